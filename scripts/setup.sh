@@ -1,0 +1,94 @@
+#!/bin/sh
+# setup.sh run|test|fuzz|format|aarch64|bench: installs what that make target (or scripts/bench_cpu.sh) lacks, through the
+# system's package manager.
+#
+# Looks first and says nothing where nothing lacks.  Otherwise it names each package and the reason, then installs
+# them (with sudo where that is needed and there); without root and sudo it prints the command and fails.
+# The looking is by trying, not by asking for package names: a compiler from elsewhere is as welcome.
+set -eu
+
+packages=
+reasons=
+lack() { # PACKAGES REASON
+    packages="$packages $1"
+    reasons="$reasons    $1: $2
+"
+}
+
+# Does this C text compile and link?  Further arguments go to the compiler.
+compiles() { # COMPILER TEXT [FLAG...]
+    compiler=$1 text=$2
+    shift 2
+    printf '%s\n' "$text" | $compiler -x c -o /dev/null - "$@" >/dev/null 2>&1
+}
+
+look_run() {
+    compiles "${CC:-cc}" '#include <stdio.h>
+        int main(void) { return puts(""); }' || lack 'gcc libc6-dev' 'the C compiler'
+    compiles "${CC:-cc}" '#include <jansson.h>
+        int main(void) { return json_true() == NULL; }' -l:libjansson.a || lack libjansson-dev 'reads and writes JSON'
+}
+
+look_test() {
+    look_run
+    command -v bats >/dev/null || lack bats 'runs the command-line tests'
+    python3 -c '' 2>/dev/null || lack python3 'writes the malformed model files of the tests'
+}
+
+look_fuzz() {
+    look_run
+    compiles clang 'int LLVMFuzzerTestOneInput(const char *p, unsigned long n) { return p && n == 0; }' \
+        -fsanitize=fuzzer,address,undefined || lack 'clang libclang-rt-dev' 'brings the fuzzer'
+}
+
+look_format() {
+    command -v clang-format >/dev/null || lack clang-format 'formats the sources'
+}
+
+look_aarch64() {
+    compiles aarch64-linux-gnu-gcc '#include <stdio.h>
+        int main(void) { return puts(""); }' ||
+        lack 'gcc-aarch64-linux-gnu libc6-dev-arm64-cross' 'compiles for aarch64'
+    command -v qemu-aarch64 >/dev/null || lack qemu-user 'runs programs for aarch64'
+}
+
+look_bench() {
+    look_run
+    python3 -c 'import numpy' 2>/dev/null || lack 'python3 python3-numpy' 'makes the models to measure with'
+}
+
+say() { printf '%s\n' "$*" >&2; }
+
+what=${1:-}
+case $what in
+run | test | fuzz | format | aarch64 | bench) "look_$what" ;;
+*) say "usage: scripts/setup.sh run|test|fuzz|format|aarch64|bench" && exit 2 ;;
+esac
+[ -n "$packages" ] || exit 0
+
+install="apt-get install --yes --no-install-recommends$packages"
+say "What \`$what' needs and this machine lacks:"
+printf '%s' "$reasons" >&2
+if ! command -v apt-get >/dev/null; then
+    say "There is no apt-get here: please install these (the names are Debian's) and try again."
+    exit 1
+fi
+if [ "$(id -u)" = 0 ]; then
+    root='env DEBIAN_FRONTEND=noninteractive'
+elif command -v sudo >/dev/null; then
+    root='sudo env DEBIAN_FRONTEND=noninteractive'
+else
+    say "Neither root nor sudo: please have this run, then try again:
+    apt-get update && $install"
+    exit 1
+fi
+
+say "Installing: $install"
+apt-cache show $packages >/dev/null 2>&1 || $root apt-get -q update >&2
+$root $install >&2 || { $root apt-get -q update >&2 && $root $install >&2; } || {
+    say "The installation failed.  By hand: apt-get update && $install"
+    exit 1
+}
+packages= reasons=
+"look_$what"
+[ -z "$packages" ] || { say "Installed, and still lacking:" && printf '%s' "$reasons" >&2 && exit 1; }

@@ -1,0 +1,50 @@
+/* exec: the interface of all executors.
+ *
+ *     open(plan, config) -> run(batch, first op, last op) -> read(register) -> close
+ *
+ * An executor knows ops, registers and the batch; never the tokenizer, a family or the model's name.  The plan holds
+ * the weights it needs and must outlive it. */
+#ifndef ZGEN_EXEC_EXEC_H
+#define ZGEN_EXEC_EXEC_H
+
+#include "batch.h"
+#include "kv.h"
+#include "../plan/plan.h"
+
+typedef struct ExecConfig {
+    int n_ctx;      // positions per sequence
+    int n_seq;      // sequences
+    int T_max;      // rows of the largest batch
+    int R_max;      // rows with logits of the largest batch
+    KvType kv_type;
+    int n_threads;  // CPU
+    const char *isa; // CPU: "auto" or the name of a table in cpu/kernels.h
+} ExecConfig;
+
+typedef struct Exec Exec;
+
+/* One executor: the whole interface. */
+typedef struct ExecOps {
+    const char *name;
+    PlanConfig plan; // what its plans look like; the caller sets act_f32
+
+    /* false: ERR_MEMORY with the size of each part and what would fit, or ERR_USAGE for an unknown isa. */
+    bool (*open)(const Plan *p, const ExecConfig *config, Exec **out, Err *e);
+
+    /* Runs ops first..last-1 of the tape over the batch; (0, n_ops) is all.  false: ERR_RUN, logits of some row are
+     * not finite: the sentence names position and, where it can be found, tensor. */
+    bool (*run)(Exec *x, const Batch *batch, int first_op, int last_op, Err *e);
+
+    /* The float rows of a register after a run: row i begins at read(...) + i * stride floats. */
+    const float *(*read)(const Exec *x, int reg, size_t *stride);
+
+    void (*close)(Exec *x); // NULL is fine
+} ExecOps;
+
+/* Memory in bytes that an executor of this configuration takes beyond the weights. */
+typedef struct ExecMemory {
+    size_t kv, registers;
+} ExecMemory;
+ExecMemory exec_memory(const Plan *p, const ExecConfig *config);
+
+#endif

@@ -1,0 +1,160 @@
+/* weight: see weight.h. */
+#include "weight.h"
+#include "../base/mem.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct Node { // matrices and vectors live in lists, so that pointers to them stay good
+    struct Node *next;
+    Weight matrix;
+    float vector[];
+} Node;
+
+struct Weights {
+    const Gguf *g;
+    bool fp8;     // I8 tensors are E4M3
+    bool *used;   // [n_tensors]
+    Node *nodes;
+};
+
+Weights *weights_open(const Gguf *g) {
+    Weights *w = mem_new(1, sizeof *w);
+    w->g = g;
+    w->used = mem_new((size_t)gguf_n_tensors(g), sizeof *w->used);
+    GgufString format = {0};
+    Err ignored;
+    w->fp8 = gguf_get_string(g, "zgen.fp8.format", &format, &ignored) && format.n == 4 &&
+             memcmp(format.data, "e4m3", 4) == 0;
+    return w;
+}
+
+void weights_close(Weights *w) {
+    if (!w) return;
+    for (Node *n = w->nodes, *next; n; n = next) next = n->next, free(n);
+    free(w->used);
+    free(w);
+}
+
+static Node *add_node(Weights *w, size_t n_floats) {
+    Node *n = mem_new(1, sizeof *n + n_floats * sizeof(float));
+    n->next = w->nodes;
+    w->nodes = n;
+    return n;
+}
+
+bool weights_has(const Weights *w, const char *name) { return gguf_find_tensor(w->g, name) != NULL; }
+
+static const GgufTensor *find(Weights *w, const char *name, int64_t n0, int64_t n1, int64_t n2, Err *e) {
+    const GgufTensor *t = gguf_find_tensor(w->g, name);
+    if (!t) {
+        err_set(e, ERR_MODEL, "%s: tensor '%s' is missing", gguf_label(w->g), name);
+        return NULL;
+    }
+    if (t->ne[0] != n0 || t->ne[1] != n1 || t->ne[2] != n2 || t->ne[3] != 1) {
+        err_set(e, ERR_MODEL, "%s: tensor '%s' is [%lld, %lld, %lld, %lld], but the hyper-parameters ask for [%lld, %lld, %lld]",
+                gguf_label(w->g), name, (long long)t->ne[0], (long long)t->ne[1], (long long)t->ne[2],
+                (long long)t->ne[3], (long long)n0, (long long)n1, (long long)n2);
+        return NULL;
+    }
+    w->used[t - gguf_tensor(w->g, 0)] = true;
+    return t;
+}
+
+static bool refuse_type(const Weights *w, const GgufTensor *t, Err *e) {
+    return err_set(e, ERR_MODEL, "%s: tensor '%s' has type %s, which zgen cannot compute with", gguf_label(w->g), t->name,
+                   quant_traits(t->type)->name);
+}
+
+/* NAME.scale for NAME.weight, where the file has it: per row for FP8, per expert or one for all elsewhere. */
+static bool add_scale(Weights *w, Weight *m, Err *e) {
+    char name[80];
+    size_t stem = strlen(m->name) - strlen(".weight");
+    snprintf(name, sizeof name, "%.*s.scale", (int)stem, m->name);
+    const GgufTensor *t = gguf_find_tensor(w->g, name);
+    if (!t && m->type != QUANT_FP8_E4M3) return true;
+    int n_rows = m->n_expert * m->n_out;
+    int64_t n = t ? t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3] : 0;
+    if (!t || t->type != QUANT_F32 || (n != 1 && n != m->n_expert && n != n_rows))
+        return err_set(e, ERR_MODEL, "%s: the scales '%s' are missing or not %d values of type F32", gguf_label(w->g), name,
+                       n_rows);
+    w->used[t - gguf_tensor(w->g, 0)] = true;
+    Node *node = add_node(w, (size_t)n_rows);
+    for (int i = 0; i < n_rows; i++)
+        memcpy(&node->vector[i], t->data + 4 * (n == 1 ? 0 : n == n_rows ? i : i / m->n_out), 4);
+    m->scale = node->vector;
+    return true;
+}
+
+const Weight *weights_matrix(Weights *w, const char *name, int n_in, int n_out, int n_expert, Err *e) {
+    for (Node *n = w->nodes; n; n = n->next) // tied embeddings are one weight
+        if (n->matrix.name && strcmp(n->matrix.name, name) == 0) return &n->matrix;
+    const GgufTensor *t = find(w, name, n_in, n_out, n_expert, e);
+    if (!t) return NULL;
+    QuantType type = w->fp8 && t->type == QUANT_I8 ? QUANT_FP8_E4M3 : t->type;
+    const QuantTraits *traits = quant_traits(type);
+    if (traits->act == QUANT_ACT_NONE) return refuse_type(w, t, e), NULL;
+    Weight m = {.name = t->name, .type = type, .n_in = n_in, .n_out = n_out, .n_expert = n_expert, .data = t->data};
+    m.row_bytes = (size_t)(n_in / traits->n_weights) * traits->n_bytes;
+    if (strlen(name) > 7 && strcmp(name + strlen(name) - 7, ".weight") == 0 && !add_scale(w, &m, e)) return NULL;
+    Node *node = add_node(w, 0);
+    node->matrix = m;
+    return &node->matrix;
+}
+
+const float *weights_vector(Weights *w, const char *name, int n, Err *e) {
+    const GgufTensor *t = find(w, name, n, 1, 1, e);
+    if (!t) return NULL;
+    const QuantTraits *traits = quant_traits(t->type);
+    if (!traits->decode) return refuse_type(w, t, e), NULL;
+    Node *node = add_node(w, (size_t)n);
+    traits->decode(t->data, (size_t)(n / traits->n_weights), node->vector);
+    for (int i = 0; i < n; i++)
+        if (!isfinite(node->vector[i])) {
+            err_set(e, ERR_MODEL, "%s: tensor '%s' holds a value that is not finite at index %d", gguf_label(w->g), name, i);
+            return NULL;
+        }
+    return node->vector;
+}
+
+/* Rotary tables that old converters wrote and no reader needs. */
+static bool is_derived(const char *name) {
+    return strstr(name, ".attn_rot_embd") || strstr(name, ".rope.freqs");
+}
+
+bool weights_all_used(const Weights *w, Err *e) {
+    for (int64_t i = 0; i < gguf_n_tensors(w->g); i++) {
+        const GgufTensor *t = gguf_tensor(w->g, i);
+        if (!w->used[i] && !is_derived(t->name))
+            return err_set(e, ERR_MODEL, "%s: tensor '%s' is not part of any model that zgen knows under this architecture; "
+                           "leaving it out would give wrong text", gguf_label(w->g), t->name);
+    }
+    return true;
+}
+
+static bool all_finite(const Weight *m) {
+    const QuantTraits *traits = quant_traits(m->type);
+    size_t n_blocks = m->row_bytes / traits->n_bytes * (size_t)m->n_out * (size_t)m->n_expert;
+    float values[256];
+    for (size_t i = 0; i < n_blocks; i++) {
+        traits->decode(m->data + i * traits->n_bytes, 1, values);
+        for (int k = 0; k < traits->n_weights; k++)
+            if (!isfinite(values[k])) return false;
+    }
+    return true;
+}
+
+const char *weights_find_nonfinite(const Weights *w) {
+    for (const Node *n = w->nodes; n; n = n->next)
+        if (n->matrix.name && !all_finite(&n->matrix)) return n->matrix.name;
+    return NULL;
+}
+
+uint64_t weights_bytes(const Weights *w) {
+    uint64_t sum = 0;
+    for (const Node *n = w->nodes; n; n = n->next)
+        if (n->matrix.name) sum += (uint64_t)n->matrix.row_bytes * (uint64_t)n->matrix.n_out * (uint64_t)n->matrix.n_expert;
+    return sum;
+}

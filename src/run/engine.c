@@ -1,0 +1,315 @@
+/* engine: see engine.h.
+ *
+ * The one trick is the held-back tail: text that may yet turn out to be the beginning of a stop string is not final, so
+ * that what the caller has printed never has to be taken back. */
+#include "engine.h"
+#include "../base/clock.h"
+#include "../base/mem.h"
+#include "../cpu/cpu.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CHUNK = 256 }; // prompt rows per run: enough to make weights cheap, few enough for Ctrl-C to be heard
+
+typedef struct Live {
+    Sequence seq;
+    Request request;
+    int n_done;  // tokens whose keys and values are in the cache
+    int n_limit; // tokens at which the sequence is full
+    TokStream stream;
+    bool in_use;
+    int r;        // its row among the wanted ones in the running batch, or -1
+    int n_rows;   // its rows in the running batch
+} Live;
+
+struct Engine {
+    const Model *model;
+    EngineConfig config;
+    Plan *plan;
+    const ExecOps *exec_ops;
+    Exec *exec;
+    int logits;       // the register
+    int T_max, R_max;
+    Live *live;       // [n_seq]
+    int32_t *eog;     // end-of-generation tokens [n_eog]
+    int n_eog;
+    int32_t *token, *seq, *position, *out_row, *sampled;
+    SampleRow *sampling;
+};
+
+const char *finish_name(Finish f) {
+    static const char *const names[] = {"none", "stop", "length", "interrupted"};
+    return names[f];
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------ */
+
+static void find_eog(Engine *g) {
+    const Tok *tok = g->model->tok;
+    for (int pass = 0; tok && pass < 2; pass++) {
+        g->n_eog = 0;
+        for (int id = 0; id < tok_n_vocab(tok) && id < g->plan->hparams.n_vocab; id++)
+            if (tok_is_eog(tok, id)) {
+                if (pass) g->eog[g->n_eog] = id;
+                g->n_eog++;
+            }
+        if (pass == 0) g->eog = mem_new((size_t)g->n_eog, sizeof *g->eog);
+    }
+}
+
+static void open_batch(Engine *g) {
+    size_t T = (size_t)g->T_max, R = (size_t)g->R_max;
+    g->token = mem_new(T, sizeof *g->token);
+    g->seq = mem_new(T, sizeof *g->seq);
+    g->position = mem_new(T, sizeof *g->position);
+    g->out_row = mem_new(R, sizeof *g->out_row);
+    g->sampled = mem_new(R, sizeof *g->sampled);
+    g->sampling = mem_new(R, sizeof *g->sampling);
+    g->live = mem_new((size_t)g->config.n_seq, sizeof *g->live);
+}
+
+static bool check_vocab(const Engine *g, Err *e) {
+    int n = g->model->tok ? tok_n_vocab(g->model->tok) : 0;
+    if (n > g->plan->hparams.n_vocab)
+        return err_set(e, ERR_MODEL, "%s: the tokenizer has %d tokens but the embedding only %d rows",
+                       gguf_label(g->model->gguf), n, g->plan->hparams.n_vocab);
+    return true;
+}
+
+bool engine_open(const Model *m, const EngineConfig *config, Engine **out, Err *e) {
+    Engine *g = mem_new(1, sizeof *g);
+    g->model = m, g->config = *config, g->exec_ops = &cpu_exec;
+    PlanConfig plan_config = g->exec_ops->plan;
+    plan_config.act_f32 = config->act_f32;
+    int chunk = config->n_ctx < CHUNK ? config->n_ctx : CHUNK;
+    g->R_max = config->R_max > config->n_seq ? config->R_max : config->n_seq;
+    g->T_max = chunk + config->n_seq > g->R_max ? chunk + config->n_seq : g->R_max;
+    open_batch(g);
+    ExecConfig exec_config = {.n_ctx = config->n_ctx, .n_seq = config->n_seq, .T_max = g->T_max, .R_max = g->R_max,
+                              .kv_type = config->kv_type, .n_threads = config->n_threads, .isa = config->isa};
+    bool ok = (g->plan = plan_build(m->gguf, &plan_config, e)) && check_vocab(g, e) &&
+              g->exec_ops->open(g->plan, &exec_config, &g->exec, e);
+    if (!ok) {
+        engine_close(g);
+        return false;
+    }
+    g->logits = g->plan->ops[g->plan->n_ops - 1].in; // what SAMPLE reads
+    find_eog(g);
+    *out = g;
+    return true;
+}
+
+static void free_sequence(Live *l) {
+    for (int i = 0; l->seq.logprobs && i < l->seq.n_generated; i++) {
+        free(l->seq.logprobs[i].ids);
+        free(l->seq.logprobs[i].logprobs);
+    }
+    free(l->seq.logprobs);
+    free(l->seq.ids);
+    buf_free(&l->seq.text);
+    buf_free(&l->stream.piece);
+    *l = (Live){0};
+}
+
+void engine_close(Engine *g) {
+    if (!g) return;
+    for (int i = 0; i < g->config.n_seq; i++) free_sequence(&g->live[i]);
+    if (g->exec) g->exec_ops->close(g->exec);
+    plan_free(g->plan);
+    free(g->live), free(g->eog), free(g->token), free(g->seq), free(g->position);
+    free(g->out_row), free(g->sampled), free(g->sampling);
+    free(g);
+}
+
+const Plan *engine_plan(const Engine *g) { return g->plan; }
+
+ExecMemory engine_memory(const Engine *g) {
+    ExecConfig c = {.n_ctx = g->config.n_ctx, .n_seq = g->config.n_seq, .T_max = g->T_max, .R_max = g->R_max,
+                    .kv_type = g->config.kv_type};
+    return exec_memory(g->plan, &c);
+}
+
+/* ---- requests -------------------------------------------------------------------------------------------- */
+
+int engine_add(Engine *g, const Request *r, Err *e) {
+    assert(g->model->tok && r->n_ids > 0);
+    int seq = 0, n_ctx = g->config.n_ctx;
+    while (seq < g->config.n_seq && g->live[seq].in_use && g->live[seq].seq.finish == FINISH_NONE) seq++;
+    assert(seq < g->config.n_seq);
+    if (r->n_ids >= n_ctx) {
+        err_set(e, ERR_RUN, "the prompt has %d tokens, but the context holds %d and must leave room for an answer; "
+                "shorten the prompt or use a larger -c", r->n_ids, n_ctx);
+        return -1;
+    }
+    Live *l = &g->live[seq];
+    free_sequence(l);
+    l->in_use = true;
+    l->request = *r;
+    if (r->ignore_eos) l->request.params.banned = g->eog, l->request.params.n_banned = g->n_eog;
+    l->n_limit = r->n_predict >= 0 && r->n_predict < n_ctx - r->n_ids ? r->n_ids + r->n_predict : n_ctx;
+    l->stream = (TokStream){.tok = g->model->tok, .special = r->special};
+    l->seq.ids = mem_new((size_t)l->n_limit + 1, sizeof *l->seq.ids);
+    memcpy(l->seq.ids, r->ids, (size_t)r->n_ids * sizeof *r->ids);
+    l->seq.n_prompt = r->n_ids;
+    if (r->n_logprobs) l->seq.logprobs = mem_new((size_t)(l->n_limit - r->n_ids) + 1, sizeof *l->seq.logprobs);
+    if (l->n_limit == r->n_ids) l->seq.finish = FINISH_LENGTH;
+    return seq;
+}
+
+const Sequence *engine_sequence(const Engine *g, int seq) { return &g->live[seq].seq; }
+
+static bool unfinished(const Live *l) { return l->in_use && l->seq.finish == FINISH_NONE; }
+
+static void finish(Live *l, Finish why) {
+    tok_stream_end(&l->stream, &l->seq.text);
+    l->seq.finish = why;
+    l->seq.n_final = l->seq.text.n;
+}
+
+void engine_interrupt(Engine *g) {
+    for (int i = 0; i < g->config.n_seq; i++)
+        if (unfinished(&g->live[i])) finish(&g->live[i], FINISH_INTERRUPTED);
+}
+
+/* ---- text ------------------------------------------------------------------------------------------------ */
+
+/* The first place in text[from..n) where a stop string stands, or n. */
+static size_t find_stop(const Request *r, const Buf *text, size_t from) {
+    size_t first = text->n;
+    for (int i = 0; i < r->n_stop; i++) {
+        size_t length = strlen(r->stop[i]);
+        const char *at = text->n > from ? memmem(text->data + from, text->n - from, r->stop[i], length) : NULL;
+        if (at && (size_t)(at - text->data) < first) first = (size_t)(at - text->data);
+    }
+    return first;
+}
+
+/* Bytes at the end of text that are the beginning of a stop string, the longest such. */
+static size_t held_back(const Request *r, const Buf *text) {
+    size_t held = 0;
+    for (int i = 0; i < r->n_stop; i++) {
+        size_t n = strlen(r->stop[i]) - 1;
+        if (n > text->n) n = text->n;
+        while (n > held && memcmp(text->data + text->n - n, r->stop[i], n) != 0) n--;
+        if (n > held) held = n;
+    }
+    return held;
+}
+
+static void add_text(Live *l, int token) {
+    Buf *text = &l->seq.text;
+    tok_stream_push(&l->stream, token, text);
+    size_t stop = find_stop(&l->request, text, l->seq.n_final); // earlier text is final: no stop string begins there
+    if (stop < text->n) {
+        text->n = stop;
+        text->data[stop] = 0;
+        Buf rest = {0}; // an unfinished character behind the stop string is cut with it
+        tok_stream_end(&l->stream, &rest);
+        buf_free(&rest);
+        l->seq.finish = FINISH_STOP;
+        l->seq.n_final = stop;
+        return;
+    }
+    l->seq.n_final = text->n - held_back(&l->request, text);
+}
+
+static void add_logprobs(const Engine *g, Live *l, int r, int token) {
+    int n_vocab = g->plan->hparams.n_vocab, n = l->request.n_logprobs < n_vocab ? l->request.n_logprobs : n_vocab;
+    size_t stride;
+    const float *logits = g->exec_ops->read(g->exec, g->logits, &stride) + (size_t)r * stride;
+    TokenLogprobs *p = &l->seq.logprobs[l->seq.n_generated];
+    p->ids = mem_new((size_t)l->request.n_logprobs, sizeof *p->ids);
+    p->logprobs = mem_new((size_t)l->request.n_logprobs, sizeof *p->logprobs);
+    p->logprob = sample_logprobs(logits, n_vocab, n, p->ids, p->logprobs, token);
+}
+
+static bool is_eog(const Engine *g, int token) {
+    for (int i = 0; i < g->n_eog; i++)
+        if (g->eog[i] == token) return true;
+    return false;
+}
+
+static void add_token(Engine *g, Live *l, int r, int token) {
+    if (is_eog(g, token)) {
+        finish(l, FINISH_STOP);
+        return;
+    }
+    if (l->seq.logprobs) add_logprobs(g, l, r, token);
+    l->seq.ids[l->seq.n_prompt + l->seq.n_generated++] = token;
+    add_text(l, token);
+    if (l->seq.finish == FINISH_NONE && l->seq.n_prompt + l->seq.n_generated >= l->n_limit) finish(l, FINISH_LENGTH);
+}
+
+/* ---- steps ----------------------------------------------------------------------------------------------- */
+
+static int n_tokens(const Live *l) { return l->seq.n_prompt + l->seq.n_generated; }
+
+/* Appends the rows of one sequence to the batch: up to the next multiple of the chunk, if they fit. */
+static void add_rows(Engine *g, int s, Batch *b) {
+    Live *l = &g->live[s];
+    int end = (l->n_done / CHUNK + 1) * CHUNK;
+    if (end > n_tokens(l)) end = n_tokens(l);
+    l->n_rows = 0, l->r = -1;
+    if (b->T + end - l->n_done > g->T_max) return; // in a later step
+    for (int i = l->n_done; i < end; i++, b->T++) g->token[b->T] = l->seq.ids[i], g->seq[b->T] = s, g->position[b->T] = i;
+    l->n_rows = end - l->n_done;
+    if (end < n_tokens(l)) return;
+    l->r = b->R;
+    g->out_row[b->R] = b->T - 1;
+    g->sampling[b->R++] = (SampleRow){l->request.params, l->seq.ids, n_tokens(l), (uint64_t)n_tokens(l)};
+}
+
+static void add_time(const Engine *g, Live *l, double seconds) {
+    Cost c = plan_cost_total(g->plan, kv_type_bytes(g->config.kv_type));
+    Timing *t = l->seq.n_generated == 0 ? &l->seq.prompt : &l->seq.decode;
+    t->n += l->n_rows;
+    t->seconds += seconds;
+    t->bytes += c.bytes_fixed + l->n_rows * c.bytes_row + c.bytes_past * l->n_done;
+}
+
+bool engine_step(Engine *g, Err *e) {
+    double start = clock_now();
+    Batch b = {.token = g->token, .seq = g->seq, .position = g->position, .out_row = g->out_row, .sampling = g->sampling,
+               .sampled = g->sampled};
+    e->code = 0;
+    for (int speaking = 1; speaking >= 0; speaking--) // those who speak first: they wait for nothing
+        for (int s = 0; s < g->config.n_seq; s++)
+            if (unfinished(&g->live[s]) && (g->live[s].seq.n_generated > 0) == speaking) add_rows(g, s, &b);
+    if (b.T == 0) return false;
+    if (!g->exec_ops->run(g->exec, &b, 0, g->plan->n_ops, e)) return false;
+    double seconds = clock_now() - start;
+    bool more = false;
+    for (int s = 0; s < g->config.n_seq; s++) {
+        Live *l = &g->live[s];
+        if (!unfinished(l)) continue;
+        if (l->n_rows) {
+            add_time(g, l, seconds);
+            l->n_done += l->n_rows;
+            if (l->r >= 0) add_token(g, l, l->r, g->sampled[l->r]);
+        }
+        more |= unfinished(l);
+    }
+    return more;
+}
+
+bool engine_logits(Engine *g, const int32_t *ids, int n, bool (*row)(void *, int, const float *), void *arg, Err *e) {
+    int chunk = g->R_max < CHUNK ? g->R_max : CHUNK;
+    e->code = 0;
+    if (n > g->config.n_ctx)
+        return err_set(e, ERR_RUN, "%d tokens do not fit into a context of %d; use a larger -c", n, g->config.n_ctx);
+    for (int done = 0; done < n;) {
+        Batch b = {.token = g->token, .seq = g->seq, .position = g->position, .out_row = g->out_row, .sampled = g->sampled};
+        for (; b.T < chunk && done + b.T < n; b.T++)
+            g->token[b.T] = ids[done + b.T], g->seq[b.T] = 0, g->position[b.T] = done + b.T, g->out_row[b.T] = b.T;
+        b.R = b.T;
+        if (!g->exec_ops->run(g->exec, &b, 0, g->plan->n_ops, e)) return false;
+        size_t stride;
+        const float *logits = g->exec_ops->read(g->exec, g->logits, &stride);
+        for (int i = 0; i < b.T; i++)
+            if (!row(arg, done + i, logits + (size_t)i * stride)) return false;
+        done += b.T;
+    }
+    return true;
+}

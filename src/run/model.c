@@ -1,0 +1,24 @@
+/* model: see model.h. */
+#include "model.h"
+
+extern const uint8_t demo_model[], demo_model_end[]; // models/demo.S
+
+bool model_open(const char *path, Model *out, Err *e) {
+    *out = (Model){0};
+    bool ok = path ? gguf_open(path, &out->gguf, e)
+                   : gguf_open_bytes(demo_model, (size_t)(demo_model_end - demo_model), "the demo model", &out->gguf, e);
+    if (!ok) return false;
+    if (!tok_open(out->gguf, &out->tok, &out->tok_err)) out->tok = NULL;
+    return true;
+}
+
+void model_close(Model *m) {
+    tok_close(m->tok);
+    gguf_close(m->gguf);
+    *m = (Model){0};
+}
+
+bool model_need_tok(const Model *m, Err *e) {
+    if (!m->tok) *e = m->tok_err;
+    return m->tok != NULL;
+}

@@ -1,0 +1,58 @@
+/* utf8: see utf8.h. */
+#include "utf8.h"
+
+#include <string.h>
+
+size_t utf8_next(const char *s, size_t n, uint32_t *code_point) {
+    const unsigned char *b = (const unsigned char *)s;
+    if (b[0] < 0x80) return *code_point = b[0], 1;
+
+    *code_point = UTF8_BAD;
+    if (b[0] < 0xC2 || b[0] > 0xF4) return 1;
+    size_t length = b[0] < 0xE0 ? 2 : b[0] < 0xF0 ? 3 : 4;
+    /* Overlong forms, surrogates and what lies beyond U+10FFFF all show in the range of the second byte. */
+    unsigned low = b[0] == 0xE0 ? 0xA0 : b[0] == 0xF0 ? 0x90 : 0x80;
+    unsigned high = b[0] == 0xED ? 0x9F : b[0] == 0xF4 ? 0x8F : 0xBF;
+    uint32_t c = b[0] & (0x7Fu >> length);
+    for (size_t i = 1; i < length; i++, low = 0x80, high = 0xBF) {
+        if (i == n) return *code_point = UTF8_CUT, i;
+        if (b[i] < low || b[i] > high) return i;
+        c = c << 6 | (b[i] & 0x3F);
+    }
+    return *code_point = c, length;
+}
+
+bool utf8_is_valid(const char *s, size_t n) {
+    for (size_t i = 0; i < n;) {
+        uint32_t c;
+        i += utf8_next(s + i, n - i, &c);
+        if (c >= UTF8_BAD) return false;
+    }
+    return true;
+}
+
+static void replace(Utf8Gate *g, Buf *out) {
+    buf_add(out, "\xEF\xBF\xBD", 3);
+    g->n_replaced++;
+}
+
+void utf8_gate_push(Utf8Gate *g, const char *s, size_t n, Buf *out) {
+    for (size_t i = 0; i < n; i++) {
+        g->waiting[g->n++] = s[i];
+        while (g->n) {
+            uint32_t c;
+            size_t length = utf8_next(g->waiting, g->n, &c);
+            if (c == UTF8_CUT) break;
+            if (c == UTF8_BAD)
+                replace(g, out);
+            else
+                buf_add(out, g->waiting, length);
+            memmove(g->waiting, g->waiting + length, g->n -= length);
+        }
+    }
+}
+
+void utf8_gate_end(Utf8Gate *g, Buf *out) {
+    if (g->n) replace(g, out);
+    g->n = 0;
+}

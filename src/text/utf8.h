@@ -1,0 +1,38 @@
+/* utf8: the encoding, and what to do where bytes are not in it.
+ *
+ * Owns decoding one sequence, checking a text, and repairing one.  Ill-formed bytes become U+FFFD the way
+ * browsers and Unicode recommend: one for each longest prefix that could still have become a character.
+ * Overlong forms, surrogates and numbers beyond U+10FFFF are ill-formed.
+ *
+ * The one trick: "not yet" (UTF8_CUT) and "never" (UTF8_BAD) are told apart, so that the same decoder serves
+ * a finished text and one that arrives in pieces. */
+#ifndef ZGEN_TEXT_UTF8_H
+#define ZGEN_TEXT_UTF8_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "../base/buf.h"
+
+enum {
+    UTF8_BAD = 0x110000, // these bytes begin no character
+    UTF8_CUT = 0x110001, // the text ends inside a character that more bytes could complete
+};
+
+/* The character at s, of n >= 1 bytes: its code point or one of the above.  Returns the bytes it takes, 1..4.
+ */
+size_t utf8_next(const char *s, size_t n, uint32_t *code_point);
+
+bool utf8_is_valid(const char *s, size_t n);
+
+/* Text that arrives in pieces: whole characters pass through, the beginning of one waits for its end. */
+typedef struct Utf8Gate {
+    char waiting[4];
+    size_t n;          // bytes waiting, 0..3 between calls
+    size_t n_replaced; // U+FFFD written so far in place of ill-formed bytes
+} Utf8Gate;
+
+void utf8_gate_push(Utf8Gate *g, const char *s, size_t n, Buf *out);
+void utf8_gate_end(Utf8Gate *g, Buf *out); // what still waits will not be completed: U+FFFD
+
+#endif
