@@ -128,13 +128,11 @@ static void penalise(Candidates *c, const float *logits, const SampleParams *p, 
     for (int i = 0; i < window; i++) count[recent[i]]++;
     for (int i = 0; i < window; i++) {
         int32_t id = recent[i];
-        if (count[id] == 0) continue; // done at its first occurrence
-        float logit = logits[id];
+        float logit = logits[id]; // as the model gave it: done again at each occurrence, the same comes out
         logit = logit <= 0 ? logit * p->repeat_penalty : logit / p->repeat_penalty;
         float frequency = (float)count[id] * p->frequency_penalty;
         float penalty = frequency + p->presence_penalty;
         c->rank[id] = rank_of(logit - penalty);
-        count[id] = 0;
     }
 }
 

@@ -48,10 +48,10 @@ typedef struct SampleParams {
 static const SampleParams sample_defaults = {
     .temp = 0.8f, .top_p = 0.95f, .min_p = 0.05f, .repeat_penalty = 1, .top_k = 40, .repeat_last_n = 64};
 
-/* Chooses the next token of one sequence.  logits: [n_vocab], untouched.  history: [n_history] all tokens so
- * far, prompt included, each below n_vocab.  position: the place in the sequence the chosen token will take.
- * scratch: sample_scratch_bytes(n_vocab) bytes aligned to 8, contents irrelevant before and after.
- * Returns -1 if a logit is NaN or +Inf, or if no token is left with a logit above -Inf. */
+/* Chooses the next token of one sequence.  logits: [n_vocab], untouched, n_vocab in 1..2^20.  history:
+ * [n_history] all tokens so far, prompt included, each below n_vocab.  position: the place in the sequence
+ * the chosen token will take. scratch: sample_scratch_bytes(n_vocab) bytes aligned to 8, contents irrelevant
+ * before and after. Returns -1 if a logit is NaN or +Inf, or if no token is left with a logit above -Inf. */
 int sample_token(const float *logits, int n_vocab, const SampleParams *p, const int32_t *history,
                  int n_history, uint64_t position, void *scratch);
 size_t sample_scratch_bytes(int n_vocab);

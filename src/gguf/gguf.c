@@ -187,7 +187,11 @@ static bool read_type(Cursor *c, GgufTensor *t) {
     uint32_t type;
     if (!cursor_u32(c, &type)) return false;
     const QuantTraits *traits = type == QUANT_FP8_E4M3 ? NULL : quant_traits(type); // no id of GGUF's
-    if (!traits) return cursor_refuse(c, "has the type %" PRIu32 ", which is not in use", type);
+    if (!traits)
+        return err_set(c->err, ERR_MODEL,
+                       "%.300s: %s has the type %" PRIu32
+                       ", which zgen does not know; convert the model to another type",
+                       c->label, c->where, type);
     if (t->ne[0] % traits->n_weights != 0)
         return cursor_refuse(
             c, "has rows of %" PRId64 " weights, not a multiple of the %d in a block of type %s", t->ne[0],

@@ -80,6 +80,11 @@ static void read_vocab(Reader *r, Hparams *h) {
         return;
     }
     h->n_vocab = (int)embd->ne[1];
+    if (h->n_vocab > MAX_VOCAB) {
+        r->ok = err_set(r->e, ERR_MODEL, "%s: %d tokens are more than the %d that are supported", gguf_label(r->g),
+                        h->n_vocab, MAX_VOCAB);
+        return;
+    }
     int n_vocab = h->n_vocab;
     read_int(r, "vocab_size", 1, INT32_MAX, &n_vocab);
     if (r->ok && n_vocab != h->n_vocab)

@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include "../gguf/gguf.h"
 
-enum { MAX_LAYERS = 4096, MAX_EXPERTS = 4096, MAX_HEAD_DIM = 1024 };
+enum { MAX_LAYERS = 4096, MAX_EXPERTS = 4096, MAX_HEAD_DIM = 1024, MAX_VOCAB = 1 << 20 };
 
 typedef struct LayerDims {
     int n_head, n_kv_head; // query heads, key/value heads; n_kv_head divides n_head

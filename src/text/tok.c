@@ -103,9 +103,10 @@ static bool check_model(const Gguf *g, Err *e) {
     GgufString model = {0};
     if (!gguf_get_string(g, "tokenizer.ggml.model", &model, e)) return false;
     if (!gguf_has(g, "tokenizer.ggml.model"))
-        return err_set(e, ERR_MODEL,
-                       "%s has no tokenizer (no tokenizer.ggml.model); info and logits --ids work with it",
-                       gguf_label(g));
+        return err_set(
+            e, ERR_MODEL,
+            "%.300s has no tokenizer (no tokenizer.ggml.model); info and logits --ids work with it",
+            gguf_label(g));
     if (model.n == 5 && memcmp(model.data, "llama", 5) == 0) return true;
     return err_set(e, ERR_MODEL,
                    "tokenizer '%.*s' is not supported yet; info and logits --ids work with this file",
@@ -114,21 +115,22 @@ static bool check_model(const Gguf *g, Err *e) {
 
 static bool check_length(const Gguf *g, const char *key, size_t n, size_t n_tokens, Err *e) {
     if (n == n_tokens || !gguf_has(g, key)) return true;
-    return err_set(e, ERR_MODEL, "%s: %s has %zu entries for %zu tokens; the file is damaged", gguf_label(g),
-                   key, n, n_tokens);
+    return err_set(e, ERR_MODEL, "%.300s: %s has %zu entries for %zu tokens; the file is damaged",
+                   gguf_label(g), key, n, n_tokens);
 }
 
 static bool read_entry(const Gguf *g, size_t id, GgufString text, int64_t type, TokEntry *out, Err *e) {
     if (text.n > TEXT_MAX)
-        return err_set(e, ERR_MODEL, "%s: token %zu has a text of %zu bytes; at most %d are read",
+        return err_set(e, ERR_MODEL, "%.300s: token %zu has a text of %zu bytes; at most %d are read",
                        gguf_label(g), id, text.n, TEXT_MAX);
     if (type < TOK_UNDEFINED || type > TOK_BYTE)
-        return err_set(e, ERR_MODEL, "%s: token %zu has the type %lld; GGUF knows 0 to %d", gguf_label(g), id,
-                       (long long)type, TOK_BYTE);
+        return err_set(e, ERR_MODEL, "%.300s: token %zu has the type %lld; GGUF knows 0 to %d", gguf_label(g),
+                       id, (long long)type, TOK_BYTE);
     if (type == TOK_BYTE && byte_value(text.data, text.n) < 0)
-        return err_set(e, ERR_MODEL,
-                       "%s: token %zu has the type of a byte but the text '%.*s' instead of <0x00> to <0xFF>",
-                       gguf_label(g), id, (int)(text.n < 60 ? text.n : 60), text.data);
+        return err_set(
+            e, ERR_MODEL,
+            "%.300s: token %zu has the type of a byte but the text '%.*s' instead of <0x00> to <0xFF>",
+            gguf_label(g), id, (int)(text.n < 60 ? text.n : 60), text.data);
     *out = (TokEntry){.text = text.data, .n = (uint32_t)text.n, .type = (uint8_t)type};
     return true;
 }
@@ -140,9 +142,10 @@ static bool read_entries(const Gguf *g, Tok *t, Err *e) {
     size_t n, n_scores, n_types;
     if (!gguf_get_strings(g, "tokenizer.ggml.tokens", &texts, &n, e)) return false;
     if (n == 0 || n > INT32_MAX)
-        return err_set(e, ERR_MODEL,
-                       "%s: tokenizer.ggml.tokens holds %zu tokens; there is no text without a vocabulary",
-                       gguf_label(g), n);
+        return err_set(
+            e, ERR_MODEL,
+            "%.300s: tokenizer.ggml.tokens holds %zu tokens; there is no text without a vocabulary",
+            gguf_label(g), n);
     if (!gguf_get_floats(g, "tokenizer.ggml.scores", &scores, &n_scores, e) ||
         !gguf_get_ints(g, "tokenizer.ggml.token_type", &types, &n_types, e) ||
         !check_length(g, "tokenizer.ggml.scores", n_scores, n, e) ||
@@ -192,8 +195,7 @@ static void mark_ends(Tok *t, const int *end_ids, int n_end_ids) {
         if (end_ids[i] >= 0) t->entries[end_ids[i]].eog = true;
 }
 
-/* In Phi-3 the white space behind a special token belongs to it.  Its files do not say so but by their name.
- */
+/* In Phi-3 the white space behind a special token belongs to it.  Only the name of the model tells. */
 static bool is_phi3(const Gguf *g, bool *out, Err *e) {
     GgufString name = {0};
     if (!gguf_get_string(g, "general.name", &name, e)) return false;
@@ -250,8 +252,8 @@ static void index_texts(Tok *t) {
     for (int id = 0; id < t->n_vocab; id++) {
         const TokEntry *entry = &t->entries[id];
         if (entry->type == TOK_BYTE) {
-            int32_t *byte_id = &t->byte_ids[byte_value(entry->text, entry->n)];
-            if (*byte_id < 0) *byte_id = id;
+            int byte = byte_value(entry->text, entry->n); // -1: the file changed since it was checked
+            if (byte >= 0 && t->byte_ids[byte] < 0) t->byte_ids[byte] = id;
         }
         if (!tok_is_plain(entry)) continue;
         uint32_t hash = text_hash(entry->text, entry->n);

@@ -69,7 +69,7 @@ typedef enum TokFlags {
 } TokFlags;
 
 /* Appends the ids of n bytes of text to out.  NULs are ordinary characters.  Ill-formed UTF-8 becomes U+FFFD,
- * with one warning.  Takes time and memory proportional to n log n at worst. */
+ * with one warning.  Takes time in proportion to n log n, also where the text is a single letter n times. */
 void tok_encode(const Tok *t, const char *text, size_t n, int flags, TokIds *out);
 
 /* Appends the bytes of one token to out: not necessarily whole characters.  special = false hides control and

@@ -5,15 +5,14 @@
  * token itself is spelled in byte tokens.
  *
  * The one trick: a union can cross the border of two characters only if some token holds these two side by
- * side. All such pairs of the vocabulary are marked in a set of bits when it is opened, and the text is cut
- * wherever a border is not marked: mostly into words.  A hash collision in the set only costs a cut.  So the
- * heap of unions holds a word and not a book, and its memory stays in the cache; the result is the same to
- * the id.  A stretch without any cut is encoded RUN_MAX characters at a time, so that memory stays bounded; a
- * text of which no million characters can be cut has no right cuts to miss. */
+ * side.  All such pairs of the vocabulary are marked in a set of bits when it is opened, and the text is cut
+ * wherever a border is not marked: mostly into words.  (A hash collision in the set can only prevent a cut.)
+ * So the heap of unions holds a word and not a book, and stays in the cache; the ids are the same as without
+ * cuts. Where no cut is possible one is made after RUN_MAX characters all the same, so that memory stays
+ * bounded. */
 #include "tok_impl.h"
 #include "../base/mem.h"
 
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 

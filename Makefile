@@ -1,0 +1,120 @@
+# zgen: `make run` tells a story, `make test` tests everything; both install what they lack first.
+#
+# Rooms are folders: every .c file below src is compiled, so that adding a file needs no line here.  The other
+# flavours (asan, fuzz, aarch64) are the same rules once more, in a build folder of their own with another
+# compiler or other CFLAGS.  CC, CFLAGS, CPPFLAGS, LDFLAGS, PREFIX and DESTDIR are the user's.
+
+CFLAGS ?= -O2 -g
+PREFIX ?= /usr/local
+BUILD  ?= build
+FUZZ_SECONDS ?= 60
+SANITIZE = -O1 -g -fno-sanitize-recover=all
+
+# Sums must be the same on every machine and at every optimisation: no contraction into fused products.
+FLAGS   = $(CPPFLAGS) $(CFLAGS) -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -pthread \
+          -ffp-contract=off -fno-math-errno
+LDLIBS  = -l:libjansson.a -lm -pthread
+MACHINE := $(shell $(CC) -dumpmachine 2>/dev/null)
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 1) --no-print-directory
+endif
+
+SOURCES := $(wildcard src/*/*.c src/*/*/*.c)
+TESTS   := $(wildcard test/unit/*.c)
+FUZZERS := $(patsubst test/fuzz/fuzz_%.c,%,$(wildcard test/fuzz/fuzz_*.c))
+
+ifeq ($(findstring x86_64,$(MACHINE)),)
+SOURCES := $(filter-out src/cpu/avx%.c,$(SOURCES))
+endif
+
+# A cross compiler has no Jansson to link: its header (the same on every machine) is borrowed, so that all rooms
+# compile, and unit tests that include it stay out.
+ifeq ($(findstring $(shell uname -m),$(MACHINE)),)
+FLAGS  += -idirafter /usr/include
+LDLIBS := -lm -pthread
+TESTS  := $(filter-out $(shell grep -l '^.include <jansson.h>' $(TESTS) /dev/null),$(TESTS))
+endif
+
+OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/models/demo.o
+
+all: zgen
+
+zgen: $(BUILD)/zgen
+	@install -m 755 $< $@
+
+run:
+	@scripts/setup.sh run
+	@$(MAKE) zgen
+	./zgen -p "Once upon a time"
+
+test:
+	@scripts/setup.sh test
+	@$(MAKE) zgen $(BUILD)/test_unit
+	@test/run.sh $(BUILD) layers unit cli hostile aarch64
+
+asan: FLAVOUR = BUILD=build/asan CFLAGS='$(SANITIZE) -fno-omit-frame-pointer -fsanitize=address,undefined'
+asan:
+	@scripts/setup.sh test
+	@$(MAKE) $(FLAVOUR) build/asan/zgen build/asan/test_unit
+	@test/run.sh build/asan unit cli hostile
+
+aarch64:
+	@scripts/setup.sh aarch64
+	@test/run.sh $(BUILD) aarch64
+
+cross: FLAVOUR = BUILD=build/aarch64 CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar
+cross:
+	@$(MAKE) $(FLAVOUR) build/aarch64/main.o build/aarch64/test_unit
+
+fuzz: FLAVOUR = BUILD=build/fuzz CC=clang CFLAGS='$(SANITIZE) -fsanitize=fuzzer-no-link,address,undefined'
+fuzz:
+	@scripts/setup.sh fuzz
+	@$(MAKE) $(FLAVOUR) $(FUZZERS:%=build/fuzz/fuzz_%)
+	@for f in $(FUZZERS); do \
+	    mkdir -p build/fuzz/corpus/$$f && \
+	    build/fuzz/fuzz_$$f -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/fuzz/ build/fuzz/corpus/$$f || exit 1; \
+	done
+
+format:
+	@scripts/setup.sh format
+	clang-format -i $(shell find main.c src test -name '*.[ch]')
+
+install: zgen
+	install -D -m 755 zgen $(DESTDIR)$(PREFIX)/bin/zgen
+	install -D -m 644 src/cli/zgen.1 $(DESTDIR)$(PREFIX)/share/man/man1/zgen.1
+
+clean:
+	rm -rf build zgen
+
+$(BUILD)/zgen: $(BUILD)/main.o $(BUILD)/rooms.a
+	$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/test_unit: $(TESTS:%.c=$(BUILD)/%.o) $(BUILD)/rooms.a
+	$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/fuzz_%: $(BUILD)/test/fuzz/fuzz_%.o $(BUILD)/rooms.a
+	$(CC) $(FLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/rooms.a: $(OBJECTS)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/src/cpu/avx2.o: ISA = -mavx2 -mfma -mf16c
+$(BUILD)/src/cpu/avx512.o: ISA = -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
+
+$(BUILD)/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(FLAGS) $(ISA) -MMD -MP -c -o $@ $<
+
+$(BUILD)/models/demo.o: models/demo.S models/stories-q8_0.gguf
+	@mkdir -p $(@D)
+	$(CC) -c -o $@ $<
+
+# Changes only when the compiler or its flags do: objects of other flags are never linked.
+$(BUILD)/flags: always
+	@mkdir -p $(@D)
+	@echo "$(CC) $(FLAGS)" | cmp -s - $@ || echo "$(CC) $(FLAGS)" > $@
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+.PHONY: all run test asan aarch64 cross fuzz format install clean always
+.SECONDARY:

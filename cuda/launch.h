@@ -1,0 +1,139 @@
+/* launch: one function per kernel of the tape, with a C signature.
+ *
+ * A launcher checks its preconditions, picks the geometry, launches on the stream and returns the launch's error.  All
+ * pointers are device memory.  Sizes that vary from step to step (positions, tokens) are read by the kernels from device
+ * memory, so that a captured step can be replayed; T and R are those of the bucket that is captured. Rows of padding have seq -1: they are
+ * computed like others, but write their keys and values nowhere and sample nothing.
+ *
+ * `rows` is NULL, or [n] indices: row i of the op reads row rows[i] of its input (ops on the R rows of a batch). */
+#ifndef ZGEN_CUDA_LAUNCH_H
+#define ZGEN_CUDA_LAUNCH_H
+
+#include "layout.h"
+#include "../src/exec/kv.h"
+#include "../src/exec/sample.h"
+#include "../src/gguf/quant.h"
+#include <cuda_runtime.h>
+
+typedef struct DeviceWeight {
+    QuantType type;
+    int n_in, n_out, n_expert;
+    Layout layout;
+    const uint8_t *data; // row r of expert e begins at (e * n_out + r) * layout.n_segments * layout.segment_bytes
+    const float *scale;  // [n_expert * n_out] or NULL
+} DeviceWeight;
+
+typedef struct Launch { // where and how
+    cudaStream_t stream;
+    int n_sm;
+    bool dependent; // programmatic dependent launch: sm_90 and later
+} Launch;
+
+/* The 8-bit activations of n rows, as exec/act.h defines the numbers: row i of q, d and sum behind one another. */
+typedef struct DeviceAct8 {
+    int8_t *q;    // [n][n_in]
+    float *d;     // [n][n_in / 32]
+    int16_t *sum; // [n][n_in / 16]
+} DeviceAct8;
+
+typedef struct ProductSegment {
+    DeviceWeight w;
+    const float *bias; // [n_expert][n_out] or NULL
+    float *out;        // [T][out_stride]
+    int out_stride;
+} ProductSegment;
+
+/* MATMUL, EXPERT and LOGITS of few rows: out = w in * scale + bias [+ residual], with in optionally normalised first, and optionally two segments joined by
+ * out = silu(first) * second, written to the first's out. */
+typedef struct Product {
+    ProductSegment segment[3];
+    int n_segments;
+    const float *in; // [*][in_stride]
+    int in_stride;
+    const int *rows;
+    const float *norm; // weight [n_in] of the RMS norm applied to in, or NULL
+    float norm_eps;
+    bool glu;
+    const float *residual; // [T][residual_stride], added to the first output, or NULL
+    int residual_stride;
+    const int32_t *ids; // experts of each row [T][n_used], or NULL; slot s writes out + s * n_out and,
+    int n_used;         //   if per_slot, reads in + s * n_in
+    bool per_slot;
+} Product;
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Products of T rows (any T, meant for few), exact integer block sums; a row's result does not depend on T.
+ * scratch holds product_scratch_bytes(T, n_in) bytes. */
+cudaError_t launch_product(const Launch *l, const Product *p, int T, void *scratch);
+size_t product_scratch_bytes(int T, int n_in);
+
+/* The same for many rows (prompt chunks) on the matrix units, in f16 with f32 sums; no experts. */
+typedef struct Gemm Gemm; // library handle and scratch
+cudaError_t launch_gemm(Gemm *g, const Launch *l, const Product *p, int T);
+
+cudaError_t launch_embed(const Launch *l, const DeviceWeight *w, const int32_t *token, int T, float *out);
+cudaError_t launch_norm(const Launch *l, const float *in, const int *rows, const float *weight, int width, float eps, int n,
+                        float *out);
+cudaError_t launch_add(const Launch *l, const float *a, const float *b, int width, int n, float *out);
+cudaError_t launch_glu(const Launch *l, const float *gate, const float *up, size_t n_elements, float *out);
+cudaError_t launch_route(const Launch *l, const float *logits, int n_expert, int n_used, float scale, int n, int32_t *ids,
+                         float *weights);
+cudaError_t launch_mix(const Launch *l, const float *in, const float *weights, int n_used, int width, const float *residual,
+                       int n, float *out);
+
+/* Where one layer's keys and values lie: position p of head h of sequence s at
+ * ((s * n_head + h) * n_ctx + p) * head_dim elements of kv_type in k, the same in v. */
+typedef struct DeviceKv {
+    void *k, *v;
+    KvType type;
+    int n_ctx, n_head, head_dim;
+} DeviceKv;
+
+/* ROPE and KVPUT as one: rotates the first n_rot dimensions of q [T][n_head * head_dim] in place and of k [T][kv.n_head * head_dim]
+ * on the way into the cache, pairs (2i, 2i + 1) by position[t] * frequency[i] (double [n_rot / 2]); v goes as it is. */
+cudaError_t launch_rope_kvput(const Launch *l, float *q, const float *k, const float *v, int n_head, const DeviceKv *kv,
+                              const double *frequency, int n_rot, const int32_t *seq, const int32_t *position, int T);
+
+/* out[t] = softmax(scale * q[t] K^T) V over positions 0..position[t] of seq[t], for rows whose keys and values are in the cache.
+ * decode: T rows of any sequences, few each: the sequence is split over blocks; otherwise prompt chunks: rows of
+ * one sequence in ascending positions, tiled on the matrix units.  scratch: attn_scratch_bytes. */
+cudaError_t launch_attn(const Launch *l, const float *q, int n_head, const DeviceKv *kv, float scale, const int32_t *seq,
+                        const int32_t *position, int T, bool decode, float *out, void *scratch);
+size_t attn_scratch_bytes(int T, int n_head, int head_dim, int n_sm);
+
+/* The sampler's state of each sequence, in device memory. */
+typedef struct DeviceSampler {
+    SampleParams params; // banned points to device memory
+    int32_t *history;    // [n_ctx + 1] tokens so far
+    int n_history;
+} DeviceSampler;
+
+typedef struct RingEntry { // what the host reads from pinned memory
+    int32_t token;         // -1: the logits were not finite
+    uint32_t step;         // written last
+} RingEntry;
+
+/* SAMPLE of R rows: the same token as sample_token for the same logits.  Writes token[r] and position[r] + 1 for the next step
+ * into the batch (so that EMBED finds them), appends to the sequence's history, and puts (token, step) into
+ * ring[(step % ring_steps) * R + r] in pinned host memory; step counts in *step_counter.  scratch: sample_device_scratch_bytes. */
+typedef struct SampleStep {
+    const float *logits; // [R][n_vocab]
+    int n_vocab, R;
+    DeviceSampler *samplers;  // [n_seq]
+    const int32_t *seq;       // [R] sequence of each wanted row, -1 for padding
+    int32_t *token, *position; // [R] written: what the next step embeds, and where
+    RingEntry *ring;          // device address of pinned host memory
+    int ring_steps;
+    uint32_t *step_counter;   // advanced by one per launch
+    void *scratch;
+} SampleStep;
+cudaError_t launch_sample(const Launch *l, const SampleStep *s);
+size_t sample_device_scratch_bytes(int R, int n_vocab);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,54 @@
+/* out: see out.h. */
+#include "out.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Descriptors are given out lowest first: a hole at 0, 1 or 2 would be filled by the next file to be opened. */
+static bool fill(int fd, int flags) {
+    if (fcntl(fd, F_GETFD) >= 0) return true;
+    int null = open("/dev/null", flags);
+    if (null >= 0 && null != fd) dup2(null, fd), close(null);
+    return false;
+}
+
+bool out_open(Err *e) {
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+    fill(STDIN_FILENO, O_RDONLY);
+    bool is_there = fill(STDOUT_FILENO, O_RDONLY);
+    fill(STDERR_FILENO, O_WRONLY);
+    return is_there || err_set(e, ERR_OUTPUT, "standard output is closed; there is nowhere to write to");
+}
+
+static bool failed(const char *name, int reason, Err *e) {
+    if (reason != EPIPE) return err_set(e, ERR_OUTPUT, "cannot write to %s: %s", name, strerror(reason));
+    *e = (Err){.code = ERR_PIPE};
+    return false;
+}
+
+bool out_write_to(int fd, const char *name, const void *bytes, size_t n, Err *e) {
+    for (size_t done = 0; done < n;) {
+        ssize_t k = write(fd, (const char *)bytes + done, n - done);
+        if (k >= 0) done += (size_t)k;
+        else if (errno == EAGAIN) poll(&(struct pollfd){.fd = fd, .events = POLLOUT}, 1, -1);
+        else if (errno != EINTR) return failed(name, errno, e);
+    }
+    return true;
+}
+
+bool out_write(const void *bytes, size_t n, Err *e) {
+    return out_write_to(STDOUT_FILENO, "standard output", bytes, n, e);
+}
+
+bool out_is_terminal(void) {
+    return isatty(STDOUT_FILENO);
+}
+
+bool out_close(Err *e) {
+    return close(STDOUT_FILENO) == 0 || errno == EINTR || failed("standard output", errno, e);
+}

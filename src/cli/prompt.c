@@ -1,0 +1,67 @@
+/* prompt: see prompt.h. */
+#include "prompt.h"
+#include "stop.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define BYTES_MAX ((size_t)1 << 31) // 2 GiB: ids are counted in ints
+
+static bool too_large(const char *what, Err *e) {
+    return err_set(e, ERR_RUN, "%s is larger than 2 GiB, which no context holds; use a shorter one", what);
+}
+
+static bool read_all(int fd, const char *name, const char *what, Buf *out, Err *e) {
+    struct stat s;
+    if (fstat(fd, &s) == 0 && S_ISREG(s.st_mode) && (uint64_t)s.st_size > BYTES_MAX) return too_large(what, e);
+    char piece[1 << 16];
+    for (;;) {
+        ssize_t n = read(fd, piece, sizeof piece);
+        if (n == 0) return true;
+        if (n < 0 && errno == EINTR && stop_wanted()) return stop_err(e);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return err_set(e, ERR_RUN, "cannot read %s from %s: %s", what, name, strerror(errno));
+        if (out->n + (size_t)n > BYTES_MAX) return too_large(what, e);
+        buf_add(out, piece, (size_t)n);
+    }
+}
+
+bool prompt_read_file(const char *path, const char *what, Buf *out, Err *e) {
+    if (strcmp(path, "-") == 0) return read_all(STDIN_FILENO, "standard input", what, out, e);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno == EINTR && stop_wanted()) return stop_err(e);
+    if (fd < 0) return err_set(e, ERR_RUN, "cannot read %s from %.500s: %s", what, path, strerror(errno));
+    bool ok = read_all(fd, path, what, out, e);
+    close(fd);
+    return ok;
+}
+
+/* The four escapes; a backslash before anything else stays what it is. */
+static void add_escaped(const char *text, Buf *out) {
+    static const char from[] = "nt\\\"", to[] = "\n\t\\\"";
+    for (const char *p = text; *p; p++) {
+        const char *at = p[0] == '\\' && p[1] ? strchr(from, p[1]) : NULL;
+        buf_add(out, at ? &to[at - from] : p, 1);
+        if (at) p++;
+    }
+}
+
+bool prompt_read(const Options *o, bool chomp, Buf *out, Err *e) {
+    if (o->prompt && o->file) return err_set(e, ERR_USAGE, "-p and -f both give a prompt; use one of them");
+    if (o->prompt && strcmp(o->prompt, "-") != 0) {
+        if (o->escape) add_escaped(o->prompt, out);
+        else buf_add(out, o->prompt, strlen(o->prompt));
+        return true;
+    }
+    bool asked = o->prompt || o->file;
+    if (!asked && isatty(STDIN_FILENO))
+        return err_set(e, ERR_USAGE, "no prompt; try zgen -p \"Once upon a time\", -f FILE, or text on standard input");
+    if (!prompt_read_file(o->file ? o->file : "-", "the prompt", out, e)) return false;
+    if (!asked && out->n == 0)
+        return err_set(e, ERR_USAGE, "no prompt: standard input is empty and neither -p nor -f is given");
+    if (chomp && out->n && out->data[out->n - 1] == '\n') out->data[--out->n] = 0;
+    return true;
+}

@@ -1,0 +1,145 @@
+/* setup: see setup.h. */
+#include "setup.h"
+#include "../base/pool.h"
+#include "../cpu/cpu.h"
+#include "../plan/plan.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { CONTEXT_DEFAULT = 4096, ROWS = 257 }; // rows in flight that the estimate counts: the engine's chunk and one
+
+static bool is(const char *word, const char *other) {
+    return strcmp(word, other) == 0;
+}
+
+/* ---- what was asked for ---- */
+
+static bool check_device(const Options *o, Err *e) {
+    bool many = o->gpu_layers == GPU_LAYERS_ALL || o->gpu_layers > 0;
+    if (is(o->device, "cuda"))
+        return err_set(e, ERR_RUN, "--device cuda: this build has no GPU executor; use --device cpu");
+    if (is(o->device, "cpu") && many)
+        return err_set(e, ERR_USAGE, "-ngl asks for layers on a GPU and --device cpu for none; drop one of them");
+    return true;
+}
+
+/* --kv, or -ctk and -ctv: NULL where they disagree. */
+static const char *cache_type(const Options *o) {
+    const char *k = o->cache_k ? o->cache_k : o->kv ? o->kv : "f16", *v = o->cache_v ? o->cache_v : o->kv ? o->kv : "f16";
+    return is(k, v) && (!o->kv || is(o->kv, k)) ? k : NULL;
+}
+
+bool setup_config(const Options *o, EngineConfig *config, Err *e) {
+    const char *kv = cache_type(o), *isa = cpu_isa(o->isa);
+    if (!check_device(o, e)) return false;
+    if (!kv) return err_set(e, ERR_USAGE, "keys and values are kept in one type; let --kv, -ctk and -ctv name the same");
+    if (!isa) return err_set(e, ERR_USAGE, "--isa %s: this machine or build has no such kernels; use --isa auto", o->isa);
+    config->kv_type = is(kv, "f32") ? KV_F32 : KV_F16;
+    config->isa = isa;
+    config->act_f32 = is(o->act, "f32") || (is(o->act, "auto") && is(o->isa, "scalar"));
+    config->n_threads = o->n_threads ? o->n_threads : pool_cpus();
+    return true;
+}
+
+static int read_arch_int(const Gguf *g, const char *name, int fallback) {
+    GgufString arch = {"", 0};
+    char key[128];
+    int64_t value = fallback;
+    Err ignored; // the plan refuses such files with a sentence of its own
+    gguf_get_string(g, "general.architecture", &arch, &ignored);
+    snprintf(key, sizeof key, "%.*s.%s", (int)(arch.n < 64 ? arch.n : 64), arch.data, name);
+    return gguf_get_int(g, key, 1, INT32_MAX / 4, &value, &ignored) ? (int)value : fallback;
+}
+
+bool setup_layers(const Options *o, const Gguf *g, Err *e) {
+    int n_layer = read_arch_int(g, "block_count", 1), n = o->gpu_layers;
+    bool all = n == GPU_LAYERS_ALL || n >= n_layer || n == GPU_LAYERS_MANY;
+    if (n == 0 || n == GPU_LAYERS_AUTO) return true;
+    if (!all)
+        return err_set(e, ERR_USAGE, "-ngl %d: the model has %d layers; zgen computes none or all of them on a GPU", n, n_layer);
+    err_warn("this build has no GPU executor: the CPU computes all %d layers", n_layer);
+    return true;
+}
+
+/* ---- context ---- */
+
+int setup_trained(const Gguf *g) {
+    return read_arch_int(g, "context_length", CONTEXT_DEFAULT);
+}
+
+int setup_context(const Options *o, const Gguf *g, int64_t n_ids, int64_t n_new) {
+    int trained = setup_trained(g);
+    int64_t need = n_ids + (n_new > 0 ? n_new : 1);
+    if (o->n_ctx > 0) return o->n_ctx;
+    if (o->n_ctx == 0 || need > trained) return trained;
+    return need > CONTEXT_DEFAULT ? (int)need : trained < CONTEXT_DEFAULT ? trained : CONTEXT_DEFAULT;
+}
+
+/* ---- memory ---- */
+
+/* A number behind a label in a file, or -1. */
+static double read_number(const char *path, const char *label) {
+    FILE *f = fopen(path, "re");
+    char line[200];
+    double value = -1;
+    while (f && value < 0 && fgets(line, sizeof line, f))
+        if (strncmp(line, label, strlen(label)) == 0 && sscanf(line + strlen(label), "%lf", &value) != 1) break;
+    if (f) fclose(f);
+    return value;
+}
+
+/* Bytes that this process may still take: what the kernel calls available, less what the cgroup allows. */
+static double memory_free(void) {
+    double free = 1024 * read_number("/proc/meminfo", "MemAvailable:");
+    double limit = read_number("/sys/fs/cgroup/memory.max", ""), used = read_number("/sys/fs/cgroup/memory.current", "");
+    if (free < 0) free = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    double cached = read_number("/sys/fs/cgroup/memory.stat", "inactive_file ");
+    double room = limit - used + (cached > 0 ? cached : 0);
+    return limit > 0 && used >= 0 && room < free ? room : free;
+}
+
+static bool fits(const Plan *p, const EngineConfig *config, Err *e) {
+    ExecConfig c = {.n_ctx = config->n_ctx, .n_seq = config->n_seq, .T_max = ROWS, .R_max = config->R_max, .kv_type = config->kv_type};
+    ExecMemory need = exec_memory(p, &c);
+    double free = memory_free(), weights = (double)weights_bytes(p->weights);
+    double position = (double)plan_kv_bytes(p, kv_type_bytes(config->kv_type)) * config->n_seq;
+    double kv = position * config->n_ctx, registers = (double)need.registers;
+    if (kv + registers > free) {
+        double most = position > 0 ? (free - registers) / position : 0;
+        return err_set(e, ERR_MEMORY, "it does not fit: %.1f GB of keys and values for %d positions and %.0f MB of registers, with "
+                       "%.1f GB of memory free; %s%.0f would fit", kv / 1e9, config->n_ctx, registers / 1e6, free / 1e9,
+                       most >= 1 ? "-c " : "not even -c 1 does, ", most >= 1 ? most : 0);
+    }
+    if (kv + registers + weights > free)
+        err_warn("weights of %.1f GB and %.1f GB beside them exceed the %.1f GB of free memory; the file will be read again and again",
+                 weights / 1e9, (kv + registers) / 1e9, free / 1e9);
+    return true;
+}
+
+bool setup_memory(const Gguf *g, const EngineConfig *config, Err *e) {
+    PlanConfig plan_config = cpu_exec.plan;
+    plan_config.act_f32 = config->act_f32;
+    Plan *p = plan_build(g, &plan_config, e);
+    bool ok = p && fits(p, config, e);
+    plan_free(p);
+    return ok;
+}
+
+/* ---- notices ---- */
+
+void setup_notice(const Options *o, const char *format, ...) {
+    if (o->quiet || !(o->verbose || isatty(STDERR_FILENO))) return;
+    char text[800];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    Err line; // for its escaping: file names may hold anything
+    err_set(&line, 0, "%s", text);
+    fprintf(stderr, "zgen: %s\n", line.text);
+}

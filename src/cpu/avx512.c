@@ -1,0 +1,26 @@
+/* avx512: the table for AVX-512 F, BW, VL, DQ and VNNI: Ice Lake, Zen 4 and what followed.
+ * Compiled with these instructions allowed, so nothing here runs before supported() has said yes. */
+#include "vec_avx512.h"
+
+#include "kernels_simd.h"
+#include "tables.h"
+
+/* Asks the processor and whether the kernel saves the registers. */
+static bool supported(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+
+const Kernels kernels_avx512 = {
+    .name = "avx512",
+    .supported = supported,
+    .any_act = false,
+    .matmul_q8 = matmul_q8,
+    .matmul_f32 = matmul_f32,
+    .quantize = quantize,
+    .rms_norm = rms_norm,
+    .silu_mul = silu_mul,
+    .to_f16 = to_f16,
+    .attn = attn,
+};

@@ -1,0 +1,222 @@
+/* cpu: the life of the CPU executor: what it allocates, how a run goes, what it says when logits are not finite.
+ *
+ * Everything is allocated at open; a run allocates nothing.  See machine.h for its state and ops.c for the ops. */
+#include "cpu.h"
+#include "machine.h"
+#include "../base/clock.h"
+#include "../base/mem.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *cpu_isa(const char *isa) {
+    const Kernels *k = kernels_find(isa);
+    return k ? k->name : NULL;
+}
+
+/* ---- open ------------------------------------------------------------------------------------------------ */
+
+static bool same_rotation(const Rotation *r, const Op *op) {
+    return r->n_pairs == op->rope.n_rot / 2 && r->base == op->rope.base && r->scale == op->rope.scale &&
+           r->factors == op->vector;
+}
+
+static Rotation rotation_of(const Op *op, int T_max) {
+    Rotation r = {.n_pairs = op->rope.n_rot / 2, .base = op->rope.base, .scale = op->rope.scale, .factors = op->vector};
+    r.frequency = mem_new((size_t)r.n_pairs, sizeof *r.frequency);
+    r.cos = mem_new((size_t)r.n_pairs * (size_t)T_max, sizeof *r.cos);
+    r.sin = mem_new((size_t)r.n_pairs * (size_t)T_max, sizeof *r.sin);
+    for (int i = 0; i < r.n_pairs; i++) {
+        double frequency = r.scale * pow(r.base, -2.0 * i / op->rope.n_rot);
+        r.frequency[i] = r.factors ? frequency / r.factors[i] : frequency;
+    }
+    return r;
+}
+
+static void find_rotations(Exec *x) {
+    const Plan *p = x->plan;
+    x->rotation_of = mem_new((size_t)p->n_ops, sizeof *x->rotation_of);
+    for (int i = 0; i < p->n_ops; i++) {
+        if (p->ops[i].code != OP_ROPE) continue;
+        int r = 0;
+        while (r < x->n_rotations && !same_rotation(&x->rotations[r], &p->ops[i])) r++;
+        if (r == x->n_rotations) {
+            x->rotations = mem_resize(x->rotations, (size_t)(r + 1) * sizeof *x->rotations);
+            x->rotations[x->n_rotations++] = rotation_of(&p->ops[i], x->config.T_max);
+        }
+        x->rotation_of[i] = r;
+    }
+}
+
+static void open_scratch(Exec *x) {
+    const Plan *p = x->plan;
+    size_t widest = 0, slots = 1, heads = 0, n_expert = (size_t)p->hparams.n_expert;
+    for (int i = 0; i < p->n_regs; i++) widest = (size_t)p->regs[i].width > widest ? (size_t)p->regs[i].width : widest;
+    for (int i = 0; i < p->n_ops; i++) {
+        const Op *op = &p->ops[i];
+        if (op->code == OP_EXPERT && (size_t)op->moe.n_used > slots) slots = (size_t)op->moe.n_used;
+        size_t group = op->code == OP_ATTN ? (size_t)(op->attn.n_head / op->attn.n_kv_head) : 0;
+        if (group > heads) heads = group;
+    }
+    size_t rows = (size_t)(x->config.T_max > x->config.R_max ? x->config.T_max : x->config.R_max) * slots;
+    x->scratch = mem_new((size_t)pool_n(x->pool), sizeof *x->scratch);
+    for (int i = 0; i < pool_n(x->pool); i++) {
+        Scratch *s = &x->scratch[i];
+        s->row = mem_new(widest, sizeof *s->row);
+        s->y = mem_new(rows * PANEL_ROWS, sizeof *s->y);
+        s->q8 = mem_new(rows, sizeof *s->q8);
+        s->f32 = mem_new(rows, sizeof *s->f32);
+        s->out = mem_new(rows, sizeof *s->out);
+        s->residual = mem_new(rows, sizeof *s->residual);
+        s->pair = mem_new(rows, sizeof *s->pair);
+        s->start = mem_new(n_expert + 2, sizeof *s->start);
+        s->scores = mem_new(heads * (size_t)x->config.n_ctx, sizeof *s->scores);
+        s->sample = mem_new(1, sample_scratch_bytes(p->hparams.n_vocab));
+    }
+}
+
+/* Keys and values are written before they are read, so that their pages may come from the system as they are touched. */
+static bool open_memory(Exec *x, Err *e) {
+    const Plan *p = x->plan;
+    const ExecConfig *c = &x->config;
+    ExecMemory need = exec_memory(p, c);
+    x->kv_bytes = need.kv;
+    x->regs_bytes[0] = p->row_bytes_T * (size_t)c->T_max;
+    x->regs_bytes[1] = p->row_bytes_R * (size_t)c->R_max;
+    x->kv = mem_try(x->kv_bytes);
+    x->regs[0] = mem_try(x->regs_bytes[0]);
+    x->regs[1] = mem_try(x->regs_bytes[1]);
+    if (!x->kv || !x->regs[0] || !x->regs[1])
+        return err_set(e, ERR_MEMORY, "the model does not fit: keys and values for %d positions take %.0f MB, registers %.0f MB; "
+                       "use a smaller -c or --kv f16", c->n_ctx, (double)need.kv / 1e6, (double)need.registers / 1e6);
+    x->kv_offset = mem_new((size_t)p->n_kv, sizeof *x->kv_offset);
+    size_t offset = 0, element = kv_type_bytes(c->kv_type);
+    for (int i = 0; i < p->n_kv; i++) {
+        x->kv_offset[i] = offset;
+        offset += 2 * (size_t)c->n_seq * (size_t)p->kv[i].n_head * (size_t)c->n_ctx * (size_t)p->kv[i].head_dim * element;
+    }
+    return true;
+}
+
+static void cpu_close(Exec *x) {
+    if (!x) return;
+    for (int i = 0; x->scratch && i < pool_n(x->pool); i++) {
+        Scratch *s = &x->scratch[i];
+        free(s->row), free(s->y), free(s->q8), free(s->f32), free(s->out), free(s->residual);
+        free(s->pair), free(s->start), free(s->scores), free(s->sample);
+    }
+    free(x->scratch);
+    for (int i = 0; i < x->n_rotations; i++) free(x->rotations[i].frequency), free(x->rotations[i].cos), free(x->rotations[i].sin);
+    free(x->rotations);
+    free(x->rotation_of);
+    free(x->next);
+    free(x->kv_offset);
+    mem_release(x->kv, x->kv_bytes);
+    mem_release(x->regs[0], x->regs_bytes[0]);
+    mem_release(x->regs[1], x->regs_bytes[1]);
+    pool_close(x->pool);
+    free(x);
+}
+
+static bool cpu_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
+    const Kernels *kernels = kernels_find(config->isa);
+    if (!kernels) return err_set(e, ERR_USAGE, "--isa %s: this machine cannot run these kernels; try --isa auto", config->isa);
+    if (p->config.act_f32 && !kernels->any_act)
+        return err_set(e, ERR_USAGE, "--act f32 needs --isa scalar; the %s kernels take 8-bit activations", kernels->name);
+    Exec *x = mem_new(1, sizeof *x);
+    x->plan = p, x->config = *config, x->kernels = kernels;
+    x->pool = pool_open(config->n_threads);
+    if (!open_memory(x, e)) {
+        cpu_close(x);
+        return false;
+    }
+    x->next = mem_new((size_t)p->n_ops, sizeof *x->next);
+    find_rotations(x);
+    open_scratch(x);
+    *out = x;
+    return true;
+}
+
+/* ---- run ------------------------------------------------------------------------------------------------- */
+
+static void walk(void *arg, int thread) {
+    Exec *x = arg;
+    machine_rotate(x, thread);
+    pool_barrier(x->pool);
+    for (int i = x->first_op; i < x->last_op; i++) {
+        machine_op(x, i, thread);
+        pool_barrier(x->pool);
+    }
+}
+
+static bool check_finite(const Exec *x, const Batch *b, Err *e) {
+    for (int r = 0; r < b->R; r++) {
+        if (b->sampled[r] >= 0) continue;
+        const char *tensor = weights_find_nonfinite(x->plan->weights);
+        int position = b->position[b->out_row[r]];
+        if (tensor)
+            return err_set(e, ERR_RUN, "the logits at position %d are not finite: tensor '%s' holds values that are not; "
+                           "the file is damaged, get it again", position, tensor);
+        return err_set(e, ERR_RUN, "the logits at position %d are not finite: the numbers of this model overflow", position);
+    }
+    return true;
+}
+
+static bool cpu_run(Exec *x, const Batch *batch, int first_op, int last_op, Err *e) {
+    x->batch = batch, x->first_op = first_op, x->last_op = last_op;
+    for (int i = first_op; i < last_op; i++) atomic_store_explicit(&x->next[i], 0, memory_order_relaxed);
+    pool_run(x->pool, walk, x);
+    bool sampled = last_op > first_op && x->plan->ops[last_op - 1].code == OP_SAMPLE;
+    return !sampled || check_finite(x, batch, e);
+}
+
+static const float *cpu_read(const Exec *x, int reg, size_t *stride) {
+    *stride = (size_t)(machine_f32(x, reg, 1) - machine_f32(x, reg, 0));
+    return machine_f32(x, reg, 0);
+}
+
+const ExecOps cpu_exec = {
+    .name = "cpu",
+    .plan = {.fuse_segments = true, .fuse_residual = true, .q8_bytes = act8_bytes},
+    .open = cpu_open,
+    .run = cpu_run,
+    .read = cpu_read,
+    .close = cpu_close,
+};
+
+/* ---- bandwidth ------------------------------------------------------------------------------------------- */
+
+typedef struct Reading {
+    const uint64_t *data;
+    size_t n; // words per thread
+    _Atomic uint64_t sum;
+} Reading;
+
+static void read_all(void *arg, int thread) {
+    Reading *r = arg;
+    uint64_t sum[8] = {0};
+    const uint64_t *data = r->data + (size_t)thread * r->n;
+    for (size_t i = 0; i < r->n; i += 8)
+        for (int k = 0; k < 8; k++) sum[k] += data[i + (size_t)k];
+    for (int k = 0; k < 8; k++) atomic_fetch_add(&r->sum, sum[k]);
+}
+
+double cpu_read_bandwidth(int n_threads) {
+    const size_t bytes = (size_t)256 << 20; // larger than the caches
+    uint64_t *data = mem_try(bytes);
+    if (!data) return 0;
+    memset(data, 1, bytes);
+    Pool *pool = pool_open(n_threads);
+    Reading r = {.data = data, .n = bytes / 8 / (size_t)pool_n(pool) / 8 * 8};
+    double best = 0;
+    for (int i = 0; i < 5; i++) {
+        double start = clock_now();
+        pool_run(pool, read_all, &r);
+        double rate = (double)(r.n * 8 * (size_t)pool_n(pool)) / (clock_now() - start);
+        if (rate > best) best = rate;
+    }
+    pool_close(pool);
+    mem_release(data, bytes);
+    return best;
+}

@@ -1,0 +1,201 @@
+/* kernels_simd: the fast kernels, written once.
+ *
+ * An instruction set includes its vocabulary (vec_avx512.h or vec_avx2.h) and then this file, says its name and when it
+ * may be used, and is a table.  Products are in matmul_simd.h; here are the kernels over single rows, and attention.
+ *
+ * The one trick: a vector cut short (tail, store_tail) is padded with zeros, which change no sum and no maximum of
+ * magnitudes, so that each kernel is one loop without a second, scalar one. */
+#ifndef ZGEN_CPU_KERNELS_SIMD_H
+#define ZGEN_CPU_KERNELS_SIMD_H
+
+#include "../base/float.h"
+#include "matmul_simd.h"
+
+#include <math.h>
+
+enum { LANES = 16 };
+
+INLINE int at_most(int n, int limit) { return n < limit ? n : limit; }
+
+/* The first n (at least 1) of 16 floats, the others 0. */
+INLINE F tail(const float *p, int n) {
+    if (n >= LANES) return f_load(p);
+    float padded[LANES] = {0};
+    memcpy(padded, p, (size_t)n * sizeof *p);
+    return f_load(padded);
+}
+
+INLINE void store_tail(float *p, int n, F a) {
+    if (n >= LANES) {
+        f_store(p, a);
+        return;
+    }
+    float padded[LANES];
+    f_store(padded, a);
+    memcpy(p, padded, (size_t)n * sizeof *p);
+}
+
+static void quantize(const float *x, int n, Act8 out) {
+    for (int i = 0; i < n; i += ACT8_GROUP) {
+        F a = f_load(x + i), b = f_load(x + i + LANES);
+        V magnitudes = v_set(0x7FFFFFFF), none = v_set(0);
+        uint32_t bits = v_max_lane(v_max(v_and(f_bits(a), magnitudes), v_and(f_bits(b), magnitudes)));
+        float amax = f32_from_bits(bits);
+        bool finite = bits < 0x7F800000, fits = finite && amax >= ACT8_TINY;
+        F inverse = f_set(fits ? 127 / amax : 0);
+        V qa = fits ? f_to_int(f_mul(a, inverse)) : none, qb = fits ? f_to_int(f_mul(b, inverse)) : none;
+        v_store_i8(out.q + i, qa);
+        v_store_i8(out.q + i + LANES, qb);
+        out.sum[i / ACT8_SUM] = (int16_t)v_sum(qa);
+        out.sum[i / ACT8_SUM + 1] = (int16_t)v_sum(qb);
+        out.d[i / ACT8_GROUP] = fits ? amax / 127 : finite ? 0 : NAN;
+    }
+}
+
+static void rms_norm(const float *x, const float *weight, int n, float eps, float *out) {
+    F sums = f_set(0);
+    for (int i = 0; i < n; i += LANES) {
+        F a = tail(x + i, n - i);
+        sums = f_fma(a, a, sums);
+    }
+    F scale = f_set((float)(1 / sqrt((double)f_sum(sums) / n + (double)eps)));
+    for (int i = 0; i < n; i += LANES)
+        store_tail(out + i, n - i, f_mul(f_mul(tail(x + i, n - i), scale), tail(weight + i, n - i)));
+}
+
+/* exp(x) for x <= 0, within 2e-7; below the normal range 0.  x = m ln 2 + r, the series of exp(r) to the seventh
+ * power, and 2^m by the exponent's bits.  ln 2 is taken in two parts, so that m times the first is exact. */
+INLINE F exp_negative(F x) {
+    F lowest = f_set(-87.336544f), at = f_max(x, lowest); // -126 ln 2
+    F m = f_round(f_mul(at, f_set(1.44269504f)));
+    F r = f_fnma(m, f_set(-2.12194440e-4f), f_fnma(m, f_set(0.693359375f), at));
+    static const float coefficients[] = {1 / 720.f, 1 / 120.f, 1 / 24.f, 1 / 6.f, 1 / 2.f, 1, 1};
+    F power = f_set(1 / 5040.f);
+#pragma GCC unroll 7
+    for (int i = 0; i < 7; i++) power = f_fma(power, r, f_set(coefficients[i]));
+    V exponent = v_shl(f_to_int(m), 23);
+    return f_keep_from(f_of_bits(v_add(f_bits(power), exponent)), x, lowest);
+}
+
+static void silu_mul(const float *gate, const float *up, int n, float *out) {
+    for (int i = 0; i < n; i += LANES) {
+        F g = tail(gate + i, n - i), zero = f_set(0);
+        F e = exp_negative(f_sub(zero, f_abs(g)));
+        // g / (1 + exp(-g)) without a power that could overflow
+        F top = f_if_negative(g, f_mul(g, e), g);
+        F value = f_div(top, f_add(f_set(1), e));
+        store_tail(out + i, n - i, f_mul(value, tail(up + i, n - i)));
+    }
+}
+
+static void to_f16(const float *x, int n, uint16_t *out) {
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) f_store_half(out + i, f_load(x + i));
+    if (i == n) return;
+    uint16_t padded[LANES];
+    f_store_half(padded, tail(x + i, n - i));
+    memcpy(out + i, padded, (size_t)(n - i) * sizeof *out);
+}
+
+/* Up to 16 values of the KV cache from index i on, n at most. */
+INLINE F kv_load(bool half, const void *p, size_t i, int n) {
+    if (!half) return tail((const float *)p + i, n);
+    const uint16_t *from = (const uint16_t *)p + i;
+    if (n >= LANES) return f_load_half(from);
+    uint16_t padded[LANES] = {0};
+    memcpy(padded, from, (size_t)n * sizeof *from);
+    return f_load_half(padded);
+}
+
+/* Scores of n_q (a constant) heads from head h on; each K vector is loaded once for all of them. */
+INLINE void attn_scores(const AttnJob *job, bool half, int h, const int n_q) {
+    const int width = job->head_dim;
+    const float *q = job->q + (size_t)h * (size_t)width;
+    float *scores = job->scores + (size_t)h * (size_t)job->n_pos;
+    for (int pos = 0; pos < job->n_pos; pos++) {
+        F sum[VEC_HEADS];
+#pragma GCC unroll 4
+        for (int i = 0; i < n_q; i++) sum[i] = f_set(0);
+        for (int d = 0; d < width; d += LANES) {
+            F k = kv_load(half, job->k, (size_t)pos * (size_t)width + (size_t)d, width - d);
+#pragma GCC unroll 4
+            for (int i = 0; i < n_q; i++) sum[i] = f_fma(k, tail(q + i * width + d, width - d), sum[i]);
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < n_q; i++) scores[(size_t)i * (size_t)job->n_pos + (size_t)pos] = f_sum(sum[i]) * job->scale;
+    }
+}
+
+/* scores become exp(score - max); returns one over their sum. */
+static float attn_weights(float *scores, int n) {
+    F max = f_set(scores[0]), sum = f_set(0);
+    for (int i = 0; i + LANES <= n; i += LANES) max = f_max(max, f_load(scores + i));
+    float top = f_max_lane(max);
+    for (int i = n / LANES * LANES; i < n; i++) top = fmaxf(top, scores[i]);
+    for (int i = 0; i < n; i += LANES) {
+        float padded[LANES]; // behind the end -Inf, whose exponential is 0
+        for (int j = at_most(n - i, LANES); j < LANES; j++) padded[j] = -INFINITY;
+        if (n - i < LANES) memcpy(padded, scores + i, (size_t)(n - i) * sizeof *scores);
+        F e = exp_negative(f_sub(f_load(n - i < LANES ? padded : scores + i), f_set(top)));
+        sum = f_add(sum, e);
+        store_tail(scores + i, n - i, e);
+    }
+    return 1 / f_sum(sum);
+}
+
+/* out[h ..][d .. d + 16 * n_vec] of n_q heads; n_q and n_vec are constants. */
+INLINE void attn_values(const AttnJob *job, bool half, int h, const int n_q, int d, const int n_vec,
+                        const float *inverse) {
+    const int width = job->head_dim;
+    const float *scores = job->scores + (size_t)h * (size_t)job->n_pos;
+    F sum[VEC_HEADS][VEC_DIMS];
+#pragma GCC unroll 4
+    for (int i = 0; i < n_q; i++) {
+#pragma GCC unroll 4
+        for (int j = 0; j < n_vec; j++) sum[i][j] = f_set(0);
+    }
+    for (int pos = 0; pos < job->n_pos; pos++) {
+        F v[VEC_DIMS];
+#pragma GCC unroll 4
+        for (int j = 0; j < n_vec; j++)
+            v[j] = kv_load(half, job->v, (size_t)pos * (size_t)width + (size_t)(d + j * LANES), width - d - j * LANES);
+#pragma GCC unroll 4
+        for (int i = 0; i < n_q; i++) {
+            F weight = f_set(scores[(size_t)i * (size_t)job->n_pos + (size_t)pos]);
+#pragma GCC unroll 4
+            for (int j = 0; j < n_vec; j++) sum[i][j] = f_fma(weight, v[j], sum[i][j]);
+        }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < n_q; i++) {
+        float *out = job->out + (size_t)(h + i) * (size_t)width + d;
+#pragma GCC unroll 4
+        for (int j = 0; j < n_vec; j++)
+            store_tail(out + j * LANES, width - d - j * LANES, f_mul(sum[i][j], f_set(inverse[i])));
+    }
+}
+
+/* n_q heads from head h on, all the way. */
+INLINE void attn_heads(const AttnJob *job, bool half, int h, const int n_q) {
+    float inverse[VEC_HEADS];
+    attn_scores(job, half, h, n_q);
+    for (int i = 0; i < n_q; i++)
+        inverse[i] = attn_weights(job->scores + (size_t)(h + i) * (size_t)job->n_pos, job->n_pos);
+    int d = 0;
+    for (; job->head_dim - d >= VEC_DIMS * LANES; d += VEC_DIMS * LANES)
+        attn_values(job, half, h, n_q, d, VEC_DIMS, inverse);
+    for (; d < job->head_dim; d += LANES) attn_values(job, half, h, n_q, d, 1, inverse);
+}
+
+INLINE void attn_all(const AttnJob *job, bool half) {
+    int h = 0;
+    for (; job->n_q - h >= VEC_HEADS; h += VEC_HEADS) attn_heads(job, half, h, VEC_HEADS);
+    for (; h < job->n_q; h++) attn_heads(job, half, h, 1);
+}
+
+static void attn(const AttnJob *job) {
+    if (job->kv_type == KV_F16) attn_all(job, true);
+    else attn_all(job, false);
+}
+
+#endif

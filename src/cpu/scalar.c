@@ -1,0 +1,95 @@
+/* scalar: the oracle.
+ *
+ * The plainest loops that say what each kernel of kernels.h means, over the decoders of quant.h and the definitions
+ * of act.h.  Every fast table is measured against this one; nobody may make it clever.  It alone takes float
+ * activations for every type, which makes it the reference for whole models too. */
+#include "../base/float.h"
+#include "kernels.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+static bool supported(void) { return true; }
+
+static void matmul_q8(const Panel *w, const Act8 *x, int T, float *y) {
+    const QuantTraits *traits = quant_traits(w->type);
+    for (int t = 0; t < T; t++)
+        for (int r = 0; r < w->n_rows; r++)
+            y[t * PANEL_ROWS + r] = act8_dot(traits, w->rows + (size_t)r * w->row_bytes, w->n_in, x[t]);
+}
+
+static void matmul_f32(const Panel *w, const float *const *x, int T, float *y) {
+    const QuantTraits *traits = quant_traits(w->type);
+    assert(traits->decode && w->n_in % traits->n_weights == 0);
+    float values[QUANT_MAX_WEIGHTS];
+    memset(y, 0, sizeof(float) * (size_t)T * PANEL_ROWS);
+    for (int r = 0; r < w->n_rows; r++) {
+        const uint8_t *block = w->rows + (size_t)r * w->row_bytes;
+        for (int k = 0; k < w->n_in; k += traits->n_weights, block += traits->n_bytes) {
+            traits->decode(block, 1, values);
+            for (int t = 0; t < T; t++) {
+                float *acc = &y[t * PANEL_ROWS + r];
+                for (int i = 0; i < traits->n_weights; i++) *acc = fmaf(values[i], x[t][k + i], *acc);
+            }
+        }
+    }
+}
+
+static void rms_norm(const float *x, const float *weight, int n, float eps, float *out) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += (double)x[i] * x[i];
+    float scale = (float)(1 / sqrt(sum / n + eps));
+    for (int i = 0; i < n; i++) out[i] = x[i] * scale * weight[i];
+}
+
+static void silu_mul(const float *gate, const float *up, int n, float *out) {
+    for (int i = 0; i < n; i++) out[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+}
+
+static void to_f16(const float *x, int n, uint16_t *out) {
+    for (int i = 0; i < n; i++) out[i] = f32_to_f16(x[i]);
+}
+
+static float kv_at(KvType type, const void *p, size_t i) {
+    return type == KV_F16 ? f16_to_f32(((const uint16_t *)p)[i]) : ((const float *)p)[i];
+}
+
+static void softmax(float *x, int n) {
+    float max = x[0], sum = 0;
+    for (int i = 1; i < n; i++) max = fmaxf(max, x[i]);
+    for (int i = 0; i < n; i++) sum += x[i] = expf(x[i] - max);
+    for (int i = 0; i < n; i++) x[i] /= sum;
+}
+
+static void attn(const AttnJob *job) {
+    size_t width = (size_t)job->head_dim;
+    for (int h = 0; h < job->n_q; h++) {
+        const float *q = job->q + (size_t)h * width;
+        float *scores = job->scores + (size_t)h * (size_t)job->n_pos, *out = job->out + (size_t)h * width;
+        for (int pos = 0; pos < job->n_pos; pos++) {
+            float sum = 0;
+            for (size_t d = 0; d < width; d++)
+                sum += q[d] * kv_at(job->kv_type, job->k, (size_t)pos * width + d);
+            scores[pos] = sum * job->scale;
+        }
+        softmax(scores, job->n_pos);
+        memset(out, 0, width * sizeof *out);
+        for (int pos = 0; pos < job->n_pos; pos++)
+            for (size_t d = 0; d < width; d++)
+                out[d] += scores[pos] * kv_at(job->kv_type, job->v, (size_t)pos * width + d);
+    }
+}
+
+const Kernels kernels_scalar = {
+    .name = "scalar",
+    .supported = supported,
+    .any_act = true,
+    .matmul_q8 = matmul_q8,
+    .matmul_f32 = matmul_f32,
+    .quantize = act8_quantize,
+    .rms_norm = rms_norm,
+    .silu_mul = silu_mul,
+    .to_f16 = to_f16,
+    .attn = attn,
+};

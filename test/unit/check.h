@@ -1,0 +1,37 @@
+/* check: the smallest test harness that says what happened.
+ *
+ * A test is a function that TEST(name) registers before main runs.  CHECK counts a failure and goes on;
+ * REQUIRE leaves the test.  SKIP leaves it and is counted apart, with its reason.  Tests run from the top of the tree, so that
+ * test/data and ../shared are where they say. */
+#ifndef ZGEN_TEST_CHECK_H
+#define ZGEN_TEST_CHECK_H
+
+#include <stdbool.h>
+
+void test_register(const char *file, const char *name, void (*run)(void));
+void test_fail(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void test_skip(const char *reason);
+
+/* Macros because they need the place, the text of the condition, and to leave the caller. */
+#define TEST(name)                                                                                           \
+    static void name(void);                                                                                  \
+    __attribute__((constructor)) static void register_##name(void) { test_register(__FILE__, #name, name); } \
+    static void name(void)
+#define CHECK(condition, ...)                                                                                \
+    do {                                                                                                     \
+        if (!(condition)) test_fail(__FILE__, __LINE__, #condition " " __VA_ARGS__);                         \
+    } while (0)
+#define REQUIRE(condition, ...)                                                                              \
+    do {                                                                                                     \
+        if (!(condition)) {                                                                                  \
+            test_fail(__FILE__, __LINE__, #condition " " __VA_ARGS__);                                       \
+            return;                                                                                          \
+        }                                                                                                    \
+    } while (0)
+#define SKIP(reason)                                                                                         \
+    do {                                                                                                     \
+        test_skip(reason);                                                                                   \
+        return;                                                                                              \
+    } while (0)
+
+#endif

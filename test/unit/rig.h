@@ -1,0 +1,131 @@
+/* rig: a model file, its plan and an executor in one hand, for the tests of whole models.
+ *
+ * What a test asks is nearly always the same: these rows of these sequences, and the logits of some of them.  A rig
+ * answers that through the interface of exec.h alone, so that the next executor is tested by changing one line. */
+#ifndef ZGEN_TEST_RIG_H
+#define ZGEN_TEST_RIG_H
+
+#include "check.h"
+#include "../../src/base/mem.h"
+#include "../../src/cpu/cpu.h"
+#include "../../src/cpu/kernels.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { RIG_CONTEXT = 512, RIG_ROWS = 128 }; // positions per sequence, rows per run
+
+typedef struct RigConfig { // {0}: scalar kernels, 8-bit activations, f16 cache, one thread, one sequence
+    const char *isa;
+    int n_ctx, n_seq, n_threads;
+    KvType kv_type;
+    bool act_f32, no_segments, no_residual;
+} RigConfig;
+
+typedef struct Rig {
+    Gguf *gguf;
+    Plan *plan;
+    Exec *exec;
+    int n_vocab, logits; // the register
+} Rig;
+
+typedef struct Row {
+    int32_t token;
+    int seq, position;
+    bool wanted;
+} Row;
+
+static inline void rig_close(Rig *rig) {
+    cpu_exec.close(rig->exec);
+    plan_free(rig->plan);
+    gguf_close(rig->gguf);
+    *rig = (Rig){0};
+}
+
+/* Builds plan and executor for an opened file, which the rig then owns.  false: *e, and nothing is left open. */
+static inline bool rig_build(Rig *rig, Gguf *gguf, RigConfig c, Err *e) {
+    *rig = (Rig){.gguf = gguf};
+    PlanConfig plan = cpu_exec.plan;
+    plan.act_f32 = c.act_f32;
+    plan.fuse_segments = !c.no_segments, plan.fuse_residual = !c.no_residual;
+    ExecConfig exec = {.n_ctx = c.n_ctx ? c.n_ctx : RIG_CONTEXT,
+                       .n_seq = c.n_seq ? c.n_seq : 1,
+                       .T_max = RIG_ROWS,
+                       .R_max = RIG_ROWS,
+                       .kv_type = c.kv_type,
+                       .n_threads = c.n_threads ? c.n_threads : 1,
+                       .isa = c.isa ? c.isa : "scalar"};
+    rig->plan = plan_build(gguf, &plan, e);
+    if (!rig->plan || !cpu_exec.open(rig->plan, &exec, &rig->exec, e)) {
+        rig_close(rig);
+        return false;
+    }
+    rig->n_vocab = rig->plan->hparams.n_vocab;
+    rig->logits = rig->plan->ops[rig->plan->n_ops - 1].in; // what SAMPLE reads
+    return true;
+}
+
+static inline bool rig_open(Rig *rig, const char *path, RigConfig c) {
+    Gguf *gguf;
+    Err e;
+    bool ok = gguf_open(path, &gguf, &e) && rig_build(rig, gguf, c, &e);
+    if (!ok) test_fail(__FILE__, __LINE__, "%s: %s", path, e.text);
+    return ok;
+}
+
+/* Runs ops first..last-1 over the rows; the logits of those wanted go to logits (or nowhere, if that is NULL), one
+ * row behind the other, the greedy choices to sampled. */
+static inline bool rig_run_ops(Rig *rig, const Row *rows, int T, int first, int last, float *logits,
+                               int32_t *sampled, Err *e) {
+    int32_t token[RIG_ROWS], seq[RIG_ROWS], position[RIG_ROWS], out_row[RIG_ROWS], chosen[RIG_ROWS];
+    SampleRow sampling[RIG_ROWS];
+    Batch b = {.T = T, .token = token, .seq = seq, .position = position, .out_row = out_row, .sampled = chosen};
+    for (int t = 0; t < T; t++) {
+        token[t] = rows[t].token, seq[t] = rows[t].seq, position[t] = rows[t].position;
+        if (!rows[t].wanted) continue;
+        sampling[b.R] = (SampleRow){.params = {.top_p = 1, .repeat_penalty = 1}};
+        out_row[b.R++] = t;
+    }
+    if (sampled) b.sampling = sampling;
+    if (!cpu_exec.run(rig->exec, &b, first, last, e)) return false;
+    size_t stride;
+    const float *from = cpu_exec.read(rig->exec, rig->logits, &stride);
+    size_t n = (size_t)rig->n_vocab;
+    for (int r = 0; logits && r < b.R; r++) memcpy(logits + (size_t)r * n, from + (size_t)r * stride, n * sizeof *from);
+    if (sampled) memcpy(sampled, chosen, (size_t)b.R * sizeof *sampled);
+    return true;
+}
+
+static inline bool rig_run(Rig *rig, const Row *rows, int T, float *logits) {
+    Err e;
+    bool ok = rig_run_ops(rig, rows, T, 0, rig->plan->n_ops, logits, NULL, &e);
+    if (!ok) test_fail(__FILE__, __LINE__, "%s: %s", gguf_label(rig->gguf), e.text);
+    return ok;
+}
+
+/* Positions from..to-1 of ids as rows of one sequence, all wanted, at most RIG_ROWS at a time: logits[to - from]. */
+static inline bool rig_feed(Rig *rig, int seq, const int32_t *ids, int from, int to, float *logits) {
+    for (Row rows[RIG_ROWS]; from < to;) {
+        int T = to - from < RIG_ROWS ? to - from : RIG_ROWS;
+        for (int t = 0; t < T; t++) rows[t] = (Row){ids[from + t], seq, from + t, true};
+        if (!rig_run(rig, rows, T, logits)) return false;
+        from += T;
+        logits += (size_t)T * (size_t)rig->n_vocab;
+    }
+    return true;
+}
+
+/* Room for the logits of n rows. */
+static inline float *rig_rows(const Rig *rig, int n) {
+    return mem_new((size_t)n * (size_t)rig->n_vocab, sizeof(float));
+}
+
+/* n ids, the same every time, none of them special. */
+static inline void rig_ids(const Rig *rig, unsigned seed, int32_t *ids, int n) {
+    for (int i = 0; i < n; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        ids[i] = 3 + (int32_t)((seed >> 8) % (unsigned)(rig->n_vocab - 3));
+    }
+}
+
+#endif

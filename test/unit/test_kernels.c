@@ -1,0 +1,508 @@
+/* test_kernels: every table of kernels against the scalar one.
+ *
+ * Products and quantisation must be equal to the bit, for any number of activations, rows and blocks; the rest within
+ * NMSE 1e-7 of a computation in double.  Inputs end at (or begin behind) a page that cannot be read, and outputs lie
+ * between guard bands, so that a kernel that reaches too far is caught where it does. */
+#include "../../src/base/float.h"
+#include "../../src/cpu/kernels.h"
+#include "check.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static uint64_t state = 88172645463325252u;
+
+static uint32_t random_bits(void) {
+    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+    return (uint32_t)(state >> 32);
+}
+static int random_below(int n) { return (int)(random_bits() % (uint32_t)n); }
+static float random_float(void) { return (float)random_bits() * 0x1p-31f - 1; } // -1..1
+
+/* n readable bytes between two pages that are not. */
+typedef struct Fenced {
+    uint8_t *pages, *data;
+    size_t n, n_pages;
+} Fenced;
+
+static Fenced fenced(size_t n, bool at_end) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), inner = (n + page - 1) / page * page;
+    Fenced f = {.n = n, .n_pages = inner + 2 * page};
+    f.pages = mmap(NULL, f.n_pages, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (f.pages == MAP_FAILED) abort();
+    mprotect(f.pages, page, PROT_NONE);
+    mprotect(f.pages + page + inner, page, PROT_NONE);
+    f.data = f.pages + page + (at_end ? inner - n : 0);
+    return f;
+}
+static void fenced_free(Fenced f) { munmap(f.pages, f.n_pages); }
+
+/* n floats with guard bands before and behind. */
+enum { BAND = 64 };
+static const float band_value = 12345.678f;
+
+static float *banded(size_t n) {
+    float *p = malloc((n + 2 * BAND) * sizeof *p);
+    if (!p) abort();
+    for (size_t i = 0; i < n + 2 * BAND; i++) p[i] = band_value;
+    return p + BAND;
+}
+static bool bands_whole(const float *p, size_t n) {
+    for (int i = 1; i <= BAND; i++)
+        if (p[-i] != band_value || p[n + (size_t)i - 1] != band_value) return false;
+    return true;
+}
+static void banded_free(float *p) { free(p - BAND); }
+
+/* The tables to be tested; says which the machine lacks. */
+static int tables(const Kernels **out) {
+    int n = 0;
+    for (int i = 0; i < kernels_n; i++) {
+        if (!strcmp(kernels_all[i]->name, "scalar")) continue;
+        if (kernels_all[i]->supported()) out[n++] = kernels_all[i];
+        else printf("# kernels of %s are not tested: this machine does not support them\n", kernels_all[i]->name);
+    }
+    return n;
+}
+
+/* A finite f16: zero, subnormal, ordinary or large. */
+static void random_f16(uint8_t *p) {
+    uint32_t bits = random_bits(), kind = bits >> 16 & 7;
+    uint16_t h = (uint16_t)(bits & 0x83FF);
+    if (kind == 0) h = 0;
+    else if (kind > 1) h |= (uint16_t)((kind == 2 ? 30 : 1 + random_below(20)) << 10);
+    p[0] = (uint8_t)h, p[1] = (uint8_t)(h >> 8);
+}
+
+/* Random bytes, and scales that keep every product finite. */
+static void random_block(QuantType type, uint8_t *p, size_t n) {
+    for (size_t i = 0; i < n; i++) p[i] = (uint8_t)random_bits();
+    size_t f16[2] = {0, 0};
+    switch (type) {
+    case QUANT_MXFP4: p[0] = (uint8_t)(random_below(4) ? 100 + random_below(60) : random_below(3)); return;
+    case QUANT_NVFP4: return;
+    case QUANT_Q4_1: case QUANT_Q5_1: case QUANT_Q4_K: case QUANT_Q5_K: f16[1] = 2; break;
+    case QUANT_Q2_K: f16[0] = offsetof(BlockQ2_K, d), f16[1] = offsetof(BlockQ2_K, dmin); break;
+    case QUANT_Q3_K: f16[0] = f16[1] = offsetof(BlockQ3_K, d); break;
+    case QUANT_Q6_K: f16[0] = f16[1] = offsetof(BlockQ6_K, d); break;
+    default: break;
+    }
+    random_f16(p + f16[0]), random_f16(p + f16[1]);
+}
+
+/* Ordinary activations, with some groups zero, tiny or huge, and one value that fills the range. */
+static void random_activations(float *x, int n) {
+    for (int i = 0; i < n; i += 32) {
+        static const float sizes[] = {1, 1, 1, 1, 0, 0x1p-60f, 0x1p30f, 0.01f};
+        float size = sizes[random_below(8)];
+        for (int j = i; j < n && j < i + 32; j++) x[j] = random_float() * size;
+        if (random_below(2))
+            for (int j = i; j < n && j < i + 32; j++) x[j] = size; // the largest sums there can be
+    }
+}
+
+static const int some_T[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 31, 32, 33, 64, 65};
+enum { MAX_T = 65, N_T = sizeof some_T / sizeof *some_T };
+
+static bool panels_equal(const float *a, const float *b, int T, int n_rows) {
+    for (int t = 0; t < T; t++)
+        if (memcmp(a + t * PANEL_ROWS, b + t * PANEL_ROWS, (size_t)n_rows * sizeof *a)) return false;
+    return true;
+}
+
+/* The panel's first n_rows rows, ending at a fence or beginning behind one. */
+static Panel fenced_panel(const Panel *from, int n_rows, size_t length, bool at_end, Fenced *memory) {
+    *memory = fenced((size_t)(n_rows - 1) * from->row_bytes + length, at_end);
+    memcpy(memory->data, from->rows, memory->n);
+    Panel panel = *from;
+    panel.rows = memory->data, panel.n_rows = n_rows;
+    return panel;
+}
+
+static void check_q8(const Kernels *table, const Panel *full, size_t length, const Act8 *x, const float *expected) {
+    for (int n_rows = 1; n_rows <= PANEL_ROWS; n_rows++) {
+        Fenced memory;
+        Panel w = fenced_panel(full, n_rows, length, n_rows % 3 != 0, &memory);
+        for (int i = 0; i < N_T; i++) {
+            int T = some_T[i];
+            if (n_rows < PANEL_ROWS && T > 17) continue;
+            float *y = banded((size_t)T * PANEL_ROWS);
+            table->matmul_q8(&w, x, T, y);
+            CHECK(panels_equal(y, expected, T, n_rows), ": %s %s, T %d, %d rows of %d", table->name,
+                  quant_traits(w.type)->name, T, n_rows, w.n_in);
+            CHECK(bands_whole(y, (size_t)T * PANEL_ROWS), ": %s writes beside y", table->name);
+            banded_free(y);
+        }
+        fenced_free(memory);
+    }
+}
+
+static void try_q8(const Kernels **fast, int n_fast, QuantType type, int n_blocks, size_t gap) {
+    const QuantTraits *traits = quant_traits(type);
+    const int n_in = n_blocks * traits->n_weights;
+    const size_t length = (size_t)n_blocks * traits->n_bytes;
+    Panel w = {.type = type, .row_bytes = length + gap, .n_rows = PANEL_ROWS, .n_in = n_in};
+    uint8_t *rows = malloc(PANEL_ROWS * w.row_bytes);
+    for (int r = 0; r < PANEL_ROWS; r++)
+        for (int b = 0; b < n_blocks; b++)
+            random_block(type, rows + (size_t)r * w.row_bytes + (size_t)b * traits->n_bytes, traits->n_bytes);
+    w.rows = rows;
+    Fenced memory = fenced(MAX_T * act8_bytes(n_in), true);
+    float *values = malloc((size_t)n_in * sizeof *values), expected[MAX_T * PANEL_ROWS];
+    Act8 x[MAX_T];
+    for (int t = 0; t < MAX_T; t++) {
+        x[t] = act8_view(memory.data + (size_t)t * act8_bytes(n_in), n_in);
+        random_activations(values, n_in);
+        act8_quantize(values, n_in, x[t]);
+    }
+    kernels_find("scalar")->matmul_q8(&w, x, MAX_T, expected);
+    for (int i = 0; i < n_fast; i++) check_q8(fast[i], &w, length, x, expected);
+    fenced_free(memory);
+    free(values);
+    free(rows);
+}
+
+#define NOTHING(...)
+#define NAME(type, ...) QUANT_##type,
+static const QuantType q8_types[] = {QUANT_TYPES(NOTHING, NAME, NOTHING)};
+static const QuantType float_types[] = {QUANT_TYPES(NAME, NOTHING, NOTHING)};
+enum { N_Q8 = sizeof q8_types / sizeof *q8_types, N_FLOAT = sizeof float_types / sizeof *float_types };
+
+TEST(kernels_q8_products_equal_the_scalar_ones_to_the_bit) {
+    const Kernels *fast[8];
+    int n_fast = tables(fast);
+    if (!n_fast) SKIP("this machine supports no fast kernels");
+    static const int counts[] = {1, 2, 3, 7, 8, 9, 19};
+    for (int i = 0; i < N_Q8; i++) {
+        int n = quant_traits(q8_types[i])->n_weights == 256 ? 3 : 7;
+        for (int j = 0; j < n; j++) try_q8(fast, n_fast, q8_types[i], counts[j], j % 2 ? 0 : 5);
+    }
+}
+
+/* The files that the other tests decode: real blocks, as a writer of files makes them. */
+TEST(kernels_q8_products_of_golden_blocks) {
+    const Kernels *fast[8];
+    int n_fast = tables(fast);
+    if (!n_fast) SKIP("this machine supports no fast kernels");
+    for (int i = 0; i < N_Q8; i++) {
+        const QuantTraits *traits = quant_traits(q8_types[i]);
+        char path[100];
+        snprintf(path, sizeof path, "test/data/dequant/%s.blocks", traits->name);
+        FILE *file = fopen(path, "rb");
+        REQUIRE(file, ": %s", path);
+        static uint8_t bytes[1 << 16];
+        size_t n_blocks = fread(bytes, 1, sizeof bytes, file) / traits->n_bytes, per_row = n_blocks / PANEL_ROWS;
+        fclose(file);
+        REQUIRE(per_row >= 1, ": %s", path);
+        const int n_in = (int)per_row * traits->n_weights;
+        Panel w = {q8_types[i], bytes, per_row * traits->n_bytes, PANEL_ROWS, n_in};
+        float *values = malloc((size_t)n_in * sizeof *values);
+        for (int k = 0; k < n_in; k++) values[k] = random_float();
+        Fenced memory = fenced(act8_bytes(n_in), true);
+        Act8 x = act8_view(memory.data, n_in);
+        act8_quantize(values, n_in, x);
+        float expected[PANEL_ROWS], y[PANEL_ROWS];
+        kernels_find("scalar")->matmul_q8(&w, &x, 1, expected);
+        for (int f = 0; f < n_fast; f++) {
+            fast[f]->matmul_q8(&w, &x, 1, y);
+            for (int r = 0; r < PANEL_ROWS; r++)
+                CHECK(y[r] == expected[r] || (isnan(y[r]) && isnan(expected[r])), ": %s %s row %d: %g, not %g",
+                      fast[f]->name, traits->name, r, y[r], expected[r]);
+        }
+        fenced_free(memory);
+        free(values);
+    }
+}
+
+/* A finite weight of the type, of moderate size or subnormal. */
+static void random_weight(QuantType type, uint8_t *p) {
+    float value = random_float() * (random_below(8) ? 1 : 0x1p-20f);
+    uint32_t bits = f32_to_bits(value);
+    uint16_t half = f32_to_f16(value);
+    switch (type) {
+    case QUANT_F32: memcpy(p, &bits, 4); break;
+    case QUANT_F16: memcpy(p, &half, 2); break;
+    case QUANT_BF16: memcpy(p, (uint8_t *)&bits + 2, 2); break;
+    default:
+        do *p = (uint8_t)random_bits();
+        while ((*p & 0x7F) == 0x7F);
+    }
+}
+
+static void check_f32(const Kernels *table, const Panel *full, size_t length, const float *const *x,
+                      const float *expected) {
+    for (int n_rows = 1; n_rows <= PANEL_ROWS; n_rows++) {
+        Fenced memory;
+        Panel w = fenced_panel(full, n_rows, length, n_rows % 3 != 0, &memory);
+        for (int i = 0; i < N_T; i++) {
+            int T = some_T[i];
+            if (n_rows < PANEL_ROWS && T > 17) continue;
+            float *y = banded((size_t)T * PANEL_ROWS);
+            table->matmul_f32(&w, x, T, y);
+            CHECK(panels_equal(y, expected, T, n_rows), ": %s %s, T %d, %d rows of %d", table->name,
+                  quant_traits(w.type)->name, T, n_rows, w.n_in);
+            CHECK(bands_whole(y, (size_t)T * PANEL_ROWS), ": %s writes beside y", table->name);
+            banded_free(y);
+        }
+        fenced_free(memory);
+    }
+}
+
+static void try_f32(const Kernels **fast, int n_fast, QuantType type, int n_in, size_t gap) {
+    const size_t size = quant_traits(type)->n_bytes, length = (size_t)n_in * size;
+    Panel w = {.type = type, .row_bytes = length + gap, .n_rows = PANEL_ROWS, .n_in = n_in};
+    uint8_t *rows = malloc(PANEL_ROWS * w.row_bytes);
+    for (int r = 0; r < PANEL_ROWS; r++)
+        for (int k = 0; k < n_in; k++) random_weight(type, rows + (size_t)r * w.row_bytes + (size_t)k * size);
+    w.rows = rows;
+    Fenced memory = fenced(MAX_T * length * (4 / size), true);
+    float expected[MAX_T * PANEL_ROWS];
+    const float *x[MAX_T];
+    for (int t = 0; t < MAX_T; t++) {
+        float *row = (float *)memory.data + t * n_in;
+        for (int k = 0; k < n_in; k++) row[k] = random_float();
+        x[t] = row;
+    }
+    kernels_find("scalar")->matmul_f32(&w, x, MAX_T, expected);
+    for (int i = 0; i < n_fast; i++) check_f32(fast[i], &w, length, x, expected);
+    fenced_free(memory);
+    free(rows);
+}
+
+TEST(kernels_float_products_equal_the_scalar_ones_to_the_bit) {
+    const Kernels *fast[8];
+    int n_fast = tables(fast);
+    if (!n_fast) SKIP("this machine supports no fast kernels");
+    static const int widths[] = {1, 2, 7, 8, 16, 31, 63, 64, 65, 96, 128, 257};
+    for (int i = 0; i < N_FLOAT; i++)
+        for (int j = 0; j < (int)(sizeof widths / sizeof *widths); j++)
+            try_f32(fast, n_fast, float_types[i], widths[j], j % 2 ? 0 : 3);
+}
+
+TEST(kernels_fp8_products_of_every_code) {
+    const Kernels *fast[8];
+    int n_fast = tables(fast);
+    if (!n_fast) SKIP("this machine supports no fast kernels");
+    uint8_t codes[256];
+    float one = 1;
+    const float *x = &one;
+    for (int i = 0; i < 256; i++) codes[i] = (uint8_t)i;
+    for (int f = 0; f < n_fast; f++)
+        for (int i = 0; i < 256; i += PANEL_ROWS) {
+            float y[PANEL_ROWS];
+            fast[f]->matmul_f32(&(Panel){QUANT_FP8_E4M3, codes + i, 1, PANEL_ROWS, 1}, &x, 1, y);
+            for (int r = 0; r < PANEL_ROWS; r++) {
+                float expected = e4m3_to_f32((uint8_t)(i + r));
+                CHECK(y[r] == expected || (isnan(y[r]) && isnan(expected)), ": %s code %d: %g", fast[f]->name, i + r,
+                      y[r]);
+            }
+        }
+}
+
+TEST(kernels_quantize_equals_act8_quantize_to_the_bit) {
+    const Kernels *fast[8];
+    int n_fast = tables(fast);
+    enum { N = 32 * 64 };
+    Fenced input = fenced(N * sizeof(float), true), a = fenced(act8_bytes(N), true), b = fenced(act8_bytes(N), true);
+    float *x = (float *)input.data;
+    for (int f = 0; f < n_fast; f++)
+        for (int round = 0; round < 50; round++) {
+            random_activations(x, N);
+            for (int i = 0; i < N; i++)
+                if (round % 5 == 0) x[i] = (float)(random_below(509) - 254) * 0.5f; // many ties
+            static const float odd[] = {INFINITY, -INFINITY, NAN, 0x1p-126f, 0x1p-149f, 3.4e38f, 127, -0.0f,
+                                        ACT8_TINY, 0x1.fffffep-101f};
+            x[random_below(N)] = odd[round % 10];
+            act8_quantize(x, N, act8_view(a.data, N));
+            fast[f]->quantize(x, N, act8_view(b.data, N));
+            Act8 p = act8_view(a.data, N), q = act8_view(b.data, N);
+            CHECK(!memcmp(p.q, q.q, N), ": %s integers", fast[f]->name);
+            CHECK(!memcmp(p.sum, q.sum, N / ACT8_SUM * sizeof *p.sum), ": %s sums", fast[f]->name);
+            for (int i = 0; i < N / 32; i++)
+                CHECK(f32_to_bits(p.d[i]) == f32_to_bits(q.d[i]) || (isnan(p.d[i]) && isnan(q.d[i])),
+                      ": %s scale %g, not %g", fast[f]->name, q.d[i], p.d[i]);
+        }
+    fenced_free(input), fenced_free(a), fenced_free(b);
+}
+
+static double nmse(const float *a, const double *expected, int n) {
+    double error = 0, size = 0;
+    for (int i = 0; i < n; i++) {
+        double e = a[i] - expected[i];
+        error += e * e, size += expected[i] * expected[i];
+    }
+    return size > 0 ? error / size : error;
+}
+
+static const int odd_sizes[] = {1, 2, 3, 15, 16, 17, 31, 33, 63, 65, 127, 129, 255, 257, 512, 513};
+enum { N_SIZES = sizeof odd_sizes / sizeof *odd_sizes, MAX_SIZE = 513 };
+
+static Fenced fenced_floats(int n, float size) {
+    Fenced f = fenced((size_t)n * sizeof(float), true);
+    for (int i = 0; i < n; i++) ((float *)f.data)[i] = random_float() * size;
+    return f;
+}
+
+TEST(kernels_rms_norm) {
+    double expected[MAX_SIZE];
+    for (int k = 0; k < kernels_n; k++) {
+        if (!kernels_all[k]->supported()) continue;
+        for (int i = 0; i < N_SIZES; i++) {
+            int n = odd_sizes[i];
+            Fenced x = fenced_floats(n, 3), weight = fenced_floats(n, 2);
+            const float *px = (const float *)x.data, *pw = (const float *)weight.data;
+            float *out = banded((size_t)n);
+            double sum = 0;
+            for (int j = 0; j < n; j++) sum += (double)px[j] * px[j];
+            for (int j = 0; j < n; j++) expected[j] = px[j] / sqrt(sum / n + 1e-5f) * pw[j];
+            kernels_all[k]->rms_norm(px, pw, n, 1e-5f, out);
+            CHECK(nmse(out, expected, n) <= 1e-7, ": %s, %d values", kernels_all[k]->name, n);
+            CHECK(bands_whole(out, (size_t)n), ": %s writes beside its output", kernels_all[k]->name);
+            kernels_all[k]->rms_norm(px, pw, n, 1e-5f, (float *)x.data);
+            CHECK(!memcmp(out, x.data, (size_t)n * sizeof *out), ": %s in place", kernels_all[k]->name);
+            banded_free(out), fenced_free(x), fenced_free(weight);
+        }
+    }
+}
+
+TEST(kernels_silu_mul) {
+    double expected[MAX_SIZE];
+    for (int k = 0; k < kernels_n; k++) {
+        if (!kernels_all[k]->supported()) continue;
+        for (int i = 0; i < N_SIZES; i++) {
+            int n = odd_sizes[i];
+            Fenced gate = fenced_floats(n, 20), up = fenced_floats(n, 2);
+            const float *pg = (const float *)gate.data, *pu = (const float *)up.data;
+            float *out = banded((size_t)n);
+            for (int j = 0; j < n; j++) expected[j] = pg[j] / (1 + exp(-(double)pg[j])) * pu[j];
+            kernels_all[k]->silu_mul(pg, pu, n, out);
+            CHECK(nmse(out, expected, n) <= 1e-7, ": %s, %d values", kernels_all[k]->name, n);
+            CHECK(bands_whole(out, (size_t)n), ": %s writes beside its output", kernels_all[k]->name);
+            banded_free(out), fenced_free(gate), fenced_free(up);
+        }
+    }
+}
+
+/* Every magnitude, each value by itself: relative error, or next to nothing where the result leaves the normal range. */
+TEST(kernels_silu_is_right_at_any_value) {
+    for (int k = 0; k < kernels_n; k++) {
+        if (!kernels_all[k]->supported()) continue;
+        for (uint32_t step = 0; step < 4000; step++) {
+            float x = f32_from_bits(step * 0x7F800000u / 4000 & 0x7FFFFFFF), one = 1, out[2];
+            const float values[2] = {x, -x}, ones[2] = {one, one};
+            kernels_all[k]->silu_mul(values, ones, 2, out);
+            for (int i = 0; i < 2; i++) {
+                double expected = values[i] / (1 + exp(-(double)values[i]));
+                CHECK(fabs(out[i] - expected) <= 4e-7 * fabs(expected) + 1e-35, ": %s silu(%g) = %g, not %g",
+                      kernels_all[k]->name, values[i], out[i], expected);
+            }
+        }
+        static const float dense[] = {0.1f, 1, 5, 10, 50, 85};
+        for (int i = 0; i < 6 * 1000; i++) {
+            float x = -dense[i / 1000] * (1 + (float)(i % 1000) * 1e-3f), one = 1, out;
+            kernels_all[k]->silu_mul(&x, &one, 1, &out);
+            double expected = x / (1 + exp(-(double)x));
+            CHECK(fabs(out - expected) <= 4e-7 * fabs(expected) + 1e-35, ": %s silu(%g) = %g, not %g",
+                  kernels_all[k]->name, x, out, expected);
+        }
+    }
+}
+
+TEST(kernels_to_f16) {
+    for (int k = 0; k < kernels_n; k++) {
+        if (!kernels_all[k]->supported()) continue;
+        for (int i = 0; i < N_SIZES; i++) {
+            int n = odd_sizes[i];
+            Fenced x = fenced_floats(n, 1), out = fenced((size_t)n * 2, true);
+            float *px = (float *)x.data;
+            static const float sizes[] = {1, 0x1p-14f, 0x1p-20f, 0x1p16f, 0x1p-24f};
+            for (int j = 0; j < n; j++) px[j] *= sizes[j % 5];
+            kernels_all[k]->to_f16(px, n, (uint16_t *)out.data);
+            for (int j = 0; j < n; j++)
+                CHECK(load_u16(out.data + 2 * j) == f32_to_f16(px[j]), ": %s of %a", kernels_all[k]->name, px[j]);
+            fenced_free(x), fenced_free(out);
+        }
+    }
+}
+
+/* n values of the cache, as it stores them. */
+static Fenced fenced_cache(KvType type, int n) {
+    Fenced f = fenced((size_t)n * kv_type_bytes(type), true);
+    for (int i = 0; i < n; i++) {
+        float value = random_float();
+        uint16_t half = f32_to_f16(value);
+        if (type == KV_F16) memcpy(f.data + 2 * i, &half, 2);
+        else memcpy(f.data + 4 * i, &value, 4);
+    }
+    return f;
+}
+static double cache_at(KvType type, Fenced f, int i) {
+    return type == KV_F16 ? f16_to_f32(load_u16(f.data + 2 * i)) : ((const float *)f.data)[i];
+}
+
+static void attn_double(const AttnJob *job, Fenced k, Fenced v, double *out) {
+    for (int h = 0; h < job->n_q; h++) {
+        double score[300], max = -INFINITY, sum = 0;
+        for (int pos = 0; pos < job->n_pos; pos++) {
+            score[pos] = 0;
+            for (int d = 0; d < job->head_dim; d++)
+                score[pos] += job->q[h * job->head_dim + d] * cache_at(job->kv_type, k, pos * job->head_dim + d);
+            score[pos] *= job->scale;
+            max = fmax(max, score[pos]);
+        }
+        for (int pos = 0; pos < job->n_pos; pos++) sum += score[pos] = exp(score[pos] - max);
+        for (int d = 0; d < job->head_dim; d++) {
+            double value = 0;
+            for (int pos = 0; pos < job->n_pos; pos++)
+                value += score[pos] / sum * cache_at(job->kv_type, v, pos * job->head_dim + d);
+            out[h * job->head_dim + d] = value;
+        }
+    }
+}
+
+static void try_attn(const Kernels *table, KvType type, int n_q, int head_dim, int n_pos, float size) {
+    Fenced q = fenced_floats(n_q * head_dim, size);
+    Fenced k = fenced_cache(type, n_pos * head_dim), v = fenced_cache(type, n_pos * head_dim);
+    float *scores = banded((size_t)(n_q * n_pos)), *out = banded((size_t)(n_q * head_dim));
+    double *expected = malloc((size_t)(n_q * head_dim) * sizeof *expected);
+    AttnJob job = {(const float *)q.data, n_q,    head_dim, type, k.data, v.data, n_pos,
+                   1 / sqrtf((float)head_dim), scores, out};
+    table->attn(&job);
+    attn_double(&job, k, v, expected);
+    double error = nmse(out, expected, n_q * head_dim);
+    CHECK(error <= 1e-7, ": %s, %d heads of %d over %d positions: %g", table->name, n_q, head_dim, n_pos, error);
+    CHECK(bands_whole(out, (size_t)(n_q * head_dim)) && bands_whole(scores, (size_t)(n_q * n_pos)),
+          ": %s writes beside its output", table->name);
+    banded_free(scores), banded_free(out), free(expected);
+    fenced_free(q), fenced_free(k), fenced_free(v);
+}
+
+TEST(kernels_attn) {
+    static const int dims[] = {2, 6, 32, 40, 48, 64, 80, 96, 128, 192, 256}, positions[] = {1, 2, 15, 16, 17, 33, 257};
+    for (int k = 0; k < kernels_n; k++) {
+        if (!kernels_all[k]->supported()) continue;
+        for (int i = 0; i < 11; i++)
+            for (int j = 0; j < 7; j++)
+                for (int n_q = 1; n_q <= 9; n_q += n_q < 5 ? 1 : 4)
+                    try_attn(kernels_all[k], j % 2 ? KV_F16 : KV_F32, n_q, dims[i], positions[j], j % 3 ? 1 : 30);
+        try_attn(kernels_all[k], KV_F16, 4, 64, 257, 1), try_attn(kernels_all[k], KV_F32, 3, 128, 16, 1);
+    }
+}
+
+TEST(kernels_find_knows_the_names) {
+    CHECK(kernels_find("scalar") == kernels_all[0]);
+    CHECK(kernels_find("mmx") == NULL);
+    CHECK(kernels_find("") == NULL);
+    const Kernels *fastest = kernels_find("auto");
+    REQUIRE(fastest && fastest->supported());
+    for (int i = 0; i < kernels_n; i++) {
+        const Kernels *table = kernels_all[i];
+        CHECK(kernels_find(table->name) == (table->supported() ? table : NULL), ": %s", table->name);
+        if (table == fastest)
+            while (++i < kernels_n) CHECK(!kernels_all[i]->supported(), ": %s is faster", kernels_all[i]->name);
+    }
+}
