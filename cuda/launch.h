@@ -29,13 +29,6 @@ typedef struct Launch { // where and how
     bool dependent; // programmatic dependent launch: sm_90 and later
 } Launch;
 
-/* The 8-bit activations of n rows, as exec/act.h defines the numbers: row i of q, d and sum behind one another. */
-typedef struct DeviceAct8 {
-    int8_t *q;    // [n][n_in]
-    float *d;     // [n][n_in / 32]
-    int16_t *sum; // [n][n_in / 16]
-} DeviceAct8;
-
 typedef struct ProductSegment {
     DeviceWeight w;
     const float *bias; // [n_expert][n_out] or NULL
@@ -65,10 +58,8 @@ typedef struct Product {
 extern "C" {
 #endif
 
-/* Products of T rows (any T, meant for few), exact integer block sums; a row's result does not depend on T.
- * scratch holds product_scratch_bytes(T, n_in) bytes. */
-cudaError_t launch_product(const Launch *l, const Product *p, int T, void *scratch);
-size_t product_scratch_bytes(int T, int n_in);
+/* Products of T rows (any T, meant for few), exact integer block sums; a row's result does not depend on T. */
+cudaError_t launch_product(const Launch *l, const Product *p, int T);
 
 /* The same for many rows (prompt chunks) on the matrix units, in f16 with f32 sums; no experts. */
 typedef struct Gemm Gemm; // library handle and scratch

@@ -4,7 +4,7 @@
 #include "../cpu/cpu.h"
 #include "../plan/plan.h"
 
-#include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -103,18 +103,22 @@ static double memory_free(void) {
     return limit > 0 && used >= 0 && room < free ? room : free;
 }
 
-static bool fits(const Plan *p, const EngineConfig *config, Err *e) {
+ExecMemory setup_need(const Plan *p, const EngineConfig *config) {
     ExecConfig c = {.n_ctx = config->n_ctx, .n_seq = config->n_seq, .T_max = ROWS, .R_max = config->R_max, .kv_type = config->kv_type};
-    ExecMemory need = exec_memory(p, &c);
+    return exec_memory(p, &c);
+}
+
+static bool fits(const Plan *p, const EngineConfig *config, Err *e) {
+    ExecMemory need = setup_need(p, config);
     double free = memory_free(), weights = (double)weights_bytes(p->weights);
     double position = (double)plan_kv_bytes(p, kv_type_bytes(config->kv_type)) * config->n_seq;
     double kv = position * config->n_ctx, registers = (double)need.registers;
-    if (kv + registers > free) {
-        double most = position > 0 ? (free - registers) / position : 0;
-        return err_set(e, ERR_MEMORY, "it does not fit: %.1f GB of keys and values for %d positions and %.0f MB of registers, with "
-                       "%.1f GB of memory free; %s%.0f would fit", kv / 1e9, config->n_ctx, registers / 1e6, free / 1e9,
-                       most >= 1 ? "-c " : "not even -c 1 does, ", most >= 1 ? most : 0);
-    }
+    double most = position > 0 ? floor((free - registers) / position) : 0;
+    char hint[80] = "not even a context of one token would fit";
+    if (most >= 1) snprintf(hint, sizeof hint, "-c %.0f would fit", most);
+    if (kv + registers > free)
+        return err_set(e, ERR_MEMORY, "it does not fit: keys and values of %d positions take %.1f GB, registers %.0f MB, and %.1f GB of memory are free; %s",
+                       config->n_ctx, kv / 1e9, registers / 1e6, free / 1e9, hint);
     if (kv + registers + weights > free)
         err_warn("weights of %.1f GB and %.1f GB beside them exceed the %.1f GB of free memory; the file will be read again and again",
                  weights / 1e9, (kv + registers) / 1e9, free / 1e9);

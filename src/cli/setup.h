@@ -23,6 +23,9 @@ int setup_context(const Options *o, const Gguf *g, int64_t n_ids, int64_t n_new)
 /* Positions that the model was trained for; 4096 where its file does not say. */
 int setup_trained(const Gguf *g);
 
+/* What a configuration takes beyond the weights. */
+ExecMemory setup_need(const Plan *p, const EngineConfig *config);
+
 /* Whether keys, values and registers fit into free memory.  Warns when the weights do not fit beside them.  false:
  * ERR_MEMORY with the parts and the -c that would fit, or ERR_MODEL. */
 bool setup_memory(const Gguf *g, const EngineConfig *config, Err *e);

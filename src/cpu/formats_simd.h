@@ -18,15 +18,27 @@
 #define NIBBLES 0x0F0F0F0Fu
 #define PAIRS 0x03030303u
 
-/* 16 bytes of packed nibbles: the low ones are four vectors of q, the high ones the four that begin at high. */
-INLINE void split_nibbles(const uint8_t *p, size_t stride, V *low, V *high) {
-    V packed[4];
-    v_rows16(p, stride, packed);
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
+/* n vectors of packed nibbles, at most 8: the low ones and the high ones. */
+INLINE void take_nibbles(const V *packed, const int n, V *low, V *high) {
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i++) {
         low[i] = v_and(packed[i], v_set(NIBBLES));
         high[i] = v_and(v_shr(packed[i], 4), v_set(NIBBLES));
     }
+}
+
+/* 16 bytes of each row, as nibbles: the low ones are four vectors, the high ones another four. */
+INLINE void split_nibbles(const uint8_t *p, size_t stride, V *low, V *high) {
+    V packed[4];
+    v_rows16(p, stride, packed);
+    take_nibbles(packed, 4, low, high);
+}
+
+/* 32 bytes of each row, eight vectors and eight. */
+INLINE void split_nibbles32(const uint8_t *p, size_t stride, V *low, V *high) {
+    V packed[8];
+    v_rows32(p, stride, packed);
+    take_nibbles(packed, 8, low, high);
 }
 
 /* The same for nibbles that stand for the values of a table, which must be unsigned. */
@@ -78,12 +90,15 @@ INLINE void quants_Q4_1(const uint8_t *block, size_t stride, int unit, V *q) {
 
 /* Adds bit 4 to 32 weights: bit i of high is weight i's. */
 INLINE void add_fifth_bits(V high, V *q) {
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-        // four neighbouring bits, each moved to bit 4 of its byte
-        V bits = v_and(v_shr(high, 4 * i), v_set(0xF));
-        V spread = v_or(v_or(v_shl(bits, 4), v_shl(bits, 11)), v_or(v_shl(bits, 18), v_shl(bits, 25)));
-        q[i] = v_or(q[i], v_and(spread, v_set(0x10101010)));
+    static const int8_t spread[4][16] = {{0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12},
+                                         {1, 1, 1, 1, 5, 5, 5, 5, 9, 9, 9, 9, 13, 13, 13, 13},
+                                         {2, 2, 2, 2, 6, 6, 6, 6, 10, 10, 10, 10, 14, 14, 14, 14},
+                                         {3, 3, 3, 3, 7, 7, 7, 7, 11, 11, 11, 11, 15, 15, 15, 15}};
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) { // byte i of each lane, four times: the bits of eight weights
+        V eight = v_lookup(high, v_bytes(spread[i]));
+        q[2 * i] = v_add_where(q[2 * i], eight, v_set(0x08040201), v_set(0x10101010));
+        q[2 * i + 1] = v_add_where(q[2 * i + 1], eight, v_set(0x80402010), v_set(0x10101010));
     }
 }
 
@@ -94,8 +109,10 @@ INLINE void scales_Q5_0(const uint8_t *block, size_t stride, F *scale, F *min) {
 }
 INLINE void quants_Q5_0(const uint8_t *block, size_t stride, int unit, V *q) {
     (void)unit;
+    V head[4];
+    v_rows16(block, stride, head);
     split_nibbles(block + offsetof(BlockQ5_0, qs), stride, q, q + 4);
-    add_fifth_bits(first_dword(block + offsetof(BlockQ5_0, qh), stride), q);
+    add_fifth_bits(v_or(v_shr(head[0], 16), v_shl(head[1], 16)), q);
 }
 
 enum { UNIT_Q5_1 = 32, ZERO_Q5_1 = 0 };
@@ -106,8 +123,10 @@ INLINE void scales_Q5_1(const uint8_t *block, size_t stride, F *scale, F *min) {
 }
 INLINE void quants_Q5_1(const uint8_t *block, size_t stride, int unit, V *q) {
     (void)unit;
+    V head[4];
+    v_rows16(block, stride, head);
     split_nibbles(block + offsetof(BlockQ5_1, qs), stride, q, q + 4);
-    add_fifth_bits(first_dword(block + offsetof(BlockQ5_1, qh), stride), q);
+    add_fifth_bits(head[1], q);
 }
 
 enum { UNIT_Q8_0 = 32, ZERO_Q8_0 = 128 };
@@ -117,8 +136,7 @@ INLINE void scales_Q8_0(const uint8_t *block, size_t stride, F *scale, F *min) {
 }
 INLINE void quants_Q8_0(const uint8_t *block, size_t stride, int unit, V *q) {
     (void)unit;
-    v_rows16(block + offsetof(BlockQ8_0, qs), stride, q);
-    v_rows16(block + offsetof(BlockQ8_0, qs) + 16, stride, q + 4);
+    v_rows32(block + offsetof(BlockQ8_0, qs), stride, q);
 #pragma GCC unroll 8
     for (int i = 0; i < 8; i++) q[i] = v_xor(q[i], v_set(0x80808080));
 }
@@ -139,8 +157,7 @@ INLINE void scales_Q2_K(const uint8_t *block, size_t stride, F *scale, F *min) {
 INLINE void quants_Q2_K(const uint8_t *block, size_t stride, int unit, V *q) {
     const uint8_t *qs = block + offsetof(BlockQ2_K, qs) + 32 * unit;
     V packed[8];
-    v_rows16(qs, stride, packed);
-    v_rows16(qs + 16, stride, packed + 4);
+    v_rows32(qs, stride, packed);
 #pragma GCC unroll 32
     for (int i = 0; i < 32; i++) q[i] = v_and(v_shr(packed[i % 8], i / 8 * 2), v_set(PAIRS));
 }
@@ -163,10 +180,8 @@ INLINE void scales_Q3_K(const uint8_t *block, size_t stride, F *scale, F *min) {
 INLINE void quants_Q3_K(const uint8_t *block, size_t stride, int unit, V *q) {
     const uint8_t *qs = block + offsetof(BlockQ3_K, qs) + 32 * unit, *hmask = block + offsetof(BlockQ3_K, hmask);
     V packed[8], high[8];
-    v_rows16(qs, stride, packed);
-    v_rows16(qs + 16, stride, packed + 4);
-    v_rows16(hmask, stride, high);
-    v_rows16(hmask + 16, stride, high + 4);
+    v_rows32(qs, stride, packed);
+    v_rows32(hmask, stride, high);
 #pragma GCC unroll 32
     for (int i = 0; i < 32; i++) {
         V low = v_and(v_shr(packed[i % 8], i / 8 * 2), v_set(PAIRS));
@@ -198,9 +213,7 @@ INLINE void scales_Q4_K(const uint8_t *block, size_t stride, F *scale, F *min) {
     k_scales(block, stride, scale, min);
 }
 INLINE void quants_Q4_K(const uint8_t *block, size_t stride, int unit, V *q) {
-    const uint8_t *qs = block + offsetof(BlockQ4_K, qs) + 32 * unit;
-    split_nibbles(qs, stride, q, q + 8);
-    split_nibbles(qs + 16, stride, q + 4, q + 12);
+    split_nibbles32(block + offsetof(BlockQ4_K, qs) + 32 * unit, stride, q, q + 8);
 }
 
 enum { UNIT_Q5_K = 64, ZERO_Q5_K = 0 };
@@ -210,10 +223,8 @@ INLINE void scales_Q5_K(const uint8_t *block, size_t stride, F *scale, F *min) {
 INLINE void quants_Q5_K(const uint8_t *block, size_t stride, int unit, V *q) {
     const uint8_t *qs = block + offsetof(BlockQ5_K, qs) + 32 * unit, *qh = block + offsetof(BlockQ5_K, qh);
     V high[8];
-    split_nibbles(qs, stride, q, q + 8);
-    split_nibbles(qs + 16, stride, q + 4, q + 12);
-    v_rows16(qh, stride, high);
-    v_rows16(qh + 16, stride, high + 4);
+    split_nibbles32(qs, stride, q, q + 8);
+    v_rows32(qh, stride, high);
 #pragma GCC unroll 16
     for (int i = 0; i < 16; i++) {
         V bit = v_and(v_shr(high[i % 8], 2 * unit + i / 8), v_set(0x01010101));
@@ -236,19 +247,19 @@ INLINE void quants_Q6_K(const uint8_t *block, size_t stride, int unit, V *q) {
     const uint8_t *ql = block + offsetof(BlockQ6_K, ql) + 64 * unit;
     const uint8_t *qh = block + offsetof(BlockQ6_K, qh) + 32 * unit;
     V tops = v_set(0x30303030);
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; half++, q += 4) {
-        V high[4];
-        split_nibbles(ql + 16 * half, stride, q, q + 16);
-        split_nibbles(ql + 16 * half + 32, stride, q + 8, q + 24);
-        v_rows16(qh + 16 * half, stride, high);
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-            q[i] = v_or(q[i], v_and(v_shl(high[i], 4), tops));
-            q[i + 8] = v_or(q[i + 8], v_and(v_shl(high[i], 2), tops));
-            q[i + 16] = v_or(q[i + 16], v_and(high[i], tops));
-            q[i + 24] = v_or(q[i + 24], v_and(v_shr(high[i], 2), tops));
-        }
+    V high[8];
+    v_rows32(qh, stride, high);
+    split_nibbles32(ql, stride, q, q + 16);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        q[i] = v_or(q[i], v_and(v_shl(high[i], 4), tops));
+        q[i + 16] = v_or(q[i + 16], v_and(high[i], tops));
+    }
+    split_nibbles32(ql + 32, stride, q + 8, q + 24);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        q[i + 8] = v_or(q[i + 8], v_and(v_shl(high[i], 2), tops));
+        q[i + 24] = v_or(q[i + 24], v_and(v_shr(high[i], 2), tops));
     }
 }
 

@@ -212,52 +212,44 @@ static void matmul_q8(const Panel *w, const Act8 *x, int T, float *y) {
     }
 }
 
-/* n weights of each of 16 rows, rounded up to 16 bytes, as [k][row]. */
-INLINE void floats_F32(Rows rows, int n, F *out) {
-    for (int k = 0; k < n; k += 4) {
-        V w[4];
-        v_rows16(rows.p + 4 * k, rows.stride, w);
+/* 16 bytes of each of 16 rows, as a vector of floats per weight. */
+INLINE void floats_F32(const uint8_t *p, size_t stride, F *out) {
+    V w[4];
+    v_rows16(p, stride, w);
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) out[k + i] = f_of_bits(w[i]);
+    for (int i = 0; i < 4; i++) out[i] = f_of_bits(w[i]);
+}
+
+INLINE void floats_F16(const uint8_t *p, size_t stride, F *out) {
+    V w[4];
+    v_rows16(p, stride, w);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) half_pair(w[i], &out[2 * i], &out[2 * i + 1]);
+}
+
+INLINE void floats_BF16(const uint8_t *p, size_t stride, F *out) {
+    V w[4];
+    v_rows16(p, stride, w);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        out[2 * i] = f_of_bits(v_shl(w[i], 16));
+        out[2 * i + 1] = f_of_bits(v_and(w[i], v_set(0xFFFF0000)));
     }
 }
 
-INLINE void floats_F16(Rows rows, int n, F *out) {
-    for (int k = 0; k < n; k += 8) {
-        V w[4];
-        v_rows16(rows.p + 2 * k, rows.stride, w);
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) half_pair(w[i], &out[k + 2 * i], &out[k + 2 * i + 1]);
-    }
-}
-
-INLINE void floats_BF16(Rows rows, int n, F *out) {
-    for (int k = 0; k < n; k += 8) {
-        V w[4];
-        v_rows16(rows.p + 2 * k, rows.stride, w);
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-            out[k + 2 * i] = f_of_bits(v_shl(w[i], 16));
-            out[k + 2 * i + 1] = f_of_bits(v_and(w[i], v_set(0xFFFF0000)));
-        }
-    }
-}
-
-/* e4m3_to_f32 of base/float.h in lanes. */
-INLINE F e4m3(V byte) {
-    V sign = v_shl(v_and(byte, v_set(0x80)), 24), magnitude = v_shl(v_and(byte, v_set(0x7F)), 20);
+/* e4m3_to_f32 of base/float.h for byte i of each lane. */
+INLINE F e4m3(V a, int i) {
+    V byte = v_shl(a, 24 - 8 * i), sign = v_and(byte, v_set(0x80000000));
+    V magnitude = v_and(v_shr(byte, 4), v_set(0x07F00000));
     V bits = f_bits(f_mul(f_of_bits(magnitude), f_set(0x1p120f)));
-    bits = v_if_equal(magnitude, v_set(0x07F00000), v_set(0x7FC00000), bits);
-    return f_of_bits(v_or(sign, bits));
+    return f_of_bits(v_or(sign, v_if_equal(magnitude, v_set(0x07F00000), v_set(0x7FC00000), bits)));
 }
 
-INLINE void floats_FP8_E4M3(Rows rows, int n, F *out) {
-    for (int k = 0; k < n; k += 16) {
-        V w[4];
-        v_rows16(rows.p + k, rows.stride, w);
+INLINE void floats_FP8_E4M3(const uint8_t *p, size_t stride, F *out) {
+    V w[4];
+    v_rows16(p, stride, w);
 #pragma GCC unroll 16
-        for (int i = 0; i < 16; i++) out[k + i] = e4m3(v_and(v_shr(w[i / 4], i % 4 * 8), v_set(0xFF)));
-    }
+    for (int i = 0; i < 16; i++) out[i] = e4m3(w[i / 4], i % 4);
 }
 
 /* y += n weights of the tile times x, from position k on, for n_x (a constant) activations. */
@@ -266,7 +258,7 @@ INLINE void multiply_f32(const F *tile, int n, const float *const *x, const int 
     const float *p[VEC_T];
 #pragma GCC unroll 8
     for (int t = 0; t < n_x; t++) acc[t] = f_load(y + t * PANEL_ROWS), p[t] = x[t] + k;
-    for (int i = 0; i < n; i++) {
+    for (size_t i = 0; i < (size_t)n; i++) {
 #pragma GCC unroll 8
         for (int t = 0; t < n_x; t++) acc[t] = f_fma(tile[i], f_set(p[t][i]), acc[t]);
     }
@@ -281,9 +273,19 @@ static void multiply_floats(const F *tile, int n, const float *const *x, int T, 
     if (t < T) multiply_f32(tile, n, x + t, 1, k, y + t * PANEL_ROWS);
 }
 
-INLINE void matmul_floats(const Panel *w, size_t size, void (*floats)(Rows, int, F *), const float *const *x, int T,
-                          float *y) {
+/* y += 16 bytes of weights, a step, times the one activation p: its chain of sums is long, so the next step's weights
+ * are unpacked beside it. */
+INLINE void multiply_step(const F *w, const int step, const float *p, float *y) {
+    F acc = f_load(y);
+#pragma GCC unroll 16
+    for (int i = 0; i < step; i++) acc = f_fma(w[i], f_set(p[i]), acc);
+    f_store(y, acc);
+}
+
+INLINE void matmul_floats(const Panel *w, size_t size, void (*floats)(const uint8_t *, size_t, F *),
+                          const float *const *x, int T, float *y) {
     uint8_t room[PANEL_ROWS * FLOAT_CHUNK * sizeof(float)] = {0};
+    const int step = 16 / (int)size;
     memset(y, 0, (size_t)T * PANEL_ROWS * sizeof *y);
     for (int k = 0; k < w->n_in; k += FLOAT_CHUNK) {
         const int n = w->n_in - k < FLOAT_CHUNK ? w->n_in - k : FLOAT_CHUNK;
@@ -291,7 +293,14 @@ INLINE void matmul_floats(const Panel *w, size_t size, void (*floats)(Rows, int,
         Rows rows = rows_at(w, n == FLOAT_CHUNK, (size_t)k * size, (size_t)n * size, room, FLOAT_CHUNK * size);
         prefetch_next_panel(w, (size_t)k * size, (size_t)n * size);
         F tile[FLOAT_CHUNK];
-        floats(rows, n, tile);
+        if (T == 1 && n == FLOAT_CHUNK) {
+            for (int i = 0; i < n; i += step, rows.p += 16) {
+                floats(rows.p, rows.stride, tile);
+                multiply_step(tile, step, x[0] + k + i, y);
+            }
+            continue;
+        }
+        for (int i = 0; i < n; i += step, rows.p += 16) floats(rows.p, rows.stride, tile + i);
         multiply_floats(tile, n, x, T, k, y);
     }
 }

@@ -65,6 +65,13 @@ INLINE V v_lookup(V table, V index) {
     return (V){_mm256_shuffle_epi8(table.a, index.a), _mm256_shuffle_epi8(table.b, index.b)};
 }
 
+/* Bytes of x, plus those of y where bits has the one bit of mask. */
+INLINE V v_add_where(V x, V bits, V mask, V y) {
+    __m256i a = _mm256_cmpeq_epi8(_mm256_and_si256(bits.a, mask.a), mask.a);
+    __m256i b = _mm256_cmpeq_epi8(_mm256_and_si256(bits.b, mask.b), mask.b);
+    return v_add_bytes(x, v_and((V){a, b}, y));
+}
+
 INLINE __m256i dot4_half(__m256i sum, __m256i w, __m256i x) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
 }
@@ -104,6 +111,12 @@ INLINE void v_rows16(const uint8_t *p, size_t stride, V *out) {
     v_rows8(p, stride, a);
     v_rows8(p + 8 * stride, stride, b);
     out[0] = (V){a[0], b[0]}, out[1] = (V){a[1], b[1]}, out[2] = (V){a[2], b[2]}, out[3] = (V){a[3], b[3]};
+}
+
+/* The same for 32 bytes of each row and 8 vectors. */
+INLINE void v_rows32(const uint8_t *p, size_t stride, V *out) {
+    v_rows16(p, stride, out);
+    v_rows16(p + 16, stride, out + 4);
 }
 
 /* Sixteen int16 as lanes; or, in the first eight lanes, the sums of neighbours. */

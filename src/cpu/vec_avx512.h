@@ -48,6 +48,11 @@ INLINE V v_if_equal(V a, V key, V yes, V no) {
 /* Each byte of index, 0..15, becomes the byte of table (16 bytes, four times over) that it names. */
 INLINE V v_lookup(V table, V index) { return _mm512_shuffle_epi8(table, index); }
 
+/* Bytes of a, plus those of b where bits has one of the bits of mask. */
+INLINE V v_add_where(V a, V bits, V mask, V b) {
+    return _mm512_mask_add_epi8(a, _mm512_test_epi8_mask(bits, mask), a, b);
+}
+
 /* Lane r, byte by byte: sum + w[0] x[0] + .. + w[3] x[3], w unsigned, x signed.  wide: w may exceed 128. */
 INLINE V v_dot4(V sum, V w, const int8_t *x, bool wide) {
     (void)wide;
@@ -73,6 +78,35 @@ INLINE void v_rows16(const uint8_t *p, size_t stride, V *out) {
     ab = _mm512_unpackhi_epi32(a, b), cd = _mm512_unpackhi_epi32(c, d);
     out[2] = _mm512_unpacklo_epi64(ab, cd);
     out[3] = _mm512_unpackhi_epi64(ab, cd);
+}
+
+INLINE V v_row2(const uint8_t *p, size_t stride) {
+    V a = _mm512_castsi256_si512(_mm256_loadu_si256((const void *)p));
+    return _mm512_inserti64x4(a, _mm256_loadu_si256((const void *)(p + 4 * stride)), 1);
+}
+
+/* The dwords of rows 0 .. 7: out[i] lane j = dword i + 4 * (j % 2) of rows 4 * (j / 2) .. + 3, in lanes of 128 bits. */
+INLINE void v_half_rows32(const uint8_t *p, size_t stride, V *out) {
+    V a = v_row2(p, stride), b = v_row2(p + stride, stride);
+    V c = v_row2(p + 2 * stride, stride), d = v_row2(p + 3 * stride, stride);
+    V ab = _mm512_unpacklo_epi32(a, b), cd = _mm512_unpacklo_epi32(c, d);
+    out[0] = _mm512_unpacklo_epi64(ab, cd);
+    out[1] = _mm512_unpackhi_epi64(ab, cd);
+    ab = _mm512_unpackhi_epi32(a, b), cd = _mm512_unpackhi_epi32(c, d);
+    out[2] = _mm512_unpacklo_epi64(ab, cd);
+    out[3] = _mm512_unpackhi_epi64(ab, cd);
+}
+
+/* The same for 32 bytes of each row and 8 vectors. */
+INLINE void v_rows32(const uint8_t *p, size_t stride, V *out) {
+    V a[4], b[4];
+    v_half_rows32(p, stride, a);
+    v_half_rows32(p + 8 * stride, stride, b);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        out[i] = _mm512_shuffle_i32x4(a[i], b[i], 0x88);
+        out[i + 4] = _mm512_shuffle_i32x4(a[i], b[i], 0xDD);
+    }
 }
 
 /* Sixteen int16 as lanes; or, in the first eight lanes, the sums of neighbours. */

@@ -58,7 +58,8 @@ static void read_per_layer(Reader *r, const char *name, int64_t max, int fallbac
     }
 }
 
-static bool read_arch(const Gguf *g, Hparams *h, Err *e) {
+bool hparams_read_arch(const Gguf *g, Hparams *h, Err *e) {
+    *h = (Hparams){0};
     GgufString arch = {0};
     if (!gguf_get_string(g, "general.architecture", &arch, e)) return false;
     if (arch.n == 0)
@@ -154,8 +155,7 @@ static void read_experts(Reader *r, Hparams *h) {
 }
 
 bool hparams_read(const Gguf *g, Hparams *h, Err *e) {
-    *h = (Hparams){0};
-    if (!read_arch(g, h, e)) return false;
+    if (!hparams_read_arch(g, h, e)) return false;
     Reader reader = {.g = g, .h = h, .e = e, .ok = true}, *r = &reader;
     static const char *const required[] = {"block_count", "embedding_length", "context_length", "feed_forward_length",
                                            "attention.layer_norm_rms_epsilon"};

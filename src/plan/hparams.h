@@ -34,7 +34,10 @@ typedef struct Hparams {
     LayerDims *layer;  // [n_layer]
 } Hparams;
 
-/* Reads the hyper-parameters of g.  false: ERR_MODEL naming the key.  hparams_free releases what it filled. */
+/* Reads general.architecture into out->arch; the rest stays zero. */
+bool hparams_read_arch(const Gguf *g, Hparams *out, Err *e);
+
+/* Reads the hyper-parameters of g, arch too.  false: ERR_MODEL naming the key.  hparams_free releases what it filled. */
 bool hparams_read(const Gguf *g, Hparams *out, Err *e);
 void hparams_free(Hparams *h);
 

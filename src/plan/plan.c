@@ -29,16 +29,21 @@ bool op_is_product(const Op *op) {
     return op->code == OP_MATMUL || op->code == OP_EXPERT || op->code == OP_LOGITS;
 }
 
-static bool emit_family(Plan *p, const Gguf *g, Err *e) {
-    const Family *family = family_find(p->hparams.arch);
+/* The family that the file declares; NULL: *e lists those there are. */
+static const Family *find_family(const Gguf *g, Err *e) {
+    Hparams h;
+    if (!hparams_read_arch(g, &h, e)) return NULL;
+    const Family *family = family_find(h.arch);
     if (!family) {
         Buf known = {0};
         family_list(&known);
-        err_set(e, ERR_MODEL, "%s: the architecture '%s' is not supported; supported: %s", gguf_label(g), p->hparams.arch,
-                known.data);
+        err_set(e, ERR_MODEL, "%s: the architecture '%s' is not supported; supported: %s", gguf_label(g), h.arch, known.data);
         buf_free(&known);
-        return false;
     }
+    return family;
+}
+
+static bool emit_family(Plan *p, const Family *family, Err *e) {
     Pen pen = {.plan = p, .e = e, .ok = true, .layer = -1};
     family->emit(&pen);
     return pen.ok && weights_all_used(p->weights, e);
@@ -48,7 +53,8 @@ Plan *plan_build(const Gguf *g, const PlanConfig *config, Err *e) {
     Plan *p = mem_new(1, sizeof *p);
     p->config = *config;
     p->weights = weights_open(g);
-    if (!hparams_read(g, &p->hparams, e) || !emit_family(p, g, e)) {
+    const Family *family = find_family(g, e);
+    if (!family || !hparams_read(g, &p->hparams, e) || !emit_family(p, family, e)) {
         plan_free(p);
         return NULL;
     }

@@ -175,7 +175,7 @@ static void check_feedings(const Golden *g, const Case *c, const Mode *m, Rig *r
 
 /* ---- Rule 5 ---- */
 
-/* The prompt is in the cache but for its last token; true while the greedy path is the exact one. */
+/* Goes on from the last token of the prompt, whose keys and values are written once more, the same ones. */
 static void check_greedy(const Golden *g, const Case *c, const Mode *m, Rig *rig) {
     int32_t token = c->prompt[c->n_prompt - 1];
     for (int i = 0; i < c->n_greedy; i++) {
@@ -202,10 +202,11 @@ static void check_mode(const Golden *g, const Case *c, Mode m) {
     rig_close(&rig);
 }
 
-/* All cases of one file on one table; kernels NULL: the oracle on float activations. */
+/* All cases of one file on the table `isa`, or with the oracle on float activations for NULL. */
 static void check_file(const char *path, const char *isa) {
     Golden g;
     if (!golden_open(path, &g)) return;
+    CHECK(json_array_size(g.cases) > 0);
     for (size_t i = 0; i < json_array_size(g.cases); i++) {
         Case c;
         if (!case_open(&g, i, &c)) continue;
@@ -341,6 +342,9 @@ TEST(golden_demo_stories) { check_stories("models/stories-q8_0.gguf", "auto", 0,
 TEST(golden_demo_stories_of_every_type) {
     glob_t files;
     if (glob("../shared/models/stories-*.gguf", 0, NULL, &files) != 0) SKIP("no ../shared/models");
-    for (size_t i = 0; i < files.gl_pathc; i++) check_stories(files.gl_pathv[i], "auto", 0, 0.05);
+    for (size_t i = 0; i < files.gl_pathc; i++) {
+        bool floats = strstr(files.gl_pathv[i], "-f16") != NULL; // the exact results are of this file
+        check_stories(files.gl_pathv[i], "auto", 0, floats ? 0.05 : 0.5);
+    }
     globfree(&files);
 }

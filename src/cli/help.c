@@ -1,0 +1,53 @@
+/* help: the option table as text for people. */
+#include "cli.h"
+#include "../base/buf.h"
+#include "../cpu/cpu.h"
+
+#include <string.h>
+
+enum { COLUMN = 38 }; // where the explanations begin
+
+static void add_option(const Option *o, Buf *out) {
+    size_t begin = out->n;
+    buf_printf(out, "  ");
+    for (int k = 0; k < 4 && o->names[k]; k++) buf_printf(out, "%s%s", k ? ", " : "", o->names[k]);
+    if (o->value) buf_printf(out, " %s", o->value);
+    int used = (int)(out->n - begin);
+    buf_printf(out, "%*s%s", used < COLUMN ? COLUMN - used : 1, "", o->help);
+    if (o->choices) buf_printf(out, ": %s", o->choices);
+    if (o->standard && o->value) buf_printf(out, " (%s)", o->standard);
+    buf_printf(out, "\n");
+}
+
+static void add_commands(const Command *commands, Buf *out) {
+    buf_printf(out, "zgen runs GGUF language models.\n\n");
+    for (const Command *c = commands; c->name; c++) {
+        buf_printf(out, "  zgen %s %s\n", c->name, c->arguments);
+        buf_printf(out, "%*s%s\n", COLUMN, "", c->text);
+    }
+    buf_printf(out, "  zgen help COMMAND\n%*sthe options of that command; man zgen explains them\n\n", COLUMN, "");
+}
+
+bool help_print(const Command *commands, const Command *c, bool is_all, Err *e) {
+    Buf text = {0};
+    if (is_all) add_commands(commands, &text);
+    else buf_printf(&text, "zgen %s %s\n%s\n\n", c->name, c->arguments, c->text);
+    buf_printf(&text, "Options of zgen %s, with their defaults:\n", c->name);
+    int n;
+    const Option *table = options_table(&n);
+    for (int i = 0; i < n; i++)
+        if (table[i].commands & c->bit) add_option(&table[i], &text);
+    buf_printf(&text, "\nExit codes: 0 done, 1 failed while running, 2 command line, 3 model file, 4 memory, 5 output,\n"
+                      "130 and 143 by SIGINT and SIGTERM, 141 closed pipe.\n");
+    bool ok = out_write(text.data, text.n, e);
+    buf_free(&text);
+    return ok;
+}
+
+bool help_version(Err *e) {
+    Buf text = {0};
+    buf_printf(&text, "zgen %s (CPU: %s)\n", ZGEN_VERSION, cpu_isa("auto"));
+    bool ok = out_write(text.data, text.n, e);
+    buf_free(&text);
+    return ok;
+}

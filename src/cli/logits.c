@@ -1,0 +1,151 @@
+/* logits: what the model thinks comes next behind each of the given tokens, as raw numbers for other programs.
+ *
+ * The file is [n_ids, n_vocab] float32, little endian, row by row.  It needs no tokenizer.  The one trick: rows go to a
+ * temporary file beside OUT that takes its name at the end, so that OUT is whole or not there. */
+#include "cli.h"
+#include "ids.h"
+#include "prompt.h"
+#include "setup.h"
+#include "stop.h"
+#include "../base/float.h"
+#include "../base/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { ROWS = 64 }; // positions whose logits are computed at once
+
+/* ---- the file ---- */
+
+typedef struct Sink {
+    char *path;      // where the rows end up; NULL: stdout
+    char *temporary; // where they are until then; NULL: at once in path, which is a device or a pipe
+    int fd;
+    int n_vocab;
+    uint8_t *row;    // one row as bytes of the file
+    Err failure;     // of a write
+} Sink;
+
+static bool cannot(const char *path, Err *e) {
+    return err_set(e, ERR_OUTPUT, "cannot write to %.500s: %s", path, strerror(errno));
+}
+
+static bool sink_open(Sink *s, const char *path, Err *e) {
+    *s = (Sink){.fd = STDOUT_FILENO};
+    if (strcmp(path, "-") == 0) return true;
+    struct stat st;
+    bool exists = stat(path, &st) == 0;
+    s->fd = -1;
+    s->path = exists ? realpath(path, NULL) : mem_string(path); // behind a symbolic link the file is replaced, not the link
+    if (!s->path) return cannot(path, e);
+    if (exists && !S_ISREG(st.st_mode)) {
+        s->fd = open(s->path, O_WRONLY | O_CLOEXEC);
+        return s->fd >= 0 || cannot(path, e);
+    }
+    size_t n = strlen(s->path) + 8;
+    s->temporary = mem_new(n, 1);
+    snprintf(s->temporary, n, "%s.XXXXXX", s->path);
+    s->fd = mkostemp(s->temporary, O_CLOEXEC);
+    if (s->fd < 0) {
+        free(s->temporary);
+        s->temporary = NULL;
+        return cannot(path, e);
+    }
+    mode_t mask = umask(0);
+    umask(mask);
+    fchmod(s->fd, exists ? st.st_mode & 07777 : 0666 & ~mask);
+    return true;
+}
+
+static bool sink_row(void *arg, int position, const float *logits) {
+    Sink *s = arg;
+    (void)position;
+    for (int i = 0; i < s->n_vocab; i++) {
+        uint32_t bits = f32_to_bits(logits[i]);
+        for (int b = 0; b < 4; b++) s->row[4 * (size_t)i + (size_t)b] = (uint8_t)(bits >> 8 * b);
+    }
+    const char *name = s->path ? s->path : "standard output";
+    return !stop_wanted() && out_write_to(s->fd, name, s->row, 4 * (size_t)s->n_vocab, &s->failure);
+}
+
+/* Ends the file: under its name if all is well, else not at all. */
+static bool sink_close(Sink *s, bool ok, Err *e) {
+    if (s->path && s->fd >= 0 && close(s->fd) != 0 && ok) ok = cannot(s->path, e);
+    if (s->temporary && ok && rename(s->temporary, s->path) != 0) ok = cannot(s->path, e);
+    if (s->temporary && !ok) unlink(s->temporary);
+    free(s->temporary);
+    free(s->path);
+    free(s->row);
+    return ok;
+}
+
+/* ---- the command ---- */
+
+typedef struct Work {
+    Model model;
+    EngineConfig config;
+    Engine *engine;
+    TokIds ids;
+    Sink sink;
+} Work;
+
+static bool check(const Options *o, Err *e) {
+    if (o->n_rest) return err_set(e, ERR_USAGE, "unexpected argument '%.100s'; the model is given with -m, ids with --ids", o->rest[0]);
+    if (!o->ids == !o->ids_file) return err_set(e, ERR_USAGE, "tokens are wanted: one of --ids 1,5,9 and --ids-file FILE");
+    if (!o->out) return err_set(e, ERR_USAGE, "a place for the logits is wanted: -o OUT, or -o - for standard output");
+    return true;
+}
+
+static bool read_ids(const Options *o, int n_vocab, TokIds *out, Err *e) {
+    if (o->ids) return ids_parse(o->ids, strlen(o->ids), n_vocab, "--ids", out, e);
+    Buf text = {0};
+    bool ok = prompt_read_file(o->ids_file, "the tokens", &text, e) && ids_parse(text.data, text.n, n_vocab, "--ids-file", out, e);
+    buf_free(&text);
+    return ok;
+}
+
+/* Rows of the embedding: what the plan will take for the vocabulary. */
+static bool read_n_vocab(const Gguf *g, int *out, Err *e) {
+    const GgufTensor *embd = gguf_find_tensor(g, "token_embd.weight");
+    if (!embd) return err_set(e, ERR_MODEL, "%s: tensor 'token_embd.weight' is missing; there is nothing to compute with", gguf_label(g));
+    *out = (int)embd->ne[1];
+    return true;
+}
+
+static bool start(Work *w, const Options *o, Err *e) {
+    int n_vocab;
+    if (!model_open(o->model, &w->model, e) || !setup_layers(o, w->model.gguf, e) || !read_n_vocab(w->model.gguf, &n_vocab, e) ||
+        !read_ids(o, n_vocab, &w->ids, e))
+        return false;
+    w->config.n_seq = 1, w->config.R_max = ROWS;
+    w->config.n_ctx = o->n_ctx > 0 ? o->n_ctx : o->n_ctx == 0 ? setup_trained(w->model.gguf) : (int)w->ids.n;
+    return setup_memory(w->model.gguf, &w->config, e) && engine_open(&w->model, &w->config, &w->engine, e);
+}
+
+static bool compute(Work *w, const Options *o, Err *e) {
+    if (!sink_open(&w->sink, o->out, e)) return sink_close(&w->sink, false, e);
+    w->sink.n_vocab = engine_plan(w->engine)->hparams.n_vocab;
+    w->sink.row = mem_new((size_t)w->sink.n_vocab, 4);
+    bool ok = engine_logits(w->engine, w->ids.data, (int)w->ids.n, sink_row, &w->sink, e);
+    if (!ok && w->sink.failure.code) *e = w->sink.failure;
+    else if (stop_wanted()) ok = stop_err(e);
+    return sink_close(&w->sink, ok, e);
+}
+
+bool cmd_logits(const Options *o, Err *e) {
+    Work w = {0};
+    stop_install();
+    bool ok = check(o, e) && setup_config(o, &w.config, e) && start(&w, o, e);
+    if (ok && !o->model) setup_notice(o, "the logits are those of the demo model, part of this executable; -m FILE names another one");
+    ok = ok && compute(&w, o, e);
+    if (ok) setup_notice(o, "%zu rows of %d logits are in %s", w.ids.n, w.sink.n_vocab, strcmp(o->out, "-") == 0 ? "standard output" : o->out);
+    engine_close(w.engine);
+    tok_ids_free(&w.ids);
+    model_close(&w.model);
+    return ok;
+}

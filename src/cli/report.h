@@ -1,0 +1,29 @@
+/* report: what a run of generate tells about itself: notices around the text, or one JSON object instead of it.
+ *
+ * JSON: {"model", "prompt", "prompt_ids", "text", "ids", "finish_reason", "seed", "sampling": {...}, "isa", "act", "kv",
+ * "threads", "n_ctx", "counts": {"prompt", "generated"}, "memory": {bytes}, "timings": {"load_s", "prompt", "decode"}}, and with
+ * --logprobs "logprobs": for each id {"id", "piece", "logprob", "top": [{"id", "piece", "logprob"}]}.  A number that does
+ * not exist (a rate without time, the logarithm of zero) is null; a seed above 2^63 - 1 is a string of its digits. */
+#ifndef ZGEN_CLI_REPORT_H
+#define ZGEN_CLI_REPORT_H
+
+#include "options.h"
+#include "../run/engine.h"
+
+typedef struct Report {
+    const Options *options;
+    const Model *model;
+    const Engine *engine;
+    const EngineConfig *config;
+    const Request *request;
+    const Buf *prompt;   // as the user gave it
+    const Sequence *seq; // NULL until there is one
+    double load_seconds;
+} Report;
+
+void report_begin(const Report *r); // notices: model, seed, context, memory
+void report_end(const Report *r);   // notices: why it ended, timings
+
+bool report_json(const Report *r, Err *e); // writes the object to stdout
+
+#endif

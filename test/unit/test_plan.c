@@ -1,0 +1,255 @@
+/* plan: the tape against golden text, and what the passes claim against what can be counted without them.
+ *
+ * Lifetimes, forms and costs are worked out here a second time, from the ops alone and in another way.  The text is of the
+ * tape as the CPU executor wants it; a change of it is a change of the program and belongs in the same commit. */
+#include "check.h"
+#include "gguf_writer.h"
+#include "../../src/base/mem.h"
+#include "../../src/cpu/cpu.h"
+
+#include <glob.h>
+#include <stdlib.h>
+
+typedef struct Opened {
+    Gguf *gguf;
+    Plan *plan;
+} Opened;
+
+static bool open_plan(const char *path, PlanConfig config, Opened *o) {
+    Err e;
+    *o = (Opened){0};
+    if (gguf_open(path, &o->gguf, &e) && (o->plan = plan_build(o->gguf, &config, &e))) return true;
+    gguf_close(o->gguf);
+    test_fail(__FILE__, __LINE__, "%s: %s", path, e.text);
+    return false;
+}
+
+static void close_plan(Opened *o) {
+    plan_free(o->plan);
+    gguf_close(o->gguf);
+}
+
+/* ---- The text ---- */
+
+/* Says which line differs first. */
+static void check_text(const char *name, const char *expected, const char *got) {
+    for (int line = 1;; line++) {
+        size_t n = strcspn(expected, "\n"), m = strcspn(got, "\n");
+        if (n != m || memcmp(expected, got, n) != 0) {
+            test_fail(__FILE__, __LINE__, "%s, line %d:\n  - %.*s\n  + %.*s", name, line, (int)n, expected, (int)m, got);
+            return;
+        }
+        if (!expected[n] || !got[m]) {
+            CHECK(expected[n] == got[m], "one text goes on");
+            return;
+        }
+        expected += n + 1, got += m + 1;
+    }
+}
+
+TEST(plan_prints_the_golden_tapes) {
+    static const char *const files[][2] = {
+        {"llama-s-Q4_0", "test/data/models/llama-s-Q4_0.gguf"},
+        {"llama-tied-F16", "test/data/models/llama-tied-F16.gguf"},
+        {"llama-bias-F16", "test/data/models/llama-bias-F16.gguf"},
+        {"llama-moe-Q4_0", "test/data/models/llama-moe-Q4_0.gguf"},
+        {"llama-ropefreqs-F16", "test/data/models/llama-ropefreqs-F16.gguf"},
+        {"stories-q8_0", "models/stories-q8_0.gguf"},
+    };
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[128];
+        Buf expected = {0}, got = {0};
+        Opened o;
+        snprintf(path, sizeof path, "test/data/plan/%s.txt", files[i][0]);
+        CHECK(read_file(path, &expected) && expected.n > 0, "no %s", path);
+        if (open_plan(files[i][1], cpu_exec.plan, &o)) {
+            plan_print(o.plan, 2, &got);
+            if (expected.n) check_text(files[i][0], expected.data, got.data);
+            close_plan(&o);
+        }
+        buf_free(&expected), buf_free(&got);
+    }
+}
+
+/* ---- Every tape of every file, in every configuration ---- */
+
+static void on_every_plan(void (*check)(const char *path, const Opened *o)) {
+    glob_t files;
+    REQUIRE(glob("test/data/models/llama*.gguf", 0, NULL, &files) == 0);
+    CHECK(files.gl_pathc >= 30);
+    for (size_t i = 0; i < files.gl_pathc; i++)
+        for (int bits = 0; bits < 8; bits++) {
+            PlanConfig config = cpu_exec.plan;
+            config.fuse_segments = bits & 1, config.fuse_residual = bits & 2, config.act_f32 = bits & 4;
+            Opened o;
+            if (!open_plan(files.gl_pathv[i], config, &o)) continue;
+            check(files.gl_pathv[i], &o);
+            close_plan(&o);
+        }
+    globfree(&files);
+}
+
+static bool reads(const Op *op, int reg) {
+    bool in_place = op->code == OP_ROPE && (op->out[0] == reg || op->out[1] == reg);
+    return op->in == reg || op->in2 == reg || op->residual == reg || op->ids == reg || in_place;
+}
+
+static bool writes(const Op *op, int reg) {
+    for (int k = 0; k < op->n_out; k++)
+        if (op->out[k] == reg) return true;
+    return false;
+}
+
+/* Whether what a register holds around op i is written by then and still needed. */
+static bool alive(const Plan *p, int reg, int i) {
+    bool written = false, needed = writes(&p->ops[i], reg);
+    for (int k = 0; k <= i; k++) written |= writes(&p->ops[k], reg);
+    for (int k = i; k < p->n_ops; k++) needed |= reads(&p->ops[k], reg);
+    return written && needed;
+}
+
+/* The forms that readers of a register ask for. */
+static unsigned forms_needed(const Plan *p, int reg) {
+    unsigned forms = 0;
+    for (int i = 0; i < p->n_ops; i++) {
+        const Op *op = &p->ops[i];
+        if (!reads(op, reg)) continue;
+        bool product = op->code == OP_MATMUL || op->code == OP_EXPERT || op->code == OP_LOGITS;
+        if (!product || op->in != reg) forms |= FORM_F32;
+        for (int k = 0; product && op->in == reg && k < op->n_out; k++) {
+            bool q8 = quant_traits(op->w[k]->type)->act == QUANT_ACT_Q8 && !p->config.act_f32;
+            forms |= q8 ? FORM_Q8 : FORM_F32;
+        }
+    }
+    return forms;
+}
+
+static size_t bytes_of(const Plan *p, const Reg *r, int form) {
+    if (!(r->forms & (1u << form))) return 0;
+    return form ? p->config.q8_bytes(r->width) : (size_t)r->width * 4;
+}
+
+static void check_apart(const char *path, const Plan *p, int op, int a, int b) {
+    const Reg *x = &p->regs[a], *y = &p->regs[b];
+    for (int f = 0; f < N_FORMS; f++)
+        for (int g = 0; g < N_FORMS; g++) {
+            size_t n = bytes_of(p, x, f), m = bytes_of(p, y, g);
+            if (n == 0 || m == 0 || (a == b && f <= g)) continue;
+            bool apart = x->offset[f] + n <= y->offset[g] || y->offset[g] + m <= x->offset[f];
+            CHECK(apart, "%s: r%d and r%d share bytes at op %d", path, a, b, op);
+        }
+}
+
+/* Adds up what is alive at op i, of one kind, and checks that all of it is apart. */
+static size_t check_op(const char *path, const Plan *p, int i, bool on_R, const bool *is_alive) {
+    size_t total = on_R ? p->row_bytes_R : p->row_bytes_T, sum = 0;
+    for (int a = 0; a < p->n_regs; a++) {
+        if (!is_alive[a] || p->regs[a].on_R != on_R) continue;
+        for (int b = 0; b <= a; b++)
+            if (is_alive[b] && p->regs[b].on_R == on_R) check_apart(path, p, i, a, b);
+        for (int form = 0; form < N_FORMS; form++) {
+            size_t n = bytes_of(p, &p->regs[a], form);
+            sum += (n + 63) / 64 * 64;
+            CHECK(n == 0 || p->regs[a].offset[form] + n <= total, "%s: r%d ends behind the block", path, a);
+            CHECK((p->regs[a].offset[form] & 63) == 0, "%s: r%d", path, a);
+        }
+    }
+    return sum;
+}
+
+static void check_allocation(const char *path, const Opened *o) {
+    const Plan *p = o->plan;
+    size_t peak[2] = {0};
+    bool *is_alive = mem_new((size_t)p->n_regs, sizeof *is_alive);
+    for (int i = 0; i < p->n_ops; i++) {
+        for (int r = 0; r < p->n_regs; r++) is_alive[r] = alive(p, r, i);
+        for (int kind = 0; kind < 2; kind++) {
+            size_t sum = check_op(path, p, i, kind, is_alive);
+            if (sum > peak[kind]) peak[kind] = sum;
+        }
+    }
+    CHECK(p->row_bytes_T >= peak[0] && p->row_bytes_T <= peak[0] + peak[0] / 2, "%s: %zu bytes for %zu", path,
+          p->row_bytes_T, peak[0]);
+    CHECK(p->row_bytes_R >= peak[1] && p->row_bytes_R <= peak[1] + peak[1] / 2, "%s: %zu bytes for %zu", path,
+          p->row_bytes_R, peak[1]);
+    free(is_alive);
+}
+
+TEST(plan_registers_alive_together_are_apart) { on_every_plan(check_allocation); }
+
+/* Each register that is read has the forms its readers want, and no 8-bit form that nobody wants. */
+static void check_forms(const char *path, const Opened *o) {
+    const Plan *p = o->plan;
+    for (int r = 0; r < p->n_regs; r++) {
+        unsigned needed = forms_needed(p, r);
+        CHECK((p->regs[r].forms & needed) == needed, "%s: r%d has forms %u of %u", path, r, p->regs[r].forms, needed);
+        CHECK((p->regs[r].forms & FORM_Q8) == (needed & FORM_Q8), "%s: r%d", path, r);
+    }
+}
+
+TEST(plan_registers_have_the_forms_that_are_read) { on_every_plan(check_forms); }
+
+/* A tape reads nothing that was not written, and a rule that is off leaves no trace. */
+static void check_order(const char *path, const Opened *o) {
+    const Plan *p = o->plan;
+    for (int i = 0; i < p->n_ops; i++) {
+        const Op *op = &p->ops[i];
+        int inputs[] = {op->in, op->in2, op->residual, op->ids};
+        for (int k = 0; k < 4; k++) {
+            bool written = inputs[k] == NO_REG;
+            for (int j = 0; j < i && !written; j++) written = writes(&p->ops[j], inputs[k]);
+            CHECK(written, "%s: op %d reads r%d too early", path, i, inputs[k]);
+        }
+        bool product = op_is_product(op), fused = op->residual != NO_REG;
+        CHECK(p->config.fuse_segments || !product || op->n_out == 1, "%s: op %d", path, i);
+        CHECK(p->config.fuse_residual || !fused, "%s: op %d", path, i);
+        CHECK(!p->config.fuse_residual || op->code != OP_ADD, "%s: op %d is left over", path, i);
+        CHECK(op->on_R == (op->layer < 0 && op->code != OP_EMBED), "%s: op %d", path, i);
+    }
+    CHECK(p->ops[0].code == OP_EMBED && p->ops[p->n_ops - 1].code == OP_SAMPLE, "%s", path);
+}
+
+TEST(plan_tapes_are_in_order) { on_every_plan(check_order); }
+
+/* ---- Cost ---- */
+
+static bool ends_with(const char *s, const char *end) {
+    size_t n = strlen(s), m = strlen(end);
+    return n >= m && strcmp(s + n - m, end) == 0;
+}
+
+/* A token reads every matrix once, of experts those it uses, and of the embedding its own row. */
+static void check_cost(const char *path, const Opened *o) {
+    const Plan *p = o->plan;
+    double bytes = 0, macs = 0, all = 0, row = 0;
+    bool tied = !gguf_find_tensor(o->gguf, "output.weight");
+    for (int64_t i = 0; i < gguf_n_tensors(o->gguf); i++) {
+        const GgufTensor *t = gguf_tensor(o->gguf, i);
+        if (t->n_dims < 2) continue;
+        double used = ends_with(t->name, "_exps.weight") ? (double)p->hparams.n_expert_used / (double)t->ne[2] : 1;
+        bool embedding = strcmp(t->name, "token_embd.weight") == 0;
+        all += (double)t->n_bytes;
+        if (embedding) row = (double)t->n_bytes / (double)t->ne[1];
+        if (embedding && !tied) continue;
+        bytes += used * (double)t->n_bytes;
+        macs += used * (double)(t->ne[0] * t->ne[1] * t->ne[2]);
+    }
+    const Hparams *h = &p->hparams;
+    double kv = 0, scores = 0;
+    for (int i = 0; i < h->n_layer; i++) {
+        kv += 2.0 * h->layer[i].n_kv_head * h->head_dim * 2;
+        scores += 2.0 * h->layer[i].n_head * h->head_dim;
+    }
+    Cost c = plan_cost_total(p, 2);
+    CHECK(c.bytes_fixed == bytes && c.macs_row == macs, "%s: %.0f bytes of %.0f", path, c.bytes_fixed, bytes);
+    CHECK(c.bytes_row == row + kv && c.bytes_past == kv && c.macs_past == scores, "%s: %.0f", path, c.bytes_row);
+    CHECK((double)plan_kv_bytes(p, 2) == kv && (double)plan_kv_bytes(p, 4) == 2 * kv, "%s", path);
+    CHECK((double)weights_bytes(p->weights) == all, "%s", path);
+    CHECK(weights_find_nonfinite(p->weights) == NULL, "%s", path);
+}
+
+TEST(plan_costs_are_the_files_bytes) { on_every_plan(check_cost); }
+
+TEST(plan_every_op_has_a_name_and_a_text) {
+    for (int i = 0; i < OP_COUNT; i++) CHECK(strlen(op_name((OpCode)i)) >= 2 && strlen(op_text((OpCode)i)) > 8);
+}
