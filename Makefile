@@ -35,7 +35,7 @@ LDLIBS := -lm -pthread
 TESTS  := $(filter-out $(shell grep -l '^.include <jansson.h>' $(TESTS) /dev/null),$(TESTS))
 endif
 
-OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/models/demo.o
+OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/cuda/none.o $(BUILD)/models/demo.o
 
 all: zgen
 

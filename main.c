@@ -1,17 +1,22 @@
 /* zgen: runs GGUF language models from the command line.
  *
- * This file owns the list of commands: it finds the one that is meant, has its options read, runs it, and turns what
- * comes back into one line on stderr and an exit code.  To add a command, write src/cli/<command>.c and a row here. */
+ * This file owns the list of commands: it finds the one that is meant, has its options read, runs it, and
+ * turns what comes back into one line on stderr and an exit code.  To add a command, write
+ * src/cli/<command>.c and a row here. */
 #include "src/cli/cli.h"
 
 #include <stdio.h>
 #include <string.h>
 
 static const Command commands[] = {
-    {"generate", FOR_GENERATE, "[-m MODEL] [-p TEXT | -f FILE]", "text after the prompt (when no command is named)", cmd_generate},
-    {"info", FOR_INFO, "[MODEL]", "what a file is, what memory it needs; the tape of its operations", cmd_info},
-    {"tokenize", FOR_TOKENIZE, "[-m MODEL] [-p TEXT | -f FILE | --decode IDS]", "the tokens of a text, and back", cmd_tokenize},
-    {"logits", FOR_LOGITS, "[-m MODEL] (--ids IDS | --ids-file FILE) -o OUT", "the logits behind each token", cmd_logits},
+    {"generate", FOR_GENERATE, "[-m MODEL] [-p TEXT | -f FILE]",
+     "text after the prompt (when no command is named)", cmd_generate},
+    {"info", FOR_INFO, "[MODEL]", "what a file is, what memory it needs; the tape of its operations",
+     cmd_info},
+    {"tokenize", FOR_TOKENIZE, "[-m MODEL] [-p TEXT | -f FILE | --decode IDS]",
+     "the tokens of a text, and back", cmd_tokenize},
+    {"logits", FOR_LOGITS, "[-m MODEL] (--ids IDS | --ids-file FILE) -o OUT", "the logits behind each token",
+     cmd_logits},
     {0},
 };
 
@@ -28,12 +33,18 @@ static bool dispatch(int argc, char **argv, Err *e) {
     bool is_named = argc > 1 && argv[1][0] != '-';
     const Command *c = is_named ? find(argv[1]) : commands;
     if (!c)
-        return err_set(e, ERR_USAGE, "unknown command '%.100s'; zgen help lists them (a prompt is given with -p, a model with -m)", argv[1]);
+        return err_set(
+            e, ERR_USAGE,
+            "unknown command '%.100s'; zgen help lists them (a prompt is given with -p, a model with -m)",
+            argv[1]);
     Options o;
     bool ok = options_parse(c->bit, argc - is_named, argv + is_named, &o, e);
-    if (ok && o.version) ok = help_version(e);
-    else if (ok && (o.help || wants_help)) ok = help_print(commands, c, !is_named, e);
-    else if (ok) ok = c->run(&o, e);
+    if (ok && o.version)
+        ok = help_version(e);
+    else if (ok && (o.help || wants_help))
+        ok = help_print(commands, c, !is_named, e);
+    else if (ok)
+        ok = c->run(&o, e);
     options_free(&o);
     return ok;
 }

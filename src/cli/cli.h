@@ -1,8 +1,8 @@
 /* cli: the commands, one file each, and what main needs to choose among them.
  *
- * A command reads its options, does its work, and returns true, or false with the sentence and the exit code in an
- * Err.  An empty sentence means that the code says it all (Ctrl-C, a closed pipe).  Everything that goes to stdout goes
- * through out.h. */
+ * A command reads its options, does its work, and returns true, or false with the sentence and the exit code
+ * in an Err.  An empty sentence means that the code says it all (Ctrl-C, a closed pipe).  Everything that
+ * goes to stdout goes through out.h. */
 #ifndef ZGEN_CLI_CLI_H
 #define ZGEN_CLI_CLI_H
 
@@ -24,7 +24,8 @@ bool cmd_info(const Options *o, Err *e);
 bool cmd_tokenize(const Options *o, Err *e);
 bool cmd_logits(const Options *o, Err *e);
 
-/* Prints what one command understands; with is_all, the list of commands before it.  commands ends with a NULL name. */
+/* Prints what one command understands; with is_all, the list of commands before it.  commands ends with a
+ * NULL name. */
 bool help_print(const Command *commands, const Command *c, bool is_all, Err *e);
 bool help_version(Err *e);
 

@@ -1,7 +1,7 @@
 /* generate: a prompt in, the model's text out.
  *
- * stdout carries the text and nothing else, as soon as it is certain; with --json one object at the end.  Ctrl-C ends the
- * text where it is, and what was said stays. */
+ * stdout carries the text and nothing else, as soon as it is certain; with --json one object at the end.
+ * Ctrl-C ends the text where it is, and what was said stays. */
 #include "cli.h"
 #include "prompt.h"
 #include "report.h"
@@ -30,16 +30,22 @@ typedef struct Run {
 
 static bool check(const Options *o, Err *e) {
     if (o->n_rest)
-        return err_set(e, ERR_USAGE, "unexpected argument '%.100s'; put quotes around a prompt with spaces, and -p before it", o->rest[0]);
-    if (o->n_logprobs && !options_json(o)) return err_set(e, ERR_USAGE, "--logprobs has no place in plain text; add --json");
-    if (o->echo && options_json(o)) return err_set(e, ERR_USAGE, "--echo and --json exclude each other; the JSON object has the prompt");
+        return err_set(
+            e, ERR_USAGE,
+            "unexpected argument '%.100s'; put quotes around a prompt with spaces, and -p before it",
+            o->rest[0]);
+    if (o->n_logprobs && !options_json(o))
+        return err_set(e, ERR_USAGE, "--logprobs has no place in plain text; add --json");
+    if (o->echo && options_json(o))
+        return err_set(e, ERR_USAGE, "--echo and --json exclude each other; the JSON object has the prompt");
     return true;
 }
 
 /* 53 random bits: a number that every reader of JSON keeps exact. */
 static bool draw_seed(uint64_t *out, Err *e) {
     if (getrandom(out, sizeof *out, 0) != sizeof *out)
-        return err_set(e, ERR_RUN, "the system gives no random seed (%s); choose one with -s", strerror(errno));
+        return err_set(e, ERR_RUN, "the system gives no random seed (%s); choose one with -s",
+                       strerror(errno));
     *out >>= 11;
     return true;
 }
@@ -49,9 +55,15 @@ static bool set_request(Run *r, const Options *o, Err *e) {
         .ids = r->ids.data,
         .n_ids = (int)r->ids.n,
         .n_predict = o->n_predict < 0 ? -1 : o->n_predict,
-        .params = {.temp = o->temp, .top_p = o->top_p, .min_p = o->min_p, .repeat_penalty = o->repeat_penalty,
-                   .presence_penalty = o->presence_penalty, .frequency_penalty = o->frequency_penalty, .top_k = o->top_k,
-                   .repeat_last_n = o->repeat_last_n, .seed = o->seed.value},
+        .params = {.temp = o->temp,
+                   .top_p = o->top_p,
+                   .min_p = o->min_p,
+                   .repeat_penalty = o->repeat_penalty,
+                   .presence_penalty = o->presence_penalty,
+                   .frequency_penalty = o->frequency_penalty,
+                   .top_k = o->top_k,
+                   .repeat_last_n = o->repeat_last_n,
+                   .seed = o->seed.value},
         .ignore_eos = o->ignore_eos,
         .stop = o->stop,
         .n_stop = o->n_stop,
@@ -70,9 +82,10 @@ static bool check_length(const Run *r, const Options *o, Err *e) {
     }
     size_t least = r->prompt.n / longest;
     int n_ctx = setup_context(o, r->model.gguf, (int64_t)least, o->n_predict);
-    return least <= (size_t)n_ctx ||
-           err_set(e, ERR_RUN, "the prompt of %zu bytes has more than %zu tokens, but the context holds %d; shorten the prompt or use a larger -c",
-                   r->prompt.n, least, n_ctx);
+    return least <= (size_t)n_ctx || err_set(e, ERR_RUN,
+                                             "the prompt of %zu bytes has more than %zu tokens, but the "
+                                             "context holds %d; shorten the prompt or use a larger -c",
+                                             r->prompt.n, least, n_ctx);
 }
 
 static bool encode(Run *r, const Options *o, Err *e) {
@@ -81,15 +94,19 @@ static bool encode(Run *r, const Options *o, Err *e) {
     tok_encode(tok, r->prompt.data, r->prompt.n, TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL, &r->ids);
     if (r->ids.n == 0 && tok_bos(tok) >= 0) tok_ids_add(&r->ids, tok_bos(tok));
     return r->ids.n > 0 ||
-           err_set(e, ERR_USAGE, "the prompt is empty and the model has no token to begin with; give it some text");
+           err_set(e, ERR_USAGE,
+                   "the prompt is empty and the model has no token to begin with; give it some text");
 }
 
 static bool start(Run *r, const Options *o, Err *e) {
     double begin = clock_now();
-    if (!model_open(o->model, &r->model, e) || !setup_layers(o, r->model.gguf, e) || !encode(r, o, e) || !set_request(r, o, e)) return false;
+    if (!model_open(o->model, &r->model, e) || !setup_layers(o, r->model.gguf, e) || !encode(r, o, e) ||
+        !set_request(r, o, e))
+        return false;
     r->config.n_seq = r->config.R_max = 1;
     r->config.n_ctx = setup_context(o, r->model.gguf, r->request.n_ids, o->n_predict);
-    if (!setup_memory(r->model.gguf, &r->config, e) || !engine_open(&r->model, &r->config, &r->engine, e)) return false;
+    if (!setup_memory(r->model.gguf, &r->config, e) || !engine_open(&r->model, &r->config, &r->engine, e))
+        return false;
     int seq = engine_add(r->engine, &r->request, e);
     if (seq < 0) return false;
     r->seq = engine_sequence(r->engine, seq);
@@ -107,7 +124,8 @@ static bool print(Run *r, const char *text, size_t n, Err *e) {
 static bool print_new(Run *r, const Options *o, Err *e) {
     size_t from = r->n_printed;
     r->n_printed = r->seq->n_final;
-    return options_json(o) || r->n_printed == from || print(r, r->seq->text.data + from, r->n_printed - from, e);
+    return options_json(o) || r->n_printed == from ||
+           print(r, r->seq->text.data + from, r->n_printed - from, e);
 }
 
 /* On a terminal the shell's next line begins on a line of its own. */
@@ -147,7 +165,8 @@ static bool run(Run *r, const Options *o, Err *e) {
 bool cmd_generate(const Options *o, Err *e) {
     Run r = {0};
     stop_install();
-    bool ok = check(o, e) && setup_config(o, &r.config, e) && prompt_read(o, true, &r.prompt, e) && run(&r, o, e);
+    bool ok =
+        check(o, e) && setup_config(o, &r.config, e) && prompt_read(o, true, &r.prompt, e) && run(&r, o, e);
     engine_close(r.engine);
     model_close(&r.model);
     tok_ids_free(&r.ids);

@@ -5,17 +5,28 @@
 
 #include <string.h>
 
-enum { COLUMN = 38 }; // where the explanations begin
+enum { COLUMN = 34 }; // where the explanations begin
+
+/* "-t, --threads N", "--kv f16|f32" */
+static void add_usage(const Option *o, Buf *out) {
+    for (int k = 0; k < 4 && o->names[k]; k++) buf_printf(out, "%s%s", k ? ", " : "", o->names[k]);
+    if (o->value) buf_printf(out, " %s", o->value);
+    if (o->choices) buf_printf(out, o->value ? "|" : " ");
+    for (const char *c = o->choices; c && *c; c++) buf_add(out, *c == ' ' ? "|" : c, 1);
+}
 
 static void add_option(const Option *o, Buf *out) {
     size_t begin = out->n;
     buf_printf(out, "  ");
-    for (int k = 0; k < 4 && o->names[k]; k++) buf_printf(out, "%s%s", k ? ", " : "", o->names[k]);
-    if (o->value) buf_printf(out, " %s", o->value);
+    add_usage(o, out);
     int used = (int)(out->n - begin);
-    buf_printf(out, "%*s%s", used < COLUMN ? COLUMN - used : 1, "", o->help);
-    if (o->choices) buf_printf(out, ": %s", o->choices);
-    if (o->standard && o->value) buf_printf(out, " (%s)", o->standard);
+    if (used < COLUMN)
+        buf_printf(out, "%*s", COLUMN - used, "");
+    else
+        buf_printf(out, "\n%*s", COLUMN, "");
+    bool is_on = o->kind == OPTION_FLAG || o->kind == OPTION_WORD; // their default is to be absent
+    buf_printf(out, "%s", o->help);
+    if (o->standard && !is_on) buf_printf(out, " (%s)", o->standard);
     buf_printf(out, "\n");
 }
 
@@ -25,20 +36,25 @@ static void add_commands(const Command *commands, Buf *out) {
         buf_printf(out, "  zgen %s %s\n", c->name, c->arguments);
         buf_printf(out, "%*s%s\n", COLUMN, "", c->text);
     }
-    buf_printf(out, "  zgen help COMMAND\n%*sthe options of that command; man zgen explains them\n\n", COLUMN, "");
+    buf_printf(out, "  zgen help COMMAND\n%*sthe options of that command; man zgen explains them\n\n", COLUMN,
+               "");
 }
 
 bool help_print(const Command *commands, const Command *c, bool is_all, Err *e) {
     Buf text = {0};
-    if (is_all) add_commands(commands, &text);
-    else buf_printf(&text, "zgen %s %s\n%s\n\n", c->name, c->arguments, c->text);
+    if (is_all)
+        add_commands(commands, &text);
+    else
+        buf_printf(&text, "zgen %s %s\n%s\n\n", c->name, c->arguments, c->text);
     buf_printf(&text, "Options of zgen %s, with their defaults:\n", c->name);
     int n;
     const Option *table = options_table(&n);
     for (int i = 0; i < n; i++)
         if (table[i].commands & c->bit) add_option(&table[i], &text);
-    buf_printf(&text, "\nExit codes: 0 done, 1 failed while running, 2 command line, 3 model file, 4 memory, 5 output,\n"
-                      "130 and 143 by SIGINT and SIGTERM, 141 closed pipe.\n");
+    buf_printf(
+        &text,
+        "\nExit codes: 0 done, 1 failed while running, 2 command line, 3 model file, 4 memory, 5 output,\n"
+        "130 and 143 by SIGINT and SIGTERM, 141 closed pipe.\n");
     bool ok = out_write(text.data, text.n, e);
     buf_free(&text);
     return ok;

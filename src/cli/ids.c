@@ -23,11 +23,15 @@ bool ids_parse(const char *text, size_t n, int n_vocab, const char *what, TokIds
         }
         int shown = (int)(length < 40 ? length : 40);
         if (!is_number)
-            return err_set(e, ERR_USAGE, "%s: '%.*s' is not a token id; give numbers with commas or spaces between", what, shown, text + i);
+            return err_set(e, ERR_USAGE,
+                           "%s: '%.*s' is not a token id; give numbers with commas or spaces between", what,
+                           shown, text + i);
         if (id >= n_vocab)
-            return err_set(e, ERR_USAGE, "%s: there is no token %.*s; the model has tokens 0 to %d", what, shown, text + i, n_vocab - 1);
+            return err_set(e, ERR_USAGE, "%s: there is no token %.*s; the model has tokens 0 to %d", what,
+                           shown, text + i, n_vocab - 1);
         tok_ids_add(out, (int32_t)id);
         i += length;
     }
-    return out->n > 0 || err_set(e, ERR_USAGE, "%s: no token ids; give numbers with commas or spaces between", what);
+    return out->n > 0 ||
+           err_set(e, ERR_USAGE, "%s: no token ids; give numbers with commas or spaces between", what);
 }

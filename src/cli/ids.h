@@ -4,7 +4,8 @@
 
 #include "../text/tok.h"
 
-/* Appends the ids in n bytes of text, at least one, each below n_vocab.  false: ERR_USAGE, what names the text. */
+/* Appends the ids in n bytes of text, at least one, each below n_vocab.  false: ERR_USAGE, what names the
+ * text. */
 bool ids_parse(const char *text, size_t n, int n_vocab, const char *what, TokIds *out, Err *e);
 
 #endif

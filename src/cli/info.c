@@ -1,7 +1,8 @@
 /* info: what a model file is, whether zgen can run it, and what it would take.
  *
- * It works for every well-formed GGUF file: where the family, a tensor type or the tokenizer is not supported, it says so
- * and tells the rest.  Names and values come from the file and are escaped.  The tensors' data is not touched. */
+ * It works for every well-formed GGUF file: where the family, a tensor type or the tokenizer is not
+ * supported, it says so and tells the rest.  Names and values come from the file and are escaped.  The
+ * tensors' data is not touched. */
 #include "cli.h"
 #include "setup.h"
 #include "sha256.h"
@@ -10,6 +11,7 @@
 #include "../cpu/cpu.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +19,7 @@
 typedef struct TypeCount {
     QuantType type;
     int64_t n_tensors;
-    double n_bytes;
+    uint64_t n_bytes;
 } TypeCount;
 
 typedef struct Facts {
@@ -43,7 +45,7 @@ static void count_types(Facts *f) {
         while (k < f->n_types && f->types[k].type != t->type) k++;
         if (k == f->n_types) f->types[f->n_types++].type = t->type;
         f->types[k].n_tensors++;
-        f->types[k].n_bytes += (double)t->n_bytes;
+        f->types[k].n_bytes += t->n_bytes;
         f->n_weights += (double)t->ne[0] * (double)t->ne[1] * (double)t->ne[2] * (double)t->ne[3];
     }
 }
@@ -52,7 +54,8 @@ static bool gather(Facts *f, const Options *o, Err *e) {
     if (!model_open(o->model, &f->model, e)) return false;
     f->g = f->model.gguf;
     f->plan = plan_build(f->g, &cpu_exec.plan, &f->plan_err);
-    f->config = (EngineConfig){.n_seq = 1, .R_max = 1, .kv_type = KV_F16, .n_ctx = setup_context(o, f->g, 0, 0)};
+    f->config =
+        (EngineConfig){.n_seq = 1, .R_max = 1, .kv_type = KV_F16, .n_ctx = setup_context(o, f->g, 0, 0)};
     Err ignored; // of another type: as good as absent
     gguf_get_string(f->g, "general.architecture", &f->arch, &ignored);
     gguf_get_string(f->g, "tokenizer.chat_template", &f->chat_template, &ignored);
@@ -74,7 +77,8 @@ static const char *obstacle(const Facts *f) {
 
 /* Keys of the architecture are its hyper-parameters. */
 static bool is_hparam(const Facts *f, GgufString key) {
-    return f->arch.n && key.n > f->arch.n && memcmp(key.data, f->arch.data, f->arch.n) == 0 && key.data[f->arch.n] == '.';
+    return f->arch.n && key.n > f->arch.n && memcmp(key.data, f->arch.data, f->arch.n) == 0 &&
+           key.data[f->arch.n] == '.';
 }
 
 /* ---- as text ---- */
@@ -130,7 +134,7 @@ static void add_tensors(const Facts *f, Buf *out) {
     for (int k = 0; k < f->n_types; k++) {
         const QuantTraits *t = quant_traits(f->types[k].type);
         buf_printf(out, "  %-8s %6" PRId64 " tensors %12.2f MB%s\n", t->name, f->types[k].n_tensors,
-                   f->types[k].n_bytes / 1e6, t->decode ? "" : "   not supported");
+                   (double)f->types[k].n_bytes / 1e6, t->decode ? "" : "   not supported");
     }
 }
 
@@ -160,7 +164,9 @@ static void add_tokenizer(const Facts *f, Buf *out) {
 static void add_memory(const Facts *f, Buf *out) {
     if (!f->plan) return;
     ExecMemory need = setup_need(f->plan, &f->config);
-    line(out, "memory", "weights %.2f MB, mapped; keys and values %.2f MB for a context of %d (%zu bytes per position, f16); registers %.2f MB",
+    line(out, "memory",
+         "weights %.2f MB, mapped; keys and values %.2f MB for a context of %d (%zu bytes per position, "
+         "f16); registers %.2f MB",
          (double)weights_bytes(f->plan->weights) / 1e6, (double)need.kv / 1e6, f->config.n_ctx,
          plan_kv_bytes(f->plan, kv_type_bytes(KV_F16)), (double)need.registers / 1e6);
 }
@@ -171,8 +177,10 @@ static bool print_text(const Facts *f, Err *e) {
     add_hparams(f, &out);
     add_tensors(f, &out);
     add_tokenizer(f, &out);
-    if (f->chat_template.n) line(&out, "chat template", "%zu bytes, sha256 %s", f->chat_template.n, f->digest);
-    else line(&out, "chat template", "none");
+    if (f->chat_template.n)
+        line(&out, "chat template", "%zu bytes, sha256 %s", f->chat_template.n, f->digest);
+    else
+        line(&out, "chat template", "none");
     add_memory(f, &out);
     const char *why = obstacle(f);
     line(&out, "runs", "%s%s", why ? "no: " : "yes", why ? why : "");
@@ -200,10 +208,14 @@ static json_t *value_json(const Gguf *g, int64_t i) {
     bool truth;
     Err ignored;
     json_t *value = NULL;
-    if (gguf_get_int(g, text.data, INT64_MIN, INT64_MAX, &number, &ignored)) value = json_integer(number);
-    else if (gguf_get_float(g, text.data, -INFINITY, INFINITY, &real, &ignored)) value = json_real(real);
-    else if (gguf_get_bool(g, text.data, &truth, &ignored)) value = json_boolean(truth);
-    else if (gguf_get_string(g, text.data, &string, &ignored)) value = show_json(string.data, string.n);
+    if (gguf_get_int(g, text.data, INT64_MIN, INT64_MAX, &number, &ignored))
+        value = json_integer(number);
+    else if (gguf_get_float(g, text.data, -INFINITY, INFINITY, &real, &ignored))
+        value = json_real(real);
+    else if (gguf_get_bool(g, text.data, &truth, &ignored))
+        value = json_boolean(truth);
+    else if (gguf_get_string(g, text.data, &string, &ignored))
+        value = show_json(string.data, string.n);
     else if (gguf_get_ints(g, text.data, &ints, &n, &ignored) && n <= LONGEST) {
         value = json_array();
         for (size_t k = 0; k < n; k++) json_array_append_new(value, json_integer(ints[k]));
@@ -233,7 +245,8 @@ static json_t *tensors_json(const Facts *f) {
     json_t *types = json_object();
     for (int k = 0; k < f->n_types; k++)
         json_object_set_new(types, quant_traits(f->types[k].type)->name,
-                            json_pack("{s:I,s:f}", "tensors", (json_int_t)f->types[k].n_tensors, "bytes", f->types[k].n_bytes));
+                            json_pack("{s:I,s:I}", "tensors", (json_int_t)f->types[k].n_tensors, "bytes",
+                                      (json_int_t)f->types[k].n_bytes));
     return types;
 }
 
@@ -243,19 +256,22 @@ static json_t *id_or_null(int id) {
 
 static json_t *tokenizer_json(const Facts *f) {
     const Tok *tok = f->model.tok;
-    if (!tok) return json_pack("{s:s}", "error", f->model.tok_err.text);
+    if (!tok)
+        return json_pack("{s:o}", "error", show_json(f->model.tok_err.text, strlen(f->model.tok_err.text)));
     json_t *ends = json_array();
     for (int id = 0; id < tok_n_vocab(tok); id++)
         if (tok_is_eog(tok, id)) json_array_append_new(ends, json_integer(id));
-    return json_pack("{s:s,s:i,s:o,s:o,s:o,s:o,s:b}", "model", "llama", "tokens", tok_n_vocab(tok), "bos", id_or_null(tok_bos(tok)),
-                     "eos", id_or_null(tok_eos(tok)), "unknown", id_or_null(tok_unknown(tok)), "ends", ends, "adds_bos", tok_adds_bos(tok));
+    return json_pack("{s:s,s:i,s:o,s:o,s:o,s:o,s:b}", "model", "llama", "tokens", tok_n_vocab(tok), "bos",
+                     id_or_null(tok_bos(tok)), "eos", id_or_null(tok_eos(tok)), "unknown",
+                     id_or_null(tok_unknown(tok)), "ends", ends, "adds_bos", tok_adds_bos(tok));
 }
 
 static json_t *memory_json(const Facts *f) {
     if (!f->plan) return json_null();
     ExecMemory need = setup_need(f->plan, &f->config);
-    return json_pack("{s:I,s:I,s:I,s:I,s:i}", "weights", (json_int_t)weights_bytes(f->plan->weights), "kv", (json_int_t)need.kv,
-                     "kv_per_position", (json_int_t)plan_kv_bytes(f->plan, kv_type_bytes(KV_F16)), "registers",
+    return json_pack("{s:I,s:I,s:I,s:I,s:i}", "weights", (json_int_t)weights_bytes(f->plan->weights), "kv",
+                     (json_int_t)need.kv, "kv_per_position",
+                     (json_int_t)plan_kv_bytes(f->plan, kv_type_bytes(KV_F16)), "registers",
                      (json_int_t)need.registers, "n_ctx", f->config.n_ctx);
 }
 
@@ -271,10 +287,13 @@ static bool print_json(const Facts *f, Err *e) {
     json_object_set_new(root, "parameters", json_integer((json_int_t)f->n_weights));
     json_object_set_new(root, "types", tensors_json(f));
     json_object_set_new(root, "tokenizer", tokenizer_json(f));
-    json_object_set_new(root, "chat_template", !f->chat_template.n ? json_null() : json_pack("{s:i,s:s}", "bytes", (int)f->chat_template.n, "sha256", f->digest));
+    json_object_set_new(root, "chat_template",
+                        !f->chat_template.n
+                            ? json_null()
+                            : json_pack("{s:i,s:s}", "bytes", (int)f->chat_template.n, "sha256", f->digest));
     json_object_set_new(root, "memory", memory_json(f));
     json_object_set_new(root, "runs", json_boolean(!why));
-    if (why) json_object_set_new(root, "obstacle", json_string(why));
+    if (why) json_object_set_new(root, "obstacle", show_json(why, strlen(why)));
     if (f->options->keys) json_object_set_new(root, "metadata", keys_json(f, true));
     return show_write(root, e);
 }
@@ -288,8 +307,9 @@ static bool print_plan(const Facts *f, Err *e) {
     }
     Buf text = {0};
     plan_print(f->plan, kv_type_bytes(KV_F16), &text);
-    bool ok = options_json(f->options) ? show_write(json_pack("{s:o}", "plan", show_json(text.data, text.n)), e)
-                                       : out_write(text.data, text.n, e);
+    bool ok = options_json(f->options)
+                  ? show_write(json_pack("{s:o}", "plan", show_json(text.data, text.n)), e)
+                  : out_write(text.data, text.n, e);
     buf_free(&text);
     return ok;
 }
@@ -297,10 +317,13 @@ static bool print_plan(const Facts *f, Err *e) {
 bool cmd_info(const Options *o, Err *e) {
     Options chosen = *o;
     if (o->n_rest > 1 || (o->n_rest && o->model))
-        return err_set(e, ERR_USAGE, "unexpected argument '%.100s'; info takes one model", o->rest[o->n_rest - 1]);
+        return err_set(e, ERR_USAGE, "unexpected argument '%.100s'; info takes one model",
+                       o->rest[o->n_rest - 1]);
     if (o->n_rest) chosen.model = o->rest[0];
     Facts f = {.options = &chosen};
-    bool ok = gather(&f, &chosen, e) && (o->plan ? print_plan(&f, e) : options_json(o) ? print_json(&f, e) : print_text(&f, e));
+    bool ok = gather(&f, &chosen, e) && (o->plan           ? print_plan(&f, e)
+                                         : options_json(o) ? print_json(&f, e)
+                                                           : print_text(&f, e));
     release(&f);
     return ok;
 }

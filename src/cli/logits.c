@@ -1,7 +1,9 @@
-/* logits: what the model thinks comes next behind each of the given tokens, as raw numbers for other programs.
+/* logits: what the model thinks comes next behind each of the given tokens, as raw numbers for other
+ * programs.
  *
- * The file is [n_ids, n_vocab] float32, little endian, row by row.  It needs no tokenizer.  The one trick: rows go to a
- * temporary file beside OUT that takes its name at the end, so that OUT is whole or not there. */
+ * The file is [n_ids, n_vocab] float32, little endian, row by row.  It needs no tokenizer.  The one trick:
+ * rows go to a temporary file beside OUT that takes its name at the end, so that OUT is whole or not there.
+ */
 #include "cli.h"
 #include "ids.h"
 #include "prompt.h"
@@ -27,8 +29,8 @@ typedef struct Sink {
     char *temporary; // where they are until then; NULL: at once in path, which is a device or a pipe
     int fd;
     int n_vocab;
-    uint8_t *row;    // one row as bytes of the file
-    Err failure;     // of a write
+    uint8_t *row; // one row as bytes of the file
+    Err failure;  // of a write
 } Sink;
 
 static bool cannot(const char *path, Err *e) {
@@ -41,7 +43,8 @@ static bool sink_open(Sink *s, const char *path, Err *e) {
     struct stat st;
     bool exists = stat(path, &st) == 0;
     s->fd = -1;
-    s->path = exists ? realpath(path, NULL) : mem_string(path); // behind a symbolic link the file is replaced, not the link
+    s->path = exists ? realpath(path, NULL)
+                     : mem_string(path); // behind a symbolic link the file is replaced, not the link
     if (!s->path) return cannot(path, e);
     if (exists && !S_ISREG(st.st_mode)) {
         s->fd = open(s->path, O_WRONLY | O_CLOEXEC);
@@ -95,16 +98,22 @@ typedef struct Work {
 } Work;
 
 static bool check(const Options *o, Err *e) {
-    if (o->n_rest) return err_set(e, ERR_USAGE, "unexpected argument '%.100s'; the model is given with -m, ids with --ids", o->rest[0]);
-    if (!o->ids == !o->ids_file) return err_set(e, ERR_USAGE, "tokens are wanted: one of --ids 1,5,9 and --ids-file FILE");
-    if (!o->out) return err_set(e, ERR_USAGE, "a place for the logits is wanted: -o OUT, or -o - for standard output");
+    if (o->n_rest)
+        return err_set(e, ERR_USAGE,
+                       "unexpected argument '%.100s'; the model is given with -m, ids with --ids",
+                       o->rest[0]);
+    if (!o->ids == !o->ids_file)
+        return err_set(e, ERR_USAGE, "tokens are wanted: one of --ids 1,5,9 and --ids-file FILE");
+    if (!o->out)
+        return err_set(e, ERR_USAGE, "a place for the logits is wanted: -o OUT, or -o - for standard output");
     return true;
 }
 
 static bool read_ids(const Options *o, int n_vocab, TokIds *out, Err *e) {
     if (o->ids) return ids_parse(o->ids, strlen(o->ids), n_vocab, "--ids", out, e);
     Buf text = {0};
-    bool ok = prompt_read_file(o->ids_file, "the tokens", &text, e) && ids_parse(text.data, text.n, n_vocab, "--ids-file", out, e);
+    bool ok = prompt_read_file(o->ids_file, "the tokens", &text, e) &&
+              ids_parse(text.data, text.n, n_vocab, "--ids-file", out, e);
     buf_free(&text);
     return ok;
 }
@@ -112,15 +121,18 @@ static bool read_ids(const Options *o, int n_vocab, TokIds *out, Err *e) {
 /* Rows of the embedding: what the plan will take for the vocabulary. */
 static bool read_n_vocab(const Gguf *g, int *out, Err *e) {
     const GgufTensor *embd = gguf_find_tensor(g, "token_embd.weight");
-    if (!embd) return err_set(e, ERR_MODEL, "%s: tensor 'token_embd.weight' is missing; there is nothing to compute with", gguf_label(g));
+    if (!embd)
+        return err_set(e, ERR_MODEL,
+                       "%s: tensor 'token_embd.weight' is missing; there is nothing to compute with",
+                       gguf_label(g));
     *out = (int)embd->ne[1];
     return true;
 }
 
 static bool start(Work *w, const Options *o, Err *e) {
-    int n_vocab;
-    if (!model_open(o->model, &w->model, e) || !setup_layers(o, w->model.gguf, e) || !read_n_vocab(w->model.gguf, &n_vocab, e) ||
-        !read_ids(o, n_vocab, &w->ids, e))
+    int n_vocab = 0;
+    if (!model_open(o->model, &w->model, e) || !setup_layers(o, w->model.gguf, e) ||
+        !read_n_vocab(w->model.gguf, &n_vocab, e) || !read_ids(o, n_vocab, &w->ids, e))
         return false;
     w->config.n_seq = 1, w->config.R_max = ROWS;
     w->config.n_ctx = o->n_ctx > 0 ? o->n_ctx : o->n_ctx == 0 ? setup_trained(w->model.gguf) : (int)w->ids.n;
@@ -132,8 +144,10 @@ static bool compute(Work *w, const Options *o, Err *e) {
     w->sink.n_vocab = engine_plan(w->engine)->hparams.n_vocab;
     w->sink.row = mem_new((size_t)w->sink.n_vocab, 4);
     bool ok = engine_logits(w->engine, w->ids.data, (int)w->ids.n, sink_row, &w->sink, e);
-    if (!ok && w->sink.failure.code) *e = w->sink.failure;
-    else if (stop_wanted()) ok = stop_err(e);
+    if (!ok && w->sink.failure.code)
+        *e = w->sink.failure;
+    else if (stop_wanted())
+        ok = stop_err(e);
     return sink_close(&w->sink, ok, e);
 }
 
@@ -141,9 +155,13 @@ bool cmd_logits(const Options *o, Err *e) {
     Work w = {0};
     stop_install();
     bool ok = check(o, e) && setup_config(o, &w.config, e) && start(&w, o, e);
-    if (ok && !o->model) setup_notice(o, "the logits are those of the demo model, part of this executable; -m FILE names another one");
+    if (ok && !o->model)
+        setup_notice(
+            o, "the logits are those of the demo model, part of this executable; -m FILE names another one");
     ok = ok && compute(&w, o, e);
-    if (ok) setup_notice(o, "%zu rows of %d logits are in %s", w.ids.n, w.sink.n_vocab, strcmp(o->out, "-") == 0 ? "standard output" : o->out);
+    if (ok)
+        setup_notice(o, "%zu rows of %d logits are in %s", w.ids.n, w.sink.n_vocab,
+                     strcmp(o->out, "-") == 0 ? "standard output" : o->out);
     engine_close(w.engine);
     tok_ids_free(&w.ids);
     model_close(&w.model);

@@ -1,7 +1,7 @@
 /* options: see options.h.
  *
- * getopt_long_only walks the arguments; it accepts unique beginnings of names, so the name as spelled is compared with
- * the table afterwards.  It is given no short options: -m is a long name of one letter. */
+ * getopt_long_only walks the arguments; it accepts unique beginnings of names, so the name as spelled is
+ * compared with the table afterwards.  It is given no short options: -m is a long name of one letter. */
 #include "options.h"
 #include "../base/mem.h"
 
@@ -22,58 +22,98 @@ enum {
     ALL = RUNS | READS | FOR_INFO,
 };
 
+/* A row is read along, not down. */
+// clang-format off
 static const Option TABLE[] = {
-    {{"-m", "--model"}, ALL, OPTION_STRING, "FILE", AT(model), .help = "the model (the demo model in the executable)"},
+    {{"-m", "--model"}, ALL, OPTION_STRING, "FILE", AT(model),
+     .help = "the model (the demo model in the executable)"},
     {{"-p", "--prompt"}, READS, OPTION_STRING, "TEXT", AT(prompt), .help = "the prompt; - reads stdin"},
-    {{"-f", "--file"}, READS, OPTION_STRING, "FILE", AT(file), .help = "the prompt from a file; - reads stdin"},
-    {{"-e", "--escape"}, READS, OPTION_FLAG, NULL, AT(escape), .set = "yes", .standard = "yes", .help = "process \\n \\t \\\\ \\\" in -p (the default)"},
+    {{"-f", "--file"}, READS, OPTION_STRING, "FILE", AT(file),
+     .help = "the prompt from a file; - reads stdin"},
+    {{"-e", "--escape"}, READS, OPTION_FLAG, NULL, AT(escape), .set = "yes", .standard = "yes",
+     .help = "process \\n \\t \\\\ \\\" in -p (the default)"},
     {{"--no-escape"}, READS, OPTION_FLAG, NULL, AT(escape), .set = "no", .help = "take -p as it is"},
-    {{"--echo"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(echo), .set = "yes", .help = "print the prompt before the text"},
-    {{"-no-cnv", "--no-conversation"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(raw), .set = "yes", .standard = "yes", .help = "no chat: the default"},
+    {{"--echo"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(echo), .set = "yes",
+     .help = "print the prompt before the text"},
+    {{"-no-cnv", "--no-conversation"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(raw), .set = "yes",
+     .standard = "yes", .help = "no chat: the default"},
 
-    {{"-n", "--predict", "--n-predict"}, FOR_GENERATE, OPTION_INT, "N", AT(n_predict), -2, INT_MAX, .standard = "-1", .help = "new tokens at most; -1, -2: until the context is full"},
-    {{"-c", "--ctx-size"}, RUNS, OPTION_INT, "N", AT(n_ctx), 0, INT_MAX, .help = "context in tokens; 0: as trained (4096 at most, or what the prompt and -n need)"},
-    {{"-t", "--threads"}, RUNS, OPTION_INT, "N", AT(n_threads), 1, 1024, .help = "threads (the CPUs this process may use)"},
-    {{"-ngl", "--gpu-layers", "--n-gpu-layers"}, RUNS, OPTION_INT, "N", AT(gpu_layers), 0, INT_MAX, "auto all", .standard = "auto", .help = "layers on the GPU: 0 or all of them"},
-    {{"--device"}, RUNS, OPTION_CHOICE, "NAME", AT(device), .choices = "auto cpu cuda", .standard = "auto", .help = "where to compute"},
-    {{"--isa"}, RUNS, OPTION_CHOICE, "NAME", AT(isa), .choices = "auto scalar avx2 avx512", .standard = "auto", .help = "the CPU kernels"},
-    {{"--act"}, RUNS, OPTION_CHOICE, "TYPE", AT(act), .choices = "auto f32 q8", .standard = "auto", .help = "activations in products; auto: f32 with --isa scalar, else q8"},
-    {{"--kv"}, RUNS, OPTION_CHOICE, "TYPE", AT(kv), .choices = "f16 f32", .help = "the key and value cache (f16)"},
-    {{"-ctk", "--cache-type-k"}, RUNS, OPTION_CHOICE, "TYPE", AT(cache_k), .choices = "f16 f32", .help = "the same, when -ctv says the same"},
-    {{"-ctv", "--cache-type-v"}, RUNS, OPTION_CHOICE, "TYPE", AT(cache_v), .choices = "f16 f32", .help = "the same, when -ctk says the same"},
+    {{"-n", "--predict", "--n-predict"}, FOR_GENERATE, OPTION_INT, "N", AT(n_predict), -2, INT_MAX,
+     .standard = "-1", .help = "new tokens at most; -1, -2: until the context is full"},
+    {{"-c", "--ctx-size"}, RUNS, OPTION_INT, "N", AT(n_ctx), 0, INT_MAX,
+     .help = "context in tokens; 0: as trained (4096 at most, or what the prompt and -n need)"},
+    {{"-t", "--threads"}, RUNS, OPTION_INT, "N", AT(n_threads), 1, 1024,
+     .help = "threads (the CPUs this process may use)"},
+    {{"-ngl", "--gpu-layers", "--n-gpu-layers"}, RUNS, OPTION_INT, "N", AT(gpu_layers), 0, INT_MAX,
+     .choices = "auto all", .standard = "auto", .help = "layers on the GPU: 0 or all of them"},
+    {{"--device"}, RUNS, OPTION_CHOICE, NULL, AT(device), .choices = "auto cpu cuda", .standard = "auto",
+     .help = "where to compute"},
+    {{"--isa"}, RUNS, OPTION_CHOICE, NULL, AT(isa), .choices = "auto scalar avx2 avx512",
+     .standard = "auto", .help = "the CPU kernels"},
+    {{"--act"}, RUNS, OPTION_CHOICE, NULL, AT(act), .choices = "auto f32 q8", .standard = "auto",
+     .help = "activations in products; auto: f32 with --isa scalar, else q8"},
+    {{"--kv"}, RUNS, OPTION_CHOICE, NULL, AT(kv), .choices = "f16 f32",
+     .help = "the key and value cache (f16)"},
+    {{"-ctk", "--cache-type-k"}, RUNS, OPTION_CHOICE, NULL, AT(cache_k), .choices = "f16 f32",
+     .help = "the same, when -ctv says the same"},
+    {{"-ctv", "--cache-type-v"}, RUNS, OPTION_CHOICE, NULL, AT(cache_v), .choices = "f16 f32",
+     .help = "the same, when -ctk says the same"},
 
-    {{"-s", "--seed"}, FOR_GENERATE, OPTION_SEED, "N", AT(seed), .standard = "-1", .help = "same seed, same text; -1: drawn, and told"},
-    {{"--temp", "--temperature"}, FOR_GENERATE, OPTION_FLOAT, "X", AT(temp), 0, 100, .standard = "0.8", .help = "temperature; 0 always takes the likeliest"},
-    {{"--top-k"}, FOR_GENERATE, OPTION_INT, "N", AT(top_k), 0, INT_MAX, .standard = "40", .help = "only the N likeliest; 0: off"},
-    {{"--top-p"}, FOR_GENERATE, OPTION_FLOAT, "X", AT(top_p), 0, 1, .standard = "0.95", .help = "only the likeliest that together reach X; 1: off"},
-    {{"--min-p"}, FOR_GENERATE, OPTION_FLOAT, "X", AT(min_p), 0, 1, .standard = "0.05", .help = "only those at least X times as likely as the likeliest"},
-    {{"--repeat-penalty"}, FOR_GENERATE, OPTION_FLOAT, "X", AT(repeat_penalty), 0.01, 100, .standard = "1", .help = "against tokens that occurred; 1: off"},
-    {{"--repeat-last-n"}, FOR_GENERATE, OPTION_INT, "N", AT(repeat_last_n), -1, INT_MAX, .standard = "64", .help = "how far back penalties look; -1: the whole context"},
-    {{"--presence-penalty"}, FOR_GENERATE, OPTION_FLOAT, "X", AT(presence_penalty), -100, 100, .standard = "0", .help = "off the logits of tokens that occurred"},
-    {{"--frequency-penalty"}, FOR_GENERATE, OPTION_FLOAT, "X", AT(frequency_penalty), -100, 100, .standard = "0", .help = "the same, for each time they occurred"},
-    {{"--ignore-eos"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(ignore_eos), .set = "yes", .help = "never choose an end token"},
-    {{"--stop", "-r", "--reverse-prompt"}, FOR_GENERATE, OPTION_STRINGS, "TEXT", AT(stop), .help = "end before this text; may be repeated"},
-    {{"--special"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(special), .set = "yes", .help = "control tokens appear in the text"},
+    {{"-s", "--seed"}, FOR_GENERATE, OPTION_SEED, "N", AT(seed), .standard = "-1",
+     .help = "same seed, same text; -1: drawn, and told"},
+    {{"--temp", "--temperature"}, FOR_GENERATE, OPTION_FLOAT, "X", AT(temp), 0, 100, .standard = "0.8",
+     .help = "temperature; 0 always takes the likeliest"},
+    {{"--top-k"}, FOR_GENERATE, OPTION_INT, "N", AT(top_k), 0, INT_MAX, .standard = "40",
+     .help = "only the N likeliest; 0: off"},
+    {{"--top-p"}, FOR_GENERATE, OPTION_FLOAT, "X", AT(top_p), 0, 1, .standard = "0.95",
+     .help = "only the likeliest that together reach X; 1: off"},
+    {{"--min-p"}, FOR_GENERATE, OPTION_FLOAT, "X", AT(min_p), 0, 1, .standard = "0.05",
+     .help = "only those at least X times as likely as the likeliest"},
+    {{"--repeat-penalty"}, FOR_GENERATE, OPTION_FLOAT, "X", AT(repeat_penalty), 0.01, 100, .standard = "1",
+     .help = "against tokens that occurred; 1: off"},
+    {{"--repeat-last-n"}, FOR_GENERATE, OPTION_INT, "N", AT(repeat_last_n), -1, INT_MAX, .standard = "64",
+     .help = "how far back penalties look; -1: the whole context"},
+    {{"--presence-penalty"}, FOR_GENERATE, OPTION_FLOAT, "X", AT(presence_penalty), -100, 100,
+     .standard = "0", .help = "off the logits of tokens that occurred"},
+    {{"--frequency-penalty"}, FOR_GENERATE, OPTION_FLOAT, "X", AT(frequency_penalty), -100, 100,
+     .standard = "0", .help = "the same, for each time they occurred"},
+    {{"--ignore-eos"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(ignore_eos), .set = "yes",
+     .help = "never choose an end token"},
+    {{"--stop", "-r", "--reverse-prompt"}, FOR_GENERATE, OPTION_STRINGS, "TEXT", AT(stop),
+     .help = "end before this text; may be repeated"},
+    {{"--special"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(special), .set = "yes",
+     .help = "control tokens appear in the text"},
 
-    {{"--plan"}, FOR_INFO, OPTION_FLAG, NULL, AT(plan), .set = "yes", .help = "print the tape of operations instead"},
+    {{"--plan"}, FOR_INFO, OPTION_FLAG, NULL, AT(plan), .set = "yes",
+     .help = "print the tape of operations instead"},
     {{"--keys"}, FOR_INFO, OPTION_FLAG, NULL, AT(keys), .set = "yes", .help = "list all metadata too"},
-    {{"--no-bos"}, FOR_TOKENIZE, OPTION_FLAG, NULL, AT(bos), .set = "no", .standard = "yes", .help = "no tokens around the text"},
-    {{"--parse-special"}, FOR_TOKENIZE, OPTION_FLAG, NULL, AT(parse_special), .set = "yes", .help = "the text of a control token stands for it"},
+    {{"--no-bos"}, FOR_TOKENIZE, OPTION_FLAG, NULL, AT(bos), .set = "no", .standard = "yes",
+     .help = "no tokens around the text"},
+    {{"--parse-special"}, FOR_TOKENIZE, OPTION_FLAG, NULL, AT(parse_special), .set = "yes",
+     .help = "the text of a control token stands for it"},
     {{"--ids"}, FOR_TOKENIZE, OPTION_FLAG, NULL, AT(list), .set = "yes", .help = "print [1, 2, 3] only"},
     {{"--decode"}, FOR_TOKENIZE, OPTION_STRING, "IDS", AT(decode), .help = "print the text of these ids"},
     {{"--ids"}, FOR_LOGITS, OPTION_STRING, "IDS", AT(ids), .help = "the tokens: 1,5,9"},
-    {{"--ids-file"}, FOR_LOGITS, OPTION_STRING, "FILE", AT(ids_file), .help = "the tokens from a file; - reads stdin"},
-    {{"-o", "--output"}, FOR_LOGITS, OPTION_STRING, "OUT", AT(out), .help = "where the float32 logits [n_ids, n_vocab] go; - is stdout"},
+    {{"--ids-file"}, FOR_LOGITS, OPTION_STRING, "FILE", AT(ids_file),
+     .help = "the tokens from a file; - reads stdin"},
+    {{"-o", "--output"}, FOR_LOGITS, OPTION_STRING, "OUT", AT(out),
+     .help = "where the float32 logits [n_ids, n_vocab] go; - is stdout"},
 
-    {{"--output-format"}, READS | FOR_INFO, OPTION_CHOICE, "TYPE", AT(format), .choices = "text json", .standard = "text", .help = "what to print"},
-    {{"--json"}, READS | FOR_INFO, OPTION_WORD, NULL, AT(format), .set = "json", .help = "short for --output-format json"},
-    {{"--logprobs"}, FOR_GENERATE, OPTION_INT, "N", AT(n_logprobs), 0, 100, .standard = "0", .help = "with --json: log-probabilities of the N likeliest"},
-    {{"--no-perf"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(perf), .set = "no", .standard = "yes", .help = "no timings among the notices"},
+    {{"--output-format"}, READS | FOR_INFO, OPTION_CHOICE, NULL, AT(format), .choices = "text json",
+     .standard = "text", .help = "what to print"},
+    {{"--json"}, READS | FOR_INFO, OPTION_WORD, NULL, AT(format), .set = "json",
+     .help = "short for --output-format json"},
+    {{"--logprobs"}, FOR_GENERATE, OPTION_INT, "N", AT(n_logprobs), 0, 100, .standard = "0",
+     .help = "with --json: log-probabilities of the N likeliest"},
+    {{"--no-perf"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(perf), .set = "no", .standard = "yes",
+     .help = "no timings among the notices"},
     {{"-q", "--quiet"}, ALL, OPTION_FLAG, NULL, AT(quiet), .set = "yes", .help = "no notices"},
-    {{"-v", "--verbose"}, ALL, OPTION_FLAG, NULL, AT(verbose), .set = "yes", .help = "notices even when stderr is no terminal"},
+    {{"-v", "--verbose"}, ALL, OPTION_FLAG, NULL, AT(verbose), .set = "yes",
+     .help = "notices even when stderr is no terminal"},
     {{"-h", "--help"}, ALL, OPTION_FLAG, NULL, AT(help), .set = "yes", .help = "this text"},
     {{"--version"}, ALL, OPTION_FLAG, NULL, AT(version), .set = "yes", .help = "the version"},
 };
+// clang-format on
 
 enum {
     N_OPTIONS = sizeof TABLE / sizeof *TABLE,
@@ -88,7 +128,7 @@ const Option *options_table(int *n) {
 
 /* ---- values ---- */
 
-/* The place of a word in a list with spaces between, or -1; *found is that word in the list's memory. */
+/* The place of a word in a list with spaces between, or -1. */
 static int find_choice(const char *choices, const char *word) {
     size_t n = strlen(word);
     for (int place = 0; choices && *choices; place++) {
@@ -105,7 +145,8 @@ static bool wants(const char *name, const char *text, const char *what, Err *e) 
 
 static bool parse_int(const Option *o, const char *name, const char *text, int *out, Err *e) {
     char what[120];
-    snprintf(what, sizeof what, "a whole number from %.0f to %.0f%s%s", o->min, o->max, o->choices ? " or one of: " : "", o->choices ? o->choices : "");
+    snprintf(what, sizeof what, "a whole number from %.0f to %.0f%s%s", o->min, o->max,
+             o->choices ? " or one of: " : "", o->choices ? o->choices : "");
     int place = find_choice(o->choices, text);
     if (place >= 0) {
         *out = -1 - place;
@@ -148,7 +189,8 @@ static bool parse_choice(const Option *o, const char *name, const char *text, co
 }
 
 static bool add_string(const char *name, const char *text, const char **list, int *n, Err *e) {
-    if (!*text) return err_set(e, ERR_USAGE, "option %s: the text is empty; give at least one character", name);
+    if (!*text)
+        return err_set(e, ERR_USAGE, "option %s: the text is empty; give at least one character", name);
     list[(*n)++] = text;
     return true;
 }
@@ -156,14 +198,23 @@ static bool add_string(const char *name, const char *text, const char **list, in
 static bool set_value(const Option *o, const char *name, const char *text, Options *out, Err *e) {
     void *field = (char *)out + o->at;
     switch (o->kind) {
-    case OPTION_FLAG: *(bool *)field = strcmp(text, "yes") == 0; return true;
+    case OPTION_FLAG:
+        *(bool *)field = strcmp(text, "yes") == 0;
+        return true;
     case OPTION_WORD:
-    case OPTION_STRING: *(const char **)field = text; return true;
-    case OPTION_INT: return parse_int(o, name, text, field, e);
-    case OPTION_FLOAT: return parse_float(o, name, text, field, e);
-    case OPTION_SEED: return parse_seed(name, text, field, e);
-    case OPTION_CHOICE: return parse_choice(o, name, text, field, e);
-    case OPTION_STRINGS: return add_string(name, text, *(const char ***)field, (int *)((const char ***)field + 1), e);
+    case OPTION_STRING:
+        *(const char **)field = text;
+        return true;
+    case OPTION_INT:
+        return parse_int(o, name, text, field, e);
+    case OPTION_FLOAT:
+        return parse_float(o, name, text, field, e);
+    case OPTION_SEED:
+        return parse_seed(name, text, field, e);
+    case OPTION_CHOICE:
+        return parse_choice(o, name, text, field, e);
+    case OPTION_STRINGS:
+        return add_string(name, text, *(const char ***)field, (int *)((const char ***)field + 1), e);
     }
     return true;
 }
@@ -199,8 +250,8 @@ static bool takes_value(const Option *o) {
     return o->kind != OPTION_FLAG && o->kind != OPTION_WORD;
 }
 
-/* All names for getopt, those of the command first: some names mean different things to different commands.  val is
- * FIRST + the place in the table. */
+/* All names for getopt, those of the command first: some names mean different things to different commands.
+ * val is FIRST + the place in the table. */
 static void list_names(unsigned command, struct option *out) {
     int n = 0;
     for (int own = 1; own >= 0; own--)
@@ -227,7 +278,8 @@ static int distance(const char *a, const char *b) {
         int diagonal = row[0];
         row[0] = (int)i;
         for (size_t j = 1; j <= m; j++) {
-            int change = diagonal + (a[i - 1] != b[j - 1]), gap = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
+            int change = diagonal + (a[i - 1] != b[j - 1]),
+                gap = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
             diagonal = row[j];
             row[j] = change < gap ? change : gap;
         }
@@ -252,7 +304,8 @@ static bool unknown(unsigned command, const char *argument, Err *e) {
     char word[60];
     snprintf(word, sizeof word, "%.*s", (int)strcspn(argument, "="), argument);
     const char *meant = guess(command, bare(word));
-    return err_set(e, ERR_USAGE, "unknown option '%s'%s%s%s; zgen --help lists all, none can be shortened", word, meant ? "; did you mean " : "", meant ? meant : "", meant ? "" : "");
+    return err_set(e, ERR_USAGE, "unknown option '%s'%s%s%s; zgen --help lists all, none can be shortened",
+                   word, meant ? "; did you mean " : "", meant ? meant : "", meant ? "" : "");
 }
 
 static const char *command_of(unsigned commands) {
@@ -277,7 +330,8 @@ static bool take(unsigned command, const Option *o, const char *argument, int co
     snprintf(word, sizeof word, "%.*s", (int)strcspn(argument, "="), argument);
     if (!is_spelled(o, argument)) return unknown(command, argument, e);
     if (!(o->commands & command))
-        return err_set(e, ERR_USAGE, "option %s belongs to zgen %s, not to zgen %s", word, command_of(o->commands), command_of(command));
+        return err_set(e, ERR_USAGE, "option %s belongs to zgen %s, not to zgen %s", word,
+                       command_of(o->commands), command_of(command));
     if (code == ':') return err_set(e, ERR_USAGE, "option %s needs a value", word);
     if (code == '?') return err_set(e, ERR_USAGE, "option %s takes no value", word);
     return set_value(o, word, takes_value(o) ? optarg : o->set, out, e);
@@ -293,9 +347,12 @@ bool options_parse(unsigned command, int argc, char **argv, Options *out, Err *e
         int code = getopt_long_only(argc, argv, "-:", names, NULL);
         int place = (code == ':' || code == '?' ? optopt : code) - FIRST;
         if (code == -1) break;
-        if (code == 1) out->rest[out->n_rest++] = optarg;
-        else if (place < 0) return unknown(command, argument, e);
-        else if (!take(command, &TABLE[place], argument, code, out, e)) return false;
+        if (code == 1)
+            out->rest[out->n_rest++] = optarg;
+        else if (place < 0)
+            return unknown(command, argument, e);
+        else if (!take(command, &TABLE[place], argument, code, out, e))
+            return false;
     }
     while (optind < argc) out->rest[out->n_rest++] = argv[optind++];
     return true;

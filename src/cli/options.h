@@ -1,11 +1,12 @@
 /* options: the command line as one table and one struct.
  *
- * The table in options.c is the only place where an option is named: its spellings, the commands it belongs to, the
- * kind and range of its value, its default, its line of help.  Parser, help and the man page follow it.  Long names are
- * understood with one dash or two (-ngl), values in the next argument or behind '='.
+ * The table in options.c is the only place where an option is named: its spellings, the commands it belongs
+ * to, the kind and range of its value, its default, its line of help.  Parser, help and the man page follow
+ * it.  Long names are understood with one dash or two (-ngl), values in the next argument or behind '='.
  *
- * It refuses what others let pass: abbreviations, numbers with something behind them, values out of range, options of
- * another command.  The one trick: a default is the text that a user would have typed, read by the same parser. */
+ * It refuses what others let pass: abbreviations, numbers with something behind them, values out of range,
+ * options of another command.  The one trick: a default is the text that a user would have typed, read by the
+ * same parser. */
 #ifndef ZGEN_CLI_OPTIONS_H
 #define ZGEN_CLI_OPTIONS_H
 
@@ -25,32 +26,32 @@ typedef struct Seed {
 enum { GPU_LAYERS_AUTO = -1, GPU_LAYERS_ALL = -2, GPU_LAYERS_MANY = 99 };
 
 typedef struct Options {
-    const char *model;                // NULL: the demo model
-    const char *prompt, *file;        // NULL: not given
-    bool escape;                      // \n and the like in prompt are processed
+    const char *model;         // NULL: the demo model
+    const char *prompt, *file; // NULL: not given
+    bool escape;               // \n and the like in prompt are processed
     bool echo, special;
-    bool raw;                         // true: chat is not built yet
-    int n_predict;                    // -1, -2: until the context is full
-    int n_ctx;                        // -1: not given, 0: as trained
-    int n_threads;                    // 0: as many as there are CPUs
+    bool raw;      // true: chat is not built yet
+    int n_predict; // -1, -2: until the context is full
+    int n_ctx;     // -1: not given, 0: as trained
+    int n_threads; // 0: as many as there are CPUs
     int gpu_layers;
-    const char *device, *isa, *act;   // one of their choices, and so below
+    const char *device, *isa, *act; // one of their choices, and so below
     const char *kv, *cache_k, *cache_v;
     Seed seed;
     float temp, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty;
     int top_k, repeat_last_n;
     bool ignore_eos;
-    const char **stop;                // [n_stop]
+    const char **stop; // [n_stop]
     int n_stop;
-    const char *format;               // "text", "json"
+    const char *format; // "text", "json"
     int n_logprobs;
     bool quiet, verbose, perf;
-    bool plan, keys;                  // info
-    bool bos, parse_special, list;    // tokenize
+    bool plan, keys;               // info
+    bool bos, parse_special, list; // tokenize
     const char *decode;
     const char *ids, *ids_file, *out; // logits
     bool help, version;
-    const char **rest;                // arguments that are no options [n_rest]
+    const char **rest; // arguments that are no options [n_rest]
     int n_rest;
 } Options;
 
@@ -69,7 +70,7 @@ typedef struct Option {
     const char *names[4]; // as users write them, dashes included
     unsigned commands;    // FOR_...
     OptionKind kind;
-    const char *value;    // what help calls it
+    const char *value;    // what help calls it; its choices too
     size_t at;            // of the field in Options
     double min, max;      // INT, FLOAT; inclusive
     const char *choices;  // INT, CHOICE: words with spaces between
@@ -80,8 +81,8 @@ typedef struct Option {
 
 const Option *options_table(int *n);
 
-/* Reads argv[1..argc-1] for one command (a FOR_ bit; argv[0] is skipped).  argv must outlive *out.  false: ERR_USAGE;
- * in both cases options_free releases *out. */
+/* Reads argv[1..argc-1] for one command (a FOR_ bit; argv[0] is skipped).  argv must outlive *out.  false:
+ * ERR_USAGE; in both cases options_free releases *out. */
 bool options_parse(unsigned command, int argc, char **argv, Options *out, Err *e);
 void options_free(Options *o);
 

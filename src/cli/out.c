@@ -8,7 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Descriptors are given out lowest first: a hole at 0, 1 or 2 would be filled by the next file to be opened. */
+/* Descriptors are given out lowest first: a hole at 0, 1 or 2 would be filled by the next file to be opened.
+ */
 static bool fill(int fd, int flags) {
     if (fcntl(fd, F_GETFD) >= 0) return true;
     int null = open("/dev/null", flags);
@@ -34,9 +35,12 @@ static bool failed(const char *name, int reason, Err *e) {
 bool out_write_to(int fd, const char *name, const void *bytes, size_t n, Err *e) {
     for (size_t done = 0; done < n;) {
         ssize_t k = write(fd, (const char *)bytes + done, n - done);
-        if (k >= 0) done += (size_t)k;
-        else if (errno == EAGAIN) poll(&(struct pollfd){.fd = fd, .events = POLLOUT}, 1, -1);
-        else if (errno != EINTR) return failed(name, errno, e);
+        if (k >= 0)
+            done += (size_t)k;
+        else if (errno == EAGAIN)
+            poll(&(struct pollfd){.fd = fd, .events = POLLOUT}, 1, -1);
+        else if (errno != EINTR)
+            return failed(name, errno, e);
     }
     return true;
 }

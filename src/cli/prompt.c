@@ -16,7 +16,8 @@ static bool too_large(const char *what, Err *e) {
 
 static bool read_all(int fd, const char *name, const char *what, Buf *out, Err *e) {
     struct stat s;
-    if (fstat(fd, &s) == 0 && S_ISREG(s.st_mode) && (uint64_t)s.st_size > BYTES_MAX) return too_large(what, e);
+    if (fstat(fd, &s) == 0 && S_ISREG(s.st_mode) && (uint64_t)s.st_size > BYTES_MAX)
+        return too_large(what, e);
     char piece[1 << 16];
     for (;;) {
         ssize_t n = read(fd, piece, sizeof piece);
@@ -52,13 +53,16 @@ static void add_escaped(const char *text, Buf *out) {
 bool prompt_read(const Options *o, bool chomp, Buf *out, Err *e) {
     if (o->prompt && o->file) return err_set(e, ERR_USAGE, "-p and -f both give a prompt; use one of them");
     if (o->prompt && strcmp(o->prompt, "-") != 0) {
-        if (o->escape) add_escaped(o->prompt, out);
-        else buf_add(out, o->prompt, strlen(o->prompt));
+        if (o->escape)
+            add_escaped(o->prompt, out);
+        else
+            buf_add(out, o->prompt, strlen(o->prompt));
         return true;
     }
     bool asked = o->prompt || o->file;
     if (!asked && isatty(STDIN_FILENO))
-        return err_set(e, ERR_USAGE, "no prompt; try zgen -p \"Once upon a time\", -f FILE, or text on standard input");
+        return err_set(e, ERR_USAGE,
+                       "no prompt; try zgen -p \"Once upon a time\", -f FILE, or text on standard input");
     if (!prompt_read_file(o->file ? o->file : "-", "the prompt", out, e)) return false;
     if (!asked && out->n == 0)
         return err_set(e, ERR_USAGE, "no prompt: standard input is empty and neither -p nor -f is given");

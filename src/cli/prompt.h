@@ -7,12 +7,13 @@
 #include "options.h"
 #include "../base/buf.h"
 
-/* Appends the prompt that the options name.  Escapes in -p are processed unless --no-escape; with chomp, one newline at
- * the end of a file or stdin is dropped.  false: ERR_USAGE (no prompt to be had, or two), ERR_RUN (unreadable, or larger
- * than 2 GiB), or a signal's code. */
+/* Appends the prompt that the options name.  Escapes in -p are processed unless --no-escape; with chomp, one
+ * newline at the end of a file or stdin is dropped.  false: ERR_USAGE (no prompt to be had, or two), ERR_RUN
+ * (unreadable, or larger than 2 GiB), or a signal's code. */
 bool prompt_read(const Options *o, bool chomp, Buf *out, Err *e);
 
-/* Appends the bytes of the file at path; "-" is stdin.  what names it in messages ("the prompt").  Errors as above. */
+/* Appends the bytes of the file at path; "-" is stdin.  what names it in messages ("the prompt").  Errors as
+ * above. */
 bool prompt_read_file(const char *path, const char *what, Buf *out, Err *e);
 
 #endif

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- notices ---- */
@@ -15,9 +16,12 @@
 void report_begin(const Report *r) {
     const Options *o = r->options;
     ExecMemory memory = engine_memory(r->engine);
-    if (!o->model) setup_notice(o, "the demo model, part of this executable, speaks; -m FILE lets another one");
-    if (r->request->params.temp > 0) setup_notice(o, "seed %" PRIu64, r->request->params.seed);
-    setup_notice(o, "context of %d tokens: %.1f MB of keys and values (%s), %.1f MB of registers, %.1f MB of weights in the file; "
+    if (!o->model)
+        setup_notice(o, "the demo model, part of this executable, speaks; -m FILE lets another one");
+    setup_notice(o, "seed %" PRIu64, r->request->params.seed);
+    setup_notice(o,
+                 "context of %d tokens: %.1f MB of keys and values (%s), %.1f MB of registers, %.1f MB of "
+                 "weights in the file; "
                  "%d threads, %s kernels, %s activations",
                  r->config->n_ctx, (double)memory.kv / 1e6, r->config->kv_type == KV_F32 ? "f32" : "f16",
                  (double)memory.registers / 1e6, (double)weights_bytes(engine_plan(r->engine)->weights) / 1e6,
@@ -33,7 +37,8 @@ static void print_timing(const Report *r, const char *name, const Timing *t, dou
     double bytes = rate(t->bytes, t->seconds);
     char share[120] = "";
     if (bandwidth > 0)
-        snprintf(share, sizeof share, ", %.0f %% of the %.1f GB/s at which %d threads read memory", 100 * bytes / bandwidth, bandwidth / 1e9, r->config->n_threads);
+        snprintf(share, sizeof share, ", %.0f %% of the %.1f GB/s at which %d threads read memory",
+                 100 * bytes / bandwidth, bandwidth / 1e9, r->config->n_threads);
     setup_notice(r->options, "%s: %d tokens in %.3f s, %.1f tok/s, %.2f GB/s%s", name, t->n, t->seconds,
                  rate(t->n, t->seconds), bytes / 1e9, share);
 }
@@ -43,17 +48,26 @@ void report_end(const Report *r) {
     const Sequence *s = r->seq;
     if (s->finish == FINISH_LENGTH && s->n_prompt + s->n_generated >= r->config->n_ctx)
         setup_notice(o, "the context of %d tokens is full; -c makes it longer", r->config->n_ctx);
-    else if (s->finish == FINISH_LENGTH) setup_notice(o, "stopped after %d new tokens, as -n asks", s->n_generated);
+    else if (s->finish == FINISH_LENGTH)
+        setup_notice(o, "stopped after %d new tokens, as -n asks", s->n_generated);
     if (!o->perf || o->quiet) return;
     setup_notice(o, "load: %.3f s", r->load_seconds);
     print_timing(r, "prompt", &s->prompt, 0);
-    print_timing(r, "decode", &s->decode, o->verbose && s->decode.n ? cpu_read_bandwidth(r->config->n_threads) : 0);
+    print_timing(r, "decode", &s->decode,
+                 o->verbose && s->decode.n ? cpu_read_bandwidth(r->config->n_threads) : 0);
 }
 
 /* ---- JSON ---- */
 
 static json_t *number(double x) {
     return isfinite(x) ? json_real(x) : json_null();
+}
+
+/* A parameter as the user wrote it: 0.8 and not the nearest float in full. */
+static json_t *decimal(float x) {
+    char text[32];
+    snprintf(text, sizeof text, "%.7g", (double)x);
+    return json_real(strtod(text, NULL));
 }
 
 static json_t *id_list(const int32_t *ids, int n) {
@@ -78,14 +92,14 @@ static json_t *timing(const Timing *t) {
 static json_t *sampling(const Report *r) {
     const SampleParams *p = &r->request->params;
     json_t *object = json_object();
-    json_object_set_new(object, "temp", json_real(p->temp));
+    json_object_set_new(object, "temp", decimal(p->temp));
     json_object_set_new(object, "top_k", json_integer(p->top_k));
-    json_object_set_new(object, "top_p", json_real(p->top_p));
-    json_object_set_new(object, "min_p", json_real(p->min_p));
-    json_object_set_new(object, "repeat_penalty", json_real(p->repeat_penalty));
+    json_object_set_new(object, "top_p", decimal(p->top_p));
+    json_object_set_new(object, "min_p", decimal(p->min_p));
+    json_object_set_new(object, "repeat_penalty", decimal(p->repeat_penalty));
     json_object_set_new(object, "repeat_last_n", json_integer(p->repeat_last_n));
-    json_object_set_new(object, "presence_penalty", json_real(p->presence_penalty));
-    json_object_set_new(object, "frequency_penalty", json_real(p->frequency_penalty));
+    json_object_set_new(object, "presence_penalty", decimal(p->presence_penalty));
+    json_object_set_new(object, "frequency_penalty", decimal(p->frequency_penalty));
     json_object_set_new(object, "ignore_eos", json_boolean(r->request->ignore_eos));
     return object;
 }
@@ -116,7 +130,8 @@ static json_t *logprobs(const Report *r) {
 static json_t *memory(const Report *r) {
     ExecMemory m = engine_memory(r->engine);
     json_t *object = json_object();
-    json_object_set_new(object, "weights", json_integer((json_int_t)weights_bytes(engine_plan(r->engine)->weights)));
+    json_object_set_new(object, "weights",
+                        json_integer((json_int_t)weights_bytes(engine_plan(r->engine)->weights)));
     json_object_set_new(object, "kv", json_integer((json_int_t)m.kv));
     json_object_set_new(object, "registers", json_integer((json_int_t)m.registers));
     return object;
@@ -125,7 +140,8 @@ static json_t *memory(const Report *r) {
 bool report_json(const Report *r, Err *e) {
     const Sequence *s = r->seq;
     json_t *root = json_object();
-    json_object_set_new(root, "model", show_json(gguf_label(r->model->gguf), strlen(gguf_label(r->model->gguf))));
+    json_object_set_new(root, "model",
+                        show_json(gguf_label(r->model->gguf), strlen(gguf_label(r->model->gguf))));
     json_object_set_new(root, "prompt", show_json(r->prompt->data, r->prompt->n));
     json_object_set_new(root, "prompt_ids", id_list(s->ids, s->n_prompt));
     json_object_set_new(root, "text", show_json(s->text.data, s->text.n));
@@ -138,10 +154,12 @@ bool report_json(const Report *r, Err *e) {
     json_object_set_new(root, "kv", json_string(r->config->kv_type == KV_F32 ? "f32" : "f16"));
     json_object_set_new(root, "threads", json_integer(r->config->n_threads));
     json_object_set_new(root, "n_ctx", json_integer(r->config->n_ctx));
-    json_object_set_new(root, "counts", json_pack("{s:i,s:i}", "prompt", s->n_prompt, "generated", s->n_generated));
+    json_object_set_new(root, "counts",
+                        json_pack("{s:i,s:i}", "prompt", s->n_prompt, "generated", s->n_generated));
     json_object_set_new(root, "memory", memory(r));
-    json_object_set_new(root, "timings", json_pack("{s:o,s:o,s:o}", "load_s", number(r->load_seconds), "prompt", timing(&s->prompt),
-                                                   "decode", timing(&s->decode)));
+    json_object_set_new(root, "timings",
+                        json_pack("{s:o,s:o,s:o}", "load_s", number(r->load_seconds), "prompt",
+                                  timing(&s->prompt), "decode", timing(&s->decode)));
     if (r->request->n_logprobs) json_object_set_new(root, "logprobs", logprobs(r));
     return show_write(root, e);
 }

@@ -1,9 +1,12 @@
-/* report: what a run of generate tells about itself: notices around the text, or one JSON object instead of it.
+/* report: what a run of generate tells about itself: notices around the text, or one JSON object instead of
+ * it.
  *
- * JSON: {"model", "prompt", "prompt_ids", "text", "ids", "finish_reason", "seed", "sampling": {...}, "isa", "act", "kv",
- * "threads", "n_ctx", "counts": {"prompt", "generated"}, "memory": {bytes}, "timings": {"load_s", "prompt", "decode"}}, and with
- * --logprobs "logprobs": for each id {"id", "piece", "logprob", "top": [{"id", "piece", "logprob"}]}.  A number that does
- * not exist (a rate without time, the logarithm of zero) is null; a seed above 2^63 - 1 is a string of its digits. */
+ * JSON: {"model", "prompt", "prompt_ids", "text", "ids", "finish_reason", "seed", "sampling": {...}, "isa",
+ * "act", "kv", "threads", "n_ctx", "counts": {"prompt", "generated"}, "memory": {bytes}, "timings":
+ * {"load_s", "prompt", "decode"}}, and with
+ * --logprobs "logprobs": for each id {"id", "piece", "logprob", "top": [{"id", "piece", "logprob"}]}.  A
+ * number that does not exist (a rate without time, the logarithm of zero) is null; a seed above 2^63 - 1 is a
+ * string of its digits. */
 #ifndef ZGEN_CLI_REPORT_H
 #define ZGEN_CLI_REPORT_H
 

@@ -11,7 +11,10 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { CONTEXT_DEFAULT = 4096, ROWS = 257 }; // rows in flight that the estimate counts: the engine's chunk and one
+enum {
+    CONTEXT_DEFAULT = 4096,
+    ROWS = 257
+}; // rows in flight that the estimate counts: the engine's chunk and one
 
 static bool is(const char *word, const char *other) {
     return strcmp(word, other) == 0;
@@ -24,21 +27,31 @@ static bool check_device(const Options *o, Err *e) {
     if (is(o->device, "cuda"))
         return err_set(e, ERR_RUN, "--device cuda: this build has no GPU executor; use --device cpu");
     if (is(o->device, "cpu") && many)
-        return err_set(e, ERR_USAGE, "-ngl asks for layers on a GPU and --device cpu for none; drop one of them");
+        return err_set(e, ERR_USAGE,
+                       "-ngl asks for layers on a GPU and --device cpu for none; drop one of them");
     return true;
 }
 
 /* --kv, or -ctk and -ctv: NULL where they disagree. */
 static const char *cache_type(const Options *o) {
-    const char *k = o->cache_k ? o->cache_k : o->kv ? o->kv : "f16", *v = o->cache_v ? o->cache_v : o->kv ? o->kv : "f16";
+    const char *k = o->cache_k ? o->cache_k
+                    : o->kv    ? o->kv
+                               : "f16",
+               *v = o->cache_v ? o->cache_v
+                    : o->kv    ? o->kv
+                               : "f16";
     return is(k, v) && (!o->kv || is(o->kv, k)) ? k : NULL;
 }
 
 bool setup_config(const Options *o, EngineConfig *config, Err *e) {
     const char *kv = cache_type(o), *isa = cpu_isa(o->isa);
     if (!check_device(o, e)) return false;
-    if (!kv) return err_set(e, ERR_USAGE, "keys and values are kept in one type; let --kv, -ctk and -ctv name the same");
-    if (!isa) return err_set(e, ERR_USAGE, "--isa %s: this machine or build has no such kernels; use --isa auto", o->isa);
+    if (!kv)
+        return err_set(e, ERR_USAGE,
+                       "keys and values are kept in one type; let --kv, -ctk and -ctv name the same");
+    if (!isa)
+        return err_set(e, ERR_USAGE, "--isa %s: this machine or build has no such kernels; use --isa auto",
+                       o->isa);
     config->kv_type = is(kv, "f32") ? KV_F32 : KV_F16;
     config->isa = isa;
     config->act_f32 = is(o->act, "f32") || (is(o->act, "auto") && is(o->isa, "scalar"));
@@ -61,7 +74,9 @@ bool setup_layers(const Options *o, const Gguf *g, Err *e) {
     bool all = n == GPU_LAYERS_ALL || n >= n_layer || n == GPU_LAYERS_MANY;
     if (n == 0 || n == GPU_LAYERS_AUTO) return true;
     if (!all)
-        return err_set(e, ERR_USAGE, "-ngl %d: the model has %d layers; zgen computes none or all of them on a GPU", n, n_layer);
+        return err_set(e, ERR_USAGE,
+                       "-ngl %d: the model has %d layers; zgen computes none or all of them on a GPU", n,
+                       n_layer);
     err_warn("this build has no GPU executor: the CPU computes all %d layers", n_layer);
     return true;
 }
@@ -88,7 +103,8 @@ static double read_number(const char *path, const char *label) {
     char line[200];
     double value = -1;
     while (f && value < 0 && fgets(line, sizeof line, f))
-        if (strncmp(line, label, strlen(label)) == 0 && sscanf(line + strlen(label), "%lf", &value) != 1) break;
+        if (strncmp(line, label, strlen(label)) == 0 && sscanf(line + strlen(label), "%lf", &value) != 1)
+            break;
     if (f) fclose(f);
     return value;
 }
@@ -96,7 +112,8 @@ static double read_number(const char *path, const char *label) {
 /* Bytes that this process may still take: what the kernel calls available, less what the cgroup allows. */
 static double memory_free(void) {
     double free = 1024 * read_number("/proc/meminfo", "MemAvailable:");
-    double limit = read_number("/sys/fs/cgroup/memory.max", ""), used = read_number("/sys/fs/cgroup/memory.current", "");
+    double limit = read_number("/sys/fs/cgroup/memory.max", ""),
+           used = read_number("/sys/fs/cgroup/memory.current", "");
     if (free < 0) free = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     double cached = read_number("/sys/fs/cgroup/memory.stat", "inactive_file ");
     double room = limit - used + (cached > 0 ? cached : 0);
@@ -104,7 +121,11 @@ static double memory_free(void) {
 }
 
 ExecMemory setup_need(const Plan *p, const EngineConfig *config) {
-    ExecConfig c = {.n_ctx = config->n_ctx, .n_seq = config->n_seq, .T_max = ROWS, .R_max = config->R_max, .kv_type = config->kv_type};
+    ExecConfig c = {.n_ctx = config->n_ctx,
+                    .n_seq = config->n_seq,
+                    .T_max = ROWS,
+                    .R_max = config->R_max,
+                    .kv_type = config->kv_type};
     return exec_memory(p, &c);
 }
 
@@ -117,11 +138,15 @@ static bool fits(const Plan *p, const EngineConfig *config, Err *e) {
     char hint[80] = "not even a context of one token would fit";
     if (most >= 1) snprintf(hint, sizeof hint, "-c %.0f would fit", most);
     if (kv + registers > free)
-        return err_set(e, ERR_MEMORY, "it does not fit: keys and values of %d positions take %.1f GB, registers %.0f MB, and %.1f GB of memory are free; %s",
+        return err_set(e, ERR_MEMORY,
+                       "it does not fit: keys and values of %d positions take %.1f GB, registers %.0f MB, "
+                       "and %.1f GB of memory are free; %s",
                        config->n_ctx, kv / 1e9, registers / 1e6, free / 1e9, hint);
     if (kv + registers + weights > free)
-        err_warn("weights of %.1f GB and %.1f GB beside them exceed the %.1f GB of free memory; the file will be read again and again",
-                 weights / 1e9, (kv + registers) / 1e9, free / 1e9);
+        err_warn(
+            "weights of %.1f GB and %.1f GB beside them exceed the %.1f GB of free memory; the file will be "
+            "read again and again",
+            weights / 1e9, (kv + registers) / 1e9, free / 1e9);
     return true;
 }
 

@@ -1,23 +1,24 @@
 /* setup: from options to a running engine, for the commands that compute.
  *
- * It owns the choices that need both the command line and the model: device and kernels, the length of the context, and
- * whether all of it fits into the memory that is free.  Nothing that was asked for is dropped in silence: what cannot be
- * had is refused, or a warning says what is done instead. */
+ * It owns the choices that need both the command line and the model: device and kernels, the length of the
+ * context, and whether all of it fits into the memory that is free.  Nothing that was asked for is dropped in
+ * silence: what cannot be had is refused, or a warning says what is done instead. */
 #ifndef ZGEN_CLI_SETUP_H
 #define ZGEN_CLI_SETUP_H
 
 #include "options.h"
 #include "../run/engine.h"
 
-/* What can be told without a model: devices and kernels that are not there, options that contradict each other.
- * Fills config but for n_ctx, n_seq, R_max.  false: ERR_USAGE; ERR_RUN for --device cuda. */
+/* What can be told without a model: devices and kernels that are not there, options that contradict each
+ * other. Fills config but for n_ctx, n_seq, R_max.  false: ERR_USAGE; ERR_RUN for --device cuda. */
 bool setup_config(const Options *o, EngineConfig *config, Err *e);
 
-/* -ngl against the number of layers.  Warns where the CPU does what a GPU was asked for.  false: ERR_USAGE. */
+/* -ngl against the number of layers.  Warns where the CPU does what a GPU was asked for.  false: ERR_USAGE.
+ */
 bool setup_layers(const Options *o, const Gguf *g, Err *e);
 
-/* The context for n_ids tokens of prompt and n_new to come (0 or less: open): -c, or the smaller of 4096 and the trained
- * length, or as much as n_ids + n_new need up to that length. */
+/* The context for n_ids tokens of prompt and n_new to come (0 or less: open): -c, or the smaller of 4096 and
+ * the trained length, or as much as n_ids + n_new need up to that length. */
 int setup_context(const Options *o, const Gguf *g, int64_t n_ids, int64_t n_new);
 
 /* Positions that the model was trained for; 4096 where its file does not say. */
@@ -26,8 +27,8 @@ int setup_trained(const Gguf *g);
 /* What a configuration takes beyond the weights. */
 ExecMemory setup_need(const Plan *p, const EngineConfig *config);
 
-/* Whether keys, values and registers fit into free memory.  Warns when the weights do not fit beside them.  false:
- * ERR_MEMORY with the parts and the -c that would fit, or ERR_MODEL. */
+/* Whether keys, values and registers fit into free memory.  Warns when the weights do not fit beside them.
+ * false: ERR_MEMORY with the parts and the -c that would fit, or ERR_MODEL. */
 bool setup_memory(const Gguf *g, const EngineConfig *config, Err *e);
 
 /* One line on stderr, "zgen: ...", if it is a terminal or --verbose is given, and never with --quiet. */

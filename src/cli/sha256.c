@@ -1,5 +1,5 @@
-/* sha256: see sha256.h.  The 72 constants are not typed but computed, from what the standard says they are: the leading
- * 32 bits of the fractions of square and cube roots of the first primes. */
+/* sha256: see sha256.h.  The 72 constants are not typed but computed, from what the standard says they are:
+ * the leading 32 bits of the fractions of square and cube roots of the first primes. */
 #include "sha256.h"
 
 #include <stdint.h>
@@ -46,14 +46,17 @@ static uint32_t turn(uint32_t x, int n) {
 static void add_block(uint32_t h[8], const Constants *c, const uint8_t block[BLOCK]) {
     uint32_t w[ROUNDS], v[8]; // v: a to h of the standard
     for (int i = 0; i < 16; i++)
-        w[i] = (uint32_t)block[4 * i] << 24 | (uint32_t)block[4 * i + 1] << 16 | (uint32_t)block[4 * i + 2] << 8 | block[4 * i + 3];
+        w[i] = (uint32_t)block[4 * i] << 24 | (uint32_t)block[4 * i + 1] << 16 |
+               (uint32_t)block[4 * i + 2] << 8 | block[4 * i + 3];
     for (int i = 16; i < ROUNDS; i++) {
         uint32_t x = w[i - 15], y = w[i - 2];
-        w[i] = w[i - 16] + w[i - 7] + (turn(x, 7) ^ turn(x, 18) ^ x >> 3) + (turn(y, 17) ^ turn(y, 19) ^ y >> 10);
+        w[i] = w[i - 16] + w[i - 7] + (turn(x, 7) ^ turn(x, 18) ^ x >> 3) +
+               (turn(y, 17) ^ turn(y, 19) ^ y >> 10);
     }
     memcpy(v, h, sizeof v);
     for (int i = 0; i < ROUNDS; i++) {
-        uint32_t choice = (v[4] & v[5]) ^ (~v[4] & v[6]), majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
+        uint32_t choice = (v[4] & v[5]) ^ (~v[4] & v[6]),
+                 majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
         uint32_t t = v[7] + (turn(v[4], 6) ^ turn(v[4], 11) ^ turn(v[4], 25)) + choice + c->round[i] + w[i];
         uint32_t s = (turn(v[0], 2) ^ turn(v[0], 13) ^ turn(v[0], 22)) + majority;
         memmove(v + 1, v, 7 * sizeof *v);

@@ -1,7 +1,7 @@
 /* sha256: the name of a text that nobody can give to another one (FIPS 180-4).
  *
- * `zgen info` shows it for the chat template, which can hide instructions: it compares with what sha256sum says of a
- * template one trusts. */
+ * `zgen info` shows it for the chat template, which can hide instructions: it compares with what sha256sum
+ * says of a template one trusts. */
 #ifndef ZGEN_CLI_SHA256_H
 #define ZGEN_CLI_SHA256_H
 

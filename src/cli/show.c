@@ -29,7 +29,8 @@ json_t *show_piece(const Tok *t, int id) {
 /* Characters that print nothing, or turn the line around. */
 static bool is_invisible(uint32_t c) {
     return c < 0x20 || (c >= 0x7F && c < 0xA0) || c == 0xAD || c == 0x61C || (c >= 0x200B && c <= 0x200F) ||
-           (c >= 0x2028 && c <= 0x202E) || (c >= 0x2060 && c <= 0x206F) || c == 0xFEFF || (c >= 0xE0000 && c <= 0xE0FFF);
+           (c >= 0x2028 && c <= 0x202E) || (c >= 0x2060 && c <= 0x206F) || c == 0xFEFF ||
+           (c >= 0xE0000 && c <= 0xE0FFF);
 }
 
 void show_escape(const char *s, size_t n, Buf *out) {
@@ -38,11 +39,16 @@ void show_escape(const char *s, size_t n, Buf *out) {
         size_t taken = utf8_next(s + i, n - i, &c);
         if (c == UTF8_BAD || c == UTF8_CUT)
             for (size_t k = 0; k < taken; k++) buf_printf(out, "\\x%02x", (uint8_t)s[i + k]);
-        else if (c == '\n' || c == '\t') buf_printf(out, "\\%c", c == '\n' ? 'n' : 't');
-        else if (c == '\\' || c == '\'') buf_printf(out, "\\%c", (int)c);
-        else if (c < 0x80 && is_invisible(c)) buf_printf(out, "\\x%02" PRIx32, c);
-        else if (is_invisible(c)) buf_printf(out, "\\u{%" PRIx32 "}", c);
-        else buf_add(out, s + i, taken);
+        else if (c == '\n' || c == '\t')
+            buf_printf(out, "\\%c", c == '\n' ? 'n' : 't');
+        else if (c == '\\' || c == '\'')
+            buf_printf(out, "\\%c", (int)c);
+        else if (c < 0x80 && is_invisible(c))
+            buf_printf(out, "\\x%02" PRIx32, c);
+        else if (is_invisible(c))
+            buf_printf(out, "\\u{%" PRIx32 "}", c);
+        else
+            buf_add(out, s + i, taken);
         i += taken;
     }
 }

@@ -1,7 +1,7 @@
 /* show: foreign text on its way to a terminal or into JSON.
  *
- * A name inside a file may hold anything: broken UTF-8, control characters that drive a terminal, marks that turn a line
- * around, NULs.  JSON wants UTF-8, a terminal wants what can be seen. */
+ * A name inside a file may hold anything: broken UTF-8, control characters that drive a terminal, marks that
+ * turn a line around, NULs.  JSON wants UTF-8, a terminal wants what can be seen. */
 #ifndef ZGEN_CLI_SHOW_H
 #define ZGEN_CLI_SHOW_H
 
@@ -11,12 +11,13 @@
 /* A JSON string of n bytes; U+FFFD stands for what is not UTF-8. */
 json_t *show_json(const char *s, size_t n);
 
-/* What a token adds to a text, as JSON.  A token that is no whole character alone appears as the file spells it
+/* What a token adds to a text, as JSON.  A token that is no whole character alone appears as the file spells
+ * it
  * ("<0xE2>"). */
 json_t *show_piece(const Tok *t, int id);
 
-/* Appends n bytes as they can be shown: control and invisible characters, quotes and broken bytes become \n, \x1b,
- * \u{202e}. */
+/* Appends n bytes as they can be shown: control and invisible characters, quotes and broken bytes become \n,
+ * \x1b, \u{202e}. */
 void show_escape(const char *s, size_t n, Buf *out);
 
 /* Writes the value and a newline to stdout, and releases it. */

@@ -1,7 +1,7 @@
 /* stop: Ctrl-C and its relatives as a question that is asked between two steps.
  *
- * The first SIGINT, SIGTERM or SIGHUP is remembered; the same once more kills at once, as it would have without us.
- * A SIGHUP that is ignored from the start (nohup) stays ignored. */
+ * The first SIGINT, SIGTERM or SIGHUP is remembered; the same once more kills at once, as it would have
+ * without us. A SIGHUP that is ignored from the start (nohup) stays ignored. */
 #ifndef ZGEN_CLI_STOP_H
 #define ZGEN_CLI_STOP_H
 

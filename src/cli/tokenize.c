@@ -1,7 +1,8 @@
 /* tokenize: the tokens of a text, and the text of tokens.
  *
- * Every byte of a file counts, its last newline too.  --decode is the way back under the same flags: what a text becomes
- * with them, it becomes again; tokens that were put around it are left out, --parse-special shows control tokens. */
+ * Every byte of a file counts, its last newline too.  --decode is the way back under the same flags: what a
+ * text becomes with them, it becomes again; tokens that were put around it are left out, --parse-special
+ * shows control tokens. */
 #include "cli.h"
 #include "ids.h"
 #include "prompt.h"
@@ -11,10 +12,16 @@
 #include <string.h>
 
 static bool check(const Options *o, Err *e) {
-    if (o->n_rest) return err_set(e, ERR_USAGE, "unexpected argument '%.100s'; the text is given with -p or -f", o->rest[0]);
-    if (o->decode && (o->prompt || o->file)) return err_set(e, ERR_USAGE, "--decode goes from ids to text, -p and -f from text to ids; use one of them");
-    if (o->list && options_json(o)) return err_set(e, ERR_USAGE, "--ids and --json are two ways to print; use one of them");
-    if (o->decode && (o->list || options_json(o))) return err_set(e, ERR_USAGE, "--decode prints text and nothing else; drop --ids or --json");
+    if (o->n_rest)
+        return err_set(e, ERR_USAGE, "unexpected argument '%.100s'; the text is given with -p or -f",
+                       o->rest[0]);
+    if (o->decode && (o->prompt || o->file))
+        return err_set(e, ERR_USAGE,
+                       "--decode goes from ids to text, -p and -f from text to ids; use one of them");
+    if (o->list && options_json(o))
+        return err_set(e, ERR_USAGE, "--ids and --json are two ways to print; use one of them");
+    if (o->decode && (o->list || options_json(o)))
+        return err_set(e, ERR_USAGE, "--decode prints text and nothing else; drop --ids or --json");
     return true;
 }
 
@@ -22,7 +29,9 @@ static bool decode(const Options *o, const Tok *tok, Err *e) {
     TokIds ids = {0};
     Buf text = {0};
     bool ok = ids_parse(o->decode, strlen(o->decode), tok_n_vocab(tok), "--decode", &ids, e);
-    if (ok) tok_decode(tok, ids.data, ids.n, (o->bos ? TOK_REMOVE_SPECIAL : 0) | (o->parse_special ? TOK_UNPARSE_SPECIAL : 0), &text);
+    if (ok)
+        tok_decode(tok, ids.data, ids.n,
+                   (o->bos ? TOK_REMOVE_SPECIAL : 0) | (o->parse_special ? TOK_UNPARSE_SPECIAL : 0), &text);
     ok = ok && out_write(text.data, text.n, e);
     buf_free(&text);
     tok_ids_free(&ids);
@@ -59,8 +68,10 @@ static void add_lines(const Tok *tok, const TokIds *ids, Buf *out) {
 static bool print(const Options *o, const Tok *tok, const TokIds *ids, Err *e) {
     if (options_json(o)) return print_json(tok, ids, e);
     Buf text = {0};
-    if (o->list) add_list(ids, &text);
-    else add_lines(tok, ids, &text);
+    if (o->list)
+        add_list(ids, &text);
+    else
+        add_lines(tok, ids, &text);
     bool ok = out_write(text.data, text.n, e);
     buf_free(&text);
     return ok;
@@ -68,7 +79,8 @@ static bool print(const Options *o, const Tok *tok, const TokIds *ids, Err *e) {
 
 static bool encode(const Options *o, const Tok *tok, const Buf *text, Err *e) {
     TokIds ids = {0};
-    tok_encode(tok, text->data, text->n, (o->bos ? TOK_ADD_SPECIAL : 0) | (o->parse_special ? TOK_PARSE_SPECIAL : 0), &ids);
+    tok_encode(tok, text->data, text->n,
+               (o->bos ? TOK_ADD_SPECIAL : 0) | (o->parse_special ? TOK_PARSE_SPECIAL : 0), &ids);
     bool ok = print(o, tok, &ids, e);
     tok_ids_free(&ids);
     return ok;
@@ -77,8 +89,9 @@ static bool encode(const Options *o, const Tok *tok, const Buf *text, Err *e) {
 bool cmd_tokenize(const Options *o, Err *e) {
     Model model = {0};
     Buf text = {0};
-    bool ok = check(o, e) && (o->decode || prompt_read(o, false, &text, e)) && model_open(o->model, &model, e) &&
-              model_need_tok(&model, e) && (o->decode ? decode(o, model.tok, e) : encode(o, model.tok, &text, e));
+    bool ok = check(o, e) && (o->decode || prompt_read(o, false, &text, e)) &&
+              model_open(o->model, &model, e) && model_need_tok(&model, e) &&
+              (o->decode ? decode(o, model.tok, e) : encode(o, model.tok, &text, e));
     model_close(&model);
     buf_free(&text);
     return ok;

@@ -110,6 +110,8 @@ static void cpu_close(Exec *x) {
     for (int i = 0; i < x->n_rotations; i++) free(x->rotations[i].frequency), free(x->rotations[i].cos), free(x->rotations[i].sin);
     free(x->rotations);
     free(x->rotation_of);
+    free(x->decode.token), free(x->decode.seq), free(x->decode.position), free(x->decode.out_row);
+    free(x->decode.sampling);
     free(x->next);
     free(x->kv_offset);
     mem_release(x->kv, x->kv_bytes);
@@ -117,6 +119,15 @@ static void cpu_close(Exec *x) {
     mem_release(x->regs[1], x->regs_bytes[1]);
     pool_close(x->pool);
     free(x);
+}
+
+static void open_decode(Exec *x) {
+    size_t R = (size_t)x->config.R_max;
+    x->decode.token = mem_new(R, sizeof(int32_t));
+    x->decode.seq = mem_new(R, sizeof(int32_t));
+    x->decode.position = mem_new(R, sizeof(int32_t));
+    x->decode.out_row = mem_new(R, sizeof(int32_t));
+    x->decode.sampling = mem_new(R, sizeof(SampleRow));
 }
 
 static bool cpu_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
@@ -134,6 +145,7 @@ static bool cpu_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e
     x->next = mem_new((size_t)p->n_ops, sizeof *x->next);
     find_rotations(x);
     open_scratch(x);
+    open_decode(x);
     *out = x;
     return true;
 }
@@ -171,6 +183,30 @@ static bool cpu_run(Exec *x, const Batch *batch, int first_op, int last_op, Err 
     return !sampled || check_finite(x, batch, e);
 }
 
+static bool cpu_decode_start(Exec *x, const Batch *b, int n_steps, Err *e) {
+    (void)n_steps, (void)e;
+    x->decode.n = b->R;
+    for (int i = 0; i < b->R; i++) {
+        x->decode.token[i] = b->token[i], x->decode.seq[i] = b->seq[i], x->decode.position[i] = b->position[i];
+        x->decode.out_row[i] = i, x->decode.sampling[i] = b->sampling[i];
+    }
+    return true;
+}
+
+/* Runs the step when it is asked for: on a CPU there is nothing to gain from running ahead. */
+static bool cpu_decode_next(Exec *x, int32_t *sampled, Err *e) {
+    Batch b = {.T = x->decode.n, .R = x->decode.n, .token = x->decode.token, .seq = x->decode.seq,
+               .position = x->decode.position, .out_row = x->decode.out_row, .sampling = x->decode.sampling, .sampled = sampled};
+    if (!cpu_run(x, &b, 0, x->plan->n_ops, e)) return false;
+    for (int i = 0; i < b.R; i++) {
+        x->decode.token[i] = sampled[i];
+        x->decode.position[i]++, x->decode.sampling[i].position++, x->decode.sampling[i].n_history++;
+    }
+    return true;
+}
+
+static void cpu_decode_stop(Exec *x) { x->decode.n = 0; }
+
 static const float *cpu_read(const Exec *x, int reg, size_t *stride) {
     *stride = (size_t)(machine_f32(x, reg, 1) - machine_f32(x, reg, 0));
     return machine_f32(x, reg, 0);
@@ -178,9 +214,12 @@ static const float *cpu_read(const Exec *x, int reg, size_t *stride) {
 
 const ExecOps cpu_exec = {
     .name = "cpu",
-    .plan = {.fuse_segments = true, .fuse_residual = true, .q8_bytes = act8_bytes},
+    .plan = {.fuse_segments = true, .fuse_residual = true, .act_forms = true, .q8_bytes = act8_bytes},
     .open = cpu_open,
     .run = cpu_run,
+    .decode_start = cpu_decode_start,
+    .decode_next = cpu_decode_next,
+    .decode_stop = cpu_decode_stop,
     .read = cpu_read,
     .close = cpu_close,
 };

@@ -46,6 +46,11 @@ struct Exec {
     Scratch *scratch;     // [threads]
     atomic_int *next;     // [n_ops] next work item of each op
     const Batch *batch;   // of the running walk
+    struct {              // the rows of decode_next, [R_max]
+        int n;
+        int32_t *token, *seq, *position, *out_row;
+        SampleRow *sampling;
+    } decode;
     int first_op, last_op;
 };
 

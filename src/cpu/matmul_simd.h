@@ -273,33 +273,45 @@ static void multiply_floats(const F *tile, int n, const float *const *x, int T, 
     if (t < T) multiply_f32(tile, n, x + t, 1, k, y + t * PANEL_ROWS);
 }
 
-/* y += 16 bytes of weights, a step, times the one activation p: its chain of sums is long, so the next step's weights
- * are unpacked beside it. */
-INLINE void multiply_step(const F *w, const int step, const float *p, float *y) {
-    F acc = f_load(y);
+typedef void Floats(const uint8_t *p, size_t stride, F *out);
+
+/* The chunk at k, n weights.  A short one is copied, as fields of 16 bytes would reach behind its end. */
+INLINE Rows float_rows(const Panel *w, size_t size, int k, int n, uint8_t *room) {
+    return rows_at(w, n == FLOAT_CHUNK, (size_t)k * size, (size_t)n * size, room, FLOAT_CHUNK * size);
+}
+
+/* One activation: a step of 16 bytes at a time, as the long chain of sums leaves time to take the next one apart. */
+INLINE void matmul_floats_one(const Panel *w, size_t size, Floats *floats, const float *x, float *y) {
+    uint8_t room[PANEL_ROWS * FLOAT_CHUNK * sizeof(float)] = {0};
+    const int step = 16 / (int)size;
+    F acc = f_set(0);
+    for (int k = 0; k < w->n_in; k += FLOAT_CHUNK) {
+        const int n = w->n_in - k < FLOAT_CHUNK ? w->n_in - k : FLOAT_CHUNK;
+        Rows rows = float_rows(w, size, k, n, room);
+        prefetch_next_panel(w, (size_t)k * size, (size_t)n * size);
+        for (int i = 0; i < n; i += step, rows.p += 16) {
+            F values[16];
+            floats(rows.p, rows.stride, values);
+            if (n - i >= step) {
 #pragma GCC unroll 16
-    for (int i = 0; i < step; i++) acc = f_fma(w[i], f_set(p[i]), acc);
+                for (int j = 0; j < step; j++) acc = f_fma(values[j], f_set(x[k + i + j]), acc);
+            } else {
+                for (int j = 0; j < n - i; j++) acc = f_fma(values[j], f_set(x[k + i + j]), acc);
+            }
+        }
+    }
     f_store(y, acc);
 }
 
-INLINE void matmul_floats(const Panel *w, size_t size, void (*floats)(const uint8_t *, size_t, F *),
-                          const float *const *x, int T, float *y) {
+INLINE void matmul_floats_many(const Panel *w, size_t size, Floats *floats, const float *const *x, int T, float *y) {
     uint8_t room[PANEL_ROWS * FLOAT_CHUNK * sizeof(float)] = {0};
     const int step = 16 / (int)size;
     memset(y, 0, (size_t)T * PANEL_ROWS * sizeof *y);
     for (int k = 0; k < w->n_in; k += FLOAT_CHUNK) {
         const int n = w->n_in - k < FLOAT_CHUNK ? w->n_in - k : FLOAT_CHUNK;
-        // fields of 16 bytes would reach behind a short chunk's end: it is copied too
-        Rows rows = rows_at(w, n == FLOAT_CHUNK, (size_t)k * size, (size_t)n * size, room, FLOAT_CHUNK * size);
+        Rows rows = float_rows(w, size, k, n, room);
         prefetch_next_panel(w, (size_t)k * size, (size_t)n * size);
         F tile[FLOAT_CHUNK];
-        if (T == 1 && n == FLOAT_CHUNK) {
-            for (int i = 0; i < n; i += step, rows.p += 16) {
-                floats(rows.p, rows.stride, tile);
-                multiply_step(tile, step, x[0] + k + i, y);
-            }
-            continue;
-        }
         for (int i = 0; i < n; i += step, rows.p += 16) floats(rows.p, rows.stride, tile + i);
         multiply_floats(tile, n, x, T, k, y);
     }
@@ -307,7 +319,8 @@ INLINE void matmul_floats(const Panel *w, size_t size, void (*floats)(const uint
 
 #define MATMUL_FLOATS(type, id, c_type)                                                                      \
     static void matmul_##type(const Panel *w, const float *const *x, int T, float *y) {                      \
-        matmul_floats(w, sizeof(c_type), floats_##type, x, T, y);                                            \
+        if (T == 1) matmul_floats_one(w, sizeof(c_type), floats_##type, x[0], y);                            \
+        else matmul_floats_many(w, sizeof(c_type), floats_##type, x, T, y);                                  \
     }
 QUANT_TYPES(MATMUL_FLOATS, NOTHING, NOTHING)
 

@@ -85,7 +85,7 @@ static void op_embed(Exec *x, const Op *op, Scratch *s) {
 static void op_norm(Exec *x, const Op *op, Scratch *s) {
     for (int i; (i = take(x, op, 1)) < n_rows(x, op);) {
         float *row = row_begin(x, op->out[0], i, s);
-        x->kernels->rms_norm(input(x, op, op->in, i), op->vector, x->plan->regs[op->in].width, op->norm.eps, row);
+        x->kernels->rms_norm(input(x, op, op->in, i), op->vector, x->plan->regs[op->in].width, op->eps, row);
         row_done(x, op->out[0], i, row);
     }
 }
@@ -357,6 +357,7 @@ void machine_op(Exec *x, int i, int thread) {
     case OP_EXPERT: op_expert(x, op, s); break;
     case OP_MIX: op_mix(x, op, s); break;
     case OP_SAMPLE: op_sample(x, op, s); break;
+    case OP_ROPEKV: // not in plans of this executor
     case OP_COUNT: assert(false);
     }
     if (op_is_product(op) || op->code == OP_ATTN)

@@ -69,14 +69,14 @@ static int width_of(const Pen *p, int reg) { return p->plan->regs[reg].width; }
 
 int emit_embed(Pen *p, const Weight *w) {
     Op *op = add_op(p, OP_EMBED, "embd", NO_REG, NO_REG);
-    op->w[0] = w;
+    op->w[0] = w, op->n_w = 1;
     return result(p, op, p->plan->hparams.n_embd);
 }
 
 int emit_norm(Pen *p, const char *name, int in, const float *weight) {
     Op *op = add_op(p, OP_NORM, name, in, NO_REG);
     op->vector = weight;
-    op->norm.eps = p->plan->hparams.norm_eps;
+    op->eps = p->plan->hparams.norm_eps;
     return result(p, op, width_of(p, in));
 }
 
@@ -85,7 +85,7 @@ static int rows_of(const Weight *w) { return w ? w->n_out : 1; }
 
 int emit_matmul(Pen *p, const char *name, int in, const Weight *w, const float *bias) {
     Op *op = add_op(p, OP_MATMUL, name, in, NO_REG);
-    op->w[0] = w;
+    op->w[0] = w, op->n_w = 1;
     op->bias[0] = bias;
     return result(p, op, rows_of(w));
 }
@@ -144,7 +144,7 @@ int emit_route(Pen *p, const char *name, int logits, int *weights) {
 
 int emit_expert(Pen *p, const char *name, int in, int ids, const Weight *w) {
     Op *op = add_op(p, OP_EXPERT, name, in, NO_REG);
-    op->w[0] = w;
+    op->w[0] = w, op->n_w = 1;
     op->ids = ids;
     set_moe(p, op);
     return result(p, op, op->moe.n_used * rows_of(w));
@@ -159,7 +159,7 @@ int emit_mix(Pen *p, const char *name, int in, int weights) {
 
 int emit_logits(Pen *p, const char *name, int in, const Weight *w) {
     Op *op = add_op(p, OP_LOGITS, name, in, NO_REG);
-    op->w[0] = w;
+    op->w[0] = w, op->n_w = 1;
     return result(p, op, rows_of(w));
 }
 

@@ -5,6 +5,9 @@
  * same program.  Ops marked R run on the R rows of the batch whose logits are wanted: when such an op reads a T
  * register, row r means row batch.out_row[r].
  *
+ * Fused forms are parameters of the op that takes its neighbour in: a product may normalise its input first (vector, eps),
+ * join two results (glu) and add a residual; which of them an executor gets is its plan configuration (plan.h).
+ *
  * The list below is the one place where an op is named and explained; names, printer, cost and checks come from it.
  * A family's quirk is a parameter of an op, never a path in an executor. */
 #ifndef ZGEN_PLAN_OP_H
@@ -18,9 +21,10 @@
 #define OP_LIST(X)                                                                                           \
     X(EMBED, "out = w[token[t]]")                                                                            \
     X(NORM, "out = in / sqrt(mean(in^2) + eps) * vector")                                                    \
-    X(MATMUL, "out_i = w_i in * scale_i + bias_i, for up to three weights; first one + residual")            \
+    X(MATMUL, "out_i = w_i in * scale_i + bias_i, for up to three weights; first one + residual")          \
     X(ROPE, "rotate pairs of the first n_rot dimensions of each head of out by angles of position[t]")       \
     X(KVPUT, "K[layer, seq[t], position[t]] = in, V[...] = in2")                                             \
+    X(ROPEKV, "ROPE of out and of in on its way to KVPUT: K[...] = rotated in, V[...] = in2")                \
     X(ATTN, "out = softmax(scale * in K^T) V over positions 0..position[t] of seq[t]")                       \
     X(GLU, "out = silu(in) * in2")                                                                           \
     X(ADD, "out = in + in2")                                                                                 \
@@ -49,26 +53,25 @@ typedef struct Op {
     int ids;          // EXPERT: register of ROUTE's ids; MIX: of ROUTE's weights
     int n_out;        // registers written
     int out[OP_MAX_SEGMENTS];
-    const Weight *w[OP_MAX_SEGMENTS];   // EMBED, MATMUL, EXPERT, LOGITS: the matrix of each output
+    int n_w;          // matrices: as many as outputs, but two with glu
+    const Weight *w[OP_MAX_SEGMENTS];   // EMBED, MATMUL, EXPERT, LOGITS: the matrix of each product [n_w]
     const float *bias[OP_MAX_SEGMENTS]; // MATMUL, EXPERT: [n_out] or [n_expert, n_out], or NULL
-    const float *vector;                // NORM: weight [width]; ROPE: frequency factors [n_rot / 2] or NULL
-    union {
-        struct {
-            float eps;
-        } norm;
-        struct {
-            int n_head[2], head_dim, n_rot; // heads of out[0] and out[1] (Q and K, both rotated in place)
-            float base, scale;              // angle_i = position * scale * base^(-2i / n_rot) / vector[i], pairs (2i, 2i + 1)
-        } rope;
-        struct {
-            int n_head, n_kv_head, head_dim, kv_layer;
-            float scale;
-        } attn; // KVPUT too
-        struct {
-            int n_expert, n_used;
-            float scale;
-        } moe; // ROUTE, EXPERT, MIX
-    };
+    const float *vector; // NORM: weight [width]; ROPE, ROPEKV: frequency factors [n_rot / 2] or NULL;
+                         // MATMUL, LOGITS: weight of the norm applied to in first, or NULL
+    float eps;           // of the norm
+    bool glu;            // MATMUL, EXPERT: the first two products are joined: out = silu(first) * second
+    struct {
+        int n_head[2], head_dim, n_rot; // heads of Q and K, both rotated
+        float base, scale;              // angle_i = position * scale * base^(-2i / n_rot) / vector[i], pairs (2i, 2i + 1)
+    } rope;
+    struct {
+        int n_head, n_kv_head, head_dim, kv_layer;
+        float scale;
+    } attn; // ATTN, KVPUT, ROPEKV
+    struct {
+        int n_expert, n_used;
+        float scale;
+    } moe; // ROUTE, EXPERT, MIX
 } Op;
 
 const char *op_name(OpCode code);
@@ -76,5 +79,6 @@ const char *op_text(OpCode code); // its line in the list
 
 /* True for ops whose weights are multiplied with activations: MATMUL, EXPERT, LOGITS. */
 bool op_is_product(const Op *op);
+
 
 #endif

@@ -24,12 +24,12 @@ static int n_readers(const Plan *p, int reg) {
 static bool merge_segments(const Plan *p, Op *a, const Op *b) {
     (void)p;
     if (a->code != b->code || (a->code != OP_MATMUL && a->code != OP_EXPERT)) return false;
-    if (a->in != b->in || a->ids != b->ids || a->on_R != b->on_R) return false;
+    if (a->in != b->in || a->ids != b->ids || a->on_R != b->on_R || a->vector != b->vector || a->glu || b->glu) return false;
     if (a->residual != NO_REG || b->residual != NO_REG || a->n_out + b->n_out > OP_MAX_SEGMENTS) return false;
-    for (int i = 0; i < b->n_out; i++, a->n_out++) {
+    for (int i = 0; i < b->n_out; i++, a->n_out++, a->n_w++) {
         a->out[a->n_out] = b->out[i];
-        a->w[a->n_out] = b->w[i];
-        a->bias[a->n_out] = b->bias[i];
+        a->w[a->n_w] = b->w[i];
+        a->bias[a->n_w] = b->bias[i];
     }
     return true;
 }
@@ -37,26 +37,60 @@ static bool merge_segments(const Plan *p, Op *a, const Op *b) {
 /* The sum of a product and the residual stream becomes the product's last step. */
 static bool merge_residual(const Plan *p, Op *a, const Op *b) {
     if (b->code != OP_ADD || (a->code != OP_MATMUL && a->code != OP_MIX)) return false;
-    if (a->n_out != 1 || b->in != a->out[0] || a->on_R != b->on_R || a->residual != NO_REG) return false;
+    if (a->n_out != 1 || a->glu || b->in != a->out[0] || a->on_R != b->on_R || a->residual != NO_REG) return false;
     if (n_readers(p, a->out[0]) != 1) return false; // somebody else wants the sum without it
     a->residual = b->in2;
     a->out[0] = b->out[0];
     return true;
 }
 
+/* A norm that only one product reads becomes its first step. */
+static bool merge_norm(const Plan *p, Op *a, const Op *b) {
+    if (a->code != OP_NORM || (b->code != OP_MATMUL && b->code != OP_LOGITS)) return false;
+    if (b->in != a->out[0] || a->on_R != b->on_R || b->vector) return false;
+    if (n_readers(p, a->out[0]) != 1 || p->regs[a->in].width > p->config.fuse_norm_max) return false;
+    int in = a->in;
+    const float *vector = a->vector;
+    float eps = a->eps;
+    *a = *b;
+    a->in = in, a->vector = vector, a->eps = eps;
+    return true;
+}
+
+/* Gate and up are joined where they are made. */
+static bool merge_glu(const Plan *p, Op *a, const Op *b) {
+    if (b->code != OP_GLU || (a->code != OP_MATMUL && a->code != OP_EXPERT) || a->n_out != 2) return false;
+    if (b->in != a->out[0] || b->in2 != a->out[1] || a->w[0]->n_out != a->w[1]->n_out) return false;
+    if (n_readers(p, a->out[0]) != 1 || n_readers(p, a->out[1]) != 1) return false;
+    a->glu = true;
+    a->n_out = 1, a->out[0] = b->out[0], a->out[1] = NO_REG;
+    return true;
+}
+
+/* Keys are rotated on their way into the cache. */
+static bool merge_rope_kv(const Plan *p, Op *a, const Op *b) {
+    if (a->code != OP_ROPE || b->code != OP_KVPUT || b->in != a->out[1] || n_readers(p, a->out[1]) != 1) return false;
+    a->code = OP_ROPEKV, a->name = b->name, a->attn = b->attn;
+    a->in = b->in, a->in2 = b->in2;
+    a->n_out = 1, a->out[1] = NO_REG;
+    return true;
+}
+
 void plan_fuse(Plan *p) {
+    const PlanConfig *c = &p->config;
     const struct Rule {
         bool allowed;
         bool (*merge)(const Plan *p, Op *a, const Op *b);
-    } rules[] = {{p->config.fuse_segments, merge_segments}, {p->config.fuse_residual, merge_residual}};
-    int n = 0; // ops kept so far
-    for (int i = 0; i < p->n_ops; i++) {
-        bool merged = false;
-        for (size_t r = 0; n > 0 && !merged && r < sizeof rules / sizeof *rules; r++)
-            merged = rules[r].allowed && rules[r].merge(p, &p->ops[n - 1], &p->ops[i]);
-        if (!merged) p->ops[n++] = p->ops[i];
+    } rules[] = {
+        {c->fuse_segments, merge_segments}, {c->fuse_residual, merge_residual}, {c->fuse_norm, merge_norm},
+        {c->fuse_glu, merge_glu},           {c->fuse_rope_kv, merge_rope_kv},
+    };
+    for (size_t r = 0; r < sizeof rules / sizeof *rules; r++) { // rule after rule: later ones see what earlier ones made
+        int n = 0; // ops kept so far
+        for (int i = 0; rules[r].allowed && i < p->n_ops; i++)
+            if (n == 0 || !rules[r].merge(p, &p->ops[n - 1], &p->ops[i])) p->ops[n++] = p->ops[i];
+        if (rules[r].allowed) p->n_ops = n;
     }
-    p->n_ops = n;
 }
 
 /* ---- place ----------------------------------------------------------------------------------------------- */
@@ -65,8 +99,8 @@ void plan_fuse(Plan *p) {
 static unsigned forms_read(const Plan *p, const Op *op) {
     if (!op_is_product(op)) return FORM_F32;
     unsigned forms = 0;
-    for (int i = 0; i < op->n_out; i++) {
-        bool q8 = quant_traits(op->w[i]->type)->act == QUANT_ACT_Q8 && !p->config.act_f32;
+    for (int i = 0; i < op->n_w; i++) {
+        bool q8 = quant_traits(op->w[i]->type)->act == QUANT_ACT_Q8 && p->config.act_forms && !p->config.act_f32;
         forms |= q8 ? FORM_Q8 : FORM_F32;
     }
     return forms;
@@ -74,9 +108,8 @@ static unsigned forms_read(const Plan *p, const Op *op) {
 
 /* The registers an op reads, without `in`. */
 static void other_inputs(const Op *op, int regs[4]) {
-    bool in_place = op->code == OP_ROPE; // reads what it writes
     regs[0] = op->in2, regs[1] = op->residual, regs[2] = op->ids;
-    regs[3] = in_place ? op->out[1] : NO_REG;
+    regs[3] = op->code == OP_ROPE ? op->out[1] : NO_REG; // in place: reads what it writes
 }
 
 void plan_place(Plan *p) {

@@ -78,13 +78,13 @@ Cost plan_cost(const Plan *p, const Op *op, size_t kv_element_bytes) {
     Cost c = {0};
     double element = (double)kv_element_bytes;
     if (op->code == OP_EMBED) c.bytes_row = (double)op->w[0]->row_bytes;
-    for (int i = 0; op_is_product(op) && i < op->n_out; i++) {
+    for (int i = 0; op_is_product(op) && i < op->n_w; i++) {
         double macs = (double)op->w[i]->n_in * op->w[i]->n_out, bytes = (double)op->w[i]->row_bytes * op->w[i]->n_out;
         double n = op->code == OP_EXPERT ? op->moe.n_used : 1; // of one row; many rows choose more of them
         c.macs_row += n * macs, c.bytes_fixed += n * bytes;
     }
     double kv_width = op->attn.n_kv_head * (double)op->attn.head_dim;
-    if (op->code == OP_KVPUT) c.bytes_row = 2 * kv_width * element;
+    if (op->code == OP_KVPUT || op->code == OP_ROPEKV) c.bytes_row = 2 * kv_width * element;
     if (op->code == OP_ATTN) {
         c.bytes_past = 2 * kv_width * element;
         c.macs_past = 2.0 * op->attn.n_head * op->attn.head_dim;

@@ -24,13 +24,15 @@ static void print_weight(const Op *op, int i, Buf *out) {
 }
 
 static void print_parameters(const Op *op, Buf *out) {
+    if (op->eps > 0) buf_printf(out, "%s eps %g", op->code == OP_NORM ? "" : " norm", (double)op->eps);
     switch (op->code) {
-    case OP_NORM: buf_printf(out, " eps %g", (double)op->norm.eps); break;
     case OP_ROPE:
+    case OP_ROPEKV:
         buf_printf(out, " heads %d+%d of %d, %d rotated, base %g, scale %g%s", op->rope.n_head[0], op->rope.n_head[1],
                    op->rope.head_dim, op->rope.n_rot, (double)op->rope.base, (double)op->rope.scale,
                    op->vector ? ", factors" : "");
-        break;
+        if (op->code == OP_ROPE) break;
+        // fall through
     case OP_KVPUT:
         buf_printf(out, " layer %d, heads %d of %d", op->attn.kv_layer, op->attn.n_kv_head, op->attn.head_dim);
         break;
@@ -54,8 +56,8 @@ void plan_print(const Plan *p, size_t kv_element_bytes, Buf *out) {
         print_reg(p, " ", op->in, out);
         print_reg(p, ", ", op->in2, out);
         print_reg(p, " @", op->ids, out);
-        for (int k = 0; k < OP_MAX_SEGMENTS; k++)
-            if (op->w[k]) print_weight(op, k, out);
+        for (int k = 0; k < op->n_w; k++) print_weight(op, k, out);
+        if (op->glu) buf_printf(out, " glu");
         print_reg(p, " + ", op->residual, out);
         print_parameters(op, out);
         Cost c = plan_cost(p, op, kv_element_bytes);

@@ -6,6 +6,7 @@
 #include "../base/clock.h"
 #include "../base/mem.h"
 #include "../cpu/cpu.h"
+#include "../../cuda/cuda.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -35,8 +36,9 @@ struct Engine {
     Live *live;       // [n_seq]
     int32_t *eog;     // end-of-generation tokens [n_eog]
     int n_eog;
-    int32_t *token, *seq, *position, *out_row, *sampled;
+    int32_t *token, *seq, *position, *out_row, *sampled; // of the batch being built
     SampleRow *sampling;
+    bool decoding; // the executor is between decode_start and decode_stop, for the sequences with r >= 0
 };
 
 const char *finish_name(Finish f) {
@@ -78,9 +80,22 @@ static bool check_vocab(const Engine *g, Err *e) {
     return true;
 }
 
+/* The executor for what the user asked; NULL: *e.  Falling back from a GPU that is not usable is told, never silent. */
+static const ExecOps *choose_executor(const EngineConfig *c, Err *e) {
+    CudaDevice device;
+    if (c->device == DEVICE_CPU || c->act_f32) return &cpu_exec;
+    if (cuda_device(c->device_index, &device, e)) return &cuda_exec;
+    if (c->device == DEVICE_CUDA) return NULL;
+    if (cuda_exec.run) err_warn("%s; using the CPU", e->text); // a build without CUDA has nothing to warn of
+    e->code = 0;
+    return &cpu_exec;
+}
+
 bool engine_open(const Model *m, const EngineConfig *config, Engine **out, Err *e) {
+    const ExecOps *executor = choose_executor(config, e);
+    if (!executor) return false;
     Engine *g = mem_new(1, sizeof *g);
-    g->model = m, g->config = *config, g->exec_ops = &cpu_exec;
+    g->model = m, g->config = *config, g->exec_ops = executor;
     PlanConfig plan_config = g->exec_ops->plan;
     plan_config.act_f32 = config->act_f32;
     int chunk = config->n_ctx < CHUNK ? config->n_ctx : CHUNK;
@@ -88,7 +103,8 @@ bool engine_open(const Model *m, const EngineConfig *config, Engine **out, Err *
     g->T_max = chunk + config->n_seq > g->R_max ? chunk + config->n_seq : g->R_max;
     open_batch(g);
     ExecConfig exec_config = {.n_ctx = config->n_ctx, .n_seq = config->n_seq, .T_max = g->T_max, .R_max = g->R_max,
-                              .kv_type = config->kv_type, .n_threads = config->n_threads, .isa = config->isa};
+                              .kv_type = config->kv_type, .n_threads = config->n_threads, .isa = config->isa,
+                              .device = config->device_index, .managed = config->managed};
     bool ok = (g->plan = plan_build(m->gguf, &plan_config, e)) && check_vocab(g, e) &&
               g->exec_ops->open(g->plan, &exec_config, &g->exec, e);
     if (!ok) {
@@ -124,6 +140,8 @@ void engine_close(Engine *g) {
 }
 
 const Plan *engine_plan(const Engine *g) { return g->plan; }
+
+const char *engine_executor(const Engine *g) { return g->exec_ops->name; }
 
 ExecMemory engine_memory(const Engine *g) {
     ExecConfig c = {.n_ctx = g->config.n_ctx, .n_seq = g->config.n_seq, .T_max = g->T_max, .R_max = g->R_max,
@@ -168,7 +186,13 @@ static void finish(Live *l, Finish why) {
     l->seq.n_final = l->seq.text.n;
 }
 
+static void stop_decoding(Engine *g) {
+    if (g->decoding) g->exec_ops->decode_stop(g->exec);
+    g->decoding = false;
+}
+
 void engine_interrupt(Engine *g) {
+    stop_decoding(g);
     for (int i = 0; i < g->config.n_seq; i++)
         if (unfinished(&g->live[i])) finish(&g->live[i], FINISH_INTERRUPTED);
 }
@@ -269,33 +293,81 @@ static void add_time(const Engine *g, Live *l, double seconds) {
     t->bytes += c.bytes_fixed + l->n_rows * c.bytes_row + c.bytes_past * l->n_done;
 }
 
-bool engine_step(Engine *g, Err *e) {
+static Batch empty_batch(const Engine *g) {
+    return (Batch){.token = g->token, .seq = g->seq, .position = g->position, .out_row = g->out_row,
+                   .sampling = g->sampling, .sampled = g->sampled};
+}
+
+/* After a run: everyone's share of it, and the new tokens. */
+static void take_results(Engine *g, double seconds) {
+    for (int s = 0; s < g->config.n_seq; s++) {
+        Live *l = &g->live[s];
+        if (!unfinished(l) || l->n_rows == 0) continue;
+        add_time(g, l, seconds);
+        l->n_done += l->n_rows;
+        if (l->r >= 0) add_token(g, l, l->r, g->sampled[l->r]);
+    }
+}
+
+static bool any_unfinished(const Engine *g) {
+    for (int s = 0; s < g->config.n_seq; s++)
+        if (unfinished(&g->live[s])) return true;
+    return false;
+}
+
+/* Decoding without us in between is for batches in which everybody speaks and nobody wants to see logits. */
+static bool all_speak(const Engine *g) {
+    for (int s = 0; s < g->config.n_seq; s++) {
+        const Live *l = &g->live[s];
+        if (unfinished(l) && (l->seq.n_generated == 0 || l->seq.logprobs)) return false;
+    }
+    return true;
+}
+
+static bool start_decoding(Engine *g, Err *e) {
+    Batch b = empty_batch(g);
+    int n_steps = INT32_MAX;
+    for (int s = 0; s < g->config.n_seq; s++) {
+        Live *l = &g->live[s];
+        l->r = -1, l->n_rows = 0;
+        if (!unfinished(l)) continue;
+        add_rows(g, s, &b);
+        if (l->n_limit - n_tokens(l) < n_steps) n_steps = l->n_limit - n_tokens(l);
+    }
+    return g->decoding = g->exec_ops->decode_start(g->exec, &b, n_steps, e);
+}
+
+static bool step_decoding(Engine *g, Err *e) {
     double start = clock_now();
-    Batch b = {.token = g->token, .seq = g->seq, .position = g->position, .out_row = g->out_row, .sampling = g->sampling,
-               .sampled = g->sampled};
+    if (!g->decoding && !start_decoding(g, e)) return false;
+    if (!g->exec_ops->decode_next(g->exec, g->sampled, e)) {
+        stop_decoding(g);
+        return false;
+    }
+    take_results(g, clock_now() - start);
+    for (int s = 0; s < g->config.n_seq; s++) // whoever is done leaves a batch that must be built anew
+        if (g->live[s].in_use && g->live[s].seq.finish != FINISH_NONE && g->live[s].r >= 0) stop_decoding(g);
+    return any_unfinished(g);
+}
+
+bool engine_step(Engine *g, Err *e) {
     e->code = 0;
+    if (!any_unfinished(g)) return false;
+    if (all_speak(g)) return step_decoding(g, e);
+    stop_decoding(g);
+    double start = clock_now();
+    Batch b = empty_batch(g);
     for (int speaking = 1; speaking >= 0; speaking--) // those who speak first: they wait for nothing
         for (int s = 0; s < g->config.n_seq; s++)
             if (unfinished(&g->live[s]) && (g->live[s].seq.n_generated > 0) == speaking) add_rows(g, s, &b);
-    if (b.T == 0) return false;
     if (!g->exec_ops->run(g->exec, &b, 0, g->plan->n_ops, e)) return false;
-    double seconds = clock_now() - start;
-    bool more = false;
-    for (int s = 0; s < g->config.n_seq; s++) {
-        Live *l = &g->live[s];
-        if (!unfinished(l)) continue;
-        if (l->n_rows) {
-            add_time(g, l, seconds);
-            l->n_done += l->n_rows;
-            if (l->r >= 0) add_token(g, l, l->r, g->sampled[l->r]);
-        }
-        more |= unfinished(l);
-    }
-    return more;
+    take_results(g, clock_now() - start);
+    return any_unfinished(g);
 }
 
 bool engine_logits(Engine *g, const int32_t *ids, int n, bool (*row)(void *, int, const float *), void *arg, Err *e) {
     int chunk = g->R_max < CHUNK ? g->R_max : CHUNK;
+    stop_decoding(g);
     e->code = 0;
     if (n > g->config.n_ctx)
         return err_set(e, ERR_RUN, "%d tokens do not fit into a context of %d; use a larger -c", n, g->config.n_ctx);

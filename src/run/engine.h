@@ -11,7 +11,12 @@
 #include "model.h"
 #include "../exec/exec.h"
 
+typedef enum EngineDevice { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA } EngineDevice; // AUTO: the GPU when there is one
+
 typedef struct EngineConfig {
+    EngineDevice device;
+    int device_index; // which GPU
+    bool managed;     // GPU: weights in managed memory
     int n_ctx;       // positions per sequence
     int n_seq;       // sequences at once
     int n_threads;
@@ -70,6 +75,7 @@ bool engine_open(const Model *m, const EngineConfig *config, Engine **out, Err *
 void engine_close(Engine *g);
 
 const Plan *engine_plan(const Engine *g);
+const char *engine_executor(const Engine *g); // "cpu", "cuda"
 ExecMemory engine_memory(const Engine *g);
 
 /* Adds a request; what it points to must outlive the sequence.  The number of the sequence (0..n_seq-1), or -1: *e says why

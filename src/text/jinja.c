@@ -1,0 +1,117 @@
+/* jinja: the frame around the interpreter: its memory, its budgets, its one way out when something fails. */
+#include "jinja.h"
+#include "../base/mem.h"
+#include "../base/utf8.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct Block { // of the arena
+    struct Block *next;
+    size_t n, capacity;
+    max_align_t data[];
+} Block;
+
+enum { BLOCK_SIZE = 64 << 10 };
+
+void *jinja_alloc(Jinja *j, size_t n, size_t size) {
+    size_t room = JINJA_MEMORY_MAX - j->memory;
+    if (n > room / size)
+        jinja_fail(j, ERR_MODEL, "more than %d MiB of memory are needed", JINJA_MEMORY_MAX >> 20);
+    size_t bytes = (n * size + sizeof(max_align_t) - 1) / sizeof(max_align_t) * sizeof(max_align_t);
+    Block *b = j->blocks;
+    if (!b || b->capacity - b->n < bytes) {
+        size_t capacity = bytes > BLOCK_SIZE ? bytes : BLOCK_SIZE;
+        b = mem_new(1, sizeof *b + capacity);
+        b->capacity = capacity;
+        b->next = j->blocks;
+        j->blocks = b;
+        j->memory += capacity < room ? capacity : room;
+    }
+    void *p = (char *)b->data + b->n;
+    b->n += bytes;
+    return p;
+}
+
+void jinja_end(Jinja *j) {
+    while (j->blocks) {
+        Block *next = j->blocks->next;
+        free(j->blocks);
+        j->blocks = next;
+    }
+}
+
+void jinja_spend(Jinja *j, size_t steps) {
+    if (steps > (size_t)(JINJA_STEPS_MAX - j->steps))
+        jinja_fail(j, ERR_MODEL, "the template does not come to an end (more than %d steps)", JINJA_STEPS_MAX);
+    j->steps += (int64_t)steps;
+}
+
+void jinja_enter(Jinja *j) {
+    if (++j->depth > JINJA_DEPTH_MAX)
+        jinja_fail(j, ERR_MODEL, "nested too deeply (more than %d levels while running)", JINJA_DEPTH_MAX);
+}
+
+void jinja_fail(Jinja *j, int code, const char *format, ...) {
+    char message[600];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    size_t line = 1, column = 1;
+    for (size_t i = 0; i < j->at && i < j->source.n; i++) {
+        column++;
+        if (char_code(j->source.c[i]) == '\n') line++, column = 1;
+    }
+    err_set(j->e, code, "chat template, line %zu, column %zu: %s", line, column, message);
+    longjmp(j->failed, 1);
+}
+
+const char *jinja_quote(Jinja *j, Str s) {
+    enum { MOST = 100 };
+    char *text = jinja_alloc(j, 4 * MOST + 4, 1);
+    size_t w = 0;
+    for (size_t i = 0; i < s.n && i < MOST; i++) w += js_put_utf8(s.c[i], text + w);
+    if (s.n > MOST) memcpy(text + w, "...", 3);
+    return text;
+}
+
+/* Newlines become \n, and one at the very end goes: Jinja's rule for template files. */
+static Str read_source(Jinja *j, const char *bytes, size_t n) {
+    if (n > 4 * (size_t)JINJA_SOURCE_MAX)
+        jinja_fail(j, ERR_MODEL, "it is larger than %d characters", JINJA_SOURCE_MAX);
+    Str raw = js_utf8(j, bytes, n, 0);
+    if (raw.n > JINJA_SOURCE_MAX)
+        jinja_fail(j, ERR_MODEL, "it is larger than %d characters", JINJA_SOURCE_MAX);
+    Char *c = jinja_alloc(j, raw.n, sizeof *c);
+    size_t w = 0;
+    for (size_t i = 0; i < raw.n; i++) {
+        if (raw.c[i] == '\r' && i + 1 < raw.n && raw.c[i + 1] == '\n') continue;
+        c[w++] = raw.c[i] == '\r' ? '\n' : raw.c[i];
+    }
+    if (w && c[w - 1] == '\n') w--;
+    return (Str){c, w};
+}
+
+static void give_globals(Jinja *j, const Dict *variables) {
+    j->scope = jinja_alloc(j, 1, sizeof *j->scope);
+    for (size_t i = 0; i < variables->n; i++)
+        jinja_set(j, variables->pairs[i].key.s, variables->pairs[i].value);
+    jinja_push_scope(j);
+}
+
+bool jinja_render(Jinja *j, const char *source, size_t n, const struct tm *now,
+                  Dict *(*make)(Jinja *j, const void *from), const void *from, Str *text, Err *e) {
+    *j = (Jinja){.e = e, .now = *now};
+    if (setjmp(j->failed)) return false;
+    j->source = read_source(j, source, n);
+    const Node *body = jinja_parse(j, jinja_lex(j));
+    j->at = 0;
+    give_globals(j, make(j, from));
+    j->out = jinja_alloc(j, 1, sizeof *j->out);
+    jinja_exec(j, body);
+    *text = js_text(j->out);
+    return true;
+}
