@@ -45,7 +45,7 @@ zgen: $(BUILD)/zgen
 run:
 	@scripts/setup.sh run
 	@$(MAKE) zgen
-	./zgen -p "Once upon a time"
+	./zgen --echo -p "Once upon a time"
 
 test:
 	@scripts/setup.sh test

@@ -5,15 +5,24 @@
  * memory, so that a captured step can be replayed; T and R are those of the bucket that is captured. Rows of padding have seq -1: they are
  * computed like others, but write their keys and values nowhere and sample nothing.
  *
+ * Rows of a register lie round_up(width, 16) floats apart unless a stride says otherwise.
+ *
  * `rows` is NULL, or [n] indices: row i of the op reads row rows[i] of its input (ops on the R rows of a batch). */
 #ifndef ZGEN_CUDA_LAUNCH_H
 #define ZGEN_CUDA_LAUNCH_H
 
+#include <cuda_runtime.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 #include "layout.h"
 #include "../src/exec/kv.h"
 #include "../src/exec/sample.h"
 #include "../src/gguf/quant.h"
-#include <cuda_runtime.h>
+#ifdef __cplusplus
+}
+#endif
 
 typedef struct DeviceWeight {
     QuantType type;
@@ -49,8 +58,9 @@ typedef struct Product {
     bool glu;
     const float *residual; // [T][residual_stride], added to the first output, or NULL
     int residual_stride;
-    const int32_t *ids; // experts of each row [T][n_used], or NULL; slot s writes out + s * n_out and,
-    int n_used;         //   if per_slot, reads in + s * n_in
+    const int32_t *ids; // experts of each row, n_used in rows ids_stride apart, or NULL; slot s writes out + s * n_out and,
+    int ids_stride;     //   if per_slot, reads in + s * n_in
+    int n_used;
     bool per_slot;
 } Product;
 
@@ -62,18 +72,25 @@ extern "C" {
 cudaError_t launch_product(const Launch *l, const Product *p, int T);
 
 /* The same for many rows (prompt chunks) on the matrix units, in f16 with f32 sums; no experts. */
-typedef struct Gemm Gemm; // library handle and scratch
+typedef struct Gemm Gemm; // cuBLASLt, found at run time, and scratch
+/* Scratch for weights of at most weight_elements and inputs of at most input_elements, outputs of output_elements.  NULL when
+ * there is no cuBLASLt on this machine (then launch_product does everything) or no memory. */
+Gemm *gemm_open(size_t weight_elements, size_t input_elements, size_t output_elements);
+void gemm_close(Gemm *g);
+size_t gemm_bytes(size_t weight_elements, size_t input_elements, size_t output_elements);
 cudaError_t launch_gemm(Gemm *g, const Launch *l, const Product *p, int T);
+/* A matrix (one expert's) as f16 [n_out][n_in], saturated to +-65504. */
+cudaError_t launch_dequant(const Launch *l, const DeviceWeight *w, int expert, void *out);
 
 cudaError_t launch_embed(const Launch *l, const DeviceWeight *w, const int32_t *token, int T, float *out);
 cudaError_t launch_norm(const Launch *l, const float *in, const int *rows, const float *weight, int width, float eps, int n,
                         float *out);
 cudaError_t launch_add(const Launch *l, const float *a, const float *b, int width, int n, float *out);
 cudaError_t launch_glu(const Launch *l, const float *gate, const float *up, size_t n_elements, float *out);
-cudaError_t launch_route(const Launch *l, const float *logits, int n_expert, int n_used, float scale, int n, int32_t *ids,
-                         float *weights);
-cudaError_t launch_mix(const Launch *l, const float *in, const float *weights, int n_used, int width, const float *residual,
-                       int n, float *out);
+cudaError_t launch_route(const Launch *l, const float *logits, int logits_stride, int n_expert, int n_used, float scale, int n,
+                         int32_t *ids, float *weights, int stride);
+cudaError_t launch_mix(const Launch *l, const float *in, int in_stride, const float *weights, int weights_stride, int n_used, int width,
+                       const float *residual, int out_stride, int n, float *out);
 
 /* Where one layer's keys and values lie: position p of head h of sequence s at
  * ((s * n_head + h) * n_ctx + p) * head_dim elements of kv_type in k, the same in v. */

@@ -178,14 +178,12 @@ __device__ int n_units(const Product &p) {
     return p.ids ? n * p.n_used : n;
 }
 
-__device__ Place place_of(const Product &p, int unit, int part) {
+__device__ Place place_of(const Product &p, int unit, int part) { // matrix after matrix, in it slot after slot
     Place at = {part, unit, 0};
-    if (p.ids) { // slots of the first matrix, then those of the second
-        for (at.segment = 0; at.row >= p.n_used * p.segment[at.segment].w.n_out; at.segment++)
-            at.row -= p.n_used * p.segment[at.segment].w.n_out;
-        at.slot = at.row / p.segment[at.segment].w.n_out, at.row %= p.segment[at.segment].w.n_out;
-    } else if (!p.glu)
-        for (; at.row >= p.segment[at.segment].w.n_out; at.segment++) at.row -= p.segment[at.segment].w.n_out;
+    int slots = p.ids ? p.n_used : 1;
+    if (!p.glu)
+        for (; at.row >= slots * p.segment[at.segment].w.n_out; at.segment++) at.row -= slots * p.segment[at.segment].w.n_out;
+    if (p.ids) at.slot = at.row / p.segment[at.segment].w.n_out, at.row %= p.segment[at.segment].w.n_out;
     return at;
 }
 
@@ -328,7 +326,7 @@ extern "C" cudaError_t launch_product(const Launch *l, const Product *product, i
         int n_rows = T - done < tile ? T - done : tile;
         if (p.rows) p.rows += done;
         else p.in += (size_t)done * p.in_stride;
-        if (p.ids) p.ids += (size_t)done * p.n_used;
+        if (p.ids) p.ids += (size_t)done * p.ids_stride;
         if (p.residual) p.residual += (size_t)done * p.residual_stride;
         for (int i = 0; i < p.n_segments; i++) p.segment[i].out += (size_t)done * p.segment[i].out_stride;
         cudaError_t error = tile == 1   ? launch_tile<1>(l, p, n_rows, forms, shared)

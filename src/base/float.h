@@ -19,19 +19,26 @@
 #include <stdint.h>
 #include <string.h>
 
-static inline float f32_from_bits(uint32_t bits) {
+/* Marks what CUDA kernels may call as well. */
+#ifdef __CUDACC__
+#define HOST_DEVICE __host__ __device__
+#else
+#define HOST_DEVICE
+#endif
+
+HOST_DEVICE static inline float f32_from_bits(uint32_t bits) {
     float x;
     memcpy(&x, &bits, sizeof x);
     return x;
 }
 
-static inline uint32_t f32_to_bits(float x) {
+HOST_DEVICE static inline uint32_t f32_to_bits(float x) {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
     return bits;
 }
 
-static inline float f16_to_f32(uint16_t h) {
+HOST_DEVICE static inline float f16_to_f32(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, magnitude = (uint32_t)(h & 0x7FFF) << 13;
     if (magnitude >= 0x0F800000) { // Inf, NaN
         uint32_t quiet = magnitude > 0x0F800000 ? 0x00400000 : 0;
@@ -41,7 +48,7 @@ static inline float f16_to_f32(uint16_t h) {
 }
 
 /* Rounds half to even; beyond 65504 + half a step it is Inf. */
-static inline uint16_t f32_to_f16(float x) {
+HOST_DEVICE static inline uint16_t f32_to_f16(float x) {
     uint32_t bits = f32_to_bits(x), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7FFFFFFF;
     if (magnitude > 0x7F800000) return (uint16_t)(sign | 0x7E00 | (magnitude >> 13 & 0x03FF));
     if (magnitude >= f32_to_bits(65520.0f)) return (uint16_t)(sign | 0x7C00);
@@ -51,35 +58,35 @@ static inline uint16_t f32_to_f16(float x) {
     return (uint16_t)(sign | (((magnitude + 0x0FFF + even) >> 13) - ((127 - 15) << 10)));
 }
 
-static inline float bf16_to_f32(uint16_t h) {
+HOST_DEVICE static inline float bf16_to_f32(uint16_t h) {
     return f32_from_bits((uint32_t)h << 16);
 }
 
-static inline float e4m3_to_f32(uint8_t b) {
+HOST_DEVICE static inline float e4m3_to_f32(uint8_t b) {
     uint32_t sign = (uint32_t)(b & 0x80) << 24, magnitude = (uint32_t)(b & 0x7F) << 20;
     if (magnitude == 0x07F00000) return f32_from_bits(sign | 0x7FC00000);
     return f32_from_bits(sign | f32_to_bits(f32_from_bits(magnitude) * 0x1p120f));
 }
 
-static inline float ue4m3_to_f32(uint8_t b) {
+HOST_DEVICE static inline float ue4m3_to_f32(uint8_t b) {
     uint32_t magnitude = (uint32_t)(b & 0x7F) << 20;
     return magnitude == 0x07F00000 ? 0.0f : f32_from_bits(magnitude) * 0x1p120f;
 }
 
 /* Half of the scale: 2^(b - 128).  The whole one would leave the range of f32 at b = 255. */
-static inline float e8m0_half_to_f32(uint8_t b) {
+HOST_DEVICE static inline float e8m0_half_to_f32(uint8_t b) {
     return f32_from_bits(b < 2 ? 0x00200000u << b : (uint32_t)(b - 1) << 23);
 }
 
-static inline uint16_t load_u16(const uint8_t *p) {
+HOST_DEVICE static inline uint16_t load_u16(const uint8_t *p) {
     return (uint16_t)(p[0] | p[1] << 8);
 }
 
-static inline uint32_t load_u32(const uint8_t *p) {
+HOST_DEVICE static inline uint32_t load_u32(const uint8_t *p) {
     return load_u16(p) | (uint32_t)load_u16(p + 2) << 16;
 }
 
-static inline float load_f16(const uint8_t *p) {
+HOST_DEVICE static inline float load_f16(const uint8_t *p) {
     return f16_to_f32(load_u16(p));
 }
 

@@ -6,7 +6,6 @@
 #include "../base/clock.h"
 #include "../base/mem.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,10 +26,7 @@ static Rotation rotation_of(const Op *op, int T_max) {
     r.frequency = mem_new((size_t)r.n_pairs, sizeof *r.frequency);
     r.cos = mem_new((size_t)r.n_pairs * (size_t)T_max, sizeof *r.cos);
     r.sin = mem_new((size_t)r.n_pairs * (size_t)T_max, sizeof *r.sin);
-    for (int i = 0; i < r.n_pairs; i++) {
-        double frequency = r.scale * pow(r.base, -2.0 * i / op->rope.n_rot);
-        r.frequency[i] = r.factors ? frequency / r.factors[i] : frequency;
-    }
+    exec_rope_frequencies(op, r.frequency);
     return r;
 }
 
@@ -215,6 +211,7 @@ static const float *cpu_read(const Exec *x, int reg, size_t *stride) {
 const ExecOps cpu_exec = {
     .name = "cpu",
     .plan = {.fuse_segments = true, .fuse_residual = true, .act_forms = true, .q8_bytes = act8_bytes},
+    .prompt_chunk = 256, // enough to make weights cheap, few enough for Ctrl-C to be heard
     .open = cpu_open,
     .run = cpu_run,
     .decode_start = cpu_decode_start,

@@ -137,8 +137,9 @@ INLINE void multiply_tile(Format f, const Tile *tile, int n, const Act8 *x, int 
 }
 
 /* acc plus the products of one block of each row and one activation, whose part for the block begins at q and, in the
- * sums of the chunk, at group g. */
-INLINE F multiply_block(Format f, Rows rows, const int8_t *q, const Sums *sums, int g, F acc) {
+ * sums of the chunk, at group g.  ahead: what to fetch meanwhile, as many bytes. */
+INLINE F multiply_block(Format f, Rows rows, const int8_t *q, const Sums *sums, int g, uintptr_t ahead, F acc) {
+    const int share = PANEL_ROWS * f.n_bytes * f.group / f.n_weights; // bytes per group
     F scale[QUANT_MAX_GROUPS], min[QUANT_MAX_GROUPS];
     f.scales(rows.p, rows.stride, scale, min);
     for (int u = 0; u < f.n_weights; u += f.unit) {
@@ -151,6 +152,8 @@ INLINE F multiply_block(Format f, Rows rows, const int8_t *q, const Sums *sums, 
 #pragma GCC unroll 8
             for (int k = 0; k < f.group; k += 4) isum = v_dot4(isum, w[(j + k) / 4], q + u + j + k, f.wide);
             acc = add_group(f, acc, isum, scale[i], min[i], sums->d[(g + i) * f.group / ACT8_GROUP], sums->sum[g + i]);
+#pragma GCC unroll 9
+            for (int line = 0; line < share; line += LINE) v_prefetch(ahead + (uintptr_t)(i * share + line));
         }
     }
     return acc;
@@ -164,13 +167,14 @@ INLINE void matmul_one(Format f, const Panel *w, const Act8 *x, float *y) {
         const int n = w->n_in - k < CHUNK ? w->n_in - k : CHUNK;
         size_t offset = (size_t)(k / f.n_weights * f.n_bytes), bytes = (size_t)(n / f.n_weights * f.n_bytes);
         Rows rows = rows_at(w, true, offset, bytes, room, CHUNK_BYTES);
-        prefetch_next_panel(w, offset, bytes);
+        uintptr_t ahead = (uintptr_t)w->rows + PANEL_ROWS * (w->row_bytes + offset);
         Sums sums;
         sums_of(f, x, k, &sums);
         int i = 0;
         do {
-            acc = multiply_block(f, rows, x->q + k + i, &sums, i / f.group, acc);
+            acc = multiply_block(f, rows, x->q + k + i, &sums, i / f.group, ahead, acc);
             rows.p += f.n_bytes;
+            ahead += (uintptr_t)(PANEL_ROWS * f.n_bytes);
             i += f.n_weights;
         } while (i < n);
     }

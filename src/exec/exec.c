@@ -1,6 +1,15 @@
 /* exec: what is the same for all executors.  See exec.h. */
 #include "exec.h"
 
+#include <math.h>
+
+void exec_rope_frequencies(const Op *op, double *out) {
+    for (int i = 0; i < op->rope.n_rot / 2; i++) {
+        double frequency = op->rope.scale * pow(op->rope.base, -2.0 * i / op->rope.n_rot);
+        out[i] = op->vector ? frequency / op->vector[i] : frequency;
+    }
+}
+
 ExecMemory exec_memory(const Plan *p, const ExecConfig *c) {
     return (ExecMemory){
         .kv = plan_kv_bytes(p, kv_type_bytes(c->kv_type)) * (size_t)c->n_ctx * (size_t)c->n_seq,

@@ -30,6 +30,7 @@ typedef struct Exec Exec;
 typedef struct ExecOps {
     const char *name;
     PlanConfig plan; // what its plans look like; the caller sets act_f32
+    int prompt_chunk; // rows of a prompt that it likes to have in one run
 
     /* false: ERR_MEMORY with the size of each part and what would fit, or ERR_USAGE for an unknown isa. */
     bool (*open)(const Plan *p, const ExecConfig *config, Exec **out, Err *e);
@@ -57,6 +58,9 @@ typedef struct ExecOps {
 typedef struct ExecMemory {
     size_t kv, registers;
 } ExecMemory;
+
+/* Angle per position of each rotated pair of a ROPE or ROPEKV op, [n_rot / 2], in radians. */
+void exec_rope_frequencies(const Op *op, double *out);
 ExecMemory exec_memory(const Plan *p, const ExecConfig *config);
 
 #endif

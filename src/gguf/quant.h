@@ -1,7 +1,7 @@
 /* quant: what a block of weights is.
  *
  * Every tensor type is told once, here: a struct with its bit layout and formula, one line in the list; sizes
- * come from sizeof and are asserted.  quant.c takes the blocks apart, as the reference for every kernel in
+ * come from sizeof and are asserted.  unpack.h takes the blocks apart, as the reference for every kernel in
  * the house.  A row of n weights is n / n_weights blocks, back to back.
  *
  * What it refuses: to compute with a type that it only knows by size, and to expect any alignment.  A tensor
@@ -16,6 +16,7 @@
 #ifndef ZGEN_GGUF_QUANT_H
 #define ZGEN_GGUF_QUANT_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -31,7 +32,7 @@
 typedef struct BlockQ4_0 {
     uint8_t d[2], qs[16];
 } BlockQ4_0;
-_Static_assert(sizeof(BlockQ4_0) == 18, "Q4_0");
+static_assert(sizeof(BlockQ4_0) == 18, "Q4_0");
 
 /*  0  d
  *  2  m
@@ -41,7 +42,7 @@ _Static_assert(sizeof(BlockQ4_0) == 18, "Q4_0");
 typedef struct BlockQ4_1 {
     uint8_t d[2], m[2], qs[16];
 } BlockQ4_1;
-_Static_assert(sizeof(BlockQ4_1) == 20, "Q4_1");
+static_assert(sizeof(BlockQ4_1) == 20, "Q4_1");
 
 /*  0  d
  *  2  [w7 .. w0 bit 4]  [w15 .. w8]  [w23 .. w16]  [w31 .. w24]
@@ -51,7 +52,7 @@ _Static_assert(sizeof(BlockQ4_1) == 20, "Q4_1");
 typedef struct BlockQ5_0 {
     uint8_t d[2], qh[4], qs[16];
 } BlockQ5_0;
-_Static_assert(sizeof(BlockQ5_0) == 22, "Q5_0");
+static_assert(sizeof(BlockQ5_0) == 22, "Q5_0");
 
 /*  0  d
  *  2  m
@@ -62,7 +63,7 @@ _Static_assert(sizeof(BlockQ5_0) == 22, "Q5_0");
 typedef struct BlockQ5_1 {
     uint8_t d[2], m[2], qh[4], qs[16];
 } BlockQ5_1;
-_Static_assert(sizeof(BlockQ5_1) == 24, "Q5_1");
+static_assert(sizeof(BlockQ5_1) == 24, "Q5_1");
 
 /*  0  d
  *  2  [w0 7..0]  [w1]  ...  [w31]      signed
@@ -72,7 +73,7 @@ typedef struct BlockQ8_0 {
     uint8_t d[2];
     int8_t qs[32];
 } BlockQ8_0;
-_Static_assert(sizeof(BlockQ8_0) == 34, "Q8_0");
+static_assert(sizeof(BlockQ8_0) == 34, "Q8_0");
 
 /*  0  [m0 3..0 | s0 3..0]  ...  [m15 | s15]                    one byte per 16 weights
  * 16  [w96 1..0 | w64 | w32 | w0]  ...  [w127 | w95 | w63 | w31]
@@ -84,7 +85,7 @@ _Static_assert(sizeof(BlockQ8_0) == 34, "Q8_0");
 typedef struct BlockQ2_K {
     uint8_t scales[16], qs[64], d[2], dmin[2];
 } BlockQ2_K;
-_Static_assert(sizeof(BlockQ2_K) == 84, "Q2_K");
+static_assert(sizeof(BlockQ2_K) == 84, "Q2_K");
 
 /*   0  [w224 bit 2 | w192 | w160 | w128 | w96 | w64 | w32 | w0]  ...  [w255 | ... | w31]
  *  32  [w96 1..0 | w64 | w32 | w0]  ...  [w127 | w95 | w63 | w31]
@@ -97,7 +98,7 @@ _Static_assert(sizeof(BlockQ2_K) == 84, "Q2_K");
 typedef struct BlockQ3_K {
     uint8_t hmask[32], qs[64], scales[12], d[2];
 } BlockQ3_K;
-_Static_assert(sizeof(BlockQ3_K) == 110, "Q3_K");
+static_assert(sizeof(BlockQ3_K) == 110, "Q3_K");
 
 /*  0  d
  *  2  dmin
@@ -111,7 +112,7 @@ _Static_assert(sizeof(BlockQ3_K) == 110, "Q3_K");
 typedef struct BlockQ4_K {
     uint8_t d[2], dmin[2], scales[12], qs[128];
 } BlockQ4_K;
-_Static_assert(sizeof(BlockQ4_K) == 144, "Q4_K");
+static_assert(sizeof(BlockQ4_K) == 144, "Q4_K");
 
 /*  0  d
  *  2  dmin
@@ -124,7 +125,7 @@ _Static_assert(sizeof(BlockQ4_K) == 144, "Q4_K");
 typedef struct BlockQ5_K {
     uint8_t d[2], dmin[2], scales[12], qh[32], qs[128];
 } BlockQ5_K;
-_Static_assert(sizeof(BlockQ5_K) == 176, "Q5_K");
+static_assert(sizeof(BlockQ5_K) == 176, "Q5_K");
 
 /*   0  [w64 3..0 | w0 3..0]  ...  [w127 | w63]
  *  64  the same for w128 .. w255
@@ -139,7 +140,7 @@ typedef struct BlockQ6_K {
     int8_t scales[16];
     uint8_t d[2];
 } BlockQ6_K;
-_Static_assert(sizeof(BlockQ6_K) == 210, "Q6_K");
+static_assert(sizeof(BlockQ6_K) == 210, "Q6_K");
 
 /*  0  d
  *  2  [w16 3..0 | w0 3..0]  ...  [w31 | w15]
@@ -148,7 +149,7 @@ _Static_assert(sizeof(BlockQ6_K) == 210, "Q6_K");
 typedef struct BlockIQ4_NL {
     uint8_t d[2], qs[16];
 } BlockIQ4_NL;
-_Static_assert(sizeof(BlockIQ4_NL) == 18, "IQ4_NL");
+static_assert(sizeof(BlockIQ4_NL) == 18, "IQ4_NL");
 
 /*  0  d
  *  2  [s3 5..4 | s2 | s1 | s0]  [s7 | s6 | s5 | s4]            8 scales of 6 bits, one per 32 weights:
@@ -160,7 +161,7 @@ _Static_assert(sizeof(BlockIQ4_NL) == 18, "IQ4_NL");
 typedef struct BlockIQ4_XS {
     uint8_t d[2], scales_h[2], scales_l[4], qs[128];
 } BlockIQ4_XS;
-_Static_assert(sizeof(BlockIQ4_XS) == 136, "IQ4_XS");
+static_assert(sizeof(BlockIQ4_XS) == 136, "IQ4_XS");
 
 /*  0  e, an e8m0
  *  1  [w16 3..0 | w0 3..0]  ...  [w31 | w15]      e2m1: sign, two bits of exponent, one of mantissa
@@ -169,7 +170,7 @@ _Static_assert(sizeof(BlockIQ4_XS) == 136, "IQ4_XS");
 typedef struct BlockMXFP4 {
     uint8_t e, qs[16];
 } BlockMXFP4;
-_Static_assert(sizeof(BlockMXFP4) == 17, "MXFP4");
+static_assert(sizeof(BlockMXFP4) == 17, "MXFP4");
 
 /*  0  [s0 7..0]  ...  [s3]      ue4m3, one per 16 weights
  *  4  [w8 3..0 | w0 3..0]  ...  [w15 | w7]      e2m1
@@ -179,9 +180,11 @@ _Static_assert(sizeof(BlockMXFP4) == 17, "MXFP4");
 typedef struct BlockNVFP4 {
     uint8_t scales[4], qs[32];
 } BlockNVFP4;
-_Static_assert(sizeof(BlockNVFP4) == 36, "NVFP4");
+static_assert(sizeof(BlockNVFP4) == 36, "NVFP4");
 
 /* The values behind four bits: a curve fitted to trained weights, and e2m1 doubled into integers. */
+#define QUANT_IQ4 -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
+#define QUANT_E2M1 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12
 extern const int8_t quant_iq4[16], quant_e2m1[16];
 
 /* The list, by three words: a FLOAT has one weight per block, a BLOCK is integers with scales, of a type only
@@ -258,6 +261,9 @@ typedef struct QuantTraits {
     void (*unpack)(const void *block, int8_t *q, float *scale, float *min);
 } QuantTraits;
 
+#ifdef __cplusplus
+extern "C"
+#endif
 /* The traits of a type, or NULL for a number that is no type (or one that GGUF has removed). */
 const QuantTraits *quant_traits(uint32_t type);
 

@@ -12,8 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK = 256 }; // prompt rows per run: enough to make weights cheap, few enough for Ctrl-C to be heard
-
 typedef struct Live {
     Sequence seq;
     Request request;
@@ -32,7 +30,7 @@ struct Engine {
     const ExecOps *exec_ops;
     Exec *exec;
     int logits;       // the register
-    int T_max, R_max;
+    int T_max, R_max, chunk; // rows of a run, wanted ones, rows of a prompt's piece
     Live *live;       // [n_seq]
     int32_t *eog;     // end-of-generation tokens [n_eog]
     int n_eog;
@@ -98,9 +96,9 @@ bool engine_open(const Model *m, const EngineConfig *config, Engine **out, Err *
     g->model = m, g->config = *config, g->exec_ops = executor;
     PlanConfig plan_config = g->exec_ops->plan;
     plan_config.act_f32 = config->act_f32;
-    int chunk = config->n_ctx < CHUNK ? config->n_ctx : CHUNK;
+    g->chunk = executor->prompt_chunk < config->n_ctx ? executor->prompt_chunk : config->n_ctx;
     g->R_max = config->R_max > config->n_seq ? config->R_max : config->n_seq;
-    g->T_max = chunk + config->n_seq > g->R_max ? chunk + config->n_seq : g->R_max;
+    g->T_max = g->chunk + config->n_seq > g->R_max ? g->chunk + config->n_seq : g->R_max;
     open_batch(g);
     ExecConfig exec_config = {.n_ctx = config->n_ctx, .n_seq = config->n_seq, .T_max = g->T_max, .R_max = g->R_max,
                               .kv_type = config->kv_type, .n_threads = config->n_threads, .isa = config->isa,
@@ -273,7 +271,7 @@ static int n_tokens(const Live *l) { return l->seq.n_prompt + l->seq.n_generated
 /* Appends the rows of one sequence to the batch: up to the next multiple of the chunk, if they fit. */
 static void add_rows(Engine *g, int s, Batch *b) {
     Live *l = &g->live[s];
-    int end = (l->n_done / CHUNK + 1) * CHUNK;
+    int end = (l->n_done / g->chunk + 1) * g->chunk;
     if (end > n_tokens(l)) end = n_tokens(l);
     l->n_rows = 0, l->r = -1;
     if (b->T + end - l->n_done > g->T_max) return; // in a later step
@@ -366,7 +364,7 @@ bool engine_step(Engine *g, Err *e) {
 }
 
 bool engine_logits(Engine *g, const int32_t *ids, int n, bool (*row)(void *, int, const float *), void *arg, Err *e) {
-    int chunk = g->R_max < CHUNK ? g->R_max : CHUNK;
+    int chunk = g->R_max < g->chunk ? g->R_max : g->chunk;
     stop_decoding(g);
     e->code = 0;
     if (n > g->config.n_ctx)

@@ -360,7 +360,7 @@ size_t js_find(Jinja *j, Str s, Str what, size_t from); // first place at or beh
 size_t js_find_last(Jinja *j, Str s, Str what);
 bool js_starts(Str s, Str with);
 bool js_ends(Str s, Str with);
-Str js_trim(Str s, const Str *chars, bool left, bool right); // chars NULL: white space
+Str js_trim(Jinja *j, Str s, const Str *chars, bool left, bool right); // chars NULL: white space
 Str js_replace(Jinja *j, Str s, Str old, Str with, int64_t most); // most < 0: all
 Str js_upper(Jinja *j, Str s);
 Str js_lower(Jinja *j, Str s);

@@ -316,7 +316,7 @@ static void check_stories(const char *path, const char *isa, double from, double
     Model model;
     Engine *engine = NULL;
     Err e = {0};
-    EngineConfig config = {.n_ctx = 256, .n_seq = MAX_STORIES, .n_threads = 2, .kv_type = KV_F16, .isa = isa};
+    EngineConfig config = {.device = DEVICE_CPU, .n_ctx = 256, .n_seq = MAX_STORIES, .n_threads = 2, .kv_type = KV_F16, .isa = isa};
     if (!model_open(path, &model, &e) || !engine_open(&model, &config, &engine, &e))
         test_fail(__FILE__, __LINE__, "%s: %s", path, e.text);
     for (int k = 0; engine && k < n; k++) {

@@ -73,16 +73,23 @@ TEST(plan_prints_the_golden_tapes) {
 
 /* ---- Every tape of every file, in every configuration ---- */
 
+static PlanConfig config_of(int i) {
+    PlanConfig c = cpu_exec.plan;
+    c.fuse_segments = i & 1, c.fuse_residual = i & 2, c.act_f32 = i & 4;
+    if (!(i & 8)) return c;
+    c.fuse_norm = c.fuse_glu = c.fuse_rope_kv = true; // as an executor wants it whose products quantise for themselves
+    c.fuse_norm_max = 1 << 20, c.act_forms = false;
+    return c;
+}
+
 static void on_every_plan(void (*check)(const char *path, const Opened *o)) {
     glob_t files;
     REQUIRE(glob("test/data/models/llama*.gguf", 0, NULL, &files) == 0);
     CHECK(files.gl_pathc >= 30);
     for (size_t i = 0; i < files.gl_pathc; i++)
-        for (int bits = 0; bits < 8; bits++) {
-            PlanConfig config = cpu_exec.plan;
-            config.fuse_segments = bits & 1, config.fuse_residual = bits & 2, config.act_f32 = bits & 4;
+        for (int k = 0; k < 16; k++) {
             Opened o;
-            if (!open_plan(files.gl_pathv[i], config, &o)) continue;
+            if (!open_plan(files.gl_pathv[i], config_of(k), &o)) continue;
             check(files.gl_pathv[i], &o);
             close_plan(&o);
         }
@@ -90,7 +97,8 @@ static void on_every_plan(void (*check)(const char *path, const Opened *o)) {
 }
 
 static bool reads(const Op *op, int reg) {
-    bool in_place = op->code == OP_ROPE && (op->out[0] == reg || op->out[1] == reg);
+    bool rotates = op->code == OP_ROPE || op->code == OP_ROPEKV;
+    bool in_place = rotates && (op->out[0] == reg || op->out[1] == reg);
     return op->in == reg || op->in2 == reg || op->residual == reg || op->ids == reg || in_place;
 }
 
@@ -116,8 +124,9 @@ static unsigned forms_needed(const Plan *p, int reg) {
         if (!reads(op, reg)) continue;
         bool product = op->code == OP_MATMUL || op->code == OP_EXPERT || op->code == OP_LOGITS;
         if (!product || op->in != reg) forms |= FORM_F32;
-        for (int k = 0; product && op->in == reg && k < op->n_out; k++) {
-            bool q8 = quant_traits(op->w[k]->type)->act == QUANT_ACT_Q8 && !p->config.act_f32;
+        for (int k = 0; product && op->in == reg && k < op->n_w; k++) {
+            bool may = p->config.act_forms && !p->config.act_f32;
+            bool q8 = may && quant_traits(op->w[k]->type)->act == QUANT_ACT_Q8;
             forms |= q8 ? FORM_Q8 : FORM_F32;
         }
     }
@@ -200,10 +209,14 @@ static void check_order(const char *path, const Opened *o) {
             for (int j = 0; j < i && !written; j++) written = writes(&p->ops[j], inputs[k]);
             CHECK(written, "%s: op %d reads r%d too early", path, i, inputs[k]);
         }
-        bool product = op_is_product(op), fused = op->residual != NO_REG;
-        CHECK(p->config.fuse_segments || !product || op->n_out == 1, "%s: op %d", path, i);
-        CHECK(p->config.fuse_residual || !fused, "%s: op %d", path, i);
-        CHECK(!p->config.fuse_residual || op->code != OP_ADD, "%s: op %d is left over", path, i);
+        const PlanConfig *c = &p->config;
+        bool product = op_is_product(op), turns = op->code == OP_ROPE || op->code == OP_KVPUT;
+        CHECK(!product || (op->n_w == op->n_out + op->glu && op->n_w <= OP_MAX_SEGMENTS), "%s: op %d", path, i);
+        CHECK(c->fuse_segments || !product || op->n_w == 1, "%s: op %d", path, i);
+        CHECK(c->fuse_residual ? op->code != OP_ADD : op->residual == NO_REG, "%s: op %d", path, i);
+        CHECK(c->fuse_glu && c->fuse_segments ? op->code != OP_GLU : !op->glu, "%s: op %d", path, i);
+        CHECK(c->fuse_rope_kv ? !turns : op->code != OP_ROPEKV, "%s: op %d", path, i);
+        CHECK(c->fuse_norm || !product || !op->vector, "%s: op %d", path, i);
         CHECK(op->on_R == (op->layer < 0 && op->code != OP_EMBED), "%s: op %d", path, i);
     }
     CHECK(p->ops[0].code == OP_EMBED && p->ops[p->n_ops - 1].code == OP_SAMPLE, "%s", path);

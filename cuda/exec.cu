@@ -1,0 +1,583 @@
+// exec: the GPU executor: what lies where on the device, how the tape is walked, and a decode loop that the GPU drives.
+//
+// A run copies its batch to the device, launches one kernel or two per op, and waits.  Decoding does not: a step is captured once per bucket
+// of rows as a graph; its last kernel writes the next token where its first kernel reads, so that steps are enqueued ahead
+// of the host, which only watches a ring in pinned memory.  Nothing is allocated and no module loaded after open.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <unordered_map>
+#include <vector>
+
+#include "launch.h"
+#include "upload.h"
+extern "C" {
+#include "cuda.h"
+#include "../src/base/mem.h"
+}
+
+namespace {
+
+constexpr int AHEAD = 8;        // decode steps enqueued beyond what the host has seen
+constexpr int RING_STEPS = 64;  // more than that
+constexpr int GEMM_ROWS = 33;   // from here on the matrix units win over exact block sums
+constexpr int PROMPT_ROWS = 16; // of one sequence: from here on attention is tiled
+constexpr int MAX_BUCKET = 64;
+
+struct Memory { // device memory, one allocation per purpose
+    uint8_t *data = nullptr;
+    size_t bytes = 0;
+};
+
+} // namespace
+
+struct Exec {
+    const Plan *plan;
+    ExecConfig config;
+    Launch launch;
+    bool graphs_ready;
+    Upload *upload; // owns the weights
+    std::unordered_map<const Weight *, DeviceWeight> weights;
+    std::unordered_map<const void *, void *> vectors; // host pointer of the plan -> device copy
+    std::unordered_map<const Op *, double *> frequencies;
+    Memory regs[2], kv, small, scratch;
+    std::vector<size_t> kv_offset;
+    Gemm *gemm;
+    struct Arrays { // of a batch, in `small`
+        int32_t *token, *seq, *position, *out_row, *out_seq, *next_token, *next_position;
+    } d;
+    int32_t *staging; // pinned, the same arrays on the host
+    DeviceSampler *samplers, *samplers_host;
+    int32_t *history, *banned;
+    uint32_t *step_counter;
+    RingEntry *ring; // pinned, seen by both
+    void *attn_scratch, *sample_scratch;
+    float *logits_host; // [R_max][n_vocab], for read
+    const Batch *batch; // of the running run
+    cudaGraphExec_t graph[MAX_BUCKET + 1]; // by bucket
+    struct {
+        int n, bucket, n_steps, enqueued, taken;
+    } decode;
+};
+
+namespace {
+
+// ---- errors ----------------------------------------------------------------------------------------------------
+
+bool fail(Err *e, cudaError_t error, const char *what) {
+    if (error == cudaErrorMemoryAllocation) return err_set(e, ERR_MEMORY, "the GPU has no memory left for %s; use a smaller -c or --device cpu", what);
+    return err_set(e, ERR_RUN, "the GPU failed at %s: %s", what, cudaGetErrorString(error));
+}
+
+// ---- memory ----------------------------------------------------------------------------------------------------
+
+cudaError_t allocate(Memory *m, size_t bytes) {
+    m->bytes = bytes;
+    cudaError_t error = cudaMalloc(&m->data, bytes ? bytes : 1);
+    return error == cudaSuccess ? cudaMemset(m->data, 0, bytes) : error;
+}
+
+size_t align(size_t n) { return (n + 255) / 256 * 256; }
+
+// Cuts typed pieces off a block; with data NULL it only counts.
+struct Carver {
+    uint8_t *data;
+    size_t used = 0;
+    template <class T> T *take(size_t n) {
+        T *p = data ? (T *)(data + used) : nullptr;
+        used += align(n * sizeof(T));
+        return p;
+    }
+};
+
+void carve_small(Exec *x, Carver *c) {
+    size_t T = x->config.T_max, R = x->config.R_max, n_seq = x->config.n_seq, n_ctx = x->config.n_ctx;
+    x->d.token = c->take<int32_t>(T), x->d.seq = c->take<int32_t>(T), x->d.position = c->take<int32_t>(T);
+    x->d.out_row = c->take<int32_t>(R), x->d.out_seq = c->take<int32_t>(R);
+    x->d.next_token = c->take<int32_t>(R), x->d.next_position = c->take<int32_t>(R);
+    x->samplers = c->take<DeviceSampler>(n_seq);
+    x->history = c->take<int32_t>(n_seq * (n_ctx + 1));
+    x->banned = c->take<int32_t>(x->plan->hparams.n_vocab);
+    x->step_counter = c->take<uint32_t>(1);
+}
+
+size_t attn_bytes(const Exec *x) {
+    size_t most = 0;
+    for (int i = 0; i < x->plan->n_ops; i++)
+        if (x->plan->ops[i].code == OP_ATTN)
+            most = std::max(most, attn_scratch_bytes(x->config.T_max, x->plan->ops[i].attn.n_head, x->plan->ops[i].attn.head_dim, x->launch.n_sm));
+    return most;
+}
+
+struct GemmNeed {
+    size_t weight = 0, input = 0, output = 0;
+};
+
+GemmNeed gemm_need(const Exec *x) {
+    GemmNeed need;
+    for (int i = 0; i < x->plan->n_ops; i++) {
+        const Op *op = &x->plan->ops[i];
+        if (op->code != OP_MATMUL) continue;
+        size_t out = 0;
+        for (int k = 0; k < op->n_w; k++) {
+            need.weight = std::max(need.weight, (size_t)op->w[k]->n_in * op->w[k]->n_out);
+            need.input = std::max(need.input, (size_t)op->w[k]->n_in * x->config.T_max);
+            out += op->w[k]->n_out;
+        }
+        need.output = std::max(need.output, out * x->config.T_max);
+    }
+    return need;
+}
+
+bool fits(const Exec *x, size_t kv, size_t registers, size_t scratch, Err *e) {
+    size_t free_bytes = 0, total = 0, weights = weights_bytes(x->plan->weights);
+    cudaError_t error = cudaMemGetInfo(&free_bytes, &total);
+    if (error != cudaSuccess) return fail(e, error, "asking for its free memory");
+    size_t need = weights + kv + registers + scratch, reserve = (size_t)64 << 20;
+    if (need + reserve <= free_bytes) return true;
+    double others = (double)(weights + registers + scratch + reserve), per_position = (double)kv / x->config.n_ctx;
+    int n_ctx = (double)free_bytes > others ? (int)(((double)free_bytes - others) / per_position) : 0;
+    char advice[64] = "use a smaller file or --device cpu";
+    if (n_ctx > 0) snprintf(advice, sizeof advice, "-c %d would fit", n_ctx);
+    return err_set(e, ERR_MEMORY, "the model does not fit on the GPU: weights %.0f MB, keys and values for %d positions %.0f MB, "
+                   "registers %.0f MB, scratch %.0f MB, but %.0f MB are free; %s", weights / 1e6, x->config.n_ctx, kv / 1e6,
+                   registers / 1e6, scratch / 1e6, free_bytes / 1e6, advice);
+}
+
+bool open_memory(Exec *x, Err *e) {
+    const Plan *p = x->plan;
+    ExecMemory need = exec_memory(p, &x->config);
+    Carver count = {nullptr};
+    carve_small(x, &count);
+    size_t attn = align(attn_bytes(x)), sample = align(sample_device_scratch_bytes(x->config.R_max, p->hparams.n_vocab));
+    GemmNeed g = gemm_need(x);
+    if (!fits(x, need.kv, need.registers, count.used + attn + sample + gemm_bytes(g.weight, g.input, g.output), e)) return false;
+    cudaError_t error = allocate(&x->kv, need.kv);
+    if (error == cudaSuccess) error = allocate(&x->regs[0], p->row_bytes_T * x->config.T_max);
+    if (error == cudaSuccess) error = allocate(&x->regs[1], p->row_bytes_R * x->config.R_max);
+    if (error == cudaSuccess) error = allocate(&x->small, count.used);
+    if (error == cudaSuccess) error = allocate(&x->scratch, attn + sample);
+    if (error != cudaSuccess) return fail(e, error, "keys, values and registers");
+    Carver carver = {x->small.data};
+    carve_small(x, &carver);
+    x->attn_scratch = x->scratch.data, x->sample_scratch = x->scratch.data + attn;
+    size_t offset = 0;
+    for (int i = 0; i < p->n_kv; i++) {
+        x->kv_offset.push_back(offset);
+        offset += 2 * (size_t)x->config.n_seq * p->kv[i].n_head * x->config.n_ctx * p->kv[i].head_dim * kv_type_bytes(x->config.kv_type);
+    }
+    size_t staged = (size_t)3 * x->config.T_max + 2 * x->config.R_max;
+    error = cudaMallocHost(&x->staging, staged * sizeof(int32_t));
+    if (error == cudaSuccess) error = cudaMallocHost(&x->ring, sizeof(RingEntry) * RING_STEPS * x->config.R_max);
+    if (error == cudaSuccess) error = cudaMallocHost(&x->samplers_host, sizeof(DeviceSampler) * x->config.n_seq);
+    if (error != cudaSuccess) return fail(e, error, "pinned host memory");
+    x->logits_host = (float *)mem_new((size_t)x->config.R_max * p->hparams.n_vocab, sizeof(float));
+    x->gemm = gemm_open(g.weight, g.input, g.output);
+    return true;
+}
+
+// ---- weights ---------------------------------------------------------------------------------------------------
+
+// A device copy of n floats (or doubles), made once.
+template <class T> bool add_vector(Exec *x, const T *host, size_t n, Err *e) {
+    if (!host || x->vectors.count(host)) return true;
+    void *device;
+    cudaError_t error = cudaMalloc(&device, n * sizeof(T));
+    if (error == cudaSuccess) error = cudaMemcpy(device, host, n * sizeof(T), cudaMemcpyHostToDevice);
+    if (error != cudaSuccess) return fail(e, error, "small weights");
+    x->vectors[host] = device;
+    return true;
+}
+
+bool add_op_weights(Exec *x, const Op *op, Err *e) {
+    for (int k = 0; k < op->n_w; k++) {
+        const Weight *w = op->w[k];
+        if (!x->weights.count(w)) {
+            DeviceWeight device;
+            if (!upload_tensor(x->upload, w, &device, e)) return false;
+            x->weights[w] = device;
+        }
+        if (!add_vector(x, op->bias[k], (size_t)w->n_expert * w->n_out, e)) return false;
+    }
+    if (op->code == OP_ROPEKV) {
+        std::vector<double> frequency(op->rope.n_rot / 2);
+        exec_rope_frequencies(op, frequency.data());
+        if (!add_vector(x, frequency.data(), frequency.size(), e)) return false;
+        x->frequencies[op] = (double *)x->vectors[frequency.data()];
+        x->vectors.erase(frequency.data()); // the host copy goes; frequencies owns it
+        return true;
+    }
+    size_t width = op->in == NO_REG ? 0 : x->plan->regs[op->in].width;
+    return add_vector(x, op->vector, width, e);
+}
+
+bool upload_weights(Exec *x, Err *e) {
+    x->upload = upload_open(x->plan, x->config.managed, x->config.n_threads, x->launch.stream, e);
+    if (!x->upload) return false;
+    for (int i = 0; i < x->plan->n_ops; i++)
+        if (!add_op_weights(x, &x->plan->ops[i], e)) return false;
+    return upload_finish(x->upload, e);
+}
+
+// ---- the walk --------------------------------------------------------------------------------------------------
+
+int stride_of(const Exec *x, int reg) { return (x->plan->regs[reg].width * 4 + 63) / 64 * 16; } // floats from row to row
+
+float *reg(const Exec *x, int r) {
+    const Reg *info = &x->plan->regs[r];
+    int rows_max = info->on_R ? x->config.R_max : x->config.T_max;
+    return (float *)(x->regs[info->on_R].data + info->offset[0] * rows_max);
+}
+
+template <class T> T *device_vector(const Exec *x, const T *host) {
+    return host ? (T *)x->vectors.at(host) : nullptr;
+}
+
+struct Step { // what a walk is for
+    int T, R;
+    bool decode;
+};
+
+int rows_of(const Op *op, const Step &step) { return op->on_R ? step.R : step.T; }
+
+const int *row_map(const Exec *x, const Op *op) {
+    return op->on_R && op->in != NO_REG && !x->plan->regs[op->in].on_R ? x->d.out_row : nullptr;
+}
+
+cudaError_t run_product(Exec *x, const Op *op, const Step &step) {
+    Product p = {};
+    p.n_segments = op->n_w;
+    for (int k = 0; k < op->n_w; k++) {
+        int out = op->out[op->glu ? 0 : k];
+        p.segment[k] = {x->weights.at(op->w[k]), device_vector(x, op->bias[k]), reg(x, out), stride_of(x, out)};
+    }
+    p.in = reg(x, op->in), p.in_stride = stride_of(x, op->in), p.rows = row_map(x, op);
+    p.norm = op->code == OP_EXPERT ? nullptr : device_vector(x, op->vector), p.norm_eps = op->eps;
+    p.glu = op->glu;
+    if (op->residual != NO_REG) p.residual = reg(x, op->residual), p.residual_stride = stride_of(x, op->residual);
+    if (op->code == OP_EXPERT) {
+        p.ids = (const int32_t *)reg(x, op->ids), p.ids_stride = stride_of(x, op->ids), p.n_used = op->moe.n_used;
+        p.per_slot = x->plan->regs[op->in].width != op->w[0]->n_in;
+    }
+    int n = rows_of(op, step);
+    bool many = !step.decode && n >= GEMM_ROWS && x->gemm && op->code == OP_MATMUL;
+    return many ? launch_gemm(x->gemm, &x->launch, &p, n) : launch_product(&x->launch, &p, n);
+}
+
+DeviceKv layer_kv(const Exec *x, const Op *op) {
+    size_t bytes = (size_t)x->config.n_seq * op->attn.n_kv_head * x->config.n_ctx * op->attn.head_dim * kv_type_bytes(x->config.kv_type);
+    uint8_t *k = x->kv.data + x->kv_offset[op->attn.kv_layer];
+    return {k, k + bytes, x->config.kv_type, x->config.n_ctx, op->attn.n_kv_head, op->attn.head_dim};
+}
+
+// Prompt pieces are tiled one by one; the rows between them, few of each sequence, go together as if decoding.
+cudaError_t run_attn(Exec *x, const Op *op, const Step &step) {
+    DeviceKv kv = layer_kv(x, op);
+    const float *q = reg(x, op->in);
+    float *out = reg(x, op->out[0]);
+    auto launch = [&](int first, int n, bool decode) {
+        return launch_attn(&x->launch, q + (size_t)first * stride_of(x, op->in), op->attn.n_head, &kv, op->attn.scale, x->d.seq + first,
+                           x->d.position + first, n, decode, out + (size_t)first * stride_of(x, op->out[0]), x->attn_scratch);
+    };
+    if (step.decode) return launch(0, step.T, true);
+    const Batch *b = x->batch;
+    int few = 0; // where the rows that wait for a common launch begin
+    for (int t = 0; t < b->T;) {
+        int n = 1;
+        while (t + n < b->T && b->seq[t + n] == b->seq[t] && b->position[t + n] == b->position[t] + n) n++;
+        if (n >= PROMPT_ROWS) {
+            cudaError_t error = few < t ? launch(few, t - few, true) : cudaSuccess;
+            if (error == cudaSuccess) error = launch(t, n, false);
+            if (error != cudaSuccess) return error;
+            few = t + n;
+        }
+        t += n;
+    }
+    return few < b->T ? launch(few, b->T - few, true) : cudaSuccess;
+}
+
+cudaError_t run_sample(Exec *x, const Op *op, const Step &step) {
+    SampleStep s = {};
+    s.logits = reg(x, op->in), s.n_vocab = x->plan->regs[op->in].width, s.R = step.R;
+    s.samplers = x->samplers, s.seq = x->d.out_seq;
+    s.token = step.decode ? x->d.token : x->d.next_token; // decoding feeds itself
+    s.position = step.decode ? x->d.position : x->d.next_position;
+    s.ring = x->ring, s.ring_steps = RING_STEPS, s.step_counter = x->step_counter, s.scratch = x->sample_scratch;
+    return launch_sample(&x->launch, &s);
+}
+
+cudaError_t run_op(Exec *x, const Op *op, const Step &step) {
+    const Launch *l = &x->launch;
+    int n = rows_of(op, step), out = op->out[0];
+    if (n == 0) return cudaSuccess;
+    switch (op->code) {
+    case OP_EMBED: return launch_embed(l, &x->weights.at(op->w[0]), x->d.token, n, reg(x, out));
+    case OP_NORM:
+        return launch_norm(l, reg(x, op->in), row_map(x, op), device_vector(x, op->vector), x->plan->regs[op->in].width, op->eps, n, reg(x, out));
+    case OP_MATMUL:
+    case OP_EXPERT:
+    case OP_LOGITS: return run_product(x, op, step);
+    case OP_ROPEKV: {
+        DeviceKv kv = layer_kv(x, op);
+        return launch_rope_kvput(l, reg(x, out), reg(x, op->in), reg(x, op->in2), op->rope.n_head[0], &kv, x->frequencies.at(op), op->rope.n_rot,
+                                 x->d.seq, x->d.position, n);
+    }
+    case OP_ATTN: return run_attn(x, op, step);
+    case OP_GLU: return launch_glu(l, reg(x, op->in), reg(x, op->in2), (size_t)n * stride_of(x, out), reg(x, out));
+    case OP_ADD: return launch_add(l, reg(x, op->in), reg(x, op->in2), stride_of(x, out), n, reg(x, out));
+    case OP_ROUTE:
+        return launch_route(l, reg(x, op->in), stride_of(x, op->in), op->moe.n_expert, op->moe.n_used, op->moe.scale, n, (int32_t *)reg(x, out), reg(x, op->out[1]),
+                            stride_of(x, out));
+    case OP_MIX:
+        return launch_mix(l, reg(x, op->in), stride_of(x, op->in), reg(x, op->ids), stride_of(x, op->ids), op->moe.n_used, x->plan->regs[out].width,
+                          op->residual == NO_REG ? nullptr : reg(x, op->residual), stride_of(x, out), n, reg(x, out));
+    case OP_SAMPLE: return x->batch && !x->batch->sampling ? cudaSuccess : run_sample(x, op, step);
+    default: return cudaErrorNotSupported; // not in plans of this executor
+    }
+}
+
+cudaError_t walk(Exec *x, const Step &step, int first_op, int last_op) {
+    for (int i = first_op; i < last_op; i++) {
+        cudaError_t error = run_op(x, &x->plan->ops[i], step);
+        if (error != cudaSuccess) return error;
+    }
+    return cudaSuccess;
+}
+
+// ---- batches ---------------------------------------------------------------------------------------------------
+
+cudaError_t send(Exec *x, int32_t *device, int32_t **staging, const int32_t *values, int n) {
+    memcpy(*staging, values, n * sizeof(int32_t));
+    cudaError_t error = cudaMemcpyAsync(device, *staging, n * sizeof(int32_t), cudaMemcpyHostToDevice, x->launch.stream);
+    *staging += n;
+    return error;
+}
+
+// The stream is idle here, so that the staging buffers are free.
+cudaError_t send_batch(Exec *x, const Batch *b) {
+    int32_t *s = x->staging;
+    cudaError_t error = send(x, x->d.token, &s, b->token, b->T);
+    if (error == cudaSuccess) error = send(x, x->d.seq, &s, b->seq, b->T);
+    if (error == cudaSuccess) error = send(x, x->d.position, &s, b->position, b->T);
+    if (error == cudaSuccess && b->R) error = send(x, x->d.out_row, &s, b->out_row, b->R);
+    for (int r = 0; r < b->R; r++) s[r] = b->seq[b->out_row[r]];
+    if (error == cudaSuccess && b->R) error = cudaMemcpyAsync(x->d.out_seq, s, b->R * sizeof(int32_t), cudaMemcpyHostToDevice, x->launch.stream);
+    return error;
+}
+
+// Parameters and history of the sequences that will sample; the ring starts anew.
+cudaError_t send_sampling(Exec *x, const Batch *b) {
+    cudaError_t error = cudaMemsetAsync(x->step_counter, 0, sizeof(uint32_t), x->launch.stream);
+    memset(x->ring, 0, sizeof(RingEntry) * RING_STEPS * x->config.R_max);
+    for (int r = 0; b->sampling && r < b->R && error == cudaSuccess; r++) {
+        const SampleRow *row = &b->sampling[r];
+        int seq = b->seq[b->out_row[r]];
+        int32_t *history = x->history + (size_t)seq * (x->config.n_ctx + 1);
+        DeviceSampler *s = &x->samplers_host[seq];
+        *s = {row->params, history, row->n_history};
+        s->params.banned = x->banned; // the same for all that ban: the end-of-generation tokens
+        if (row->params.n_banned)
+            error = cudaMemcpyAsync(x->banned, row->params.banned, row->params.n_banned * sizeof(int32_t), cudaMemcpyHostToDevice, x->launch.stream);
+        if (error == cudaSuccess)
+            error = cudaMemcpyAsync(history, row->history, row->n_history * sizeof(int32_t), cudaMemcpyHostToDevice, x->launch.stream);
+        if (error == cudaSuccess) error = cudaMemcpyAsync(x->samplers + seq, s, sizeof *s, cudaMemcpyHostToDevice, x->launch.stream);
+    }
+    return error;
+}
+
+bool check_finite(const Exec *x, const int32_t *sampled, const int32_t *position, int n, Err *e) {
+    for (int r = 0; r < n; r++) {
+        if (sampled[r] >= 0) continue;
+        const char *tensor = weights_find_nonfinite(x->plan->weights);
+        return err_set(e, ERR_RUN, "the logits at position %d are not finite: %s%s", position[r],
+                       tensor ? "this tensor of the file holds values that are not: " : "the numbers of this model overflow",
+                       tensor ? tensor : "");
+    }
+    return true;
+}
+
+bool cuda_run(Exec *x, const Batch *b, int first_op, int last_op, Err *e) {
+    bool logits = last_op == x->plan->n_ops && b->R > 0;
+    x->batch = b;
+    cudaError_t error = send_batch(x, b);
+    if (error == cudaSuccess) error = send_sampling(x, b);
+    if (error == cudaSuccess) error = walk(x, {b->T, b->R, false}, first_op, last_op);
+    int in = x->plan->ops[x->plan->n_ops - 1].in, n_vocab = x->plan->hparams.n_vocab;
+    if (error == cudaSuccess && logits)
+        error = cudaMemcpy2DAsync(x->logits_host, n_vocab * sizeof(float), reg(x, in), stride_of(x, in) * sizeof(float), n_vocab * sizeof(float), b->R,
+                                  cudaMemcpyDeviceToHost, x->launch.stream);
+    if (error == cudaSuccess) error = cudaStreamSynchronize(x->launch.stream);
+    x->batch = nullptr;
+    if (error != cudaSuccess) return fail(e, error, "running a batch");
+    if (!logits) return true;
+    std::vector<int32_t> position(b->R);
+    for (int r = 0; r < b->R; r++) {
+        position[r] = b->position[b->out_row[r]];
+        b->sampled[r] = b->sampling ? x->ring[r].token : sample_finite(x->logits_host + (size_t)r * n_vocab, n_vocab) ? 0 : -1;
+    }
+    return check_finite(x, b->sampled, position.data(), b->R, e);
+}
+
+// ---- decoding --------------------------------------------------------------------------------------------------
+
+int bucket_of(int n) {
+    int bucket = 1;
+    while (bucket < n) bucket *= 2;
+    return bucket;
+}
+
+bool capture(Exec *x, int bucket, Err *e) {
+    cudaGraph_t graph;
+    cudaError_t error = cudaStreamBeginCapture(x->launch.stream, cudaStreamCaptureModeThreadLocal);
+    if (error != cudaSuccess) return fail(e, error, "beginning to capture a step");
+    cudaError_t walked = walk(x, {bucket, bucket, true}, 0, x->plan->n_ops);
+    error = cudaStreamEndCapture(x->launch.stream, &graph);
+    if (walked != cudaSuccess || error != cudaSuccess) return fail(e, walked != cudaSuccess ? walked : error, "capturing a step");
+    error = cudaGraphInstantiate(&x->graph[bucket], graph, 0);
+    cudaGraphDestroy(graph);
+    if (error == cudaSuccess) error = cudaGraphUpload(x->graph[bucket], x->launch.stream);
+    return error == cudaSuccess || fail(e, error, "instantiating a step");
+}
+
+bool cuda_decode_start(Exec *x, const Batch *b, int n_steps, Err *e) {
+    int bucket = bucket_of(b->R);
+    cudaError_t error = send_batch(x, b);
+    if (error == cudaSuccess) error = send_sampling(x, b);
+    if (error == cudaSuccess) error = cudaStreamSynchronize(x->launch.stream);
+    for (int r = b->R; r < bucket && error == cudaSuccess; r++) { // padding
+        static const int32_t none = -1;
+        error = cudaMemcpyAsync(x->d.seq + r, &none, sizeof none, cudaMemcpyHostToDevice, x->launch.stream);
+        if (error == cudaSuccess) error = cudaMemcpyAsync(x->d.out_seq + r, &none, sizeof none, cudaMemcpyHostToDevice, x->launch.stream);
+        if (error == cudaSuccess) error = cudaMemsetAsync(x->d.token + r, 0, sizeof(int32_t), x->launch.stream);
+        if (error == cudaSuccess) error = cudaMemsetAsync(x->d.position + r, 0, sizeof(int32_t), x->launch.stream);
+    }
+    std::vector<int32_t> identity(bucket);
+    for (int r = 0; r < bucket; r++) identity[r] = r;
+    if (error == cudaSuccess) error = cudaMemcpy(x->d.out_row, identity.data(), bucket * sizeof(int32_t), cudaMemcpyHostToDevice);
+    if (error != cudaSuccess) return fail(e, error, "starting to decode");
+    if (!x->graph[bucket] && !capture(x, bucket, e)) return false;
+    x->decode = {b->R, bucket, n_steps, 0, 0};
+    return true;
+}
+
+// Watches the ring for step number `step` (from 1); a dead GPU is an error of the stream, never a hang.
+cudaError_t wait_for_step(Exec *x, uint32_t step) {
+    volatile RingEntry *entry = x->ring + (size_t)((step - 1) % RING_STEPS) * x->decode.bucket;
+    for (int spins = 0; entry->step != step; spins++) {
+        if (spins % 1024 != 1023) continue;
+        cudaError_t error = cudaStreamQuery(x->launch.stream);
+        if (error != cudaSuccess && error != cudaErrorNotReady) return error;
+        if (error == cudaSuccess && entry->step != step) return cudaErrorLaunchFailure; // idle without an answer
+        if (spins > 1 << 16) {
+            struct timespec nap = {0, 20000};
+            nanosleep(&nap, nullptr);
+        }
+    }
+    return cudaSuccess;
+}
+
+bool cuda_decode_next(Exec *x, int32_t *sampled, Err *e) {
+    auto &d = x->decode;
+    for (; d.enqueued < d.n_steps && d.enqueued < d.taken + AHEAD; d.enqueued++) {
+        cudaError_t error = cudaGraphLaunch(x->graph[d.bucket], x->launch.stream);
+        if (error != cudaSuccess) return fail(e, error, "launching a step");
+    }
+    uint32_t step = (uint32_t)d.taken + 1;
+    cudaError_t error = wait_for_step(x, step);
+    if (error != cudaSuccess) return fail(e, error, "a decode step");
+    const RingEntry *entries = x->ring + (size_t)((step - 1) % RING_STEPS) * d.bucket;
+    for (int r = 0; r < d.n; r++) {
+        while (((volatile RingEntry *)entries)[r].step != step) {} // the rows' entries come within the same kernel
+        sampled[r] = ((volatile RingEntry *)entries)[r].token;
+    }
+    d.taken++;
+    std::vector<int32_t> position(d.n, 0);
+    return check_finite(x, sampled, position.data(), d.n, e);
+}
+
+void cuda_decode_stop(Exec *x) {
+    cudaStreamSynchronize(x->launch.stream); // the steps ahead end by themselves; an error shows at the next call
+    x->decode = {};
+}
+
+const float *cuda_read(const Exec *x, int r, size_t *stride) {
+    *stride = x->plan->regs[r].width;
+    return x->logits_host; // the only register that anyone reads: SAMPLE's input
+}
+
+// ---- life ------------------------------------------------------------------------------------------------------
+
+void cuda_close(Exec *x) {
+    if (!x) return;
+    if (x->launch.stream) cudaStreamSynchronize(x->launch.stream);
+    for (cudaGraphExec_t graph : x->graph)
+        if (graph) cudaGraphExecDestroy(graph);
+    for (auto &v : x->vectors) cudaFree(v.second);
+    for (auto &f : x->frequencies) cudaFree(f.second);
+    for (Memory *m : {&x->regs[0], &x->regs[1], &x->kv, &x->small, &x->scratch}) cudaFree(m->data);
+    cudaFreeHost(x->staging), cudaFreeHost(x->ring), cudaFreeHost(x->samplers_host);
+    gemm_close(x->gemm);
+    upload_close(x->upload);
+    free(x->logits_host);
+    if (x->launch.stream) cudaStreamDestroy(x->launch.stream);
+    delete x;
+}
+
+bool cuda_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
+    Exec *x = new Exec{};
+    x->plan = p, x->config = *config;
+    int major = 0;
+    cudaError_t error = cudaSetDevice(config->device);
+    if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&x->launch.stream, cudaStreamNonBlocking);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&x->launch.n_sm, cudaDevAttrMultiProcessorCount, config->device);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, config->device);
+    x->launch.dependent = major >= 9;
+    bool ok = error == cudaSuccess ? open_memory(x, e) && upload_weights(x, e) : fail(e, error, "starting");
+    if (!ok) {
+        cuda_close(x);
+        return false;
+    }
+    *out = x;
+    return true;
+}
+
+} // namespace
+
+extern "C" bool cuda_device(int index, CudaDevice *out, Err *e) {
+    *out = {};
+    int n = 0;
+    cudaError_t error = cudaDriverGetVersion(&out->driver);
+    if (error == cudaSuccess) error = cudaRuntimeGetVersion(&out->runtime);
+    if (error == cudaSuccess && out->driver == 0) return err_set(e, ERR_RUN, "there is no NVIDIA driver on this machine");
+    if (error == cudaSuccess) error = cudaGetDeviceCount(&n);
+    if (error == cudaErrorInsufficientDriver)
+        return err_set(e, ERR_RUN, "the NVIDIA driver is too old: it supports CUDA %d.%d, this build needs %d.%d; update the driver",
+                       out->driver / 1000, out->driver % 1000 / 10, out->runtime / 1000, out->runtime % 1000 / 10);
+    if (error == cudaErrorNoDevice || (error == cudaSuccess && n == 0)) return err_set(e, ERR_RUN, "there is no NVIDIA GPU that may be used");
+    if (error != cudaSuccess) return err_set(e, ERR_RUN, "the NVIDIA driver does not answer: %s", cudaGetErrorString(error));
+    if (index >= n) return err_set(e, ERR_RUN, "there is no GPU number %d; the machine has %d", index, n);
+    cudaDeviceProp p;
+    error = cudaGetDeviceProperties(&p, index);
+    if (error == cudaSuccess) error = cudaSetDevice(index);
+    if (error == cudaSuccess) error = cudaMemGetInfo(&out->free_bytes, &out->total_bytes);
+    if (error != cudaSuccess) return err_set(e, ERR_RUN, "GPU %d does not answer: %s", index, cudaGetErrorString(error));
+    snprintf(out->name, sizeof out->name, "%s", p.name);
+    out->major = p.major, out->minor = p.minor;
+    out->shares_host_tables = p.pageableMemoryAccessUsesHostPageTables || p.integrated;
+    if (p.major < 8) return err_set(e, ERR_RUN, "the GPU (%s) is older than this build supports: compute capability %d.%d, needed 8.0", p.name, p.major, p.minor);
+    return true;
+}
+
+static PlanConfig gpu_plan() {
+    PlanConfig c = {};
+    c.fuse_segments = c.fuse_residual = c.fuse_norm = c.fuse_glu = c.fuse_rope_kv = true;
+    c.fuse_norm_max = 16384;
+    return c;
+}
+
+extern "C" const ExecOps cuda_exec = {
+    .name = "cuda", .plan = gpu_plan(), .prompt_chunk = 2048, .open = cuda_open, .run = cuda_run, .decode_start = cuda_decode_start,
+    .decode_next = cuda_decode_next, .decode_stop = cuda_decode_stop, .read = cuda_read, .close = cuda_close,
+};

@@ -1,0 +1,168 @@
+/* jinja_str: strings of marked characters: made, searched, cut, built.
+ *
+ * Cutting shares memory, as no string ever changes.  Comparing ignores who wrote a character; everything that
+ * moves characters moves the mark with them, because it is part of them. */
+#include "jinja.h"
+#include "../base/utf8.h"
+
+#include <string.h>
+
+/* ---- From and to bytes ---- */
+
+Str js_utf8(Jinja *j, const char *bytes, size_t n, Char mark) {
+    Char *c = jinja_alloc(j, n, sizeof *c);
+    size_t w = 0;
+    jinja_spend(j, n / 64);
+    for (size_t i = 0; i < n;) {
+        uint32_t code = 0xFFFD;
+        size_t length = utf8_take(bytes + i, n - i, &code);
+        i += length ? length : 1;
+        c[w++] = code | mark;
+    }
+    if (w > JINJA_TEXT_MAX) jinja_fail(j, ERR_MODEL, "a text is longer than %d characters", JINJA_TEXT_MAX);
+    return (Str){c, w};
+}
+
+Str js_ascii(Jinja *j, const char *s) { return js_utf8(j, s, strlen(s), 0); }
+
+size_t js_put_utf8(Char c, char bytes[4]) {
+    uint32_t u = char_code(c);
+    if (u < 0x80) return bytes[0] = (char)u, 1;
+    size_t length = u < 0x800 ? 2 : u < 0x10000 ? 3 : 4;
+    for (size_t i = length - 1; i > 0; i--, u >>= 6) bytes[i] = (char)(0x80 | (u & 0x3F));
+    bytes[0] = (char)((length == 2 ? 0xC0 : length == 3 ? 0xE0 : 0xF0) | u);
+    return length;
+}
+
+/* ---- Comparing and searching ---- */
+
+static bool same(Char a, Char b) { return !((a ^ b) & ~CHAR_USER); }
+
+static bool same_run(const Char *a, const Char *b, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (!same(a[i], b[i])) return false;
+    return true;
+}
+
+bool js_equal(Str a, Str b) { return a.n == b.n && same_run(a.c, b.c, a.n); }
+
+bool js_is(Str s, const char *ascii) {
+    size_t i = 0;
+    for (; i < s.n && ascii[i]; i++)
+        if (char_code(s.c[i]) != (unsigned char)ascii[i]) return false;
+    return i == s.n && !ascii[i];
+}
+
+int js_compare(Str a, Str b) {
+    for (size_t i = 0; i < a.n && i < b.n; i++)
+        if (!same(a.c[i], b.c[i])) return char_code(a.c[i]) < char_code(b.c[i]) ? -1 : 1;
+    return a.n < b.n ? -1 : a.n > b.n;
+}
+
+Str js_part(Str s, size_t from, size_t to) {
+    if (to > s.n) to = s.n;
+    if (from >= to) return (Str){0};
+    return (Str){s.c + from, to - from};
+}
+
+bool js_starts(Str s, Str with) { return s.n >= with.n && same_run(s.c, with.c, with.n); }
+
+bool js_ends(Str s, Str with) { return s.n >= with.n && same_run(s.c + (s.n - with.n), with.c, with.n); }
+
+/* Does what stand at place i of s?  A repetitive pair of texts makes a search n * m, so what it really costs is
+ * counted in *work, and spent now and then. */
+static bool stands_at(Jinja *j, Str s, Str what, size_t i, size_t *work) {
+    size_t k = 0;
+    while (k < what.n && same(s.c[i + k], what.c[k])) k++;
+    if ((*work += k + 1) >= 4096) {
+        jinja_spend(j, *work / 64);
+        *work = 0;
+    }
+    return k == what.n;
+}
+
+size_t js_find(Jinja *j, Str s, Str what, size_t from) {
+    size_t work = 0;
+    for (size_t i = from; i <= s.n && what.n <= s.n - i; i++)
+        if (stands_at(j, s, what, i, &work)) return i;
+    return JS_NOWHERE;
+}
+
+size_t js_find_last(Jinja *j, Str s, Str what) {
+    size_t work = 0;
+    if (what.n > s.n) return JS_NOWHERE;
+    for (size_t i = s.n - what.n + 1; i-- > 0;)
+        if (stands_at(j, s, what, i, &work)) return i;
+    return JS_NOWHERE;
+}
+
+static bool to_trim(Jinja *j, Char c, const Str *chars) {
+    if (!chars) return char_is_space(c);
+    jinja_spend(j, chars->n / 64);
+    for (size_t i = 0; i < chars->n; i++)
+        if (same(c, chars->c[i])) return true;
+    return false;
+}
+
+Str js_trim(Jinja *j, Str s, const Str *chars, bool left, bool right) {
+    while (left && s.n && to_trim(j, s.c[0], chars)) s.c++, s.n--;
+    while (right && s.n && to_trim(j, s.c[s.n - 1], chars)) s.n--;
+    return s;
+}
+
+Str js_replace(Jinja *j, Str s, Str old, Str with, int64_t most) {
+    Text t = {0};
+    size_t from = 0, search = 0;
+    for (; most != 0; most -= most > 0) {
+        size_t at = js_find(j, s, old, search);
+        if (at == JS_NOWHERE) break;
+        js_add(j, &t, js_part(s, from, at));
+        js_add(j, &t, with);
+        from = at + old.n;
+        search = old.n ? from : at + 1; // an empty old is found once before each character and at the end
+    }
+    if (!from && !t.n) return s;
+    js_add(j, &t, js_part(s, from, s.n));
+    return js_text(&t);
+}
+
+/* ---- Building ---- */
+
+static Char *reserve(Jinja *j, Text *t, size_t more) {
+    if (more > JINJA_TEXT_MAX - t->n)
+        jinja_fail(j, ERR_MODEL, "a text grows beyond %d characters", JINJA_TEXT_MAX);
+    if (t->n + more > t->capacity) {
+        size_t capacity = t->capacity ? 2 * t->capacity : 32;
+        if (capacity < t->n + more) capacity = t->n + more;
+        Char *c = jinja_alloc(j, capacity, sizeof *c);
+        if (t->n) memcpy(c, t->c, t->n * sizeof *c);
+        t->c = c;
+        t->capacity = capacity;
+    }
+    return t->c + t->n;
+}
+
+void js_add(Jinja *j, Text *t, Str s) {
+    if (!s.n) return;
+    jinja_spend(j, s.n / 64);
+    memcpy(reserve(j, t, s.n), s.c, s.n * sizeof *s.c);
+    t->n += s.n;
+}
+
+void js_add_char(Jinja *j, Text *t, Char c) {
+    *reserve(j, t, 1) = c;
+    t->n++;
+}
+
+void js_add_times(Jinja *j, Text *t, Char c, size_t n) {
+    Char *to = reserve(j, t, n);
+    jinja_spend(j, n / 64);
+    for (size_t i = 0; i < n; i++) to[i] = c;
+    t->n += n;
+}
+
+void js_add_ascii(Jinja *j, Text *t, const char *s) {
+    for (; *s; s++) js_add_char(j, t, (unsigned char)*s);
+}
+
+Str js_text(const Text *t) { return (Str){t->c, t->n}; }
