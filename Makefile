@@ -35,7 +35,24 @@ LDLIBS := -lm -pthread
 TESTS  := $(filter-out $(shell grep -l '^.include <jansson.h>' $(TESTS) /dev/null),$(TESTS))
 endif
 
-OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/cuda/none.o $(BUILD)/models/demo.o
+# With a CUDA compiler the GPU executor is built, for the GPU of this machine, or for many where there is none; CUDA_ARCH=90
+# builds for one.  CUDA=no leaves it out, as do sanitizers and cross compilers.
+CUDA      ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc) no)
+CUDA_ARCH ?= $(if $(shell nvidia-smi -L 2>/dev/null),native)
+ifneq ($(findstring -fsanitize,$(CFLAGS))$(filter-out $(shell uname -m)%,$(MACHINE)),)
+CUDA := no
+endif
+ifeq ($(CUDA),no)
+CUDA_OBJECTS := $(BUILD)/cuda/none.o
+else
+CUDA_OBJECTS := $(patsubst %.cu,$(BUILD)/%.o,$(wildcard cuda/*.cu))
+CUDA_CODE    := $(if $(CUDA_ARCH),-arch=$(if $(filter native,$(CUDA_ARCH)),native,sm_$(CUDA_ARCH)),\
+                $(foreach a,80 90 120,-gencode arch=compute_$a,code=sm_$a) -gencode arch=compute_120,code=compute_120)
+CUDA_FLAGS   := -std=c++20 -O3 $(CUDA_CODE) -Werror all-warnings -Xcompiler -Wall,-Wno-missing-field-initializers
+LDLIBS       += -L$(dir $(realpath $(CUDA)))../lib64 -lcudart_static -ldl -lrt -l:libstdc++.a
+endif
+
+OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(CUDA_OBJECTS) $(BUILD)/models/demo.o
 
 all: zgen
 
@@ -106,6 +123,10 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(FLAGS) $(ISA) -MMD -MP -c -o $@ $<
 
+$(BUILD)/%.o: %.cu $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CUDA) $(CUDA_FLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+
 $(BUILD)/models/demo.o: models/demo.S models/stories-q8_0.gguf
 	@mkdir -p $(@D)
 	$(CC) -c -o $@ $<
@@ -113,7 +134,7 @@ $(BUILD)/models/demo.o: models/demo.S models/stories-q8_0.gguf
 # Changes only when the compiler or its flags do: objects of other flags are never linked.
 $(BUILD)/flags: always
 	@mkdir -p $(@D)
-	@echo "$(CC) $(FLAGS)" | cmp -s - $@ || echo "$(CC) $(FLAGS)" > $@
+	@echo "$(CC) $(FLAGS) $(CUDA_FLAGS)" | cmp -s - $@ || echo "$(CC) $(FLAGS) $(CUDA_FLAGS)" > $@
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 .PHONY: all run test asan aarch64 cross fuzz format install clean always

@@ -100,7 +100,7 @@ void carve_small(Exec *x, Carver *c) {
     x->samplers = c->take<DeviceSampler>(n_seq);
     x->history = c->take<int32_t>(n_seq * (n_ctx + 1));
     x->banned = c->take<int32_t>(x->plan->hparams.n_vocab);
-    x->step_counter = c->take<uint32_t>(1);
+    x->step_counter = c->take<uint32_t>(R);
 }
 
 size_t attn_bytes(const Exec *x) {
@@ -214,7 +214,7 @@ bool add_op_weights(Exec *x, const Op *op, Err *e) {
 }
 
 bool upload_weights(Exec *x, Err *e) {
-    x->upload = upload_open(x->plan, x->config.managed, x->config.n_threads, x->launch.stream, e);
+    x->upload = upload_open(x->plan, x->config.managed, x->config.n_threads, e);
     if (!x->upload) return false;
     for (int i = 0; i < x->plan->n_ops; i++)
         if (!add_op_weights(x, &x->plan->ops[i], e)) return false;
@@ -369,7 +369,7 @@ cudaError_t send_batch(Exec *x, const Batch *b) {
 
 // Parameters and history of the sequences that will sample; the ring starts anew.
 cudaError_t send_sampling(Exec *x, const Batch *b) {
-    cudaError_t error = cudaMemsetAsync(x->step_counter, 0, sizeof(uint32_t), x->launch.stream);
+    cudaError_t error = cudaMemsetAsync(x->step_counter, 0, x->config.R_max * sizeof(uint32_t), x->launch.stream);
     memset(x->ring, 0, sizeof(RingEntry) * RING_STEPS * x->config.R_max);
     for (int r = 0; b->sampling && r < b->R && error == cudaSuccess; r++) {
         const SampleRow *row = &b->sampling[r];
@@ -502,6 +502,26 @@ void cuda_decode_stop(Exec *x) {
     x->decode = {};
 }
 
+bool cuda_profile(Exec *x, const Batch *b, int repeats, double *seconds, Err *e) {
+    if (!cuda_decode_start(x, b, 0, e)) return false;
+    cudaEvent_t begin, end;
+    cudaError_t error = cudaEventCreate(&begin);
+    if (error == cudaSuccess) error = cudaEventCreate(&end);
+    for (int i = 0; i < x->plan->n_ops && error == cudaSuccess; i++) {
+        float ms = 0;
+        for (int n = -1; n < repeats && error == cudaSuccess; n++) { // the first is for warming up
+            if (n == 0) error = cudaEventRecord(begin, x->launch.stream);
+            if (error == cudaSuccess) error = run_op(x, &x->plan->ops[i], {x->decode.bucket, x->decode.bucket, true});
+        }
+        if (error == cudaSuccess) error = cudaEventRecord(end, x->launch.stream);
+        if (error == cudaSuccess) error = cudaEventSynchronize(end);
+        if (error == cudaSuccess) error = cudaEventElapsedTime(&ms, begin, end);
+        seconds[i] = ms * 1e-3 / repeats;
+    }
+    cudaEventDestroy(begin), cudaEventDestroy(end);
+    return error == cudaSuccess || fail(e, error, "profiling");
+}
+
 const float *cuda_read(const Exec *x, int r, size_t *stride) {
     *stride = x->plan->regs[r].width;
     return x->logits_host; // the only register that anyone reads: SAMPLE's input
@@ -528,6 +548,8 @@ void cuda_close(Exec *x) {
 bool cuda_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
     Exec *x = new Exec{};
     x->plan = p, x->config = *config;
+    x->config.R_max = bucket_of(config->R_max); // room for rows of padding
+    x->config.T_max = std::max(config->T_max, x->config.R_max);
     int major = 0;
     cudaError_t error = cudaSetDevice(config->device);
     if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&x->launch.stream, cudaStreamNonBlocking);
@@ -563,7 +585,7 @@ extern "C" bool cuda_device(int index, CudaDevice *out, Err *e) {
     if (error == cudaSuccess) error = cudaSetDevice(index);
     if (error == cudaSuccess) error = cudaMemGetInfo(&out->free_bytes, &out->total_bytes);
     if (error != cudaSuccess) return err_set(e, ERR_RUN, "GPU %d does not answer: %s", index, cudaGetErrorString(error));
-    snprintf(out->name, sizeof out->name, "%s", p.name);
+    snprintf(out->name, sizeof out->name, "%.127s", p.name);
     out->major = p.major, out->minor = p.minor;
     out->shares_host_tables = p.pageableMemoryAccessUsesHostPageTables || p.integrated;
     if (p.major < 8) return err_set(e, ERR_RUN, "the GPU (%s) is older than this build supports: compute capability %d.%d, needed 8.0", p.name, p.major, p.minor);
@@ -579,5 +601,5 @@ static PlanConfig gpu_plan() {
 
 extern "C" const ExecOps cuda_exec = {
     .name = "cuda", .plan = gpu_plan(), .prompt_chunk = 2048, .open = cuda_open, .run = cuda_run, .decode_start = cuda_decode_start,
-    .decode_next = cuda_decode_next, .decode_stop = cuda_decode_stop, .read = cuda_read, .close = cuda_close,
+    .decode_next = cuda_decode_next, .decode_stop = cuda_decode_stop, .profile = cuda_profile, .read = cuda_read, .close = cuda_close,
 };

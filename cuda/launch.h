@@ -79,10 +79,12 @@ Gemm *gemm_open(size_t weight_elements, size_t input_elements, size_t output_ele
 void gemm_close(Gemm *g);
 size_t gemm_bytes(size_t weight_elements, size_t input_elements, size_t output_elements);
 cudaError_t launch_gemm(Gemm *g, const Launch *l, const Product *p, int T);
-/* A matrix (one expert's) as f16 [n_out][n_in], saturated to +-65504. */
+/* A matrix (one expert's) as f16 [n_out][n_in] at a multiple of 16, without its rows' scales, saturated to +-65504. */
 cudaError_t launch_dequant(const Launch *l, const DeviceWeight *w, int expert, void *out);
 
+/* Row token[t] of w, times its scale, to row t of the register out. */
 cudaError_t launch_embed(const Launch *l, const DeviceWeight *w, const int32_t *token, int T, float *out);
+
 cudaError_t launch_norm(const Launch *l, const float *in, const int *rows, const float *weight, int width, float eps, int n,
                         float *out);
 cudaError_t launch_add(const Launch *l, const float *a, const float *b, int width, int n, float *out);
@@ -107,7 +109,8 @@ cudaError_t launch_rope_kvput(const Launch *l, float *q, const float *k, const f
 
 /* out[t] = softmax(scale * q[t] K^T) V over positions 0..position[t] of seq[t], for rows whose keys and values are in the cache.
  * decode: T rows of any sequences, few each: the sequence is split over blocks; otherwise prompt chunks: rows of
- * one sequence in ascending positions, tiled on the matrix units.  scratch: attn_scratch_bytes. */
+ * one sequence in ascending positions, tiled on the matrix units.  scratch: attn_scratch_bytes, zero before the first launch;
+ * NULL will do for prompts. head_dim: a multiple of 8 up to 256. */
 cudaError_t launch_attn(const Launch *l, const float *q, int n_head, const DeviceKv *kv, float scale, const int32_t *seq,
                         const int32_t *position, int T, bool decode, float *out, void *scratch);
 size_t attn_scratch_bytes(int T, int n_head, int head_dim, int n_sm);
@@ -125,8 +128,8 @@ typedef struct RingEntry { // what the host reads from pinned memory
 } RingEntry;
 
 /* SAMPLE of R rows: the same token as sample_token for the same logits.  Writes token[r] and position[r] + 1 for the next step
- * into the batch (so that EMBED finds them), appends to the sequence's history, and puts (token, step) into
- * ring[(step % ring_steps) * R + r] in pinned host memory; step counts in *step_counter.  scratch: sample_device_scratch_bytes. */
+ * into the batch (so that EMBED finds them), appends to the sequence's history, and puts (token, step), steps counted from 1, into
+ * ring[((step - 1) % ring_steps) * R + r] in pinned host memory.  scratch: sample_device_scratch_bytes, zero at first. */
 typedef struct SampleStep {
     const float *logits; // [R][n_vocab]
     int n_vocab, R;
@@ -135,7 +138,7 @@ typedef struct SampleStep {
     int32_t *token, *position; // [R] written: what the next step embeds, and where
     RingEntry *ring;          // device address of pinned host memory
     int ring_steps;
-    uint32_t *step_counter;   // advanced by one per launch
+    uint32_t *step_counter;   // [R] steps so far of each row
     void *scratch;
 } SampleStep;
 cudaError_t launch_sample(const Launch *l, const SampleStep *s);

@@ -6,7 +6,7 @@
 // in f32 in an order that depends on nothing but the row's length; so a row of activations gives the same bytes alone and among others.
 //
 // Matrices of several types may be in one op (Q, K, V): the type is a uniform branch per segment of a row.
-#include "launch.h"
+#include "launch.cuh"
 #include "norm.cuh"
 #include "quant.cuh"
 #include "ring.cuh"
@@ -67,14 +67,6 @@ __device__ void quantize_group(const Input &x, int t, int element, float4 v) {
     uint8_t *plane = (word < 4 ? x.low : x.high) + (size_t)t * x.n_in / 2;
     *(uint32_t *)(plane + chunk * 16 + word % 4 * 4) = packed;
     if (word == 0) x.scale[(size_t)t * (x.n_in / 32) + chunk] = make_float2(d, __int_as_float((sum & 0xffff) | other << 16));
-}
-
-__device__ float4 load4(const float *in, int element, int n_in) {
-    if (element + 3 < n_in && (uintptr_t)in % 16 == 0) return __ldcg((const float4 *)(in + element));
-    float4 v = make_float4(0, 0, 0, 0);
-    for (int k = 0; k < 4; k++)
-        if (element + k < n_in) (&v.x)[k] = __ldcg(in + element + k);
-    return v;
 }
 
 // A row of the input into row t of x, normalised first where p.norm says so (then n_in fits one tile), in the forms wanted.
@@ -303,11 +295,7 @@ Forms forms_of(const Product *p) {
 template <int T> cudaError_t launch_tile(const Launch *l, const Product &p, int n_rows, Forms forms, size_t shared) {
     cudaError_t error = cudaFuncSetAttribute(k_product<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
     if (error != cudaSuccess) return error;
-    cudaLaunchAttribute dependent = {.id = cudaLaunchAttributeProgrammaticStreamSerialization};
-    dependent.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {.gridDim = (unsigned)l->n_sm, .blockDim = THREADS, .dynamicSmemBytes = shared, .stream = l->stream,
-                                 .attrs = &dependent, .numAttrs = l->dependent ? 1u : 0u};
-    return cudaLaunchKernelEx(&config, k_product<T>, p, n_rows, forms);
+    return launch_kernel(l, k_product<T>, l->n_sm, THREADS, shared, p, n_rows, forms);
 }
 
 } // namespace

@@ -1,11 +1,14 @@
 /* bench_kernels: how fast the products are, beside what the machine can do.
  *
- * For each type of a table: weights streamed from memory at T = 1 in GB/s of packed bytes, by one thread and by all, with
- * the share of a plain read of the same buffer just before; and for one thread with its weights in the cache, cycles per
- * 4096 weights at T = 1 and multiply-adds per cycle at T = 256.  Medians of five.  What one thread does is measured in
- * processor time, so that neighbours disturb it less; the clock by a chain of dependent additions.
+ * For each type of a table: weights streamed from memory at T = 1 in GB/s of packed bytes, by one thread and
+ * by all, with the share of a plain read of the same buffer just before; and for one thread with its weights
+ * in the cache, cycles per 4096 weights at T = 1 and multiply-adds per cycle at T = 256.  Medians of five.
+ * What one thread does is measured in processor time, so that neighbours disturb it less; the clock by a
+ * chain of dependent additions.
  *
- *     make && gcc -O2 -std=c11 -D_GNU_SOURCE -pthread -o build/bench_kernels scripts/workshop/bench_kernels.c \
+ *     make && gcc -O2 -march=native -std=c11 -D_GNU_SOURCE -pthread -o build/bench_kernels
+ * scripts/workshop/bench_kernels.c
+ * \
  *         $(find build/src -name '*.o') -l:libjansson.a -lm && build/bench_kernels [ISA [TYPE [K]]] */
 #include "../../src/base/clock.h"
 #include "../../src/cpu/kernels.h"
@@ -57,8 +60,10 @@ static void *work(void *argument) {
     static _Thread_local float y[MANY * PANEL_ROWS];
     Panel w = job->first;
     for (size_t i = 0; i < job->n_panels; i++, w.rows += job->stay ? 0 : PANEL_ROWS * w.row_bytes) {
-        if (job->x8) job->table->matmul_q8(&w, job->x8, job->T, y);
-        else job->table->matmul_f32(&w, job->x, job->T, y);
+        if (job->x8)
+            job->table->matmul_q8(&w, job->x8, job->T, y);
+        else
+            job->table->matmul_f32(&w, job->x, job->T, y);
     }
     return NULL;
 }
@@ -105,8 +110,10 @@ static double clock_ghz(void) {
         uint64_t a = (uint64_t)n;
         double start = processor_time();
         for (int j = 0; j < n; j += 10)
-            __asm__ volatile("add $1,%0;add $1,%0;add $1,%0;add $1,%0;add $1,%0;"
-                             "add $1,%0;add $1,%0;add $1,%0;add $1,%0;add $1,%0" : "+r"(a));
+            __asm__ volatile(
+                "add $1,%0;add $1,%0;add $1,%0;add $1,%0;add $1,%0;"
+                "add $1,%0;add $1,%0;add $1,%0;add $1,%0;add $1,%0"
+                : "+r"(a));
         v[i] = n / (processor_time() - start) * 1e-9;
     }
     return median(v);
@@ -116,7 +123,8 @@ int main(int argc, char **argv) {
     const Kernels *table = kernels_find(argc > 1 ? argv[1] : "auto");
     const char *only = argc > 2 ? argv[2] : "";
     const int n_in = argc > 3 ? atoi(argv[3]) : 2048, n_threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
-    if (!table || n_in <= 0 || n_in % 256) return fprintf(stderr, "no such table, or K not a multiple of 256\n"), 2;
+    if (!table || n_in <= 0 || n_in % 256)
+        return fprintf(stderr, "no such table, or K not a multiple of 256\n"), 2;
     uint8_t *buffer = aligned_alloc(64, buffer_bytes);
     // bytes that are ordinary scales wherever a format has one: subnormal products would be slower
     for (size_t i = 0; i < buffer_bytes; i += 4)
@@ -131,8 +139,8 @@ int main(int argc, char **argv) {
         x[t] = values;
     }
     double ghz = clock_ghz();
-    printf("%s, K %d, %.2f GHz\n%-9s %26s %26s %14s %14s\n", table->name, n_in, ghz, "type", "T=1, one thread, of read",
-           "T=1, all threads, of read", "cycles/4096", "T=256 MAC/cycle");
+    printf("%s, K %d, %.2f GHz\n%-9s %26s %26s %14s %14s\n", table->name, n_in, ghz, "type",
+           "T=1, one thread, of read", "T=1, all threads, of read", "cycles/4096", "T=256 MAC/cycle");
     for (uint32_t type = 0; type <= QUANT_FP8_E4M3; type++) {
         const QuantTraits *traits = quant_traits(type);
         if (!traits || traits->act == QUANT_ACT_NONE || (*only && strcmp(only, traits->name))) continue;
@@ -148,8 +156,9 @@ int main(int argc, char **argv) {
         double cached = rate(job, 1, 2000.0 * PANEL_ROWS * n_in);
         job.T = MANY, job.n_panels = 16;
         double many = rate(job, 1, (double)MANY * 16 * PANEL_ROWS * n_in);
-        printf("%-9s %7.1f of %5.1f GB/s %3.0f%% %7.1f of %5.1f GB/s %3.0f%% %14.0f %14.1f\n", traits->name, one, read_1,
-               100 * one / read_1, all, read_n, 100 * all / read_n, 4096 * ghz / cached, many / ghz);
+        printf("%-9s %7.1f of %5.1f GB/s %3.0f%% %7.1f of %5.1f GB/s %3.0f%% %14.0f %14.1f\n", traits->name,
+               one, read_1, 100 * one / read_1, all, read_n, 100 * all / read_n, 4096 * ghz / cached,
+               many / ghz);
         fflush(stdout);
     }
 }

@@ -14,7 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { SPINS = 20000 }; // some 50 us: longer than any op's imbalance, shorter than a human notices
+enum { SPINS = 2000 }; // some 50 us: longer than any op's imbalance, shorter than a human notices
 
 typedef struct Gate { // opens once per generation, when all n have arrived
     _Alignas(64) atomic_int arrived;
@@ -62,7 +62,7 @@ static void gate_pass(Gate *g, int n) {
         return;
     }
     atomic_store_explicit(&g->arrived, 0, memory_order_relaxed);
-    atomic_store(&g->generation, generation + 1);
+    atomic_store(&g->generation, (int)(generation + 1u)); // goes round after 2^32 barriers
     if (atomic_load(&g->sleepers)) syscall(SYS_futex, &g->generation, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 

@@ -1,26 +1,46 @@
-/* utf8: one character at a time, strictly (Unicode 15, table 3-7): no overlong forms, no surrogates, nothing
- * above U+10FFFF. */
+/* utf8: the encoding, and what to do where bytes are not in it.
+ *
+ * Owns decoding one sequence, checking a text, and repairing one.  Ill-formed bytes become U+FFFD the way
+ * browsers and Unicode recommend: one for each longest prefix that could still have become a character.
+ * Overlong forms, surrogates and numbers beyond U+10FFFF are ill-formed.
+ *
+ * The one trick: "not yet" (UTF8_CUT) and "never" (UTF8_BAD) are told apart, so that the same decoder serves
+ * a finished text and one that arrives in pieces. */
 #ifndef ZGEN_BASE_UTF8_H
 #define ZGEN_BASE_UTF8_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "buf.h"
 
-/* Bytes of the well-formed sequence at s, of which n >= 1 bytes may be read, and its code point; 0 if there
- * is none. */
-static inline size_t utf8_take(const char *s, size_t n, uint32_t *code) {
-    static const uint32_t LEAST[5] = {0, 0, 0x80, 0x800, 0x10000};
-    const uint8_t *p = (const uint8_t *)s;
-    size_t len = p[0] < 0x80 ? 1 : p[0] < 0xC0 ? 0 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : p[0] < 0xF8 ? 4 : 0;
-    if (len == 0 || len > n) return 0;
-    uint32_t c = len == 1 ? p[0] : p[0] & (0x7Fu >> len);
-    for (size_t i = 1; i < len; i++) {
-        if ((p[i] & 0xC0) != 0x80) return 0;
-        c = c << 6 | (p[i] & 0x3F);
-    }
-    if (c < LEAST[len] || (c >= 0xD800 && c < 0xE000) || c > 0x10FFFF) return 0;
-    *code = c;
-    return len;
+enum {
+    UTF8_BAD = 0x110000, // these bytes begin no character
+    UTF8_CUT = 0x110001, // the text ends inside a character that more bytes could complete
+};
+
+/* The character at s, of n >= 1 bytes: its code point or one of the above.  Returns the bytes it takes, 1..4. */
+size_t utf8_next(const char *s, size_t n, uint32_t *code_point);
+
+/* The same for who does not ask why: 0 bytes where there is no whole character. */
+static inline size_t utf8_take(const char *s, size_t n, uint32_t *code_point) {
+    uint32_t c;
+    size_t length = utf8_next(s, n, &c);
+    if (c >= UTF8_BAD) return 0;
+    *code_point = c;
+    return length;
 }
+
+bool utf8_is_valid(const char *s, size_t n);
+
+/* Text that arrives in pieces: whole characters pass through, the beginning of one waits for its end. */
+typedef struct Utf8Gate {
+    char waiting[4];
+    size_t n;          // bytes waiting, 0..3 between calls
+    size_t n_replaced; // U+FFFD written so far in place of ill-formed bytes
+} Utf8Gate;
+
+void utf8_gate_push(Utf8Gate *g, const char *s, size_t n, Buf *out);
+void utf8_gate_end(Utf8Gate *g, Buf *out); // what still waits will not be completed: U+FFFD
 
 #endif

@@ -41,7 +41,7 @@ static const Option TABLE[] = {
     {{"-n", "--predict", "--n-predict"}, FOR_GENERATE, OPTION_INT, "N", AT(n_predict), -2, INT_MAX,
      .standard = "-1", .help = "new tokens at most; -1, -2: until the context is full"},
     {{"-c", "--ctx-size"}, RUNS, OPTION_INT, "N", AT(n_ctx), 0, INT_MAX,
-     .help = "context in tokens; 0: as trained (4096 at most, or what the prompt and -n need)"},
+     .help = "tokens of context; 0: as trained (4096 at most, or as prompt and -n need)"},
     {{"-t", "--threads"}, RUNS, OPTION_INT, "N", AT(n_threads), 1, 1024,
      .help = "threads (the CPUs this process may use)"},
     {{"-ngl", "--gpu-layers", "--n-gpu-layers"}, RUNS, OPTION_INT, "N", AT(gpu_layers), 0, INT_MAX,

@@ -32,6 +32,14 @@ static bool check_device(const Options *o, Err *e) {
     return true;
 }
 
+/* Far more threads than CPUs would wait for each other at every step, for minutes per token. */
+static int choose_threads(const Options *o) {
+    int n_cpus = pool_cpus(), most = 4 * n_cpus;
+    if (o->n_threads <= most) return o->n_threads ? o->n_threads : n_cpus;
+    err_warn("-t %d: this process may use %d CPUs; going on with %d threads", o->n_threads, n_cpus, most);
+    return most;
+}
+
 /* --kv, or -ctk and -ctv: NULL where they disagree. */
 static const char *cache_type(const Options *o) {
     const char *k = o->cache_k ? o->cache_k
@@ -55,7 +63,7 @@ bool setup_config(const Options *o, EngineConfig *config, Err *e) {
     config->kv_type = is(kv, "f32") ? KV_F32 : KV_F16;
     config->isa = isa;
     config->act_f32 = is(o->act, "f32") || (is(o->act, "auto") && is(o->isa, "scalar"));
-    config->n_threads = o->n_threads ? o->n_threads : pool_cpus();
+    config->n_threads = choose_threads(o);
     return true;
 }
 

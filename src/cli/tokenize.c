@@ -25,13 +25,19 @@ static bool check(const Options *o, Err *e) {
     return true;
 }
 
+/* The BOS goes first: the space that encoding puts before a text stands behind it, and is then the first
+ * thing. */
+static void add_decoded(const Options *o, const Tok *tok, const TokIds *ids, Buf *out) {
+    size_t skip = o->bos && tok_adds_bos(tok) && ids->data[0] == tok_bos(tok);
+    int flags = (o->bos ? TOK_REMOVE_SPECIAL : 0) | (o->parse_special ? TOK_UNPARSE_SPECIAL : 0);
+    tok_decode(tok, ids->data + skip, ids->n - skip, flags, out);
+}
+
 static bool decode(const Options *o, const Tok *tok, Err *e) {
     TokIds ids = {0};
     Buf text = {0};
     bool ok = ids_parse(o->decode, strlen(o->decode), tok_n_vocab(tok), "--decode", &ids, e);
-    if (ok)
-        tok_decode(tok, ids.data, ids.n,
-                   (o->bos ? TOK_REMOVE_SPECIAL : 0) | (o->parse_special ? TOK_UNPARSE_SPECIAL : 0), &text);
+    if (ok) add_decoded(o, tok, &ids, &text);
     ok = ok && out_write(text.data, text.n, e);
     buf_free(&text);
     tok_ids_free(&ids);

@@ -5,9 +5,14 @@
 #include "kernels_simd.h"
 #include "tables.h"
 
-/* Asks the processor and whether the kernel saves the registers. */
+#include <cpuid.h>
+
+/* Asks the processor and whether the kernel saves the registers; clang's builtin does not know F16C by name.
+ */
 static bool supported(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) && __builtin_cpu_supports("avx2") &&
+           __builtin_cpu_supports("fma");
 }
 
 const Kernels kernels_avx2 = {

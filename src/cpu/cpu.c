@@ -1,6 +1,8 @@
-/* cpu: the life of the CPU executor: what it allocates, how a run goes, what it says when logits are not finite.
+/* cpu: the life of the CPU executor: what it allocates, how a run goes, what it says when logits are not
+ * finite.
  *
- * Everything is allocated at open; a run allocates nothing.  See machine.h for its state and ops.c for the ops. */
+ * Everything is allocated at open; a run allocates nothing.  See machine.h for its state and ops.c for the
+ * ops. */
 #include "cpu.h"
 #include "machine.h"
 #include "../base/clock.h"
@@ -14,7 +16,8 @@ const char *cpu_isa(const char *isa) {
     return k ? k->name : NULL;
 }
 
-/* ---- open ------------------------------------------------------------------------------------------------ */
+/* ---- open ------------------------------------------------------------------------------------------------
+ */
 
 static bool same_rotation(const Rotation *r, const Op *op) {
     return r->n_pairs == op->rope.n_rot / 2 && r->base == op->rope.base && r->scale == op->rope.scale &&
@@ -22,7 +25,8 @@ static bool same_rotation(const Rotation *r, const Op *op) {
 }
 
 static Rotation rotation_of(const Op *op, int T_max) {
-    Rotation r = {.n_pairs = op->rope.n_rot / 2, .base = op->rope.base, .scale = op->rope.scale, .factors = op->vector};
+    Rotation r = {
+        .n_pairs = op->rope.n_rot / 2, .base = op->rope.base, .scale = op->rope.scale, .factors = op->vector};
     r.frequency = mem_new((size_t)r.n_pairs, sizeof *r.frequency);
     r.cos = mem_new((size_t)r.n_pairs * (size_t)T_max, sizeof *r.cos);
     r.sin = mem_new((size_t)r.n_pairs * (size_t)T_max, sizeof *r.sin);
@@ -48,7 +52,8 @@ static void find_rotations(Exec *x) {
 static void open_scratch(Exec *x) {
     const Plan *p = x->plan;
     size_t widest = 0, slots = 1, heads = 0, n_expert = (size_t)p->hparams.n_expert;
-    for (int i = 0; i < p->n_regs; i++) widest = (size_t)p->regs[i].width > widest ? (size_t)p->regs[i].width : widest;
+    for (int i = 0; i < p->n_regs; i++)
+        widest = (size_t)p->regs[i].width > widest ? (size_t)p->regs[i].width : widest;
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
         if (op->code == OP_EXPERT && (size_t)op->moe.n_used > slots) slots = (size_t)op->moe.n_used;
@@ -72,7 +77,8 @@ static void open_scratch(Exec *x) {
     }
 }
 
-/* Keys and values are written before they are read, so that their pages may come from the system as they are touched. */
+/* Keys and values are written before they are read, so that their pages may come from the system as they are
+ * touched. */
 static bool open_memory(Exec *x, Err *e) {
     const Plan *p = x->plan;
     const ExecConfig *c = &x->config;
@@ -84,13 +90,17 @@ static bool open_memory(Exec *x, Err *e) {
     x->regs[0] = mem_try(x->regs_bytes[0]);
     x->regs[1] = mem_try(x->regs_bytes[1]);
     if (!x->kv || !x->regs[0] || !x->regs[1])
-        return err_set(e, ERR_MEMORY, "the model does not fit: keys and values for %d positions take %.0f MB, registers %.0f MB; "
-                       "use a smaller -c or --kv f16", c->n_ctx, (double)need.kv / 1e6, (double)need.registers / 1e6);
+        return err_set(
+            e, ERR_MEMORY,
+            "the model does not fit: keys and values for %d positions take %.0f MB, registers %.0f MB; "
+            "use a smaller -c or --kv f16",
+            c->n_ctx, (double)need.kv / 1e6, (double)need.registers / 1e6);
     x->kv_offset = mem_new((size_t)p->n_kv, sizeof *x->kv_offset);
     size_t offset = 0, element = kv_type_bytes(c->kv_type);
     for (int i = 0; i < p->n_kv; i++) {
         x->kv_offset[i] = offset;
-        offset += 2 * (size_t)c->n_seq * (size_t)p->kv[i].n_head * (size_t)c->n_ctx * (size_t)p->kv[i].head_dim * element;
+        offset += 2 * (size_t)c->n_seq * (size_t)p->kv[i].n_head * (size_t)c->n_ctx *
+                  (size_t)p->kv[i].head_dim * element;
     }
     return true;
 }
@@ -103,7 +113,8 @@ static void cpu_close(Exec *x) {
         free(s->pair), free(s->start), free(s->scores), free(s->sample);
     }
     free(x->scratch);
-    for (int i = 0; i < x->n_rotations; i++) free(x->rotations[i].frequency), free(x->rotations[i].cos), free(x->rotations[i].sin);
+    for (int i = 0; i < x->n_rotations; i++)
+        free(x->rotations[i].frequency), free(x->rotations[i].cos), free(x->rotations[i].sin);
     free(x->rotations);
     free(x->rotation_of);
     free(x->decode.token), free(x->decode.seq), free(x->decode.position), free(x->decode.out_row);
@@ -128,9 +139,12 @@ static void open_decode(Exec *x) {
 
 static bool cpu_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
     const Kernels *kernels = kernels_find(config->isa);
-    if (!kernels) return err_set(e, ERR_USAGE, "--isa %s: this machine cannot run these kernels; try --isa auto", config->isa);
+    if (!kernels)
+        return err_set(e, ERR_USAGE, "--isa %s: this machine cannot run these kernels; try --isa auto",
+                       config->isa);
     if (p->config.act_f32 && !kernels->any_act)
-        return err_set(e, ERR_USAGE, "--act f32 needs --isa scalar; the %s kernels take 8-bit activations", kernels->name);
+        return err_set(e, ERR_USAGE, "--act f32 needs --isa scalar; the %s kernels take 8-bit activations",
+                       kernels->name);
     Exec *x = mem_new(1, sizeof *x);
     x->plan = p, x->config = *config, x->kernels = kernels;
     x->pool = pool_open(config->n_threads);
@@ -146,7 +160,8 @@ static bool cpu_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e
     return true;
 }
 
-/* ---- run ------------------------------------------------------------------------------------------------- */
+/* ---- run -------------------------------------------------------------------------------------------------
+ */
 
 static void walk(void *arg, int thread) {
     Exec *x = arg;
@@ -164,9 +179,13 @@ static bool check_finite(const Exec *x, const Batch *b, Err *e) {
         const char *tensor = weights_find_nonfinite(x->plan->weights);
         int position = b->position[b->out_row[r]];
         if (tensor)
-            return err_set(e, ERR_RUN, "the logits at position %d are not finite: tensor '%s' holds values that are not; "
-                           "the file is damaged, get it again", position, tensor);
-        return err_set(e, ERR_RUN, "the logits at position %d are not finite: the numbers of this model overflow", position);
+            return err_set(e, ERR_RUN,
+                           "the logits at position %d are not finite: tensor '%s' holds values that are not; "
+                           "the file is damaged, get it again",
+                           position, tensor);
+        return err_set(e, ERR_RUN,
+                       "the logits at position %d are not finite: the numbers of this model overflow",
+                       position);
     }
     return true;
 }
@@ -183,7 +202,8 @@ static bool cpu_decode_start(Exec *x, const Batch *b, int n_steps, Err *e) {
     (void)n_steps, (void)e;
     x->decode.n = b->R;
     for (int i = 0; i < b->R; i++) {
-        x->decode.token[i] = b->token[i], x->decode.seq[i] = b->seq[i], x->decode.position[i] = b->position[i];
+        x->decode.token[i] = b->token[i], x->decode.seq[i] = b->seq[i],
+        x->decode.position[i] = b->position[i];
         x->decode.out_row[i] = i, x->decode.sampling[i] = b->sampling[i];
     }
     return true;
@@ -191,8 +211,14 @@ static bool cpu_decode_start(Exec *x, const Batch *b, int n_steps, Err *e) {
 
 /* Runs the step when it is asked for: on a CPU there is nothing to gain from running ahead. */
 static bool cpu_decode_next(Exec *x, int32_t *sampled, Err *e) {
-    Batch b = {.T = x->decode.n, .R = x->decode.n, .token = x->decode.token, .seq = x->decode.seq,
-               .position = x->decode.position, .out_row = x->decode.out_row, .sampling = x->decode.sampling, .sampled = sampled};
+    Batch b = {.T = x->decode.n,
+               .R = x->decode.n,
+               .token = x->decode.token,
+               .seq = x->decode.seq,
+               .position = x->decode.position,
+               .out_row = x->decode.out_row,
+               .sampling = x->decode.sampling,
+               .sampled = sampled};
     if (!cpu_run(x, &b, 0, x->plan->n_ops, e)) return false;
     for (int i = 0; i < b.R; i++) {
         x->decode.token[i] = sampled[i];
@@ -201,7 +227,19 @@ static bool cpu_decode_next(Exec *x, int32_t *sampled, Err *e) {
     return true;
 }
 
-static void cpu_decode_stop(Exec *x) { x->decode.n = 0; }
+static bool cpu_profile(Exec *x, const Batch *b, int repeats, double *seconds, Err *e) {
+    for (int i = 0; i < x->plan->n_ops; i++)
+        for (int n = -1; n < repeats; n++) { // the first is for warming up
+            double start = clock_now();
+            if (!cpu_run(x, b, i, i + 1, e)) return false;
+            seconds[i] = n < 0 ? 0 : seconds[i] + (clock_now() - start) / repeats;
+        }
+    return true;
+}
+
+static void cpu_decode_stop(Exec *x) {
+    x->decode.n = 0;
+}
 
 static const float *cpu_read(const Exec *x, int reg, size_t *stride) {
     *stride = (size_t)(machine_f32(x, reg, 1) - machine_f32(x, reg, 0));
@@ -217,11 +255,13 @@ const ExecOps cpu_exec = {
     .decode_start = cpu_decode_start,
     .decode_next = cpu_decode_next,
     .decode_stop = cpu_decode_stop,
+    .profile = cpu_profile,
     .read = cpu_read,
     .close = cpu_close,
 };
 
-/* ---- bandwidth ------------------------------------------------------------------------------------------- */
+/* ---- bandwidth -------------------------------------------------------------------------------------------
+ */
 
 typedef struct Reading {
     const uint64_t *data;

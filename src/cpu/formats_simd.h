@@ -1,15 +1,17 @@
 /* formats_simd: each block format with its rows as lanes.
  *
- * For every type of QUANT_TYPES that is a BLOCK, and for one block of each of 16 rows (row r's at block + r * stride):
+ * For every type of QUANT_TYPES that is a BLOCK, and for one block of each of 16 rows (row r's at block + r *
+ * stride):
  *
  *     scales_X   a float vector per group: scale[], and min[] where the type has minima
- *     quants_X   the integers of UNIT_X weights, the unit-th of the block: lane r of q[i] holds row r's weights
- *                4i .. 4i + 3 as unsigned bytes, ZERO_X more than they are
+ *     quants_X   the integers of UNIT_X weights, the unit-th of the block: lane r of q[i] holds row r's
+ * weights 4i .. 4i + 3 as unsigned bytes, ZERO_X more than they are
  *
  * quant.h tells the layouts, and quant.c the same in plain C; here a byte is four of them in 16 lanes.
  *
- * The one trick: v_rows16 transposes the packed bytes, before they are taken apart, so that all that follows is shifts
- * and masks, and a format is a few lines.  Fields are read by 16 bytes inside the block: never behind it. */
+ * The one trick: v_rows16 transposes the packed bytes, before they are taken apart, so that all that follows
+ * is shifts and masks, and a format is a few lines.  Fields are read by 16 bytes inside the block: never
+ * behind it. */
 #ifndef ZGEN_CPU_FORMATS_SIMD_H
 #define ZGEN_CPU_FORMATS_SIMD_H
 
@@ -52,7 +54,9 @@ INLINE void split_codes(const uint8_t *p, size_t stride, V table, V *low, V *hig
 }
 
 /* Byte i of each lane as a float. */
-INLINE F byte_float(V a, int i) { return f_of_int(v_and(v_shr(a, 8 * i), v_set(0xFF))); }
+INLINE F byte_float(V a, int i) {
+    return f_of_int(v_and(v_shr(a, 8 * i), v_set(0xFF)));
+}
 
 /* Two f16 in each lane, the first in the low half. */
 INLINE void half_pair(V a, F *first, F *second) {
@@ -178,7 +182,8 @@ INLINE void scales_Q3_K(const uint8_t *block, size_t stride, F *scale, F *min) {
     }
 }
 INLINE void quants_Q3_K(const uint8_t *block, size_t stride, int unit, V *q) {
-    const uint8_t *qs = block + offsetof(BlockQ3_K, qs) + 32 * unit, *hmask = block + offsetof(BlockQ3_K, hmask);
+    const uint8_t *qs = block + offsetof(BlockQ3_K, qs) + 32 * unit,
+                  *hmask = block + offsetof(BlockQ3_K, hmask);
     V packed[8], high[8];
     v_rows32(qs, stride, packed);
     v_rows32(hmask, stride, high);
@@ -197,8 +202,7 @@ INLINE void k_scales(const uint8_t *block, size_t stride, F *scale, F *min) {
     v_rows16(block, stride, head);
     half_pair(head[0], &d, &dmin);
     V sixes = v_set(0x3F3F3F3F), tops = v_set(0x30303030);
-    V s[2] = {v_and(head[1], sixes),
-              v_or(v_and(head[3], v_set(NIBBLES)), v_and(v_shr(head[1], 2), tops))};
+    V s[2] = {v_and(head[1], sixes), v_or(v_and(head[3], v_set(NIBBLES)), v_and(v_shr(head[1], 2), tops))};
     V m[2] = {v_and(head[2], sixes),
               v_or(v_and(v_shr(head[3], 4), v_set(NIBBLES)), v_and(v_shr(head[2], 2), tops))};
 #pragma GCC unroll 8
@@ -263,7 +267,9 @@ INLINE void quants_Q6_K(const uint8_t *block, size_t stride, int unit, V *q) {
     }
 }
 
-INLINE V iq4_table(void) { return v_xor(v_bytes(quant_iq4), v_set(0x80808080)); }
+INLINE V iq4_table(void) {
+    return v_xor(v_bytes(quant_iq4), v_set(0x80808080));
+}
 
 enum { UNIT_IQ4_NL = 32, ZERO_IQ4_NL = 128 };
 INLINE void scales_IQ4_NL(const uint8_t *block, size_t stride, F *scale, F *min) {
@@ -291,7 +297,9 @@ INLINE void quants_IQ4_XS(const uint8_t *block, size_t stride, int unit, V *q) {
     split_codes(block + offsetof(BlockIQ4_XS, qs) + 16 * unit, stride, iq4_table(), q, q + 4);
 }
 
-INLINE V e2m1_table(void) { return v_add_bytes(v_bytes(quant_e2m1), v_set(0x0C0C0C0C)); }
+INLINE V e2m1_table(void) {
+    return v_add_bytes(v_bytes(quant_e2m1), v_set(0x0C0C0C0C));
+}
 
 enum { UNIT_MXFP4 = 32, ZERO_MXFP4 = 12 };
 INLINE void scales_MXFP4(const uint8_t *block, size_t stride, F *scale, F *min) {

@@ -1,4 +1,5 @@
-/* kernels: the list of tables, and the choice among them.  The only place that asks which processor it is built for. */
+/* kernels: the list of tables, and the choice among them.  The only place that asks which processor it is
+ * built for. */
 #include "tables.h"
 
 #include <string.h>

@@ -6,9 +6,9 @@
  * integer, and the contracts below fix the order of the few float operations around it.  Norms, activation
  * functions and attention agree within NMSE 1e-7.
  *
- * A panel is 16 consecutive rows of a weight matrix.  Rows are the lanes: element r of every accumulator belongs to
- * row r, so a sum never crosses lanes, and the result for one activation does not depend on how many others
- * are beside it.  Prompt and decoding run the same code with another T. */
+ * A panel is 16 consecutive rows of a weight matrix.  Rows are the lanes: element r of every accumulator
+ * belongs to row r, so a sum never crosses lanes, and the result for one activation does not depend on how
+ * many others are beside it.  Prompt and decoding run the same code with another T. */
 #ifndef ZGEN_CPU_KERNELS_H
 #define ZGEN_CPU_KERNELS_H
 
@@ -30,14 +30,14 @@ typedef struct Panel {
 } Panel;
 
 typedef struct AttnJob {
-    const float *q;      // [n_q][head_dim], the query heads that share this KV head
-    int n_q, head_dim;   // head_dim is even
+    const float *q;    // [n_q][head_dim], the query heads that share this KV head
+    int n_q, head_dim; // head_dim is even
     KvType kv_type;
-    const void *k, *v;   // [n_pos][head_dim] of kv_type
-    int n_pos;           // at least 1
-    float scale;         // of the scores
-    float *scores;       // scratch [n_q][n_pos]
-    float *out;          // [n_q][head_dim] = softmax(scale * q k^T) v
+    const void *k, *v; // [n_pos][head_dim] of kv_type
+    int n_pos;         // at least 1
+    float scale;       // of the scores
+    float *scores;     // scratch [n_q][n_pos]
+    float *out;        // [n_q][head_dim] = softmax(scale * q k^T) v
 } AttnJob;
 
 typedef struct Kernels {
@@ -45,17 +45,21 @@ typedef struct Kernels {
     bool (*supported)(void); // by this machine and its kernel
     bool any_act;            // matmul_f32 takes every type with a decoder, not only those of QUANT_ACT_F32
 
-    /* y[t][r] = sum_k w[r][k] * x[t][k] for a type of QUANT_ACT_Q8, in act_dot's order (exec/act.h).
-     * y: [T][PANEL_ROWS]; lanes from n_rows on are undefined. */
+    /* y[t][r] = sum_k w[r][k] * x[t][k] for a type of QUANT_ACT_Q8, in act8_dot's order (exec/act.h).
+     * y: [T][PANEL_ROWS]; lanes from n_rows on are undefined.  x: from act8_view; padding may be read. */
     void (*matmul_q8)(const Panel *w, const Act8 *x, int T, float *y);
 
     /* The same for float activations: acc = fmaf(w[r][k], x[t][k], acc) from k = 0 on. */
     void (*matmul_f32)(const Panel *w, const float *const *x, int T, float *y);
 
-    void (*quantize)(const float *x, int n, Act8 out);                                   // == act8_quantize, to the bit
-    void (*rms_norm)(const float *x, const float *weight, int n, float eps, float *out); // x / sqrt(mean(x^2) + eps) * weight
-    void (*silu_mul)(const float *gate, const float *up, int n, float *out);             // gate / (1 + exp(-gate)) * up
-    void (*to_f16)(const float *x, int n, uint16_t *out);                                // round to nearest even
+    /* As act8_quantize, to the bit. */
+    void (*quantize)(const float *x, int n, Act8 out);
+
+    /* x / sqrt(mean(x^2) + eps) * weight; gate / (1 + exp(-gate)) * up; out may be an input. */
+    void (*rms_norm)(const float *x, const float *weight, int n, float eps, float *out);
+    void (*silu_mul)(const float *gate, const float *up, int n, float *out);
+
+    void (*to_f16)(const float *x, int n, uint16_t *out); // round to nearest even
     void (*attn)(const AttnJob *job);
 } Kernels;
 

@@ -1,10 +1,11 @@
 /* kernels_simd: the fast kernels, written once.
  *
- * An instruction set includes its vocabulary (vec_avx512.h or vec_avx2.h) and then this file, says its name and when it
- * may be used, and is a table.  Products are in matmul_simd.h; here are the kernels over single rows, and attention.
+ * An instruction set includes its vocabulary (vec_avx512.h or vec_avx2.h) and then this file, says its name
+ * and when it may be used, and is a table.  Products are in matmul_simd.h; here are the kernels over single
+ * rows, and attention.
  *
- * The one trick: a vector cut short (tail, store_tail) is padded with zeros, which change no sum and no maximum of
- * magnitudes, so that each kernel is one loop without a second, scalar one. */
+ * The one trick: a vector cut short (tail, store_tail) is padded with zeros, which change no sum and no
+ * maximum of magnitudes, so that each kernel is one loop without a second, scalar one. */
 #ifndef ZGEN_CPU_KERNELS_SIMD_H
 #define ZGEN_CPU_KERNELS_SIMD_H
 
@@ -14,8 +15,6 @@
 #include <math.h>
 
 enum { LANES = 16 };
-
-INLINE int at_most(int n, int limit) { return n < limit ? n : limit; }
 
 /* The first n (at least 1) of 16 floats, the others 0. */
 INLINE F tail(const float *p, int n) {
@@ -63,10 +62,11 @@ static void rms_norm(const float *x, const float *weight, int n, float eps, floa
         store_tail(out + i, n - i, f_mul(f_mul(tail(x + i, n - i), scale), tail(weight + i, n - i)));
 }
 
-/* exp(x) for x <= 0, within 2e-7; below the normal range 0.  x = m ln 2 + r, the series of exp(r) to the seventh
- * power, and 2^m by the exponent's bits.  ln 2 is taken in two parts, so that m times the first is exact. */
+/* exp(x) for x <= 0, within 2e-7; below the normal range 0.  x = m ln 2 + r, the series of exp(r) to the
+ * seventh power, and 2^m by the exponent's bits.  ln 2 is taken in two parts, so that m times the first is
+ * exact.  NaN stays NaN. */
 INLINE F exp_negative(F x) {
-    F lowest = f_set(-87.336544f), at = f_max(x, lowest); // -126 ln 2
+    F lowest = f_set(-87.336544f), at = f_max(lowest, x); // -126 ln 2
     F m = f_round(f_mul(at, f_set(1.44269504f)));
     F r = f_fnma(m, f_set(-2.12194440e-4f), f_fnma(m, f_set(0.693359375f), at));
     static const float coefficients[] = {1 / 720.f, 1 / 120.f, 1 / 24.f, 1 / 6.f, 1 / 2.f, 1, 1};
@@ -74,7 +74,7 @@ INLINE F exp_negative(F x) {
 #pragma GCC unroll 7
     for (int i = 0; i < 7; i++) power = f_fma(power, r, f_set(coefficients[i]));
     V exponent = v_shl(f_to_int(m), 23);
-    return f_keep_from(f_of_bits(v_add(f_bits(power), exponent)), x, lowest);
+    return f_zero_below(f_of_bits(v_add(f_bits(power), exponent)), x, lowest);
 }
 
 static void silu_mul(const float *gate, const float *up, int n, float *out) {
@@ -122,25 +122,22 @@ INLINE void attn_scores(const AttnJob *job, bool half, int h, const int n_q) {
             for (int i = 0; i < n_q; i++) sum[i] = f_fma(k, tail(q + i * width + d, width - d), sum[i]);
         }
 #pragma GCC unroll 4
-        for (int i = 0; i < n_q; i++) scores[(size_t)i * (size_t)job->n_pos + (size_t)pos] = f_sum(sum[i]) * job->scale;
+        for (int i = 0; i < n_q; i++)
+            scores[(size_t)i * (size_t)job->n_pos + (size_t)pos] = f_sum(sum[i]) * job->scale;
     }
 }
 
 /* scores become exp(score - max); returns one over their sum. */
 static float attn_weights(float *scores, int n) {
-    F max = f_set(scores[0]), sum = f_set(0);
-    for (int i = 0; i + LANES <= n; i += LANES) max = f_max(max, f_load(scores + i));
-    float top = f_max_lane(max);
-    for (int i = n / LANES * LANES; i < n; i++) top = fmaxf(top, scores[i]);
+    F maxima = f_set(scores[0]), sums = f_set(0);
+    for (int i = 0; i + LANES <= n; i += LANES) maxima = f_max(maxima, f_load(scores + i));
+    float max = f_max_lane(maxima);
+    for (int i = n / LANES * LANES; i < n; i++) max = fmaxf(max, scores[i]);
     for (int i = 0; i < n; i += LANES) {
-        float padded[LANES]; // behind the end -Inf, whose exponential is 0
-        for (int j = at_most(n - i, LANES); j < LANES; j++) padded[j] = -INFINITY;
-        if (n - i < LANES) memcpy(padded, scores + i, (size_t)(n - i) * sizeof *scores);
-        F e = exp_negative(f_sub(f_load(n - i < LANES ? padded : scores + i), f_set(top)));
-        sum = f_add(sum, e);
-        store_tail(scores + i, n - i, e);
+        store_tail(scores + i, n - i, exp_negative(f_sub(tail(scores + i, n - i), f_set(max))));
+        sums = f_add(sums, tail(scores + i, n - i)); // loaded again: behind the end they are no zeros
     }
-    return 1 / f_sum(sum);
+    return 1 / f_sum(sums);
 }
 
 /* out[h ..][d .. d + 16 * n_vec] of n_q heads; n_q and n_vec are constants. */
@@ -158,7 +155,8 @@ INLINE void attn_values(const AttnJob *job, bool half, int h, const int n_q, int
         F v[VEC_DIMS];
 #pragma GCC unroll 4
         for (int j = 0; j < n_vec; j++)
-            v[j] = kv_load(half, job->v, (size_t)pos * (size_t)width + (size_t)(d + j * LANES), width - d - j * LANES);
+            v[j] = kv_load(half, job->v, (size_t)pos * (size_t)width + (size_t)(d + j * LANES),
+                           width - d - j * LANES);
 #pragma GCC unroll 4
         for (int i = 0; i < n_q; i++) {
             F weight = f_set(scores[(size_t)i * (size_t)job->n_pos + (size_t)pos]);
@@ -194,8 +192,10 @@ INLINE void attn_all(const AttnJob *job, bool half) {
 }
 
 static void attn(const AttnJob *job) {
-    if (job->kv_type == KV_F16) attn_all(job, true);
-    else attn_all(job, false);
+    if (job->kv_type == KV_F16)
+        attn_all(job, true);
+    else
+        attn_all(job, false);
 }
 
 #endif

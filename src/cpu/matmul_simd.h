@@ -2,13 +2,14 @@
  *
  * Equal to the scalar oracle to the bit; the order of operations that makes this possible is in exec/act.h.
  *
- * A product walks a panel in chunks of up to 256 weights along the rows.  For many activations a chunk is taken apart
- * once into a tile that stays in the first-level cache: integers as [K / 4][16 rows][4 bytes], so that one vector
- * holds four weights of every row, and a vector of scales per group.  Then every activation passes over the tile, VEC_T
- * at a time.  For one activation the same integers are used as they come, without a tile.
+ * A product walks a panel in chunks of up to 256 weights along the rows.  For many activations a chunk is
+ * taken apart once into a tile that stays in the first-level cache: integers as [K / 4][16 rows][4 bytes], so
+ * that one vector holds four weights of every row, and a vector of scales per group.  Then every activation
+ * passes over the tile, VEC_T at a time.  For one activation the same integers are used as they come, without
+ * a tile.
  *
- * The trick of the sums: the dot instruction wants unsigned weights, so each format adds a constant `zero`, and a sum
- * does not start at 0 but at -zero times the sum of its activations, which Act8 has ready. */
+ * The trick of the sums: the dot instruction wants unsigned weights, so each format adds a constant `zero`,
+ * and a sum does not start at 0 but at -zero times the sum of its activations, which Act8 has ready. */
 #ifndef ZGEN_CPU_MATMUL_SIMD_H
 #define ZGEN_CPU_MATMUL_SIMD_H
 
@@ -45,8 +46,8 @@ typedef struct Rows {
     size_t stride;
 } Rows;
 
-/* Bytes offset .. offset + n of the panel's rows: where they are, or, if the panel or the chunk is not full, copied to
- * room, the last row standing for those that are missing. */
+/* Bytes offset .. offset + n of the panel's rows: where they are, or, if the panel or the chunk is not full,
+ * copied to room, the last row standing for those that are missing. */
 INLINE Rows rows_at(const Panel *w, bool full, size_t offset, size_t n, uint8_t *room, size_t stride) {
     if (full && w->n_rows == PANEL_ROWS) return (Rows){w->rows + offset, w->row_bytes};
     for (int r = 0; r < PANEL_ROWS; r++) {
@@ -56,13 +57,19 @@ INLINE Rows rows_at(const Panel *w, bool full, size_t offset, size_t n, uint8_t 
     return (Rows){room, stride};
 }
 
-/* While the chunk at offset is worked on, as many bytes of the panel that follows in memory are fetched. */
-INLINE void prefetch_next_panel(const Panel *w, size_t offset, size_t n) {
-    uintptr_t p = (uintptr_t)w->rows + PANEL_ROWS * (w->row_bytes + offset), end = p + PANEL_ROWS * n;
-    for (; p < end; p += LINE) v_prefetch(p);
+/* Where the panel that follows in memory is to be fetched while the bytes at offset of each row are worked
+ * on.  Memory likes its lines asked for in order, and a few at a time. */
+INLINE uintptr_t next_panel(const Panel *w, size_t offset) {
+    return (uintptr_t)w->rows + PANEL_ROWS * (w->row_bytes + offset);
 }
 
-/* Of the chunk at k.  Reads a whole chunk's worth even at a row's end: the arrays of Act8 are padded to 64 bytes. */
+INLINE void prefetch(uintptr_t p, int n) {
+#pragma GCC unroll 9
+    for (int line = 0; line < n; line += LINE) v_prefetch(p + (uintptr_t)line);
+}
+
+/* Of the chunk at k.  Reads a whole chunk's worth even at a row's end: the arrays of Act8 are padded to 64
+ * bytes. */
 INLINE void sums_of(Format f, const Act8 *x, int k, Sums *out) {
     V sum = f.group == 16 ? v_load_i16(x->sum + k / 16) : v_load_i16_pairs(x->sum + k / 16);
     v_store(out->start, v_mul(sum, v_set((uint32_t)-f.zero)));
@@ -121,7 +128,15 @@ INLINE void multiply(Format f, const Tile *tile, int n, const Act8 *x, const int
 }
 
 /* The same for any T: one function per kind of type, as the tile has forgotten the rest. */
-#define MULTIPLY(kind, ...)                                                                                      static void multiply_##kind(int zero, const Tile *tile, int n, const Act8 *x, int T, int k, float *y) {          const Format f = {.zero = zero, __VA_ARGS__};                                                                int t = 0;                                                                                                   for (; T - t >= 8 && VEC_T >= 8; t += 8) multiply(f, tile, n, x + t, 8, k, y + t * PANEL_ROWS);              for (; T - t >= 4 && VEC_T >= 4; t += 4) multiply(f, tile, n, x + t, 4, k, y + t * PANEL_ROWS);              for (; T - t >= 2; t += 2) multiply(f, tile, n, x + t, 2, k, y + t * PANEL_ROWS);                            if (t < T) multiply(f, tile, n, x + t, 1, k, y + t * PANEL_ROWS);                                        }
+#define MULTIPLY(kind, ...)                                                                                  \
+    static void multiply_##kind(int zero, const Tile *tile, int n, const Act8 *x, int T, int k, float *y) {  \
+        const Format f = {.zero = zero, __VA_ARGS__};                                                        \
+        int t = 0;                                                                                           \
+        for (; T - t >= 8 && VEC_T >= 8; t += 8) multiply(f, tile, n, x + t, 8, k, y + t * PANEL_ROWS);      \
+        for (; T - t >= 4 && VEC_T >= 4; t += 4) multiply(f, tile, n, x + t, 4, k, y + t * PANEL_ROWS);      \
+        for (; T - t >= 2; t += 2) multiply(f, tile, n, x + t, 2, k, y + t * PANEL_ROWS);                    \
+        if (t < T) multiply(f, tile, n, x + t, 1, k, y + t * PANEL_ROWS);                                    \
+    }
 MULTIPLY(16, .group = 16)
 MULTIPLY(16_min, .group = 16, .has_min = true)
 MULTIPLY(32, .group = 32)
@@ -129,17 +144,23 @@ MULTIPLY(32_min, .group = 32, .has_min = true)
 MULTIPLY(32_wide, .group = 32, .wide = true)
 
 INLINE void multiply_tile(Format f, const Tile *tile, int n, const Act8 *x, int T, int k, float *y) {
-    if (f.wide) multiply_32_wide(f.zero, tile, n, x, T, k, y);
-    else if (f.group == 32 && f.has_min) multiply_32_min(f.zero, tile, n, x, T, k, y);
-    else if (f.group == 32) multiply_32(f.zero, tile, n, x, T, k, y);
-    else if (f.has_min) multiply_16_min(f.zero, tile, n, x, T, k, y);
-    else multiply_16(f.zero, tile, n, x, T, k, y);
+    if (f.wide)
+        multiply_32_wide(f.zero, tile, n, x, T, k, y);
+    else if (f.group == 32 && f.has_min)
+        multiply_32_min(f.zero, tile, n, x, T, k, y);
+    else if (f.group == 32)
+        multiply_32(f.zero, tile, n, x, T, k, y);
+    else if (f.has_min)
+        multiply_16_min(f.zero, tile, n, x, T, k, y);
+    else
+        multiply_16(f.zero, tile, n, x, T, k, y);
 }
 
-/* acc plus the products of one block of each row and one activation, whose part for the block begins at q and, in the
- * sums of the chunk, at group g.  ahead: what to fetch meanwhile, as many bytes. */
-INLINE F multiply_block(Format f, Rows rows, const int8_t *q, const Sums *sums, int g, uintptr_t ahead, F acc) {
-    const int share = PANEL_ROWS * f.n_bytes * f.group / f.n_weights; // bytes per group
+/* acc plus the products of one block of each row and one activation, whose part for the block begins at q
+ * and, in the sums of the chunk, at group g.  ahead: what to fetch meanwhile. */
+INLINE F multiply_block(Format f, Rows rows, const int8_t *q, const Sums *sums, int g, uintptr_t ahead,
+                        F acc) {
+    const int share = PANEL_ROWS * f.n_bytes * f.group / f.n_weights; // bytes of a group in all rows
     F scale[QUANT_MAX_GROUPS], min[QUANT_MAX_GROUPS];
     f.scales(rows.p, rows.stride, scale, min);
     for (int u = 0; u < f.n_weights; u += f.unit) {
@@ -151,9 +172,9 @@ INLINE F multiply_block(Format f, Rows rows, const int8_t *q, const Sums *sums, 
             V isum = v_splat(&sums->start[g + i]);
 #pragma GCC unroll 8
             for (int k = 0; k < f.group; k += 4) isum = v_dot4(isum, w[(j + k) / 4], q + u + j + k, f.wide);
-            acc = add_group(f, acc, isum, scale[i], min[i], sums->d[(g + i) * f.group / ACT8_GROUP], sums->sum[g + i]);
-#pragma GCC unroll 9
-            for (int line = 0; line < share; line += LINE) v_prefetch(ahead + (uintptr_t)(i * share + line));
+            acc = add_group(f, acc, isum, scale[i], min[i], sums->d[(g + i) * f.group / ACT8_GROUP],
+                            sums->sum[g + i]);
+            prefetch(ahead + (uintptr_t)(i * share), share);
         }
     }
     return acc;
@@ -167,7 +188,7 @@ INLINE void matmul_one(Format f, const Panel *w, const Act8 *x, float *y) {
         const int n = w->n_in - k < CHUNK ? w->n_in - k : CHUNK;
         size_t offset = (size_t)(k / f.n_weights * f.n_bytes), bytes = (size_t)(n / f.n_weights * f.n_bytes);
         Rows rows = rows_at(w, true, offset, bytes, room, CHUNK_BYTES);
-        uintptr_t ahead = (uintptr_t)w->rows + PANEL_ROWS * (w->row_bytes + offset);
+        uintptr_t ahead = next_panel(w, offset);
         Sums sums;
         sums_of(f, x, k, &sums);
         int i = 0;
@@ -188,7 +209,7 @@ INLINE void matmul_many(Format f, const Panel *w, const Act8 *x, int T, float *y
         const int n = w->n_in - k < CHUNK ? w->n_in - k : CHUNK;
         size_t offset = (size_t)(k / f.n_weights * f.n_bytes), bytes = (size_t)(n / f.n_weights * f.n_bytes);
         Rows rows = rows_at(w, true, offset, bytes, room, CHUNK_BYTES);
-        prefetch_next_panel(w, offset, bytes);
+        prefetch(next_panel(w, offset), PANEL_ROWS * (int)bytes);
         Tile tile;
         chunk_scales(f, rows, n, &tile);
         chunk_quants(f, rows, n, &tile);
@@ -202,17 +223,22 @@ INLINE void matmul_many(Format f, const Panel *w, const Act8 *x, int T, float *y
     static void matmul_##type(const Panel *w, const Act8 *x, int T, float *y) {                              \
         const Format f = {n_weights, sizeof(block),      UNIT_##type,   group,        ZERO_##type,           \
                           has_min,   ZERO_##type >= 128, scales_##type, quants_##type};                      \
-        if (T == 1) matmul_one(f, w, x, y);                                                                  \
-        else matmul_many(f, w, x, T, y);                                                                     \
+        if (T == 1)                                                                                          \
+            matmul_one(f, w, x, y);                                                                          \
+        else                                                                                                 \
+            matmul_many(f, w, x, T, y);                                                                      \
     }
 QUANT_TYPES(NOTHING, MATMUL, NOTHING)
 
 static void matmul_q8(const Panel *w, const Act8 *x, int T, float *y) {
 #define CASE(type, ...)                                                                                      \
-    case QUANT_##type: matmul_##type(w, x, T, y); return;
+    case QUANT_##type:                                                                                       \
+        matmul_##type(w, x, T, y);                                                                           \
+        return;
     switch (w->type) {
         QUANT_TYPES(NOTHING, CASE, NOTHING)
-    default: assert(!"a type of QUANT_ACT_Q8");
+    default:
+        assert(!"a type of QUANT_ACT_Q8");
     }
 }
 
@@ -284,7 +310,8 @@ INLINE Rows float_rows(const Panel *w, size_t size, int k, int n, uint8_t *room)
     return rows_at(w, n == FLOAT_CHUNK, (size_t)k * size, (size_t)n * size, room, FLOAT_CHUNK * size);
 }
 
-/* One activation: a step of 16 bytes at a time, as the long chain of sums leaves time to take the next one apart. */
+/* One activation: a step of 16 bytes at a time, as the long chain of sums leaves time to take the next one
+ * apart. */
 INLINE void matmul_floats_one(const Panel *w, size_t size, Floats *floats, const float *x, float *y) {
     uint8_t room[PANEL_ROWS * FLOAT_CHUNK * sizeof(float)] = {0};
     const int step = 16 / (int)size;
@@ -292,9 +319,9 @@ INLINE void matmul_floats_one(const Panel *w, size_t size, Floats *floats, const
     for (int k = 0; k < w->n_in; k += FLOAT_CHUNK) {
         const int n = w->n_in - k < FLOAT_CHUNK ? w->n_in - k : FLOAT_CHUNK;
         Rows rows = float_rows(w, size, k, n, room);
-        prefetch_next_panel(w, (size_t)k * size, (size_t)n * size);
         for (int i = 0; i < n; i += step, rows.p += 16) {
             F values[16];
+            prefetch(next_panel(w, (size_t)(k + i) * size), PANEL_ROWS * 16);
             floats(rows.p, rows.stride, values);
             if (n - i >= step) {
 #pragma GCC unroll 16
@@ -307,14 +334,15 @@ INLINE void matmul_floats_one(const Panel *w, size_t size, Floats *floats, const
     f_store(y, acc);
 }
 
-INLINE void matmul_floats_many(const Panel *w, size_t size, Floats *floats, const float *const *x, int T, float *y) {
+INLINE void matmul_floats_many(const Panel *w, size_t size, Floats *floats, const float *const *x, int T,
+                               float *y) {
     uint8_t room[PANEL_ROWS * FLOAT_CHUNK * sizeof(float)] = {0};
     const int step = 16 / (int)size;
     memset(y, 0, (size_t)T * PANEL_ROWS * sizeof *y);
     for (int k = 0; k < w->n_in; k += FLOAT_CHUNK) {
         const int n = w->n_in - k < FLOAT_CHUNK ? w->n_in - k : FLOAT_CHUNK;
         Rows rows = float_rows(w, size, k, n, room);
-        prefetch_next_panel(w, (size_t)k * size, (size_t)n * size);
+        prefetch(next_panel(w, (size_t)k * size), PANEL_ROWS * n * (int)size);
         F tile[FLOAT_CHUNK];
         for (int i = 0; i < n; i += step, rows.p += 16) floats(rows.p, rows.stride, tile + i);
         multiply_floats(tile, n, x, T, k, y);
@@ -323,15 +351,18 @@ INLINE void matmul_floats_many(const Panel *w, size_t size, Floats *floats, cons
 
 #define MATMUL_FLOATS(type, id, c_type)                                                                      \
     static void matmul_##type(const Panel *w, const float *const *x, int T, float *y) {                      \
-        if (T == 1) matmul_floats_one(w, sizeof(c_type), floats_##type, x[0], y);                            \
-        else matmul_floats_many(w, sizeof(c_type), floats_##type, x, T, y);                                  \
+        if (T == 1)                                                                                          \
+            matmul_floats_one(w, sizeof(c_type), floats_##type, x[0], y);                                    \
+        else                                                                                                 \
+            matmul_floats_many(w, sizeof(c_type), floats_##type, x, T, y);                                   \
     }
 QUANT_TYPES(MATMUL_FLOATS, NOTHING, NOTHING)
 
 static void matmul_f32(const Panel *w, const float *const *x, int T, float *y) {
     switch (w->type) {
         QUANT_TYPES(CASE, NOTHING, NOTHING)
-    default: assert(!"a type of QUANT_ACT_F32");
+    default:
+        assert(!"a type of QUANT_ACT_F32");
     }
 }
 #undef CASE

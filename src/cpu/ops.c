@@ -1,9 +1,9 @@
 /* ops: what each op of the tape does on the CPU, one function per op.
  *
- * A function is called by all threads with the same op and takes items of its work until none are left.  Items are rows for the small
- * ops, panels of 16 weight rows for products, (row, KV head) pairs for attention.  An op that writes a row in pieces
- * meets once more before the row is quantised.  Numbers in here are moved and added; whatever touches many of them goes
- * through the kernel table. */
+ * A function is called by all threads with the same op and takes items of its work until none are left. Items
+ * are rows for the small ops, panels of 16 weight rows for products, (row, KV head) pairs for attention.  An
+ * op that writes a row in pieces meets once more before the row is quantised.  Numbers in here are moved and
+ * added; whatever touches many of them goes through the kernel table. */
 #include "machine.h"
 #include "../base/float.h"
 
@@ -24,7 +24,9 @@ static uint8_t *row_address(const Exec *x, int reg, int row, int form) {
     return x->regs[r->on_R] + offset + (size_t)row * row_stride(x, reg, form);
 }
 
-float *machine_f32(const Exec *x, int reg, int row) { return (float *)(void *)row_address(x, reg, row, FORM_F32); }
+float *machine_f32(const Exec *x, int reg, int row) {
+    return (float *)(void *)row_address(x, reg, row, FORM_F32);
+}
 
 Act8 machine_q8(const Exec *x, int reg, int row) {
     return act8_view(row_address(x, reg, row, FORM_Q8), x->plan->regs[reg].width);
@@ -34,9 +36,12 @@ static Act8 act8_at(Act8 a, int column) { // column % 32 == 0
     return (Act8){a.q + column, a.d + column / ACT8_GROUP, a.sum + column / ACT8_SUM};
 }
 
-/* ---- rows and items -------------------------------------------------------------------------------------- */
+/* ---- rows and items --------------------------------------------------------------------------------------
+ */
 
-static int n_rows(const Exec *x, const Op *op) { return op->on_R ? x->batch->R : x->batch->T; }
+static int n_rows(const Exec *x, const Op *op) {
+    return op->on_R ? x->batch->R : x->batch->T;
+}
 
 /* The row of `reg` that row i of the op reads: an R op picks its rows out of a T register. */
 static int source_row(const Exec *x, const Op *op, int reg, int i) {
@@ -58,17 +63,20 @@ static float *row_begin(const Exec *x, int reg, int i, Scratch *s) {
 }
 
 static void row_done(const Exec *x, int reg, int i, const float *row) {
-    if (x->plan->regs[reg].forms & FORM_Q8) x->kernels->quantize(row, x->plan->regs[reg].width, machine_q8(x, reg, i));
+    if (x->plan->regs[reg].forms & FORM_Q8)
+        x->kernels->quantize(row, x->plan->regs[reg].width, machine_q8(x, reg, i));
 }
 
-/* After an op that wrote rows in pieces: everybody waits, then the rows are quantised by those who share them. */
+/* After an op that wrote rows in pieces: everybody waits, then the rows are quantised by those who share
+ * them. */
 static void quantize_written(Exec *x, const Op *op, int reg, int thread) {
     if (!(x->plan->regs[reg].forms & FORM_Q8)) return;
     pool_barrier(x->pool);
     for (int i = thread; i < n_rows(x, op); i += pool_n(x->pool)) row_done(x, reg, i, machine_f32(x, reg, i));
 }
 
-/* ---- small ops ------------------------------------------------------------------------------------------- */
+/* ---- small ops -------------------------------------------------------------------------------------------
+ */
 
 static void op_embed(Exec *x, const Op *op, Scratch *s) {
     const Weight *w = op->w[0];
@@ -116,9 +124,11 @@ static void op_glu(Exec *x, const Op *op, Scratch *s) {
 static void op_route(Exec *x, const Op *op) {
     for (int i; (i = take(x, op, 1)) < n_rows(x, op);) {
         const float *logits = input(x, op, op->in, i);
-        int32_t *ids = (int32_t *)(void *)machine_f32(x, op->out[0], i); // a register's cells hold ids as well as floats
+        int32_t *ids =
+            (int32_t *)(void *)machine_f32(x, op->out[0], i); // a register's cells hold ids as well as floats
         float *weights = machine_f32(x, op->out[1], i), sum = 0;
-        for (int s = 0; s < op->moe.n_used; s++) { // the largest not chosen yet; the lower id where they are equal
+        for (int s = 0; s < op->moe.n_used;
+             s++) { // the largest not chosen yet; the lower id where they are equal
             int best = -1;
             for (int e = 0; e < op->moe.n_expert; e++) {
                 bool taken = false;
@@ -148,7 +158,8 @@ static void op_mix(Exec *x, const Op *op, Scratch *s) {
     }
 }
 
-/* ---- rotation and cache ---------------------------------------------------------------------------------- */
+/* ---- rotation and cache ----------------------------------------------------------------------------------
+ */
 
 void machine_rotate(Exec *x, int thread) {
     for (int r = 0; r < x->n_rotations; r++) {
@@ -196,8 +207,10 @@ static void op_kvput(Exec *x, const Op *op) {
             for (int h = 0; h < op->attn.n_kv_head; h++, in += d) {
                 uint8_t *cell = kv_head(x, op, which, x->batch->seq[t], h) +
                                 (size_t)x->batch->position[t] * (size_t)d * kv_type_bytes(x->config.kv_type);
-                if (x->config.kv_type == KV_F16) x->kernels->to_f16(in, d, (uint16_t *)(void *)cell);
-                else memcpy(cell, in, (size_t)d * sizeof(float));
+                if (x->config.kv_type == KV_F16)
+                    x->kernels->to_f16(in, d, (uint16_t *)(void *)cell);
+                else
+                    memcpy(cell, in, (size_t)d * sizeof(float));
             }
         }
 }
@@ -208,15 +221,22 @@ static void op_attn(Exec *x, const Op *op, Scratch *s) {
         int i = item / op->attn.n_kv_head, h = item % op->attn.n_kv_head;
         int t = op->on_R ? x->batch->out_row[i] : i;
         size_t column = (size_t)(h * group * op->attn.head_dim);
-        AttnJob job = {.q = input(x, op, op->in, i) + column, .n_q = group, .head_dim = op->attn.head_dim,
-                       .kv_type = x->config.kv_type, .k = kv_head(x, op, 0, x->batch->seq[t], h),
-                       .v = kv_head(x, op, 1, x->batch->seq[t], h), .n_pos = x->batch->position[t] + 1,
-                       .scale = op->attn.scale, .scores = s->scores, .out = machine_f32(x, op->out[0], i) + column};
+        AttnJob job = {.q = input(x, op, op->in, i) + column,
+                       .n_q = group,
+                       .head_dim = op->attn.head_dim,
+                       .kv_type = x->config.kv_type,
+                       .k = kv_head(x, op, 0, x->batch->seq[t], h),
+                       .v = kv_head(x, op, 1, x->batch->seq[t], h),
+                       .n_pos = x->batch->position[t] + 1,
+                       .scale = op->attn.scale,
+                       .scores = s->scores,
+                       .out = machine_f32(x, op->out[0], i) + column};
         x->kernels->attn(&job);
     }
 }
 
-/* ---- products -------------------------------------------------------------------------------------------- */
+/* ---- products --------------------------------------------------------------------------------------------
+ */
 
 /* One weight matrix (or one expert's) against n gathered rows: which inputs, which outputs. */
 typedef struct Product {
@@ -234,10 +254,15 @@ static void multiply_panel(const Exec *x, const Product *p, int panel, Scratch *
     const Weight *w = p->w;
     int row0 = panel * PANEL_ROWS, rows = w->n_out - row0 < PANEL_ROWS ? w->n_out - row0 : PANEL_ROWS;
     size_t first = (size_t)p->expert * (size_t)w->n_out + (size_t)row0;
-    Panel job = {.type = w->type, .rows = w->data + first * w->row_bytes, .row_bytes = w->row_bytes, .n_rows = rows,
+    Panel job = {.type = w->type,
+                 .rows = w->data + first * w->row_bytes,
+                 .row_bytes = w->row_bytes,
+                 .n_rows = rows,
                  .n_in = w->n_in};
-    if (wants_q8(x, w)) x->kernels->matmul_q8(&job, s->q8, p->n, s->y);
-    else x->kernels->matmul_f32(&job, s->f32, p->n, s->y);
+    if (wants_q8(x, w))
+        x->kernels->matmul_q8(&job, s->q8, p->n, s->y);
+    else
+        x->kernels->matmul_f32(&job, s->f32, p->n, s->y);
     for (int i = 0; i < p->n; i++) {
         const float *y = s->y + (size_t)i * PANEL_ROWS, *residual = s->residual[i];
         float *out = s->out[i] + row0;
@@ -250,11 +275,15 @@ static void multiply_panel(const Exec *x, const Product *p, int panel, Scratch *
 }
 
 static void gather(const Exec *x, Scratch *s, int n, const Weight *w, int reg, int row, int column) {
-    if (wants_q8(x, w)) s->q8[n] = act8_at(machine_q8(x, reg, row), column);
-    else s->f32[n] = machine_f32(x, reg, row) + column;
+    if (wants_q8(x, w))
+        s->q8[n] = act8_at(machine_q8(x, reg, row), column);
+    else
+        s->f32[n] = machine_f32(x, reg, row) + column;
 }
 
-static int n_panels(const Weight *w) { return (w->n_out + PANEL_ROWS - 1) / PANEL_ROWS; }
+static int n_panels(const Weight *w) {
+    return (w->n_out + PANEL_ROWS - 1) / PANEL_ROWS;
+}
 
 /* Panels to take at once: long stretches read memory best, several per thread balance the end. */
 static int panel_grain(const Exec *x, int total) {
@@ -284,7 +313,8 @@ static void op_matmul(Exec *x, const Op *op, Scratch *s) {
         }
 }
 
-/* Sorts the (row, slot) pairs of the batch by expert: pairs of expert e are s->pair[s->start[e] .. s->start[e + 1]). */
+/* Sorts the (row, slot) pairs of the batch by expert: pairs of expert e are s->pair[s->start[e] .. s->start[e
+ * + 1]). */
 static void sort_by_expert(const Exec *x, const Op *op, Scratch *s) {
     int n_used = op->moe.n_used, n_expert = op->moe.n_expert;
     memset(s->start, 0, (size_t)(n_expert + 1) * sizeof *s->start);
@@ -292,12 +322,15 @@ static void sort_by_expert(const Exec *x, const Op *op, Scratch *s) {
         for (int i = 0; i < n_rows(x, op); i++) {
             const int32_t *ids = (const int32_t *)(const void *)input(x, op, op->ids, i);
             for (int slot = 0; slot < n_used; slot++)
-                if (pass == 0) s->start[ids[slot] + 1]++;
-                else s->pair[s->start[ids[slot]]++] = i * n_used + slot;
+                if (pass == 0)
+                    s->start[ids[slot] + 1]++;
+                else
+                    s->pair[s->start[ids[slot]]++] = i * n_used + slot;
         }
         for (int e = 0; pass == 0 && e < n_expert; e++) s->start[e + 1] += s->start[e];
     }
-    memmove(s->start + 1, s->start, (size_t)n_expert * sizeof *s->start); // filling moved each start to its end
+    memmove(s->start + 1, s->start,
+            (size_t)n_expert * sizeof *s->start); // filling moved each start to its end
     s->start[0] = 0;
 }
 
@@ -322,12 +355,14 @@ static void op_expert(Exec *x, const Op *op, Scratch *s) {
                                s->start[e + 1] - s->start[e]};
             int panels = product.n ? n_panels(w) : 0;
             if (taken < item + panels) gather_expert(x, op, k, e, s);
-            for (; taken < item + panels; taken = take(x, op, 1)) multiply_panel(x, &product, taken - item, s);
+            for (; taken < item + panels; taken = take(x, op, 1))
+                multiply_panel(x, &product, taken - item, s);
             item += panels;
         }
 }
 
-/* ---- the end --------------------------------------------------------------------------------------------- */
+/* ---- the end ---------------------------------------------------------------------------------------------
+ */
 
 static void op_sample(Exec *x, const Op *op, Scratch *s) {
     const Batch *b = x->batch;
@@ -335,8 +370,11 @@ static void op_sample(Exec *x, const Op *op, Scratch *s) {
     for (int r; (r = take(x, op, 1)) < b->R;) {
         const float *logits = machine_f32(x, op->in, r);
         const SampleRow *row = b->sampling ? &b->sampling[r] : NULL;
-        if (!row) b->sampled[r] = sample_finite(logits, n_vocab) ? 0 : -1;
-        else b->sampled[r] = sample_token(logits, n_vocab, &row->params, row->history, row->n_history, row->position, s->sample);
+        if (!row)
+            b->sampled[r] = sample_finite(logits, n_vocab) ? 0 : -1;
+        else
+            b->sampled[r] = sample_token(logits, n_vocab, &row->params, row->history, row->n_history,
+                                         row->position, s->sample);
     }
 }
 
@@ -344,21 +382,46 @@ void machine_op(Exec *x, int i, int thread) {
     const Op *op = &x->plan->ops[i];
     Scratch *s = &x->scratch[thread];
     switch (op->code) {
-    case OP_EMBED: op_embed(x, op, s); break;
-    case OP_NORM: op_norm(x, op, s); break;
+    case OP_EMBED:
+        op_embed(x, op, s);
+        break;
+    case OP_NORM:
+        op_norm(x, op, s);
+        break;
     case OP_MATMUL:
-    case OP_LOGITS: op_matmul(x, op, s); break;
-    case OP_ROPE: op_rope(x, op); break;
-    case OP_KVPUT: op_kvput(x, op); break;
-    case OP_ATTN: op_attn(x, op, s); break;
-    case OP_GLU: op_glu(x, op, s); break;
-    case OP_ADD: op_add(x, op, s); break;
-    case OP_ROUTE: op_route(x, op); break;
-    case OP_EXPERT: op_expert(x, op, s); break;
-    case OP_MIX: op_mix(x, op, s); break;
-    case OP_SAMPLE: op_sample(x, op, s); break;
+    case OP_LOGITS:
+        op_matmul(x, op, s);
+        break;
+    case OP_ROPE:
+        op_rope(x, op);
+        break;
+    case OP_KVPUT:
+        op_kvput(x, op);
+        break;
+    case OP_ATTN:
+        op_attn(x, op, s);
+        break;
+    case OP_GLU:
+        op_glu(x, op, s);
+        break;
+    case OP_ADD:
+        op_add(x, op, s);
+        break;
+    case OP_ROUTE:
+        op_route(x, op);
+        break;
+    case OP_EXPERT:
+        op_expert(x, op, s);
+        break;
+    case OP_MIX:
+        op_mix(x, op, s);
+        break;
+    case OP_SAMPLE:
+        op_sample(x, op, s);
+        break;
     case OP_ROPEKV: // not in plans of this executor
-    case OP_COUNT: assert(false);
+    case OP_COUNT:
+        assert(false);
     }
     if (op_is_product(op) || op->code == OP_ATTN)
         for (int k = 0; k < op->n_out; k++) quantize_written(x, op, op->out[k], thread);

@@ -1,8 +1,8 @@
 /* scalar: the oracle.
  *
- * The plainest loops that say what each kernel of kernels.h means, over the decoders of quant.h and the definitions
- * of act.h.  Every fast table is measured against this one; nobody may make it clever.  It alone takes float
- * activations for every type, which makes it the reference for whole models too. */
+ * The plainest loops that say what each kernel of kernels.h means, over the decoders of quant.h and the
+ * definitions of act.h.  Every fast table is measured against this one; nobody may make it clever.  It alone
+ * takes float activations for every type, which makes it the reference for whole models too. */
 #include "../base/float.h"
 #include "kernels.h"
 
@@ -10,7 +10,9 @@
 #include <math.h>
 #include <string.h>
 
-static bool supported(void) { return true; }
+static bool supported(void) {
+    return true;
+}
 
 static void matmul_q8(const Panel *w, const Act8 *x, int T, float *y) {
     const QuantTraits *traits = quant_traits(w->type);

@@ -1,10 +1,11 @@
 /* vec_avx2: sixteen lanes in two registers.
  *
- * The vocabulary of kernels_simd.h for AVX2, FMA and F16C; vec_avx512.h says the same words with one register.
- * Lanes 0 .. 7 are in a, 8 .. 15 in b.
+ * The vocabulary of kernels_simd.h for AVX2, FMA and F16C; vec_avx512.h says the same words with one
+ * register. Lanes 0 .. 7 are in a, 8 .. 15 in b.
  *
- * The one trick: maddubs adds two products in 16 bits and saturates beyond 32767, but unsigned weights up to 128
- * times signed activations up to 127 stay below; wider weights are taken in two parts, the top bit apart. */
+ * The one trick: maddubs adds two products in 16 bits and saturates beyond 32767, but unsigned weights up to
+ * 128 times signed activations up to 127 stay below; wider weights are taken in two parts, the top bit apart.
+ */
 #ifndef ZGEN_CPU_VEC_AVX2_H
 #define ZGEN_CPU_VEC_AVX2_H
 
@@ -27,32 +28,54 @@ typedef struct F {
 /* How many activations share the weights in registers, heads a vector of K, and vectors of V a head. */
 enum { VEC_T = 2, VEC_HEADS = 2, VEC_DIMS = 2 };
 
-INLINE V v_set(uint32_t lane) { return (V){_mm256_set1_epi32((int)lane), _mm256_set1_epi32((int)lane)}; }
+INLINE V v_set(uint32_t lane) {
+    return (V){_mm256_set1_epi32((int)lane), _mm256_set1_epi32((int)lane)};
+}
 INLINE V v_bytes(const int8_t *table) {
     __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)table));
     return (V){t, t};
 }
-INLINE V v_splat(const int32_t *p) { return v_set((uint32_t)*p); }
-INLINE V v_load(const void *p) {
-    const __m256i *q = p;
-    return (V){_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1)};
+INLINE V v_splat(const int32_t *p) {
+    return v_set((uint32_t)*p);
 }
 INLINE void v_store(void *p, V x) {
     __m256i *q = p;
     _mm256_storeu_si256(q, x.a);
     _mm256_storeu_si256(q + 1, x.b);
 }
-INLINE V v_and(V x, V y) { return (V){_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)}; }
-INLINE V v_or(V x, V y) { return (V){_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
-INLINE V v_xor(V x, V y) { return (V){_mm256_xor_si256(x.a, y.a), _mm256_xor_si256(x.b, y.b)}; }
-INLINE V v_add(V x, V y) { return (V){_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
-INLINE V v_sub(V x, V y) { return (V){_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)}; }
-INLINE V v_mul(V x, V y) { return (V){_mm256_mullo_epi32(x.a, y.a), _mm256_mullo_epi32(x.b, y.b)}; }
-INLINE V v_max(V x, V y) { return (V){_mm256_max_epu32(x.a, y.a), _mm256_max_epu32(x.b, y.b)}; }
-INLINE V v_shl(V x, int n) { return (V){_mm256_slli_epi32(x.a, n), _mm256_slli_epi32(x.b, n)}; }
-INLINE V v_shr(V x, int n) { return (V){_mm256_srli_epi32(x.a, n), _mm256_srli_epi32(x.b, n)}; }
-INLINE V v_sar(V x, int n) { return (V){_mm256_srai_epi32(x.a, n), _mm256_srai_epi32(x.b, n)}; }
-INLINE V v_add_bytes(V x, V y) { return (V){_mm256_add_epi8(x.a, y.a), _mm256_add_epi8(x.b, y.b)}; }
+INLINE V v_and(V x, V y) {
+    return (V){_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)};
+}
+INLINE V v_or(V x, V y) {
+    return (V){_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)};
+}
+INLINE V v_xor(V x, V y) {
+    return (V){_mm256_xor_si256(x.a, y.a), _mm256_xor_si256(x.b, y.b)};
+}
+INLINE V v_add(V x, V y) {
+    return (V){_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)};
+}
+INLINE V v_sub(V x, V y) {
+    return (V){_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)};
+}
+INLINE V v_mul(V x, V y) {
+    return (V){_mm256_mullo_epi32(x.a, y.a), _mm256_mullo_epi32(x.b, y.b)};
+}
+INLINE V v_max(V x, V y) {
+    return (V){_mm256_max_epu32(x.a, y.a), _mm256_max_epu32(x.b, y.b)};
+}
+INLINE V v_shl(V x, int n) {
+    return (V){_mm256_slli_epi32(x.a, n), _mm256_slli_epi32(x.b, n)};
+}
+INLINE V v_shr(V x, int n) {
+    return (V){_mm256_srli_epi32(x.a, n), _mm256_srli_epi32(x.b, n)};
+}
+INLINE V v_sar(V x, int n) {
+    return (V){_mm256_srai_epi32(x.a, n), _mm256_srai_epi32(x.b, n)};
+}
+INLINE V v_add_bytes(V x, V y) {
+    return (V){_mm256_add_epi8(x.a, y.a), _mm256_add_epi8(x.b, y.b)};
+}
 
 /* Where key == x the lane of yes, elsewhere of no. */
 INLINE V v_if_equal(V x, V key, V yes, V no) {
@@ -148,29 +171,55 @@ INLINE uint32_t v_max_lane(V x) {
     return (uint32_t)_mm_cvtsi128_si32(_mm_max_epu32(s, _mm_shuffle_epi32(s, 0xB1)));
 }
 
-INLINE F f_set(float x) { return (F){_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
-INLINE F f_load(const float *p) { return (F){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
-INLINE void f_store(float *p, F x) { _mm256_storeu_ps(p, x.a), _mm256_storeu_ps(p + 8, x.b); }
-INLINE F f_add(F x, F y) { return (F){_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
-INLINE F f_sub(F x, F y) { return (F){_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
-INLINE F f_mul(F x, F y) { return (F){_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
-INLINE F f_div(F x, F y) { return (F){_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
-INLINE F f_max(F x, F y) { return (F){_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+INLINE F f_set(float x) {
+    return (F){_mm256_set1_ps(x), _mm256_set1_ps(x)};
+}
+INLINE F f_load(const float *p) {
+    return (F){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+}
+INLINE void f_store(float *p, F x) {
+    _mm256_storeu_ps(p, x.a), _mm256_storeu_ps(p + 8, x.b);
+}
+INLINE F f_add(F x, F y) {
+    return (F){_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)};
+}
+INLINE F f_sub(F x, F y) {
+    return (F){_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)};
+}
+INLINE F f_mul(F x, F y) {
+    return (F){_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)};
+}
+INLINE F f_div(F x, F y) {
+    return (F){_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)};
+}
+INLINE F f_max(F x, F y) { // y where either is NaN
+    return (F){_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)};
+}
 INLINE F f_fma(F x, F y, F z) { // x * y + z, rounded once
     return (F){_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
 }
 INLINE F f_fnma(F x, F y, F z) { // z - x * y, rounded once
     return (F){_mm256_fnmadd_ps(x.a, y.a, z.a), _mm256_fnmadd_ps(x.b, y.b, z.b)};
 }
-INLINE F f_of_bits(V x) { return (F){_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)}; }
-INLINE V f_bits(F x) { return (V){_mm256_castps_si256(x.a), _mm256_castps_si256(x.b)}; }
-INLINE F f_abs(F x) { return f_of_bits(v_and(f_bits(x), v_set(0x7FFFFFFF))); }
+INLINE F f_of_bits(V x) {
+    return (F){_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)};
+}
+INLINE V f_bits(F x) {
+    return (V){_mm256_castps_si256(x.a), _mm256_castps_si256(x.b)};
+}
+INLINE F f_abs(F x) {
+    return f_of_bits(v_and(f_bits(x), v_set(0x7FFFFFFF)));
+}
 INLINE F f_round(F x) { // half to even
     return (F){_mm256_round_ps(x.a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
                _mm256_round_ps(x.b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
-INLINE F f_of_int(V x) { return (F){_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
-INLINE V f_to_int(F x) { return (V){_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; } // half to even
+INLINE F f_of_int(V x) {
+    return (F){_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)};
+}
+INLINE V f_to_int(F x) {
+    return (V){_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)};
+} // half to even
 INLINE float f_sum(F x) {
     __m256 a = _mm256_add_ps(x.a, x.b);
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -184,10 +233,10 @@ INLINE float f_max_lane(F x) {
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
 
-/* y where x >= bound, else 0. */
-INLINE F f_keep_from(F y, F x, F bound) {
-    return (F){_mm256_and_ps(y.a, _mm256_cmp_ps(x.a, bound.a, _CMP_GE_OQ)),
-               _mm256_and_ps(y.b, _mm256_cmp_ps(x.b, bound.b, _CMP_GE_OQ))};
+/* 0 where x < bound, else (also where x is NaN) y. */
+INLINE F f_zero_below(F y, F x, F bound) {
+    return (F){_mm256_and_ps(y.a, _mm256_cmp_ps(x.a, bound.a, _CMP_NLT_UQ)),
+               _mm256_and_ps(y.b, _mm256_cmp_ps(x.b, bound.b, _CMP_NLT_UQ))};
 }
 
 /* yes where the sign of x is set, elsewhere no. */
@@ -212,6 +261,8 @@ INLINE void f_store_half(uint16_t *p, F x) {
 }
 
 /* Asks for the cache line at p; an address without memory behind it is harmless. */
-INLINE void v_prefetch(uintptr_t p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+INLINE void v_prefetch(uintptr_t p) {
+    _mm_prefetch((const char *)p, _MM_HINT_T0);
+}
 
 #endif

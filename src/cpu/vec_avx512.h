@@ -1,10 +1,11 @@
 /* vec_avx512: sixteen lanes in one register.
  *
- * The vocabulary of kernels_simd.h for AVX-512 F, BW, VL, DQ and VNNI: V holds 16 lanes of 32 bits (or 64 bytes), F
- * 16 floats; lane r belongs to row r of a panel.  vec_avx2.h says the same words with two registers each.
+ * The vocabulary of kernels_simd.h for AVX-512 F, BW, VL, DQ and VNNI: V holds 16 lanes of 32 bits (or 64
+ * bytes), F 16 floats; lane r belongs to row r of a panel.  vec_avx2.h says the same words with two registers
+ * each.
  *
- * The one trick: v_rows16 loads 16 bytes of each of 16 rows so that rows 4j .. 4j + 3 share 128-bit lane j; then
- * the in-lane unpack instructions alone turn rows into lanes. */
+ * The one trick: v_rows16 loads 16 bytes of each of 16 rows so that rows 4j .. 4j + 3 share 128-bit lane j;
+ * then the in-lane unpack instructions alone turn rows into lanes. */
 #ifndef ZGEN_CPU_VEC_AVX512_H
 #define ZGEN_CPU_VEC_AVX512_H
 
@@ -23,22 +24,51 @@ typedef __m512 F;
  * accumulators then fill half the register file. */
 enum { VEC_T = 8, VEC_HEADS = 4, VEC_DIMS = 4 };
 
-INLINE V v_set(uint32_t lane) { return _mm512_set1_epi32((int)lane); }
-INLINE V v_bytes(const int8_t *table) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)table)); }
-INLINE V v_splat(const int32_t *p) { return _mm512_set1_epi32(*p); }
-INLINE V v_load(const void *p) { return _mm512_loadu_si512(p); }
-INLINE void v_store(void *p, V a) { _mm512_storeu_si512(p, a); }
-INLINE V v_and(V a, V b) { return _mm512_and_si512(a, b); }
-INLINE V v_or(V a, V b) { return _mm512_or_si512(a, b); }
-INLINE V v_xor(V a, V b) { return _mm512_xor_si512(a, b); }
-INLINE V v_add(V a, V b) { return _mm512_add_epi32(a, b); }
-INLINE V v_sub(V a, V b) { return _mm512_sub_epi32(a, b); }
-INLINE V v_mul(V a, V b) { return _mm512_mullo_epi32(a, b); }
-INLINE V v_max(V a, V b) { return _mm512_max_epu32(a, b); }
-INLINE V v_shl(V a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
-INLINE V v_shr(V a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
-INLINE V v_sar(V a, int n) { return _mm512_srai_epi32(a, (unsigned)n); }
-INLINE V v_add_bytes(V a, V b) { return _mm512_add_epi8(a, b); }
+INLINE V v_set(uint32_t lane) {
+    return _mm512_set1_epi32((int)lane);
+}
+INLINE V v_bytes(const int8_t *table) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)table));
+}
+INLINE V v_splat(const int32_t *p) {
+    return _mm512_set1_epi32(*p);
+}
+INLINE void v_store(void *p, V a) {
+    _mm512_storeu_si512(p, a);
+}
+INLINE V v_and(V a, V b) {
+    return _mm512_and_si512(a, b);
+}
+INLINE V v_or(V a, V b) {
+    return _mm512_or_si512(a, b);
+}
+INLINE V v_xor(V a, V b) {
+    return _mm512_xor_si512(a, b);
+}
+INLINE V v_add(V a, V b) {
+    return _mm512_add_epi32(a, b);
+}
+INLINE V v_sub(V a, V b) {
+    return _mm512_sub_epi32(a, b);
+}
+INLINE V v_mul(V a, V b) {
+    return _mm512_mullo_epi32(a, b);
+}
+INLINE V v_max(V a, V b) {
+    return _mm512_max_epu32(a, b);
+}
+INLINE V v_shl(V a, int n) {
+    return _mm512_slli_epi32(a, (unsigned)n);
+}
+INLINE V v_shr(V a, int n) {
+    return _mm512_srli_epi32(a, (unsigned)n);
+}
+INLINE V v_sar(V a, int n) {
+    return _mm512_srai_epi32(a, (unsigned)n);
+}
+INLINE V v_add_bytes(V a, V b) {
+    return _mm512_add_epi8(a, b);
+}
 
 /* Where key == a the lane of yes, elsewhere of no. */
 INLINE V v_if_equal(V a, V key, V yes, V no) {
@@ -46,7 +76,9 @@ INLINE V v_if_equal(V a, V key, V yes, V no) {
 }
 
 /* Each byte of index, 0..15, becomes the byte of table (16 bytes, four times over) that it names. */
-INLINE V v_lookup(V table, V index) { return _mm512_shuffle_epi8(table, index); }
+INLINE V v_lookup(V table, V index) {
+    return _mm512_shuffle_epi8(table, index);
+}
 
 /* Bytes of a, plus those of b where bits has one of the bits of mask. */
 INLINE V v_add_where(V a, V bits, V mask, V b) {
@@ -85,7 +117,8 @@ INLINE V v_row2(const uint8_t *p, size_t stride) {
     return _mm512_inserti64x4(a, _mm256_loadu_si256((const void *)(p + 4 * stride)), 1);
 }
 
-/* The dwords of rows 0 .. 7: out[i] lane j = dword i + 4 * (j % 2) of rows 4 * (j / 2) .. + 3, in lanes of 128 bits. */
+/* The dwords of rows 0 .. 7: out[i] lane j = dword i + 4 * (j % 2) of rows 4 * (j / 2) .. + 3, in lanes of
+ * 128 bits. */
 INLINE void v_half_rows32(const uint8_t *p, size_t stride, V *out) {
     V a = v_row2(p, stride), b = v_row2(p + stride, stride);
     V c = v_row2(p + 2 * stride, stride), d = v_row2(p + 3 * stride, stride);
@@ -110,52 +143,104 @@ INLINE void v_rows32(const uint8_t *p, size_t stride, V *out) {
 }
 
 /* Sixteen int16 as lanes; or, in the first eight lanes, the sums of neighbours. */
-INLINE V v_load_i16(const int16_t *p) { return _mm512_cvtepi16_epi32(_mm256_loadu_si256((const void *)p)); }
+INLINE V v_load_i16(const int16_t *p) {
+    return _mm512_cvtepi16_epi32(_mm256_loadu_si256((const void *)p));
+}
 INLINE V v_load_i16_pairs(const int16_t *p) {
     __m256i ones = _mm256_set1_epi16(1);
     return _mm512_castsi256_si512(_mm256_madd_epi16(_mm256_loadu_si256((const void *)p), ones));
 }
 
 /* The low byte of each lane. */
-INLINE void v_store_i8(int8_t *p, V a) { _mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8(a)); }
-INLINE int v_sum(V a) { return _mm512_reduce_add_epi32(a); }
-INLINE uint32_t v_max_lane(V a) { return _mm512_reduce_max_epu32(a); }
+INLINE void v_store_i8(int8_t *p, V a) {
+    _mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8(a));
+}
+INLINE int v_sum(V a) {
+    return _mm512_reduce_add_epi32(a);
+}
+INLINE uint32_t v_max_lane(V a) {
+    return _mm512_reduce_max_epu32(a);
+}
 
-INLINE F f_set(float x) { return _mm512_set1_ps(x); }
-INLINE F f_load(const float *p) { return _mm512_loadu_ps(p); }
-INLINE void f_store(float *p, F a) { _mm512_storeu_ps(p, a); }
-INLINE F f_add(F a, F b) { return _mm512_add_ps(a, b); }
-INLINE F f_sub(F a, F b) { return _mm512_sub_ps(a, b); }
-INLINE F f_mul(F a, F b) { return _mm512_mul_ps(a, b); }
-INLINE F f_div(F a, F b) { return _mm512_div_ps(a, b); }
-INLINE F f_max(F a, F b) { return _mm512_max_ps(a, b); }
-INLINE F f_fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }   // a * b + c, rounded once
-INLINE F f_fnma(F a, F b, F c) { return _mm512_fnmadd_ps(a, b, c); } // c - a * b, rounded once
-INLINE F f_abs(F a) { return _mm512_abs_ps(a); }
-INLINE F f_round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-INLINE F f_of_int(V a) { return _mm512_cvtepi32_ps(a); }
-INLINE V f_to_int(F a) { return _mm512_cvtps_epi32(a); } // half to even
-INLINE F f_of_bits(V a) { return _mm512_castsi512_ps(a); }
-INLINE V f_bits(F a) { return _mm512_castps_si512(a); }
-INLINE float f_sum(F a) { return _mm512_reduce_add_ps(a); }
-INLINE float f_max_lane(F a) { return _mm512_reduce_max_ps(a); }
+INLINE F f_set(float x) {
+    return _mm512_set1_ps(x);
+}
+INLINE F f_load(const float *p) {
+    return _mm512_loadu_ps(p);
+}
+INLINE void f_store(float *p, F a) {
+    _mm512_storeu_ps(p, a);
+}
+INLINE F f_add(F a, F b) {
+    return _mm512_add_ps(a, b);
+}
+INLINE F f_sub(F a, F b) {
+    return _mm512_sub_ps(a, b);
+}
+INLINE F f_mul(F a, F b) {
+    return _mm512_mul_ps(a, b);
+}
+INLINE F f_div(F a, F b) {
+    return _mm512_div_ps(a, b);
+}
+INLINE F f_max(F a, F b) { // b where either is NaN
+    return _mm512_max_ps(a, b);
+}
+INLINE F f_fma(F a, F b, F c) {
+    return _mm512_fmadd_ps(a, b, c);
+} // a * b + c, rounded once
+INLINE F f_fnma(F a, F b, F c) {
+    return _mm512_fnmadd_ps(a, b, c);
+} // c - a * b, rounded once
+INLINE F f_abs(F a) {
+    return _mm512_abs_ps(a);
+}
+INLINE F f_round(F a) {
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+INLINE F f_of_int(V a) {
+    return _mm512_cvtepi32_ps(a);
+}
+INLINE V f_to_int(F a) {
+    return _mm512_cvtps_epi32(a);
+} // half to even
+INLINE F f_of_bits(V a) {
+    return _mm512_castsi512_ps(a);
+}
+INLINE V f_bits(F a) {
+    return _mm512_castps_si512(a);
+}
+INLINE float f_sum(F a) {
+    return _mm512_reduce_add_ps(a);
+}
+INLINE float f_max_lane(F a) {
+    return _mm512_reduce_max_ps(a);
+}
 
-/* a where x >= bound, else 0. */
-INLINE F f_keep_from(F a, F x, F bound) {
-    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, bound, _CMP_GE_OQ), a);
+/* 0 where x < bound, else (also where x is NaN) a. */
+INLINE F f_zero_below(F a, F x, F bound) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, bound, _CMP_NLT_UQ), a);
 }
 
 /* yes where the sign of a is set, elsewhere no. */
-INLINE F f_if_negative(F a, F yes, F no) { return _mm512_mask_blend_ps(_mm512_movepi32_mask(f_bits(a)), no, yes); }
+INLINE F f_if_negative(F a, F yes, F no) {
+    return _mm512_mask_blend_ps(_mm512_movepi32_mask(f_bits(a)), no, yes);
+}
 
 /* The f16 in the low half of each lane. */
-INLINE F f_half(V a) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)); }
-INLINE F f_load_half(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
+INLINE F f_half(V a) {
+    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a));
+}
+INLINE F f_load_half(const uint16_t *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p));
+}
 INLINE void f_store_half(uint16_t *p, F a) {
     _mm256_storeu_si256((void *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
 /* Asks for the cache line at p; an address without memory behind it is harmless. */
-INLINE void v_prefetch(uintptr_t p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+INLINE void v_prefetch(uintptr_t p) {
+    _mm_prefetch((const char *)p, _MM_HINT_T0);
+}
 
 #endif

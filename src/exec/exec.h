@@ -48,6 +48,10 @@ typedef struct ExecOps {
     bool (*decode_next)(Exec *x, int32_t *sampled, Err *e);
     void (*decode_stop)(Exec *x);
 
+    /* The time of each op of the tape, in seconds [n_ops], for a batch as decode_start takes it: each op is run `repeats` times
+     * by itself, so that the sum is more than an undisturbed step, in which ops overlap.  Sequences are spoilt by it. */
+    bool (*profile)(Exec *x, const Batch *batch, int repeats, double *seconds, Err *e);
+
     /* The float rows of a register after a run: row i begins at read(...) + i * stride floats. */
     const float *(*read)(const Exec *x, int reg, size_t *stride);
 

@@ -4,6 +4,7 @@
  * top-k and top-p become one question: how many of the best, counted or weighed, reach a given amount?  A
  * descent over three digits of the rank answers it in linear time, and what survives stays in id order. */
 #include "sample.h"
+#include "sample_math.h"
 
 #include <assert.h>
 #include <float.h>
@@ -13,13 +14,9 @@
 static_assert(FLT_EVAL_METHOD == 0, "float arithmetic must round to float after each operation");
 
 enum {
-    WEIGHT_BITS = 42,
     DIGIT_BITS = 11,
     LANES = 16, // loops over all tokens go in blocks of a constant length, which compilers turn into vectors
 };
-
-static const uint32_t RANK_HIGHEST = 0x00800000; // FLT_MAX; +Inf and NaN lie before it
-static const uint32_t RANK_LOWEST = 0xff800000;  // -Inf; negative NaN lies after it
 
 /* The tokens still in play, ids ascending. */
 typedef struct Candidates {
@@ -29,81 +26,12 @@ typedef struct Candidates {
     int32_t *id;
 } Candidates;
 
-static uint32_t rank_of(float logit) {
-    logit += 0.0f; // -0 becomes +0: equal logits, equal ranks
-    uint32_t bits;
-    memcpy(&bits, &logit, sizeof bits);
-    return bits ^ (((bits >> 31) - 1) & 0x7fffffff);
-}
-
-static float logit_of(uint32_t rank) {
-    uint32_t bits = rank ^ (((rank >> 31) - 1) & 0x7fffffff);
-    float logit;
-    memcpy(&logit, &bits, sizeof logit);
-    return logit;
-}
-
-/* e^-a for a = |x|: a = n ln 2 - r, |r| < 0.3467, with ln 2 in two parts of which the first has 15 bits, so
- * that n * LN2_HIGH - a is exact.  e^r = 1 + r + r^2 q(r), q of degree 4 fitted to a relative error
- * of 3.2e-9; the rest of the error is the rounding of r and of the last addition.  Returns e^r * 2^24, an
- * integer as e^r >= 0.7 is a multiple of 2^-24; *halvings = n, 0..43.  Every line is one rounding or two, in
- * this order. */
-static inline int32_t exponential(float x, int32_t *halvings) {
-    const float LOG2E = 0x1.715476p+0f, LN2_HIGH = 0x1.62e4p-1f, LN2_LOW = 0x1.7f7d1cp-20f;
-    int32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    bits &= 0x7fffffff;
-    bits = bits < 0x41f00000 ? bits : 0x41f00000; // at most 30.0, compared as integers, which has no branch
-    float a;
-    memcpy(&a, &bits, sizeof a);
-    int32_t n = (int32_t)(a * LOG2E + 0.5f); // toward zero
-    float whole = (float)n;
-    float r = whole * LN2_HIGH - a;
-    r = r + whole * LN2_LOW;
-    float e = 0x1.6a4d6ep-10f * r;
-    e = (e + 0x1.12398ap-7f) * r;
-    e = (e + 0x1.5558b0p-5f) * r;
-    e = (e + 0x1.555492p-3f) * r;
-    e = (e + 0x1.fffffcp-2f) * r;
-    e = (e + 1.0f) * r;
-    e = e + 1.0f;
-    *halvings = n;
-    return (int32_t)(e * 0x1p24f);
-}
-
 uint64_t sample_weight(float x) {
-    int32_t halvings, mantissa = exponential(x, &halvings);
-    return (uint64_t)mantissa << (WEIGHT_BITS - 24) >> halvings;
+    return weight_of(x);
 }
 
 void sample_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {
-    uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3], k0 = key[0], k1 = key[1];
-    for (int round = 0; round < 10; round++) {
-        uint64_t a = (uint64_t)0xD2511F53 * c0, b = (uint64_t)0xCD9E8D57 * c2;
-        c0 = (uint32_t)(b >> 32) ^ c1 ^ k0, c1 = (uint32_t)b;
-        c2 = (uint32_t)(a >> 32) ^ c3 ^ k1, c3 = (uint32_t)a;
-        k0 += 0x9E3779B9, k1 += 0xBB67AE85;
-    }
-    out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
-}
-
-static uint64_t random_bits(uint64_t seed, uint64_t position) {
-    uint32_t counter[4] = {(uint32_t)position, (uint32_t)(position >> 32), 0, 0};
-    uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)}, out[4];
-    sample_philox(counter, key, out);
-    return (uint64_t)out[1] << 32 | out[0];
-}
-
-/* floor(a * b / 2^64). */
-static uint64_t multiply_high(uint64_t a, uint64_t b) {
-    return (uint64_t)((unsigned __int128)a * b >> 64);
-}
-
-/* ceil(f * total) for f in 0..1, f cut to 64 bits after the point (which changes none above 2^-41). */
-static uint64_t share(float f, uint64_t total) {
-    if (f >= 1) return total;
-    uint64_t fraction = (uint64_t)(f * 0x1p64f);
-    return multiply_high(fraction, total) + (fraction * total != 0);
+    philox(counter, key, out);
 }
 
 size_t sample_scratch_bytes(int n_vocab) {
@@ -129,10 +57,7 @@ static void penalise(Candidates *c, const float *logits, const SampleParams *p, 
     for (int i = 0; i < window; i++) {
         int32_t id = recent[i];
         float logit = logits[id]; // as the model gave it: done again at each occurrence, the same comes out
-        logit = logit <= 0 ? logit * p->repeat_penalty : logit / p->repeat_penalty;
-        float frequency = (float)count[id] * p->frequency_penalty;
-        float penalty = frequency + p->presence_penalty;
-        c->rank[id] = rank_of(logit - penalty);
+        c->rank[id] = rank_of(penalised(logit, count[id], p->repeat_penalty, p->presence_penalty, p->frequency_penalty));
     }
 }
 

@@ -1,8 +1,9 @@
-/* quant: the traits of all types, and their decoders; layouts are in quant.h, blocks are taken apart in unpack.h.
+/* quant: the traits of all types, and their decoders; layouts are in quant.h, blocks are taken apart in
+ * unpack.h.
  *
- * One decoder serves all block types.  It may multiply in one order for every type because nothing rounds before
- * the final subtraction: an f16 scale has 11 bits, the sub-scale and the integer have at most 12 together, and
- * a product of up to 24 bits is exact in f32. */
+ * One decoder serves all block types.  It may multiply in one order for every type because nothing rounds
+ * before the final subtraction: an f16 scale has 11 bits, the sub-scale and the integer have at most 12
+ * together, and a product of up to 24 bits is exact in f32. */
 #include "unpack.h"
 
 #include <string.h>
@@ -49,7 +50,7 @@ static void decode_FP8_E4M3(const void *blocks, size_t n_blocks, float *out) {
 QUANT_TYPES(NOTHING, DECODER, NOTHING)
 
 #define LIMITS(type, id, block, n_weights, group, has_min)                                                   \
-    static_assert(n_weights <= QUANT_MAX_WEIGHTS && n_weights / group <= QUANT_MAX_GROUPS, #type);          \
+    static_assert(n_weights <= QUANT_MAX_WEIGHTS && n_weights / group <= QUANT_MAX_GROUPS, #type);           \
     static_assert(_Alignof(block) == 1 && n_weights % 32 == 0 && (group == 16 || group == 32), #type);
 QUANT_TYPES(NOTHING, LIMITS, NOTHING)
 

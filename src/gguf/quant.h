@@ -262,9 +262,13 @@ typedef struct QuantTraits {
 } QuantTraits;
 
 #ifdef __cplusplus
-extern "C"
+extern "C" {
 #endif
+
 /* The traits of a type, or NULL for a number that is no type (or one that GGUF has removed). */
 const QuantTraits *quant_traits(uint32_t type);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -383,3 +383,12 @@ bool engine_logits(Engine *g, const int32_t *ids, int n, bool (*row)(void *, int
     }
     return true;
 }
+
+bool engine_profile(Engine *g, int depth, int repeats, double *seconds, Err *e) {
+    stop_decoding(g);
+    g->token[0] = 0, g->seq[0] = 0, g->position[0] = depth, g->out_row[0] = 0;
+    g->sampling[0] = (SampleRow){.params = sample_defaults};
+    Batch b = {.T = 1, .R = 1, .token = g->token, .seq = g->seq, .position = g->position, .out_row = g->out_row,
+               .sampling = g->sampling, .sampled = g->sampled};
+    return g->exec_ops->profile(g->exec, &b, repeats, seconds, e);
+}

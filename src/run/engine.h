@@ -86,6 +86,9 @@ const Sequence *engine_sequence(const Engine *g, int seq);
 /* Runs one batch.  True while there is something left to do; false when all are finished (e->code 0) or on failure. */
 bool engine_step(Engine *g, Err *e);
 
+/* The time of each op of a decode step of sequence 0 at the given depth, [n_ops of the plan]; see ExecOps.profile. */
+bool engine_profile(Engine *g, int depth, int repeats, double *seconds, Err *e);
+
 /* Ends all unfinished sequences as interrupted; what was said stays. */
 void engine_interrupt(Engine *g);
 

@@ -38,6 +38,8 @@ enum {
     JINJA_PARAMETERS_MAX = 6,            // named parameters of a builtin, its subject included
 };
 
+typedef struct Jinja Jinja; // the interpreter, see below
+
 /* ---- Strings ---- */
 
 typedef uint32_t Char; // a code point, and CHAR_USER
@@ -72,6 +74,7 @@ typedef enum Kind {
     V_LOOP,
     V_CYCLER,
     V_JOINER,
+    V_ARGS, // all arguments of a builtin; templates never see it
 } Kind;
 
 enum { // Value.detail of V_UNDEFINED: which sentence explains it
@@ -100,6 +103,7 @@ typedef struct Value {
         struct Loop *loop;
         struct Cycler *cycler;
         struct Joiner *joiner;
+        const struct Args *args; // V_ARGS
     };
 } Value;
 
@@ -162,12 +166,13 @@ typedef struct Args {
 } Args;
 
 /* A filter, test, method or function.  parameters are names parted by spaces, those that may be left out with
- * a '?' behind; "*" alone hands the arguments over as they are.  a[0] is the subject (what was piped, tested,
- * or the method's owner; V_ABSENT for functions), a[1..] the parameters in order, V_ABSENT if not given. */
+ * a '?' behind; "*" alone hands the arguments over as they are, in a[1].args.  a[0] is the subject (what was
+ * piped, tested, or the method's owner; V_ABSENT for functions), a[1..] the parameters in order, V_ABSENT if not
+ * given. */
 typedef struct Builtin {
     const char *name; // NULL ends a table
     const char *parameters;
-    Value (*call)(struct Jinja *j, const Value *a, const Args *args);
+    Value (*call)(Jinja *j, const Value *a);
 } Builtin;
 
 /* ---- The tree ---- */
@@ -290,7 +295,7 @@ typedef struct Scope {
     Variable *variables;
 } Scope;
 
-typedef struct Jinja {
+struct Jinja {
     Str source; // newlines normalised
     uint32_t at; // what is being parsed or evaluated
     struct tm now;
@@ -303,7 +308,7 @@ typedef struct Jinja {
     Value hole; // see N_HOLE
     Err *e;
     jmp_buf failed;
-} Jinja;
+};
 
 /* jinja.c: the frame */
 
@@ -361,10 +366,12 @@ size_t js_find_last(Jinja *j, Str s, Str what);
 bool js_starts(Str s, Str with);
 bool js_ends(Str s, Str with);
 Str js_trim(Jinja *j, Str s, const Str *chars, bool left, bool right); // chars NULL: white space
+size_t js_line(Str s, size_t from, size_t *next); // where the line at from ends, and where the next one begins
 Str js_replace(Jinja *j, Str s, Str old, Str with, int64_t most); // most < 0: all
 Str js_upper(Jinja *j, Str s);
 Str js_lower(Jinja *j, Str s);
 bool char_is_space(Char c);
+bool char_ends_line(Char c);
 bool char_is_digit(Char c);
 bool char_is_letter(Char c);
 bool char_is_upper(Char c);

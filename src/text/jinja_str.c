@@ -14,10 +14,9 @@ Str js_utf8(Jinja *j, const char *bytes, size_t n, Char mark) {
     size_t w = 0;
     jinja_spend(j, n / 64);
     for (size_t i = 0; i < n;) {
-        uint32_t code = 0xFFFD;
-        size_t length = utf8_take(bytes + i, n - i, &code);
-        i += length ? length : 1;
-        c[w++] = code | mark;
+        uint32_t code;
+        i += utf8_next(bytes + i, n - i, &code);
+        c[w++] = (code < UTF8_BAD ? code : 0xFFFD) | mark;
     }
     if (w > JINJA_TEXT_MAX) jinja_fail(j, ERR_MODEL, "a text is longer than %d characters", JINJA_TEXT_MAX);
     return (Str){c, w};
@@ -94,6 +93,14 @@ size_t js_find_last(Jinja *j, Str s, Str what) {
     for (size_t i = s.n - what.n + 1; i-- > 0;)
         if (stands_at(j, s, what, i, &work)) return i;
     return JS_NOWHERE;
+}
+
+size_t js_line(Str s, size_t from, size_t *next) {
+    size_t end = from;
+    while (end < s.n && !char_ends_line(s.c[end])) end++;
+    *next = end + (end < s.n);
+    if (*next < s.n && char_code(s.c[end]) == '\r' && char_code(s.c[*next]) == '\n') ++*next;
+    return end;
 }
 
 static bool to_trim(Jinja *j, Char c, const Str *chars) {

@@ -115,6 +115,11 @@ bool char_is_space(Char c) {
            (u >= 0x2000 && u <= 0x200A) || u == 0x2028 || u == 0x2029 || u == 0x202F || u == 0x205F || u == 0x3000;
 }
 
+bool char_ends_line(Char c) {
+    uint32_t u = char_code(c);
+    return (u >= 10 && u <= 13) || (u >= 0x1C && u <= 0x1E) || u == 0x85 || u == 0x2028 || u == 0x2029;
+}
+
 bool char_is_digit(Char c) { return char_code(c) - '0' < 10; }
 
 bool char_is_upper(Char c) { return to_lower(char_code(c)) != char_code(c); }

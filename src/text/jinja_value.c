@@ -218,8 +218,12 @@ size_t jv_length(Jinja *j, Value v) {
 }
 
 bool jv_contains(Jinja *j, Value container, Value item) {
-    if (container.kind == V_STRING) return js_find(j, container.s, jv_need_str(j, item, "what is in a str"), 0) != JS_NOWHERE;
-    if (container.kind == V_DICT) return jv_get(j, container.dict, item) != NULL;
+    if (container.kind == V_STRING)
+        return js_find(j, container.s, jv_need_str(j, item, "what is in a str"), 0) != JS_NOWHERE;
+    if (container.kind == V_DICT) {
+        if (item.kind == V_LIST || item.kind == V_DICT) jinja_fail(j, ERR_RUN, "%s cannot be a key", jv_kind_name(item));
+        return jv_get(j, container.dict, item) != NULL;
+    }
     const Seq *items = jv_items(j, container);
     jinja_spend(j, items->n / 16);
     for (size_t i = 0; i < items->n; i++)
@@ -373,25 +377,36 @@ static int64_t slice_bound(Jinja *j, Value v, int64_t n, int64_t fallback, int64
     return i < low ? low : i > high ? high : i;
 }
 
+/* n items of v from place `from` on, every by-th. */
+static Value picked(Jinja *j, Value v, int64_t from, int64_t by, size_t n) {
+    if (v.kind == V_STRING && by == 1) return jv_str(js_part(v.s, (size_t)from, (size_t)from + n));
+    jinja_spend(j, n / 16);
+    if (v.kind == V_RANGE) {
+        Range *range = jinja_alloc(j, 1, sizeof *range);
+        *range = (Range){v.range->start + from * v.range->step, v.range->step * by, n};
+        return (Value){.kind = V_RANGE, .range = range};
+    }
+    Text text = {0};
+    Seq *seq = jv_new_seq(j, v.kind == V_STRING ? 0 : n);
+    for (size_t i = 0; i < n; i++, from += by) {
+        if (v.kind == V_STRING) js_add_char(j, &text, v.s.c[from]);
+        else jv_add(j, seq, v.seq->items[from]);
+    }
+    return v.kind == V_STRING ? jv_str(js_text(&text)) : jv_seq(v.kind, seq);
+}
+
 Value jv_slice(Jinja *j, Value v, Value start, Value stop, Value step) {
     jv_need(j, v);
-    if (v.kind == V_RANGE) v = jv_seq(V_LIST, jv_items(j, v));
-    if (v.kind != V_STRING && v.kind != V_LIST && v.kind != V_TUPLE) // as Jinja: no such item
-        return jv_undefined(MISSING_ITEM, v, js_ascii(j, "slice"));
+    if (v.kind != V_STRING && v.kind != V_LIST && v.kind != V_TUPLE && v.kind != V_RANGE)
+        jinja_fail(j, ERR_RUN, "%s cannot be sliced", jv_kind_name(v));
     int64_t n = (int64_t)jv_length(j, v), by = step.kind == V_NONE ? 1 : jv_need_int(j, step, "the step of a slice");
     if (by == 0) jinja_fail(j, ERR_RUN, "the step of a slice cannot be zero");
+    if (by > n) by = n + 1; // one item either way, and no sum overflows
+    if (by < -n) by = -n - 1;
     bool back = by < 0;
     int64_t from = slice_bound(j, start, n, back ? n - 1 : 0, back ? -1 : 0, back ? n - 1 : n);
     int64_t to = slice_bound(j, stop, n, back ? -1 : n, back ? -1 : 0, back ? n - 1 : n);
-    if (v.kind == V_STRING && by == 1) return jv_str(js_part(v.s, (size_t)from, to > from ? (size_t)to : 0));
-    if (by > n) by = n + 1; // one item either way, and no sum overflows
-    if (by < -n) by = -n - 1;
-    Text text = {0};
-    Seq *seq = jv_new_seq(j, 0);
-    for (int64_t i = from; back ? i > to : i < to; i += by) {
-        if (v.kind == V_STRING) js_add_char(j, &text, v.s.c[i]);
-        else jv_add(j, seq, v.seq->items[i]);
-    }
-    jinja_spend(j, (text.n + seq->n) / 16);
-    return v.kind == V_STRING ? jv_str(js_text(&text)) : jv_seq(v.kind, seq);
+    int64_t span = back ? from - to : to - from, width = back ? -by : by;
+    size_t count = span > 0 ? (size_t)((span + width - 1) / width) : 0;
+    return picked(j, v, from, by, count);
 }

@@ -2,14 +2,17 @@
  *
  * A Tok is the vocabulary of one model file with the rules that its metadata states: which ids begin and end
  * a text, which tokens are control, which end generation.  This file's functions are what the rest of the
- * house sees; how a stretch of plain text becomes pieces is one file per kind of vocabulary (tok_spm.c).
+ * house sees; how a stretch of plain text becomes pieces is one file per kind of vocabulary: SentencePiece's
+ * merging (tok_spm.c), byte pairs (tok_bpe.c, cut into words by pretok.c), unigram (tok_unigram.c).
  *
- * It follows llama.cpp to the id, with four exceptions, each safer or saner:
+ * It follows llama.cpp to the id, with six exceptions, each safer or saner:
  *   - a BOS that the text already begins with is not added again;
  *   - special tokens are found left to right, the longest at each place (llama.cpp goes token by token, which
  *     differs only where the texts of two special tokens overlap);
  *   - plain text never merges into a control, unknown or byte token, whatever the scores say;
- *   - a character that has no piece and lacks byte tokens is one unknown token (llama.cpp aborts).
+ *   - a character that has no piece and lacks byte tokens is one unknown token (llama.cpp aborts);
+ *   - a merge of byte pairs counts only if the vocabulary has both halves and the whole;
+ *   - a byte-level vocabulary that names no BOS or EOS has none (llama.cpp takes token 11).
  *
  * It refuses kinds of vocabulary that it does not know, with their name, and tables that contradict each
  * other. Out of two tokens with the same text the lower id is encoded; both decode. */
@@ -22,7 +25,7 @@
 #include "../base/buf.h"
 #include "../base/err.h"
 #include "../gguf/gguf.h"
-#include "utf8.h"
+#include "../base/utf8.h"
 
 typedef struct Tok Tok;
 
@@ -48,7 +51,15 @@ void tok_ids_free(TokIds *ids); // back to {0}
  * missing, malformed or contradict each other, or the file has a tokenizer of a kind that is not supported
  * (then whatever needs no text still works with the file). */
 bool tok_open(const Gguf *g, Tok **out, Err *e);
+
+/* The same with another pre-tokenizer than the file's; pre = NULL is the file's own.  false: also ERR_USAGE, for a
+ * name that is not in the table.  Kinds of vocabulary without pre-tokenizer ignore it. */
+bool tok_open_as(const Gguf *g, const char *pre, Tok **out, Err *e);
 void tok_close(Tok *t); // NULL is fine
+
+const char *tok_model(const Tok *t);    // "llama", "gpt2" or "t5", as GGUF names the kind
+const char *tok_describe(const Tok *t); // the same for people: "byte-level BPE"
+GgufString tok_pre(const Tok *t);       // the pre-tokenizer in use; n = 0 for kinds that have none
 
 int tok_n_vocab(const Tok *t);
 int tok_bos(const Tok *t); // -1 if there is none, and so below

@@ -1,7 +1,8 @@
 /* rig: a model file, its plan and an executor in one hand, for the tests of whole models.
  *
- * What a test asks is nearly always the same: these rows of these sequences, and the logits of some of them.  A rig
- * answers that through the interface of exec.h alone, so that the next executor is tested by changing one line. */
+ * What a test asks is nearly always the same: these rows of these sequences, and the logits of some of them.
+ * A rig answers that through the interface of exec.h alone, so that the next executor is tested by changing
+ * one line. */
 #ifndef ZGEN_TEST_RIG_H
 #define ZGEN_TEST_RIG_H
 
@@ -42,7 +43,8 @@ static inline void rig_close(Rig *rig) {
     *rig = (Rig){0};
 }
 
-/* Builds plan and executor for an opened file, which the rig then owns.  false: *e, and nothing is left open. */
+/* Builds plan and executor for an opened file, which the rig then owns.  false: *e, and nothing is left open.
+ */
 static inline bool rig_build(Rig *rig, Gguf *gguf, RigConfig c, Err *e) {
     *rig = (Rig){.gguf = gguf};
     PlanConfig plan = cpu_exec.plan;
@@ -73,13 +75,14 @@ static inline bool rig_open(Rig *rig, const char *path, RigConfig c) {
     return ok;
 }
 
-/* Runs ops first..last-1 over the rows; the logits of those wanted go to logits (or nowhere, if that is NULL), one
- * row behind the other, the greedy choices to sampled. */
+/* Runs ops first..last-1 over the rows; the logits of those wanted go to logits (or nowhere, if that is
+ * NULL), one row behind the other, the greedy choices to sampled. */
 static inline bool rig_run_ops(Rig *rig, const Row *rows, int T, int first, int last, float *logits,
                                int32_t *sampled, Err *e) {
     int32_t token[RIG_ROWS], seq[RIG_ROWS], position[RIG_ROWS], out_row[RIG_ROWS], chosen[RIG_ROWS];
     SampleRow sampling[RIG_ROWS];
-    Batch b = {.T = T, .token = token, .seq = seq, .position = position, .out_row = out_row, .sampled = chosen};
+    Batch b = {
+        .T = T, .token = token, .seq = seq, .position = position, .out_row = out_row, .sampled = chosen};
     for (int t = 0; t < T; t++) {
         token[t] = rows[t].token, seq[t] = rows[t].seq, position[t] = rows[t].position;
         if (!rows[t].wanted) continue;
@@ -91,7 +94,8 @@ static inline bool rig_run_ops(Rig *rig, const Row *rows, int T, int first, int 
     size_t stride;
     const float *from = cpu_exec.read(rig->exec, rig->logits, &stride);
     size_t n = (size_t)rig->n_vocab;
-    for (int r = 0; logits && r < b.R; r++) memcpy(logits + (size_t)r * n, from + (size_t)r * stride, n * sizeof *from);
+    for (int r = 0; logits && r < b.R; r++)
+        memcpy(logits + (size_t)r * n, from + (size_t)r * stride, n * sizeof *from);
     if (sampled) memcpy(sampled, chosen, (size_t)b.R * sizeof *sampled);
     return true;
 }
@@ -103,7 +107,8 @@ static inline bool rig_run(Rig *rig, const Row *rows, int T, float *logits) {
     return ok;
 }
 
-/* Positions from..to-1 of ids as rows of one sequence, all wanted, at most RIG_ROWS at a time: logits[to - from]. */
+/* Positions from..to-1 of ids as rows of one sequence, all wanted, at most RIG_ROWS at a time: logits[to -
+ * from]. */
 static inline bool rig_feed(Rig *rig, int seq, const int32_t *ids, int from, int to, float *logits) {
     for (Row rows[RIG_ROWS]; from < to;) {
         int T = to - from < RIG_ROWS ? to - from : RIG_ROWS;

@@ -1,12 +1,13 @@
 /* golden: whole models against exact results that another program computed.
  *
  * The rules are golden/README.md's.  NMSE is sum (a - b)^2 / sum b^2 over all positions, KL that of the exact
- * distribution to ours; models with experts are judged by their median position, as a route that flips is no error.
+ * distribution to ours; models with experts are judged by their median position, as a route that flips is no
+ * error.
  *
  *     1  float activations                              NMSE <= 3e-5; with an f32 cache and the oracle 1e-9
  *     3  8-bit activations                              four times what the file says of llama.cpp's own run
- *     5  greedy tokens                                  may leave the exact path only where the margin is small
- *     6  whole prompts, token by token, in two parts    the same limits
+ *     5  greedy tokens                                  may leave the exact path only where the margin is
+ * small 6  whole prompts, token by token, in two parts    the same limits
  *
  * The demo model's stories are judged by rule 5, its answers must come out to the letter. */
 #include "rig.h"
@@ -64,8 +65,9 @@ static bool golden_open(const char *path, Golden *g) {
     g->cases = json_object_get(g->json, "cases");
     const char *type;
     json_t *count;
-    json_object_foreach(json_object_get(g->json, "tensor_types"), type, count)
-        if (strcmp(type, "F32") && strcmp(type, "F16") && strcmp(type, "BF16")) g->floats = false;
+    json_object_foreach(json_object_get(g->json, "tensor_types"), type,
+                        count) if (strcmp(type, "F32") && strcmp(type, "F16") && strcmp(type, "BF16"))
+        g->floats = false;
     g->experts = json_object_get(json_array_get(g->cases, 0), "router_min_gap") != NULL;
     return true;
 }
@@ -146,13 +148,15 @@ typedef struct Mode {
     double nmse, kl, margin; // limits: rules 1 or 3, and 5
 } Mode;
 
-static void check_logits(const Golden *g, const Case *c, const Mode *m, const char *feeding, const float *logits) {
+static void check_logits(const Golden *g, const Case *c, const Mode *m, const char *feeding,
+                         const float *logits) {
     Distance d = distance(logits, c->exact, c->n_prompt, g->n_vocab, m->nmse);
     double nmse = g->experts ? d.median_nmse : d.nmse, kl = g->experts ? d.median_kl : d.kl;
     bool ok = nmse <= m->nmse && kl <= m->kl && (!g->experts || d.n_far * 10 <= c->n_prompt);
     if (!ok)
-        test_fail(__FILE__, __LINE__, "%s %s, %s%s, %s: NMSE %.3g of %.3g, KL %.3g of %.3g, %d positions far off",
-                  g->path, c->name, m->config.isa, m->config.act_f32 ? " f32" : "", feeding, nmse, m->nmse, kl, m->kl,
+        test_fail(__FILE__, __LINE__,
+                  "%s %s, %s%s, %s: NMSE %.3g of %.3g, KL %.3g of %.3g, %d positions far off", g->path,
+                  c->name, m->config.isa, m->config.act_f32 ? " f32" : "", feeding, nmse, m->nmse, kl, m->kl,
                   d.n_far);
 }
 
@@ -187,8 +191,8 @@ static void check_greedy(const Golden *g, const Case *c, const Mode *m, Rig *rig
         }
         if (token == c->greedy[i]) continue;
         if (c->margin[i] >= m->margin)
-            test_fail(__FILE__, __LINE__, "%s %s, %s: greedy step %d says %d, not %d, at a margin of %.3f", g->path,
-                      c->name, m->config.isa, i, token, c->greedy[i], c->margin[i]);
+            test_fail(__FILE__, __LINE__, "%s %s, %s: greedy step %d says %d, not %d, at a margin of %.3f",
+                      g->path, c->name, m->config.isa, i, token, c->greedy[i], c->margin[i]);
         return;
     }
 }
@@ -233,7 +237,9 @@ static void check_files(const char *isa) {
     globfree(&files);
 }
 
-TEST(golden_logits_on_float_activations) { check_files(NULL); }
+TEST(golden_logits_on_float_activations) {
+    check_files(NULL);
+}
 
 TEST(golden_logits_of_every_table) {
     for (int i = 0; i < kernels_n; i++)
@@ -295,8 +301,9 @@ static void check_story(const char *path, const char *isa, const Story *s, const
         CHECK(q->finish == FINISH_STOP);
         CHECK(q->text.n == strlen(s->text) && memcmp(q->text.data, s->text, q->text.n) == 0);
     } else if (s->margin[i] >= limit)
-        test_fail(__FILE__, __LINE__, "%s, %s: '%s' goes another way at step %d, at a margin of %.3f: '%.60s'", path,
-                  isa, s->prompt, i, s->margin[i], q->text.data ? q->text.data : "");
+        test_fail(__FILE__, __LINE__,
+                  "%s, %s: '%s' goes another way at step %d, at a margin of %.3f: '%.60s'", path, isa,
+                  s->prompt, i, s->margin[i], q->text.data ? q->text.data : "");
 }
 
 /* All stories side by side, or only those whose margins are at least `from`. */
@@ -316,17 +323,26 @@ static void check_stories(const char *path, const char *isa, double from, double
     Model model;
     Engine *engine = NULL;
     Err e = {0};
-    EngineConfig config = {.device = DEVICE_CPU, .n_ctx = 256, .n_seq = MAX_STORIES, .n_threads = 2, .kv_type = KV_F16, .isa = isa};
+    EngineConfig config = {.device = DEVICE_CPU,
+                           .n_ctx = 256,
+                           .n_seq = MAX_STORIES,
+                           .n_threads = 1,
+                           .kv_type = KV_F16,
+                           .isa = isa};
     if (!model_open(path, &model, &e) || !engine_open(&model, &config, &engine, &e))
         test_fail(__FILE__, __LINE__, "%s: %s", path, e.text);
     for (int k = 0; engine && k < n; k++) {
-        Request r = {.ids = stories[k].ids, .n_ids = stories[k].n_ids, .n_predict = -1,
+        Request r = {.ids = stories[k].ids,
+                     .n_ids = stories[k].n_ids,
+                     .n_predict = -1,
                      .params = {.top_p = 1, .repeat_penalty = 1}};
         CHECK(engine_add(engine, &r, &e) == k);
     }
-    while (engine && engine_step(engine, &e)) {}
+    while (engine && engine_step(engine, &e)) {
+    }
     CHECK(e.code == 0);
-    for (int k = 0; engine && k < n; k++) check_story(path, isa, &stories[k], engine_sequence(engine, k), limit);
+    for (int k = 0; engine && k < n; k++)
+        check_story(path, isa, &stories[k], engine_sequence(engine, k), limit);
     engine_close(engine);
     model_close(&model);
     json_decref(json);
@@ -334,10 +350,13 @@ static void check_stories(const char *path, const char *isa, double from, double
 
 TEST(golden_demo_answers_of_every_table) {
     for (int i = 0; i < kernels_n; i++)
-        if (kernels_all[i]->supported()) check_stories("models/stories-q8_0.gguf", kernels_all[i]->name, 1, 0);
+        if (kernels_all[i]->supported())
+            check_stories("models/stories-q8_0.gguf", kernels_all[i]->name, 1, 0);
 }
 
-TEST(golden_demo_stories) { check_stories("models/stories-q8_0.gguf", "auto", 0, 0.5); }
+TEST(golden_demo_stories) {
+    check_stories("models/stories-q8_0.gguf", "auto", 0, 0.5);
+}
 
 TEST(golden_demo_stories_of_every_type) {
     glob_t files;

@@ -1,8 +1,9 @@
 /* test_kernels: every table of kernels against the scalar one.
  *
- * Products and quantisation must be equal to the bit, for any number of activations, rows and blocks; the rest within
- * NMSE 1e-7 of a computation in double.  Inputs end at (or begin behind) a page that cannot be read, and outputs lie
- * between guard bands, so that a kernel that reaches too far is caught where it does. */
+ * Products and quantisation must be equal to the bit, for any number of activations, rows and blocks; the
+ * rest within NMSE 1e-7 of a computation in double.  Inputs end at (or begin behind) a page that cannot be
+ * read, and outputs lie between guard bands, so that a kernel that reaches too far is caught where it does.
+ */
 #include "../../src/base/float.h"
 #include "../../src/cpu/kernels.h"
 #include "check.h"
@@ -20,8 +21,12 @@ static uint32_t random_bits(void) {
     state ^= state << 13, state ^= state >> 7, state ^= state << 17;
     return (uint32_t)(state >> 32);
 }
-static int random_below(int n) { return (int)(random_bits() % (uint32_t)n); }
-static float random_float(void) { return (float)random_bits() * 0x1p-31f - 1; } // -1..1
+static int random_below(int n) {
+    return (int)(random_bits() % (uint32_t)n);
+}
+static float random_float(void) {
+    return (float)random_bits() * 0x1p-31f - 1;
+} // -1..1
 
 /* n readable bytes between two pages that are not. */
 typedef struct Fenced {
@@ -39,7 +44,9 @@ static Fenced fenced(size_t n, bool at_end) {
     f.data = f.pages + page + (at_end ? inner - n : 0);
     return f;
 }
-static void fenced_free(Fenced f) { munmap(f.pages, f.n_pages); }
+static void fenced_free(Fenced f) {
+    munmap(f.pages, f.n_pages);
+}
 
 /* n floats with guard bands before and behind. */
 enum { BAND = 64 };
@@ -56,15 +63,20 @@ static bool bands_whole(const float *p, size_t n) {
         if (p[-i] != band_value || p[n + (size_t)i - 1] != band_value) return false;
     return true;
 }
-static void banded_free(float *p) { free(p - BAND); }
+static void banded_free(float *p) {
+    free(p - BAND);
+}
 
 /* The tables to be tested; says which the machine lacks. */
 static int tables(const Kernels **out) {
     int n = 0;
     for (int i = 0; i < kernels_n; i++) {
         if (!strcmp(kernels_all[i]->name, "scalar")) continue;
-        if (kernels_all[i]->supported()) out[n++] = kernels_all[i];
-        else printf("# kernels of %s are not tested: this machine does not support them\n", kernels_all[i]->name);
+        if (kernels_all[i]->supported())
+            out[n++] = kernels_all[i];
+        else
+            printf("# kernels of %s are not tested: this machine does not support them\n",
+                   kernels_all[i]->name);
     }
     return n;
 }
@@ -73,8 +85,10 @@ static int tables(const Kernels **out) {
 static void random_f16(uint8_t *p) {
     uint32_t bits = random_bits(), kind = bits >> 16 & 7;
     uint16_t h = (uint16_t)(bits & 0x83FF);
-    if (kind == 0) h = 0;
-    else if (kind > 1) h |= (uint16_t)((kind == 2 ? 30 : 1 + random_below(20)) << 10);
+    if (kind == 0)
+        h = 0;
+    else if (kind > 1)
+        h |= (uint16_t)((kind == 2 ? 30 : 1 + random_below(20)) << 10);
     p[0] = (uint8_t)h, p[1] = (uint8_t)(h >> 8);
 }
 
@@ -83,13 +97,28 @@ static void random_block(QuantType type, uint8_t *p, size_t n) {
     for (size_t i = 0; i < n; i++) p[i] = (uint8_t)random_bits();
     size_t f16[2] = {0, 0};
     switch (type) {
-    case QUANT_MXFP4: p[0] = (uint8_t)(random_below(4) ? 100 + random_below(60) : random_below(3)); return;
-    case QUANT_NVFP4: return;
-    case QUANT_Q4_1: case QUANT_Q5_1: case QUANT_Q4_K: case QUANT_Q5_K: f16[1] = 2; break;
-    case QUANT_Q2_K: f16[0] = offsetof(BlockQ2_K, d), f16[1] = offsetof(BlockQ2_K, dmin); break;
-    case QUANT_Q3_K: f16[0] = f16[1] = offsetof(BlockQ3_K, d); break;
-    case QUANT_Q6_K: f16[0] = f16[1] = offsetof(BlockQ6_K, d); break;
-    default: break;
+    case QUANT_MXFP4:
+        p[0] = (uint8_t)(random_below(4) ? 100 + random_below(60) : random_below(3));
+        return;
+    case QUANT_NVFP4:
+        return;
+    case QUANT_Q4_1:
+    case QUANT_Q5_1:
+    case QUANT_Q4_K:
+    case QUANT_Q5_K:
+        f16[1] = 2;
+        break;
+    case QUANT_Q2_K:
+        f16[0] = offsetof(BlockQ2_K, d), f16[1] = offsetof(BlockQ2_K, dmin);
+        break;
+    case QUANT_Q3_K:
+        f16[0] = f16[1] = offsetof(BlockQ3_K, d);
+        break;
+    case QUANT_Q6_K:
+        f16[0] = f16[1] = offsetof(BlockQ6_K, d);
+        break;
+    default:
+        break;
     }
     random_f16(p + f16[0]), random_f16(p + f16[1]);
 }
@@ -123,7 +152,8 @@ static Panel fenced_panel(const Panel *from, int n_rows, size_t length, bool at_
     return panel;
 }
 
-static void check_q8(const Kernels *table, const Panel *full, size_t length, const Act8 *x, const float *expected) {
+static void check_q8(const Kernels *table, const Panel *full, size_t length, const Act8 *x,
+                     const float *expected) {
     for (int n_rows = 1; n_rows <= PANEL_ROWS; n_rows++) {
         Fenced memory;
         Panel w = fenced_panel(full, n_rows, length, n_rows % 3 != 0, &memory);
@@ -195,7 +225,8 @@ TEST(kernels_q8_products_of_golden_blocks) {
         FILE *file = fopen(path, "rb");
         REQUIRE(file, ": %s", path);
         static uint8_t bytes[1 << 16];
-        size_t n_blocks = fread(bytes, 1, sizeof bytes, file) / traits->n_bytes, per_row = n_blocks / PANEL_ROWS;
+        size_t n_blocks = fread(bytes, 1, sizeof bytes, file) / traits->n_bytes,
+               per_row = n_blocks / PANEL_ROWS;
         fclose(file);
         REQUIRE(per_row >= 1, ": %s", path);
         const int n_in = (int)per_row * traits->n_weights;
@@ -210,8 +241,8 @@ TEST(kernels_q8_products_of_golden_blocks) {
         for (int f = 0; f < n_fast; f++) {
             fast[f]->matmul_q8(&w, &x, 1, y);
             for (int r = 0; r < PANEL_ROWS; r++)
-                CHECK(y[r] == expected[r] || (isnan(y[r]) && isnan(expected[r])), ": %s %s row %d: %g, not %g",
-                      fast[f]->name, traits->name, r, y[r], expected[r]);
+                CHECK(y[r] == expected[r] || (isnan(y[r]) && isnan(expected[r])),
+                      ": %s %s row %d: %g, not %g", fast[f]->name, traits->name, r, y[r], expected[r]);
         }
         fenced_free(memory);
         free(values);
@@ -224,9 +255,15 @@ static void random_weight(QuantType type, uint8_t *p) {
     uint32_t bits = f32_to_bits(value);
     uint16_t half = f32_to_f16(value);
     switch (type) {
-    case QUANT_F32: memcpy(p, &bits, 4); break;
-    case QUANT_F16: memcpy(p, &half, 2); break;
-    case QUANT_BF16: memcpy(p, (uint8_t *)&bits + 2, 2); break;
+    case QUANT_F32:
+        memcpy(p, &bits, 4);
+        break;
+    case QUANT_F16:
+        memcpy(p, &half, 2);
+        break;
+    case QUANT_BF16:
+        memcpy(p, (uint8_t *)&bits + 2, 2);
+        break;
     default:
         do *p = (uint8_t)random_bits();
         while ((*p & 0x7F) == 0x7F);
@@ -297,8 +334,8 @@ TEST(kernels_fp8_products_of_every_code) {
             fast[f]->matmul_f32(&(Panel){QUANT_FP8_E4M3, codes + i, 1, PANEL_ROWS, 1}, &x, 1, y);
             for (int r = 0; r < PANEL_ROWS; r++) {
                 float expected = e4m3_to_f32((uint8_t)(i + r));
-                CHECK(y[r] == expected || (isnan(y[r]) && isnan(expected)), ": %s code %d: %g", fast[f]->name, i + r,
-                      y[r]);
+                CHECK(y[r] == expected || (isnan(y[r]) && isnan(expected)), ": %s code %d: %g", fast[f]->name,
+                      i + r, y[r]);
             }
         }
 }
@@ -306,17 +343,21 @@ TEST(kernels_fp8_products_of_every_code) {
 TEST(kernels_quantize_equals_act8_quantize_to_the_bit) {
     const Kernels *fast[8];
     int n_fast = tables(fast);
+    if (!n_fast) SKIP("this machine supports no fast kernels");
     enum { N = 32 * 64 };
-    Fenced input = fenced(N * sizeof(float), true), a = fenced(act8_bytes(N), true), b = fenced(act8_bytes(N), true);
+    Fenced input = fenced(N * sizeof(float), true), a = fenced(act8_bytes(N), true),
+           b = fenced(act8_bytes(N), true);
     float *x = (float *)input.data;
     for (int f = 0; f < n_fast; f++)
         for (int round = 0; round < 50; round++) {
             random_activations(x, N);
             for (int i = 0; i < N; i++)
                 if (round % 5 == 0) x[i] = (float)(random_below(509) - 254) * 0.5f; // many ties
-            static const float odd[] = {INFINITY, -INFINITY, NAN, 0x1p-126f, 0x1p-149f, 3.4e38f, 127, -0.0f,
-                                        ACT8_TINY, 0x1.fffffep-101f};
-            x[random_below(N)] = odd[round % 10];
+            static const float odd[] = {INFINITY, -INFINITY, NAN,   0x1p-126f, 0x1p-149f,
+                                        3.4e38f,  127,       -0.0f, ACT8_TINY, 0x1.fffffep-101f};
+            int at = random_below(N);
+            if (round % 2) memset(x + at / 32 * 32, 0, 32 * sizeof *x); // alone in its group
+            x[at] = odd[round / 2 % 10];
             act8_quantize(x, N, act8_view(a.data, N));
             fast[f]->quantize(x, N, act8_view(b.data, N));
             Act8 p = act8_view(a.data, N), q = act8_view(b.data, N);
@@ -353,7 +394,7 @@ TEST(kernels_rms_norm) {
         if (!kernels_all[k]->supported()) continue;
         for (int i = 0; i < N_SIZES; i++) {
             int n = odd_sizes[i];
-            Fenced x = fenced_floats(n, 3), weight = fenced_floats(n, 2);
+            Fenced x = fenced_floats(n, i % 2 ? 3 : 3e-3f), weight = fenced_floats(n, 2);
             const float *px = (const float *)x.data, *pw = (const float *)weight.data;
             float *out = banded((size_t)n);
             double sum = 0;
@@ -382,12 +423,15 @@ TEST(kernels_silu_mul) {
             kernels_all[k]->silu_mul(pg, pu, n, out);
             CHECK(nmse(out, expected, n) <= 1e-7, ": %s, %d values", kernels_all[k]->name, n);
             CHECK(bands_whole(out, (size_t)n), ": %s writes beside its output", kernels_all[k]->name);
+            kernels_all[k]->silu_mul(pg, pu, n, (float *)gate.data);
+            CHECK(!memcmp(out, gate.data, (size_t)n * sizeof *out), ": %s in place", kernels_all[k]->name);
             banded_free(out), fenced_free(gate), fenced_free(up);
         }
     }
 }
 
-/* Every magnitude, each value by itself: relative error, or next to nothing where the result leaves the normal range. */
+/* Every magnitude, each value by itself: relative error, or next to nothing where the result leaves the
+ * normal range. */
 TEST(kernels_silu_is_right_at_any_value) {
     for (int k = 0; k < kernels_n; k++) {
         if (!kernels_all[k]->supported()) continue;
@@ -423,7 +467,8 @@ TEST(kernels_to_f16) {
             for (int j = 0; j < n; j++) px[j] *= sizes[j % 5];
             kernels_all[k]->to_f16(px, n, (uint16_t *)out.data);
             for (int j = 0; j < n; j++)
-                CHECK(load_u16(out.data + 2 * j) == f32_to_f16(px[j]), ": %s of %a", kernels_all[k]->name, px[j]);
+                CHECK(load_u16(out.data + 2 * j) == f32_to_f16(px[j]), ": %s of %a", kernels_all[k]->name,
+                      px[j]);
             fenced_free(x), fenced_free(out);
         }
     }
@@ -435,8 +480,10 @@ static Fenced fenced_cache(KvType type, int n) {
     for (int i = 0; i < n; i++) {
         float value = random_float();
         uint16_t half = f32_to_f16(value);
-        if (type == KV_F16) memcpy(f.data + 2 * i, &half, 2);
-        else memcpy(f.data + 4 * i, &value, 4);
+        if (type == KV_F16)
+            memcpy(f.data + 2 * i, &half, 2);
+        else
+            memcpy(f.data + 4 * i, &value, 4);
     }
     return f;
 }
@@ -450,7 +497,8 @@ static void attn_double(const AttnJob *job, Fenced k, Fenced v, double *out) {
         for (int pos = 0; pos < job->n_pos; pos++) {
             score[pos] = 0;
             for (int d = 0; d < job->head_dim; d++)
-                score[pos] += job->q[h * job->head_dim + d] * cache_at(job->kv_type, k, pos * job->head_dim + d);
+                score[pos] +=
+                    job->q[h * job->head_dim + d] * cache_at(job->kv_type, k, pos * job->head_dim + d);
             score[pos] *= job->scale;
             max = fmax(max, score[pos]);
         }
@@ -469,12 +517,13 @@ static void try_attn(const Kernels *table, KvType type, int n_q, int head_dim, i
     Fenced k = fenced_cache(type, n_pos * head_dim), v = fenced_cache(type, n_pos * head_dim);
     float *scores = banded((size_t)(n_q * n_pos)), *out = banded((size_t)(n_q * head_dim));
     double *expected = malloc((size_t)(n_q * head_dim) * sizeof *expected);
-    AttnJob job = {(const float *)q.data, n_q,    head_dim, type, k.data, v.data, n_pos,
+    AttnJob job = {(const float *)q.data,      n_q,    head_dim, type, k.data, v.data, n_pos,
                    1 / sqrtf((float)head_dim), scores, out};
     table->attn(&job);
     attn_double(&job, k, v, expected);
     double error = nmse(out, expected, n_q * head_dim);
-    CHECK(error <= 1e-7, ": %s, %d heads of %d over %d positions: %g", table->name, n_q, head_dim, n_pos, error);
+    CHECK(error <= 1e-7, ": %s, %d heads of %d over %d positions: %g", table->name, n_q, head_dim, n_pos,
+          error);
     CHECK(bands_whole(out, (size_t)(n_q * head_dim)) && bands_whole(scores, (size_t)(n_q * n_pos)),
           ": %s writes beside its output", table->name);
     banded_free(scores), banded_free(out), free(expected);
@@ -482,14 +531,39 @@ static void try_attn(const Kernels *table, KvType type, int n_q, int head_dim, i
 }
 
 TEST(kernels_attn) {
-    static const int dims[] = {2, 6, 32, 40, 48, 64, 80, 96, 128, 192, 256}, positions[] = {1, 2, 15, 16, 17, 33, 257};
+    static const int dims[] = {2, 6, 32, 40, 48, 64, 80, 96, 128, 192, 256},
+                     positions[] = {1, 2, 15, 16, 17, 33, 257};
     for (int k = 0; k < kernels_n; k++) {
         if (!kernels_all[k]->supported()) continue;
         for (int i = 0; i < 11; i++)
             for (int j = 0; j < 7; j++)
                 for (int n_q = 1; n_q <= 9; n_q += n_q < 5 ? 1 : 4)
-                    try_attn(kernels_all[k], j % 2 ? KV_F16 : KV_F32, n_q, dims[i], positions[j], j % 3 ? 1 : 30);
+                    try_attn(kernels_all[k], j % 2 ? KV_F16 : KV_F32, n_q, dims[i], positions[j],
+                             j % 3 ? 1 : 30);
         try_attn(kernels_all[k], KV_F16, 4, 64, 257, 1), try_attn(kernels_all[k], KV_F32, 3, 128, 16, 1);
+    }
+}
+
+/* What is not finite shows in all that follows from it, and does not vanish in a maximum. */
+TEST(kernels_let_no_nan_vanish) {
+    for (int k = 0; k < kernels_n; k++) {
+        const Kernels *table = kernels_all[k];
+        if (!table->supported()) continue;
+        for (int at = 0; at < 40; at++) {
+            float x[40], ones[40], out[40], scores[40];
+            for (int i = 0; i < 40; i++) x[i] = -random_float(), ones[i] = 1;
+            x[at] = NAN;
+            table->silu_mul(x, ones, 40, out);
+            CHECK(isnan(out[at]) && !isnan(out[39 - at]), ": %s silu_mul", table->name);
+            table->rms_norm(x, ones, 40, 1e-5f, out);
+            CHECK(isnan(out[0]) && isnan(out[39]), ": %s rms_norm", table->name);
+            AttnJob job = {ones, 1, 2, KV_F32, x, ones, 20, 1, scores, out};
+            table->attn(&job);
+            CHECK(isnan(out[0]) && isnan(out[1]), ": %s attn, NaN in K at %d", table->name, at);
+            job.k = ones, job.v = x;
+            table->attn(&job);
+            CHECK(isnan(out[at & 1]), ": %s attn, NaN in V at %d", table->name, at);
+        }
     }
 }
 
@@ -503,6 +577,7 @@ TEST(kernels_find_knows_the_names) {
         const Kernels *table = kernels_all[i];
         CHECK(kernels_find(table->name) == (table->supported() ? table : NULL), ": %s", table->name);
         if (table == fastest)
-            while (++i < kernels_n) CHECK(!kernels_all[i]->supported(), ": %s is faster", kernels_all[i]->name);
+            while (++i < kernels_n)
+                CHECK(!kernels_all[i]->supported(), ": %s is faster", kernels_all[i]->name);
     }
 }

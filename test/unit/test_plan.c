@@ -1,7 +1,8 @@
 /* plan: the tape against golden text, and what the passes claim against what can be counted without them.
  *
- * Lifetimes, forms and costs are worked out here a second time, from the ops alone and in another way.  The text is of the
- * tape as the CPU executor wants it; a change of it is a change of the program and belongs in the same commit. */
+ * Lifetimes, forms and costs are worked out here a second time, from the ops alone and in another way.  The
+ * text is of the tape as the CPU executor wants it; a change of it is a change of the program and belongs in
+ * the same commit. */
 #include "check.h"
 #include "gguf_writer.h"
 #include "../../src/base/mem.h"
@@ -36,7 +37,8 @@ static void check_text(const char *name, const char *expected, const char *got) 
     for (int line = 1;; line++) {
         size_t n = strcspn(expected, "\n"), m = strcspn(got, "\n");
         if (n != m || memcmp(expected, got, n) != 0) {
-            test_fail(__FILE__, __LINE__, "%s, line %d:\n  - %.*s\n  + %.*s", name, line, (int)n, expected, (int)m, got);
+            test_fail(__FILE__, __LINE__, "%s, line %d:\n  - %.*s\n  + %.*s", name, line, (int)n, expected,
+                      (int)m, got);
             return;
         }
         if (!expected[n] || !got[m]) {
@@ -77,7 +79,8 @@ static PlanConfig config_of(int i) {
     PlanConfig c = cpu_exec.plan;
     c.fuse_segments = i & 1, c.fuse_residual = i & 2, c.act_f32 = i & 4;
     if (!(i & 8)) return c;
-    c.fuse_norm = c.fuse_glu = c.fuse_rope_kv = true; // as an executor wants it whose products quantise for themselves
+    c.fuse_norm = c.fuse_glu = c.fuse_rope_kv =
+        true; // as an executor wants it whose products quantise for themselves
     c.fuse_norm_max = 1 << 20, c.act_forms = false;
     return c;
 }
@@ -184,19 +187,24 @@ static void check_allocation(const char *path, const Opened *o) {
     free(is_alive);
 }
 
-TEST(plan_registers_alive_together_are_apart) { on_every_plan(check_allocation); }
+TEST(plan_registers_alive_together_are_apart) {
+    on_every_plan(check_allocation);
+}
 
 /* Each register that is read has the forms its readers want, and no 8-bit form that nobody wants. */
 static void check_forms(const char *path, const Opened *o) {
     const Plan *p = o->plan;
     for (int r = 0; r < p->n_regs; r++) {
         unsigned needed = forms_needed(p, r);
-        CHECK((p->regs[r].forms & needed) == needed, "%s: r%d has forms %u of %u", path, r, p->regs[r].forms, needed);
+        CHECK((p->regs[r].forms & needed) == needed, "%s: r%d has forms %u of %u", path, r, p->regs[r].forms,
+              needed);
         CHECK((p->regs[r].forms & FORM_Q8) == (needed & FORM_Q8), "%s: r%d", path, r);
     }
 }
 
-TEST(plan_registers_have_the_forms_that_are_read) { on_every_plan(check_forms); }
+TEST(plan_registers_have_the_forms_that_are_read) {
+    on_every_plan(check_forms);
+}
 
 /* A tape reads nothing that was not written, and a rule that is off leaves no trace. */
 static void check_order(const char *path, const Opened *o) {
@@ -211,7 +219,8 @@ static void check_order(const char *path, const Opened *o) {
         }
         const PlanConfig *c = &p->config;
         bool product = op_is_product(op), turns = op->code == OP_ROPE || op->code == OP_KVPUT;
-        CHECK(!product || (op->n_w == op->n_out + op->glu && op->n_w <= OP_MAX_SEGMENTS), "%s: op %d", path, i);
+        CHECK(!product || (op->n_w == op->n_out + op->glu && op->n_w <= OP_MAX_SEGMENTS), "%s: op %d", path,
+              i);
         CHECK(c->fuse_segments || !product || op->n_w == 1, "%s: op %d", path, i);
         CHECK(c->fuse_residual ? op->code != OP_ADD : op->residual == NO_REG, "%s: op %d", path, i);
         CHECK(c->fuse_glu && c->fuse_segments ? op->code != OP_GLU : !op->glu, "%s: op %d", path, i);
@@ -222,7 +231,9 @@ static void check_order(const char *path, const Opened *o) {
     CHECK(p->ops[0].code == OP_EMBED && p->ops[p->n_ops - 1].code == OP_SAMPLE, "%s", path);
 }
 
-TEST(plan_tapes_are_in_order) { on_every_plan(check_order); }
+TEST(plan_tapes_are_in_order) {
+    on_every_plan(check_order);
+}
 
 /* ---- Cost ---- */
 
@@ -239,7 +250,8 @@ static void check_cost(const char *path, const Opened *o) {
     for (int64_t i = 0; i < gguf_n_tensors(o->gguf); i++) {
         const GgufTensor *t = gguf_tensor(o->gguf, i);
         if (t->n_dims < 2) continue;
-        double used = ends_with(t->name, "_exps.weight") ? (double)p->hparams.n_expert_used / (double)t->ne[2] : 1;
+        double used =
+            ends_with(t->name, "_exps.weight") ? (double)p->hparams.n_expert_used / (double)t->ne[2] : 1;
         bool embedding = strcmp(t->name, "token_embd.weight") == 0;
         all += (double)t->n_bytes;
         if (embedding) row = (double)t->n_bytes / (double)t->ne[1];
@@ -255,14 +267,18 @@ static void check_cost(const char *path, const Opened *o) {
     }
     Cost c = plan_cost_total(p, 2);
     CHECK(c.bytes_fixed == bytes && c.macs_row == macs, "%s: %.0f bytes of %.0f", path, c.bytes_fixed, bytes);
-    CHECK(c.bytes_row == row + kv && c.bytes_past == kv && c.macs_past == scores, "%s: %.0f", path, c.bytes_row);
+    CHECK(c.bytes_row == row + kv && c.bytes_past == kv && c.macs_past == scores, "%s: %.0f", path,
+          c.bytes_row);
     CHECK((double)plan_kv_bytes(p, 2) == kv && (double)plan_kv_bytes(p, 4) == 2 * kv, "%s", path);
     CHECK((double)weights_bytes(p->weights) == all, "%s", path);
     CHECK(weights_find_nonfinite(p->weights) == NULL, "%s", path);
 }
 
-TEST(plan_costs_are_the_files_bytes) { on_every_plan(check_cost); }
+TEST(plan_costs_are_the_files_bytes) {
+    on_every_plan(check_cost);
+}
 
 TEST(plan_every_op_has_a_name_and_a_text) {
-    for (int i = 0; i < OP_COUNT; i++) CHECK(strlen(op_name((OpCode)i)) >= 2 && strlen(op_text((OpCode)i)) > 8);
+    for (int i = 0; i < OP_COUNT; i++)
+        CHECK(strlen(op_name((OpCode)i)) >= 2 && strlen(op_text((OpCode)i)) > 8);
 }

@@ -1,9 +1,9 @@
 /* plan, hostile: well-formed files whose models make no sense.
  *
- * A good model is taken apart and written again with one thing changed: a key, a tensor's name, shape, type or bytes.  The
- * plan must be refused with a sentence that names the culprit, before anything is computed.  Then every byte of the
- * hyper-parameters and the tensor table is changed blindly, in a child with little memory and an alarm: whatever still
- * counts as a model must run. */
+ * A good model is taken apart and written again with one thing changed: a key, a tensor's name, shape, type
+ * or bytes.  The plan must be refused with a sentence that names the culprit, before anything is computed.
+ * Then every byte of the hyper-parameters and the tensor table is changed blindly, in a child with little
+ * memory and an alarm: whatever still counts as a model must run. */
 #include "rig.h"
 #include "gguf_writer.h"
 
@@ -27,38 +27,108 @@ enum { SANITIZED = 0 };
 
 typedef enum Change { KEEP, DROP, RENAME, RESHAPE, RETYPE, POKE, ADD } Change;
 
-enum { NO_VALUE = 100 }; // instead of a value type: the key is left out
+enum {
+    NO_VALUE = 100,
+    EMPTY = -1
+}; // instead of a value type: the key is left out; instead of a length: none
 
 typedef struct Edit {
     const char *key; // gets the value, NULL for none
     uint32_t type;   // of the value, or of its elements
     double number;
     const char *text;
-    int n; // not 0: an array of n times number; -1: an empty one
+    int n;                    // not 0: an array of n times number
     const char *also_dropped; // another key to leave out
     const char *tensor;
     Change change;
-    const char *name;        // RENAME
-    uint64_t dims[4];        // RESHAPE
-    uint32_t tensor_type;    // RETYPE
-    uint32_t word;           // POKE: the first four bytes of the data
-    const char *says;        // expected in the refusal
+    const char *name;     // RENAME
+    uint64_t dims[4];     // RESHAPE
+    uint32_t tensor_type; // RETYPE
+    uint32_t word;        // POKE: the first four bytes of the data
+    const char *says;     // expected in the refusal; NULL: the name of the key or the tensor
 } Edit;
+
+static Edit number(const char *key, uint32_t type, double value, const char *says) {
+    return (Edit){.key = key, .type = type, .number = value, .says = says};
+}
+
+static Edit u32(const char *key, double value, const char *says) {
+    return number(key, U32, value, says);
+}
+
+static Edit f32(const char *key, double value, const char *says) {
+    return number(key, F32, value, says);
+}
+
+static Edit text(const char *key, const char *value, const char *says) {
+    return (Edit){.key = key, .type = STRING, .text = value, .says = says};
+}
+
+static Edit array(const char *key, uint32_t type, double value, int n, const char *says) {
+    return (Edit){.key = key, .type = type, .number = value, .n = n, .says = says};
+}
+
+static Edit without(const char *key, const char *says) {
+    return number(key, NO_VALUE, 0, says);
+}
+
+static Edit heads_without_width(double n_head, const char *says) {
+    Edit e = u32("llama.attention.head_count", n_head, says);
+    e.also_dropped = "llama.attention.key_length";
+    return e;
+}
+
+static Edit drop(const char *tensor, const char *says) {
+    return (Edit){.tensor = tensor, .change = DROP, .says = says};
+}
+
+static Edit add(const char *tensor, const char *says) { // 32 f32
+    return (Edit){.tensor = tensor, .change = ADD, .says = says};
+}
+
+static Edit rename_to(const char *tensor, const char *name, const char *says) {
+    return (Edit){.tensor = tensor, .change = RENAME, .name = name, .says = says};
+}
+
+static Edit reshape(const char *tensor, int n0, int n1, int n2, int n3, const char *says) {
+    uint64_t d0 = (uint64_t)n0, d1 = (uint64_t)n1, d2 = (uint64_t)n2, d3 = (uint64_t)n3;
+    return (Edit){.tensor = tensor, .change = RESHAPE, .dims = {d0, d1, d2, d3}, .says = says};
+}
+
+static Edit retype(const char *tensor, QuantType type, const char *says) {
+    return (Edit){.tensor = tensor, .change = RETYPE, .tensor_type = type, .says = says};
+}
+
+static Edit fp8_without_scale(const char *tensor, const char *says) {
+    Edit e = retype(tensor, QUANT_I8, says);
+    e.key = "zgen.fp8.format", e.type = STRING, e.text = "e4m3";
+    return e;
+}
+
+static Edit poke(const char *tensor, uint32_t word, const char *says) {
+    return (Edit){.tensor = tensor, .change = POKE, .word = word, .says = says};
+}
 
 static void put_number(Buf *b, uint32_t type, double x) {
     float f = (float)x;
-    if (type == F32) put(b, &f, 4);
-    else if (type == F64) put(b, &x, 8);
-    else if (type == U64 || type == I64) put_u64(b, (uint64_t)(int64_t)x);
-    else if (type == U8 || type == I8 || type == BOOL) put(b, &(uint8_t){(uint8_t)(int)x}, 1);
-    else put_u32(b, (uint32_t)(int64_t)x);
+    if (type == F32)
+        put(b, &f, 4);
+    else if (type == F64)
+        put(b, &x, 8);
+    else if (type == U64 || type == I64)
+        put_u64(b, (uint64_t)(int64_t)x);
+    else if (type == U8 || type == I8 || type == BOOL)
+        put(b, &(uint8_t){(uint8_t)(int)x}, 1);
+    else
+        put_u32(b, (uint32_t)(int64_t)x);
 }
 
 static void put_edit_key(Buf *b, const Edit *e) {
     if (e->n) {
         put_array(b, e->key, e->type, e->n < 0 ? 0 : (uint64_t)e->n);
         for (int i = 0; i < e->n; i++) put_number(b, e->type, e->number);
-    } else if (e->type == STRING) put_key_string(b, e->key, e->text);
+    } else if (e->type == STRING)
+        put_key_string(b, e->key, e->text);
     else {
         put_key(b, e->key, e->type, NULL, 0);
         put_number(b, e->type, e->number);
@@ -105,7 +175,7 @@ static Piece piece_of(const GgufTensor *t, const Edit *e) {
     bool edited = e->tensor && strcmp(e->tensor, t->name) == 0;
     if (edited && e->change == RENAME) p.name = e->name;
     if (edited && e->change == RETYPE) p.type = e->tensor_type;
-    for (int k = 0; edited && e->change == RESHAPE && k < 4; k++) p.dims[k] = e->dims[k] ? e->dims[k] : 1;
+    for (int k = 0; edited && e->change == RESHAPE && k < 4; k++) p.dims[k] = e->dims[k];
     const QuantTraits *traits = quant_traits(p.type);
     size_t n = p.dims[0] * p.dims[1] * p.dims[2] * p.dims[3];
     p.n_bytes = n / (size_t)traits->n_weights * traits->n_bytes;
@@ -174,11 +244,13 @@ static bool builds(const char *path, const Edit *edit, Err *e) {
 static void check_edits(const char *path, const Edit *edits, size_t n) {
     for (size_t i = 0; i < n; i++) {
         const Edit *x = &edits[i];
+        const char *wanted = x->says ? x->says : x->key ? x->key : x->tensor;
         Err e;
         bool ok = builds(path, x, &e);
-        if (ok || !says(&e, x->says) || strncmp(e.text, "x.gguf: ", 8) != 0)
-            test_fail(__FILE__, __LINE__, "edit %zu (%s %g '%s', %s): %d '%s', expected '%s'", i, x->key ? x->key : "-",
-                      x->number, x->text ? x->text : "", x->tensor ? x->tensor : "-", e.code, ok ? "built" : e.text, x->says);
+        if (ok || !says(&e, wanted) || strncmp(e.text, "x.gguf: ", 8) != 0)
+            test_fail(__FILE__, __LINE__, "edit %zu (%s %g '%s', %s): %d '%s', expected '%s'", i,
+                      x->key ? x->key : "-", x->number, x->text ? x->text : "", x->tensor ? x->tensor : "-",
+                      e.code, ok ? "built" : e.text, wanted);
     }
 }
 
@@ -187,185 +259,183 @@ static void check_edits(const char *path, const Edit *edits, size_t n) {
 /* ---- What is fine ---- */
 
 TEST(plan_takes_what_is_only_unusual) {
-    static const Edit dense[] = {
+    const Edit dense[] = {
         {0}, // written again unchanged
-        {.key = "llama.block_count", .type = U64, .number = 3},
-        {.key = "llama.block_count", .type = I8, .number = 3},
-        {.key = "llama.attention.layer_norm_rms_epsilon", .type = F64, .number = 1e-5},
-        {.key = "llama.attention.head_count", .type = U32, .number = 4, .n = 3},
-        {.key = "llama.attention.head_count_kv", .type = I32, .number = 2, .n = 3},
-        {.key = "llama.feed_forward_length", .type = U32, .number = 128, .n = 1},
-        {.key = "llama.rope.dimension_count", .type = NO_VALUE},
-        {.key = "llama.rope.dimension_count", .type = U32, .number = 16},
-        {.key = "llama.rope.freq_base", .type = NO_VALUE},
-        {.key = "llama.vocab_size", .type = NO_VALUE},
-        {.key = "llama.rope.scaling.factor", .type = F32, .number = 0},
-        {.key = "llama.rope.scaling.type", .type = STRING, .text = "linear"},
-        {.key = "llama.something.unheard_of", .type = STRING, .text = "yes"},
-        {.tensor = "output.weight", .change = DROP}, // tied then
-        {.tensor = "blk.0.attn_rot_embd", .change = ADD},
+        number("llama.block_count", U64, 3, NULL),
+        number("llama.block_count", I8, 3, NULL),
+        number("llama.attention.layer_norm_rms_epsilon", F64, 1e-5, NULL),
+        array("llama.attention.head_count", U32, 4, 3, NULL),
+        array("llama.attention.head_count_kv", I32, 2, 3, NULL),
+        array("llama.feed_forward_length", U32, 128, 1, NULL),
+        without("llama.rope.dimension_count", NULL),
+        u32("llama.rope.dimension_count", 16, NULL),
+        without("llama.rope.freq_base", NULL),
+        without("llama.vocab_size", NULL),
+        f32("llama.rope.scaling.factor", 0, NULL),
+        text("llama.rope.scaling.type", "linear", NULL),
+        text("llama.something.unheard_of", "yes", NULL),
+        drop("output.weight", NULL), // tied then
+        add("blk.0.attn_rot_embd", NULL),
     };
     for (size_t i = 0; i < N_OF(dense); i++) {
         Err e;
         CHECK(builds(DENSE, &dense[i], &e), "%zu: %s", i, e.text);
     }
+    const Edit dropped_bias = drop("blk.0.attn_q.bias", NULL);
     Err e;
     CHECK(builds(EXPERTS, &(Edit){0}, &e), "%s", e.text);
-    CHECK(builds(BIASES, &(Edit){.tensor = "blk.0.attn_q.bias", .change = DROP}, &e), "%s", e.text);
+    CHECK(builds(BIASES, &dropped_bias, &e), "%s", e.text);
 }
 
 /* ---- What is not ---- */
 
 TEST(plan_refuses_architectures) {
-    static const Edit edits[] = {
-        {.key = "general.architecture", .type = NO_VALUE, .says = "general.architecture"},
-        {.key = "general.architecture", .type = U32, .number = 7, .says = "general.architecture"},
-        {.key = "general.architecture", .type = STRING, .text = "", .says = "general.architecture"},
-        {.key = "general.architecture", .type = STRING, .says = "general.architecture",
-         .text = "an-architecture-with-a-name-that-is-longer-than-sixty-three-bytes-is-no-architecture"},
+    const Edit edits[] = {
+        without("general.architecture", NULL),
+        u32("general.architecture", 7, NULL),
+        text("general.architecture", "", NULL),
+        text("general.architecture", "a-name-that-is-longer-than-sixty-three-bytes-is-no-architecture-at-all",
+             NULL),
         // its keys do not exist under another name, and that is what would be said if it came first
-        {.key = "general.architecture", .type = STRING, .text = "gpt9", .says = "'gpt9' is not supported; supported: llama"},
+        text("general.architecture", "gpt9", "'gpt9' is not supported; supported: llama"),
     };
     check_edits(DENSE, edits, N_OF(edits));
 }
 
 TEST(plan_refuses_layers_and_sizes) {
-    static const Edit edits[] = {
-        {.key = "llama.block_count", .type = NO_VALUE, .says = "llama.block_count"},
-        {.key = "llama.block_count", .type = U32, .number = 0, .says = "llama.block_count"},
-        {.key = "llama.block_count", .type = I32, .number = -1, .says = "llama.block_count"},
-        {.key = "llama.block_count", .type = U32, .number = 100000, .says = "llama.block_count"},
-        {.key = "llama.block_count", .type = U64, .number = 9e18, .says = "llama.block_count"},
-        {.key = "llama.block_count", .type = STRING, .text = "3", .says = "llama.block_count"},
-        {.key = "llama.block_count", .type = F32, .number = 3, .says = "llama.block_count"},
-        {.key = "llama.block_count", .type = U32, .number = 4, .says = "'blk.3.attn_norm.weight' is missing"},
-        {.key = "llama.block_count", .type = U32, .number = 4096, .says = "'blk.3.attn_norm.weight' is missing"},
-        {.key = "llama.block_count", .type = U32, .number = 2, .says = "'blk.2."},
-        {.key = "llama.embedding_length", .type = NO_VALUE, .says = "llama.embedding_length"},
-        {.key = "llama.embedding_length", .type = U32, .number = 0, .says = "llama.embedding_length"},
-        {.key = "llama.embedding_length", .type = U32, .number = 4e9, .says = "llama.embedding_length"},
-        {.key = "llama.embedding_length", .type = U32, .number = 128, .says = "'token_embd.weight'"},
-        {.key = "llama.feed_forward_length", .type = NO_VALUE, .says = "llama.feed_forward_length"},
-        {.key = "llama.feed_forward_length", .type = U32, .number = 0, .says = "llama.feed_forward_length"},
-        {.key = "llama.feed_forward_length", .type = U32, .number = 64, .says = "'blk.0.ffn_gate.weight'"},
-        {.key = "llama.feed_forward_length", .type = U32, .number = 128, .n = 2, .says = "2 values for 3 layers"},
-        {.key = "llama.feed_forward_length", .type = U32, .n = -1, .says = "llama.feed_forward_length"},
-        {.key = "llama.vocab_size", .type = U32, .number = 327, .says = "llama.vocab_size"},
-        {.key = "llama.vocab_size", .type = U32, .number = 0, .says = "llama.vocab_size"},
-        {.key = "llama.context_length", .type = NO_VALUE, .says = "llama.context_length"},
-        {.key = "llama.context_length", .type = U32, .number = 0, .says = "llama.context_length"},
-        {.key = "llama.context_length", .type = I64, .number = -5, .says = "llama.context_length"},
+    const Edit edits[] = {
+        without("llama.block_count", NULL),
+        u32("llama.block_count", 0, NULL),
+        number("llama.block_count", I32, -1, NULL),
+        u32("llama.block_count", 100000, NULL),
+        number("llama.block_count", U64, 9e18, NULL),
+        text("llama.block_count", "3", NULL),
+        f32("llama.block_count", 3, NULL),
+        u32("llama.block_count", 4, "'blk.3.attn_norm.weight' is missing"),
+        u32("llama.block_count", 4096, "'blk.3.attn_norm.weight' is missing"),
+        u32("llama.block_count", 2, "'blk.2."),
+        without("llama.embedding_length", NULL),
+        u32("llama.embedding_length", 0, NULL),
+        u32("llama.embedding_length", 4e9, NULL),
+        u32("llama.embedding_length", 128, "'token_embd.weight'"),
+        without("llama.feed_forward_length", NULL),
+        u32("llama.feed_forward_length", 0, NULL),
+        u32("llama.feed_forward_length", 64, "'blk.0.ffn_gate.weight'"),
+        array("llama.feed_forward_length", U32, 128, 2, "2 values for 3 layers"),
+        array("llama.feed_forward_length", U32, 0, EMPTY, NULL),
+        u32("llama.vocab_size", 327, NULL),
+        u32("llama.vocab_size", 0, NULL),
+        without("llama.context_length", NULL),
+        u32("llama.context_length", 0, NULL),
+        number("llama.context_length", I64, -5, NULL),
     };
     check_edits(DENSE, edits, N_OF(edits));
 }
 
 TEST(plan_refuses_heads) {
-    static const Edit edits[] = {
-        {.key = "llama.attention.head_count", .type = NO_VALUE, .says = "llama.attention.head_count"},
-        {.key = "llama.attention.head_count", .type = U32, .number = 0, .says = "llama.attention.head_count"},
-        {.key = "llama.attention.head_count", .type = U32, .number = 1e6, .says = "llama.attention.head_count"},
-        {.key = "llama.attention.head_count", .type = U32, .number = 3, .says = "3 attention heads"},
-        {.key = "llama.attention.head_count", .type = U32, .number = 8, .says = "'blk.0.attn_q.weight'"},
-        {.key = "llama.attention.head_count", .type = U32, .number = 6, .also_dropped = "llama.attention.key_length",
-         .says = "head_count 6"},
-        {.key = "llama.attention.head_count", .type = U32, .number = 128, .also_dropped = "llama.attention.key_length",
-         .says = "head_count 128"},
-        {.key = "llama.attention.head_count", .type = U32, .number = 4, .n = 2, .says = "2 values for 3 layers"},
-        {.key = "llama.attention.head_count", .type = U32, .number = 4, .n = 4, .says = "4 values for 3 layers"},
-        {.key = "llama.attention.head_count", .type = U32, .n = -1, .says = "llama.attention.head_count"},
-        {.key = "llama.attention.head_count_kv", .type = U32, .number = 0, .says = "llama.attention.head_count_kv"},
-        {.key = "llama.attention.head_count_kv", .type = U32, .number = 3, .says = "3 key/value heads"},
-        {.key = "llama.attention.head_count_kv", .type = U32, .number = 8, .says = "8 key/value heads"},
-        {.key = "llama.attention.head_count_kv", .type = U32, .number = 4, .says = "'blk.0.attn_k.weight'"},
-        {.key = "llama.attention.head_count_kv", .type = U32, .number = 0, .n = 3, .says = "llama.attention.head_count_kv"},
-        {.key = "llama.attention.head_count_kv", .type = U32, .number = 2, .n = 5, .says = "5 values for 3 layers"},
-        {.key = "llama.attention.head_count_kv", .type = STRING, .text = "2", .says = "llama.attention.head_count_kv"},
-        {.key = "llama.attention.key_length", .type = U32, .number = 0, .says = "llama.attention.key_length"},
-        {.key = "llama.attention.key_length", .type = U32, .number = 31, .says = "31"},
-        {.key = "llama.attention.key_length", .type = U32, .number = 4096, .says = "llama.attention.key_length"},
-        {.key = "llama.attention.value_length", .type = U32, .number = 16, .says = "16 (values)"},
-        {.key = "llama.attention.scale", .type = F32, .number = NAN, .says = "llama.attention.scale"},
-        {.key = "llama.attention.scale", .type = F32, .number = -1, .says = "llama.attention.scale"},
+    const Edit edits[] = {
+        without("llama.attention.head_count", NULL),
+        u32("llama.attention.head_count", 0, NULL),
+        u32("llama.attention.head_count", 1e6, NULL),
+        u32("llama.attention.head_count", 3, "3 attention heads"),
+        u32("llama.attention.head_count", 8, "'blk.0.attn_q.weight'"),
+        heads_without_width(6, "head_count 6"),
+        heads_without_width(128, "head_count 128"),
+        array("llama.attention.head_count", U32, 4, 2, "2 values for 3 layers"),
+        array("llama.attention.head_count", U32, 4, 4, "4 values for 3 layers"),
+        array("llama.attention.head_count", U32, 0, EMPTY, NULL),
+        u32("llama.attention.head_count_kv", 0, NULL),
+        u32("llama.attention.head_count_kv", 3, "3 key/value heads"),
+        u32("llama.attention.head_count_kv", 8, "8 key/value heads"),
+        u32("llama.attention.head_count_kv", 4, "'blk.0.attn_k.weight'"),
+        array("llama.attention.head_count_kv", U32, 0, 3, NULL),
+        array("llama.attention.head_count_kv", U32, 2, 5, "5 values for 3 layers"),
+        text("llama.attention.head_count_kv", "2", NULL),
+        u32("llama.attention.key_length", 0, NULL),
+        u32("llama.attention.key_length", 31, "31"),
+        u32("llama.attention.key_length", 4096, NULL),
+        u32("llama.attention.value_length", 16, "16 (values)"),
+        f32("llama.attention.scale", NAN, NULL),
+        f32("llama.attention.scale", -1, NULL),
     };
     check_edits(DENSE, edits, N_OF(edits));
 }
 
 TEST(plan_refuses_rotation_and_epsilon) {
-    static const Edit edits[] = {
-        {.key = "llama.rope.dimension_count", .type = U32, .number = 0, .says = "llama.rope.dimension_count"},
-        {.key = "llama.rope.dimension_count", .type = U32, .number = 64, .says = "llama.rope.dimension_count"},
-        {.key = "llama.rope.dimension_count", .type = U32, .number = 15, .says = "llama.rope.dimension_count"},
-        {.key = "llama.rope.dimension_count", .type = I32, .number = -2, .says = "llama.rope.dimension_count"},
-        {.key = "llama.rope.freq_base", .type = F32, .number = 0, .says = "llama.rope.freq_base"},
-        {.key = "llama.rope.freq_base", .type = F32, .number = -10000, .says = "llama.rope.freq_base"},
-        {.key = "llama.rope.freq_base", .type = F32, .number = NAN, .says = "llama.rope.freq_base"},
-        {.key = "llama.rope.freq_base", .type = F32, .number = INFINITY, .says = "llama.rope.freq_base"},
-        {.key = "llama.rope.freq_base", .type = F64, .number = 1e300, .says = "llama.rope.freq_base"},
-        {.key = "llama.rope.freq_base", .type = STRING, .text = "10000", .says = "llama.rope.freq_base"},
-        {.key = "llama.rope.scaling.factor", .type = F32, .number = -4, .says = "llama.rope.scaling.factor"},
-        {.key = "llama.rope.scaling.factor", .type = F32, .number = NAN, .says = "llama.rope.scaling.factor"},
-        {.key = "llama.rope.scaling.type", .type = STRING, .text = "yarn", .says = "'yarn' is not supported"},
-        {.key = "llama.rope.scaling.type", .type = U32, .number = 1, .says = "llama.rope.scaling.type"},
-        {.key = "llama.attention.layer_norm_rms_epsilon", .type = NO_VALUE, .says = "layer_norm_rms_epsilon"},
-        {.key = "llama.attention.layer_norm_rms_epsilon", .type = F32, .number = NAN, .says = "layer_norm_rms_epsilon"},
-        {.key = "llama.attention.layer_norm_rms_epsilon", .type = F32, .number = INFINITY, .says = "layer_norm_rms_epsilon"},
-        {.key = "llama.attention.layer_norm_rms_epsilon", .type = F32, .number = 0, .says = "layer_norm_rms_epsilon"},
-        {.key = "llama.attention.layer_norm_rms_epsilon", .type = F32, .number = -1e-5, .says = "layer_norm_rms_epsilon"},
+    const Edit edits[] = {
+        u32("llama.rope.dimension_count", 0, NULL),
+        u32("llama.rope.dimension_count", 64, NULL),
+        u32("llama.rope.dimension_count", 15, NULL),
+        number("llama.rope.dimension_count", I32, -2, NULL),
+        f32("llama.rope.freq_base", 0, NULL),
+        f32("llama.rope.freq_base", -10000, NULL),
+        f32("llama.rope.freq_base", NAN, NULL),
+        f32("llama.rope.freq_base", INFINITY, NULL),
+        number("llama.rope.freq_base", F64, 1e300, NULL),
+        text("llama.rope.freq_base", "10000", NULL),
+        f32("llama.rope.scaling.factor", -4, NULL),
+        f32("llama.rope.scaling.factor", NAN, NULL),
+        text("llama.rope.scaling.type", "yarn", "'yarn' is not supported"),
+        u32("llama.rope.scaling.type", 1, NULL),
+        without("llama.attention.layer_norm_rms_epsilon", "layer_norm_rms_epsilon"),
+        f32("llama.attention.layer_norm_rms_epsilon", NAN, "layer_norm_rms_epsilon"),
+        f32("llama.attention.layer_norm_rms_epsilon", INFINITY, "layer_norm_rms_epsilon"),
+        f32("llama.attention.layer_norm_rms_epsilon", 0, "layer_norm_rms_epsilon"),
+        f32("llama.attention.layer_norm_rms_epsilon", -1e-5, "layer_norm_rms_epsilon"),
     };
     check_edits(DENSE, edits, N_OF(edits));
 }
 
 TEST(plan_refuses_tensors) {
     enum { NAN_BITS = 0x7FC00000, INF_BITS = 0x7F800000 };
-    static const Edit edits[] = {
-        {.tensor = "token_embd.weight", .change = DROP, .says = "'token_embd.weight' is missing"},
-        {.tensor = "output_norm.weight", .change = DROP, .says = "'output_norm.weight' is missing"},
-        {.tensor = "blk.1.ffn_up.weight", .change = DROP, .says = "'blk.1.ffn_up.weight' is missing"},
-        {.tensor = "blk.2.attn_norm.weight", .change = RENAME, .name = "blk.2.attn_nrom.weight", .says = "'blk.2.attn_norm.weight'"},
-        {.tensor = "output.weight", .change = RENAME, .name = "lm_head.weight", .says = "'lm_head.weight'"},
-        {.tensor = "blk.1.attn_sinks.weight", .change = ADD, .says = "'blk.1.attn_sinks.weight'"},
-        {.tensor = "blk.3.attn_q.weight", .change = ADD, .says = "'blk.3.attn_q.weight'"},
-        {.tensor = "rope_freqs.weight", .change = ADD, .says = "'rope_freqs.weight'"}, // 32 where 16 pairs turn
-        {.tensor = "blk.1.attn_q.bias", .change = ADD, .says = "'blk.1.attn_q.bias'"}, // 32 where 128 are wanted
-        {.tensor = "blk.0.attn_norm.weight", .change = RESHAPE, .dims = {32}, .says = "'blk.0.attn_norm.weight' is [32"},
-        {.tensor = "blk.0.ffn_down.weight", .change = RESHAPE, .dims = {64, 128}, .says = "'blk.0.ffn_down.weight' is [64"},
-        {.tensor = "blk.0.ffn_down.weight", .change = RESHAPE, .dims = {128, 32, 2}, .says = "'blk.0.ffn_down.weight'"},
-        {.tensor = "blk.0.ffn_down.weight", .change = RESHAPE, .dims = {128, 64, 1, 2}, .says = "'blk.0.ffn_down.weight'"},
-        {.tensor = "output.weight", .change = RESHAPE, .dims = {64, 300}, .says = "'output.weight'"},
-        {.tensor = "token_embd.weight", .change = RESHAPE, .dims = {64, 300}, .says = "vocab_size"},
-        {.tensor = "blk.0.ffn_down.weight", .change = RETYPE, .tensor_type = QUANT_I8, .says = "'blk.0.ffn_down.weight' has type I8"},
-        {.tensor = "blk.2.ffn_down.weight", .change = RETYPE, .tensor_type = QUANT_Q1_0, .says = "'blk.2.ffn_down.weight' has type Q1_0"},
-        {.tensor = "blk.1.attn_q.weight", .change = RETYPE, .tensor_type = QUANT_F64, .says = "'blk.1.attn_q.weight' has type F64"},
-        {.tensor = "token_embd.weight", .change = RETYPE, .tensor_type = QUANT_I16, .says = "'token_embd.weight' has type I16"},
-        {.tensor = "blk.1.ffn_norm.weight", .change = RETYPE, .tensor_type = QUANT_I32, .says = "'blk.1.ffn_norm.weight' has type I32"},
-        {.tensor = "blk.1.ffn_norm.weight", .change = POKE, .word = NAN_BITS, .says = "'blk.1.ffn_norm.weight'"},
-        {.tensor = "output_norm.weight", .change = POKE, .word = INF_BITS, .says = "'output_norm.weight'"},
-        {.key = "zgen.fp8.format", .type = STRING, .text = "e4m3", .tensor = "blk.0.ffn_down.weight", .change = RETYPE,
-         .tensor_type = QUANT_I8, .says = "'blk.0.ffn_down.scale'"},
+    const Edit edits[] = {
+        drop("token_embd.weight", "'token_embd.weight' is missing"),
+        drop("output_norm.weight", "'output_norm.weight' is missing"),
+        drop("blk.1.ffn_up.weight", "'blk.1.ffn_up.weight' is missing"),
+        rename_to("blk.2.attn_norm.weight", "blk.2.attn_nrom.weight", NULL),
+        rename_to("output.weight", "lm_head.weight", "'lm_head.weight'"),
+        add("blk.1.attn_sinks.weight", NULL),
+        add("blk.3.attn_q.weight", NULL),
+        add("rope_freqs.weight", NULL), // 32 where 16 pairs turn
+        add("blk.1.attn_q.bias", NULL), // 32 where 128 are wanted
+        reshape("blk.0.attn_norm.weight", 32, 1, 1, 1, "'blk.0.attn_norm.weight' is [32"),
+        reshape("blk.0.ffn_down.weight", 64, 128, 1, 1, "'blk.0.ffn_down.weight' is [64"),
+        reshape("blk.0.ffn_down.weight", 128, 32, 2, 1, NULL),
+        reshape("blk.0.ffn_down.weight", 128, 64, 1, 2, NULL),
+        reshape("output.weight", 64, 300, 1, 1, NULL),
+        reshape("token_embd.weight", 64, 300, 1, 1, "vocab_size"),
+        retype("blk.0.ffn_down.weight", QUANT_I8, "'blk.0.ffn_down.weight' has type I8"),
+        retype("blk.2.ffn_down.weight", QUANT_Q1_0, "'blk.2.ffn_down.weight' has type Q1_0"),
+        retype("blk.1.attn_q.weight", QUANT_F64, "'blk.1.attn_q.weight' has type F64"),
+        retype("token_embd.weight", QUANT_I16, "'token_embd.weight' has type I16"),
+        retype("blk.1.ffn_norm.weight", QUANT_I32, "'blk.1.ffn_norm.weight' has type I32"),
+        poke("blk.1.ffn_norm.weight", NAN_BITS, NULL),
+        poke("output_norm.weight", INF_BITS, NULL),
+        fp8_without_scale("blk.0.ffn_down.weight", "'blk.0.ffn_down.scale'"),
     };
     check_edits(DENSE, edits, N_OF(edits));
-    static const Edit biases[] = {
-        {.tensor = "blk.1.ffn_up.bias", .change = POKE, .word = NAN_BITS, .says = "'blk.1.ffn_up.bias'"},
-        {.tensor = "blk.1.attn_k.bias", .change = RESHAPE, .dims = {64}, .says = "'blk.1.attn_k.bias'"},
+    const Edit biases[] = {
+        poke("blk.1.ffn_up.bias", NAN_BITS, NULL),
+        reshape("blk.1.attn_k.bias", 64, 1, 1, 1, NULL),
     };
     check_edits(BIASES, biases, N_OF(biases));
 }
 
 TEST(plan_refuses_experts) {
-    static const Edit edits[] = {
-        {.key = "llama.expert_used_count", .type = NO_VALUE, .says = "llama.expert_used_count"},
-        {.key = "llama.expert_used_count", .type = U32, .number = 0, .says = "llama.expert_used_count"},
-        {.key = "llama.expert_used_count", .type = U32, .number = 5, .says = "llama.expert_used_count"},
-        {.key = "llama.expert_used_count", .type = I32, .number = -1, .says = "llama.expert_used_count"},
-        {.key = "llama.expert_count", .type = NO_VALUE, .says = "'blk.0.ffn_gate_inp.weight'"},
-        {.key = "llama.expert_count", .type = U32, .number = 0, .says = "'blk.0.ffn_gate_inp.weight'"},
-        {.key = "llama.expert_count", .type = U32, .number = 8, .says = "'blk.0.ffn_gate_inp.weight'"},
-        {.key = "llama.expert_count", .type = U32, .number = 100000, .says = "llama.expert_count"},
-        {.key = "llama.expert_weights_scale", .type = F32, .number = NAN, .says = "llama.expert_weights_scale"},
-        {.key = "llama.expert_feed_forward_length", .type = U32, .number = 32, .says = "'blk.0.ffn_gate_exps.weight'"},
-        {.tensor = "blk.1.ffn_up_exps.weight", .change = DROP, .says = "'blk.1.ffn_up_exps.weight' is missing"},
-        {.tensor = "blk.1.ffn_up_exps.weight", .change = RESHAPE, .dims = {64, 64, 3}, .says = "'blk.1.ffn_up_exps.weight' is [64"},
-        {.tensor = "blk.0.ffn_gate_inp.weight", .change = DROP, .says = "'blk.0.ffn_gate.weight' is missing"},
+    const Edit edits[] = {
+        without("llama.expert_used_count", NULL),
+        u32("llama.expert_used_count", 0, NULL),
+        u32("llama.expert_used_count", 5, NULL),
+        number("llama.expert_used_count", I32, -1, NULL),
+        without("llama.expert_count", "'blk.0.ffn_gate_inp.weight'"),
+        u32("llama.expert_count", 0, "'blk.0.ffn_gate_inp.weight'"),
+        u32("llama.expert_count", 8, "'blk.0.ffn_gate_inp.weight'"),
+        u32("llama.expert_count", 100000, NULL),
+        f32("llama.expert_weights_scale", NAN, NULL),
+        u32("llama.expert_feed_forward_length", 32, "'blk.0.ffn_gate_exps.weight'"),
+        drop("blk.1.ffn_up_exps.weight", "'blk.1.ffn_up_exps.weight' is missing"),
+        reshape("blk.1.ffn_up_exps.weight", 64, 64, 3, 1, "'blk.1.ffn_up_exps.weight' is [64"),
+        drop("blk.0.ffn_gate_inp.weight", "'blk.0.ffn_gate.weight' is missing"),
     };
     check_edits(EXPERTS, edits, N_OF(edits));
 }
@@ -382,7 +452,8 @@ typedef struct Progress { // shared with the child
 /* What is done to the four bytes at a place; the first ones change a single byte. */
 static uint32_t changed(uint32_t old, unsigned change) {
     static const uint32_t flips[] = {0x01, 0x02, 0x10, 0x80, 0xFF};
-    static const uint32_t words[] = {0, 1, 2, 3, 7, 0xFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x7FC00000, 0x7F800000};
+    static const uint32_t words[] = {0,          1,          2,          3,          7,         0xFF,
+                                     0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x7FC00000, 0x7F800000};
     return change < N_OF(flips) ? old ^ flips[change] : words[change - N_OF(flips)];
 }
 enum { N_CHANGES = 5 + 11 };
@@ -392,7 +463,8 @@ static bool survives(const Buf *file, Progress *p) {
     Gguf *g;
     Rig rig;
     Err e = {0};
-    if (!gguf_open_bytes(file->data, file->n, "x.gguf", &g, &e)) return e.code == ERR_MODEL && strlen(e.text) > 20;
+    if (!gguf_open_bytes(file->data, file->n, "x.gguf", &g, &e))
+        return e.code == ERR_MODEL && strlen(e.text) > 20;
     bool ok = rig_build(&rig, g, (RigConfig){.isa = "auto", .n_ctx = 16}, &e);
     if (!ok) snprintf(p->text, sizeof p->text, "%.190s", e.text);
     if (!ok) return e.code == ERR_MODEL && strlen(e.text) > 20;
@@ -437,8 +509,8 @@ static void check_changes(const char *path, const Buf *file, size_t from, size_t
     }
     int status = -1;
     waitpid(child, &status, 0);
-    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s: status %d at byte %zu, change %u: %s", path, status, p->at,
-          p->change, p->text);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s: status %d at byte %zu, change %u: %s", path,
+          status, p->at, p->change, p->text);
 }
 
 /* All that a plan is made from: the model's own keys and the table of tensors. */
@@ -465,5 +537,9 @@ static void check_file(const char *path) {
     buf_free(&file);
 }
 
-TEST(plan_survives_any_change_dense) { check_file(DENSE); }
-TEST(plan_survives_any_change_experts) { check_file(EXPERTS); }
+TEST(plan_survives_any_change_dense) {
+    check_file(DENSE);
+}
+TEST(plan_survives_any_change_experts) {
+    check_file(EXPERTS);
+}

@@ -2,268 +2,20 @@
  * that must hold for any: the encoder against a naive one, work against length, streaming against whole
  * decoding. */
 #include "check.h"
+#include "tok_rig.h"
 #include "../../src/base/mem.h"
-#include "../../src/text/tok_impl.h"
 
-#include <glob.h>
 #include <jansson.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#define SHARED "../shared/golden/tokenizer/"
-
-/* ---- helpers ---- */
-
-typedef struct Vocab { // an opened file
-    Gguf *gguf;
-    Tok *tok;
-} Vocab;
-
-static bool vocab_open(const char *path, Vocab *v) {
-    Err e = {0};
-    *v = (Vocab){0};
-    bool ok = gguf_open(path, &v->gguf, &e) && tok_open(v->gguf, &v->tok, &e);
-    if (!ok) test_fail(__FILE__, __LINE__, "%s: %s", path, e.text);
-    return ok;
-}
-
-static void vocab_close(Vocab *v) {
-    tok_close(v->tok);
-    gguf_close(v->gguf);
-}
-
-static void check_ids(const char *what, const TokIds *ids, const json_t *expected, size_t skip) {
-    bool equal = ids->n + skip == json_array_size(expected);
-    for (size_t i = 0; equal && i < ids->n; i++)
-        equal = ids->data[i] == json_integer_value(json_array_get(expected, i + skip));
-    if (equal) return;
-    char *wanted = json_dumps(expected, JSON_COMPACT);
-    Buf got = {0};
-    for (size_t i = 0; i < ids->n; i++) buf_printf(&got, "%s%d", i ? "," : "", ids->data[i]);
-    test_fail(__FILE__, __LINE__, "%s: wanted %s (less %zu), got %s", what, wanted, skip,
-              got.n ? got.data : "none");
-    buf_free(&got);
-    free(wanted);
-}
-
-static bool flag(const json_t *o, const char *key) {
-    return json_is_true(json_object_get(o, key));
-}
-
-static void check_tokenize(const Tok *t, const json_t *c) {
-    const json_t *text = json_object_get(c, "text"), *expected = json_object_get(c, "ids");
-    int flags =
-        (flag(c, "add_special") ? TOK_ADD_SPECIAL : 0) | (flag(c, "parse_special") ? TOK_PARSE_SPECIAL : 0);
-    /* llama.cpp doubles the BOS of a text that begins with one; zgen does not. */
-    int bos = tok_bos(t);
-    size_t doubled = flags & TOK_ADD_SPECIAL && json_integer_value(json_array_get(expected, 0)) == bos &&
-                     json_array_size(expected) > 1 && json_integer_value(json_array_get(expected, 1)) == bos;
-    TokIds ids = {0};
-    tok_encode(t, json_string_value(text), json_string_length(text), flags, &ids);
-    check_ids(json_string_value(text), &ids, expected, doubled);
-    tok_ids_free(&ids);
-}
-
-static void check_hex(const char *what, const Buf *got, const json_t *hex) {
-    Buf text = {0};
-    for (size_t i = 0; i < got->n; i++) buf_printf(&text, "%02x", (unsigned char)got->data[i]);
-    CHECK(strcmp(text.n ? text.data : "", json_string_value(hex)) == 0, "(%s): %s, not %s", what,
-          text.n ? text.data : "", json_string_value(hex));
-    buf_free(&text);
-}
-
-static void check_detokenize(const Tok *t, const json_t *c) {
-    int flags = (flag(c, "remove_special") ? TOK_REMOVE_SPECIAL : 0) |
-                (flag(c, "unparse_special") ? TOK_UNPARSE_SPECIAL : 0);
-    TokIds ids = {0};
-    size_t i;
-    json_t *id;
-    json_array_foreach(json_object_get(c, "ids"), i, id) tok_ids_add(&ids, (int32_t)json_integer_value(id));
-    Buf text = {0};
-    tok_decode(t, ids.data, ids.n, flags, &text);
-    check_hex("whole", &text, json_object_get(c, "hex"));
-    for (i = 0; i < ids.n; i++) {
-        buf_clear(&text);
-        tok_piece(t, ids.data[i], flags & TOK_UNPARSE_SPECIAL, &text);
-        check_hex("piece", &text, json_array_get(json_object_get(c, "pieces_hex"), i));
-    }
-    buf_free(&text);
-    tok_ids_free(&ids);
-}
-
-/* Every token decodes, and encoding its bytes again decodes to the same bytes. */
-static void check_round_trip(const Tok *t) {
-    Buf piece = {0}, again = {0};
-    TokIds ids = {0};
-    for (int id = 0; id < tok_n_vocab(t); id++) {
-        buf_clear(&piece), buf_clear(&again), ids.n = 0;
-        tok_piece(t, id, true, &piece);
-        CHECK(piece.n > 0, "token %d", id);
-        if (!utf8_is_valid(piece.data, piece.n))
-            continue; // a byte of a longer character: see the streaming tests
-        tok_encode(t, piece.data, piece.n, TOK_PARSE_SPECIAL, &ids);
-        bool special = tok_type(t, id) == TOK_CONTROL || tok_type(t, id) == TOK_UNKNOWN;
-        CHECK(!special || (ids.n == 1 && ids.data[0] == id), "token %d", id);
-        tok_decode(t, ids.data, ids.n, TOK_UNPARSE_SPECIAL, &again);
-        CHECK(again.n == piece.n && memcmp(again.data, piece.data, piece.n) == 0,
-              "token %d: '%s' became '%s'", id, piece.data, again.data);
-    }
-    buf_free(&piece);
-    buf_free(&again);
-    tok_ids_free(&ids);
-}
-
-static json_t *load(const char *path) {
-    json_error_t error;
-    json_t *root = json_load_file(path, JSON_ALLOW_NUL, &error);
-    if (!root) test_fail(__FILE__, __LINE__, "%s: %s", path, error.text);
-    return root;
-}
-
-/* ---- vocabularies made in memory ---- */
-
-typedef struct Piece {
-    const char *text;
-    float score;
-    int type;
-} Piece;
-
-static void put(Buf *b, uint64_t value, size_t n) {
-    buf_add(b, &value, n);
-} // little endian, like the tests' machines
-
-static void put_string(Buf *b, const char *s) {
-    put(b, strlen(s), 8);
-    buf_add(b, s, strlen(s));
-}
-
-enum { U32 = 4, I32 = 5, F32 = 6, BOOL = 7, STRING = 8, ARRAY = 9 }; // GGUF's value types
-
-/* A file under construction; n_keys is patched in at the end. */
-static void file_begin(Buf *b) {
-    buf_add(b, "GGUF", 4);
-    put(b, 3, 4), put(b, 0, 8), put(b, 0, 8);
-}
-
-static void file_key(Buf *b, const char *key, uint32_t type) {
-    b->data[16]++;
-    put_string(b, key);
-    put(b, type, 4);
-}
-
-static void file_string(Buf *b, const char *key, const char *value) {
-    file_key(b, key, STRING);
-    put_string(b, value);
-}
-
-static void file_u32(Buf *b, const char *key, uint32_t value) {
-    file_key(b, key, U32);
-    put(b, value, 4);
-}
-
-static void file_array(Buf *b, const char *key, uint32_t type, size_t n) {
-    file_key(b, key, ARRAY);
-    put(b, type, 4), put(b, n, 8);
-}
-
-static void file_bool(Buf *b, const char *key, bool value) {
-    file_key(b, key, BOOL);
-    put(b, value, 1);
-}
-
-static void file_pieces(Buf *b, const Piece *pieces, size_t n) {
-    file_string(b, "general.architecture", "llama");
-    file_string(b, "tokenizer.ggml.model", "llama");
-    file_array(b, "tokenizer.ggml.tokens", STRING, n);
-    for (size_t i = 0; i < n; i++) put_string(b, pieces[i].text);
-    file_array(b, "tokenizer.ggml.scores", F32, n);
-    for (size_t i = 0; i < n; i++) buf_add(b, &pieces[i].score, 4);
-    file_array(b, "tokenizer.ggml.token_type", I32, n);
-    for (size_t i = 0; i < n; i++) put(b, (uint64_t)pieces[i].type, 4);
-}
-
-/* NULL if the container or the tokenizer refuses it; *e says why. */
-static Tok *open_bytes(const Buf *file, Gguf **gguf, Err *e) {
-    Tok *t = NULL;
-    *gguf = NULL;
-    if (gguf_open_bytes(file->data, file->n, "test", gguf, e)) tok_open(*gguf, &t, e);
-    return t;
-}
-
-typedef struct Made {
-    Buf file;
-    Gguf *gguf;
-    Tok *tok;
-} Made;
-
-static Made made_open(Buf file) {
-    Err e = {0};
-    Made m = {.file = file};
-    m.tok = open_bytes(&m.file, &m.gguf, &e);
-    if (!m.tok) test_fail(__FILE__, __LINE__, "refused: %s", e.text);
-    return m;
-}
-
-static Made made_of(const Piece *pieces, size_t n) {
-    Buf file = {0};
-    file_begin(&file);
-    file_pieces(&file, pieces, n);
-    return made_open(file);
-}
-
-static void made_close(Made *m) {
-    tok_close(m->tok);
-    gguf_close(m->gguf);
-    buf_free(&m->file);
-}
-
-/* The ids of text as "1 5 9". */
-static const char *encoded(const Tok *t, const char *text, size_t n, int flags) {
-    static char line[1000];
-    size_t at = 0;
-    TokIds ids = {0};
-    tok_encode(t, text, n, flags, &ids);
-    line[0] = 0;
-    for (size_t i = 0; i < ids.n && at < sizeof line - 20; i++)
-        at += (size_t)sprintf(line + at, "%s%d", i ? " " : "", ids.data[i]);
-    tok_ids_free(&ids);
-    return line;
-}
-
-#define CHECK_ENCODES(t, text, flags, ids)                                                                   \
-    do {                                                                                                     \
-        const char *got = encoded(t, text, sizeof text - 1, flags);                                          \
-        CHECK(strcmp(got, ids) == 0, "(%s): %s, not %s", text, got, ids);                                    \
-    } while (0)
 
 /* ---- against llama.cpp ---- */
 
-TEST(tok_encodes_the_texts_of_the_golden_models) {
-    glob_t files;
-    REQUIRE(glob("test/data/models/llama*.json", 0, NULL, &files) == 0);
-    for (size_t f = 0; f < files.gl_pathc; f++) {
-        json_t *root = load(files.gl_pathv[f]), *c;
-        char path[300];
-        snprintf(path, sizeof path, "test/data/models/%s", json_string_value(json_object_get(root, "file")));
-        Vocab v;
-        size_t i;
-        if (vocab_open(path, &v)) {
-            CHECK(json_array_size(json_object_get(root, "text_cases")) > 0);
-            json_array_foreach(json_object_get(root, "text_cases"), i, c) check_tokenize(v.tok, c);
-        }
-        vocab_close(&v);
-        json_decref(root);
-    }
-    CHECK(files.gl_pathc >= 30);
-    globfree(&files);
-}
+TEST(tok_encodes_the_texts_of_the_golden_models) { check_models("test/data/models/llama*.json", 30); }
 
 TEST(tok_encodes_the_prompts_of_the_demo_model) {
     json_t *root = load("test/data/models/stories.golden.json"), *c;
     Vocab v;
-    REQUIRE(root && vocab_open("models/stories-q8_0.gguf", &v));
+    REQUIRE(root && vocab_open("models/stories-q8_0.gguf", NULL, &v));
     size_t i;
     json_array_foreach(json_object_get(root, "cases"), i, c) {
         const json_t *prompt = json_object_get(c, "prompt");
@@ -288,7 +40,7 @@ TEST(tok_encodes_the_prompts_of_the_demo_model) {
 TEST(tok_streams_the_answers_of_the_demo_model) {
     json_t *root = load("test/data/models/stories.golden.json"), *c, *id;
     Vocab v;
-    REQUIRE(root && vocab_open("models/stories-q8_0.gguf", &v));
+    REQUIRE(root && vocab_open("models/stories-q8_0.gguf", NULL, &v));
     size_t i, k;
     json_array_foreach(json_object_get(root, "cases"), i, c) {
         TokStream stream = {.tok = v.tok};
@@ -304,40 +56,19 @@ TEST(tok_streams_the_answers_of_the_demo_model) {
     json_decref(root);
 }
 
-static void check_shared(const char *name) {
-    char path[300];
-    snprintf(path, sizeof path, SHARED "%s.cases.json", name);
-    if (access(path, R_OK) != 0) SKIP("no " SHARED);
-    json_t *root = load(path), *c;
-    snprintf(path, sizeof path, SHARED "%s", json_string_value(json_object_get(root, "vocab")));
-    Vocab v;
-    REQUIRE(vocab_open(path, &v));
-    size_t i;
-    json_array_foreach(json_object_get(root, "tokenize"), i, c) check_tokenize(v.tok, c);
-    CHECK(i == 290);
-    json_array_foreach(json_object_get(root, "detokenize"), i, c) check_detokenize(v.tok, c);
-    CHECK(i == 82);
-    check_round_trip(v.tok);
-    vocab_close(&v);
-    json_decref(root);
-}
-
-TEST(tok_agrees_over_the_llama_2_vocabulary) {
-    check_shared("llama-spm");
-}
-TEST(tok_agrees_over_the_phi_3_vocabulary) {
-    check_shared("phi-3");
-}
+TEST(tok_agrees_over_the_llama_2_vocabulary) { check_shared("llama-spm", 290, 82); }
+TEST(tok_agrees_over_the_phi_3_vocabulary) { check_shared("phi-3", 290, 82); }
+TEST(tok_agrees_on_the_lines_of_llama_2) { check_lines("ggml-vocab-llama-spm.gguf"); }
+TEST(tok_agrees_on_the_lines_of_phi_3) { check_lines("ggml-vocab-phi-3.gguf"); }
 
 /* ---- the rules, one by one ---- */
 
-enum {
-    NORMAL = TOK_NORMAL,
-    UNKNOWN = TOK_UNKNOWN,
-    CONTROL = TOK_CONTROL,
-    USER = TOK_USER_DEFINED,
-    BYTE = TOK_BYTE
-};
+static Made made_of(const Piece *pieces, size_t n) {
+    Buf file = {0};
+    file_begin(&file);
+    file_pieces(&file, "llama", pieces, n);
+    return made_open(file);
+}
 
 static const Piece SMALL[] = {
     {"<unk>", 0, UNKNOWN},   {"<s>", 0, CONTROL}, {"</s>", 0, CONTROL},   {"<|x|>", 0, CONTROL},
@@ -385,7 +116,7 @@ TEST(tok_adds_bos_once) {
 TEST(tok_obeys_the_flags_of_the_file) {
     Buf file = {0};
     file_begin(&file);
-    file_pieces(&file, SMALL, N_SMALL);
+    file_pieces(&file, "llama", SMALL, N_SMALL);
     file_bool(&file, "tokenizer.ggml.add_bos_token", false);
     file_bool(&file, "tokenizer.ggml.add_eos_token", true);
     file_bool(&file, "tokenizer.ggml.add_space_prefix", false);
@@ -456,7 +187,7 @@ TEST(tok_spells_unknown_characters) {
     const Piece bare[] = {{"a", 0, NORMAL}, {"b", 0, NORMAL}};
     Buf file = {0};
     file_begin(&file);
-    file_pieces(&file, bare, 2);
+    file_pieces(&file, "llama", bare, 2);
     file_u32(&file, "tokenizer.ggml.unknown_token_id", 7); // warned about, then none
     m = made_open(file);
     REQUIRE(m.tok);
@@ -491,9 +222,12 @@ TEST(tok_survives_duplicate_and_empty_tokens) {
 
 /* ---- laws ---- */
 
-static uint32_t random_next(uint32_t *state) { // xorshift32
-    *state ^= *state << 13, *state ^= *state >> 17, *state ^= *state << 5;
-    return *state;
+/* Without special tokens; returns the steps that it took. */
+static size_t plain_encode(const Tok *t, const char *text, size_t n, bool space_first, TokIds *ids) {
+    TokJob job = {.tok = t, .out = ids};
+    if (n) spm_encode(&job, text, n, space_first);
+    tok_job_free(&job);
+    return job.work;
 }
 
 /* The definition, in quadratic time over the whole text: the best union of two neighbours, until there is
@@ -544,8 +278,7 @@ TEST(tok_equals_the_naive_encoder) {
                 buf_add(&text, letter, strlen(letter));
             }
             TokIds ids = {0}, expected = {0};
-            SpmCount work = {0};
-            spm_encode(m.tok->spm, text.data, text.n, false, &ids, &work);
+            plain_encode(m.tok, text.data, text.n, false, &ids);
             naive_encode(m.tok, text.data, text.n, &expected);
             CHECK(ids.n == expected.n &&
                       (ids.n == 0 || memcmp(ids.data, expected.data, ids.n * sizeof *ids.data) == 0),
@@ -561,18 +294,17 @@ TEST(tok_equals_the_naive_encoder) {
 static size_t work_for(const Tok *t, const char *unit, size_t n) {
     Buf text = {0};
     while (text.n < n) buf_add(&text, unit, strlen(unit));
-    SpmCount count = {0};
     TokIds ids = {0};
-    spm_encode(t->spm, text.data, n, true, &ids, &count);
+    size_t work = plain_encode(t, text.data, n, true, &ids);
     tok_ids_free(&ids);
     buf_free(&text);
-    return count.work;
+    return work;
 }
 
 /* A text of n bytes costs O(n log n) steps, also where no cut is possible. */
 TEST(tok_work_grows_with_the_length_of_the_text) {
     Vocab v;
-    REQUIRE(vocab_open("models/stories-q8_0.gguf", &v));
+    REQUIRE(vocab_open("models/stories-q8_0.gguf", NULL, &v));
     Piece runs[22]; // a, aa, aaaa, ... and the like of spaces: everything merges
     char texts[22][3 * 1024 + 1];
     for (int i = 0; i < 22; i++) {
@@ -599,7 +331,7 @@ TEST(tok_work_grows_with_the_length_of_the_text) {
 /* Words are encoded one by one, so that a hundred times the text is no more than a hundred times the work. */
 TEST(tok_cuts_text_into_words) {
     Vocab v;
-    REQUIRE(vocab_open("models/stories-q8_0.gguf", &v));
+    REQUIRE(vocab_open("models/stories-q8_0.gguf", NULL, &v));
     const char *prose = "Once upon a time, a fox lived by the sea. ";
     size_t small = work_for(v.tok, prose, 4000), large = work_for(v.tok, prose, 400000);
     CHECK(large < 101 * small, "%zu steps for 4000 bytes, %zu for 400000", small, large);
@@ -617,8 +349,7 @@ TEST(tok_cuts_a_run_that_does_not_end) {
     memset(text, 'a', n);
     text[0] = 'b';
     TokIds ids = {0};
-    SpmCount count = {0};
-    spm_encode(m.tok->spm, text, n, false, &ids, &count);
+    plain_encode(m.tok, text, n, false, &ids);
     CHECK(ids.n == (1 << 19) + 2, "%zu ids", ids.n);
     tok_ids_free(&ids);
     free(text);
@@ -627,7 +358,7 @@ TEST(tok_cuts_a_run_that_does_not_end) {
 
 TEST(tok_streams_whole_characters_only) {
     Vocab v;
-    REQUIRE(vocab_open("models/stories-q8_0.gguf", &v));
+    REQUIRE(vocab_open("models/stories-q8_0.gguf", NULL, &v));
     const char *text = "h\u00E9llo \u65E5\u672C\u8A9E \U0001F600!";
     TokIds ids = {0};
     tok_encode(v.tok, text, strlen(text), 0, &ids);
@@ -694,23 +425,12 @@ TEST(utf8_takes_what_unicode_allows) {
 
 /* ---- hostile files ---- */
 
-#define CHECK_REFUSED(file, words)                                                                           \
-    do {                                                                                                     \
-        Err e = {0};                                                                                         \
-        Gguf *g;                                                                                             \
-        Tok *t = open_bytes(file, &g, &e);                                                                   \
-        CHECK(!t && e.code == ERR_MODEL && strstr(e.text, words), ": %s", t ? "accepted" : e.text);          \
-        tok_close(t);                                                                                        \
-        gguf_close(g);                                                                                       \
-        buf_free(file);                                                                                      \
-    } while (0)
-
 TEST(tok_refuses_what_it_cannot_read) {
     Buf b = {0};
     file_begin(&b), file_string(&b, "general.architecture", "llama");
     CHECK_REFUSED(&b, "has no tokenizer");
-    file_begin(&b), file_string(&b, "tokenizer.ggml.model", "gpt2");
-    CHECK_REFUSED(&b, "tokenizer 'gpt2' is not supported yet");
+    file_begin(&b), file_string(&b, "tokenizer.ggml.model", "bert");
+    CHECK_REFUSED(&b, "tokenizer 'bert' is not supported (");
     file_begin(&b), file_u32(&b, "tokenizer.ggml.model", 5);
     CHECK_REFUSED(&b, "tokenizer.ggml.model");
     file_begin(&b), file_string(&b, "tokenizer.ggml.model", "llama");
@@ -741,24 +461,24 @@ TEST(tok_refuses_impossible_tokens) {
     static const char *const texts[] = {"<0xZZ>", "<0x-1>", "<0x0a>", "<0x0A", "<0x0A>>", "", "a"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         Buf b = {0};
-        file_begin(&b), file_pieces(&b, &(Piece){texts[i], 0, BYTE}, 1);
+        file_begin(&b), file_pieces(&b, "llama", &(Piece){texts[i], 0, BYTE}, 1);
         CHECK_REFUSED(&b, "token 0 has the type of a byte");
     }
     for (int type = -1; type < 8; type += 8) {
         Buf b = {0};
-        file_begin(&b), file_pieces(&b, &(Piece){"a", 0, type}, 1);
+        file_begin(&b), file_pieces(&b, "llama", &(Piece){"a", 0, type}, 1);
         CHECK_REFUSED(&b, "token 0 has the type");
     }
     char *text = mem_new((64 << 10) + 2, 1);
     memset(text, 'a', 64 << 10);
     Buf b = {0};
-    file_begin(&b), file_pieces(&b, &(Piece){text, 0, NORMAL}, 1);
+    file_begin(&b), file_pieces(&b, "llama", &(Piece){text, 0, NORMAL}, 1);
     Made m = made_open(b);
     CHECK(m.tok != NULL);
     made_close(&m);
     text[64 << 10] = 'a';
     b = (Buf){0};
-    file_begin(&b), file_pieces(&b, &(Piece){text, 0, NORMAL}, 1);
+    file_begin(&b), file_pieces(&b, "llama", &(Piece){text, 0, NORMAL}, 1);
     CHECK_REFUSED(&b, "has a text of 65537 bytes");
     free(text);
 }
@@ -776,50 +496,13 @@ TEST(tok_reads_tables_without_scores_and_types) {
     made_close(&m);
 }
 
-static void use(const Tok *t) {
-    static const char text[] = "<s>ab <|x|>\n\n\xC3\xA9\xFF</s><|im_end|> bb\0<0x41>";
-    TokIds ids = {0};
-    Buf out = {0};
-    for (int flags = 0; flags < 4; flags++) tok_encode(t, text, sizeof text, flags, &ids);
-    for (size_t i = 0; i < ids.n; i++) CHECK(ids.data[i] >= 0 && ids.data[i] < tok_n_vocab(t));
-    tok_decode(t, ids.data, ids.n, TOK_REMOVE_SPECIAL, &out);
-    tok_ids_free(&ids);
-    buf_free(&out);
-}
-
-/* Every byte of a tokenizer's metadata changed in several ways: refused or used, but no crash.  The warnings
- * that this provokes are not shown. */
 TEST(tok_survives_mutated_metadata) {
     Buf b = {0};
     file_begin(&b);
-    file_pieces(&b, SMALL, N_SMALL);
+    file_pieces(&b, "llama", SMALL, N_SMALL);
     file_u32(&b, "tokenizer.ggml.bos_token_id", 1);
     file_u32(&b, "tokenizer.ggml.eot_token_id", 20);
     file_bool(&b, "tokenizer.ggml.add_eos_token", true);
-    fflush(stderr);
-    int saved = dup(2);
-    REQUIRE(saved >= 0 && freopen("/dev/null", "w", stderr));
-    size_t n_used = 0, n_refused = 0;
-    for (size_t i = 0; i < b.n; i++) {
-        static const unsigned char changes[] = {0x01, 0x20, 0x80, 0xFF};
-        for (size_t k = 0; k < sizeof changes; k++) {
-            b.data[i] ^= (char)changes[k];
-            Gguf *g;
-            Err e = {0};
-            Tok *t = open_bytes(&b, &g, &e);
-            if (t)
-                use(t), n_used++;
-            else
-                n_refused += e.code == ERR_MODEL && e.text[0];
-            CHECK(t || (e.code == ERR_MODEL && e.text[0]));
-            tok_close(t);
-            gguf_close(g);
-            b.data[i] ^= (char)changes[k];
-        }
-    }
-    fflush(stderr);
-    dup2(saved, 2);
-    close(saved);
-    CHECK(n_used > 1000 && n_refused > 1000, "%zu used, %zu refused", n_used, n_refused);
+    check_mutations(&b, 1000);
     buf_free(&b);
 }

@@ -25,6 +25,11 @@ size_t utf8_next(const char *s, size_t n, uint32_t *code_point) {
 bool utf8_is_valid(const char *s, size_t n) {
     for (size_t i = 0; i < n;) {
         uint32_t c;
+        uint64_t eight;
+        if (n - i >= sizeof eight && memcpy(&eight, s + i, sizeof eight) && !(eight & 0x8080808080808080)) {
+            i += sizeof eight; // ASCII
+            continue;
+        }
         i += utf8_next(s + i, n - i, &c);
         if (c >= UTF8_BAD) return false;
     }

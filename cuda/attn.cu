@@ -1,0 +1,510 @@
+// attn: attention of single rows, decoding, over a cache of keys and values.
+//
+// The work is reading the cache once.  A sequence is cut into splits, each the work of one block: a unit is
+// (row, up to 8 query heads of one KV head, split).  How a row is cut depends on its own length alone, so
+// that its result is the same to the bit alone and among others; which block takes which unit depends on all
+// lengths, found in device memory, so that a captured launch serves every step.
+//
+// The trick: the matrix units do the arithmetic although there is one row, by taking positions as the rows of
+// the matrix and the query heads as its columns: scores^T = K q^T, out^T = V^T weights^T.  Queries and
+// weights enter as the sum of two f16 (22 bits), so that nothing of f32 accuracy is lost; keys and values are
+// f16 as they lie, or f32 split the same way. Each warp streams tiles of 16 positions through a ring of its
+// own and keeps its own running maximum; warps meet at the end. The last block to finish a row's head
+// combines the splits in their order.
+//
+// Head dimensions that are no instance are padded with zeros to the next.  f32 keys and values beyond 65504
+// overflow.
+#include "attn.cuh"
+#include <algorithm>
+#include <cassert>
+
+namespace {
+
+constexpr int TILE = 16;       // positions of a warp's step: rows of a matrix instruction
+constexpr int HEADS = 8;       // query heads of a unit: its columns
+constexpr int SPLIT_TILES = 8; // tiles that are worth a block
+constexpr int SPLITS_MAX = 64; // what one block combines in little time
+constexpr int BLOCKS_PER_SM = 2;
+constexpr int ROWS_MAX = 64; // rows of a launch; more are several, which keeps the scratch small
+constexpr int ARRIVED_MAX = ROWS_MAX * 1024; // rows times KV heads of a launch
+
+struct Decode {
+    Attention a;
+    int group, parts;          // query heads of a KV head, and units they make
+    int splits_max, units_max; // of a row's head, and of all
+    uint32_t *arrived;         // [T][n_kv_head * parts] splits done, 0 between launches
+    float2 *stat;              // [T][n_kv_head * parts][splits_max][HEADS] maximum and sum of the weights
+    float *partial; // [T][n_kv_head * parts][splits_max][HEADS][padded head_dim] weighted sum of values
+};
+
+// A block's shared memory: a ring for each warp.  Two blocks keep well over 35 KB in flight on each SM of an
+// H200, which is what its memory needs at a latency of 1 us.
+template <KvType KV, int HD> struct Shape {
+    static constexpr int ROW = padded_row_bytes(HD * ELEMENT_BYTES<KV>), SLOT = TILE * ROW;
+    static constexpr int SLOTS = SLOT < 5000 ? 5 : 2, WARPS = SLOT < 10000 ? 4 : 2, THREADS = WARPS * 32;
+    static constexpr size_t SHARED = (size_t)WARPS * SLOTS * SLOT;
+    static_assert(SHARED <= 99 * 1024, "fits every GPU since sm_80");
+};
+
+// ---- who does what ----------------------------------------------------------------------------------------
+
+struct Unit {
+    int row; // -1: there is no such unit
+    int seq, length;
+    int column, kv_head, head, n_heads; // column: of kv heads x parts; head: the first query head
+    int split, n_splits;
+};
+
+__device__ int tiles_of(int length) {
+    return (length + TILE - 1) / TILE;
+}
+
+__device__ int splits_of(int length, int splits_max) {
+    return min(max((tiles_of(length) + SPLIT_TILES - 1) / SPLIT_TILES, 1), splits_max);
+}
+
+// Finds unit u by counting the units of the rows before.  Whole warp.
+__device__ Unit find_unit(const Decode &d, int u) {
+    int lane = threadIdx.x % 32, columns = d.a.n_kv_head * d.parts;
+    for (int base = 0; base < d.a.T; base += 32) {
+        int t = base + lane, seq = -1, length = 0, end = 0;
+        if (t < d.a.T) {
+            int position = __ldcg(d.a.position + t); // asked for at once, not after seq has come
+            seq = __ldcg(d.a.seq + t);
+            length = seq < 0 ? 0 : min(position + 1, d.a.n_ctx);
+            end = splits_of(length, d.splits_max) * columns;
+        }
+        for (int offset = 1; offset < 32; offset <<= 1) {
+            int below = __shfl_up_sync(0xffffffffu, end, offset);
+            if (lane >= offset) end += below;
+        }
+        int total = __shfl_sync(0xffffffffu, end, 31);
+        if (u >= total) {
+            u -= total;
+            continue;
+        }
+        int owner = __popc(__ballot_sync(0xffffffffu, end <= u));
+        Unit unit = {.row = base + owner};
+        unit.seq = __shfl_sync(0xffffffffu, seq, owner);
+        unit.length = __shfl_sync(0xffffffffu, length, owner);
+        unit.n_splits = splits_of(unit.length, d.splits_max);
+        u -= __shfl_sync(0xffffffffu, end, owner) - unit.n_splits * columns;
+        unit.split = u / columns, unit.column = u % columns;
+        unit.kv_head = unit.column / d.parts;
+        int in_group = unit.column % d.parts * HEADS;
+        unit.head = unit.kv_head * d.group + in_group;
+        unit.n_heads = min(HEADS, d.group - in_group);
+        return unit;
+    }
+    return {.row = -1};
+}
+
+// ---- fragments --------------------------------------------------------------------------------------------
+
+// A number as the sum of two f16.
+struct Fragment {
+    uint32_t high[4], low[4];
+};
+
+__device__ void split_half(float x, float y, uint32_t &high, uint32_t &low) {
+    high = pack_half(x, y);
+    float2 h = __half22float2(*(__half2 *)&high);
+    low = pack_half(x - h.x, y - h.y);
+}
+
+// Where a lane reads element (row, column) of a tile in shared memory.
+template <KvType KV, int HD> __device__ const uint8_t *at(const uint8_t *tile, int row, int column) {
+    return tile + row * Shape<KV, HD>::ROW + column * ELEMENT_BYTES<KV>;
+}
+
+// Keys of 16 positions, dimensions 16 step...: positions are rows.  Low parts only where the cache has them.
+template <KvType KV, int HD> __device__ void load_keys(Fragment &f, const uint8_t *tile, int step) {
+    int lane = threadIdx.x % 32;
+    if constexpr (KV == KV_F16) {
+        load_matrices(f.high, shared_address(at<KV, HD>(tile, lane % 16, step * 16 + lane / 16 * 8)));
+    } else {
+        for (int i = 0; i < 4; i++) {
+            int row = lane / 4 + i % 2 * 8, column = step * 16 + lane % 4 * 2 + i / 2 * 8;
+            float2 x = *(const float2 *)at<KV, HD>(tile, row, column);
+            split_half(x.x, x.y, f.high[i], f.low[i]);
+        }
+    }
+}
+
+// Values of 16 positions, dimensions 16 step...: dimensions are rows.
+template <KvType KV, int HD> __device__ void load_values(Fragment &f, const uint8_t *tile, int step) {
+    int lane = threadIdx.x % 32;
+    if constexpr (KV == KV_F16) {
+        const uint8_t *from = at<KV, HD>(tile, lane % 8 + lane / 16 * 8, step * 16 + lane / 8 % 2 * 8);
+        load_matrices_transposed(f.high, shared_address(from));
+    } else {
+        for (int i = 0; i < 4; i++) {
+            int column = step * 16 + lane / 4 + i % 2 * 8, row = lane % 4 * 2 + i / 2 * 8;
+            float x = *(const float *)at<KV, HD>(tile, row, column),
+                  y = *(const float *)at<KV, HD>(tile, row + 1, column);
+            split_half(x, y, f.high[i], f.low[i]);
+        }
+    }
+}
+
+// The queries of a unit, scaled: heads are columns, dimensions 16 step... are rows.
+template <int HD> struct Query {
+    uint32_t high[HD / 16][2], low[HD / 16][2];
+
+    __device__ void load(const Attention &a, const Unit &unit) {
+        int lane = threadIdx.x % 32, head = lane / 4;
+        const float *q = a.q + ((size_t)unit.row * a.n_head + unit.head + head) * a.head_dim;
+#pragma unroll
+        for (int i = 0; i < HD / 8; i++) {
+            int column = i * 8 + lane % 4 * 2;
+            float2 x = make_float2(0, 0);
+            if (head < unit.n_heads && column < a.head_dim) x = __ldcg((const float2 *)(q + column));
+            split_half(x.x * a.scale, x.y * a.scale, high[i / 2][i % 2], low[i / 2][i % 2]);
+        }
+    }
+};
+
+// ---- the stream of a warp ---------------------------------------------------------------------------------
+
+// Tiles first, first + WARPS, ... < end of one head's history: keys and values of each in turn, SLOTS - 1 of
+// them ahead.
+template <KvType KV, int HD> struct Stream {
+    using S = Shape<KV, HD>;
+    const uint8_t *k, *v;
+    uint8_t *slots;
+    int row_bytes, length, end;
+    int tile;                 // of the next fetch
+    bool values = false;      // whose turn it is
+    int into = 0, out_of = 0; // slots
+
+    __device__ Stream(const Attention &a, const Unit &unit, uint8_t *slots_, int first, int end_)
+        : slots(slots_), row_bytes(a.head_dim * ELEMENT_BYTES<KV>), length(unit.length), end(end_),
+          tile(first) {
+        size_t history = history_offset(a, unit.seq, unit.kv_head) * ELEMENT_BYTES<KV>;
+        k = a.k + history, v = a.v + history;
+        for (int i = 0; i < S::SLOTS - 1; i++) fetch();
+    }
+
+    __device__ void fetch() {
+        constexpr int COPIES = HD * ELEMENT_BYTES<KV> / 16; // per row
+        if (tile < end) {
+            uint32_t slot = shared_address(slots + into * S::SLOT);
+            const uint8_t *from = (values ? v : k) + (size_t)tile * TILE * row_bytes;
+#pragma unroll
+            for (int i = 0; i < TILE * COPIES / 32; i++) {
+                int item = i * 32 + threadIdx.x % 32, row = item / COPIES, byte = item % COPIES * 16;
+                copy_async(slot + row * S::ROW + byte, from + row * row_bytes + byte,
+                           tile * TILE + row < length && byte < row_bytes);
+            }
+        }
+        copy_commit();
+        into = into + 1 == S::SLOTS ? 0 : into + 1;
+        if (values) tile += S::WARPS;
+        values = !values;
+    }
+
+    // The oldest tile; the one before it is given back.
+    __device__ const uint8_t *next() {
+        copy_wait<S::SLOTS - 2>();
+        __syncwarp();
+        fetch();
+        const uint8_t *slot = slots + out_of * S::SLOT;
+        out_of = out_of + 1 == S::SLOTS ? 0 : out_of + 1;
+        return slot;
+    }
+};
+
+// ---- a warp's attention -----------------------------------------------------------------------------------
+
+// What a warp knows so far: weighted sums of values (dimensions are rows, heads columns), the maximum of the
+// scores, and this lane's share of the sum of weights, for heads lane % 4 * 2 and the next.
+template <KvType KV, int HD> struct Sums {
+    float o[HD / 16][4] = {};
+    float top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
+
+    // s: scores of positions lane / 4 and + 8 (rows); becomes weights.
+    __device__ void weigh(float s[4]) {
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float best = fmaxf(s[h], s[h + 2]);
+            for (int offset = 4; offset < 32; offset <<= 1)
+                best = fmaxf(best, __shfl_xor_sync(0xffffffffu, best, offset));
+            best = fmaxf(best, top[h]);
+            float shrink = exp2_fast(top[h] - best);
+            top[h] = best;
+            s[h] = exp2_fast(s[h] - best), s[h + 2] = exp2_fast(s[h + 2] - best);
+            sum[h] = sum[h] * shrink + s[h] + s[h + 2];
+#pragma unroll
+            for (int i = 0; i < HD / 16; i++) o[i][h] *= shrink, o[i][h + 2] *= shrink;
+        }
+    }
+
+    __device__ void add_values(const uint8_t *tile, const float weight[4]) {
+        uint32_t high[2], low[2]; // positions were rows of the scores and are rows again
+        for (int i = 0; i < 2; i++) {
+            split_half(weight[2 * i], weight[2 * i + 1], high[i], low[i]);
+            high[i] = transpose_matrix(high[i]), low[i] = transpose_matrix(low[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < HD / 16; i++) {
+            Fragment f;
+            load_values<KV, HD>(f, tile, i);
+            multiply(o[i], f.high, high);
+            multiply(o[i], f.high, low);
+            if constexpr (KV != KV_F16) multiply(o[i], f.low, high);
+        }
+    }
+
+    // Leaves [HEADS][HD + 4] sums and [HEADS] maximum and sum of weights for the block.
+    __device__ void publish(float *to, float2 *stat) {
+        int lane = threadIdx.x % 32;
+        for (int h = 0; h < 2; h++) {
+            for (int offset = 4; offset < 32; offset <<= 1)
+                sum[h] += __shfl_xor_sync(0xffffffffu, sum[h], offset);
+            if (lane < 4) stat[lane * 2 + h] = make_float2(top[h], sum[h]);
+        }
+#pragma unroll
+        for (int i = 0; i < HD / 16; i++)
+            for (int r = 0; r < 4; r++)
+                to[(lane % 4 * 2 + r % 2) * (HD + 4) + i * 16 + lane / 4 + r / 2 * 8] = o[i][r];
+    }
+};
+
+template <KvType KV, int HD>
+__device__ void scores(float s[4], const uint8_t *tile, const Query<HD> &q, int first_position, int length) {
+    float part[4][4] = {}; // four chains, as a product waits for the one it adds to
+#pragma unroll
+    for (int i = 0; i < HD / 16; i++) {
+        Fragment f;
+        load_keys<KV, HD>(f, tile, i);
+        multiply(part[i % 2 * 2], f.high, q.high[i]);
+        multiply(part[i % 2 * 2 + 1], f.high, q.low[i]);
+        if constexpr (KV != KV_F16) multiply(part[i % 2 * 2 + 1], f.low, q.high[i]);
+    }
+    for (int r = 0; r < 4; r++) {
+        s[r] = (part[0][r] + part[2][r]) + (part[1][r] + part[3][r]);
+        if (first_position + (int)threadIdx.x % 32 / 4 + r / 2 * 8 >= length) s[r] = -INFINITY;
+    }
+}
+
+template <KvType KV, int HD>
+__device__ void attend_warp(const Attention &a, const Unit &unit, uint8_t *slots, float2 *stat) {
+    using S = Shape<KV, HD>;
+    int tiles = tiles_of(unit.length), warp = threadIdx.x / 32;
+    int tile = (int)((int64_t)unit.split * tiles / unit.n_splits) + warp;
+    int end = (int)((int64_t)(unit.split + 1) * tiles / unit.n_splits);
+    Stream<KV, HD> stream(a, unit, slots, tile, end);
+    Query<HD> q;
+    q.load(a, unit);
+    Sums<KV, HD> sums;
+    for (; tile < end; tile += S::WARPS) {
+        float s[4];
+        scores<KV, HD>(s, stream.next(), q, tile * TILE, unit.length);
+        sums.weigh(s);
+        sums.add_values(stream.next(), s);
+    }
+    copy_wait<0>();
+    __syncwarp();
+    sums.publish((float *)slots, stat);
+}
+
+// ---- meeting ----------------------------------------------------------------------------------------------
+
+// Four dimensions of one head, gathered from partial results in a fixed order.
+struct Gathered {
+    float4 o = {0, 0, 0, 0};
+    float top = -INFINITY, sum = 0;
+
+    template <int N> __device__ void add(const float2 stat[N], const float4 x[N]) {
+        float best = top;
+#pragma unroll
+        for (int i = 0; i < N; i++) best = fmaxf(best, stat[i].x);
+        float base = best == -INFINITY ? 0 : best; // where nothing was seen all is 0, not NaN
+        float shrink = exp2_fast(top - base);
+        o.x *= shrink, o.y *= shrink, o.z *= shrink, o.w *= shrink, sum *= shrink;
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            float w = exp2_fast(stat[i].x - base);
+            o.x += w * x[i].x, o.y += w * x[i].y, o.z += w * x[i].z, o.w += w * x[i].w, sum += w * stat[i].y;
+        }
+        top = best;
+    }
+
+    __device__ void write(const Attention &a, const Unit &unit, int head, int column) const {
+        if (column >= a.head_dim) return;
+        float r = sum == 0 ? 0 : 1 / sum;
+        float *to = a.out + ((size_t)unit.row * a.n_head + unit.head + head) * a.head_dim + column;
+        *(float4 *)to = make_float4(o.x * r, o.y * r, o.z * r, o.w * r);
+    }
+};
+
+// Gathers what the warps left: the row's result, or the split's part of it.
+template <KvType KV, int HD>
+__device__ void gather_warps(const Decode &d, const Unit &unit, size_t first_part, const uint8_t *shared,
+                             const float2 (*stat)[HEADS]) {
+    using S = Shape<KV, HD>;
+    for (int i = threadIdx.x; i < unit.n_heads * HD / 4; i += S::THREADS) {
+        int head = i / (HD / 4), column = i % (HD / 4) * 4;
+        float2 stats[S::WARPS];
+        float4 x[S::WARPS];
+#pragma unroll
+        for (int w = 0; w < S::WARPS; w++) {
+            const float *sums = (const float *)(shared + w * S::SLOTS * S::SLOT);
+            stats[w] = stat[w][head], x[w] = *(const float4 *)(sums + head * (HD + 4) + column);
+        }
+        Gathered all;
+        all.add<S::WARPS>(stats, x);
+        if (unit.n_splits == 1) {
+            all.write(d.a, unit, head, column);
+        } else {
+            size_t part = (first_part + unit.split) * HEADS + head;
+            *(float4 *)(d.partial + part * HD + column) = all.o;
+            if (column == 0) d.stat[part] = make_float2(all.top, all.sum);
+        }
+    }
+}
+
+template <int HD> __device__ void gather_splits(const Decode &d, const Unit &unit, size_t first_part) {
+    constexpr int AHEAD = 16; // loads in flight
+    for (int i = threadIdx.x; i < unit.n_heads * HD / 4; i += blockDim.x) {
+        int head = i / (HD / 4), column = i % (HD / 4) * 4;
+        Gathered all;
+        for (int base = 0; base < unit.n_splits; base += AHEAD) {
+            float2 stats[AHEAD];
+            float4 x[AHEAD];
+#pragma unroll
+            for (int s = 0; s < AHEAD; s++) {
+                size_t part = (first_part + base + s) * HEADS + head;
+                bool valid = base + s < unit.n_splits;
+                stats[s] = valid ? __ldcg(d.stat + part) : make_float2(-INFINITY, 0);
+                x[s] = valid ? __ldcg((const float4 *)(d.partial + part * HD + column))
+                             : make_float4(0, 0, 0, 0);
+            }
+            all.add<AHEAD>(stats, x);
+        }
+        all.write(d.a, unit, head, column);
+    }
+}
+
+template <KvType KV, int HD> __device__ void attend(const Decode &d, const Unit &unit, uint8_t *shared) {
+    using S = Shape<KV, HD>;
+    __shared__ float2 stat[S::WARPS][HEADS];
+    __shared__ bool last;
+    int warp = threadIdx.x / 32, head = unit.row * d.a.n_kv_head * d.parts + unit.column;
+    size_t first_part = (size_t)head * d.splits_max;
+    attend_warp<KV, HD>(d.a, unit, shared + warp * S::SLOTS * S::SLOT, stat[warp]);
+    __syncthreads();
+    gather_warps<KV, HD>(d, unit, first_part, shared, stat);
+    if (unit.n_splits > 1) {
+        __threadfence();
+        __syncthreads();
+        unsigned others = (unsigned)unit.n_splits - 1; // the counter is back at 0 after the last
+        if (threadIdx.x == 0) last = atomicInc(d.arrived + head, others) == others;
+        __syncthreads();
+        if (last) {
+            __threadfence();
+            gather_splits<HD>(d, unit, first_part);
+        }
+    }
+    __syncthreads();
+}
+
+// ---- kernel and launcher ----------------------------------------------------------------------------------
+
+template <KvType KV, int HD>
+__global__ void __launch_bounds__(Shape<KV, HD>::THREADS, BLOCKS_PER_SM)
+    k_attn(const __grid_constant__ Decode d) {
+    extern __shared__ __align__(16) uint8_t shared[];
+    pdl_launch();
+    pdl_wait();
+    for (int u = blockIdx.x; u < d.units_max; u += gridDim.x) {
+        Unit unit = find_unit(d, u);
+        if (unit.row < 0) break;
+        attend<KV, HD>(d, unit, shared);
+    }
+}
+
+int padded_head_dim(int head_dim) {
+    for (int padded : {32, 64, 80, 96, 128})
+        if (head_dim <= padded) return padded;
+    return 256;
+}
+
+// Units of a row that is as long as can be: no more than blocks that run at once.
+int splits_max_of(int columns, int n_sm) {
+    return std::max(1, std::min(SPLITS_MAX, BLOCKS_PER_SM * n_sm / columns));
+}
+
+template <KvType KV, int HD> cudaError_t launch_padded(const Launch *l, const Decode &d) {
+    using S = Shape<KV, HD>;
+    unsigned grid = (unsigned)std::min(d.units_max, BLOCKS_PER_SM * l->n_sm);
+    return launch_kernel(l, k_attn<KV, HD>, dim3(grid), dim3(S::THREADS), S::SHARED, d);
+}
+
+template <KvType KV> cudaError_t launch_type(const Launch *l, const Decode &d) {
+    switch (padded_head_dim(d.a.head_dim)) {
+    case 32:
+        return launch_padded<KV, 32>(l, d);
+    case 64:
+        return launch_padded<KV, 64>(l, d);
+    case 80:
+        return launch_padded<KV, 80>(l, d);
+    case 96:
+        return launch_padded<KV, 96>(l, d);
+    case 128:
+        return launch_padded<KV, 128>(l, d);
+    default:
+        return launch_padded<KV, 256>(l, d);
+    }
+}
+
+cudaError_t launch_decode(const Launch *l, const Attention &a, KvType type, void *scratch) {
+    Decode d = {.a = a, .group = a.n_head / a.n_kv_head};
+    d.parts = (d.group + HEADS - 1) / HEADS;
+    int columns = a.n_kv_head * d.parts;
+    if (a.T * columns > ARRIVED_MAX) return cudaErrorInvalidValue;
+    d.splits_max = splits_max_of(columns, l->n_sm);
+    d.units_max = a.T * columns * d.splits_max;
+    d.arrived = (uint32_t *)scratch;
+    d.stat = (float2 *)(d.arrived + ARRIVED_MAX);
+    d.partial = (float *)(d.stat + (size_t)a.T * columns * d.splits_max * HEADS);
+    return type == KV_F16 ? launch_type<KV_F16>(l, d) : launch_type<KV_F32>(l, d);
+}
+
+} // namespace
+
+extern "C" size_t attn_scratch_bytes(int T, int n_head, int head_dim, int n_sm) {
+    size_t splits =
+        (size_t)std::min(BLOCKS_PER_SM * n_sm, SPLITS_MAX * n_head); // of a row, over all its heads
+    return ARRIVED_MAX * sizeof(uint32_t) +
+           (size_t)std::min(T, ROWS_MAX) * splits * HEADS *
+               ((size_t)padded_head_dim(head_dim) * sizeof(float) + sizeof(float2));
+}
+
+extern "C" cudaError_t launch_attn(const Launch *l, const float *q, int n_head, const DeviceKv *kv,
+                                   float scale, const int32_t *seq, const int32_t *position, int T,
+                                   bool decode, float *out, void *scratch) {
+    assert(kv->n_head > 0 && n_head % kv->n_head == 0 && T > 0);
+    if (kv->head_dim < 8 || kv->head_dim > 256 || kv->head_dim % 8) return cudaErrorInvalidValue;
+    Attention a = {.q = q,
+                   .k = (const uint8_t *)kv->k,
+                   .v = (const uint8_t *)kv->v,
+                   .seq = seq,
+                   .position = position,
+                   .out = out,
+                   .scale = (float)(scale * 1.4426950408889634),
+                   .T = T,
+                   .n_head = n_head,
+                   .n_kv_head = kv->n_head,
+                   .head_dim = kv->head_dim,
+                   .n_ctx = kv->n_ctx};
+    if (!decode) return launch_attn_prompt(l, a, kv->type);
+    for (int first = 0; first < T; first += ROWS_MAX) {
+        size_t skip = (size_t)first * n_head * kv->head_dim;
+        a.q = q + skip, a.out = out + skip, a.seq = seq + first, a.position = position + first;
+        a.T = std::min(T - first, ROWS_MAX);
+        cudaError_t error = launch_decode(l, a, kv->type, scratch);
+        if (error != cudaSuccess) return error;
+    }
+    return cudaSuccess;
+}

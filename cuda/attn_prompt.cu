@@ -1,0 +1,258 @@
+// attn_prompt: attention of a prompt chunk: many rows of one sequence against its cache, causal.
+//
+// The method is FlashAttention-2 (Dao, 2023) on the matrix units of sm_80: a block keeps the queries of one
+// head and a stretch of rows, walks over the positions that they may see in tiles, and never writes a score
+// to memory.  The copy of a tile's values runs under its scores, that of the next tile's keys under its sum
+// of values.  Blocks with the most tiles start first.
+//
+// Queries and weights are rounded to f16; scores, maxima and sums are f32.  f32 caches are rounded on the way
+// into shared memory.  A row's result does not depend on how a prompt is cut into chunks: tiles of positions
+// are counted from 0, and what a row may not see changes no bit of its sums.
+#include "attn.cuh"
+
+namespace {
+
+template <int HD> struct Shape {
+    static constexpr int WARPS = 4, THREADS = WARPS * 32;
+    static constexpr int BANDS = HD <= 128 ? 2 : 1;  // of 16 rows, for each warp
+    static constexpr int ROWS = WARPS * BANDS * 16;  // of queries, for a block
+    static constexpr int SPAN = HD <= 128 ? 64 : 32; // positions of a tile
+    static constexpr int PITCH = padded_row_bytes(HD * 2);
+    static constexpr size_t SHARED = (size_t)(ROWS + 2 * SPAN) * PITCH;
+    static_assert(SHARED <= 99 * 1024, "fits every GPU since sm_80");
+};
+
+// ---- into shared memory -----------------------------------------------------------------------------------
+
+// 8 elements of the cache to shared memory as f16, or 8 zeros.
+template <KvType KV> __device__ void copy_f16(uint32_t to, const uint8_t *from, bool valid) {
+    if constexpr (KV == KV_F16) {
+        copy_async(to, from, valid);
+    } else {
+        float4 x = make_float4(0, 0, 0, 0), y = x;
+        if (valid) x = __ldcg((const float4 *)from), y = __ldcg((const float4 *)from + 1);
+        store_shared(to, pack_half(x.x, x.y), pack_half(x.z, x.w), pack_half(y.x, y.y), pack_half(y.z, y.w));
+    }
+}
+
+// Keys or values of positions first.. < length of one head as f16; zeros behind.  A thread keeps its column.
+template <KvType KV, int HD>
+__device__ void fetch_tile(uint32_t tile, const uint8_t *history, int first, int length, int head_dim) {
+    using S = Shape<HD>;
+    constexpr int COLUMNS = HD <= 32 ? 4 : HD <= 64 ? 8 : HD <= 128 ? 16 : 32; // of 8 elements
+    constexpr int STEP = S::THREADS / COLUMNS;                                 // rows at a time
+    int row = threadIdx.x / COLUMNS, column = threadIdx.x % COLUMNS * 8;
+    if (column < HD) {
+        int left = column < head_dim ? length - first - row : 0;
+        int step = STEP * head_dim * ELEMENT_BYTES<KV>;
+        uint32_t to = tile + row * S::PITCH + column * 2;
+        const uint8_t *from = history + ((size_t)(first + row) * head_dim + column) * ELEMENT_BYTES<KV>;
+#pragma unroll(KV == KV_F16 ? S::SPAN / STEP : 1) // f32 passes through registers
+        for (int i = 0; i < S::SPAN; i += STEP, from += step) copy_f16<KV>(to + i * S::PITCH, from, i < left);
+    }
+    copy_commit();
+}
+
+// The block's queries, scaled; zeros behind row T.
+template <int HD> __device__ void load_queries(uint8_t *tile, const Attention &a, int head, int first_row) {
+    using S = Shape<HD>;
+#pragma unroll 4
+    for (int i = threadIdx.x; i < S::ROWS * HD / 4; i += S::THREADS) {
+        int row = i / (HD / 4), column = i % (HD / 4) * 4;
+        float4 x = make_float4(0, 0, 0, 0);
+        if (first_row + row < a.T && column < a.head_dim)
+            x = __ldcg(
+                (const float4 *)(a.q + ((size_t)(first_row + row) * a.n_head + head) * a.head_dim + column));
+        *(uint2 *)(tile + row * S::PITCH + column * 2) =
+            make_uint2(pack_half(x.x * a.scale, x.y * a.scale), pack_half(x.z * a.scale, x.w * a.scale));
+    }
+}
+
+// ---- a warp's rows ----------------------------------------------------------------------------------------
+
+// Bands of 16 rows, of which a lane holds rows lane / 4 and + 8: scores of a tile, and sums over all tiles so
+// far.
+template <int HD> struct Rows {
+    using S = Shape<HD>;
+    float s[S::BANDS][S::SPAN / 8][4];
+    float o[S::BANDS][HD / 8][4] = {};
+    float top[S::BANDS][2], sum[S::BANDS][2] = {};
+
+    __device__ Rows() {
+        for (int b = 0; b < S::BANDS; b++) top[b][0] = top[b][1] = -INFINITY;
+    }
+
+    // s = queries keys^T
+    __device__ void score(uint32_t queries, uint32_t keys) {
+        int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int b = 0; b < S::BANDS; b++)
+#pragma unroll
+            for (int n = 0; n < S::SPAN / 8; n++)
+#pragma unroll
+                for (int r = 0; r < 4; r++) s[b][n][r] = 0;
+#pragma unroll 1 // unrolled, more fragments would be loaded ahead than there are registers
+        for (int i = 0; i < HD / 16; i++) {
+            uint32_t q[S::BANDS][4];
+#pragma unroll
+            for (int b = 0; b < S::BANDS; b++)
+                load_matrices(q[b], queries + (b * 16 + lane % 16) * S::PITCH + i * 32 + lane / 16 * 16);
+#pragma unroll
+            for (int n = 0; n < S::SPAN / 16; n++) {
+                uint32_t k[4]; // positions 16n.. and 16n + 8..
+                load_matrices(k, keys + (n * 16 + lane % 8 + lane / 16 * 8) * S::PITCH + i * 32 +
+                                     lane / 8 % 2 * 16);
+#pragma unroll
+                for (int b = 0; b < S::BANDS; b++) {
+                    multiply(s[b][2 * n], q[b], k);
+                    multiply(s[b][2 * n + 1], q[b], k + 2);
+                }
+            }
+        }
+    }
+
+    // Row r of the warp stands at first_row + r, column c at first_column + c: none sees what comes after it.
+    __device__ void mask(int first_row, int first_column) {
+        int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int b = 0; b < S::BANDS; b++)
+#pragma unroll
+            for (int n = 0; n < S::SPAN / 8; n++)
+#pragma unroll
+                for (int r = 0; r < 4; r++)
+                    if (first_column + n * 8 + lane % 4 * 2 + r % 2 >
+                        first_row + b * 16 + lane / 4 + r / 2 * 8)
+                        s[b][n][r] = -INFINITY;
+    }
+
+    // s becomes weights relative to the maxima so far, and sums shrink with them.
+    __device__ void weigh() {
+#pragma unroll
+        for (int b = 0; b < S::BANDS; b++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                float best = top[b][h], total = 0;
+#pragma unroll
+                for (int n = 0; n < S::SPAN / 8; n++)
+                    best = fmaxf(best, fmaxf(s[b][n][2 * h], s[b][n][2 * h + 1]));
+                best = fmaxf(best, __shfl_xor_sync(0xffffffffu, best, 1));
+                best = fmaxf(best, __shfl_xor_sync(0xffffffffu, best, 2));
+                float shrink = exp2_fast(top[b][h] - best);
+                top[b][h] = best;
+#pragma unroll
+                for (int n = 0; n < S::SPAN / 8; n++) {
+                    float x = exp2_fast(s[b][n][2 * h] - best), y = exp2_fast(s[b][n][2 * h + 1] - best);
+                    s[b][n][2 * h] = x, s[b][n][2 * h + 1] = y, total += x + y;
+                }
+                sum[b][h] = sum[b][h] * shrink + total;
+#pragma unroll
+                for (int n = 0; n < HD / 8; n++) o[b][n][2 * h] *= shrink, o[b][n][2 * h + 1] *= shrink;
+            }
+    }
+
+    // o += weights values: the scores' fragments are, packed, those of a left factor.
+    __device__ void add_values(uint32_t values) {
+        int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int i = 0; i < S::SPAN / 16; i++) {
+            uint32_t w[S::BANDS][4];
+#pragma unroll
+            for (int b = 0; b < S::BANDS; b++)
+#pragma unroll
+                for (int r = 0; r < 4; r++)
+                    w[b][r] = pack_half(s[b][2 * i + r / 2][r % 2 * 2], s[b][2 * i + r / 2][r % 2 * 2 + 1]);
+#pragma unroll
+            for (int n = 0; n < HD / 16; n++) {
+                uint32_t v[4]; // dimensions 16n.. and 16n + 8..
+                load_matrices_transposed(v,
+                                         values + (i * 16 + lane % 16) * S::PITCH + n * 32 + lane / 16 * 16);
+#pragma unroll
+                for (int b = 0; b < S::BANDS; b++) {
+                    multiply(o[b][2 * n], w[b], v);
+                    multiply(o[b][2 * n + 1], w[b], v + 2);
+                }
+            }
+        }
+    }
+
+    __device__ void write(const Attention &a, int head, int first_row) {
+        int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int b = 0; b < S::BANDS; b++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                float total = sum[b][h];
+                total += __shfl_xor_sync(0xffffffffu, total, 1);
+                total += __shfl_xor_sync(0xffffffffu, total, 2);
+                float scale = 1 / total;
+                int row = first_row + b * 16 + lane / 4 + h * 8;
+                if (row >= a.T) continue;
+                float *out = a.out + ((size_t)row * a.n_head + head) * a.head_dim;
+#pragma unroll
+                for (int n = 0; n < HD / 8; n++)
+                    if (n * 8 < a.head_dim)
+                        *(float2 *)(out + n * 8 + lane % 4 * 2) =
+                            make_float2(o[b][n][2 * h] * scale, o[b][n][2 * h + 1] * scale);
+            }
+    }
+};
+
+// ---- kernel and launcher ----------------------------------------------------------------------------------
+
+template <KvType KV, int HD>
+__global__ void __launch_bounds__(Shape<HD>::THREADS, 2) k_attn_prompt(const __grid_constant__ Attention a) {
+    using S = Shape<HD>;
+    extern __shared__ __align__(16) uint8_t shared[];
+    uint32_t queries = shared_address(shared), keys = queries + S::ROWS * S::PITCH,
+             values = keys + S::SPAN * S::PITCH;
+    pdl_launch();
+    pdl_wait();
+    int head = blockIdx.x, block_row = (int)(gridDim.y - 1 - blockIdx.y) * S::ROWS;
+    int seq = __ldcg(a.seq), begin = __ldcg(a.position);
+    if (seq < 0) return;
+    int kv_head = head / (a.n_head / a.n_kv_head),
+        length = min(begin + min(block_row + S::ROWS, a.T), a.n_ctx);
+    size_t history = history_offset(a, seq, kv_head) * ELEMENT_BYTES<KV>;
+
+    int warp_row = threadIdx.x / 32 * S::BANDS * 16;
+    int first_row = block_row + warp_row, first_position = begin + first_row;
+    Rows<HD> rows;
+    fetch_tile<KV, HD>(keys, a.k + history, 0, length, a.head_dim);
+    load_queries<HD>(shared, a, head, block_row);
+    for (int tile = 0; tile < length; tile += S::SPAN) {
+        bool sees = first_row < a.T && tile < first_position + S::BANDS * 16;
+        copy_wait<0>();
+        __syncthreads(); // keys are here, and nobody reads the values of the tile before
+        fetch_tile<KV, HD>(values, a.v + history, tile, length, a.head_dim);
+        if (sees) rows.score(queries + warp_row * S::PITCH, keys);
+        copy_wait<0>();
+        __syncthreads(); // values are here, and nobody reads these keys
+        if (tile + S::SPAN < length)
+            fetch_tile<KV, HD>(keys, a.k + history, tile + S::SPAN, length, a.head_dim);
+        if (!sees) continue;
+        if (tile + S::SPAN > first_position + 1) rows.mask(first_position, tile);
+        rows.weigh();
+        rows.add_values(values);
+    }
+    rows.write(a, head, first_row);
+}
+
+template <KvType KV, int HD> cudaError_t launch_tiles(const Launch *l, const Attention &a) {
+    using S = Shape<HD>;
+    dim3 grid((unsigned)a.n_head, (unsigned)((a.T + S::ROWS - 1) / S::ROWS));
+    return launch_kernel(l, k_attn_prompt<KV, HD>, grid, dim3(S::THREADS), S::SHARED, a);
+}
+
+template <KvType KV> cudaError_t launch_type(const Launch *l, const Attention &a) {
+    if (a.head_dim <= 32) return launch_tiles<KV, 32>(l, a);
+    if (a.head_dim <= 64) return launch_tiles<KV, 64>(l, a);
+    if (a.head_dim <= 96) return launch_tiles<KV, 96>(l, a);
+    if (a.head_dim <= 128) return launch_tiles<KV, 128>(l, a);
+    return launch_tiles<KV, 256>(l, a);
+}
+
+} // namespace
+
+cudaError_t launch_attn_prompt(const Launch *l, const Attention &a, KvType type) {
+    return type == KV_F16 ? launch_type<KV_F16>(l, a) : launch_type<KV_F32>(l, a);
+}

@@ -1,0 +1,192 @@
+// gemm: products of prompt chunks on the matrix units.
+//
+// Weights are dequantised to f16 on the device, one matrix at a time, and multiplied by cuBLASLt with f32 sums: with a chunk of 2048
+// rows the dequantised bytes cost a tenth of the arithmetic.  The library is opened at run time, so that the executable
+// starts, and decodes, on machines that have only a driver.
+#include <dlfcn.h>
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+#include "launch.cuh"
+#include "norm.cuh"
+#include <cublasLt.h>
+
+namespace {
+
+constexpr size_t WORKSPACE_BYTES = 32 << 20;
+constexpr int WARPS = 16, THREADS = WARPS * 32;
+
+// The functions of cuBLASLt, by their own types.
+struct Library {
+    decltype(&cublasLtCreate) create;
+    decltype(&cublasLtDestroy) destroy;
+    decltype(&cublasLtMatmul) matmul;
+    decltype(&cublasLtMatmulDescCreate) desc_create;
+    decltype(&cublasLtMatmulDescSetAttribute) desc_set;
+    decltype(&cublasLtMatrixLayoutCreate) layout_create;
+    decltype(&cublasLtMatmulPreferenceCreate) preference_create;
+    decltype(&cublasLtMatmulPreferenceSetAttribute) preference_set;
+    decltype(&cublasLtMatmulAlgoGetHeuristic) heuristic;
+};
+
+template <class F> bool find(void *library, const char *name, F *out) { return (*out = (F)dlsym(library, name)) != nullptr; }
+
+bool open_library(Library *f) {
+    void *so = nullptr;
+    for (const char *name : {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"})
+        if ((so = dlopen(name, RTLD_NOW | RTLD_LOCAL))) break;
+    return so && find(so, "cublasLtCreate", &f->create) && find(so, "cublasLtDestroy", &f->destroy) &&
+           find(so, "cublasLtMatmul", &f->matmul) && find(so, "cublasLtMatmulDescCreate", &f->desc_create) &&
+           find(so, "cublasLtMatmulDescSetAttribute", &f->desc_set) && find(so, "cublasLtMatrixLayoutCreate", &f->layout_create) &&
+           find(so, "cublasLtMatmulPreferenceCreate", &f->preference_create) &&
+           find(so, "cublasLtMatmulPreferenceSetAttribute", &f->preference_set) &&
+           find(so, "cublasLtMatmulAlgoGetHeuristic", &f->heuristic);
+}
+
+struct Shape { // one kind of product, asked for once
+    cublasLtMatrixLayout_t w, x, residual, out;
+    cublasLtMatmulAlgo_t algorithm;
+};
+
+} // namespace
+
+struct Gemm {
+    Library f;
+    cublasLtHandle_t handle;
+    cublasLtMatmulDesc_t desc; // out = w^T x in column-major words: w is [n_in, n_out], x [n_in, T]
+    std::map<std::tuple<int, int, int, int, int>, Shape> shapes; // n_out, T, n_in, strides of out and residual
+    __half *weight, *input;
+    float *output;
+    void *workspace;
+};
+
+namespace {
+
+__device__ __half saturate(float v) { return __float2half_rn(fminf(fmaxf(v, -65504.0f), 65504.0f)); }
+
+// Row t of the input, normalised if asked, as f16.
+__global__ void __launch_bounds__(THREADS) k_input(const float *in, int in_stride, const int *rows, const float *norm, float eps, int n_in, __half *out) {
+    pdl_launch();
+    pdl_wait();
+    const float *row = in + (size_t)(rows ? rows[blockIdx.x] : (int)blockIdx.x) * in_stride;
+    float scale = 1.0f;
+    if (norm) {
+        float4 v[8];
+#pragma unroll
+        for (int i = 0; i < 8; i++) v[i] = load4(row, (i * THREADS + (int)threadIdx.x) * 4, n_in);
+        scale = block_rms_scale<WARPS>(v, n_in, eps);
+    }
+    for (int k = threadIdx.x; k < n_in; k += THREADS)
+        out[(size_t)blockIdx.x * n_in + k] = saturate(norm ? __ldcg(row + k) * scale * norm[k] : __ldcg(row + k));
+}
+
+// What the library does not do: scales of rows and biases, before the residual is added.
+__global__ void k_scale_bias(float *out, int stride, int n_out, const float *scale, const float *bias, const float *residual, int residual_stride) {
+    pdl_launch();
+    pdl_wait();
+    int i = blockIdx.x * blockDim.x + threadIdx.x, t = blockIdx.y;
+    if (i >= n_out) return;
+    float v = out[(size_t)t * stride + i];
+    if (scale) v *= scale[i];
+    if (bias) v += bias[i];
+    out[(size_t)t * stride + i] = residual ? residual[(size_t)t * residual_stride + i] + v : v;
+}
+
+__global__ void k_join(const float *gate, const float *up, int n, float *out, int stride) {
+    pdl_launch();
+    pdl_wait();
+    int i = blockIdx.x * blockDim.x + threadIdx.x, t = blockIdx.y;
+    if (i >= n) return;
+    float g = gate[(size_t)t * n + i];
+    out[(size_t)t * stride + i] = g / (1.0f + expf(-g)) * up[(size_t)t * n + i];
+}
+
+cudaError_t status(cublasStatus_t s) { return s == CUBLAS_STATUS_SUCCESS ? cudaSuccess : cudaErrorUnknown; }
+
+cudaError_t shape_of(Gemm *g, int n_out, int T, int n_in, int out_stride, int residual_stride, Shape *out) {
+    auto key = std::make_tuple(n_out, T, n_in, out_stride, residual_stride);
+    auto known = g->shapes.find(key);
+    if (known != g->shapes.end()) return *out = known->second, cudaSuccess;
+    Shape s;
+    cublasLtMatmulPreference_t preference;
+    cublasLtMatmulHeuristicResult_t result;
+    size_t workspace = WORKSPACE_BYTES;
+    int found = 0;
+    g->f.layout_create(&s.w, CUDA_R_16F, n_in, n_out, n_in);
+    g->f.layout_create(&s.x, CUDA_R_16F, n_in, T, n_in);
+    g->f.layout_create(&s.residual, CUDA_R_32F, n_out, T, residual_stride);
+    g->f.layout_create(&s.out, CUDA_R_32F, n_out, T, out_stride);
+    g->f.preference_create(&preference);
+    g->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
+    cublasStatus_t answer = g->f.heuristic(g->handle, g->desc, s.w, s.x, s.residual, s.out, preference, 1, &result, &found);
+    if (answer != CUBLAS_STATUS_SUCCESS || found == 0) return cudaErrorNotSupported;
+    s.algorithm = result.algo;
+    g->shapes[key] = s;
+    *out = s;
+    return cudaSuccess;
+}
+
+// out[T][out_stride] = input w^T, plus the residual where there is one.
+cudaError_t multiply(Gemm *g, const Launch *l, const ProductSegment *p, int T, float *out, int out_stride, const float *residual,
+                     int residual_stride) {
+    cudaError_t error = launch_dequant(l, &p->w, 0, g->weight);
+    bool apart = p->w.scale || p->bias; // then the residual comes after them
+    const float *c = residual && !apart ? residual : out;
+    Shape s;
+    if (error == cudaSuccess) error = shape_of(g, p->w.n_out, T, p->w.n_in, out_stride, c == out ? out_stride : residual_stride, &s);
+    if (error != cudaSuccess) return error;
+    float one = 1, beta = c == out ? 0 : 1;
+    error = status(g->f.matmul(g->handle, g->desc, &one, g->weight, s.w, g->input, s.x, &beta, c, s.residual, out, s.out, &s.algorithm,
+                               g->workspace, WORKSPACE_BYTES, l->stream));
+    if (error == cudaSuccess && apart) {
+        dim3 grid((p->w.n_out + 255) / 256, T);
+        error = launch_kernel(l, k_scale_bias, grid, 256, 0, out, out_stride, p->w.n_out, p->w.scale, p->bias, residual, residual_stride);
+    }
+    return error;
+}
+
+} // namespace
+
+extern "C" size_t gemm_bytes(size_t weight_elements, size_t input_elements, size_t output_elements) {
+    return (weight_elements + input_elements) * sizeof(__half) + output_elements * sizeof(float) + WORKSPACE_BYTES;
+}
+
+extern "C" Gemm *gemm_open(size_t weight_elements, size_t input_elements, size_t output_elements) {
+    Library f;
+    if (!open_library(&f)) return nullptr;
+    Gemm *g = new Gemm{};
+    g->f = f;
+    cublasOperation_t transpose = CUBLAS_OP_T;
+    bool ok = f.create(&g->handle) == CUBLAS_STATUS_SUCCESS &&
+              f.desc_create(&g->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS &&
+              f.desc_set(g->desc, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof transpose) == CUBLAS_STATUS_SUCCESS &&
+              cudaMalloc(&g->weight, weight_elements * sizeof(__half)) == cudaSuccess &&
+              cudaMalloc(&g->input, input_elements * sizeof(__half)) == cudaSuccess &&
+              cudaMalloc(&g->output, output_elements * sizeof(float)) == cudaSuccess &&
+              cudaMalloc(&g->workspace, WORKSPACE_BYTES) == cudaSuccess;
+    if (ok) return g;
+    gemm_close(g);
+    return nullptr;
+}
+
+extern "C" void gemm_close(Gemm *g) {
+    if (!g) return;
+    cudaFree(g->weight), cudaFree(g->input), cudaFree(g->output), cudaFree(g->workspace);
+    if (g->handle) g->f.destroy(g->handle);
+    delete g;
+}
+
+extern "C" cudaError_t launch_gemm(Gemm *g, const Launch *l, const Product *p, int T) {
+    int n_in = p->segment[0].w.n_in, n_out = p->segment[0].w.n_out;
+    cudaError_t error = launch_kernel(l, k_input, T, THREADS, 0, p->in, p->in_stride, p->rows, p->norm, p->norm_eps, n_in, g->input);
+    for (int i = 0; i < p->n_segments && error == cudaSuccess; i++) {
+        const ProductSegment *s = &p->segment[i];
+        float *out = p->glu ? g->output + (size_t)i * T * n_out : s->out;
+        error = multiply(g, l, s, T, out, p->glu ? n_out : s->out_stride, i == 0 ? p->residual : nullptr, p->residual_stride);
+    }
+    if (!p->glu || error != cudaSuccess) return error;
+    dim3 grid((n_out + 255) / 256, T);
+    const float *up = g->output + (size_t)T * n_out;
+    return launch_kernel(l, k_join, grid, 256, 0, g->output, up, n_out, p->segment[0].out, p->segment[0].out_stride);
+}

@@ -1,0 +1,113 @@
+// rope: queries are rotated in place, keys are rotated on their way into the cache, values just go there.
+//
+// Pairs (2i, 2i + 1) turn by position * frequency[i].  Positions go into the hundreds of thousands, so the
+// angle is made and brought back to half a turn either way in f64, and only then handed to f32: what is left
+// of error is that of f32.  A thread owns one pair and turns it in several heads, so that the angle is worked
+// out once.
+//
+// Rows of padding (sequence -1) and positions that the cache does not have write nothing.
+#include "launch.h"
+#include "attn.cuh"
+#include <cassert>
+
+namespace {
+
+constexpr int THREADS = 256, HEADS_PER_THREAD = 4;
+
+struct Rope {
+    float *q;
+    const float *k, *v;
+    void *cache_k, *cache_v;
+    const double *frequency;
+    const int32_t *seq, *position;
+    int n_head, n_kv_head, head_dim, n_rot, n_ctx;
+};
+
+// Heads are counted through: those of q, then of k, then of v.
+__device__ const float *head_input(const Rope &r, int t, int head) {
+    if (head < r.n_head) return r.q + ((size_t)t * r.n_head + head) * r.head_dim;
+    head -= r.n_head;
+    if (head < r.n_kv_head) return r.k + ((size_t)t * r.n_kv_head + head) * r.head_dim;
+    return r.v + ((size_t)t * r.n_kv_head + head - r.n_kv_head) * r.head_dim;
+}
+
+__device__ float2 rotate(float2 x, float cosine, float sine) {
+    return make_float2(x.x * cosine - x.y * sine, x.x * sine + x.y * cosine);
+}
+
+__device__ void store(float *to, float2 x) {
+    *(float2 *)to = x;
+}
+__device__ void store(__half *to, float2 x) {
+    *(__half2 *)to = __floats2half2_rn(x.x, x.y);
+}
+
+template <typename Element>
+__device__ void store_cache(const Rope &r, int seq, int position, int head, int pair, float2 x) {
+    bool is_k = head < r.n_kv_head;
+    size_t history = (size_t)seq * r.n_kv_head + (is_k ? head : head - r.n_kv_head);
+    store((Element *)(is_k ? r.cache_k : r.cache_v) + (history * r.n_ctx + position) * r.head_dim + 2 * pair,
+          x);
+}
+
+// grid (T, heads / heads of a block), block (head_dim / 2, heads at a time)
+template <typename Element>
+__global__ void __launch_bounds__(THREADS) k_rope_kvput(const __grid_constant__ Rope r) {
+    pdl_launch();
+    pdl_wait();
+    int t = blockIdx.x, pair = threadIdx.x, n_heads = r.n_head + 2 * r.n_kv_head;
+    int first = blockIdx.y * HEADS_PER_THREAD * blockDim.y + threadIdx.y;
+    int seq = __ldcg(r.seq + t), position = __ldcg(r.position + t);
+    float2 x[HEADS_PER_THREAD];
+#pragma unroll
+    for (int i = 0; i < HEADS_PER_THREAD; i++) {
+        int head = first + i * blockDim.y;
+        if (head < n_heads) x[i] = __ldcg((const float2 *)head_input(r, t, head) + pair);
+    }
+    if (seq < 0 || position < 0 || position >= r.n_ctx) return;
+    bool turns = 2 * pair < r.n_rot;
+    float cosine = 1, sine = 0;
+    if (turns) {
+        constexpr double TURN = 6.283185307179586;
+        double angle = position * r.frequency[pair] * (1 / TURN);
+        sincospif((float)(2 * (angle - rint(angle))), &sine, &cosine);
+    }
+#pragma unroll
+    for (int i = 0; i < HEADS_PER_THREAD; i++) {
+        int head = first + i * blockDim.y;
+        if (head >= n_heads) break;
+        if (turns && head < r.n_head + r.n_kv_head) x[i] = rotate(x[i], cosine, sine);
+        if (head >= r.n_head)
+            store_cache<Element>(r, seq, position, head - r.n_head, pair, x[i]);
+        else if (turns)
+            store((float *)head_input(r, t, head) + 2 * pair, x[i]);
+    }
+}
+
+} // namespace
+
+extern "C" cudaError_t launch_rope_kvput(const Launch *l, float *q, const float *k, const float *v,
+                                         int n_head, const DeviceKv *kv, const double *frequency, int n_rot,
+                                         const int32_t *seq, const int32_t *position, int T) {
+    assert(n_rot % 2 == 0 && n_rot <= kv->head_dim && T > 0);
+    if (kv->head_dim < 2 || kv->head_dim > 2 * THREADS || kv->head_dim % 2) return cudaErrorInvalidValue;
+    Rope r = {.q = q,
+              .k = k,
+              .v = v,
+              .cache_k = kv->k,
+              .cache_v = kv->v,
+              .frequency = frequency,
+              .seq = seq,
+              .position = position,
+              .n_head = n_head,
+              .n_kv_head = kv->n_head,
+              .head_dim = kv->head_dim,
+              .n_rot = n_rot,
+              .n_ctx = kv->n_ctx};
+    unsigned pairs = (unsigned)kv->head_dim / 2, at_a_time = THREADS / pairs,
+             per_block = at_a_time * HEADS_PER_THREAD;
+    dim3 grid((unsigned)T, ((unsigned)(n_head + 2 * kv->n_head) + per_block - 1) / per_block),
+        block(pairs, at_a_time);
+    if (kv->type == KV_F16) return launch_kernel(l, k_rope_kvput<__half>, grid, block, 0, r);
+    return launch_kernel(l, k_rope_kvput<float>, grid, block, 0, r);
+}

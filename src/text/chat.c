@@ -1,0 +1,135 @@
+/* chat: see chat.h. */
+#include "chat.h"
+#include "jinja.h"
+#include "../base/buf.h"
+#include "../base/mem.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- Variables ---- */
+
+static bool is_known_role(const json_t *role) {
+    static const char *const ROLES[] = {"system",   "developer",   "user",          "assistant",     "model",
+                                        "tool",     "tool_call",   "tool_response", "tool_responses", "function",
+                                        "ipython",  "environment", "observation",   "context",        "documents"};
+    for (size_t i = 0; i < sizeof ROLES / sizeof *ROLES; i++)
+        if (json_is_string(role) && strcmp(json_string_value(role), ROLES[i]) == 0) return true;
+    return false;
+}
+
+static Value message_value(Jinja *j, const json_t *message) {
+    Value v = jv_from_json(j, message, CHAR_USER);
+    const json_t *role = json_object_get(message, "role");
+    if (is_known_role(role)) jv_put(j, v.dict, jv_str(js_ascii(j, "role")), jv_from_json(j, role, 0));
+    return v;
+}
+
+static Value messages_value(Jinja *j, const json_t *messages) {
+    size_t n = json_array_size(messages);
+    Seq *seq = jv_new_seq(j, n);
+    for (size_t i = 0; i < n; i++) jv_add(j, seq, message_value(j, json_array_get(messages, i)));
+    return jv_seq(V_LIST, seq);
+}
+
+static bool ends_with(const char *s, const char *end) {
+    size_t n = strlen(s), k = strlen(end);
+    return n >= k && strcmp(s + n - k, end) == 0;
+}
+
+static void put(Jinja *j, Dict *dict, const char *key, Value value) {
+    jv_put(j, dict, jv_str(js_ascii(j, key)), value);
+}
+
+static Dict *make_variables(Jinja *j, const void *from) {
+    const ChatInput *input = from;
+    json_t *object = (json_t *)input->variables; // Jansson's iterators take no const, and change nothing
+    Dict *dict = jv_new_dict(j);
+    if (input->bos_token) put(j, dict, "bos_token", jv_str(js_utf8(j, input->bos_token, strlen(input->bos_token), 0)));
+    if (input->eos_token) put(j, dict, "eos_token", jv_str(js_utf8(j, input->eos_token, strlen(input->eos_token), 0)));
+    for (void *i = json_object_iter(object); i; i = json_object_iter_next(object, i)) {
+        const char *key = json_object_iter_key(i);
+        const json_t *value = json_object_iter_value(i);
+        if (strcmp(key, "now") == 0) continue;
+        if (strcmp(key, "messages") == 0) put(j, dict, key, messages_value(j, value));
+        else put(j, dict, key, jv_from_json(j, value, ends_with(key, "_token") ? 0 : CHAR_USER));
+    }
+    return dict;
+}
+
+static bool check_messages(const json_t *variables, Err *e) {
+    const json_t *messages = json_object_get(variables, "messages");
+    if (!json_is_array(messages)) return err_set(e, ERR_RUN, "there is no \"messages\", an array of messages");
+    for (size_t i = 0; i < json_array_size(messages); i++)
+        if (!json_is_object(json_array_get(messages, i)))
+            return err_set(e, ERR_RUN, "message %zu is not an object with \"role\" and \"content\"", i + 1);
+    return true;
+}
+
+static bool find_now(const json_t *now, struct tm *out, Err *e) {
+    time_t seconds = time(NULL);
+    if (!now) return localtime_r(&seconds, out) || err_set(e, ERR_RUN, "the clock of this machine cannot be read");
+    struct tm t = {0};
+    const char *text = json_is_string(now) ? json_string_value(now) : "";
+    int n = sscanf(text, "%4d-%2d-%2d%*1[T ]%2d:%2d:%2d", &t.tm_year, &t.tm_mon, &t.tm_mday, &t.tm_hour, &t.tm_min,
+                   &t.tm_sec);
+    if (n < 5 || t.tm_year < 1 || t.tm_mon < 1 || t.tm_mon > 12 || t.tm_mday < 1 || t.tm_mday > 31 || t.tm_hour < 0 ||
+        t.tm_hour > 23 || t.tm_min < 0 || t.tm_min > 59 || t.tm_sec < 0 || t.tm_sec > 60)
+        return err_set(e, ERR_RUN, "\"now\" is no time: write it like \"2026-08-18T09:30:00\"");
+    t.tm_year -= 1900, t.tm_mon -= 1;
+    seconds = timegm(&t); // finds the weekday
+    return gmtime_r(&seconds, out) || err_set(e, ERR_RUN, "\"now\" is too far away");
+}
+
+/* ---- Text ---- */
+
+/* Characters to bytes, and their marks to runs. */
+static bool write_text(Str s, ChatText *out, Err *e) {
+    Buf bytes = {0}, runs = {0};
+    for (size_t i = 0; i < s.n;) {
+        ChatRun run = {.start = bytes.n, .from_user = s.c[i] & CHAR_USER};
+        for (; i < s.n && (bool)(s.c[i] & CHAR_USER) == run.from_user; i++) {
+            char utf8[4];
+            buf_add(&bytes, utf8, js_put_utf8(s.c[i], utf8));
+        }
+        run.n = bytes.n - run.start;
+        buf_add(&runs, &run, sizeof run);
+    }
+    buf_add(&bytes, "", 0);
+    *out = (ChatText){bytes.data, bytes.n, (ChatRun *)(void *)runs.data, runs.n / sizeof(ChatRun)};
+    if (bytes.n <= JINJA_TEXT_MAX) return true;
+    chat_text_free(out);
+    return err_set(e, ERR_MODEL, "the chat template writes more than %d MiB", JINJA_TEXT_MAX >> 20);
+}
+
+bool chat_render(const char *source, size_t n, const ChatInput *input, ChatText *out, Err *e) {
+    struct tm now;
+    *out = (ChatText){0};
+    if (!check_messages(input->variables, e)) return false;
+    if (!find_now(json_object_get(input->variables, "now"), &now, e)) return false;
+    Jinja *j = mem_new(1, sizeof *j);
+    Str text;
+    bool ok = jinja_render(j, source, n, &now, make_variables, input, &text, e) && write_text(text, out, e);
+    jinja_end(j);
+    free(j);
+    return ok;
+}
+
+void chat_text_free(ChatText *text) {
+    free(text->data);
+    free(text->runs);
+    *text = (ChatText){0};
+}
+
+bool chat_text_is_user(const ChatText *text, size_t start, size_t n) {
+    size_t low = 0, high = text->n_runs; // the first run that ends behind start is in [low, high]
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (text->runs[middle].start + text->runs[middle].n > start) high = middle;
+        else low = middle + 1;
+    }
+    for (; low < text->n_runs && text->runs[low].start < start + n; low++)
+        if (text->runs[low].from_user) return true;
+    return false;
+}

@@ -1,0 +1,184 @@
+/* jinja_json: values from JSON and to JSON, written like Python's json.dumps.
+ *
+ * What comes in is marked here, once: strings and keys alike are the user's or not. */
+#include "jinja.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- In ---- */
+
+static Value from_object(Jinja *j, const json_t *json, Char mark) {
+    Dict *dict = jv_new_dict(j);
+    json_t *object = (json_t *)json; // Jansson's iterators take no const, and change nothing
+    dict->capacity = json_object_size(object);
+    dict->pairs = jinja_alloc(j, dict->capacity, sizeof *dict->pairs);
+    for (void *i = json_object_iter(object); i; i = json_object_iter_next(object, i)) {
+        const char *key = json_object_iter_key(i);
+        Value name = jv_str(js_utf8(j, key, strlen(key), mark));
+        dict->pairs[dict->n++] = (Pair){name, jv_from_json(j, json_object_iter_value(i), mark)};
+    }
+    return jv_dict(dict);
+}
+
+static Value from_array(Jinja *j, const json_t *json, Char mark) {
+    size_t n = json_array_size(json);
+    Seq *seq = jv_new_seq(j, n);
+    for (size_t i = 0; i < n; i++) jv_add(j, seq, jv_from_json(j, json_array_get(json, i), mark));
+    return jv_seq(V_LIST, seq);
+}
+
+static Value from_any(Jinja *j, const json_t *json, Char mark) {
+    switch (json_typeof(json)) {
+    case JSON_OBJECT: return from_object(j, json, mark);
+    case JSON_ARRAY: return from_array(j, json, mark);
+    case JSON_STRING: return jv_str(js_utf8(j, json_string_value(json), json_string_length(json), mark));
+    case JSON_INTEGER: return jv_int(json_integer_value(json));
+    case JSON_REAL: return jv_float(json_real_value(json));
+    case JSON_TRUE: return jv_bool(true);
+    case JSON_FALSE: return jv_bool(false);
+    default: return jv_none();
+    }
+}
+
+Value jv_from_json(Jinja *j, const json_t *json, Char mark) {
+    jinja_enter(j);
+    Value v = from_any(j, json, mark);
+    j->depth--;
+    return v;
+}
+
+/* ---- Out ---- */
+
+typedef struct Writer {
+    Jinja *j;
+    Text text;
+    const JsonStyle *style;
+    size_t level;
+} Writer;
+
+static void write_value(Writer *w, Value v);
+
+static void write_escape(Writer *w, uint32_t unit, Char user) {
+    char text[12];
+    snprintf(text, sizeof text, "\\u%04x", unit);
+    for (const char *p = text; *p; p++) js_add_char(w->j, &w->text, (unsigned char)*p | user);
+}
+
+static void write_char(Writer *w, Char c) {
+    static const char LETTERS[32] = {['\b'] = 'b', ['\f'] = 'f', ['\n'] = 'n', ['\r'] = 'r', ['\t'] = 't'};
+    uint32_t code = char_code(c);
+    Char user = c & CHAR_USER;
+    char letter = code < 32 ? LETTERS[code] : code == '"' || code == '\\' ? (char)code : 0;
+    if (letter) {
+        js_add_char(w->j, &w->text, '\\' | user);
+        js_add_char(w->j, &w->text, (unsigned char)letter | user);
+    } else if (code < 32 || (w->style->ascii && code >= 0x7F && code < 0x10000)) {
+        write_escape(w, code, user);
+    } else if (w->style->ascii && code >= 0x10000) {
+        write_escape(w, 0xD800 + ((code - 0x10000) >> 10), user);
+        write_escape(w, 0xDC00 + ((code - 0x10000) & 0x3FF), user);
+    } else {
+        js_add_char(w->j, &w->text, c);
+    }
+}
+
+static void write_str(Writer *w, Str s) {
+    jinja_spend(w->j, s.n / 16);
+    js_add_char(w->j, &w->text, '"');
+    for (size_t i = 0; i < s.n; i++) write_char(w, s.c[i]);
+    js_add_char(w->j, &w->text, '"');
+}
+
+static void new_line(Writer *w) {
+    if (!w->style->pretty) return;
+    js_add_char(w->j, &w->text, '\n');
+    for (size_t i = 0; i < w->level; i++) js_add(w->j, &w->text, w->style->indent);
+}
+
+/* Between open and close: a separator and a new line before each item but the first, which has only the line. */
+static void begin_item(Writer *w, size_t i) {
+    if (i) js_add(w->j, &w->text, w->style->comma);
+    new_line(w);
+}
+
+static void write_items(Writer *w, const Seq *seq) {
+    js_add_char(w->j, &w->text, '[');
+    w->level++;
+    for (size_t i = 0; i < seq->n; i++) {
+        begin_item(w, i);
+        write_value(w, seq->items[i]);
+    }
+    w->level--;
+    if (seq->n) new_line(w);
+    js_add_char(w->j, &w->text, ']');
+}
+
+static void write_key(Writer *w, Value key) {
+    Jinja *j = w->j;
+    if (key.kind == V_STRING) write_str(w, key.s);
+    else if (key.kind == V_BOOL) write_str(w, js_ascii(j, key.truth ? "true" : "false"));
+    else if (key.kind == V_NONE) write_str(w, js_ascii(j, "null"));
+    else if (jv_is_number(key)) write_str(w, jv_string(j, key));
+    else jinja_fail(j, ERR_RUN, "%s cannot be a key in JSON", jv_kind_name(key));
+}
+
+static Dict *sorted(Jinja *j, const Dict *dict) { // by insertion, as keys are few
+    Dict *out = jv_new_dict(j);
+    out->pairs = jinja_alloc(j, dict->n, sizeof *out->pairs);
+    out->capacity = dict->n;
+    for (; out->n < dict->n; out->n++) {
+        size_t i = out->n;
+        jinja_spend(j, i / 8 + 1);
+        for (; i > 0 && jv_compare(j, dict->pairs[out->n].key, out->pairs[i - 1].key) < 0; i--)
+            out->pairs[i] = out->pairs[i - 1];
+        out->pairs[i] = dict->pairs[out->n];
+    }
+    return out;
+}
+
+static void write_dict(Writer *w, const Dict *dict) {
+    if (w->style->sort_keys) dict = sorted(w->j, dict);
+    js_add_char(w->j, &w->text, '{');
+    w->level++;
+    for (size_t i = 0; i < dict->n; i++) {
+        begin_item(w, i);
+        write_key(w, dict->pairs[i].key);
+        js_add(w->j, &w->text, w->style->colon);
+        write_value(w, dict->pairs[i].value);
+    }
+    w->level--;
+    if (dict->n) new_line(w);
+    js_add_char(w->j, &w->text, '}');
+}
+
+static void write_float(Writer *w, double f) {
+    if (isnan(f)) js_add_ascii(w->j, &w->text, "NaN");
+    else if (isinf(f)) js_add_ascii(w->j, &w->text, f < 0 ? "-Infinity" : "Infinity");
+    else jv_add_float(w->j, &w->text, f);
+}
+
+static void write_value(Writer *w, Value v) {
+    Jinja *j = w->j;
+    jinja_enter(j);
+    jinja_spend(j, 1);
+    switch (v.kind) {
+    case V_NONE: js_add_ascii(j, &w->text, "null"); break;
+    case V_BOOL: js_add_ascii(j, &w->text, v.truth ? "true" : "false"); break;
+    case V_INT: js_add(j, &w->text, jv_string(j, v)); break;
+    case V_FLOAT: write_float(w, v.f); break;
+    case V_STRING: write_str(w, v.s); break;
+    case V_LIST:
+    case V_TUPLE: write_items(w, v.seq); break;
+    case V_DICT: write_dict(w, v.dict); break;
+    default: jv_need(j, v); jinja_fail(j, ERR_RUN, "%s cannot be written as JSON", jv_kind_name(v));
+    }
+    j->depth--;
+}
+
+Str jv_to_json(Jinja *j, Value v, const JsonStyle *style) {
+    Writer w = {.j = j, .style = style};
+    write_value(&w, v);
+    return js_text(&w.text);
+}

@@ -1,0 +1,245 @@
+#!/usr/bin/env bats
+# Text: the right one, the same one each time, as long as it should be.
+load helper
+
+norway="<|user|>What is the capital of Norway?<|end|><|assistant|>"
+
+@test "greedy texts of the demo model agree with the exact model" {
+    # golden/README.md, rule 5: up to the first difference, which must stand at a margin below 0.5 (8-bit activations)
+    ZGEN=$ZGEN python3 - <<'END'
+import json, os, subprocess
+cases = json.load(open("test/data/models/stories.golden.json"))["cases"]
+whole = 0
+for c in cases:
+    out = subprocess.run([os.environ["ZGEN"], "-p", c["prompt"], "--temp", "0", "--json"], stdin=subprocess.DEVNULL,
+                         capture_output=True, check=True).stdout
+    d = json.loads(out)
+    assert d["prompt_ids"] == c["ids"], c["prompt"]
+    ours, golden = d["ids"] + ["end"], c["greedy"] + ["end"]
+    assert d["finish_reason"] == "stop", c["prompt"]
+    step = next((i for i, (a, b) in enumerate(zip(ours, golden)) if a != b), None)
+    if step is None:
+        assert d["text"] == c["text"], (d["text"], c["text"])
+        whole += 1
+    else:
+        assert c["margins"][step] < 0.5, (c["prompt"], step, c["margins"][step])
+print(whole, "of", len(cases), "texts are whole")
+assert whole >= 12 and len(cases) == 18  # those that answer questions have wide margins
+END
+}
+
+@test "the exact kernels agree too, with f32 keys and values" {
+    zgen -p "$norway" --temp 0 --isa scalar --kv f32
+    asserts "$status/$output" = "0/ The capital of Norway is Oslo."
+    zgen -p "$norway" --temp 0 --isa scalar --json
+    asserts "$(field 'd["isa"], d["act"]')" = "('scalar', 'f32')"
+    zgen -p "$norway" --temp 0 --isa scalar --act q8 --json
+    asserts "$(field 'd["act"], d["text"]')" = "('q8', ' The capital of Norway is Oslo.')"
+}
+
+@test "same seed, same bytes, whatever the threads" {
+    for t in 1 2 3; do "$ZGEN" -p "Once upon" -s 42 -n 60 -t $t >"$T/$t" </dev/null; done
+    cmp "$T/1" "$T/2" && cmp "$T/1" "$T/3"
+    asserts "$(wc -c <"$T/1")" -gt 60
+    "$ZGEN" -p "Once upon" -s 43 -n 60 >"$T/other" </dev/null
+    ! cmp -s "$T/1" "$T/other"
+}
+
+@test "twenty runs, one text" {
+    for _ in $(seq 20); do "$ZGEN" -p "Once upon" -s 42 -n 20 </dev/null | sha256sum; done | sort -u >"$T/sums"
+    asserts "$(wc -l <"$T/sums")" = 1
+}
+
+@test "a drawn seed is told and gives the same text again; two draws differ" {
+    zgen -p "Once upon" -n 20 --json
+    local seed text first=$output
+    seed=$(field 'd["seed"]') text=$(field 'd["text"]')
+    zgen -p "Once upon" -n 20 --json -s "$seed"
+    asserts "$(field 'd["text"]')" = "$text"
+    zgen -p "Once upon" -n 1 --json
+    asserts "$(field 'd["seed"]')" != "$seed"
+}
+
+@test "a seed of 64 bits comes back whole" {
+    zgen -p "Once" -n 1 --json -s 18446744073709551615
+    asserts "$(field 'd["seed"]')" = 18446744073709551615
+}
+
+@test "-n 0 says nothing, -n counts tokens" {
+    zgen -p "Once" -n 0
+    asserts "$status/$output" = "0/"
+    zgen -p "Once" -n 0 --json
+    asserts "$(field 'd["finish_reason"], d["ids"], d["text"]')" = "('length', [], '')"
+    for n in 1 2 17; do
+        zgen -p "Once" -n $n --json --ignore-eos
+        asserts "$(field 'd["finish_reason"], len(d["ids"])')" = "('length', $n)"
+    done
+}
+
+@test "a full context ends the text with reason length, -1 and -2 alike" {
+    for n in -1 -2 1000; do
+        zgen -p "Once upon a time" -n $n -c 16 --json --ignore-eos
+        asserts "$status/$(field 'd["finish_reason"], d["n_ctx"], d["counts"]["prompt"] + d["counts"]["generated"]')" = "0/('length', 16, 16)"
+    done
+    zgen -p "Once upon a time" -c 16 --ignore-eos -v
+    [[ "$stderr" == *"the context of 16 tokens is full"* ]]
+}
+
+@test "the context: trained length, -c, as much as prompt and -n need" {
+    zgen -p "Once" -n 1 --json
+    asserts "$(field 'd["n_ctx"]')" = 512
+    zgen -p "Once" -n 1 --json -c 0
+    asserts "$(field 'd["n_ctx"]')" = 512
+    zgen -p "Once" -n 1 --json -c 700
+    asserts "$(field 'd["n_ctx"]')" = 700
+    zgen -p "Once" -n 600 --json --stop "." # no further than it was trained, unless -c says so
+    asserts "$(field 'd["n_ctx"]')" = 512
+}
+
+@test "a prompt longer than the context is an error with both numbers" {
+    fails 1 "5 tokens, but the context holds 5" -p "Once upon a time" -c 5
+    zgen -p "Once upon a time" -c 6 --json --ignore-eos
+    asserts "$(field 'd["counts"]["generated"], d["finish_reason"]')" = "(1, 'length')"
+    python3 -c 'print("word " * 600)' >"$T/long"
+    fails 1 "but the context holds 512" -f "$T/long"
+    truncate -s 100M "$T/nuls"
+    fails 1 "but the context holds 512" -f "$T/nuls"
+    truncate -s 3G "$T/huge"
+    fails 1 "larger than 2 GiB" -f "$T/huge"
+}
+
+@test "memory: an absurd context names the parts and one that fits" {
+    fails 4 "keys and values of 2000000000 positions take 6144.0 GB" -p x -c 2000000000
+    local fitting=${stderr##*-c }
+    fitting=${fitting%% *}
+    [[ "$fitting" =~ ^[0-9]+$ ]]
+}
+
+@test "stop strings cut exactly, also in the middle of tokens" {
+    zgen -p "$norway" --temp 0 --stop "is Os"
+    asserts "$status/$output" = "0/ The capital of Norway "
+    zgen -p "$norway" --temp 0 --stop "nothing like it" -r "apit" --stop "Oslo"
+    asserts "$output" = " The c"
+    zgen -p "$norway" --temp 0 --stop "Oslo!" # begins, but is not it
+    asserts "$output" = " The capital of Norway is Oslo."
+    zgen -p "$norway" --temp 0 --stop "Norway" --json
+    asserts "$(field 'd["text"], d["finish_reason"]')" = "(' The capital of ', 'stop')"
+}
+
+@test "--ignore-eos goes on behind the answer" {
+    zgen -p "$norway" --temp 0 --ignore-eos -n 30 --json
+    asserts "$(field 'len(d["ids"]), d["finish_reason"], d["sampling"]["ignore_eos"], set(d["ids"]) & {2, 6}')" = "(30, 'length', True, set())"
+}
+
+@test "a prompt from -p, a file and stdin is the same prompt" {
+    printf 'Once upon\na time\n' >"$T/prompt"
+    local want="[1, 505, 506, 2001, 1975, 451]"
+    zgen -p 'Once upon\na time' -n 0 --json
+    want=$(field 'd["prompt_ids"]')
+    zgen -f "$T/prompt" -n 0 --json
+    asserts "$(field 'd["prompt_ids"]')" = "$want"
+    for arguments in "" "-f -" "-p -"; do
+        output=$("$ZGEN" -n 0 --json $arguments <"$T/prompt")
+        asserts "$(field 'd["prompt_ids"]')" = "$want"
+    done
+    zgen -p 'a\n' --no-escape -n 0 --json
+    asserts "$(field 'd["prompt"]')" = 'a\n'
+    printf 'a\\n\n\n' >"$T/prompt"
+    zgen -f "$T/prompt" -n 0 --json
+    asserts "$(field 'repr(d["prompt"])')" = "'a\\\\n\\n'" # no escapes in files; one newline is dropped
+}
+
+@test "stdin is not touched when there is a prompt" {
+    output=$( (
+        "$ZGEN" -p x -n 0
+        cat
+    ) <<<"left alone")
+    asserts "$output" = "left alone"
+}
+
+@test "an empty prompt" {
+    zgen -p "" -n 3 --temp 0 --json
+    asserts "$status/$(field 'd["prompt_ids"], len(d["ids"])')" = "0/([1], 3)"
+    : >"$T/empty"
+    zgen -f "$T/empty" -n 1
+    asserts "$status" = 0
+    fails 2 "no prompt"
+}
+
+@test "special tokens in a prompt are parsed, a BOS is not doubled" {
+    zgen -p "<s>Once upon a time" -n 0 --json
+    asserts "$(field 'd["prompt_ids"]')" = "[1, 505, 506, 265, 451]"
+    zgen -p "<|user|>" -n 0 --json
+    asserts "$(field 'd["prompt_ids"]')" = "[1, 4]"
+}
+
+@test "bytes that are no text are replaced, with a warning; NULs are text" {
+    printf 'Once \xff upon' >"$T/prompt"
+    zgen -f "$T/prompt" -n 1 --json
+    [[ "$status" = 0 && "$stderr" == *warning* ]]
+    asserts "$(field '"\ufffd" in d["prompt"]')" = True
+    printf 'Once\0upon' >"$T/prompt"
+    zgen -f "$T/prompt" -n 1 --json
+    asserts "$status/$(field 'd["prompt"]' | od -An -c | tr -d ' \n')" = '0/Once\0upon\n'
+}
+
+@test "--echo puts the prompt before the text" {
+    zgen -p "$norway" --temp 0 --echo
+    asserts "$output" = "$norway The capital of Norway is Oslo."
+}
+
+@test "JSON agrees with itself" {
+    zgen -p "Once upon a time" -n 25 -s 3 --json --logprobs 4
+    [ -z "$stderr" ]
+    asserts "$(field '(d["counts"] == {"prompt": len(d["prompt_ids"]), "generated": len(d["ids"])}
+        and d["prompt"] == "Once upon a time" and d["seed"] == 3 and d["timings"]["prompt"]["n"] == 5
+        and d["timings"]["decode"]["n"] == len(d["ids"]) - 1 and d["timings"]["load_s"] > 0
+        and [p["id"] for p in d["logprobs"]] == d["ids"] and all(len(p["top"]) == 4 for p in d["logprobs"])
+        and all(p["logprob"] <= p["top"][0]["logprob"] + 1e-6 for p in d["logprobs"])
+        and all(a["logprob"] >= b["logprob"] for p in d["logprobs"] for a, b in zip(p["top"], p["top"][1:]))
+        and "".join(p["piece"] for p in d["logprobs"]) == d["text"])')" = True
+    zgen -p "Once" -n 2 --output-format json
+    asserts "$(field '"logprobs" in d')" = False
+}
+
+@test "greedy takes the token with the best log-probability" {
+    zgen -p "Once upon a time" -n 20 --temp 0 --json --logprobs 1
+    asserts "$(field 'all(p["id"] == p["top"][0]["id"] for p in d["logprobs"])')" = True
+}
+
+@test "penalties and filters change the choice" {
+    zgen -p "Once upon a time" -n 30 -s 1 --top-k 1 --json
+    local best
+    best=$(field 'd["ids"]')
+    zgen -p "Once upon a time" -n 30 --temp 0 --json
+    asserts "$(field 'd["ids"]')" = "$best"
+    zgen -p "a a a a a a" -n 30 --temp 0 --repeat-penalty 100 --repeat-last-n -1 --json --ignore-eos
+    asserts "$(field 'len(set(d["ids"])) == len(d["ids"])')" = True
+}
+
+@test "control tokens appear in the text with --special only" {
+    local prompt="<|user|>Repeat after me: <|user|> <|user|> <|user|>"
+    zgen -p "$prompt" --temp 0 --ignore-eos -n 40 --json
+    local ids plain
+    ids=$(field 'd["ids"]') plain=$(field 'd["text"]')
+    zgen -p "$prompt" --temp 0 --ignore-eos -n 40 --json --special
+    asserts "$(field 'd["ids"]')" = "$ids"
+    [[ "$plain" != *"<|"* ]]
+    [[ "$ids" != *" 4,"* && "$ids" != *" 5,"* ]] || [[ "$(field 'd["text"]')" == *"<|"* ]]
+}
+
+@test "a model whose tokenizer is not supported is exit 3 for text" {
+    python3 - "$tiny" "$T/gpt2.gguf" <<'END'
+import sys
+data = open(sys.argv[1], "rb").read()
+key = b"tokenizer.ggml.model"
+at = data.index(key) + len(key) + 4 + 8
+assert data[at:at + 5] == b"llama"
+open(sys.argv[2], "wb").write(data[:at] + b"gpt-9" + data[at + 5:])
+END
+    fails 3 "tokenizer 'gpt-9' is not supported" -m "$T/gpt2.gguf" -p x
+    zgen info "$T/gpt2.gguf"
+    [[ "$status" = 0 && "$output" == *"gpt-9"* ]]
+    zgen logits -m "$T/gpt2.gguf" --ids 1,2 -o "$T/out"
+    asserts "$status/$(stat -c %s "$T/out")" = "0/$((2 * 328 * 4))"
+}

@@ -1,0 +1,44 @@
+# helper: what all command-line tests share.  The program is $ZGEN (./zgen without it), so that a sanitized build runs the
+# same tests; the tests start at the top of the tree.
+bats_require_minimum_version 1.5.0
+
+setup() {
+    cd "$BATS_TEST_DIRNAME/../.." || exit 1
+    ZGEN=${ZGEN:-./zgen}
+    T=$BATS_TEST_TMPDIR
+    tiny=test/data/models/llama-s-F32.gguf
+}
+
+# zgen ARGUMENT...: the program with no input; into $status, $output (stdout) and $stderr.
+zgen() {
+    run --separate-stderr "$ZGEN" "$@" </dev/null
+}
+
+# fails CODE TEXT ARGUMENT...: the program refuses with this code and one line on stderr that holds TEXT; stdout is empty.
+fails() {
+    local code=$1 text=$2
+    shift 2
+    zgen "$@"
+    [ "$status" = "$code" ] && [ -z "$output" ] && [ "${#stderr_lines[@]}" = 1 ] && [[ "$stderr" == "zgen: "*"$text"* ]] && return
+    echo "zgen $*: code $status instead of $code, or not '$text' in: $stderr; stdout: $output"
+    return 1
+}
+
+# field EXPRESSION: of the JSON object d in $output, by Python.
+field() {
+    printf '%s' "$output" | python3 -c 'import json, sys
+d = json.load(sys.stdin)
+print(eval(sys.argv[1]))' "$1"
+}
+
+# on_terminal COMMAND...: with a terminal for stdin, stdout and stderr; prints what appears on it.
+on_terminal() {
+    python3 -c 'import os, pty, sys
+status = pty.spawn(sys.argv[1:], lambda fd: os.read(fd, 1024), lambda fd: b"")
+sys.exit(os.waitstatus_to_exitcode(status))' "$@" </dev/null
+}
+
+# asserts CONDITION...: [ ] that says what it compared.
+asserts() {
+    [ "$@" ] || { echo "not true: $*"; return 1; }
+}

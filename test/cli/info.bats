@@ -1,0 +1,95 @@
+#!/usr/bin/env bats
+# What a file is, also where zgen cannot run it.
+load helper
+
+# edited FROM TO: the tiny model with bytes exchanged, in $T/edited.gguf
+edited() {
+    python3 - "$tiny" "$T/edited.gguf" "$1" "$2" <<'END'
+import sys
+data, old, new = open(sys.argv[1], "rb").read(), sys.argv[3].encode(), sys.argv[4].encode("utf-8")
+assert len(old) == len(new) and old in data
+open(sys.argv[2], "wb").write(data.replace(old, new))
+END
+}
+
+@test "the demo model" {
+    zgen info
+    [ "$status" = 0 ]
+    for word in "architecture   llama" "5246208 parameters" "Q8_0 " "2048 tokens" "BOS 1 '<s>'" "memory " "runs           yes"; do
+        [[ "$output" == *"$word"* ]] || { echo "$word is missing"; false; }
+    done
+}
+
+@test "a model by place or by -m, as text and as JSON" {
+    zgen info "$tiny"
+    local text=$output
+    zgen info -m "$tiny"
+    asserts "$text" = "$output"
+    zgen info "$tiny" --json
+    asserts "$(field 'd["architecture"], d["hparams"]["block_count"], d["tokenizer"]["tokens"], d["types"], d["runs"], d["version"], d["shards"]')" = \
+        "('llama', 3, 328, {'F32': {'tensors': 30, 'bytes': $(field 'd["types"]["F32"]["bytes"]')}}, True, 3, 1)"
+    asserts "$(field 'd["bytes"]')" = "$(stat -c %s "$tiny")"
+    asserts "$(field 'd["memory"]["kv"] == d["memory"]["kv_per_position"] * d["memory"]["n_ctx"] > 0')" = True
+}
+
+@test "the digest of the chat template is what sha256sum says" {
+    zgen info --json --keys
+    field 'd["metadata"]["tokenizer.chat_template"]' | head -c -1 >"$T/template"
+    asserts "$(field 'd["chat_template"]["sha256"]')" = "$(sha256sum <"$T/template" | cut -d' ' -f1)"
+    asserts "$(field 'd["chat_template"]["bytes"]')" = "$(stat -c %s "$T/template")"
+}
+
+@test "--keys lists all metadata" {
+    zgen info --keys
+    local keys
+    keys=$(echo "$output" | sed -n 's/^metadata *\([0-9]*\) keys$/\1/p')
+    asserts "$(echo "$output" | sed '1,/^metadata/d' | wc -l)" = "$keys"
+    [[ "$output" == *"tokenizer.ggml.tokens"* ]]
+}
+
+@test "--plan prints the tape, a line per operation" {
+    zgen info --plan
+    [ "$status" = 0 ]
+    [[ "$output" == *"EMBED"* && "$output" == *"ATTN"* && "$output" == *"LOGITS"* && "$output" == *"SAMPLE"* && "$output" == *" bytes"* ]]
+    local text=$output
+    zgen info --plan --json
+    asserts "$(field 'd["plan"].rstrip("\n")')" = "$text"
+}
+
+@test "an architecture that is not supported" {
+    edited llama gamma
+    zgen info "$T/edited.gguf"
+    [[ "$status" = 0 && "$output" == *"architecture   gamma"* && "$output" == *"runs           no: "* ]]
+    zgen info "$T/edited.gguf" --json
+    asserts "$(field 'd["runs"], d["memory"], d["hparams"]["block_count"]')" = "(False, None, 3)"
+    fails 3 "gamma" info "$T/edited.gguf" --plan
+    fails 3 "gamma" -m "$T/edited.gguf" -p x
+}
+
+@test "names that drive a terminal or turn a line around are escaped" {
+    local name
+    name=$(python3 - "$tiny" <<'END'
+import sys
+data = open(sys.argv[1], "rb").read()
+at = data.index(b"general.name") + 12 + 4
+n = int.from_bytes(data[at:at + 8], "little")
+print(data[at + 8:at + 8 + n].decode())
+END
+)
+    asserts "${#name}" -ge 7
+    local evil=$'\e[2J\u202e'"${name:7}"
+    edited "$name" "$evil"
+    zgen info "$T/edited.gguf" --keys
+    [ "$status" = 0 ]
+    [[ "$output" != *$'\e'* && "$output" != *$'\u202e'* && "$output" == *'u{202e}'* ]]
+    fails 3 'x1b' info $'/nonexistent/\e[2J'
+}
+
+@test "a malformed file is exit 3" {
+    head -c 1000 "$tiny" >"$T/cut.gguf"
+    fails 3 "cut.gguf" info "$T/cut.gguf"
+    echo "<html>" >"$T/page.gguf"
+    fails 3 "page.gguf" info "$T/page.gguf"
+    mkfifo "$T/fifo"
+    fails 3 "fifo" info "$T/fifo"
+}

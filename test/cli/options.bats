@@ -1,0 +1,176 @@
+#!/usr/bin/env bats
+# The command line as such: what is refused, with which code and which words; help and version.
+load helper
+
+# code, a part of the message, the arguments as a shell would read them
+wrong_lines() {
+    cat <<'END'
+2|unknown command 'chat'|chat
+2|unknown command ''|''
+2|unknown command 'model.gguf'|model.gguf -p x
+2|unknown command 'nosuch'|help nosuch
+2|unexpected argument 'b'|-p a b
+2|unexpected argument|-p a -- -n
+2|unknown option '--bogus'|--bogus
+2|unknown option '-cnv'|-p x -cnv
+2|unknown option '-st'|-st -p x
+2|unknown option '-sys'|-sys be
+2|unknown option '--chat-template'|-p x --chat-template chatml
+2|did you mean --temp|-p x --temprature 1
+2|did you mean --prompt|--promp x
+2|did you mean --threads|-p x --thread 1
+2|unknown option '--temper'|-p x --temper=1
+2|unknown option '-n5'|-p x -n5
+2|needs a value|-p
+2|needs a value|-p x -n
+2|takes no value|-p x --json=yes
+2|'4x' is not|-p x -n 4x
+2|'' is not|-p x -n ''
+2|from -2 to 2147483647|-p x -n -3
+2|from -2 to 2147483647|-p x -n 2147483648
+2|'99999999999999999999'|-p x -n 99999999999999999999
+2|'1.5' is not|-p x -n 1.5
+2|from 0 to 2147483647|-p x -c -5
+2|'1e3' is not|-p x -c 1e3
+2|from 1 to 1024|-p x -t 0
+2|from 1 to 1024|-p x -t 100000
+2|from 1 to 1024|-p x -t -1
+2|is not a number from 0 to 100|-p x --temp -1
+2|is not a number from 0 to 100|-p x --temp nan
+2|is not a number from 0 to 100|-p x --temp inf
+2|is not a number from 0 to 100|-p x --temp 0.8x
+2|from 0 to 1|-p x --top-p 5
+2|from 0 to 1|-p x --top-p -0.1
+2|from 0 to 1|-p x --min-p 1.01
+2|from 0 to 2147483647|-p x --top-k -1
+2|from 0.01 to 100|-p x --repeat-penalty 0
+2|from -1 to 2147483647|-p x --repeat-last-n -2
+2|from -100 to 100|-p x --presence-penalty 1e9
+2|from -100 to 100|-p x --frequency-penalty ''
+2|18446744073709551615|-p x -s 18446744073709551616
+2|18446744073709551615|-p x --seed -2
+2|18446744073709551615|-p x --seed abc
+2|the text is empty|-p x --stop ''
+2|the text is empty|-p x -r ''
+2|one of: f16 f32|-p x --kv q8_0
+2|one of: f16 f32|-p x -ctk q4_0
+2|name the same|-p x -ctk f32
+2|name the same|-p x -ctk f16 -ctv f32
+2|name the same|-p x --kv f16 -ctk f32 -ctv f32
+2|one of: auto scalar avx2 avx512|-p x --isa sse2
+2|one of: auto f32 q8|-p x --act f16
+2|one of: auto cpu cuda|-p x --device vulkan
+1|no GPU executor|-p x --device cuda
+2|drop one of them|-p x -ngl 99 --device cpu
+2|6 layers|-p x -ngl 3
+2|or one of: auto all|-p x -ngl some
+2|one of: text json|-p x --output-format xml
+2|add --json|-p x --logprobs 3
+2|from 0 to 100|-p x --json --logprobs 101
+2|exclude each other|-p x --json --echo
+2|use one of them|-p x -f README.md
+2|no prompt|-n 5
+2|belongs to zgen info|-p x --plan
+2|belongs to zgen logits|-p x -o /tmp/x
+2|belongs to zgen generate|info --temp 1
+2|belongs to zgen generate|tokenize -p x -n 5
+2|belongs to zgen tokenize|info --decode 1
+1|cannot read the prompt|-f /nonexistent/prompt
+1|Is a directory|-f test
+2|one model|info a.gguf b.gguf
+2|one model|info a.gguf -m b.gguf
+2|unexpected argument|tokenize text
+2|use one of them|tokenize -p x --decode 1
+2|use one of them|tokenize -p x --ids --json
+2|drop --ids|tokenize --decode 1 --json
+2|'x' is not a token id|tokenize --decode 1,x
+2|no token 2048|tokenize --decode 2048
+2|'-1' is not a token id|tokenize --decode -1
+2|no token ids|tokenize --decode ''
+2|tokens are wanted|logits -o /dev/null
+2|tokens are wanted|logits --ids 1 --ids-file x -o /dev/null
+2|-o OUT|logits --ids 1
+2|no token 2048|logits --ids 1,2048 -o /dev/null
+2|'1.5' is not a token id|logits --ids 1.5 -o /dev/null
+2|no token ids|logits --ids , -o /dev/null
+1|cannot read the tokens|logits --ids-file /nonexistent -o /dev/null
+5|cannot write to /nonexistent/out|logits --ids 1 -o /nonexistent/out
+5|cannot write to test|logits --ids 1 -o test
+3|/nonexistent/m.gguf|-m /nonexistent/m.gguf -p x
+3|the path of the model is empty|-m '' -p x
+3|directory|-m test -p x
+3|README.md|-m README.md -p x
+3|/dev/zero|-m /dev/zero -p x
+3|/dev/null|info /dev/null
+3|/nonexistent|info /nonexistent
+4|would fit|-p x -c 2000000000
+4|would fit|logits --ids 1 -o /dev/null -c 2147483647
+END
+}
+
+@test "wrong command lines are refused with one sentence and the right code" {
+    local n=0 bad=0 code text arguments
+    while IFS='|' read -r code text arguments; do
+        eval "set -- $arguments"
+        fails "$code" "$text" "$@" || bad=$((bad + 1))
+        n=$((n + 1))
+    done < <(wrong_lines)
+    echo "$bad of $n"
+    [ "$n" -ge 90 ] && [ "$bad" = 0 ]
+}
+
+@test "a repeated option: the last one counts" {
+    zgen -p "Once upon" -n 500 -n 1 --temp 5 --temp 0 --json
+    asserts "$(field 'd["counts"]["generated"], d["sampling"]["temp"]')" = "(1, 0.0)"
+}
+
+@test "a value may look like an option" {
+    zgen -p -n -n 0 --echo
+    asserts "$status/$output" = "0/-n"
+}
+
+@test "help names every option of a command and nothing else" {
+    zgen --help
+    [ "$status" = 0 ] && [ -z "$stderr" ]
+    for word in "zgen info" "zgen tokenize" "zgen logits" --predict --temp "-ngl" "Exit codes"; do [[ "$output" == *"$word"* ]]; done
+    [[ "$output" != *--parse-special* ]]
+    asserts "$(echo "$output" | awk 'length > 110' | wc -l)" = 0
+    zgen help tokenize
+    [[ "$output" == *--decode* && "$output" != *--temp* ]]
+    zgen tokenize -h
+    [[ "$output" == *--decode* ]]
+    zgen -h
+    [ "$status" = 0 ]
+}
+
+@test "version" {
+    zgen --version
+    [[ "$status" = 0 && "$output" == "zgen "[0-9]* ]]
+}
+
+@test "a GPU that was asked for in passing is a warning, not a silence" {
+    for n in all 99 6 2147483647; do
+        zgen -p x -n 1 -ngl $n
+        [[ "$status" = 0 && "$stderr" == *"warning: this build has no GPU executor"* ]] || { echo "-ngl $n: $stderr"; false; }
+    done
+    for n in 0 auto; do
+        zgen -p x -n 1 -ngl $n
+        [[ "$status" = 0 && -z "$stderr" ]]
+    done
+}
+
+@test "many more threads than CPUs are a warning, not a standstill" {
+    zgen -p "Once upon" -n 1 --temp 0 -t 1
+    local one=$output
+    run --separate-stderr timeout 60 "$ZGEN" -p "Once upon" -n 1 --temp 0 -t 1024
+    [[ "$status" = 0 && "$output" = "$one" ]]
+    [ "$(nproc)" -gt 255 ] || [[ "$stderr" == *"warning: -t 1024"* ]]
+}
+
+@test "accepted words that change nothing are true" {
+    zgen -p "Once" -n 2 --temp 0 -no-cnv -e --isa auto --act auto --device auto --kv f16 -ctk f16 -ctv f16 -q --no-perf
+    [ "$status" = 0 ]
+    local with=$output
+    zgen -p "Once" -n 2 --temp 0
+    asserts "$with" = "$output"
+}

@@ -1,0 +1,89 @@
+#!/usr/bin/env bats
+# Ctrl-C and its relatives: what was said stays, and the exit code tells.
+load helper
+
+# interrupted SIGNAL ARGUMENT...: sends it once there is some text; into $code, $T/out, $T/err.
+interrupted() {
+    local signal=$1
+    shift
+    "$ZGEN" -p "Once upon a time" --ignore-eos -c 100000 --temp 0 "$@" >"$T/out" 2>"$T/err" </dev/null 3>&- &
+    local pid=$!
+    for _ in $(seq 200); do [ "$(stat -c %s "$T/out")" -lt 40 ] || break; sleep 0.05; done
+    kill -s "$signal" $pid
+    code=0
+    wait $pid || code=$?
+}
+
+@test "Ctrl-C keeps the text and exits with 130" {
+    "$ZGEN" -p "Once upon a time" -n 6 --temp 0 >"$T/begin" </dev/null
+    interrupted INT
+    asserts "$code" = 130
+    cmp -n "$(stat -c %s "$T/begin")" "$T/begin" "$T/out"
+    iconv -f UTF-8 -t UTF-8 "$T/out" >/dev/null
+    [ ! -s "$T/err" ]
+}
+
+@test "SIGTERM is 143, SIGHUP 129, both with the text" {
+    interrupted TERM
+    asserts "$code" = 143
+    [ -s "$T/out" ]
+    interrupted HUP
+    asserts "$code" = 129
+    [ -s "$T/out" ]
+}
+
+@test "an interrupted run has its timings, and JSON its object" {
+    interrupted INT -v
+    grep -q "decode: .* tok/s" "$T/err"
+    "$ZGEN" -p "Once upon a time" --ignore-eos -c 100000 --json >"$T/out" 2>/dev/null </dev/null 3>&- &
+    local pid=$!
+    sleep 1
+    kill -s INT $pid
+    code=0
+    wait $pid || code=$?
+    output=$(cat "$T/out")
+    asserts "$code/$(field 'd["finish_reason"], len(d["ids"]) == d["counts"]["generated"] > 0')" = "130/('interrupted', True)"
+}
+
+@test "Ctrl-C while it waits for a prompt" {
+    mkfifo "$T/pipe"
+    "$ZGEN" <>"$T/pipe" >"$T/out" 2>"$T/err" 3>&- &
+    local pid=$!
+    sleep 0.5
+    kill -s INT $pid
+    code=0
+    wait $pid || code=$?
+    asserts "$code" = 130
+    [ ! -s "$T/out" ] && [ ! -s "$T/err" ]
+}
+
+@test "an ignored SIGHUP stays ignored, as nohup wants" {
+    (trap '' HUP && exec "$ZGEN" -p "Once" -n 300 --ignore-eos --temp 0 >"$T/out" </dev/null 3>&-) &
+    local pid=$!
+    sleep 0.3
+    kill -s HUP $pid
+    wait $pid
+}
+
+@test "a stopped run goes on" {
+    "$ZGEN" -p "Once upon a time" -n 100 --temp 0 >"$T/whole" </dev/null
+    "$ZGEN" -p "Once upon a time" -n 100 --temp 0 >"$T/out" </dev/null 3>&- &
+    local pid=$!
+    kill -s TSTP $pid
+    sleep 0.2
+    kill -s CONT $pid
+    wait $pid
+    cmp "$T/whole" "$T/out"
+}
+
+@test "interrupted logits leave no file behind" {
+    seq -s , 1 2000 >"$T/ids"
+    "$ZGEN" logits --ids-file "$T/ids" -o "$T/logits" --isa scalar 2>"$T/err" 3>&- &
+    local pid=$!
+    sleep 0.3
+    kill -s INT $pid
+    code=0
+    wait $pid || code=$?
+    asserts "$code" = 130
+    asserts "$(ls "$T" | tr '\n' ' ')" = "err ids "
+}

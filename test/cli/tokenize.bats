@@ -1,0 +1,94 @@
+#!/usr/bin/env bats
+# Text to ids and back.
+load helper
+
+@test "lines, a list, and JSON" {
+    zgen tokenize -p "Once upon a time"
+    asserts "$output" = "     1 -> '<s>'
+   505 -> ' Once'
+   506 -> ' upon'
+   265 -> ' a'
+   451 -> ' time'"
+    zgen tokenize -p "Once upon a time" --ids
+    asserts "$output" = "[1, 505, 506, 265, 451]"
+    zgen tokenize -p "Once upon a time" --json
+    asserts "$(field 'd')" = "{'ids': [1, 505, 506, 265, 451], 'pieces': ['<s>', ' Once', ' upon', ' a', ' time']}"
+}
+
+@test "--no-bos and --parse-special" {
+    zgen tokenize -p "Once" --no-bos --ids
+    asserts "$output" = "[505]"
+    zgen tokenize -p "<|user|>" --no-bos --parse-special --ids
+    asserts "$output" = "[4]"
+    zgen tokenize -p "<|user|>" --no-bos --json
+    asserts "$(field 'len(d["ids"]) > 1')" = True
+}
+
+@test "every byte of a file and of stdin counts" {
+    printf 'a\n' >"$T/text"
+    zgen tokenize -f "$T/text" --json
+    asserts "$(field 'd["pieces"]')" = "['<s>', ' a', '\\n']"
+    output=$("$ZGEN" tokenize -f - --json <"$T/text")
+    asserts "$(field 'd["pieces"]')" = "['<s>', ' a', '\\n']"
+    output=$("$ZGEN" tokenize --json <"$T/text")
+    asserts "$(field 'd["pieces"]')" = "['<s>', ' a', '\\n']"
+}
+
+@test "escapes in -p, and none with --no-escape" {
+    zgen tokenize -p 'a\nb' --ids
+    local with=$output
+    zgen tokenize -p 'a\nb' --no-escape --ids
+    asserts "$with" != "$output"
+    printf 'a\nb' >"$T/text"
+    zgen tokenize -f "$T/text" --ids
+    asserts "$with" = "$output"
+}
+
+@test "pieces that are no characters appear as the file spells them" {
+    zgen tokenize -p "é" --no-bos --json
+    asserts "$(field 'd["pieces"][-2:]')" = "['<0xC3>', '<0xA9>']"
+    zgen tokenize -p "é" --no-bos
+    [[ "$output" == *"'\\xc3'"* ]]
+}
+
+@test "what is decoded was encoded" {
+    python3 - "$T/text" <<'END'
+import sys
+open(sys.argv[1], "wb").write(" Once\n\n  upon\ta time, é 語 🙂 \u202e\0 <s> <|end|>\r\n".encode())
+END
+    for flags in "" "--no-bos"; do
+        "$ZGEN" tokenize -f "$T/text" --ids $flags >"$T/ids" </dev/null
+        "$ZGEN" tokenize --decode "$(cat "$T/ids")" $flags >"$T/back" </dev/null
+        cmp "$T/text" "$T/back" || { echo "flags: $flags"; cat "$T/ids"; false; }
+    done
+}
+
+@test "control tokens are decoded with --parse-special, and are nothing without" {
+    zgen tokenize --decode "1 4 505 6" --parse-special
+    asserts "$output" = "<|user|> Once<|end|>"
+    zgen tokenize --decode "1 4 505 6"
+    asserts "$output" = " Once"
+    zgen tokenize --decode "1 4 505 6" --parse-special --no-bos
+    asserts "$output" = "<s><|user|> Once<|end|>"
+}
+
+@test "decoding takes commas, spaces and brackets" {
+    for ids in "505,506" "505 506" "[505, 506]" "1 505 506"; do
+        zgen tokenize --decode "$ids"
+        asserts "$status/$output" = "0/Once upon"
+    done
+    zgen tokenize --decode "202" # half a character stays half of one
+    asserts "$("$ZGEN" tokenize --decode 202 </dev/null | od -An -tx1 | tr -d ' ')" = c3
+}
+
+@test "a model of the user's" {
+    zgen tokenize -m "$tiny" -p "a" --json
+    asserts "$status/$(field 'd["ids"][0]')" = "0/1"
+    fails 3 "nosuch.gguf" tokenize -m nosuch.gguf -p a
+}
+
+@test "a long text takes little time" {
+    python3 -c 'import sys; sys.stdout.write(" " * 2000000)' >"$T/spaces"
+    run timeout 20 "$ZGEN" tokenize -f "$T/spaces" --ids
+    [ "$status" = 0 ]
+}

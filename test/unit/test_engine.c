@@ -1,0 +1,578 @@
+/* engine: the loop from requests to text, with the demo model and, where much is computed, a tiny one.
+ *
+ * The demo model's answers to simple questions have wide margins: they can be asked for to the letter. All
+ * else is compared with what the same request gives alone: beside others, on more threads, with a stop
+ * string, a sequence may end earlier but never say something else.  Every run is watched: what was final
+ * stays, and nothing final is taken back. */
+#include "check.h"
+#include "gguf_writer.h"
+#include "../../src/base/mem.h"
+#include "../../src/run/engine.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#define QUESTION "<|user|>What is the capital of Norway?<|end|><|assistant|>"
+#define ANSWER " The capital of Norway is Oslo."
+#define STORY "Once upon a time"
+#define TINY "test/data/models/llama-s-Q4_0.gguf"
+
+enum { MAX_SEQ = 40 };
+
+typedef struct Bench {
+    Model model;
+    Engine *engine;
+    int n_seq;
+    Buf printed[MAX_SEQ]; // what a caller would have printed of each sequence
+} Bench;
+
+static const SampleParams greedy = {.top_p = 1, .repeat_penalty = 1};
+
+/* path NULL: the demo model. */
+static bool open_config(Bench *b, const char *path, EngineConfig c) {
+    Err e;
+    *b = (Bench){.n_seq = c.n_seq ? c.n_seq : 1};
+    c.n_seq = b->n_seq, c.device = DEVICE_CPU, c.isa = "auto";
+    c.n_ctx = c.n_ctx ? c.n_ctx : 256, c.n_threads = c.n_threads ? c.n_threads : 1;
+    bool ok = model_open(path, &b->model, &e) && model_need_tok(&b->model, &e) &&
+              engine_open(&b->model, &c, &b->engine, &e);
+    if (!ok) test_fail(__FILE__, __LINE__, "%s", e.text);
+    return ok;
+}
+
+static bool open_bench(Bench *b, int n_ctx, int n_seq) {
+    return open_config(b, NULL, (EngineConfig){.n_ctx = n_ctx, .n_seq = n_seq});
+}
+
+static void close_bench(Bench *b) {
+    engine_close(b->engine);
+    model_close(&b->model);
+    for (int i = 0; i < MAX_SEQ; i++) buf_free(&b->printed[i]);
+}
+
+static TokIds ids_of(const Bench *b, const char *text) {
+    TokIds ids = {0};
+    tok_encode(b->model.tok, text, strlen(text), TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL, &ids);
+    return ids;
+}
+
+/* Prints what is new, as a caller does, and checks that it only ever grows. */
+static void print_new(Bench *b, int s) {
+    const Sequence *q = engine_sequence(b->engine, s);
+    Buf *printed = &b->printed[s];
+    bool grows = q->n_final >= printed->n && q->n_final <= q->text.n;
+    CHECK(grows, "sequence %d: %zu final bytes of %zu, %zu printed", s, q->n_final, q->text.n, printed->n);
+    if (!grows || q->n_final == 0) return;
+    CHECK(printed->n == 0 || memcmp(printed->data, q->text.data, printed->n) == 0,
+          "sequence %d changed its words", s);
+    buf_add(printed, q->text.data + printed->n, q->n_final - printed->n);
+    if (q->finish != FINISH_NONE) CHECK(q->n_final == q->text.n, "a finished text is final");
+}
+
+static bool step(Bench *b) {
+    Err e = {0};
+    bool more = engine_step(b->engine, &e);
+    CHECK(e.code == 0, "%s", e.text);
+    for (int s = 0; s < b->n_seq; s++) print_new(b, s);
+    return more;
+}
+
+static void run(Bench *b) {
+    while (step(b)) {
+    }
+}
+
+static int add(Bench *b, const Request *r) {
+    Err e = {0};
+    int s = engine_add(b->engine, r, &e);
+    CHECK(s >= 0 && s < b->n_seq, "%s", e.text);
+    if (s >= 0) buf_clear(&b->printed[s]);
+    return s;
+}
+
+static bool text_of_is(const Sequence *q, const char *text, size_t n) {
+    return q->text.n == n && (n == 0 || memcmp(q->text.data, text, n) == 0);
+}
+
+/* Runs one request alone and hands back its sequence, good until the next. */
+static const Sequence *ask(Bench *b, const char *prompt, Request r, TokIds *ids) {
+    *ids = ids_of(b, prompt);
+    r.ids = ids->data, r.n_ids = (int)ids->n;
+    int s = add(b, &r);
+    run(b);
+    return engine_sequence(b->engine, s < 0 ? 0 : s);
+}
+
+/* ---- Ends ---- */
+
+TEST(engine_answers_and_stops) {
+    Bench b;
+    TokIds ids;
+    if (!open_bench(&b, 256, 1)) return;
+    const Sequence *q = ask(&b, QUESTION, (Request){.n_predict = -1, .params = greedy}, &ids);
+    CHECK(q->finish == FINISH_STOP && text_of_is(q, ANSWER, strlen(ANSWER)), "says '%s'", q->text.data);
+    CHECK(q->n_prompt == (int)ids.n && q->n_generated == 7 &&
+          memcmp(q->ids, ids.data, ids.n * sizeof *q->ids) == 0);
+    CHECK(q->prompt.n == q->n_prompt &&
+          q->decode.n == q->n_generated); // the token that ends the text was computed too
+    CHECK(q->prompt.seconds > 0 && q->decode.bytes > 5e6 * q->n_generated);
+    CHECK(strcmp(engine_executor(b.engine), "cpu") == 0 && strcmp(finish_name(q->finish), "stop") == 0);
+    CHECK(engine_memory(b.engine).kv == plan_kv_bytes(engine_plan(b.engine), 2) * 256);
+    tok_ids_free(&ids);
+    close_bench(&b);
+}
+
+TEST(engine_ends_at_n_predict) {
+    static const int counts[] = {0, 1, 2, 7};
+    Bench b;
+    TokIds ids;
+    if (!open_bench(&b, 256, 1)) return;
+    for (int i = 0; i < 4; i++) {
+        int n = counts[i];
+        const Sequence *q = ask(&b, QUESTION, (Request){.n_predict = n, .params = greedy}, &ids);
+        CHECK(q->finish == FINISH_LENGTH && q->n_generated == n && (n > 0) == (q->text.n > 0), "%d of %d",
+              q->n_generated, n);
+        CHECK(q->text.n == 0 || memcmp(q->text.data, ANSWER, q->text.n) == 0);
+        tok_ids_free(&ids);
+    }
+    close_bench(&b);
+}
+
+TEST(engine_ignores_eos) {
+    Bench b;
+    TokIds ids;
+    if (!open_bench(&b, 256, 1)) return;
+    const Sequence *q =
+        ask(&b, QUESTION, (Request){.n_predict = 40, .params = greedy, .ignore_eos = true}, &ids);
+    CHECK(q->finish == FINISH_LENGTH && q->n_generated == 40);
+    for (int i = 0; i < q->n_generated; i++) CHECK(!tok_is_eog(b.model.tok, q->ids[q->n_prompt + i]));
+    CHECK(q->text.n > strlen(ANSWER) && memcmp(q->text.data, ANSWER, strlen(ANSWER)) == 0);
+    tok_ids_free(&ids);
+    close_bench(&b);
+}
+
+TEST(engine_fills_the_context) {
+    enum { N_CTX = 24 };
+    Bench b;
+    if (!open_bench(&b, N_CTX, 1)) return;
+    int32_t ids[N_CTX + 1];
+    TokIds story = ids_of(&b, STORY);
+    for (int i = 0; i <= N_CTX; i++) ids[i] = story.data[i % (int)story.n];
+    for (int n = 1; n < N_CTX; n += 11) { // 1, 12, 23
+        Request r = {
+            .ids = ids, .n_ids = n, .n_predict = n == 12 ? 1000 : -1, .params = greedy, .ignore_eos = true};
+        const Sequence *q = engine_sequence(b.engine, add(&b, &r));
+        run(&b);
+        CHECK(q->finish == FINISH_LENGTH && q->n_prompt + q->n_generated == N_CTX, "%d + %d", q->n_prompt,
+              q->n_generated);
+    }
+    for (int n = N_CTX; n <= N_CTX + 1; n++) {
+        Err e = {0};
+        char number[16];
+        snprintf(number, sizeof number, " %d ", n);
+        CHECK(engine_add(b.engine, &(Request){.ids = ids, .n_ids = n, .params = greedy}, &e) == -1);
+        CHECK(e.code == ERR_RUN && strstr(e.text, number) && strstr(e.text, " 24 "), "%s", e.text);
+    }
+    tok_ids_free(&story);
+    close_bench(&b);
+}
+
+TEST(engine_interrupt_keeps_what_was_said) {
+    Bench b;
+    TokIds ids;
+    if (!open_bench(&b, 256, 2)) return;
+    const Sequence *q = ask(&b, STORY, (Request){.n_predict = 30, .params = greedy}, &ids);
+    Buf whole = {0};
+    buf_add(&whole, q->text.data, q->text.n);
+    char held[64]; // what is said may all be its beginning: nothing is final before the interruption
+    snprintf(held, sizeof held, "%.60s#", whole.data);
+    const char *const stop[] = {held};
+    Request r = {
+        .ids = ids.data, .n_ids = (int)ids.n, .n_predict = 30, .params = greedy, .stop = stop, .n_stop = 1};
+    int first = add(&b, &r), second = add(&b, &r);
+    for (int i = 0; i < 6; i++) CHECK(step(&b));
+    engine_interrupt(b.engine);
+    for (int s = 0; s < 2; s++) {
+        q = engine_sequence(b.engine, s);
+        CHECK(q->finish == FINISH_INTERRUPTED && q->n_generated == 6 && q->n_final == q->text.n &&
+              q->text.n > 6);
+        CHECK(q->text.n < whole.n && memcmp(q->text.data, whole.data, q->text.n) == 0);
+    }
+    CHECK(first != second && !step(&b));
+    q = ask(&b, QUESTION, (Request){.n_predict = -1, .params = greedy},
+            &(TokIds){0}); // and the engine goes on
+    CHECK(text_of_is(q, ANSWER, strlen(ANSWER)));
+    buf_free(&whole);
+    tok_ids_free(&ids);
+    close_bench(&b);
+}
+
+/* ---- Stop strings ---- */
+
+/* Where text must be cut: the first place at which one of two strings of equal length stands. */
+static size_t cut_of(const char *text, const char *const stop[2]) {
+    const char *a = strstr(text, stop[0]), *b = strstr(text, stop[1]);
+    if (!a || (b && b < a)) a = b;
+    return a ? (size_t)(a - text) : strlen(text);
+}
+
+/* Two strings of n bytes to stop the story at: one that comes, and one that is expected for a while and does
+ * not; or two that overlap, in either order. */
+static void stops_of(int i, const char *at, int n, char strings[2][32]) {
+    for (int k = 0; k < 2; k++) snprintf(strings[k], 32, "%.*s", n, at + (i % 2 && (i / 2 + k) % 2));
+    if (i % 2 == 0) strings[1][n - 1] = '#'; // not in the story
+}
+
+/* Many sequences tell the same story, each with its own stop strings, cut out of it at places that do not
+ * care where tokens begin. */
+TEST(engine_cuts_at_stop_strings) {
+    enum { N = 24, TOKENS = 70, N_BANNED = 1000 };
+    static const int lengths[] = {1, 2, 3, 7, 12, 25};
+    static char strings[N][2][32];
+    static const char *stops[N][2];
+    static int32_t banned[N_BANNED];
+    SampleParams params = {.temp = 1, .top_p = 1, .repeat_penalty = 1, .seed = 4, .banned = banned};
+    Bench b;
+    TokIds ids;
+    if (!open_config(&b, TINY, (EngineConfig){.n_ctx = 96, .n_seq = N})) return;
+    for (int id = 0; id < tok_n_vocab(b.model.tok) && id < N_BANNED; id++) // words only, no bytes
+        if (tok_type(b.model.tok, id) != TOK_NORMAL) banned[params.n_banned++] = id;
+    const Sequence *q = ask(&b, STORY, (Request){.n_predict = TOKENS, .params = params}, &ids);
+    char *whole = mem_string(q->text.data);
+    size_t n_whole = strlen(whole);
+    CHECK(n_whole > 100, "only '%s'", whole);
+    for (size_t length = 0; n_whole > 100 && length < sizeof lengths / sizeof *lengths; length++) {
+        for (int i = 0; i < N; i++) {
+            size_t at = (size_t)i * (n_whole - 40) / N; // 0: at the very start
+            stops_of(i, whole + at, lengths[length], strings[i]);
+            for (int k = 0; k < 2; k++) stops[i][k] = strings[i][k];
+            Request r = {.ids = ids.data, .n_ids = (int)ids.n, .n_predict = TOKENS, .params = params};
+            r.stop = stops[i], r.n_stop = 2;
+            CHECK(add(&b, &r) == i);
+        }
+        run(&b);
+        for (int i = 0; i < N; i++) {
+            q = engine_sequence(b.engine, i);
+            size_t cut = cut_of(whole, stops[i]);
+            bool stopped = cut < n_whole && q->finish == FINISH_STOP;
+            CHECK(stopped && text_of_is(q, whole, cut), "'%s', '%s': '%s', not %zu bytes", stops[i][0],
+                  stops[i][1], q->text.data, cut);
+            CHECK(b.printed[i].n == cut, "'%s': %zu bytes were printed", stops[i][0], b.printed[i].n);
+        }
+    }
+    free(whole);
+    tok_ids_free(&ids);
+    close_bench(&b);
+}
+
+TEST(engine_gives_back_what_it_held) {
+    static const char *const stop[] = {"Oslo.!", "is Oslo, ", "Norwegian", "Oslo.?"};
+    Bench b;
+    TokIds ids;
+    if (!open_bench(&b, 256, 1)) return;
+    Request r = {.n_predict = -1, .params = greedy, .stop = stop, .n_stop = 4};
+    const Sequence *q = ask(&b, QUESTION, r, &ids); // held until the answer ended
+    CHECK(q->finish == FINISH_STOP && text_of_is(q, ANSWER, strlen(ANSWER)), "says '%s'", q->text.data);
+    CHECK(q->n_final == q->text.n);
+    tok_ids_free(&ids);
+    close_bench(&b);
+}
+
+/* ---- Beside others ---- */
+
+typedef struct Wish {
+    const char *prompt;
+    SampleParams params;
+    int n_predict, n_logprobs;
+    int at_step; // when it is added
+} Wish;
+
+static const Wish wishes[] = {
+    {STORY, {.top_p = 1, .repeat_penalty = 1}, 40, 0, 0},
+    {QUESTION, {.top_p = 1, .repeat_penalty = 1}, -1, 2, 0},
+    {"One day, a little fox named Ruby",
+     {.temp = 0.8f,
+      .top_p = 0.95f,
+      .min_p = 0.05f,
+      .repeat_penalty = 1,
+      .top_k = 40,
+      .repeat_last_n = 64,
+      .seed = 7},
+     40,
+     0,
+     2},
+    {STORY, {.temp = 1.5f, .top_p = 1, .repeat_penalty = 1.1f, .repeat_last_n = -1, .seed = 1}, 30, 0, 3},
+    {"<|user|>Count from 7 to 15.<|end|><|assistant|>", {.top_p = 1, .repeat_penalty = 1}, -1, 0, 3},
+    {STORY, {.temp = 1.5f, .top_p = 1, .repeat_penalty = 1.1f, .repeat_last_n = -1, .seed = 2}, 30, 3, 11},
+    {"x",
+     {.temp = 1, .top_p = 1, .repeat_penalty = 1, .presence_penalty = 1, .repeat_last_n = 8, .seed = 3},
+     50,
+     0,
+     36},
+};
+enum { N_WISHES = sizeof wishes / sizeof *wishes };
+
+typedef struct Told { // a copy of what a sequence said
+    int n;
+    int32_t ids[64];
+    double logprob[64];
+    Finish finish;
+} Told;
+
+static Told told_by(const Sequence *q) {
+    Told t = {.n = q->n_generated, .finish = q->finish};
+    for (int i = 0; i < t.n && i < 64; i++) {
+        t.ids[i] = q->ids[q->n_prompt + i];
+        t.logprob[i] = q->logprobs ? q->logprobs[i].logprob : 0;
+    }
+    return t;
+}
+
+static Request request_of(const Wish *w, const TokIds *ids) {
+    return (Request){.ids = ids->data,
+                     .n_ids = (int)ids->n,
+                     .n_predict = w->n_predict,
+                     .params = w->params,
+                     .n_logprobs = w->n_logprobs};
+}
+
+/* Of each wish at most so many tokens. */
+static void tell_alone(EngineConfig c, int n_max, Told told[N_WISHES]) {
+    Bench b;
+    if (!open_config(&b, NULL, c)) return;
+    for (int i = 0; i < N_WISHES; i++) {
+        TokIds ids = ids_of(&b, wishes[i].prompt);
+        Request r = request_of(&wishes[i], &ids);
+        if (r.n_predict < 0 || r.n_predict > n_max) r.n_predict = n_max;
+        int s = add(&b, &r);
+        run(&b);
+        told[i] = told_by(engine_sequence(b.engine, s));
+        tok_ids_free(&ids);
+    }
+    close_bench(&b);
+}
+
+static void check_told(const char *how, int i, const Told *a, const Told *b) {
+    bool same = a->n == b->n && a->finish == b->finish && memcmp(a->ids, b->ids, sizeof a->ids) == 0 &&
+                memcmp(a->logprob, b->logprob, sizeof a->logprob) == 0;
+    CHECK(same, "%s: wish %d", how, i);
+}
+
+TEST(engine_sequences_are_told_as_if_alone) {
+    static Told alone[N_WISHES];
+    Bench b;
+    tell_alone((EngineConfig){0}, 64, alone);
+    if (!open_bench(&b, 256, 5)) return; // fewer than wishes: places are used again
+    TokIds ids[N_WISHES];
+    int place[N_WISHES], n_added = 0;
+    for (int i = 0; i < N_WISHES; i++) ids[i] = ids_of(&b, wishes[i].prompt);
+    bool seen[N_WISHES] = {false};
+    for (int at = 0, n_seen = 0; n_seen < N_WISHES && at < 500; at++) {
+        while (n_added < N_WISHES && wishes[n_added].at_step <= at) {
+            Request r = request_of(&wishes[n_added], &ids[n_added]);
+            place[n_added] = add(&b, &r);
+            n_added++;
+        }
+        step(&b);
+        for (int i = 0; i < n_added; i++) {
+            const Sequence *q = engine_sequence(b.engine, place[i]);
+            if (seen[i] || q->finish == FINISH_NONE) continue;
+            Told told = told_by(q);
+            check_told("beside others", i, &told, &alone[i]);
+            seen[i] = true, n_seen++;
+        }
+    }
+    for (int i = 0; i < N_WISHES; i++) {
+        CHECK(seen[i], "wish %d was not told", i);
+        tok_ids_free(&ids[i]);
+    }
+    CHECK(memcmp(alone[3].ids, alone[5].ids, sizeof alone[3].ids) != 0, "another seed tells another story");
+    close_bench(&b);
+}
+
+TEST(engine_threads_change_no_word) {
+    static Told one[N_WISHES], many[N_WISHES];
+    enum { N = 10 }; // few: on a busy machine more threads than processors wait for each other
+    tell_alone((EngineConfig){.n_threads = 1}, N, one);
+    for (int n = 2; n <= 3; n++) {
+        tell_alone((EngineConfig){.n_threads = n}, N, many);
+        for (int i = 0; i < N_WISHES; i++)
+            check_told(n == 2 ? "two threads" : "three threads", i, &many[i], &one[i]);
+    }
+}
+
+/* ---- Long prompts and logits ---- */
+
+typedef struct Rows { // what engine_logits handed over
+    int n, n_vocab, stop_at;
+    float *logits;
+} Rows;
+
+static bool keep_row(void *arg, int position, const float *logits) {
+    Rows *rows = arg;
+    CHECK(position == rows->n, "rows come in order");
+    memcpy(rows->logits + (size_t)rows->n * (size_t)rows->n_vocab, logits,
+           (size_t)rows->n_vocab * sizeof *logits);
+    return ++rows->n != rows->stop_at;
+}
+
+static Rows logits_of(Bench *b, const int32_t *ids, int n) {
+    Rows rows = {.n_vocab = engine_plan(b->engine)->hparams.n_vocab};
+    Err e = {0};
+    rows.logits = mem_new((size_t)n * (size_t)rows.n_vocab, sizeof *rows.logits);
+    CHECK(engine_logits(b->engine, ids, n, keep_row, &rows, &e) && rows.n == n, "%s", e.text);
+    return rows;
+}
+
+static int best_of(const float *logits, int n) {
+    int best = 0;
+    for (int i = 1; i < n; i++)
+        if (logits[i] > logits[best]) best = i;
+    return best;
+}
+
+/* A prompt of several chunks, beside a short one and another long one. */
+TEST(engine_reads_long_prompts_in_chunks) {
+    enum { LONG = 600, MORE = 6 };
+    Bench b;
+    if (!open_config(&b, TINY, (EngineConfig){.n_ctx = 700, .n_seq = 3, .R_max = 256})) return;
+    int32_t ids[2][LONG];
+    TokIds story = ids_of(&b, "One day, a little fox named Ruby met a bear, and they sang all day long. ");
+    for (int i = 0; i < LONG; i++)
+        ids[0][i] = story.data[i % (int)story.n], ids[1][i] = story.data[(i * 7 + 3) % (int)story.n];
+    for (int i = 0; i < 3; i++) {
+        bool is_long = i != 1;
+        Request r = {.ids = is_long ? ids[i / 2] : story.data,
+                     .n_ids = is_long ? LONG - 90 * (i / 2) : (int)story.n,
+                     .n_predict = MORE,
+                     .params = greedy,
+                     .ignore_eos = true,
+                     .n_logprobs = i == 2 ? 1 : 0};
+        CHECK(add(&b, &r) == i);
+    }
+    run(&b);
+    int32_t said[3][LONG + MORE];
+    int n[3];
+    for (int i = 0; i < 3; i++) {
+        const Sequence *q = engine_sequence(b.engine, i);
+        n[i] = q->n_prompt + q->n_generated;
+        CHECK(q->n_generated == MORE && q->finish == FINISH_LENGTH && q->prompt.n == q->n_prompt);
+        memcpy(said[i], q->ids, (size_t)n[i] * sizeof *q->ids);
+    }
+    for (int i = 0; i < 3; i++) {
+        Rows rows = logits_of(&b, said[i], n[i]);
+        for (int k = n[i] - MORE; k < n[i]; k++) {
+            const float *logits = rows.logits + (size_t)(k - 1) * (size_t)rows.n_vocab;
+            int best = best_of(logits, rows.n_vocab);
+            CHECK(said[i][k] == best || tok_is_eog(b.model.tok, best), "sequence %d at %d", i, k);
+        }
+        free(rows.logits);
+    }
+    tok_ids_free(&story);
+    close_bench(&b);
+}
+
+TEST(engine_logits_do_not_depend_on_the_pieces) {
+    enum { N = 300 };
+    int32_t ids[N];
+    float *first = NULL;
+    for (int i = 0; i < N; i++) ids[i] = 3 + i * 37 % 320;
+    static const int pieces[] = {256, 7, 1};
+    for (int i = 0; i < 3; i++) {
+        Bench b;
+        if (!open_config(&b, TINY, (EngineConfig){.n_ctx = N, .R_max = pieces[i]})) continue;
+        Rows rows = logits_of(&b, ids, N);
+        size_t bytes = (size_t)N * (size_t)rows.n_vocab * sizeof *first;
+        CHECK(!first || memcmp(first, rows.logits, bytes) == 0, "in pieces of %d", pieces[i]);
+        Rows some = {.n_vocab = rows.n_vocab, .stop_at = 5, .logits = rows.logits};
+        Err e = {0};
+        CHECK(!engine_logits(b.engine, ids, N, keep_row, &some, &e) && e.code == 0 && some.n == 5);
+        CHECK(!engine_logits(b.engine, ids, N + 1, keep_row, &some, &e) && e.code == ERR_RUN &&
+                  strstr(e.text, "301") && strstr(e.text, "300"),
+              "%s", e.text);
+        if (first)
+            free(rows.logits);
+        else
+            first = rows.logits;
+        close_bench(&b);
+    }
+    free(first);
+}
+
+TEST(engine_logprobs_are_the_logits) {
+    enum { BEST = 4 };
+    Bench b;
+    TokIds ids;
+    if (!open_config(&b, NULL, (EngineConfig){.R_max = 64})) return;
+    const SampleParams hot = {
+        .temp = 1.2f, .top_p = 1, .repeat_penalty = 1.3f, .repeat_last_n = 64, .seed = 5};
+    for (int i = 0; i < 2; i++) {
+        Request r = {.n_predict = 20, .params = i ? hot : greedy, .n_logprobs = BEST, .ignore_eos = true};
+        const Sequence *q = ask(&b, STORY, r, &ids);
+        REQUIRE(q->n_generated == 20 && q->logprobs);
+        Rows rows = logits_of(&b, q->ids, q->n_prompt + q->n_generated);
+        for (int k = 0; k < q->n_generated; k++) {
+            const float *logits = rows.logits + (size_t)(q->n_prompt + k - 1) * (size_t)rows.n_vocab;
+            const TokenLogprobs *p = &q->logprobs[k];
+            double sum = 0;
+            for (int v = 0; v < rows.n_vocab; v++) sum += exp((double)logits[v]);
+            CHECK(fabs(p->logprob - (logits[q->ids[q->n_prompt + k]] - log(sum))) < 2e-6, "token %d", k);
+            CHECK(p->ids[0] == best_of(logits, rows.n_vocab));
+            for (int v = 0; v < BEST; v++) {
+                CHECK(fabs(p->logprobs[v] - (logits[p->ids[v]] - log(sum))) < 2e-6, "token %d, best %d", k,
+                      v);
+                CHECK(v == 0 || p->logprobs[v] <= p->logprobs[v - 1]);
+            }
+        }
+        free(rows.logits);
+        tok_ids_free(&ids);
+    }
+    close_bench(&b);
+}
+
+/* ---- Failures ---- */
+
+TEST(engine_stops_at_a_damaged_weight) {
+    Buf file = {0};
+    Model model = {0};
+    Engine *engine = NULL;
+    Err e = {0};
+    REQUIRE(read_file("test/data/models/llama-s-Q8_0.gguf", &file));
+    REQUIRE(gguf_open_bytes(file.data, file.n, "x.gguf", &model.gguf, &e) &&
+                tok_open(model.gguf, &model.tok, &e),
+            "%s", e.text);
+    EngineConfig c = {.device = DEVICE_CPU, .n_ctx = 64, .n_seq = 1, .n_threads = 1, .isa = "auto"};
+    REQUIRE(engine_open(&model, &c, &engine, &e), "%s", e.text);
+    const GgufTensor *t = gguf_find_tensor(model.gguf, "blk.1.ffn_up.weight");
+    int32_t ids[] = {1, 20, 30, 40};
+    for (int damaged = 0; damaged < 2; damaged++) {
+        if (damaged)
+            memcpy(file.data + (t->data - (const uint8_t *)file.data), "\0\x7E", 2); // a scale of NaN
+        CHECK(engine_add(engine, &(Request){.ids = ids, .n_ids = 4, .n_predict = 2, .params = greedy}, &e) ==
+              0);
+        while (engine_step(engine, &e)) {
+        }
+        if (!damaged)
+            CHECK(e.code == 0, "%s", e.text);
+        else
+            CHECK(e.code == ERR_RUN && strstr(e.text, "position 3 ") && strstr(e.text, t->name), "%s",
+                  e.text);
+    }
+    engine_close(engine);
+    model_close(&model);
+    buf_free(&file);
+}
+
+TEST(engine_refuses_what_cannot_be_opened) {
+    Model model;
+    Engine *engine = NULL;
+    Err e = {0};
+    REQUIRE(model_open(NULL, &model, &e), "%s", e.text);
+    EngineConfig c = {.device = DEVICE_CPU, .n_ctx = 64, .n_seq = 1, .n_threads = 1, .isa = "abacus"};
+    CHECK(!engine_open(&model, &c, &engine, &e) && e.code == ERR_USAGE && strstr(e.text, "abacus"), "%s",
+          e.text);
+    c.isa = "auto", c.n_ctx = 1 << 30, c.n_seq = 1 << 14;
+    CHECK(!engine_open(&model, &c, &engine, &e) && e.code == ERR_MEMORY && strstr(e.text, "-c"), "%s",
+          e.text);
+    model_close(&model);
+}
