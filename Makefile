@@ -8,31 +8,33 @@ CFLAGS ?= -O2 -g
 PREFIX ?= /usr/local
 BUILD  ?= build
 FUZZ_SECONDS ?= 60
+ROOMS  ?= *
 SANITIZE = -O1 -g -fno-sanitize-recover=all
 
 # Sums must be the same on every machine and at every optimisation: no contraction into fused products.
 FLAGS   = $(CPPFLAGS) $(CFLAGS) -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -pthread \
           -ffp-contract=off -fno-math-errno
-LDLIBS  = -l:libjansson.a -lm -pthread
+LDLIBS  = -l:libjansson.a -l:libpcre2-8.a -lm -pthread
 MACHINE := $(shell $(CC) -dumpmachine 2>/dev/null)
 ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 1) --no-print-directory
 endif
 
-SOURCES := $(wildcard src/*/*.c src/*/*/*.c)
+SOURCES := $(wildcard $(ROOMS:%=src/%/*.c) $(ROOMS:%=src/%/*/*.c))
 TESTS   := $(wildcard test/unit/*.c)
+GPU_TESTS := $(wildcard test/gpu/*.c)
 FUZZERS := $(patsubst test/fuzz/fuzz_%.c,%,$(wildcard test/fuzz/fuzz_*.c))
 
 ifeq ($(findstring x86_64,$(MACHINE)),)
 SOURCES := $(filter-out src/cpu/avx%.c,$(SOURCES))
 endif
 
-# A cross compiler has no Jansson to link: its header (the same on every machine) is borrowed, so that all rooms
-# compile, and unit tests that include it stay out.
+# A cross compiler has no Jansson and no PCRE2 to link: their headers (the same on every machine) are borrowed, so that
+# all rooms compile, and unit tests stay out that include Jansson or one of the rooms that stand on these two.
 ifeq ($(findstring $(shell uname -m),$(MACHINE)),)
 FLAGS  += -idirafter /usr/include
 LDLIBS := -lm -pthread
-TESTS  := $(filter-out $(shell grep -l '^.include <jansson.h>' $(TESTS) /dev/null),$(TESTS))
+TESTS  := $(filter-out $(shell grep -lE '^.include (<jansson.h>|"[./]*/src/(text|run|cli)/)' $(TESTS) /dev/null),$(TESTS))
 endif
 
 # With a CUDA compiler the GPU executor is built, for the GPU of this machine, or for many where there is none; CUDA_ARCH=90
@@ -44,6 +46,8 @@ CUDA := no
 endif
 ifeq ($(CUDA),no)
 CUDA_OBJECTS := $(BUILD)/cuda/none.o
+# Then the tests that call kernels themselves stay out, and the others say why they skip.
+GPU_TESTS    := $(filter-out $(shell grep -l '/cuda/launch.h"' $(GPU_TESTS) /dev/null),$(GPU_TESTS))
 else
 CUDA_OBJECTS := $(patsubst %.cu,$(BUILD)/%.o,$(wildcard cuda/*.cu))
 CUDA_CODE    := $(if $(CUDA_ARCH),-arch=$(if $(filter native,$(CUDA_ARCH)),native,sm_$(CUDA_ARCH)),\
@@ -69,6 +73,12 @@ test:
 	@$(MAKE) zgen $(BUILD)/test_unit
 	@test/run.sh $(BUILD) layers unit cli hostile aarch64
 
+# The program needs no more than a driver and the tree's test/ and models/: carry it to where the GPU is.
+test-gpu:
+	@scripts/setup.sh run
+	@$(MAKE) $(BUILD)/test_gpu
+	$(BUILD)/test_gpu
+
 asan: FLAVOUR = BUILD=build/asan CFLAGS='$(SANITIZE) -fno-omit-frame-pointer -fsanitize=address,undefined'
 asan:
 	@scripts/setup.sh test
@@ -83,7 +93,9 @@ cross: FLAVOUR = BUILD=build/aarch64 CC=aarch64-linux-gnu-gcc AR=aarch64-linux-g
 cross:
 	@$(MAKE) $(FLAVOUR) build/aarch64/main.o build/aarch64/test_unit
 
-fuzz: FLAVOUR = BUILD=build/fuzz CC=clang CFLAGS='$(SANITIZE) -fsanitize=fuzzer-no-link,address,undefined'
+# Fuzzers feed the rooms that read foreign bytes; the others (above all the kernels) need not be built for them.
+fuzz: FLAVOUR = BUILD=build/fuzz CC=clang ROOMS='base gguf text plan' \
+        CFLAGS='$(SANITIZE) -fsanitize=fuzzer-no-link,address,undefined'
 fuzz:
 	@scripts/setup.sh fuzz
 	@$(MAKE) $(FLAVOUR) $(FUZZERS:%=build/fuzz/fuzz_%)
@@ -109,6 +121,9 @@ $(BUILD)/zgen: $(BUILD)/main.o $(BUILD)/rooms.a
 $(BUILD)/test_unit: $(TESTS:%.c=$(BUILD)/%.o) $(BUILD)/rooms.a
 	$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+$(BUILD)/test_gpu: $(GPU_TESTS:%.c=$(BUILD)/%.o) $(BUILD)/test/unit/main.o $(BUILD)/rooms.a
+	$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
 $(BUILD)/fuzz_%: $(BUILD)/test/fuzz/fuzz_%.o $(BUILD)/rooms.a
 	$(CC) $(FLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
@@ -118,6 +133,7 @@ $(BUILD)/rooms.a: $(OBJECTS)
 
 $(BUILD)/src/cpu/avx2.o: ISA = -mavx2 -mfma -mf16c
 $(BUILD)/src/cpu/avx512.o: ISA = -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
+$(BUILD)/test/gpu/%.o: ISA = -isystem $(dir $(realpath $(CUDA)))../include
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -137,5 +153,5 @@ $(BUILD)/flags: always
 	@echo "$(CC) $(FLAGS) $(CUDA_FLAGS)" | cmp -s - $@ || echo "$(CC) $(FLAGS) $(CUDA_FLAGS)" > $@
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all run test asan aarch64 cross fuzz format install clean always
+.PHONY: all run test test-gpu asan aarch64 cross fuzz format install clean always
 .SECONDARY:

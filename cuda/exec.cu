@@ -60,6 +60,7 @@ struct Exec {
     struct {
         int n, bucket, n_steps, enqueued, taken;
     } decode;
+    std::vector<int32_t> decode_position; // [decode.n] of the first step
 };
 
 namespace {
@@ -387,13 +388,16 @@ cudaError_t send_sampling(Exec *x, const Batch *b) {
     return error;
 }
 
-bool check_finite(const Exec *x, const int32_t *sampled, const int32_t *position, int n, Err *e) {
+// position: of each row, steps_later steps ago.
+bool check_finite(const Exec *x, const int32_t *sampled, const int32_t *position, int steps_later, int n, Err *e) {
     for (int r = 0; r < n; r++) {
         if (sampled[r] >= 0) continue;
         const char *tensor = weights_find_nonfinite(x->plan->weights);
-        return err_set(e, ERR_RUN, "the logits at position %d are not finite: %s%s", position[r],
-                       tensor ? "this tensor of the file holds values that are not: " : "the numbers of this model overflow",
-                       tensor ? tensor : "");
+        int at = position[r] + steps_later;
+        if (tensor)
+            return err_set(e, ERR_RUN, "the logits at position %d are not finite: tensor '%s' holds values that are not; the file is damaged, "
+                           "get it again", at, tensor);
+        return err_set(e, ERR_RUN, "the logits at position %d are not finite: the numbers of this model overflow", at);
     }
     return true;
 }
@@ -417,7 +421,7 @@ bool cuda_run(Exec *x, const Batch *b, int first_op, int last_op, Err *e) {
         position[r] = b->position[b->out_row[r]];
         b->sampled[r] = b->sampling ? x->ring[r].token : sample_finite(x->logits_host + (size_t)r * n_vocab, n_vocab) ? 0 : -1;
     }
-    return check_finite(x, b->sampled, position.data(), b->R, e);
+    return check_finite(x, b->sampled, position.data(), 0, b->R, e);
 }
 
 // ---- decoding --------------------------------------------------------------------------------------------------
@@ -459,6 +463,7 @@ bool cuda_decode_start(Exec *x, const Batch *b, int n_steps, Err *e) {
     if (error != cudaSuccess) return fail(e, error, "starting to decode");
     if (!x->graph[bucket] && !capture(x, bucket, e)) return false;
     x->decode = {b->R, bucket, n_steps, 0, 0};
+    x->decode_position.assign(b->position, b->position + b->R);
     return true;
 }
 
@@ -492,9 +497,7 @@ bool cuda_decode_next(Exec *x, int32_t *sampled, Err *e) {
         while (((volatile RingEntry *)entries)[r].step != step) {} // the rows' entries come within the same kernel
         sampled[r] = ((volatile RingEntry *)entries)[r].token;
     }
-    d.taken++;
-    std::vector<int32_t> position(d.n, 0);
-    return check_finite(x, sampled, position.data(), d.n, e);
+    return check_finite(x, sampled, x->decode_position.data(), d.taken++, d.n, e);
 }
 
 void cuda_decode_stop(Exec *x) {
@@ -595,7 +598,7 @@ extern "C" bool cuda_device(int index, CudaDevice *out, Err *e) {
 static PlanConfig gpu_plan() {
     PlanConfig c = {};
     c.fuse_segments = c.fuse_residual = c.fuse_norm = c.fuse_glu = c.fuse_rope_kv = true;
-    c.fuse_norm_max = 16384;
+    c.fuse_norm_max = 8192; // what the product kernel holds in registers
     return c;
 }
 

@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(THREADS) k_input(const float *in, int in_strid
         float4 v[8];
 #pragma unroll
         for (int i = 0; i < 8; i++) v[i] = load4(row, (i * THREADS + (int)threadIdx.x) * 4, n_in);
-        scale = block_rms_scale<WARPS>(v, n_in, eps);
+        scale = block_rms_scale<WARPS, 8>(v, n_in, eps);
     }
     for (int k = threadIdx.x; k < n_in; k += THREADS)
         out[(size_t)blockIdx.x * n_in + k] = saturate(norm ? __ldcg(row + k) * scale * norm[k] : __ldcg(row + k));

@@ -15,9 +15,9 @@ __device__ inline float4 load4(const float *in, int element, int n_in) {
 }
 
 // 1 / sqrt(mean(x^2) + eps), in every thread.
-template <int WARPS> __device__ inline float block_rms_scale(const float4 v[8], int n_in, float eps) {
+template <int WARPS, int VECTORS> __device__ inline float block_rms_scale(const float4 v[VECTORS], int n_in, float eps) {
     float sum = 0;
 #pragma unroll
-    for (int i = 0; i < 8; i++) sum = fmaf(v[i].x, v[i].x, fmaf(v[i].y, v[i].y, fmaf(v[i].z, v[i].z, fmaf(v[i].w, v[i].w, sum))));
+    for (int i = 0; i < VECTORS; i++) sum = fmaf(v[i].x, v[i].x, fmaf(v[i].y, v[i].y, fmaf(v[i].z, v[i].z, fmaf(v[i].w, v[i].w, sum))));
     return rsqrtf(block_sum<WARPS>(sum) / n_in + eps);
 }

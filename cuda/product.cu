@@ -13,9 +13,11 @@
 
 namespace {
 
-constexpr int WARPS = 16, THREADS = WARPS * 32, STAGES = 2;
-constexpr int TILE = THREADS * 8 * 4; // elements of a row that the block holds in registers at once
-constexpr size_t RING_BYTES = (size_t)WARPS * STAGES * SEGMENT_MAX_BYTES + WARPS * STAGES * sizeof(uint64_t);
+constexpr int WARPS = 16, THREADS = WARPS * 32, STAGES = 2, PAIR = 2; // rows of weights that a warp multiplies side by side
+constexpr int VECTORS = 4, TILE = THREADS * VECTORS * 4; // of an input row: float4 per thread, elements per block at once
+constexpr size_t SLOT_BYTES = PAIR * SEGMENT_MAX_BYTES;
+constexpr size_t RING_BYTES = WARPS * (STAGES * (SLOT_BYTES + sizeof(uint64_t)) + 64); // slots, barriers, walks
+template <int T> constexpr int UNROLL = T == 1 ? 2 : 1; // chunks of a lane under way at once
 
 struct Forms { // what the weights of this product want to multiply with
     bool q8, f32;
@@ -24,13 +26,13 @@ struct Forms { // what the weights of this product want to multiply with
 // The input rows in shared memory.  8-bit: words 0..3 and 4..7 of each chunk apart, so that a warp's 16-byte reads do not collide.
 struct Input {
     uint8_t *low, *high; // [T][n_in / 2]
-    float2 *scale;       // [T][n_in / 32]: d, and the two sums of 16 as int16 pair
+    float4 *scale;       // [T][n_in / 32]: d; d times the sums of the first 16, of the others, of all 32
     float *f32;          // [T][n_in]
     int n_in;
 };
 
 __host__ __device__ size_t input_bytes(int T, int n_in, Forms forms) {
-    return (size_t)T * ((forms.q8 ? (size_t)n_in + n_in / 32 * sizeof(float2) : 0) + (forms.f32 ? (size_t)n_in * sizeof(float) : 0));
+    return (size_t)T * ((forms.q8 ? (size_t)n_in + n_in / 32 * sizeof(float4) : 0) + (forms.f32 ? (size_t)n_in * sizeof(float) : 0));
 }
 
 __device__ Input carve(uint8_t *shared, int T, int n_in, Forms forms) {
@@ -38,7 +40,7 @@ __device__ Input carve(uint8_t *shared, int T, int n_in, Forms forms) {
     if (forms.f32) x.f32 = (float *)shared, shared += (size_t)T * n_in * sizeof(float);
     if (forms.q8) {
         x.low = shared, x.high = shared + (size_t)T * n_in / 2;
-        x.scale = (float2 *)(shared + (size_t)T * n_in);
+        x.scale = (float4 *)(shared + (size_t)T * n_in);
     }
     return x;
 }
@@ -66,25 +68,28 @@ __device__ void quantize_group(const Input &x, int t, int element, float4 v) {
     uint32_t packed = (q[0] & 255) | (q[1] & 255) << 8 | (q[2] & 255) << 16 | (uint32_t)(q[3] & 255) << 24;
     uint8_t *plane = (word < 4 ? x.low : x.high) + (size_t)t * x.n_in / 2;
     *(uint32_t *)(plane + chunk * 16 + word % 4 * 4) = packed;
-    if (word == 0) x.scale[(size_t)t * (x.n_in / 32) + chunk] = make_float2(d, __int_as_float((sum & 0xffff) | other << 16));
+    if (word == 0) x.scale[(size_t)t * (x.n_in / 32) + chunk] = make_float4(d, d * sum, d * other, d * (sum + other));
 }
 
-// A row of the input into row t of x, normalised first where p.norm says so (then n_in fits one tile), in the forms wanted.
-__device__ void load_row(const Product &p, const Input &x, Forms forms, int t, const float *in) {
+// A row of the input into row t of x, normalised first where p.norm says so (then n_in fits one tile, of which w holds the norm's
+// weights), in the forms wanted.
+__device__ void load_row(const Product &p, const Input &x, Forms forms, int t, const float *in, const float4 w[VECTORS]) {
     for (int base = 0; base < x.n_in; base += TILE) {
-        float4 v[8];
+        float4 v[VECTORS];
 #pragma unroll
-        for (int i = 0; i < 8; i++) v[i] = load4(in, base + (i * THREADS + (int)threadIdx.x) * 4, x.n_in);
-        float scale = p.norm ? block_rms_scale<WARPS>(v, x.n_in, p.norm_eps) : 1.0f;
+        for (int i = 0; i < VECTORS; i++) v[i] = load4(in, base + (i * THREADS + (int)threadIdx.x) * 4, x.n_in);
+        if (p.norm) {
+            float scale = block_rms_scale<WARPS, VECTORS>(v, x.n_in, p.norm_eps);
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
+            for (int i = 0; i < VECTORS; i++)
+                v[i] = make_float4(v[i].x * scale * w[i].x, v[i].y * scale * w[i].y, v[i].z * scale * w[i].z, v[i].w * scale * w[i].w);
+        }
+#pragma unroll
+        for (int i = 0; i < VECTORS; i++) {
             if (base + i * THREADS * 4 >= x.n_in) break; // the same for the whole block
             int element = base + (i * THREADS + (int)threadIdx.x) * 4;
-            for (int k = 0; k < 4; k++) {
-                if (element + k >= x.n_in) continue;
-                if (p.norm) (&v[i].x)[k] = (&v[i].x)[k] * scale * p.norm[element + k];
-                if (forms.f32) x.f32[(size_t)t * x.n_in + element + k] = (&v[i].x)[k];
-            }
+            for (int k = 0; forms.f32 && k < 4; k++)
+                if (element + k < x.n_in) x.f32[(size_t)t * x.n_in + element + k] = (&v[i].x)[k];
             if (forms.q8) quantize_group(x, t, element, v[i]);
         }
     }
@@ -92,61 +97,84 @@ __device__ void load_row(const Product &p, const Input &x, Forms forms, int t, c
 
 // ---- one segment of a weight row -------------------------------------------------------------------------------
 
+// The exact integer sums of a chunk's halves meet the scales here; what a type subtracts from its numbers is added up in
+// the input's own sums.
+template <QuantType F>
+__device__ __forceinline__ float add_chunk(float acc, const uint32_t w[8], const float scale[2], const float min[2], uint4 low, uint4 high,
+                                           float4 d) {
+    int dot0 = 0, dot1 = 0;
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+        dot0 = dot4(w[k], (&low.x)[k], dot0);
+        dot1 = dot4(w[k + 4], (&high.x)[k], dot1);
+    }
+    constexpr float zero = Format<F>::ZERO;
+    if constexpr (Format<F>::GROUP == 32) {
+        float sum = (float)(dot0 + dot1) * d.x;
+        if constexpr (Format<F>::ZERO != 0) sum = fmaf(-zero, d.w, sum);
+        acc = fmaf(scale[0], sum, acc);
+        if constexpr (Format<F>::HAS_MIN) acc = fmaf(-min[0], d.w, acc);
+    } else {
+        float sum0 = (float)dot0 * d.x, sum1 = (float)dot1 * d.x;
+        if constexpr (Format<F>::ZERO != 0) sum0 = fmaf(-zero, d.y, sum0), sum1 = fmaf(-zero, d.z, sum1);
+        acc = fmaf(scale[0], sum0, acc);
+        if constexpr (Format<F>::HAS_MIN) acc = fmaf(-min[0], d.y, acc);
+        acc = fmaf(scale[1], sum1, acc);
+        if constexpr (Format<F>::HAS_MIN) acc = fmaf(-min[1], d.z, acc);
+    }
+    return acc;
+}
+
+// A segment of each row of the pair, SEGMENT_MAX_BYTES apart, times the T inputs: sums[r][t] += ...
 template <QuantType F, int T>
-__device__ void dot_q8(const uint8_t *segment, int n_chunks, int chunk0, const Input &x, int lane, float *acc) {
-    int n_in = x.n_in;
+__device__ __forceinline__ void dot_q8(const uint8_t *segment, int n_chunks, int chunk0, const Input &x, int lane, float sums[PAIR][T]) {
+    int row = x.n_in / 32; // chunks from one row of the input to the next
+    const uint4 *low = (const uint4 *)x.low + chunk0, *high = (const uint4 *)x.high + chunk0;
+    const float4 *scales = x.scale + chunk0;
+#pragma unroll UNROLL<T>
     for (int c = lane; c < n_chunks; c += 32) {
-        uint32_t w[8];
-        float scale[2], min[2];
-        chunk_words<F>(segment, n_chunks, c, w);
-        chunk_scales<F>(segment, n_chunks, c, scale, min);
+        uint32_t w[PAIR][8];
+        float scale[PAIR][2], min[PAIR][2];
+#pragma unroll
+        for (int r = 0; r < PAIR; r++) {
+            chunk_words<F>(segment + r * SEGMENT_MAX_BYTES, n_chunks, c, w[r]);
+            chunk_scales<F>(segment + r * SEGMENT_MAX_BYTES, n_chunks, c, scale[r], min[r]);
+        }
 #pragma unroll
         for (int t = 0; t < T; t++) {
-            uint4 low = *(const uint4 *)(x.low + (size_t)t * n_in / 2 + (chunk0 + c) * 16);
-            uint4 high = *(const uint4 *)(x.high + (size_t)t * n_in / 2 + (chunk0 + c) * 16);
-            float2 d = x.scale[(size_t)t * (n_in / 32) + chunk0 + c];
-            int sum0 = (int16_t)__float_as_int(d.y), sum1 = __float_as_int(d.y) >> 16;
-            int dot0 = -Format<F>::ZERO * sum0, dot1 = -Format<F>::ZERO * sum1;
+            uint4 x0 = low[t * row + c], x1 = high[t * row + c];
+            float4 d = scales[t * row + c];
 #pragma unroll
-            for (int k = 0; k < 4; k++) {
-                dot0 = dot4(w[k], (&low.x)[k], dot0);
-                dot1 = dot4(w[k + 4], (&high.x)[k], dot1);
-            }
-            if (Format<F>::GROUP == 32) {
-                acc[t] = fmaf((float)(dot0 + dot1), scale[0] * d.x, acc[t]);
-                if (Format<F>::HAS_MIN) acc[t] = fmaf((float)(sum0 + sum1), -min[0] * d.x, acc[t]);
-            } else {
-                acc[t] = fmaf((float)dot0, scale[0] * d.x, acc[t]);
-                if (Format<F>::HAS_MIN) acc[t] = fmaf((float)sum0, -min[0] * d.x, acc[t]);
-                acc[t] = fmaf((float)dot1, scale[1] * d.x, acc[t]);
-                if (Format<F>::HAS_MIN) acc[t] = fmaf((float)sum1, -min[1] * d.x, acc[t]);
-            }
+            for (int r = 0; r < PAIR; r++) sums[r][t] = add_chunk<F>(sums[r][t], w[r], scale[r], min[r], x0, x1, d);
         }
     }
 }
 
 // Eight weights a lane; the segment is padded to 16 bytes, so that reading a whole vector is always allowed.
 template <QuantType F, int T>
-__device__ void dot_f32(const uint8_t *segment, int n_weights, int weight0, const Input &x, int lane, float *acc) {
+__device__ __forceinline__ void dot_f32(const uint8_t *segment, int n_weights, int weight0, const Input &x, int lane, float sums[PAIR][T]) {
     for (int k = lane * 8; k < n_weights; k += 256) {
-        float w[8];
-        load_floats<F>(segment, k, n_weights, w);
 #pragma unroll
-        for (int t = 0; t < T; t++)
+        for (int r = 0; r < PAIR; r++) {
+            float w[8];
+            load_floats<F>(segment + r * SEGMENT_MAX_BYTES, k, n_weights, w);
 #pragma unroll
-            for (int j = 0; j < 8; j++)
-                if (k + j < n_weights) acc[t] = fmaf(w[j], x.f32[(size_t)t * x.n_in + weight0 + k + j], acc[t]);
+            for (int t = 0; t < T; t++)
+#pragma unroll
+                for (int j = 0; j < 8; j++)
+                    if (k + j < n_weights) sums[r][t] = fmaf(w[j], x.f32[(size_t)t * x.n_in + weight0 + k + j], sums[r][t]);
+        }
     }
 }
 
 template <int T>
-__device__ void dot_segment(const DeviceWeight &w, const uint8_t *segment, int index, const Input &x, int lane, float *acc) {
+__device__ void dot_segment(const DeviceWeight &w, const uint8_t *segment, int index, const Input &x, int lane, float sums[PAIR][T]) {
     int n_chunks = w.layout.segment_chunks, n_weights = w.n_in / w.layout.n_segments;
     switch (w.type) {
 #define BLOCK(type, ...)                                                                                     \
-    case QUANT_##type: dot_q8<QUANT_##type, T>(segment, n_chunks, index * n_chunks, x, lane, acc); break;
+    case QUANT_##type: dot_q8<QUANT_##type, T>(segment, n_chunks, index * n_chunks, x, lane, sums); break;
 #define FLOAT(type, ...)                                                                                     \
-    case QUANT_##type: dot_f32<QUANT_##type, T>(segment, n_weights, index * n_weights, x, lane, acc); break;
+    case QUANT_##type: dot_f32<QUANT_##type, T>(segment, n_weights, index * n_weights, x, lane, sums); break;
 #define KNOWN(...)
         QUANT_TYPES(FLOAT, BLOCK, KNOWN)
 #undef BLOCK
@@ -158,7 +186,8 @@ __device__ void dot_segment(const DeviceWeight &w, const uint8_t *segment, int i
 
 // ---- a warp's walk over the rows -------------------------------------------------------------------------------
 
-// A unit is one output element: a row of the concatenated matrices, of one slot's expert, or a pair of rows (gate and up).
+// A unit is one output element: a row of the concatenated matrices, of one slot's expert, or a row of gate and of up.  A warp has every
+// stride-th unit, and takes two rows at a time: gate and up, or its next two units if they are in one matrix.
 struct Place {
     int segment, row; // of which matrix, which of its rows
     int slot;         // of the experts
@@ -170,8 +199,8 @@ __device__ int n_units(const Product &p) {
     return p.ids ? n * p.n_used : n;
 }
 
-__device__ Place place_of(const Product &p, int unit, int part) { // matrix after matrix, in it slot after slot
-    Place at = {part, unit, 0};
+__device__ Place place_of(const Product &p, int unit) { // matrix after matrix, in it slot after slot
+    Place at = {0, unit, 0};
     int slots = p.ids ? p.n_used : 1;
     if (!p.glu)
         for (; at.row >= slots * p.segment[at.segment].w.n_out; at.segment++) at.row -= slots * p.segment[at.segment].w.n_out;
@@ -184,29 +213,67 @@ __device__ size_t matrix_row(const Product &p, const Place &at) { // experts' ro
     return expert * p.segment[at.segment].w.n_out + at.row;
 }
 
-struct Walk { // ahead of the arithmetic: what the ring fetches next
-    int unit, part, left; // segments left of this row
-    const uint8_t *at;
-    uint32_t bytes;
+// Units unit..end - 1 that are in the same matrix as `unit`: the rest of it, or one row where each has its own expert.
+__device__ int end_of(const Product &p, int unit, const Place &at) {
+    return p.ids ? unit + 1 : unit - at.row + p.segment[at.segment].w.n_out;
+}
 
+// Ahead of the arithmetic: what the ring fetches next.  It lies in shared memory and is moved by one lane, because registers are
+// what the kernel is short of.
+struct Walk {
+    int unit, end, segment; // of the current matrix
+    int left;               // segments of this pair of rows
+    uint32_t bytes;         // of a segment, 0 at the end
+    bool two;               // the pair is two rows, not one
+    const uint8_t *at;      // the first row's next segment
+
+    // The second row lies this far behind the first.
+    __device__ ptrdiff_t apart(const Product &p) const {
+        if (p.glu) return p.segment[1].w.data - p.segment[0].w.data;
+        return (ptrdiff_t)(gridDim.x * WARPS) * p.segment[segment].w.layout.n_segments * bytes;
+    }
     __device__ void enter(const Product &p, int units) {
         if (unit >= units) {
-            bytes = 0, left = 1 << 30;
+            bytes = 0, two = false, left = 0x7fffffff;
             return;
         }
-        Place place = place_of(p, unit, part);
+        Place place = place_of(p, unit);
         const DeviceWeight &w = p.segment[place.segment].w;
+        segment = place.segment, end = end_of(p, unit, place);
         bytes = (uint32_t)w.layout.segment_bytes, left = w.layout.n_segments;
-        at = w.data + matrix_row(p, place) * w.layout.n_segments * w.layout.segment_bytes;
+        at = w.data + matrix_row(p, place) * left * bytes;
+        two = p.glu || unit + (int)gridDim.x * WARPS < end;
     }
-    __device__ void next(const Product &p, int units, int stride) {
+    __device__ void next(const Product &p, int units) {
         at += bytes;
         if (--left) return;
-        if (p.glu && part == 0) part = 1;
-        else part = 0, unit += stride;
-        enter(p, units);
+        int stride = gridDim.x * WARPS, step = two && !p.glu ? 2 * stride : stride;
+        left = p.segment[segment].w.layout.n_segments;
+        unit += step;
+        if (unit >= end) return enter(p, units);
+        at += (size_t)(step - 1) * left * bytes;
+        two = p.glu || unit + stride < end;
     }
 };
+
+// Starts the next fetch of the warp's walk, into the ring's slot i.
+__device__ __forceinline__ void fetch_next(Ring<STAGES> &ring, int i, Walk *walk, const Product &p, int units) {
+#if __CUDA_ARCH__ >= 900
+    if (ring.lane == 0) {
+        ring.expect(i, walk->bytes * (walk->two ? 2 : 1));
+        ring.copy(i, 0, walk->at, walk->bytes);
+        if (walk->two) ring.copy(i, SEGMENT_MAX_BYTES, walk->at + walk->apart(p), walk->bytes);
+        walk->next(p, units);
+    }
+#else
+    ring.copy(i, 0, walk->at, walk->bytes);
+    if (walk->two) ring.copy(i, SEGMENT_MAX_BYTES, walk->at + walk->apart(p), walk->bytes);
+    ring.commit();
+    __syncwarp();
+    if (ring.lane == 0) walk->next(p, units);
+    __syncwarp();
+#endif
+}
 
 // Lane t ends with row t's sum.
 template <int T> __device__ float reduce(float *acc, int lane) {
@@ -219,68 +286,81 @@ template <int T> __device__ float reduce(float *acc, int lane) {
     return mine;
 }
 
+__device__ float finish(const ProductSegment &s, size_t row, float y) {
+    if (s.w.scale) y *= s.w.scale[row];
+    return s.bias ? y + s.bias[row] : y;
+}
+
 template <int T>
-__device__ void multiply_rows(const Product &p, const Input &x, Ring<STAGES> &ring, Walk &ahead, int n_rows) {
-    int lane = threadIdx.x % 32, stride = gridDim.x * WARPS, units = n_units(p);
-    for (int unit = blockIdx.x * WARPS + threadIdx.x / 32; unit < units; unit += stride) {
-        float first = 0; // silu(gate), in a pair of rows
-        for (int part = 0; part <= (int)p.glu; part++) {
-            Place at = place_of(p, unit, part);
-            const ProductSegment &s = p.segment[at.segment];
-            size_t row = matrix_row(p, at);
-            float residual = 0;
-            if (p.residual && at.segment == 0 && lane < n_rows)
-                residual = __ldcg(p.residual + (size_t)lane * p.residual_stride + at.row);
-            float acc[T] = {};
-            Input slot = x;
-            if (p.per_slot) slot.f32 += (size_t)at.slot * x.n_in, slot.low += at.slot * (x.n_in / 2), slot.high += at.slot * (x.n_in / 2), slot.scale += at.slot * (x.n_in / 32);
-            for (int i = 0; i < s.w.layout.n_segments; i++) {
-                const uint8_t *segment = ring.wait();
-                dot_segment<T>(s.w, segment, i, slot, lane, acc);
-                ring.next(ahead.at, ahead.bytes);
-                ahead.next(p, units, stride);
-            }
-            float y = reduce<T>(acc, lane);
-            if (s.w.scale) y *= s.w.scale[row];
-            if (s.bias) y += s.bias[row];
-            if (p.glu) {
-                if (part == 0) {
-                    first = y / (1.0f + expf(-y));
-                    continue;
-                }
-                y *= first;
-            }
-            float *out = p.segment[p.glu ? 0 : at.segment].out + (size_t)at.slot * s.w.n_out;
-            int out_stride = p.segment[p.glu ? 0 : at.segment].out_stride;
-            if (lane < n_rows) out[(size_t)lane * out_stride + at.row] = p.residual && at.segment == 0 ? residual + y : y;
+__device__ void multiply_rows(const Product &p, const Input &x, Ring<STAGES> &ring, Walk *walk, int n_rows) {
+    int lane = threadIdx.x % 32, units = n_units(p), stride = gridDim.x * WARPS;
+    for (int unit = blockIdx.x * WARPS + threadIdx.x / 32; unit < units;) {
+        Place at = place_of(p, unit);
+        const ProductSegment &s = p.segment[at.segment];
+        int n = !p.glu && unit + stride < end_of(p, unit, at) ? 2 : 1; // units of this pair
+        Input slot = x;
+        if (p.per_slot) {
+            slot.f32 += (size_t)at.slot * x.n_in, slot.low += at.slot * (x.n_in / 2);
+            slot.high += at.slot * (x.n_in / 2), slot.scale += at.slot * (x.n_in / 32);
         }
+        bool mine = lane < n_rows, add = p.residual && at.segment == 0 && mine;
+        float residual[PAIR] = {};
+        for (int r = 0; r < n; r++)
+            if (add) residual[r] = __ldcg(p.residual + (size_t)lane * p.residual_stride + at.row + r * stride);
+        float sums[PAIR][T] = {};
+        for (int i = 0; i < s.w.layout.n_segments; i++) {
+            const uint8_t *segment = ring.wait();
+            dot_segment<T>(s.w, segment, i, slot, lane, sums);
+            __syncwarp(); // all have read the slot
+            fetch_next(ring, ring.stage, walk, p, units);
+            ring.advance();
+        }
+        float y[PAIR];
+#pragma unroll
+        for (int r = 0; r < PAIR; r++) y[r] = reduce<T>(sums[r], lane);
+        size_t row = matrix_row(p, at);
+        if (p.glu) {
+            float gate = finish(s, row, y[0]), up = finish(p.segment[1], row, y[1]);
+            y[0] = gate / (1.0f + expf(-gate)) * up;
+        } else
+            for (int r = 0; r < n; r++) y[r] = finish(s, row + r * stride, y[r]);
+        float *out = s.out + (size_t)lane * s.out_stride + (size_t)at.slot * s.w.n_out + at.row;
+        for (int r = 0; r < n; r++)
+            if (mine) out[r * stride] = add ? residual[r] + y[r] : y[r];
+        unit += n * stride;
     }
 }
 
-template <int T> __global__ void __launch_bounds__(THREADS, T == 1 ? 2 : 1) k_product(const __grid_constant__ Product p, int n_rows, Forms forms) {
+template <int T> __global__ void __launch_bounds__(THREADS, 1) k_product(const __grid_constant__ Product p, int n_rows, Forms forms) {
     extern __shared__ __align__(128) uint8_t shared[];
-    uint8_t *slots = shared, *inputs = shared + RING_BYTES;
-    uint64_t *barriers = (uint64_t *)(shared + (size_t)WARPS * STAGES * SEGMENT_MAX_BYTES);
-    int warp = threadIdx.x / 32, units = n_units(p), stride = gridDim.x * WARPS;
+    uint64_t *barriers = (uint64_t *)(shared + WARPS * STAGES * SLOT_BYTES);
+    Walk *walk = (Walk *)(barriers + WARPS * STAGES) + threadIdx.x / 32;
+    int warp = threadIdx.x / 32, units = n_units(p), n_in = p.segment[0].w.n_in;
     pdl_launch();
-    Ring<STAGES> ring(slots + warp * STAGES * SEGMENT_MAX_BYTES, barriers + warp * STAGES, SEGMENT_MAX_BYTES);
-    Walk ahead = {.unit = (int)blockIdx.x * WARPS + warp};
+    Ring<STAGES> ring(shared + warp * STAGES * SLOT_BYTES, barriers + warp * STAGES, SLOT_BYTES);
     if (p.ids) pdl_wait(); // which weights to fetch is what the kernel before decides
-    ahead.enter(p, units);
-    for (int i = 0; i < STAGES; i++) {
-        ring.fetch(i, ahead.at, ahead.bytes);
-        ahead.next(p, units, stride);
+    if (ring.lane == 0) {
+        walk->unit = blockIdx.x * WARPS + warp;
+        walk->enter(p, units);
     }
+    __syncwarp();
+    for (int i = 0; i < STAGES; i++) fetch_next(ring, i, walk, p, units);
+    float4 norm[VECTORS];
+#pragma unroll
+    for (int i = 0; i < VECTORS; i++)
+        norm[i] = p.norm ? load4(p.norm, (i * THREADS + (int)threadIdx.x) * 4, n_in) : make_float4(0, 0, 0, 0);
     if (!p.ids) pdl_wait();
     int n_slots = p.per_slot ? p.n_used : 1;
-    Input x = carve(inputs, T * n_slots, p.segment[0].w.n_in, forms);
+    Input x = carve(shared + RING_BYTES, T * n_slots, n_in, forms);
     for (int t = 0; t < n_rows; t++) {
         const float *in = p.in + (size_t)(p.rows ? __ldcg(p.rows + t) : t) * p.in_stride;
-        for (int s = 0; s < n_slots; s++) load_row(p, x, forms, t * n_slots + s, in + (size_t)s * x.n_in);
+        for (int i = 0; i < n_slots; i++) load_row(p, x, forms, t * n_slots + i, in + (size_t)i * n_in, norm);
     }
     __syncthreads();
-    multiply_rows<T>(p, x, ring, ahead, n_rows);
+    multiply_rows<T>(p, x, ring, walk, n_rows);
 }
+
+static_assert(sizeof(Walk) <= 64, "RING_BYTES");
 
 // ---- launcher --------------------------------------------------------------------------------------------------
 

@@ -27,24 +27,29 @@ template <int STAGES> struct Ring {
 
     static __device__ uint32_t address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 
-    // Starts fetching `bytes` (a multiple of 16, 0 for nothing) into slot i.  Whole warp.
-    __device__ void fetch(int i, const uint8_t *from, uint32_t bytes) {
-        uint8_t *to = slots + i * slot_bytes;
 #if __CUDA_ARCH__ >= 900
-        if (lane == 0 && bytes) {
-            asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address(barriers + i)), "r"(bytes)
-                         : "memory");
+    // One lane says how many bytes slot i is about to get, and then copies them there in one or more pieces, each of a
+    // multiple of 16 bytes; 0 bytes mean that nobody will wait for the slot.
+    __device__ void expect(int i, uint32_t bytes) {
+        if (bytes)
+            asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address(barriers + i)), "r"(bytes) : "memory");
+    }
+    __device__ void copy(int i, uint32_t offset, const uint8_t *from, uint32_t bytes) {
+        if (bytes)
             asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                             address(to)),
+                             address(slots + i * slot_bytes + offset)),
                          "l"(from), "r"(bytes), "r"(address(barriers + i))
                          : "memory");
-        }
-#else
-        for (uint32_t k = lane * 16; k < bytes; k += 512)
-            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address(to + k)), "l"(from + k) : "memory");
-        asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
     }
+#else
+    // All lanes copy their share; commit ends what belongs to one slot.
+    __device__ void copy(int i, uint32_t offset, const uint8_t *from, uint32_t bytes) {
+        for (uint32_t k = lane * 16; k < bytes; k += 512)
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address(slots + i * slot_bytes + offset + k)), "l"(from + k)
+                         : "memory");
+    }
+    __device__ void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+#endif
 
     // Waits for the oldest fetch and returns its slot's bytes.
     __device__ const uint8_t *wait() {
@@ -60,10 +65,8 @@ template <int STAGES> struct Ring {
         return slots + stage * slot_bytes;
     }
 
-    // Gives the slot back and starts fetching the next stretch into it.
-    __device__ void next(const uint8_t *from, uint32_t bytes) {
-        __syncwarp();
-        fetch(stage, from, bytes);
+    // After the slot's next fetch has been started: on to the other slots.
+    __device__ void advance() {
         if (++stage == STAGES) stage = 0, phase ^= 1;
     }
 };

@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(THREADS) k_norm(const float *in, const int *ro
         float4 v[8];
 #pragma unroll
         for (int i = 0; i < 8; i++) v[i] = load4(row, (i * THREADS + (int)threadIdx.x) * 4, width);
-        scale = block_rms_scale<WARPS>(v, width, eps);
+        scale = block_rms_scale<WARPS, 8>(v, width, eps);
     } else {
         float sum = 0;
         for (int i = threadIdx.x; i < width; i += THREADS) sum = fmaf(__ldcg(row + i), __ldcg(row + i), sum);

@@ -27,6 +27,10 @@ look_run() {
         int main(void) { return puts(""); }' || lack 'gcc libc6-dev' 'the C compiler'
     compiles "${CC:-cc}" '#include <jansson.h>
         int main(void) { return json_true() == NULL; }' -l:libjansson.a || lack libjansson-dev 'reads and writes JSON'
+    compiles "${CC:-cc}" '#define PCRE2_CODE_UNIT_WIDTH 8
+        #include <pcre2.h>
+        int main(void) { int one; return pcre2_config(PCRE2_CONFIG_UNICODE, &one); }' -l:libpcre2-8.a ||
+        lack libpcre2-dev 'cuts text into words'
 }
 
 look_test() {

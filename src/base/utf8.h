@@ -19,7 +19,8 @@ enum {
     UTF8_CUT = 0x110001, // the text ends inside a character that more bytes could complete
 };
 
-/* The character at s, of n >= 1 bytes: its code point or one of the above.  Returns the bytes it takes, 1..4. */
+/* The character at s, of n >= 1 bytes: its code point or one of the above.  Returns the bytes it takes, 1..4.
+ */
 size_t utf8_next(const char *s, size_t n, uint32_t *code_point);
 
 /* The same for who does not ask why: 0 bytes where there is no whole character. */

@@ -23,7 +23,7 @@ typedef struct Run {
     const Sequence *seq;
     size_t n_printed; // bytes of the sequence's text
     char last;        // byte written to stdout
-    double load_seconds;
+    double device_seconds, load_seconds;
 } Run;
 
 /* ---- before the model speaks ---- */
@@ -154,7 +154,7 @@ static bool speak(Run *r, const Options *o, Err *e) {
 static bool run(Run *r, const Options *o, Err *e) {
     if (!start(r, o, e)) return false;
     if (stop_wanted()) return stop_err(e);
-    Report report = {o, &r->model, r->engine, &r->config, &r->request, &r->prompt, r->seq, r->load_seconds};
+    Report report = {o, &r->model, r->engine, &r->config, &r->request, &r->prompt, r->seq, r->device_seconds, r->load_seconds};
     report_begin(&report);
     if (!speak(r, o, e)) return false;
     if (options_json(o) && !report_json(&report, e)) return false;
@@ -165,8 +165,10 @@ static bool run(Run *r, const Options *o, Err *e) {
 bool cmd_generate(const Options *o, Err *e) {
     Run r = {0};
     stop_install();
-    bool ok =
-        check(o, e) && setup_config(o, &r.config, e) && prompt_read(o, true, &r.prompt, e) && run(&r, o, e);
+    double begin = clock_now();
+    bool ok = check(o, e) && setup_config(o, &r.config, e);
+    r.device_seconds = clock_now() - begin;
+    ok = ok && prompt_read(o, true, &r.prompt, e) && run(&r, o, e);
     engine_close(r.engine);
     model_close(&r.model);
     tok_ids_free(&r.ids);

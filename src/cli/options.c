@@ -20,6 +20,7 @@ enum {
     RUNS = FOR_GENERATE | FOR_LOGITS, // commands that compute
     READS = FOR_GENERATE | FOR_TOKENIZE,
     ALL = RUNS | READS | FOR_INFO,
+    ANY = ALL | FOR_SYNTH,
 };
 
 /* A row is read along, not down. */
@@ -42,12 +43,14 @@ static const Option TABLE[] = {
      .standard = "-1", .help = "new tokens at most; -1, -2: until the context is full"},
     {{"-c", "--ctx-size"}, RUNS, OPTION_INT, "N", AT(n_ctx), 0, INT_MAX,
      .help = "tokens of context; 0: as trained (4096 at most, or as prompt and -n need)"},
-    {{"-t", "--threads"}, RUNS, OPTION_INT, "N", AT(n_threads), 1, 1024,
+    {{"-t", "--threads"}, RUNS | FOR_SYNTH, OPTION_INT, "N", AT(n_threads), 1, 1024,
      .help = "threads (the CPUs this process may use)"},
     {{"-ngl", "--gpu-layers", "--n-gpu-layers"}, RUNS, OPTION_INT, "N", AT(gpu_layers), 0, INT_MAX,
      .choices = "auto all", .standard = "auto", .help = "layers on the GPU: 0 or all of them"},
-    {{"--device"}, RUNS, OPTION_CHOICE, NULL, AT(device), .choices = "auto cpu cuda", .standard = "auto",
-     .help = "where to compute"},
+    {{"--device"}, RUNS, OPTION_STRING, "auto|cpu|cuda[:N]", AT(device), .standard = "auto",
+     .help = "where to compute; N: which GPU"},
+    {{"--mem"}, RUNS, OPTION_CHOICE, NULL, AT(mem), .choices = "auto device managed", .standard = "auto",
+     .help = "memory of the weights on a GPU; auto: managed where it is the host's"},
     {{"--isa"}, RUNS, OPTION_CHOICE, NULL, AT(isa), .choices = "auto scalar avx2 avx512",
      .standard = "auto", .help = "the CPU kernels"},
     {{"--act"}, RUNS, OPTION_CHOICE, NULL, AT(act), .choices = "auto f32 q8", .standard = "auto",
@@ -99,6 +102,11 @@ static const Option TABLE[] = {
     {{"-o", "--output"}, FOR_LOGITS, OPTION_STRING, "OUT", AT(out),
      .help = "where the float32 logits [n_ids, n_vocab] go; - is stdout"},
 
+    {{"--layers"}, FOR_SYNTH, OPTION_INT, "N", AT(n_layers), 1, 4096,
+     .help = "so many layers only (all that the shape has)"},
+    {{"--seed"}, FOR_SYNTH, OPTION_INT, "N", AT(weight_seed), 0, INT_MAX, .standard = "1",
+     .help = "same seed, same weights"},
+
     {{"--output-format"}, READS | FOR_INFO, OPTION_CHOICE, NULL, AT(format), .choices = "text json",
      .standard = "text", .help = "what to print"},
     {{"--json"}, READS | FOR_INFO, OPTION_WORD, NULL, AT(format), .set = "json",
@@ -107,11 +115,11 @@ static const Option TABLE[] = {
      .help = "with --json: log-probabilities of the N likeliest"},
     {{"--no-perf"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(perf), .set = "no", .standard = "yes",
      .help = "no timings among the notices"},
-    {{"-q", "--quiet"}, ALL, OPTION_FLAG, NULL, AT(quiet), .set = "yes", .help = "no notices"},
-    {{"-v", "--verbose"}, ALL, OPTION_FLAG, NULL, AT(verbose), .set = "yes",
+    {{"-q", "--quiet"}, ANY, OPTION_FLAG, NULL, AT(quiet), .set = "yes", .help = "no notices"},
+    {{"-v", "--verbose"}, ANY, OPTION_FLAG, NULL, AT(verbose), .set = "yes",
      .help = "notices even when stderr is no terminal"},
-    {{"-h", "--help"}, ALL, OPTION_FLAG, NULL, AT(help), .set = "yes", .help = "this text"},
-    {{"--version"}, ALL, OPTION_FLAG, NULL, AT(version), .set = "yes", .help = "the version"},
+    {{"-h", "--help"}, ANY, OPTION_FLAG, NULL, AT(help), .set = "yes", .help = "this text"},
+    {{"--version"}, ANY, OPTION_FLAG, NULL, AT(version), .set = "yes", .help = "the version"},
 };
 // clang-format on
 
@@ -312,6 +320,7 @@ static const char *command_of(unsigned commands) {
     return commands & FOR_GENERATE   ? "generate"
            : commands & FOR_TOKENIZE ? "tokenize"
            : commands & FOR_LOGITS   ? "logits"
+           : commands & FOR_SYNTH    ? "synth"
                                      : "info";
 }
 

@@ -15,7 +15,7 @@
 #include <stdint.h>
 #include "../base/err.h"
 
-enum { FOR_GENERATE = 1, FOR_INFO = 2, FOR_TOKENIZE = 4, FOR_LOGITS = 8 }; // commands, as bits
+enum { FOR_GENERATE = 1, FOR_INFO = 2, FOR_TOKENIZE = 4, FOR_LOGITS = 8, FOR_SYNTH = 16 }; // commands, as bits
 
 typedef struct Seed {
     bool given; // else one is to be drawn
@@ -35,7 +35,8 @@ typedef struct Options {
     int n_ctx;     // -1: not given, 0: as trained
     int n_threads; // 0: as many as there are CPUs
     int gpu_layers;
-    const char *device, *isa, *act; // one of their choices, and so below
+    const char *device;           // "auto", "cpu", "cuda", "cuda:N": setup reads it
+    const char *mem, *isa, *act;  // one of their choices, and so below
     const char *kv, *cache_k, *cache_v;
     Seed seed;
     float temp, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty;
@@ -50,6 +51,7 @@ typedef struct Options {
     bool bos, parse_special, list; // tokenize
     const char *decode;
     const char *ids, *ids_file, *out; // logits
+    int n_layers, weight_seed;        // synth; 0 layers: as many as the shape has
     bool help, version;
     const char **rest; // arguments that are no options [n_rest]
     int n_rest;

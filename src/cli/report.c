@@ -11,6 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+static bool on_gpu(const Report *r) {
+    return r->config->device == DEVICE_CUDA;
+}
+
 /* ---- notices ---- */
 
 void report_begin(const Report *r) {
@@ -25,7 +29,8 @@ void report_begin(const Report *r) {
                  "%d threads, %s kernels, %s activations",
                  r->config->n_ctx, (double)memory.kv / 1e6, r->config->kv_type == KV_F32 ? "f32" : "f16",
                  (double)memory.registers / 1e6, (double)weights_bytes(engine_plan(r->engine)->weights) / 1e6,
-                 r->config->n_threads, r->config->isa, r->config->act_f32 ? "f32" : "q8");
+                 r->config->n_threads, on_gpu(r) ? engine_executor(r->engine) : r->config->isa,
+                 r->config->act_f32 ? "f32" : "q8");
 }
 
 static double rate(double amount, double seconds) {
@@ -51,10 +56,13 @@ void report_end(const Report *r) {
     else if (s->finish == FINISH_LENGTH)
         setup_notice(o, "stopped after %d new tokens, as -n asks", s->n_generated);
     if (!o->perf || o->quiet) return;
-    setup_notice(o, "load: %.3f s", r->load_seconds);
+    if (on_gpu(r))
+        setup_notice(o, "load: %.3f s, after %.3f s of waking the GPU", r->load_seconds, r->device_seconds);
+    else
+        setup_notice(o, "load: %.3f s", r->load_seconds);
     print_timing(r, "prompt", &s->prompt, 0);
     print_timing(r, "decode", &s->decode,
-                 o->verbose && s->decode.n ? cpu_read_bandwidth(r->config->n_threads) : 0);
+                 o->verbose && s->decode.n && !on_gpu(r) ? cpu_read_bandwidth(r->config->n_threads) : 0);
 }
 
 /* ---- JSON ---- */
@@ -149,6 +157,7 @@ bool report_json(const Report *r, Err *e) {
     json_object_set_new(root, "finish_reason", json_string(finish_name(s->finish)));
     json_object_set_new(root, "seed", seed_value(r->request->params.seed));
     json_object_set_new(root, "sampling", sampling(r));
+    json_object_set_new(root, "executor", json_string(engine_executor(r->engine)));
     json_object_set_new(root, "isa", json_string(r->config->isa));
     json_object_set_new(root, "act", json_string(r->config->act_f32 ? "f32" : "q8"));
     json_object_set_new(root, "kv", json_string(r->config->kv_type == KV_F32 ? "f32" : "f16"));
@@ -158,8 +167,9 @@ bool report_json(const Report *r, Err *e) {
                         json_pack("{s:i,s:i}", "prompt", s->n_prompt, "generated", s->n_generated));
     json_object_set_new(root, "memory", memory(r));
     json_object_set_new(root, "timings",
-                        json_pack("{s:o,s:o,s:o}", "load_s", number(r->load_seconds), "prompt",
-                                  timing(&s->prompt), "decode", timing(&s->decode)));
+                        json_pack("{s:o,s:o,s:o,s:o}", "device_s", number(r->device_seconds), "load_s",
+                                  number(r->load_seconds), "prompt", timing(&s->prompt), "decode",
+                                  timing(&s->decode)));
     if (r->request->n_logprobs) json_object_set_new(root, "logprobs", logprobs(r));
     return show_write(root, e);
 }

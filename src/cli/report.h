@@ -21,7 +21,8 @@ typedef struct Report {
     const Request *request;
     const Buf *prompt;   // as the user gave it
     const Sequence *seq; // NULL until there is one
-    double load_seconds;
+    double device_seconds; // that a GPU took to wake up
+    double load_seconds;   // from opening the file to the first batch, without the former
 } Report;
 
 void report_begin(const Report *r); // notices: model, seed, context, memory

@@ -3,6 +3,7 @@
 #include "../base/pool.h"
 #include "../cpu/cpu.h"
 #include "../plan/plan.h"
+#include "../../cuda/cuda.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -22,13 +23,52 @@ static bool is(const char *word, const char *other) {
 
 /* ---- what was asked for ---- */
 
-static bool check_device(const Options *o, Err *e) {
-    bool many = o->gpu_layers == GPU_LAYERS_ALL || o->gpu_layers > 0;
-    if (is(o->device, "cuda"))
-        return err_set(e, ERR_RUN, "--device cuda: this build has no GPU executor; use --device cpu");
-    if (is(o->device, "cpu") && many)
+/* auto, cpu, cuda, or cuda:N. */
+static bool parse_device(const char *text, EngineConfig *config, Err *e) {
+    static const char *const names[] = {[DEVICE_AUTO] = "auto", [DEVICE_CPU] = "cpu", [DEVICE_CUDA] = "cuda"};
+    for (int i = DEVICE_AUTO; i <= DEVICE_CUDA; i++)
+        if (is(text, names[i])) return config->device = (EngineDevice)i, true;
+    const char *number = strncmp(text, "cuda:", 5) == 0 ? text + 5 : "";
+    size_t n = strlen(number);
+    if (n == 0 || n > 4 || strspn(number, "0123456789") != n)
+        return err_set(e, ERR_USAGE, "option --device: '%.100s' is not one of: auto cpu cuda cuda:N", text);
+    config->device = DEVICE_CUDA, config->device_index = atoi(number);
+    return true;
+}
+
+static bool check_device(const Options *o, const EngineConfig *config, Err *e) {
+    bool cpu = config->device == DEVICE_CPU, cuda = config->device == DEVICE_CUDA;
+    if (cpu && o->gpu_layers != 0 && o->gpu_layers != GPU_LAYERS_AUTO)
         return err_set(e, ERR_USAGE,
                        "-ngl asks for layers on a GPU and --device cpu for none; drop one of them");
+    if (cuda && o->gpu_layers == 0)
+        return err_set(e, ERR_USAGE, "--device %s asks for a GPU and -ngl 0 for none; drop one of them", o->device);
+    if (cuda && (!is(o->isa, "auto") || config->act_f32))
+        return err_set(e, ERR_USAGE,
+                       "--device %s computes with 8-bit activations and has no --isa; use --device cpu for these",
+                       o->device);
+    return true;
+}
+
+/* Leaves CPU or CUDA in config.  What names CPU kernels or float activations asks for the CPU. */
+static bool choose_device(const Options *o, EngineConfig *config, Err *e) {
+    bool many = o->gpu_layers == GPU_LAYERS_ALL || o->gpu_layers > 0;
+    CudaDevice device;
+    if (!parse_device(o->device, config, e) || !check_device(o, config, e)) return false;
+    if (!many && config->device == DEVICE_AUTO && (o->gpu_layers == 0 || !is(o->isa, "auto") || config->act_f32))
+        config->device = DEVICE_CPU;
+    if (config->device == DEVICE_CPU) return true;
+    Err why;
+    if (cuda_device(config->device_index, &device, &why)) {
+        config->device = DEVICE_CUDA;
+        config->managed = is(o->mem, "managed") || (is(o->mem, "auto") && device.shares_host_tables);
+        setup_notice(o, "computing on %s, %.1f of %.1f GB free", device.name, (double)device.free_bytes / 1e9,
+                     (double)device.total_bytes / 1e9);
+        return true;
+    }
+    if (config->device == DEVICE_CUDA) return err_set(e, ERR_RUN, "--device %s: %s", o->device, why.text);
+    if (many || cuda_exec.run) err_warn("%s; using the CPU", why.text); // a build without CUDA is news only to -ngl
+    config->device = DEVICE_CPU;
     return true;
 }
 
@@ -53,7 +93,6 @@ static const char *cache_type(const Options *o) {
 
 bool setup_config(const Options *o, EngineConfig *config, Err *e) {
     const char *kv = cache_type(o), *isa = cpu_isa(o->isa);
-    if (!check_device(o, e)) return false;
     if (!kv)
         return err_set(e, ERR_USAGE,
                        "keys and values are kept in one type; let --kv, -ctk and -ctv name the same");
@@ -64,7 +103,7 @@ bool setup_config(const Options *o, EngineConfig *config, Err *e) {
     config->isa = isa;
     config->act_f32 = is(o->act, "f32") || (is(o->act, "auto") && is(o->isa, "scalar"));
     config->n_threads = choose_threads(o);
-    return true;
+    return choose_device(o, config, e);
 }
 
 static int read_arch_int(const Gguf *g, const char *name, int fallback) {
@@ -81,12 +120,9 @@ bool setup_layers(const Options *o, const Gguf *g, Err *e) {
     int n_layer = read_arch_int(g, "block_count", 1), n = o->gpu_layers;
     bool all = n == GPU_LAYERS_ALL || n >= n_layer || n == GPU_LAYERS_MANY;
     if (n == 0 || n == GPU_LAYERS_AUTO) return true;
-    if (!all)
-        return err_set(e, ERR_USAGE,
-                       "-ngl %d: the model has %d layers; zgen computes none or all of them on a GPU", n,
-                       n_layer);
-    err_warn("this build has no GPU executor: the CPU computes all %d layers", n_layer);
-    return true;
+    return all || err_set(e, ERR_USAGE,
+                          "-ngl %d: the model has %d layers; zgen computes none or all of them on a GPU", n,
+                          n_layer);
 }
 
 /* ---- context ---- */
@@ -159,6 +195,7 @@ static bool fits(const Plan *p, const EngineConfig *config, Err *e) {
 }
 
 bool setup_memory(const Gguf *g, const EngineConfig *config, Err *e) {
+    if (config->device == DEVICE_CUDA) return true;
     PlanConfig plan_config = cpu_exec.plan;
     plan_config.act_f32 = config->act_f32;
     Plan *p = plan_build(g, &plan_config, e);

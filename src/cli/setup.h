@@ -10,11 +10,11 @@
 #include "../run/engine.h"
 
 /* What can be told without a model: devices and kernels that are not there, options that contradict each
- * other. Fills config but for n_ctx, n_seq, R_max.  false: ERR_USAGE; ERR_RUN for --device cuda. */
+ * other. Fills config but for n_ctx, n_seq, R_max; its device is CPU or CUDA afterwards, and a GPU that is taken is
+ * awake.  Warns where the CPU does what a GPU was asked for.  false: ERR_USAGE; ERR_RUN for --device cuda. */
 bool setup_config(const Options *o, EngineConfig *config, Err *e);
 
-/* -ngl against the number of layers.  Warns where the CPU does what a GPU was asked for.  false: ERR_USAGE.
- */
+/* -ngl against the number of layers.  false: ERR_USAGE. */
 bool setup_layers(const Options *o, const Gguf *g, Err *e);
 
 /* The context for n_ids tokens of prompt and n_new to come (0 or less: open): -c, or the smaller of 4096 and
@@ -28,7 +28,7 @@ int setup_trained(const Gguf *g);
 ExecMemory setup_need(const Plan *p, const EngineConfig *config);
 
 /* Whether keys, values and registers fit into free memory.  Warns when the weights do not fit beside them.
- * false: ERR_MEMORY with the parts and the -c that would fit, or ERR_MODEL. */
+ * false: ERR_MEMORY with the parts and the -c that would fit, or ERR_MODEL.  A GPU's executor looks for itself. */
 bool setup_memory(const Gguf *g, const EngineConfig *config, Err *e);
 
 /* One line on stderr, "zgen: ...", if it is a terminal or --verbose is given, and never with --quiet. */

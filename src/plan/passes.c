@@ -60,7 +60,8 @@ static bool merge_norm(const Plan *p, Op *a, const Op *b) {
 /* Gate and up are joined where they are made. */
 static bool merge_glu(const Plan *p, Op *a, const Op *b) {
     if (b->code != OP_GLU || (a->code != OP_MATMUL && a->code != OP_EXPERT) || a->n_out != 2) return false;
-    if (b->in != a->out[0] || b->in2 != a->out[1] || a->w[0]->n_out != a->w[1]->n_out) return false;
+    if (b->in != a->out[0] || b->in2 != a->out[1]) return false;
+    if (a->w[0]->n_out != a->w[1]->n_out || a->w[0]->type != a->w[1]->type) return false; // they are walked in step
     if (n_readers(p, a->out[0]) != 1 || n_readers(p, a->out[1]) != 1) return false;
     a->glu = true;
     a->n_out = 1, a->out[0] = b->out[0], a->out[1] = NO_REG;

@@ -11,9 +11,10 @@
 /* ---- Variables ---- */
 
 static bool is_known_role(const json_t *role) {
-    static const char *const ROLES[] = {"system",   "developer",   "user",          "assistant",     "model",
-                                        "tool",     "tool_call",   "tool_response", "tool_responses", "function",
-                                        "ipython",  "environment", "observation",   "context",        "documents"};
+    static const char *const ROLES[] = {"system",         "developer", "user",      "assistant",
+                                        "model",          "tool",      "tool_call", "tool_response",
+                                        "tool_responses", "function",  "ipython",   "environment",
+                                        "observation",    "context",   "documents"};
     for (size_t i = 0; i < sizeof ROLES / sizeof *ROLES; i++)
         if (json_is_string(role) && strcmp(json_string_value(role), ROLES[i]) == 0) return true;
     return false;
@@ -46,21 +47,26 @@ static Dict *make_variables(Jinja *j, const void *from) {
     const ChatInput *input = from;
     json_t *object = (json_t *)input->variables; // Jansson's iterators take no const, and change nothing
     Dict *dict = jv_new_dict(j);
-    if (input->bos_token) put(j, dict, "bos_token", jv_str(js_utf8(j, input->bos_token, strlen(input->bos_token), 0)));
-    if (input->eos_token) put(j, dict, "eos_token", jv_str(js_utf8(j, input->eos_token, strlen(input->eos_token), 0)));
+    if (input->bos_token)
+        put(j, dict, "bos_token", jv_str(js_utf8(j, input->bos_token, strlen(input->bos_token), 0)));
+    if (input->eos_token)
+        put(j, dict, "eos_token", jv_str(js_utf8(j, input->eos_token, strlen(input->eos_token), 0)));
     for (void *i = json_object_iter(object); i; i = json_object_iter_next(object, i)) {
         const char *key = json_object_iter_key(i);
         const json_t *value = json_object_iter_value(i);
         if (strcmp(key, "now") == 0) continue;
-        if (strcmp(key, "messages") == 0) put(j, dict, key, messages_value(j, value));
-        else put(j, dict, key, jv_from_json(j, value, ends_with(key, "_token") ? 0 : CHAR_USER));
+        if (strcmp(key, "messages") == 0)
+            put(j, dict, key, messages_value(j, value));
+        else
+            put(j, dict, key, jv_from_json(j, value, ends_with(key, "_token") ? 0 : CHAR_USER));
     }
     return dict;
 }
 
 static bool check_messages(const json_t *variables, Err *e) {
     const json_t *messages = json_object_get(variables, "messages");
-    if (!json_is_array(messages)) return err_set(e, ERR_RUN, "there is no \"messages\", an array of messages");
+    if (!json_is_array(messages))
+        return err_set(e, ERR_RUN, "there is no \"messages\", an array of messages");
     for (size_t i = 0; i < json_array_size(messages); i++)
         if (!json_is_object(json_array_get(messages, i)))
             return err_set(e, ERR_RUN, "message %zu is not an object with \"role\" and \"content\"", i + 1);
@@ -69,13 +75,14 @@ static bool check_messages(const json_t *variables, Err *e) {
 
 static bool find_now(const json_t *now, struct tm *out, Err *e) {
     time_t seconds = time(NULL);
-    if (!now) return localtime_r(&seconds, out) || err_set(e, ERR_RUN, "the clock of this machine cannot be read");
+    if (!now)
+        return localtime_r(&seconds, out) || err_set(e, ERR_RUN, "the clock of this machine cannot be read");
     struct tm t = {0};
     const char *text = json_is_string(now) ? json_string_value(now) : "";
-    int n = sscanf(text, "%4d-%2d-%2d%*1[T ]%2d:%2d:%2d", &t.tm_year, &t.tm_mon, &t.tm_mday, &t.tm_hour, &t.tm_min,
-                   &t.tm_sec);
-    if (n < 5 || t.tm_year < 1 || t.tm_mon < 1 || t.tm_mon > 12 || t.tm_mday < 1 || t.tm_mday > 31 || t.tm_hour < 0 ||
-        t.tm_hour > 23 || t.tm_min < 0 || t.tm_min > 59 || t.tm_sec < 0 || t.tm_sec > 60)
+    int n = sscanf(text, "%4d-%2d-%2d%*1[T ]%2d:%2d:%2d", &t.tm_year, &t.tm_mon, &t.tm_mday, &t.tm_hour,
+                   &t.tm_min, &t.tm_sec);
+    if (n < 5 || t.tm_year < 1 || t.tm_mon < 1 || t.tm_mon > 12 || t.tm_mday < 1 || t.tm_mday > 31 ||
+        t.tm_hour < 0 || t.tm_hour > 23 || t.tm_min < 0 || t.tm_min > 59 || t.tm_sec < 0 || t.tm_sec > 60)
         return err_set(e, ERR_RUN, "\"now\" is no time: write it like \"2026-08-18T09:30:00\"");
     t.tm_year -= 1900, t.tm_mon -= 1;
     seconds = timegm(&t); // finds the weekday
@@ -126,8 +133,10 @@ bool chat_text_is_user(const ChatText *text, size_t start, size_t n) {
     size_t low = 0, high = text->n_runs; // the first run that ends behind start is in [low, high]
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (text->runs[middle].start + text->runs[middle].n > start) high = middle;
-        else low = middle + 1;
+        if (text->runs[middle].start + text->runs[middle].n > start)
+            high = middle;
+        else
+            low = middle + 1;
     }
     for (; low < text->n_runs && text->runs[low].start < start + n; low++)
         if (text->runs[low].from_user) return true;

@@ -1,8 +1,8 @@
 /* chat: messages to the text that a model was trained to answer, by the template that came with it.
  *
  * Owns the choice of variables that a template sees, the templates of our own that are known by name, and the
- * record of who wrote what: beside the rendered text stand its runs, so that text of the messages is never read
- * as control tokens, however much it looks like them.  It refuses whatever the template refuses, and
+ * record of who wrote what: beside the rendered text stand its runs, so that text of the messages is never
+ * read as control tokens, however much it looks like them.  It refuses whatever the template refuses, and
  * templates that run away (see jinja.h for the limits).  The template language is jinja's matter. */
 #ifndef ZGEN_TEXT_CHAT_H
 #define ZGEN_TEXT_CHAT_H
@@ -13,10 +13,10 @@
 #include "../base/err.h"
 
 typedef struct ChatInput {
-    /* An object, as --messages reads it: "messages" (an array of objects with "role" and "content"), and whatever
-     * else the template may ask for: tools, add_generation_prompt, enable_thinking, ...  Each key is a variable
-     * of the template, except "now" ("2026-08-18T09:30:00"), the time that strftime_now tells instead of the
-     * real one. */
+    /* An object, as --messages reads it: "messages" (an array of objects with "role" and "content"), and
+     * whatever else the template may ask for: tools, add_generation_prompt, enable_thinking, ...  Each key is
+     * a variable of the template, except "now" ("2026-08-18T09:30:00"), the time that strftime_now tells
+     * instead of the real one. */
     const json_t *variables;
     const char *bos_token, *eos_token; // the model's, where variables name none; NULL: the model has none
 } ChatInput;
@@ -26,10 +26,10 @@ typedef struct ChatRun {
     bool from_user;
 } ChatRun;
 
-/* From the user, in the sense of a run, is every string and key of the variables, except names of roles that are
- * known (user, assistant, system, ...), which templates build control tokens from, and top-level strings whose
- * key ends in "_token".  Special tokens should be looked for in the whole text, so that its pieces merge as
- * the model has learnt, but taken only where no byte of them is from the user. */
+/* From the user, in the sense of a run, is every string and key of the variables, except names of roles that
+ * are known (user, assistant, system, ...), which templates build control tokens from, and top-level strings
+ * whose key ends in "_token".  Special tokens should be looked for in the whole text, so that its pieces
+ * merge as the model has learnt, but taken only where no byte of them is from the user. */
 typedef struct ChatText {
     char *data; // UTF-8, NUL behind it
     size_t n;
@@ -38,9 +38,9 @@ typedef struct ChatText {
 } ChatText;
 
 /* Renders the template (UTF-8, n bytes; ill-formed bytes become U+FFFD) into *out, which the caller frees.
- * false: ERR_MODEL if the template is malformed, asks for what is not supported or exceeds a limit; ERR_RUN if
- * it refuses these messages, or stumbles over something that they lack.  The sentence names line and column of
- * the template. */
+ * false: ERR_MODEL if the template is malformed, asks for what is not supported or exceeds a limit; ERR_RUN
+ * if it refuses these messages, or stumbles over something that they lack.  The sentence names line and
+ * column of the template. */
 bool chat_render(const char *source, size_t n, const ChatInput *input, ChatText *out, Err *e);
 void chat_text_free(ChatText *text); // back to {0}
 

@@ -1,7 +1,7 @@
 /* chat_builtin: templates of our own for formats that are known by name, for files that carry none.
  *
- * Each is the plain form of its format: turns of system, user and assistant, the prompt for an answer, no tools.
- * Formats without a place for the system prompt take it in front of the first user's turn. */
+ * Each is the plain form of its format: turns of system, user and assistant, the prompt for an answer, no
+ * tools. Formats without a place for the system prompt take it in front of the first user's turn. */
 #include "chat.h"
 
 #include <string.h>
@@ -17,9 +17,10 @@
     "{% set system = messages[0].content %}{% set turns = messages[1:] %}{% endif %}" body
 
 #define MISTRAL(system, user_begin, user_end, answer_begin)                                                  \
-    WITH_SYSTEM("{{ bos_token }}" system "{% for m in turns %}"                                              \
-                "{% if m.role == 'user' %}" user_begin "{{ m.content }}" user_end                            \
-                "{% else %}" answer_begin "{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}")
+    WITH_SYSTEM("{{ bos_token }}" system                                                                     \
+                "{% for m in turns %}"                                                                       \
+                "{% if m.role == 'user' %}" user_begin "{{ m.content }}" user_end "{% else %}" answer_begin  \
+                "{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}")
 
 #define SYSTEM_FIRST "{% if loop.first and system %}{{ system }}{{ '\\n\\n' }}{% endif %}"
 
@@ -34,46 +35,54 @@ static const struct {
                                  "m.role == 'assistant' else '<|SYSTEM_TOKEN|>' }}"
                                  "{{ m.content | trim }}<|END_OF_TURN_TOKEN|>",
                                  "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>")},
-    {"deepseek3",
-     "{{ bos_token }}" EACH_TURN("{% if m.role == 'user' %}<｜User｜>{{ m.content }}"
-                                 "{% elif m.role == 'assistant' %}<｜Assistant｜>{{ m.content }}{{ eos_token }}"
-                                 "{% else %}{{ m.content }}{% endif %}",
-                                 "<｜Assistant｜>")},
+    {"deepseek3", "{{ bos_token }}" EACH_TURN(
+                      "{% if m.role == 'user' %}<｜User｜>{{ m.content }}"
+                      "{% elif m.role == 'assistant' %}<｜Assistant｜>{{ m.content }}{{ eos_token }}"
+                      "{% else %}{{ m.content }}{% endif %}",
+                      "<｜Assistant｜>")},
     {"falcon3", EACH_TURN("{{ '<|' + m.role + '|>\\n' + m.content + '\\n' }}", "{{ '<|assistant|>\\n' }}")},
-    {"gemma", WITH_SYSTEM("{{ bos_token }}{% for m in turns %}"
-                          "{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\\n' }}" SYSTEM_FIRST
-                          "{{ m.content | trim }}{{ '<end_of_turn>\\n' }}{% endfor %}"
-                          "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}")},
+    {"gemma",
+     WITH_SYSTEM(
+         "{{ bos_token }}{% for m in turns %}"
+         "{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\\n' }}" SYSTEM_FIRST
+         "{{ m.content | trim }}{{ '<end_of_turn>\\n' }}{% endfor %}"
+         "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}")},
     {"glm4", "[gMASK]<sop>" EACH_TURN("{{ '<|' + m.role + '|>\\n' + m.content }}", "<|assistant|>")},
-    {"gpt-oss", EACH_TURN("<|start|>{{ m.role }}"
-                          "{{ '<|channel|>final' if m.role == 'assistant' }}<|message|>{{ m.content }}<|end|>",
-                          "<|start|>assistant")},
-    {"granite", EACH_TURN("{{ '<|start_of_role|>' + m.role + '<|end_of_role|>' + m.content + '<|end_of_text|>\\n' }}",
-                          "<|start_of_role|>assistant<|end_of_role|>")},
-    {"llama2", WITH_SYSTEM("{% for m in turns %}{% if m.role == 'user' %}{{ bos_token }}[INST] "
-                           "{% if loop.first and system %}{{ '<<SYS>>\\n' + system + '\\n<</SYS>>\\n\\n' }}{% endif %}"
-                           "{{ m.content | trim }} [/INST]"
-                           "{% else %} {{ m.content | trim }} {{ eos_token }}{% endif %}{% endfor %}")},
+    {"gpt-oss",
+     EACH_TURN("<|start|>{{ m.role }}"
+               "{{ '<|channel|>final' if m.role == 'assistant' }}<|message|>{{ m.content }}<|end|>",
+               "<|start|>assistant")},
+    {"granite",
+     EACH_TURN("{{ '<|start_of_role|>' + m.role + '<|end_of_role|>' + m.content + '<|end_of_text|>\\n' }}",
+               "<|start_of_role|>assistant<|end_of_role|>")},
+    {"llama2",
+     WITH_SYSTEM("{% for m in turns %}{% if m.role == 'user' %}{{ bos_token }}[INST] "
+                 "{% if loop.first and system %}{{ '<<SYS>>\\n' + system + '\\n<</SYS>>\\n\\n' }}{% endif %}"
+                 "{{ m.content | trim }} [/INST]"
+                 "{% else %} {{ m.content | trim }} {{ eos_token }}{% endif %}{% endfor %}")},
     {"llama3", "{{ bos_token }}" EACH_TURN("{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' }}"
                                            "{{ m.content | trim }}<|eot_id|>",
                                            "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}")},
     {"mistral-v1", MISTRAL("", " [INST] " SYSTEM_FIRST, " [/INST]", " ")},
     {"mistral-v3", MISTRAL("", "[INST] " SYSTEM_FIRST, "[/INST]", " ")},
-    {"mistral-v7", MISTRAL("{% if system %}[SYSTEM_PROMPT] {{ system }}[/SYSTEM_PROMPT]{% endif %}", "[INST] ",
-                           "[/INST]", " ")},
-    {"mistral-v7-tekken", MISTRAL("{% if system %}[SYSTEM_PROMPT]{{ system }}[/SYSTEM_PROMPT]{% endif %}", "[INST]",
-                                  "[/INST]", "")},
-    {"openchat", "{{ bos_token }}" EACH_TURN("{% if m.role == 'system' %}{{ m.content }}<|end_of_turn|>{% else %}"
-                                             "GPT4 Correct {{ m.role | title }}: {{ m.content }}<|end_of_turn|>"
-                                             "{% endif %}",
-                                             "GPT4 Correct Assistant:")},
-    {"phi3", EACH_TURN("{{ '<|' + m.role + '|>\\n' + m.content + '<|end|>\\n' }}", "{{ '<|assistant|>\\n' }}")},
+    {"mistral-v7", MISTRAL("{% if system %}[SYSTEM_PROMPT] {{ system }}[/SYSTEM_PROMPT]{% endif %}",
+                           "[INST] ", "[/INST]", " ")},
+    {"mistral-v7-tekken", MISTRAL("{% if system %}[SYSTEM_PROMPT]{{ system }}[/SYSTEM_PROMPT]{% endif %}",
+                                  "[INST]", "[/INST]", "")},
+    {"openchat",
+     "{{ bos_token }}" EACH_TURN("{% if m.role == 'system' %}{{ m.content }}<|end_of_turn|>{% else %}"
+                                 "GPT4 Correct {{ m.role | title }}: {{ m.content }}<|end_of_turn|>"
+                                 "{% endif %}",
+                                 "GPT4 Correct Assistant:")},
+    {"phi3",
+     EACH_TURN("{{ '<|' + m.role + '|>\\n' + m.content + '<|end|>\\n' }}", "{{ '<|assistant|>\\n' }}")},
     {"phi4", EACH_TURN("<|im_start|>{{ m.role }}<|im_sep|>{{ m.content }}<|im_end|>",
                        "<|im_start|>assistant<|im_sep|>")},
-    {"vicuna", WITH_SYSTEM("{{ bos_token }}{% if system %}{{ system }}{{ '\\n\\n' }}{% endif %}{% for m in turns %}"
-                           "{% if m.role == 'user' %}USER: {{ m.content }}{{ '\\n' }}"
-                           "{% else %}ASSISTANT: {{ m.content }}{{ eos_token }}{{ '\\n' }}{% endif %}{% endfor %}"
-                           "{% if add_generation_prompt %}ASSISTANT:{% endif %}")},
+    {"vicuna",
+     WITH_SYSTEM("{{ bos_token }}{% if system %}{{ system }}{{ '\\n\\n' }}{% endif %}{% for m in turns %}"
+                 "{% if m.role == 'user' %}USER: {{ m.content }}{{ '\\n' }}"
+                 "{% else %}ASSISTANT: {{ m.content }}{{ eos_token }}{{ '\\n' }}{% endif %}{% endfor %}"
+                 "{% if add_generation_prompt %}ASSISTANT:{% endif %}")},
     {"zephyr", EACH_TURN("{{ '<|' + m.role + '|>\\n' + m.content }}{{ eos_token }}{{ '\\n' }}",
                          "{{ '<|assistant|>\\n' }}")},
 };
@@ -86,4 +95,6 @@ const char *chat_builtin_template(const char *name) {
     return NULL;
 }
 
-const char *chat_builtin_name(size_t i) { return i < N_TEMPLATES ? TEMPLATES[i].name : NULL; }
+const char *chat_builtin_name(size_t i) {
+    return i < N_TEMPLATES ? TEMPLATES[i].name : NULL;
+}

@@ -45,7 +45,8 @@ void jinja_end(Jinja *j) {
 
 void jinja_spend(Jinja *j, size_t steps) {
     if (steps > (size_t)(JINJA_STEPS_MAX - j->steps))
-        jinja_fail(j, ERR_MODEL, "the template does not come to an end (more than %d steps)", JINJA_STEPS_MAX);
+        jinja_fail(j, ERR_MODEL, "the template does not come to an end (more than %d steps)",
+                   JINJA_STEPS_MAX);
     j->steps += (int64_t)steps;
 }
 

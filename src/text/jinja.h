@@ -5,8 +5,8 @@
  * JSON or by the template itself: there is no object of the host, no file, no import, and nothing that can be
  * changed except namespaces, loops, cyclers and joiners.  Values are therefore shared freely.
  *
- * The flow: jinja_lex -> jinja_parse -> jinja_exec { jinja_eval }, each one file.  What filters, tests, methods
- * and functions there are is data: tables of Builtin.
+ * The flow: jinja_lex -> jinja_parse -> jinja_exec { jinja_eval }, each one file.  What filters, tests,
+ * methods and functions there are is data: tables of Builtin.
  *
  * Three tricks carry it.
  *   - A character is 32 bits, and the topmost says that the user wrote it.  Every string operation moves
@@ -28,14 +28,14 @@
 #include "../base/err.h"
 
 enum {
-    JINJA_NESTING_MAX = 100,             // brackets, blocks and prefixes inside each other, in the source
-    JINJA_DEPTH_MAX = 1000,              // evaluations inside each other, while running
-    JINJA_STEPS_MAX = 10000000,          // nodes evaluated, items visited, and characters moved / 64
-    JINJA_TEXT_MAX = 16 << 20,           // characters of one string; bytes of the whole output
-    JINJA_MEMORY_MAX = 512 << 20,        // bytes of the arena
-    JINJA_SOURCE_MAX = 1 << 20,          // characters of a template
-    JINJA_RANGE_MAX = 100000,            // items of range(), as in Jinja's sandbox
-    JINJA_PARAMETERS_MAX = 6,            // named parameters of a builtin, its subject included
+    JINJA_NESTING_MAX = 100,      // brackets, blocks and prefixes inside each other, in the source
+    JINJA_DEPTH_MAX = 1000,       // evaluations inside each other, while running
+    JINJA_STEPS_MAX = 10000000,   // nodes evaluated, items visited, and characters moved / 64
+    JINJA_TEXT_MAX = 16 << 20,    // characters of one string; bytes of the whole output
+    JINJA_MEMORY_MAX = 384 << 20, // bytes of the arena
+    JINJA_SOURCE_MAX = 1 << 20,   // characters of a template
+    JINJA_RANGE_MAX = 100000,     // items of range(), as in Jinja's sandbox
+    JINJA_PARAMETERS_MAX = 6,     // named parameters of a builtin, its subject included
 };
 
 typedef struct Jinja Jinja; // the interpreter, see below
@@ -45,7 +45,9 @@ typedef struct Jinja Jinja; // the interpreter, see below
 typedef uint32_t Char; // a code point, and CHAR_USER
 static const Char CHAR_USER = 0x80000000u;
 
-static inline uint32_t char_code(Char c) { return c & 0x7FFFFFFFu; }
+static inline uint32_t char_code(Char c) {
+    return c & 0x7FFFFFFFu;
+}
 
 typedef struct Str { // never changed once made; parts share their whole's memory
     const Char *c;
@@ -118,7 +120,7 @@ typedef struct Iterator {
 } Iterator;
 
 typedef struct Range {
-    int64_t start, step;
+    int64_t start, stop, step; // stop only to be shown
     size_t n;
 } Range;
 
@@ -167,8 +169,8 @@ typedef struct Args {
 
 /* A filter, test, method or function.  parameters are names parted by spaces, those that may be left out with
  * a '?' behind; "*" alone hands the arguments over as they are, in a[1].args.  a[0] is the subject (what was
- * piped, tested, or the method's owner; V_ABSENT for functions), a[1..] the parameters in order, V_ABSENT if not
- * given. */
+ * piped, tested, or the method's owner; V_ABSENT for functions), a[1..] the parameters in order, V_ABSENT if
+ * not given. */
 typedef struct Builtin {
     const char *name; // NULL ends a table
     const char *parameters;
@@ -270,8 +272,8 @@ typedef struct Node {
     NodeKind kind;
     TokenKind op;
     uint32_t at;
-    bool recursive;                               // of N_FOR
-    bool uses_caller, uses_kwargs, uses_varargs;  // of N_MACRO
+    bool recursive;                              // of N_FOR
+    bool uses_caller, uses_kwargs, uses_varargs; // of N_MACRO
     Str name;
     Value value;
     struct Node *a, *b, *c, *first, *second, *next; // next: the sibling in the parent's list
@@ -296,7 +298,7 @@ typedef struct Scope {
 } Scope;
 
 struct Jinja {
-    Str source; // newlines normalised
+    Str source;  // newlines normalised
     uint32_t at; // what is being parsed or evaluated
     struct tm now;
     struct Block *blocks; // of the arena
@@ -329,9 +331,9 @@ const char *jinja_quote(Jinja *j, Str s);
 
 /* jinja_lex.c, jinja_parse.c, jinja_exec.c, jinja_eval.c: the flow */
 
-Token *jinja_lex(Jinja *j);                          // of j->source; the last is T_END
-Node *jinja_parse(Jinja *j, const Token *tokens);    // the first statement; NULL of an empty template
-void jinja_exec(Jinja *j, const Node *body);         // writes to j->out
+Token *jinja_lex(Jinja *j);                       // of j->source; the last is T_END
+Node *jinja_parse(Jinja *j, const Token *tokens); // the first statement; NULL of an empty template
+void jinja_exec(Jinja *j, const Node *body);      // writes to j->out
 Value jinja_eval(Jinja *j, const Node *expression);
 Value jinja_call(Jinja *j, Value callee, const Args *args);
 Value jinja_call_builtin(Jinja *j, const Builtin *b, Value self, const Args *args);
@@ -361,12 +363,15 @@ bool js_is(Str s, const char *ascii);
 int js_compare(Str a, Str b); // by code point: < 0, 0, > 0
 Str js_part(Str s, size_t from, size_t to);
 static const size_t JS_NOWHERE = SIZE_MAX;
+Str js_joined(Jinja *j, Str a, Str b);
+Str js_repeated(Jinja *j, Str s, size_t times);
 size_t js_find(Jinja *j, Str s, Str what, size_t from); // first place at or behind from, or JS_NOWHERE
 size_t js_find_last(Jinja *j, Str s, Str what);
 bool js_starts(Str s, Str with);
 bool js_ends(Str s, Str with);
 Str js_trim(Jinja *j, Str s, const Str *chars, bool left, bool right); // chars NULL: white space
-size_t js_line(Str s, size_t from, size_t *next); // where the line at from ends, and where the next one begins
+size_t js_line(Str s, size_t from,
+               size_t *next); // where the line at from ends, and where the next one begins
 Str js_replace(Jinja *j, Str s, Str old, Str with, int64_t most); // most < 0: all
 Str js_upper(Jinja *j, Str s);
 Str js_lower(Jinja *j, Str s);
@@ -397,7 +402,7 @@ Value jv_undefined(int detail, Value owner, Str name);
 Seq *jv_new_seq(Jinja *j, size_t capacity);
 void jv_add(Jinja *j, Seq *seq, Value item);
 Dict *jv_new_dict(Jinja *j);
-void jv_put(Jinja *j, Dict *dict, Value key, Value value); // replaces the value of an equal key
+void jv_put(Jinja *j, Dict *dict, Value key, Value value);  // replaces the value of an equal key
 const Value *jv_get(Jinja *j, const Dict *dict, Value key); // NULL: not there
 
 const char *jv_kind_name(Value v); // as Python calls the type
@@ -410,9 +415,9 @@ bool jv_contains(Jinja *j, Value container, Value item);
 bool jv_has_length(Value v);
 size_t jv_length(Jinja *j, Value v);
 bool jv_is_iterable(Value v);
-Seq *jv_items(Jinja *j, Value v); // the items that iterating gives; uses up an iterator
-Value jv_attribute(Jinja *j, Value v, Str name);    // v.name
-Value jv_item(Jinja *j, Value v, Value subscript);  // v[subscript]
+Seq *jv_items(Jinja *j, Value v);                  // the items that iterating gives; uses up an iterator
+Value jv_attribute(Jinja *j, Value v, Str name);   // v.name
+Value jv_item(Jinja *j, Value v, Value subscript); // v[subscript]
 Value jv_slice(Jinja *j, Value v, Value start, Value stop, Value step); // V_NONE: left out
 /* Fails with the reason if v is undefined: for operations that cannot bear it. */
 Value jv_need(Jinja *j, Value v);
@@ -421,11 +426,11 @@ Str jv_need_str(Jinja *j, Value v, const char *what);
 
 /* jinja_text.c: values as text */
 
-Str jv_string(Jinja *j, Value v);            // str(v)
-void jv_repr(Jinja *j, Text *t, Value v);    // repr(v)
+Str jv_string(Jinja *j, Value v);         // str(v)
+void jv_repr(Jinja *j, Text *t, Value v); // repr(v)
 void jv_add_float(Jinja *j, Text *t, double f);
-Str jv_percent(Jinja *j, Str format, Value values);       // format % values
-Str jv_braces(Jinja *j, Str format, const Args *args);    // format.format(...)
+Str jv_percent(Jinja *j, Str format, Value values);    // format % values
+Str jv_braces(Jinja *j, Str format, const Args *args); // format.format(...)
 
 /* jinja_json.c: values from and to JSON */
 

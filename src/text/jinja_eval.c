@@ -12,7 +12,9 @@ static _Noreturn void fail_types(Jinja *j, const char *op, Value a, Value b) {
     jinja_fail(j, ERR_RUN, "%s and %s cannot be combined with \"%s\"", jv_kind_name(a), jv_kind_name(b), op);
 }
 
-static Value overflow(Jinja *j) { jinja_fail(j, ERR_RUN, "the result does not fit into 64 bits"); }
+static Value overflow(Jinja *j) {
+    jinja_fail(j, ERR_RUN, "the result does not fit into 64 bits");
+}
 
 static Value power(Jinja *j, int64_t base, int64_t exponent) {
     if (exponent < 0) {
@@ -30,11 +32,16 @@ static Value power(Jinja *j, int64_t base, int64_t exponent) {
 static Value int_binary(Jinja *j, TokenKind op, int64_t a, int64_t b) {
     int64_t r = 0;
     switch (op) {
-    case T_ADD: return __builtin_add_overflow(a, b, &r) ? overflow(j) : jv_int(r);
-    case T_SUB: return __builtin_sub_overflow(a, b, &r) ? overflow(j) : jv_int(r);
-    case T_MUL: return __builtin_mul_overflow(a, b, &r) ? overflow(j) : jv_int(r);
-    case T_POW: return power(j, a, b);
-    default: break;
+    case T_ADD:
+        return __builtin_add_overflow(a, b, &r) ? overflow(j) : jv_int(r);
+    case T_SUB:
+        return __builtin_sub_overflow(a, b, &r) ? overflow(j) : jv_int(r);
+    case T_MUL:
+        return __builtin_mul_overflow(a, b, &r) ? overflow(j) : jv_int(r);
+    case T_POW:
+        return power(j, a, b);
+    default:
+        break;
     }
     if (b == 0) jinja_fail(j, ERR_RUN, "division by zero");
     if (op == T_DIV) return jv_float((double)a / (double)b);
@@ -46,11 +53,16 @@ static Value int_binary(Jinja *j, TokenKind op, int64_t a, int64_t b) {
 
 static Value float_binary(Jinja *j, TokenKind op, double a, double b) {
     switch (op) {
-    case T_ADD: return jv_float(a + b);
-    case T_SUB: return jv_float(a - b);
-    case T_MUL: return jv_float(a * b);
-    case T_POW: return jv_float(pow(a, b));
-    default: break;
+    case T_ADD:
+        return jv_float(a + b);
+    case T_SUB:
+        return jv_float(a - b);
+    case T_MUL:
+        return jv_float(a * b);
+    case T_POW:
+        return jv_float(pow(a, b));
+    default:
+        break;
     }
     if (b == 0) jinja_fail(j, ERR_RUN, "division by zero");
     if (op == T_DIV) return jv_float(a / b);
@@ -60,13 +72,7 @@ static Value float_binary(Jinja *j, TokenKind op, double a, double b) {
 }
 
 static Value joined(Jinja *j, Value a, Value b) {
-    if (a.kind == V_STRING) {
-        Text t = {0};
-        if (!a.s.n || !b.s.n) return a.s.n ? a : b;
-        js_add(j, &t, a.s);
-        js_add(j, &t, b.s);
-        return jv_str(js_text(&t));
-    }
+    if (a.kind == V_STRING) return jv_str(js_joined(j, a.s, b.s));
     Seq *seq = jv_new_seq(j, a.seq->n + b.seq->n);
     jinja_spend(j, (a.seq->n + b.seq->n) / 16);
     for (size_t i = 0; i < a.seq->n; i++) jv_add(j, seq, a.seq->items[i]);
@@ -75,12 +81,8 @@ static Value joined(Jinja *j, Value a, Value b) {
 }
 
 static Value repeated(Jinja *j, Value v, int64_t times) {
-    Text t = {0};
     if (times < 0) times = 0;
-    if (v.kind == V_STRING) {
-        for (int64_t i = 0; v.s.n && i < times; i++) jinja_spend(j, 1), js_add(j, &t, v.s);
-        return jv_str(js_text(&t));
-    }
+    if (v.kind == V_STRING) return jv_str(js_repeated(j, v.s, (size_t)times));
     Seq *seq = jv_new_seq(j, 0);
     for (int64_t i = 0; v.seq->n && i < times; i++) {
         jinja_spend(j, v.seq->n);
@@ -89,14 +91,20 @@ static Value repeated(Jinja *j, Value v, int64_t times) {
     return jv_seq(v.kind, seq);
 }
 
-static bool is_sequence(Value v) { return v.kind == V_STRING || v.kind == V_LIST || v.kind == V_TUPLE; }
+static bool is_sequence(Value v) {
+    return v.kind == V_STRING || v.kind == V_LIST || v.kind == V_TUPLE;
+}
 
-static bool is_whole(Value v) { return v.kind == V_INT || v.kind == V_BOOL; }
+static bool is_whole(Value v) {
+    return v.kind == V_INT || v.kind == V_BOOL;
+}
 
-static int64_t whole(Value v) { return v.kind == V_BOOL ? v.truth : v.i; }
+static int64_t whole(Value v) {
+    return v.kind == V_BOOL ? v.truth : v.i;
+}
 
 Value jinja_binary(Jinja *j, TokenKind op, Value a, Value b) {
-    static const char *const NAMES[] = {[T_ADD] = "+", [T_SUB] = "-",       [T_MUL] = "*", [T_DIV] = "/",
+    static const char *const NAMES[] = {[T_ADD] = "+",       [T_SUB] = "-", [T_MUL] = "*", [T_DIV] = "/",
                                         [T_FLOORDIV] = "//", [T_MOD] = "%", [T_POW] = "**"};
     if (is_whole(a) && is_whole(b)) return int_binary(j, op, whole(a), whole(b));
     if (jv_is_number(a) && jv_is_number(b)) return float_binary(j, op, jv_number(a), jv_number(b));
@@ -109,11 +117,16 @@ Value jinja_binary(Jinja *j, TokenKind op, Value a, Value b) {
 
 bool jinja_compare(Jinja *j, TokenKind op, Value a, Value b) {
     switch (op) {
-    case T_EQ: return jv_equal(j, a, b);
-    case T_NE: return !jv_equal(j, a, b);
-    case T_IN: return jv_contains(j, b, a);
-    case T_NOT_IN: return !jv_contains(j, b, a);
-    default: break;
+    case T_EQ:
+        return jv_equal(j, a, b);
+    case T_NE:
+        return !jv_equal(j, a, b);
+    case T_IN:
+        return jv_contains(j, b, a);
+    case T_NOT_IN:
+        return !jv_contains(j, b, a);
+    default:
+        break;
     }
     bool nan = (a.kind == V_FLOAT && isnan(a.f)) || (b.kind == V_FLOAT && isnan(b.f));
     int order = jv_compare(j, a, b);
@@ -138,8 +151,10 @@ static Args eval_args(Jinja *j, const Node *first) {
             const Seq *items = jv_items(j, v);
             for (size_t i = 0; i < items->n; i++) jv_add(j, &args.positional, items->items[i]);
         } else if (n->op == T_POW) {
-            if (v.kind != V_DICT) jinja_fail(j, ERR_RUN, "a dict is expected behind \"**\", not %s", jv_kind_name(v));
-            for (size_t i = 0; i < v.dict->n; i++) jv_put(j, &args.named, v.dict->pairs[i].key, v.dict->pairs[i].value);
+            if (v.kind != V_DICT)
+                jinja_fail(j, ERR_RUN, "a dict is expected behind \"**\", not %s", jv_kind_name(v));
+            for (size_t i = 0; i < v.dict->n; i++)
+                jv_put(j, &args.named, v.dict->pairs[i].key, v.dict->pairs[i].value);
         } else if (n->name.n) {
             jv_put(j, &args.named, jv_str(n->name), v);
         } else {
@@ -179,10 +194,12 @@ static void bind(Jinja *j, const Builtin *b, const Args *args, Value *a) {
         const Value *named = args->named.n ? jv_get(j, &args->named, jv_str(js_ascii(j, name))) : NULL;
         bool placed = n < args->positional.n;
         if (placed && named) jinja_fail(j, ERR_RUN, "%s has two values for '%s'", b->name, name);
-        if (!placed && !named && !optional) jinja_fail(j, ERR_RUN, "%s needs a value for '%s'", b->name, name);
+        if (!placed && !named && !optional)
+            jinja_fail(j, ERR_RUN, "%s needs a value for '%s'", b->name, name);
         a[n + 1] = placed ? args->positional.items[n] : named ? *named : (Value){0};
     }
-    if (args->positional.n > n) jinja_fail(j, ERR_RUN, "%s takes %zu arguments, not %zu", b->name, n, args->positional.n);
+    if (args->positional.n > n)
+        jinja_fail(j, ERR_RUN, "%s takes %zu arguments, not %zu", b->name, n, args->positional.n);
     for (size_t i = 0; i < args->named.n; i++) {
         Value name = args->named.pairs[i].key;
         if (name.kind != V_STRING || !has_parameter(b->parameters, name.s))
@@ -193,8 +210,10 @@ static void bind(Jinja *j, const Builtin *b, const Args *args, Value *a) {
 Value jinja_call_builtin(Jinja *j, const Builtin *b, Value self, const Args *args) {
     Value a[JINJA_PARAMETERS_MAX] = {self};
     jinja_spend(j, 1 + (self.kind == V_STRING ? self.s.n / 64 : 0));
-    if (b->parameters[0] == '*') a[1] = (Value){.kind = V_ARGS, .args = args};
-    else bind(j, b, args, a);
+    if (b->parameters[0] == '*')
+        a[1] = (Value){.kind = V_ARGS, .args = args};
+    else
+        bind(j, b, args, a);
     jinja_enter(j);
     Value v = b->call(j, a);
     j->depth--;
@@ -205,8 +224,10 @@ Value jinja_call(Jinja *j, Value callee, const Args *args) {
     static const Builtin JOINER = {"joiner", "", NULL};
     jv_need(j, callee);
     switch (callee.kind) {
-    case V_FUNCTION: return jinja_call_builtin(j, callee.function->builtin, callee.function->self, args);
-    case V_MACRO: return jinja_call_macro(j, callee.macro, args);
+    case V_FUNCTION:
+        return jinja_call_builtin(j, callee.function->builtin, callee.function->self, args);
+    case V_MACRO:
+        return jinja_call_macro(j, callee.macro, args);
     case V_LOOP:
         if (args->positional.n != 1 || args->named.n) jinja_fail(j, ERR_RUN, "loop() takes one argument");
         return jinja_call_loop(j, callee.loop, args->positional.items[0]);
@@ -217,7 +238,8 @@ Value jinja_call(Jinja *j, Value callee, const Args *args) {
         callee.joiner->used = true;
         return jv_str(used ? callee.joiner->separator : (Str){0});
     }
-    default: jinja_fail(j, ERR_RUN, "%s cannot be called", jv_kind_name(callee));
+    default:
+        jinja_fail(j, ERR_RUN, "%s cannot be called", jv_kind_name(callee));
     }
 }
 
@@ -254,8 +276,8 @@ static Value eval_name(Jinja *j, const Node *n) {
     size_t seen = 0;
     for (const Scope *s = j->scope; s; s = s->parent)
         for (const Variable *v = s->variables; v; v = v->next, seen++)
-            if (js_equal(v->name, n->name)) return jinja_spend(j, seen / 64), v->value;
-    jinja_spend(j, seen / 64);
+            if (js_equal(v->name, n->name)) return jinja_spend(j, seen / 16), v->value;
+    jinja_spend(j, seen / 16);
     const Builtin *function = jinja_function(n->name);
     if (!function) return jv_undefined(MISSING_VARIABLE, (Value){0}, n->name);
     Value v = {.kind = V_FUNCTION, .function = jinja_alloc(j, 1, sizeof(Function))};
@@ -297,7 +319,8 @@ static Value eval_item(Jinja *j, const Node *n) {
 
 static Value eval_concat(Jinja *j, const Node *n) {
     Text t = {0};
-    for (const Node *part = n->first; part; part = part->next) js_add(j, &t, jv_string(j, jinja_eval(j, part)));
+    for (const Node *part = n->first; part; part = part->next)
+        js_add(j, &t, jv_string(j, jinja_eval(j, part)));
     return jv_str(js_text(&t));
 }
 
@@ -315,7 +338,8 @@ static Value eval_comparison(Jinja *j, const Node *n) {
 static Value eval_ternary(Jinja *j, const Node *n) {
     if (jv_truth(j, jinja_eval(j, n->b))) return jinja_eval(j, n->a);
     if (n->c) return jinja_eval(j, n->c);
-    return jv_undefined(MISSING_OTHER, (Value){0}, js_ascii(j, "this if has no else, and its condition is false"));
+    return jv_undefined(MISSING_OTHER, (Value){0},
+                        js_ascii(j, "this if has no else, and its condition is false"));
 }
 
 static Value eval_attribute(Jinja *j, const Node *n) {
@@ -339,24 +363,40 @@ static Value eval_sign(Jinja *j, const Node *n) {
 
 static Value eval_any(Jinja *j, const Node *n) {
     switch (n->kind) {
-    case N_CONST: return n->value;
-    case N_NAME: return eval_name(j, n);
-    case N_HOLE: return j->hole;
+    case N_CONST:
+        return n->value;
+    case N_NAME:
+        return eval_name(j, n);
+    case N_HOLE:
+        return j->hole;
     case N_LIST:
-    case N_TUPLE: return eval_seq(j, n);
-    case N_DICT: return eval_dict(j, n);
-    case N_ATTRIBUTE: return eval_attribute(j, n);
-    case N_ITEM: return eval_item(j, n);
-    case N_CALL: return eval_call(j, n);
-    case N_FILTER: return eval_filter(j, n);
-    case N_TEST: return eval_test(j, n);
+    case N_TUPLE:
+        return eval_seq(j, n);
+    case N_DICT:
+        return eval_dict(j, n);
+    case N_ATTRIBUTE:
+        return eval_attribute(j, n);
+    case N_ITEM:
+        return eval_item(j, n);
+    case N_CALL:
+        return eval_call(j, n);
+    case N_FILTER:
+        return eval_filter(j, n);
+    case N_TEST:
+        return eval_test(j, n);
     case N_POSITIVE:
-    case N_NEGATIVE: return eval_sign(j, n);
-    case N_NOT: return jv_bool(!jv_truth(j, jinja_eval(j, n->a)));
-    case N_BINARY: return eval_binary(j, n);
-    case N_CONCAT: return eval_concat(j, n);
-    case N_COMPARE: return eval_comparison(j, n);
-    default: return eval_ternary(j, n);
+    case N_NEGATIVE:
+        return eval_sign(j, n);
+    case N_NOT:
+        return jv_bool(!jv_truth(j, jinja_eval(j, n->a)));
+    case N_BINARY:
+        return eval_binary(j, n);
+    case N_CONCAT:
+        return eval_concat(j, n);
+    case N_COMPARE:
+        return eval_comparison(j, n);
+    default:
+        return eval_ternary(j, n);
     }
 }
 

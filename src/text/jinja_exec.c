@@ -27,7 +27,7 @@ Scope *jinja_push_scope(Jinja *j) {
 void jinja_set(Jinja *j, Str name, Value value) {
     Variable *v = j->scope->variables;
     for (size_t seen = 1; v && !js_equal(v->name, name); v = v->next, seen++)
-        if (seen % 64 == 0) jinja_spend(j, 1);
+        if (seen % 16 == 0) jinja_spend(j, 1);
     if (!v) {
         v = jinja_alloc(j, 1, sizeof *v);
         v->name = name;
@@ -41,7 +41,8 @@ static void assign_attribute(Jinja *j, const Node *target, Value value) {
     Value owner = jinja_eval(j, target->a);
     j->at = target->at;
     if (owner.kind != V_NAMESPACE)
-        jinja_fail(j, ERR_RUN, "only the attributes of a namespace can be set, not of %s", jv_kind_name(owner));
+        jinja_fail(j, ERR_RUN, "only the attributes of a namespace can be set, not of %s",
+                   jv_kind_name(owner));
     jv_put(j, owner.dict, jv_str(target->name), value);
 }
 
@@ -56,9 +57,12 @@ static void assign_all(Jinja *j, const Node *target, Value value) {
 }
 
 void jinja_assign(Jinja *j, const Node *target, Value value) {
-    if (target->kind == N_NAME) jinja_set(j, target->name, value);
-    else if (target->kind == N_ATTRIBUTE) assign_attribute(j, target, value);
-    else assign_all(j, target, value);
+    if (target->kind == N_NAME)
+        jinja_set(j, target->name, value);
+    else if (target->kind == N_ATTRIBUTE)
+        assign_attribute(j, target, value);
+    else
+        assign_all(j, target, value);
 }
 
 /* ---- Text ---- */
@@ -138,7 +142,8 @@ static Flow run_loop(Jinja *j, const Node *n, Value iterable, int64_t depth) {
     Flow flow = GO_ON;
     j->at = n->b->at;
     Value self = {.kind = V_LOOP, .loop = jinja_alloc(j, 1, sizeof(Loop))};
-    *self.loop = (Loop){.items = chosen(j, n, jv_items(j, iterable)), .depth = depth, .node = n, .scope = outer};
+    *self.loop =
+        (Loop){.items = chosen(j, n, jv_items(j, iterable)), .depth = depth, .node = n, .scope = outer};
     for (Loop *l = self.loop; l->index < l->items->n && flow != BREAK; l->index++) {
         jinja_spend(j, 1);
         jinja_push_scope(j);
@@ -154,11 +159,12 @@ static Flow run_loop(Jinja *j, const Node *n, Value iterable, int64_t depth) {
     return flow;
 }
 
-static Flow exec_for(Jinja *j, const Node *n) { return run_loop(j, n, jinja_eval(j, n->b), 1); }
+static Flow exec_for(Jinja *j, const Node *n) {
+    return run_loop(j, n, jinja_eval(j, n->b), 1);
+}
 
 Value jinja_call_loop(Jinja *j, const Loop *loop, Value iterable) {
-    if (!loop->node->recursive)
-        jinja_fail(j, ERR_RUN, "only a loop marked \"recursive\" can be called");
+    if (!loop->node->recursive) jinja_fail(j, ERR_RUN, "only a loop marked \"recursive\" can be called");
     Scope *scope = j->scope;
     Text t = {0}, *out = j->out;
     j->scope = loop->scope;
@@ -221,7 +227,8 @@ static void bind_rest(Jinja *j, const Node *macro, const Args *args, size_t used
         if (caller.kind == V_ABSENT) caller = jv_undefined(MISSING_VARIABLE, (Value){0}, CALLER);
         jinja_set(j, CALLER, caller);
     }
-    if (macro->uses_kwargs) jinja_set(j, KWARGS, jv_dict(named));
+    if (macro->uses_kwargs)
+        jinja_set(j, KWARGS, jv_dict(named));
     else if (named->n)
         jinja_fail(j, ERR_RUN, "macro '%s' takes no argument '%s'", name,
                    jinja_quote(j, jv_string(j, named->pairs[0].key)));
@@ -277,19 +284,37 @@ static void exec_call_block(Jinja *j, const Node *n) {
 
 static Flow exec_statement(Jinja *j, const Node *n) {
     switch (n->kind) {
-    case N_TEXT: js_add(j, j->out, n->value.s); return GO_ON;
-    case N_PRINT: print(j, jinja_eval(j, n->a)); return GO_ON;
-    case N_SET: jinja_assign(j, n->a, jinja_eval(j, n->b)); return GO_ON;
-    case N_SET_BLOCK: return exec_set_block(j, n);
-    case N_IF: return exec_if(j, n);
-    case N_FOR: return exec_for(j, n);
-    case N_MACRO: jinja_set(j, n->name, new_macro(j, n)); return GO_ON;
-    case N_CALL_BLOCK: exec_call_block(j, n); return GO_ON;
-    case N_FILTER_BLOCK: return exec_filter_block(j, n);
-    case N_WITH: return exec_with(j, n);
-    case N_GENERATION: return exec_body(j, n->first);
-    case N_BREAK: return BREAK;
-    default: return CONTINUE;
+    case N_TEXT:
+        js_add(j, j->out, n->value.s);
+        return GO_ON;
+    case N_PRINT:
+        print(j, jinja_eval(j, n->a));
+        return GO_ON;
+    case N_SET:
+        jinja_assign(j, n->a, jinja_eval(j, n->b));
+        return GO_ON;
+    case N_SET_BLOCK:
+        return exec_set_block(j, n);
+    case N_IF:
+        return exec_if(j, n);
+    case N_FOR:
+        return exec_for(j, n);
+    case N_MACRO:
+        jinja_set(j, n->name, new_macro(j, n));
+        return GO_ON;
+    case N_CALL_BLOCK:
+        exec_call_block(j, n);
+        return GO_ON;
+    case N_FILTER_BLOCK:
+        return exec_filter_block(j, n);
+    case N_WITH:
+        return exec_with(j, n);
+    case N_GENERATION:
+        return exec_body(j, n->first);
+    case N_BREAK:
+        return BREAK;
+    default:
+        return CONTINUE;
     }
 }
 
@@ -305,4 +330,6 @@ static Flow exec_body(Jinja *j, const Node *first) {
     return flow;
 }
 
-void jinja_exec(Jinja *j, const Node *body) { exec_body(j, body); }
+void jinja_exec(Jinja *j, const Node *body) {
+    exec_body(j, body);
+}

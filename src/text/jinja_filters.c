@@ -1,14 +1,16 @@
 /* jinja_filters: the table of filters, {{ subject | filter(arguments) }}.
  *
- * A filter's place is one row of FILTERS at the end and one function above it.  What returns a lazy generator in
- * Jinja returns an iterator here: it is true, has no length, and can be walked once. */
+ * A filter's place is one row of FILTERS at the end and one function above it.  What returns a lazy generator
+ * in Jinja returns an iterator here: it is true, has no length, and can be walked once. */
 #include "jinja.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-static bool is_given(Value v) { return v.kind != V_ABSENT && v.kind != V_NONE; }
+static bool is_given(Value v) {
+    return v.kind != V_ABSENT && v.kind != V_NONE;
+}
 
 static int64_t int_or(Jinja *j, Value v, int64_t fallback, const char *what) {
     return is_given(v) ? jv_need_int(j, v, what) : fallback;
@@ -24,7 +26,8 @@ static Value follow(Jinja *j, Value item, Value path, Value fallback) {
         while (to < path.s.n && char_code(path.s.c[to]) != '.') number &= char_is_digit(path.s.c[to++]);
         Str part = js_part(path.s, from, to);
         int64_t index = 0;
-        for (size_t i = 0; number && i < part.n && i < 9; i++) index = index * 10 + char_code(part.c[i]) - '0';
+        for (size_t i = 0; number && i < part.n && i < 9; i++)
+            index = index * 10 + char_code(part.c[i]) - '0';
         item = jv_item(j, item, number && part.n ? jv_int(index) : jv_str(part));
         if (item.kind == V_UNDEFINED && is_given(fallback)) item = fallback;
         from = to + 1;
@@ -90,7 +93,8 @@ static void add_html(Jinja *j, Text *t, Char c) {
     } ENTITIES[] = {{'&', "&amp;"}, {'<', "&lt;"}, {'>', "&gt;"}, {'"', "&#34;"}, {'\'', "&#39;"}};
     for (size_t i = 0; i < sizeof ENTITIES / sizeof *ENTITIES; i++)
         if (char_code(c) == (unsigned char)ENTITIES[i].c) {
-            for (const char *p = ENTITIES[i].entity; *p; p++) js_add_char(j, t, (unsigned char)*p | (c & CHAR_USER));
+            for (const char *p = ENTITIES[i].entity; *p; p++)
+                js_add_char(j, t, (unsigned char)*p | (c & CHAR_USER));
             return;
         }
     js_add_char(j, t, c);
@@ -107,8 +111,8 @@ static void add_quoted(Jinja *j, Text *t, Str s, bool in_query) {
     for (size_t i = 0; i < s.n; i++) {
         uint32_t c = char_code(s.c[i]);
         Char user = s.c[i] & CHAR_USER;
-        bool plain = char_is_digit(c) || (c < 0x80 && char_is_letter(c)) || c == '_' || c == '.' || c == '-' ||
-                     c == '~' || (c == '/' && !in_query);
+        bool plain = char_is_digit(c) || (c < 0x80 && char_is_letter(c)) || c == '_' || c == '.' ||
+                     c == '-' || c == '~' || (c == '/' && !in_query);
         if (plain || (c == ' ' && in_query)) {
             js_add_char(j, t, plain ? s.c[i] : '+' | user);
             continue;
@@ -227,11 +231,14 @@ static Value f_pprint(Jinja *j, const Value *a) {
 /* The parameters are those that transformers gives its templates, not Jinja's. */
 static Value f_tojson(Jinja *j, const Value *a) {
     Value indent = a[2], separators = a[3];
-    JsonStyle style = {.ascii = jv_truth(j, a[1]), .sort_keys = jv_truth(j, a[4]), .pretty = is_given(indent)};
+    JsonStyle style = {
+        .ascii = jv_truth(j, a[1]), .sort_keys = jv_truth(j, a[4]), .pretty = is_given(indent)};
     style.comma = js_ascii(j, style.pretty ? "," : ", ");
     style.colon = js_ascii(j, ": ");
-    if (indent.kind == V_STRING) style.indent = indent.s;
-    else if (style.pretty) style.indent = spaces(j, jv_need_int(j, indent, "indent"));
+    if (indent.kind == V_STRING)
+        style.indent = indent.s;
+    else if (style.pretty)
+        style.indent = spaces(j, jv_need_int(j, indent, "indent"));
     if (is_given(separators)) {
         style.comma = jv_need_str(j, jv_item(j, separators, jv_int(0)), "a separator");
         style.colon = jv_need_str(j, jv_item(j, separators, jv_int(1)), "a separator");
@@ -247,7 +254,8 @@ static Value f_abs(Jinja *j, const Value *a) {
     return i < 0 ? jinja_binary(j, T_SUB, jv_int(0), jv_int(i)) : jv_int(i);
 }
 
-/* s as C text without its outer white space and without '_' between digits; false if it is no number's text. */
+/* s as C text without its outer white space and without '_' between digits; false if it is no number's text.
+ */
 static bool number_text(Jinja *j, Str s, char *text, size_t size) {
     s = js_trim(j, s, NULL, true, true);
     size_t n = 0;
@@ -289,7 +297,8 @@ static bool parse_int(Jinja *j, Value v, int base, int64_t *out) {
 static Value f_int(Jinja *j, const Value *a) {
     int64_t i, base = int_or(j, a[2], 10, "base");
     double f;
-    if (base != 2 && base != 8 && base != 10 && base != 16) jinja_fail(j, ERR_RUN, "base must be 2, 8, 10 or 16");
+    if (base != 2 && base != 8 && base != 10 && base != 16)
+        jinja_fail(j, ERR_RUN, "base must be 2, 8, 10 or 16");
     if (parse_int(j, a[0], (int)base, &i)) return jv_int(i);
     if (parse_float(j, a[0], &f) && f > -9.2e18 && f < 9.2e18) return jv_int((int64_t)f);
     return a[1].kind == V_ABSENT ? jv_int(0) : a[1];
@@ -305,6 +314,7 @@ static Value f_float(Jinja *j, const Value *a) {
 static double rounded(double f, int64_t digits) {
     char text[800];
     if (digits > 300 || !isfinite(f)) return f;
+    if (digits < -308) return f * 0;
     if (digits < 0) {
         double unit = pow(10, (double)-digits);
         return rint(f / unit) * unit;
@@ -337,8 +347,10 @@ static Value f_filesizeformat(Jinja *j, const Value *a) {
     const char *letter = binary ? "KMGTPEZY" : "kMGTPEZY";
     for (; bytes >= unit * base && letter[1]; letter++) unit *= base;
     if (bytes == 1) return jv_str(js_ascii(j, "1 Byte"));
-    if (bytes < base) snprintf(text, sizeof text, "%.0f Bytes", trunc(bytes));
-    else snprintf(text, sizeof text, "%.1f %c%s", bytes / unit, *letter, binary ? "iB" : "B");
+    if (bytes < base)
+        snprintf(text, sizeof text, "%.0f Bytes", trunc(bytes));
+    else
+        snprintf(text, sizeof text, "%.1f %c%s", bytes / unit, *letter, binary ? "iB" : "B");
     return jv_str(js_ascii(j, text));
 }
 
@@ -358,7 +370,8 @@ static Value f_first(Jinja *j, const Value *a) {
         return a[0].iterator->seq->items[a[0].iterator->next++];
     if (a[0].kind == V_STRING && a[0].s.n) return jv_str(js_part(a[0].s, 0, 1));
     const Seq *items = jv_items(j, a[0]);
-    return items->n ? items->items[0] : jv_undefined(MISSING_OTHER, a[0], js_ascii(j, "there is no first item"));
+    return items->n ? items->items[0]
+                    : jv_undefined(MISSING_OTHER, a[0], js_ascii(j, "there is no first item"));
 }
 
 static Value f_last(Jinja *j, const Value *a) {
@@ -426,7 +439,8 @@ static Value f_sum(Jinja *j, const Value *a) {
 static Value extreme(Jinja *j, const Value *a, int sign) {
     const Seq *items = jv_items(j, a[0]);
     bool case_sensitive = jv_truth(j, a[1]);
-    if (!items->n) return jv_undefined(MISSING_OTHER, a[0], js_ascii(j, "there is no greatest or least of nothing"));
+    if (!items->n)
+        return jv_undefined(MISSING_OTHER, a[0], js_ascii(j, "there is no greatest or least of nothing"));
     size_t best = 0;
     Value best_key = fold_case(j, follow(j, items->items[0], a[2], (Value){0}), case_sensitive);
     for (size_t i = 1; i < items->n; i++) {
@@ -481,7 +495,8 @@ static Value many_keys(Jinja *j, Value item, Value path, bool case_sensitive) {
     return jv_seq(V_TUPLE, keys);
 }
 
-static Seq *sorted_by(Jinja *j, const Seq *items, Value path, bool case_sensitive, bool reverse, Pair **keys) {
+static Seq *sorted_by(Jinja *j, const Seq *items, Value path, bool case_sensitive, bool reverse,
+                      Pair **keys) {
     Pair *pairs = jinja_alloc(j, items->n, sizeof *pairs);
     for (size_t i = 0; i < items->n; i++)
         pairs[i] = (Pair){many_keys(j, items->items[i], path, case_sensitive), items->items[i]};
@@ -510,7 +525,8 @@ static Value f_groupby(Jinja *j, const Value *a) {
     const Seq *items = jv_items(j, a[0]);
     Pair *pairs = jinja_alloc(j, items->n, sizeof *pairs);
     for (size_t i = 0; i < items->n; i++)
-        pairs[i] = (Pair){fold_case(j, follow(j, items->items[i], a[1], a[2]), case_sensitive), items->items[i]};
+        pairs[i] =
+            (Pair){fold_case(j, follow(j, items->items[i], a[1], a[2]), case_sensitive), items->items[i]};
     sort_pairs(j, pairs, items->n, false);
     Seq *groups = jv_new_seq(j, 0), *group = NULL;
     for (size_t i = 0; i < items->n; i++) {
@@ -585,13 +601,13 @@ static Value f_attr(Jinja *j, const Value *a) {
 
 /* The arguments behind the first n. */
 static Args behind(const Args *args, size_t n) {
-    Args rest = *args;
-    rest.positional.items += n;
-    rest.positional.n -= n;
-    return rest;
+    Seq left = {.n = args->positional.n - n};
+    if (left.n) left.items = args->positional.items + n;
+    return (Args){left, args->named};
 }
 
-static const Builtin *find_by_name(Jinja *j, const Args *args, size_t n, const Builtin *(*find)(Str), const char *what) {
+static const Builtin *find_by_name(Jinja *j, const Args *args, size_t n, const Builtin *(*find)(Str),
+                                   const char *what) {
     Str name = jv_need_str(j, args->positional.items[n], what);
     const Builtin *b = find(name);
     if (!b) jinja_fail(j, ERR_MODEL, "there is no %s '%s'", what, jinja_quote(j, name));
@@ -599,7 +615,9 @@ static const Builtin *find_by_name(Jinja *j, const Args *args, size_t n, const B
 }
 
 /* What map and select go through: nothing of whatever is false, even if it has no items at all. */
-static const Seq *items_if_true(Jinja *j, Value v) { return jv_truth(j, v) ? jv_items(j, v) : jv_new_seq(j, 0); }
+static const Seq *items_if_true(Jinja *j, Value v) {
+    return jv_truth(j, v) ? jv_items(j, v) : jv_new_seq(j, 0);
+}
 
 static Value f_map(Jinja *j, const Value *a) {
     const Args *args = a[1].args;
@@ -640,10 +658,18 @@ static Value selected(Jinja *j, Value from, const Args *args, bool by_attribute,
     return jv_iterator(j, out);
 }
 
-static Value f_select(Jinja *j, const Value *a) { return selected(j, a[0], a[1].args, false, true); }
-static Value f_reject(Jinja *j, const Value *a) { return selected(j, a[0], a[1].args, false, false); }
-static Value f_selectattr(Jinja *j, const Value *a) { return selected(j, a[0], a[1].args, true, true); }
-static Value f_rejectattr(Jinja *j, const Value *a) { return selected(j, a[0], a[1].args, true, false); }
+static Value f_select(Jinja *j, const Value *a) {
+    return selected(j, a[0], a[1].args, false, true);
+}
+static Value f_reject(Jinja *j, const Value *a) {
+    return selected(j, a[0], a[1].args, false, false);
+}
+static Value f_selectattr(Jinja *j, const Value *a) {
+    return selected(j, a[0], a[1].args, true, true);
+}
+static Value f_rejectattr(Jinja *j, const Value *a) {
+    return selected(j, a[0], a[1].args, true, false);
+}
 
 const Builtin *jinja_filter(Str name) {
     static const Builtin FILTERS[] = {

@@ -24,7 +24,9 @@ typedef struct Reader { // of a format string
     size_t i;
 } Reader;
 
-static uint32_t peek(const Reader *r) { return r->i < r->s.n ? char_code(r->s.c[r->i]) : 0; }
+static uint32_t peek(const Reader *r) {
+    return r->i < r->s.n ? char_code(r->s.c[r->i]) : 0;
+}
 
 static bool skip(Reader *r, char c) {
     bool there = peek(r) == (unsigned char)c;
@@ -32,7 +34,9 @@ static bool skip(Reader *r, char c) {
     return there;
 }
 
-static bool is_one_of(uint32_t c, const char *set) { return c && c < 0x80 && strchr(set, (int)c); }
+static bool is_one_of(uint32_t c, const char *set) {
+    return c && c < 0x80 && strchr(set, (int)c);
+}
 
 static size_t read_number(Reader *r) {
     size_t n = 0;
@@ -89,9 +93,15 @@ static void add_int(Jinja *j, Text *t, const Spec *spec, int64_t i, char type) {
             if (n || u >> bit & 1 || bit == 0) digits[n++] = u >> bit & 1 ? '1' : '0';
         digits[n] = 0;
     } else {
-        snprintf(digits, sizeof digits, type == 'x' ? "%llx" : type == 'X' ? "%llX" : type == 'o' ? "%llo" : "%llu", u);
+        snprintf(digits, sizeof digits,
+                 type == 'x'   ? "%llx"
+                 : type == 'X' ? "%llX"
+                 : type == 'o' ? "%llo"
+                               : "%llu",
+                 u);
     }
-    if (spec->alternate) prefix = type == 'x' ? "0x" : type == 'X' ? "0X" : type == 'o' ? "0o" : type == 'b' ? "0b" : "";
+    if (spec->alternate)
+        prefix = type == 'x' ? "0x" : type == 'X' ? "0X" : type == 'o' ? "0o" : type == 'b' ? "0b" : "";
     add_number(j, t, spec, i < 0, prefix, grouped(j, digits, spec->group));
 }
 
@@ -128,7 +138,8 @@ static void add_value(Jinja *j, Text *t, const Spec *spec, Value v, char str_ali
     } else if (is_one_of((unsigned char)type, "dioxXub")) {
         add_int(j, t, spec, to_int(j, v), type);
     } else if (is_one_of((unsigned char)type, "eEfFgG%")) {
-        if (!jv_is_number(jv_need(j, v))) jinja_fail(j, ERR_RUN, "%s is no number to format", jv_kind_name(v));
+        if (!jv_is_number(jv_need(j, v)))
+            jinja_fail(j, ERR_RUN, "%s is no number to format", jv_kind_name(v));
         add_float(j, t, spec, jv_number(v), type);
     } else {
         add_str(j, t, spec, jv_string(j, v), str_align);
@@ -160,10 +171,14 @@ static Spec percent_spec(Reader *r) {
     Spec spec = {.precision = -1};
     for (; is_one_of(peek(r), "#0- +"); r->i++) {
         char flag = (char)peek(r);
-        if (flag == '#') spec.alternate = true;
-        else if (flag == '-') spec.align = '<';
-        else if (flag == '0' && !spec.align) spec.align = '=', spec.fill = '0';
-        else if (flag == '+' || (flag == ' ' && !spec.sign)) spec.sign = flag;
+        if (flag == '#')
+            spec.alternate = true;
+        else if (flag == '-')
+            spec.align = '<';
+        else if (flag == '0' && !spec.align)
+            spec.align = '=', spec.fill = '0';
+        else if (flag == '+' || (flag == ' ' && !spec.sign))
+            spec.sign = flag;
     }
     if (spec.align == '<') spec.fill = 0;
     spec.width = read_number(r);
@@ -304,9 +319,12 @@ Str jv_braces(Jinja *j, Str format, const Args *args) {
         Char c = format.c[r.i++];
         bool brace = is_one_of(char_code(c), "{}"), doubled = brace && peek(&r) == char_code(c);
         r.i += doubled;
-        if (!brace || doubled) js_add_char(j, &t, c);
-        else if (char_code(c) == '}') fail(&r, "a single \"}\"");
-        else add_field(&r, &t, args, &next);
+        if (!brace || doubled)
+            js_add_char(j, &t, c);
+        else if (char_code(c) == '}')
+            fail(&r, "a single \"}\"");
+        else
+            add_field(&r, &t, args, &next);
     }
     return js_text(&t);
 }

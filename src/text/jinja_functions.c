@@ -10,11 +10,12 @@ static Value g_range(Jinja *j, const Value *a) {
     __int128 span = (__int128)stop - start, by = step;
     if ((span > 0) == (by > 0) && span != 0) {
         __int128 count = (span + by - (by > 0 ? 1 : -1)) / by;
-        if (count > JINJA_RANGE_MAX) jinja_fail(j, ERR_MODEL, "range() is limited to %d items", JINJA_RANGE_MAX);
+        if (count > JINJA_RANGE_MAX)
+            jinja_fail(j, ERR_MODEL, "range() is limited to %d items", JINJA_RANGE_MAX);
         n = (int64_t)count;
     }
     Value v = {.kind = V_RANGE, .range = jinja_alloc(j, 1, sizeof(Range))};
-    *v.range = (Range){start, step, (size_t)n};
+    *v.range = (Range){start, stop, step, (size_t)n};
     return v;
 }
 
@@ -24,7 +25,8 @@ static Dict *make_dict(Jinja *j, const Args *args) {
     if (args->positional.n > 1) jinja_fail(j, ERR_RUN, "dict and namespace take one argument without a name");
     Value from = args->positional.n ? args->positional.items[0] : (Value){0};
     if (from.kind == V_DICT) {
-        for (size_t i = 0; i < from.dict->n; i++) jv_put(j, dict, from.dict->pairs[i].key, from.dict->pairs[i].value);
+        for (size_t i = 0; i < from.dict->n; i++)
+            jv_put(j, dict, from.dict->pairs[i].key, from.dict->pairs[i].value);
     } else if (from.kind != V_ABSENT) {
         const Seq *items = jv_items(j, from);
         for (size_t i = 0; i < items->n; i++) {
@@ -33,11 +35,14 @@ static Dict *make_dict(Jinja *j, const Args *args) {
             jv_put(j, dict, pair->items[0], pair->items[1]);
         }
     }
-    for (size_t i = 0; i < args->named.n; i++) jv_put(j, dict, args->named.pairs[i].key, args->named.pairs[i].value);
+    for (size_t i = 0; i < args->named.n; i++)
+        jv_put(j, dict, args->named.pairs[i].key, args->named.pairs[i].value);
     return dict;
 }
 
-static Value g_dict(Jinja *j, const Value *a) { return jv_dict(make_dict(j, a[1].args)); }
+static Value g_dict(Jinja *j, const Value *a) {
+    return jv_dict(make_dict(j, a[1].args));
+}
 
 static Value g_namespace(Jinja *j, const Value *a) {
     return (Value){.kind = V_NAMESPACE, .dict = make_dict(j, a[1].args)};
@@ -71,7 +76,8 @@ static Value g_strftime_now(Jinja *j, const Value *a) {
         bool bare = i + 2 < format.n && char_code(format.c[i + 1]) == '-';
         uint32_t letter = i + 1 + bare < format.n ? char_code(format.c[i + 1 + bare]) : 0;
         bool known = false;
-        for (const char *p = "aAbBcdeHIjmMpSuUwWxXyYzZDFTRGVCn%"; *p; p++) known |= letter == (unsigned char)*p;
+        for (const char *p = "aAbBcdeHIjmMpSuUwWxXyYzZDFTRGVCn%"; *p; p++)
+            known |= letter == (unsigned char)*p;
         if (char_code(format.c[i]) != '%' || !known) {
             js_add_char(j, &t, format.c[i]);
             continue;

@@ -31,14 +31,22 @@ static Value from_array(Jinja *j, const json_t *json, Char mark) {
 
 static Value from_any(Jinja *j, const json_t *json, Char mark) {
     switch (json_typeof(json)) {
-    case JSON_OBJECT: return from_object(j, json, mark);
-    case JSON_ARRAY: return from_array(j, json, mark);
-    case JSON_STRING: return jv_str(js_utf8(j, json_string_value(json), json_string_length(json), mark));
-    case JSON_INTEGER: return jv_int(json_integer_value(json));
-    case JSON_REAL: return jv_float(json_real_value(json));
-    case JSON_TRUE: return jv_bool(true);
-    case JSON_FALSE: return jv_bool(false);
-    default: return jv_none();
+    case JSON_OBJECT:
+        return from_object(j, json, mark);
+    case JSON_ARRAY:
+        return from_array(j, json, mark);
+    case JSON_STRING:
+        return jv_str(js_utf8(j, json_string_value(json), json_string_length(json), mark));
+    case JSON_INTEGER:
+        return jv_int(json_integer_value(json));
+    case JSON_REAL:
+        return jv_float(json_real_value(json));
+    case JSON_TRUE:
+        return jv_bool(true);
+    case JSON_FALSE:
+        return jv_bool(false);
+    default:
+        return jv_none();
     }
 }
 
@@ -97,7 +105,8 @@ static void new_line(Writer *w) {
     for (size_t i = 0; i < w->level; i++) js_add(w->j, &w->text, w->style->indent);
 }
 
-/* Between open and close: a separator and a new line before each item but the first, which has only the line. */
+/* Between open and close: a separator and a new line before each item but the first, which has only the line.
+ */
 static void begin_item(Writer *w, size_t i) {
     if (i) js_add(w->j, &w->text, w->style->comma);
     new_line(w);
@@ -117,11 +126,16 @@ static void write_items(Writer *w, const Seq *seq) {
 
 static void write_key(Writer *w, Value key) {
     Jinja *j = w->j;
-    if (key.kind == V_STRING) write_str(w, key.s);
-    else if (key.kind == V_BOOL) write_str(w, js_ascii(j, key.truth ? "true" : "false"));
-    else if (key.kind == V_NONE) write_str(w, js_ascii(j, "null"));
-    else if (jv_is_number(key)) write_str(w, jv_string(j, key));
-    else jinja_fail(j, ERR_RUN, "%s cannot be a key in JSON", jv_kind_name(key));
+    if (key.kind == V_STRING)
+        write_str(w, key.s);
+    else if (key.kind == V_BOOL)
+        write_str(w, js_ascii(j, key.truth ? "true" : "false"));
+    else if (key.kind == V_NONE)
+        write_str(w, js_ascii(j, "null"));
+    else if (jv_is_number(key))
+        write_str(w, jv_string(j, key));
+    else
+        jinja_fail(j, ERR_RUN, "%s cannot be a key in JSON", jv_kind_name(key));
 }
 
 static Dict *sorted(Jinja *j, const Dict *dict) { // by insertion, as keys are few
@@ -154,9 +168,12 @@ static void write_dict(Writer *w, const Dict *dict) {
 }
 
 static void write_float(Writer *w, double f) {
-    if (isnan(f)) js_add_ascii(w->j, &w->text, "NaN");
-    else if (isinf(f)) js_add_ascii(w->j, &w->text, f < 0 ? "-Infinity" : "Infinity");
-    else jv_add_float(w->j, &w->text, f);
+    if (isnan(f))
+        js_add_ascii(w->j, &w->text, "NaN");
+    else if (isinf(f))
+        js_add_ascii(w->j, &w->text, f < 0 ? "-Infinity" : "Infinity");
+    else
+        jv_add_float(w->j, &w->text, f);
 }
 
 static void write_value(Writer *w, Value v) {
@@ -164,15 +181,31 @@ static void write_value(Writer *w, Value v) {
     jinja_enter(j);
     jinja_spend(j, 1);
     switch (v.kind) {
-    case V_NONE: js_add_ascii(j, &w->text, "null"); break;
-    case V_BOOL: js_add_ascii(j, &w->text, v.truth ? "true" : "false"); break;
-    case V_INT: js_add(j, &w->text, jv_string(j, v)); break;
-    case V_FLOAT: write_float(w, v.f); break;
-    case V_STRING: write_str(w, v.s); break;
+    case V_NONE:
+        js_add_ascii(j, &w->text, "null");
+        break;
+    case V_BOOL:
+        js_add_ascii(j, &w->text, v.truth ? "true" : "false");
+        break;
+    case V_INT:
+        js_add(j, &w->text, jv_string(j, v));
+        break;
+    case V_FLOAT:
+        write_float(w, v.f);
+        break;
+    case V_STRING:
+        write_str(w, v.s);
+        break;
     case V_LIST:
-    case V_TUPLE: write_items(w, v.seq); break;
-    case V_DICT: write_dict(w, v.dict); break;
-    default: jv_need(j, v); jinja_fail(j, ERR_RUN, "%s cannot be written as JSON", jv_kind_name(v));
+    case V_TUPLE:
+        write_items(w, v.seq);
+        break;
+    case V_DICT:
+        write_dict(w, v.dict);
+        break;
+    default:
+        jv_need(j, v);
+        jinja_fail(j, ERR_RUN, "%s cannot be written as JSON", jv_kind_name(v));
     }
     j->depth--;
 }

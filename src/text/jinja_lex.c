@@ -3,7 +3,8 @@
  * Owns the white space rules (trim_blocks and lstrip_blocks are on, as chat templates expect: a newline right
  * behind a block or a comment goes, and so do the blanks in front of one that begins its line; '-' takes all
  * white space on its side, '+' keeps it), raw blocks, comments, numbers and string escapes.  The trick is
- * Jinja's own: inside brackets "}}" and "%}" are operators, so that dictionaries can close where they like. */
+ * Jinja's own: inside brackets "}}" and "%}" are operators, so that dictionaries can close where they like.
+ */
 #include "jinja.h"
 
 #include <stdlib.h>
@@ -65,8 +66,10 @@ static size_t strip_before(const Lexer *l, size_t from, size_t to, uint32_t sign
 /* The end of a tag that closes with two characters at l->i, a sign perhaps in front of them. */
 static void strip_after(Lexer *l, uint32_t sign, bool block) {
     l->i += sign ? 3 : 2;
-    if (sign == '-') skip_space(l);
-    else if (!sign && block && peek(l, 0) == '\n') l->i++;
+    if (sign == '-')
+        skip_space(l);
+    else if (!sign && block && peek(l, 0) == '\n')
+        l->i++;
 }
 
 static void skip_comment(Lexer *l, size_t begin) {
@@ -112,8 +115,8 @@ static void lex_raw(Lexer *l, size_t begin) {
 /* Text up to the next tag, and the tag's beginning.  Returns T_DATA where neither tokens nor a tag follow. */
 static TokenKind lex_text(Lexer *l) {
     size_t from = l->i, at = from;
-    while (at < l->s.n &&
-           !(l->s.c[at] == '{' && (looking_at(l, at, "{%") || looking_at(l, at, "{{") || looking_at(l, at, "{#"))))
+    while (at < l->s.n && !(l->s.c[at] == '{' &&
+                            (looking_at(l, at, "{%") || looking_at(l, at, "{{") || looking_at(l, at, "{#"))))
         at++;
     l->i = at;
     uint32_t which = peek(l, 1), sign = peek(l, 2) == '-' || peek(l, 2) == '+' ? peek(l, 2) : 0;
@@ -140,7 +143,9 @@ static TokenKind lex_text(Lexer *l) {
 
 /* ---- Inside the tags ---- */
 
-static bool is_digit(uint32_t c) { return c >= '0' && c <= '9'; }
+static bool is_digit(uint32_t c) {
+    return c >= '0' && c <= '9';
+}
 
 static bool is_name(uint32_t c) {
     return c == '_' || is_digit(c) || (c | 32) - 'a' < 26 || (c >= 0x80 && char_is_letter(c));
@@ -213,9 +218,12 @@ static void lex_escape(Lexer *l, Text *t) {
             return;
         }
     if (c == '\n') return;
-    if (c == 'x') js_add_char(l->j, t, hex_escape(l, 2));
-    else if (c == 'u') js_add_char(l->j, t, hex_escape(l, 4));
-    else if (c == 'U') js_add_char(l->j, t, hex_escape(l, 8));
+    if (c == 'x')
+        js_add_char(l->j, t, hex_escape(l, 2));
+    else if (c == 'u')
+        js_add_char(l->j, t, hex_escape(l, 4));
+    else if (c == 'U')
+        js_add_char(l->j, t, hex_escape(l, 8));
     else if (c >= '0' && c < '8') {
         uint32_t code = c - '0';
         for (int i = 0; i < 2 && peek(l, 0) >= '0' && peek(l, 0) < '8'; i++, l->i++)
@@ -235,8 +243,10 @@ static void lex_string(Lexer *l) {
         if (l->i >= l->s.n) fail_at(l, begin, "this string is not closed");
         uint32_t c = peek(l, 0);
         l->i++;
-        if (c == '\\' && l->i < l->s.n) lex_escape(l, &t);
-        else js_add_char(l->j, &t, c);
+        if (c == '\\' && l->i < l->s.n)
+            lex_escape(l, &t);
+        else
+            js_add_char(l->j, &t, c);
     }
     l->i++;
     add(l, T_STRING, begin, l->i)->text = js_text(&t);
@@ -258,12 +268,13 @@ static void lex_operator(Lexer *l) {
     static const struct {
         const char *text;
         TokenKind kind;
-    } OPERATORS[] = {{"//", T_FLOORDIV}, {"**", T_POW},     {"==", T_EQ},   {"!=", T_NE},     {">=", T_GE},
-                     {"<=", T_LE},       {"+", T_ADD},      {"-", T_SUB},   {"/", T_DIV},     {"*", T_MUL},
-                     {"%", T_MOD},       {"~", T_TILDE},    {">", T_GT},    {"<", T_LT},      {"=", T_ASSIGN},
-                     {".", T_DOT},       {":", T_COLON},    {"|", T_PIPE},  {",", T_COMMA},   {";", T_SEMICOLON},
-                     {"(", T_LPAREN},    {")", T_RPAREN},   {"[", T_LBRACKET}, {"]", T_RBRACKET}, {"{", T_LBRACE},
-                     {"}", T_RBRACE}};
+    } OPERATORS[] = {{"//", T_FLOORDIV}, {"**", T_POW},   {"==", T_EQ},      {"!=", T_NE},
+                     {">=", T_GE},       {"<=", T_LE},    {"+", T_ADD},      {"-", T_SUB},
+                     {"/", T_DIV},       {"*", T_MUL},    {"%", T_MOD},      {"~", T_TILDE},
+                     {">", T_GT},        {"<", T_LT},     {"=", T_ASSIGN},   {".", T_DOT},
+                     {":", T_COLON},     {"|", T_PIPE},   {",", T_COMMA},    {";", T_SEMICOLON},
+                     {"(", T_LPAREN},    {")", T_RPAREN}, {"[", T_LBRACKET}, {"]", T_RBRACKET},
+                     {"{", T_LBRACE},    {"}", T_RBRACE}};
     for (size_t i = 0; i < sizeof OPERATORS / sizeof *OPERATORS; i++) {
         if (!looking_at(l, l->i, OPERATORS[i].text)) continue;
         balance(l, OPERATORS[i].kind);

@@ -1,13 +1,16 @@
 /* jinja_methods: what strings, lists, dicts, loops and cyclers can be asked to do, {{ subject.method() }}.
  *
- * Nothing here changes its subject: the methods of Python that do are refused where attributes are looked up. */
+ * Nothing here changes its subject: the methods of Python that do are refused where attributes are looked up.
+ */
 #include "jinja.h"
 
 static int64_t int_or(Jinja *j, Value v, int64_t fallback) {
     return v.kind == V_ABSENT || v.kind == V_NONE ? fallback : jv_need_int(j, v, "a count or place");
 }
 
-static bool is_given(Value v) { return v.kind != V_ABSENT && v.kind != V_NONE; }
+static bool is_given(Value v) {
+    return v.kind != V_ABSENT && v.kind != V_NONE;
+}
 
 /* ---- Trimming, searching, replacing ---- */
 
@@ -16,9 +19,15 @@ static Value strip(Jinja *j, const Value *a, bool left, bool right) {
     return jv_str(js_trim(j, a[0].s, is_given(a[1]) ? &chars : NULL, left, right));
 }
 
-static Value s_strip(Jinja *j, const Value *a) { return strip(j, a, true, true); }
-static Value s_lstrip(Jinja *j, const Value *a) { return strip(j, a, true, false); }
-static Value s_rstrip(Jinja *j, const Value *a) { return strip(j, a, false, true); }
+static Value s_strip(Jinja *j, const Value *a) {
+    return strip(j, a, true, true);
+}
+static Value s_lstrip(Jinja *j, const Value *a) {
+    return strip(j, a, true, false);
+}
+static Value s_rstrip(Jinja *j, const Value *a) {
+    return strip(j, a, false, true);
+}
 
 /* A place counted from the end if negative, within the string. */
 static size_t place(Jinja *j, Value v, size_t n, size_t fallback) {
@@ -41,12 +50,22 @@ static Value find(Jinja *j, const Value *a, size_t (*search)(Jinja *j, Str s, St
     return jv_int(at == JS_NOWHERE ? -1 : (int64_t)(from + at));
 }
 
-static size_t first_place(Jinja *j, Str s, Str what) { return js_find(j, s, what, 0); }
+static size_t first_place(Jinja *j, Str s, Str what) {
+    return js_find(j, s, what, 0);
+}
 
-static Value s_find(Jinja *j, const Value *a) { return find(j, a, first_place, false); }
-static Value s_rfind(Jinja *j, const Value *a) { return find(j, a, js_find_last, false); }
-static Value s_index(Jinja *j, const Value *a) { return find(j, a, first_place, true); }
-static Value s_rindex(Jinja *j, const Value *a) { return find(j, a, js_find_last, true); }
+static Value s_find(Jinja *j, const Value *a) {
+    return find(j, a, first_place, false);
+}
+static Value s_rfind(Jinja *j, const Value *a) {
+    return find(j, a, js_find_last, false);
+}
+static Value s_index(Jinja *j, const Value *a) {
+    return find(j, a, first_place, true);
+}
+static Value s_rindex(Jinja *j, const Value *a) {
+    return find(j, a, js_find_last, true);
+}
 
 static Value s_count(Jinja *j, const Value *a) {
     size_t from, n = 0;
@@ -66,8 +85,12 @@ static Value affixed(Jinja *j, const Value *a, bool (*has)(Str s, Str affix)) {
     return jv_bool(false);
 }
 
-static Value s_startswith(Jinja *j, const Value *a) { return affixed(j, a, js_starts); }
-static Value s_endswith(Jinja *j, const Value *a) { return affixed(j, a, js_ends); }
+static Value s_startswith(Jinja *j, const Value *a) {
+    return affixed(j, a, js_starts);
+}
+static Value s_endswith(Jinja *j, const Value *a) {
+    return affixed(j, a, js_ends);
+}
 
 static Value s_removeprefix(Jinja *j, const Value *a) {
     Str prefix = jv_need_str(j, a[1], "the prefix");
@@ -141,16 +164,20 @@ static Str need_separator(Jinja *j, Value v) {
 static Value s_split(Jinja *j, const Value *a) {
     Seq *out = jv_new_seq(j, 0);
     int64_t most = int_or(j, a[2], -1);
-    if (is_given(a[1])) split_at(j, out, a[0].s, need_separator(j, a[1]), most);
-    else split_words(j, out, a[0].s, most);
+    if (is_given(a[1]))
+        split_at(j, out, a[0].s, need_separator(j, a[1]), most);
+    else
+        split_words(j, out, a[0].s, most);
     return jv_seq(V_LIST, out);
 }
 
 static Value s_rsplit(Jinja *j, const Value *a) {
     Seq *out = jv_new_seq(j, 0);
     int64_t most = int_or(j, a[2], -1);
-    if (is_given(a[1])) rsplit_at(j, out, a[0].s, need_separator(j, a[1]), most);
-    else rsplit_words(j, out, a[0].s, most);
+    if (is_given(a[1]))
+        rsplit_at(j, out, a[0].s, need_separator(j, a[1]), most);
+    else
+        rsplit_words(j, out, a[0].s, most);
     for (size_t i = 0; i < out->n / 2; i++) {
         Value v = out->items[i];
         out->items[i] = out->items[out->n - 1 - i];
@@ -172,8 +199,12 @@ static Value partition(Jinja *j, const Value *a, bool right) {
     return jv_seq(V_TUPLE, out);
 }
 
-static Value s_partition(Jinja *j, const Value *a) { return partition(j, a, false); }
-static Value s_rpartition(Jinja *j, const Value *a) { return partition(j, a, true); }
+static Value s_partition(Jinja *j, const Value *a) {
+    return partition(j, a, false);
+}
+static Value s_rpartition(Jinja *j, const Value *a) {
+    return partition(j, a, true);
+}
 
 static Value s_splitlines(Jinja *j, const Value *a) {
     Str s = a[0].s;
@@ -199,8 +230,12 @@ static Value s_join(Jinja *j, const Value *a) {
 
 /* ---- Case, width, kinds of characters ---- */
 
-static Value s_upper(Jinja *j, const Value *a) { return jv_str(js_upper(j, a[0].s)); }
-static Value s_lower(Jinja *j, const Value *a) { return jv_str(js_lower(j, a[0].s)); }
+static Value s_upper(Jinja *j, const Value *a) {
+    return jv_str(js_upper(j, a[0].s));
+}
+static Value s_lower(Jinja *j, const Value *a) {
+    return jv_str(js_lower(j, a[0].s));
+}
 
 static Value s_capitalize(Jinja *j, const Value *a) {
     Text t = {0};
@@ -240,9 +275,15 @@ static Value justify(Jinja *j, const Value *a, int left_share) {
     return jv_str(js_text(&t));
 }
 
-static Value s_ljust(Jinja *j, const Value *a) { return justify(j, a, 0); }
-static Value s_center(Jinja *j, const Value *a) { return justify(j, a, 1); }
-static Value s_rjust(Jinja *j, const Value *a) { return justify(j, a, 2); }
+static Value s_ljust(Jinja *j, const Value *a) {
+    return justify(j, a, 0);
+}
+static Value s_center(Jinja *j, const Value *a) {
+    return justify(j, a, 1);
+}
+static Value s_rjust(Jinja *j, const Value *a) {
+    return justify(j, a, 2);
+}
 
 static Value s_zfill(Jinja *j, const Value *a) {
     Str s = a[0].s;
@@ -255,38 +296,38 @@ static Value s_zfill(Jinja *j, const Value *a) {
     return jv_str(js_text(&t));
 }
 
-static bool is_alnum(Char c) { return char_is_letter(c) || char_is_digit(c); }
-static bool is_ascii(Char c) { return char_code(c) < 0x80; }
+static bool is_alnum(Char c) {
+    return char_is_letter(c) || char_is_digit(c);
+}
+static bool is_ascii(Char c) {
+    return char_code(c) < 0x80;
+}
 
-static Value all_are(const Value *a, bool (*is)(Char), bool empty) {
+static Value all_are(Jinja *j, const Value *a, bool (*is)(Char), bool empty) {
+    jinja_spend(j, a[0].s.n / 8);
     for (size_t i = 0; i < a[0].s.n; i++)
         if (!is(a[0].s.c[i])) return jv_bool(false);
     return jv_bool(a[0].s.n || empty);
 }
 
 static Value s_isdigit(Jinja *j, const Value *a) {
-    (void)j;
-    return all_are(a, char_is_digit, false);
+    return all_are(j, a, char_is_digit, false);
 }
 
 static Value s_isalpha(Jinja *j, const Value *a) {
-    (void)j;
-    return all_are(a, char_is_letter, false);
+    return all_are(j, a, char_is_letter, false);
 }
 
 static Value s_isalnum(Jinja *j, const Value *a) {
-    (void)j;
-    return all_are(a, is_alnum, false);
+    return all_are(j, a, is_alnum, false);
 }
 
 static Value s_isspace(Jinja *j, const Value *a) {
-    (void)j;
-    return all_are(a, char_is_space, false);
+    return all_are(j, a, char_is_space, false);
 }
 
 static Value s_isascii(Jinja *j, const Value *a) {
-    (void)j;
-    return all_are(a, is_ascii, true);
+    return all_are(j, a, is_ascii, true);
 }
 
 static Value s_isupper(Jinja *j, const Value *a) {
@@ -297,7 +338,9 @@ static Value s_islower(Jinja *j, const Value *a) {
     return jinja_call_builtin(j, jinja_test(js_ascii(j, "lower")), a[0], &(Args){0});
 }
 
-static Value s_format(Jinja *j, const Value *a) { return jv_str(jv_braces(j, a[0].s, a[1].args)); }
+static Value s_format(Jinja *j, const Value *a) {
+    return jv_str(jv_braces(j, a[0].s, a[1].args));
+}
 
 /* ---- Lists and tuples ---- */
 
@@ -347,9 +390,15 @@ static Value view(Jinja *j, const Dict *dict, int detail) {
     return v;
 }
 
-static Value d_items(Jinja *j, const Value *a) { return view(j, a[0].dict, VIEW_ITEMS); }
-static Value d_keys(Jinja *j, const Value *a) { return view(j, a[0].dict, VIEW_KEYS); }
-static Value d_values(Jinja *j, const Value *a) { return view(j, a[0].dict, VIEW_VALUES); }
+static Value d_items(Jinja *j, const Value *a) {
+    return view(j, a[0].dict, VIEW_ITEMS);
+}
+static Value d_keys(Jinja *j, const Value *a) {
+    return view(j, a[0].dict, VIEW_KEYS);
+}
+static Value d_values(Jinja *j, const Value *a) {
+    return view(j, a[0].dict, VIEW_VALUES);
+}
 
 /* ---- Loops and cyclers ---- */
 
@@ -425,18 +474,26 @@ const Builtin *jinja_method(Value subject, Str name) {
         {"zfill", "width", s_zfill},
         {0},
     };
-    static const Builtin OF_LIST[] = {{"copy", "", copy}, {"count", "value", l_count}, {"index", "value start? stop?", l_index}, {0}};
-    static const Builtin OF_DICT[] = {{"copy", "", copy},     {"get", "key default?", d_get}, {"items", "", d_items},
-                                      {"keys", "", d_keys}, {"values", "", d_values},       {0}};
+    static const Builtin OF_LIST[] = {
+        {"copy", "", copy}, {"count", "value", l_count}, {"index", "value start? stop?", l_index}, {0}};
+    static const Builtin OF_DICT[] = {{"copy", "", copy},       {"get", "key default?", d_get},
+                                      {"items", "", d_items},   {"keys", "", d_keys},
+                                      {"values", "", d_values}, {0}};
     static const Builtin OF_LOOP[] = {{"changed", "*", loop_changed}, {"cycle", "*", loop_cycle}, {0}};
     static const Builtin OF_CYCLER[] = {{"next", "", cycler_next}, {"reset", "", cycler_reset}, {0}};
     switch (subject.kind) {
-    case V_STRING: return jinja_find(OF_STR, name);
+    case V_STRING:
+        return jinja_find(OF_STR, name);
     case V_TUPLE:
-    case V_LIST: return jinja_find(OF_LIST, name);
-    case V_DICT: return jinja_find(OF_DICT, name);
-    case V_LOOP: return jinja_find(OF_LOOP, name);
-    case V_CYCLER: return jinja_find(OF_CYCLER, name);
-    default: return NULL;
+    case V_LIST:
+        return jinja_find(OF_LIST, name);
+    case V_DICT:
+        return jinja_find(OF_DICT, name);
+    case V_LOOP:
+        return jinja_find(OF_LOOP, name);
+    case V_CYCLER:
+        return jinja_find(OF_CYCLER, name);
+    default:
+        return NULL;
     }
 }

@@ -7,10 +7,10 @@
 
 typedef struct Parser {
     Jinja *j;
-    const Token *t;    // the current token
-    Node *macro;       // the macro being parsed, for what its body mentions
-    int depth;         // of the recursion
-    int n_loops;       // around the current statement, inside the current macro
+    const Token *t; // the current token
+    Node *macro;    // the macro being parsed, for what its body mentions
+    int depth;      // of the recursion
+    int n_loops;    // around the current statement, inside the current macro
 } Parser;
 
 static Node *parse_expression(Parser *p);
@@ -45,7 +45,9 @@ static Node *new_pair(Parser *p, NodeKind kind, uint32_t at, Node *a, Node *b) {
     return node;
 }
 
-static bool at_name(const Token *t, const char *name) { return t->kind == T_NAME && js_is(t->text, name); }
+static bool at_name(const Token *t, const char *name) {
+    return t->kind == T_NAME && js_is(t->text, name);
+}
 
 static bool skip_if(Parser *p, TokenKind kind) {
     bool there = p->t->kind == kind;
@@ -117,9 +119,12 @@ static Node *parse_dict(Parser *p) {
 static Node *parse_name(Parser *p) {
     const Token *t = p->t++;
     Node *node = new_node(p, N_CONST, t->at);
-    if (js_is(t->text, "true") || js_is(t->text, "True")) node->value = jv_bool(true);
-    else if (js_is(t->text, "false") || js_is(t->text, "False")) node->value = jv_bool(false);
-    else if (js_is(t->text, "none") || js_is(t->text, "None")) node->value = jv_none();
+    if (js_is(t->text, "true") || js_is(t->text, "True"))
+        node->value = jv_bool(true);
+    else if (js_is(t->text, "false") || js_is(t->text, "False"))
+        node->value = jv_bool(false);
+    else if (js_is(t->text, "none") || js_is(t->text, "None"))
+        node->value = jv_none();
     else {
         node->kind = N_NAME;
         node->name = t->text;
@@ -145,8 +150,12 @@ static Node *parse_primary(Parser *p) {
     Node *node;
     enter(p);
     switch (t->kind) {
-    case T_NAME: node = parse_name(p); break;
-    case T_STRING: node = parse_strings(p); break;
+    case T_NAME:
+        node = parse_name(p);
+        break;
+    case T_STRING:
+        node = parse_strings(p);
+        break;
     case T_NUMBER:
         node = new_node(p, N_CONST, t->at);
         node->value = p->t++->value;
@@ -156,9 +165,14 @@ static Node *parse_primary(Parser *p) {
         node = parse_tuple(p, parse_expression, NULL, true);
         expect(p, T_RPAREN, "a \")\" is expected here");
         break;
-    case T_LBRACKET: node = parse_list(p); break;
-    case T_LBRACE: node = parse_dict(p); break;
-    default: fail(p, t, "an expression is expected here");
+    case T_LBRACKET:
+        node = parse_list(p);
+        break;
+    case T_LBRACE:
+        node = parse_dict(p);
+        break;
+    default:
+        fail(p, t, "an expression is expected here");
     }
     p->depth--;
     return node;
@@ -243,9 +257,12 @@ static Node *parse_call(Parser *p, Node *callee) {
 
 static Node *parse_postfix(Parser *p, Node *node) {
     for (;;) {
-        if (p->t->kind == T_DOT || p->t->kind == T_LBRACKET) node = parse_attribute(p, node);
-        else if (p->t->kind == T_LPAREN) node = parse_call(p, node);
-        else return node;
+        if (p->t->kind == T_DOT || p->t->kind == T_LBRACKET)
+            node = parse_attribute(p, node);
+        else if (p->t->kind == T_LPAREN)
+            node = parse_call(p, node);
+        else
+            return node;
     }
 }
 
@@ -279,9 +296,12 @@ static bool begins_test_argument(const Token *t) {
     case T_NUMBER:
     case T_LPAREN:
     case T_LBRACKET:
-    case T_LBRACE: return true;
-    case T_NAME: return !at_name(t, "else") && !at_name(t, "or") && !at_name(t, "and");
-    default: return false;
+    case T_LBRACE:
+        return true;
+    case T_NAME:
+        return !at_name(t, "else") && !at_name(t, "or") && !at_name(t, "and");
+    default:
+        return false;
     }
 }
 
@@ -301,10 +321,14 @@ static Node *parse_test(Parser *p, Node *subject) { // behind the "is"
 
 static Node *parse_pipes(Parser *p, Node *node) {
     for (;;) {
-        if (skip_if(p, T_PIPE)) node = parse_filter(p, node);
-        else if (skip_name(p, "is")) node = parse_test(p, node);
-        else if (p->t->kind == T_LPAREN) node = parse_call(p, node);
-        else return node;
+        if (skip_if(p, T_PIPE))
+            node = parse_filter(p, node);
+        else if (skip_name(p, "is"))
+            node = parse_test(p, node);
+        else if (p->t->kind == T_LPAREN)
+            node = parse_call(p, node);
+        else
+            return node;
     }
 }
 
@@ -314,9 +338,12 @@ static Node *parse_unary(Parser *p, bool with_filter) {
     const Token *t = p->t;
     Node *node;
     enter(p);
-    if (skip_if(p, T_SUB)) node = new_pair(p, N_NEGATIVE, t->at, parse_unary(p, false), NULL);
-    else if (skip_if(p, T_ADD)) node = new_pair(p, N_POSITIVE, t->at, parse_unary(p, false), NULL);
-    else node = parse_primary(p);
+    if (skip_if(p, T_SUB))
+        node = new_pair(p, N_NEGATIVE, t->at, parse_unary(p, false), NULL);
+    else if (skip_if(p, T_ADD))
+        node = new_pair(p, N_POSITIVE, t->at, parse_unary(p, false), NULL);
+    else
+        node = parse_primary(p);
     node = parse_postfix(p, node);
     if (with_filter) node = parse_pipes(p, node);
     p->depth--;
@@ -404,13 +431,15 @@ static Node *parse_not(Parser *p) {
 
 static Node *parse_and(Parser *p) {
     Node *left = parse_not(p);
-    for (const Token *t = p->t; skip_name(p, "and"); t = p->t) left = new_pair(p, N_AND, t->at, left, parse_not(p));
+    for (const Token *t = p->t; skip_name(p, "and"); t = p->t)
+        left = new_pair(p, N_AND, t->at, left, parse_not(p));
     return left;
 }
 
 static Node *parse_or(Parser *p) {
     Node *left = parse_and(p);
-    for (const Token *t = p->t; skip_name(p, "or"); t = p->t) left = new_pair(p, N_OR, t->at, left, parse_and(p));
+    for (const Token *t = p->t; skip_name(p, "or"); t = p->t)
+        left = new_pair(p, N_OR, t->at, left, parse_and(p));
     return left;
 }
 
@@ -429,10 +458,11 @@ static Node *parse_expression(Parser *p) {
 
 static Node *parse_body(Parser *p, const Token *opener, const char *const *ends);
 static const char *const ENDIF[] = {"elif", "else", "endif", NULL}, *const ENDIF_ONLY[] = {"endif", NULL},
-                  *const ENDFOR[] = {"endfor", "else", NULL}, *const ENDFOR_ONLY[] = {"endfor", NULL},
-                  *const ENDSET[] = {"endset", NULL}, *const ENDMACRO[] = {"endmacro", NULL},
-                  *const ENDCALL[] = {"endcall", NULL}, *const ENDFILTER[] = {"endfilter", NULL},
-                  *const ENDWITH[] = {"endwith", NULL}, *const ENDGENERATION[] = {"endgeneration", NULL};
+                         *const ENDFOR[] = {"endfor", "else", NULL}, *const ENDFOR_ONLY[] = {"endfor", NULL},
+                         *const ENDSET[] = {"endset", NULL}, *const ENDMACRO[] = {"endmacro", NULL},
+                         *const ENDCALL[] = {"endcall", NULL}, *const ENDFILTER[] = {"endfilter", NULL},
+                         *const ENDWITH[] = {"endwith", NULL},
+                         *const ENDGENERATION[] = {"endgeneration", NULL};
 
 /* The body of opener's block up to one of these ends, whose name becomes the current token. */
 static Node *parse_block(Parser *p, const Token *opener, const char *const *ends) {
@@ -617,12 +647,15 @@ static Node *parse_jump(Parser *p, const Token *tag) {
 }
 
 static _Noreturn void refuse_tag(Parser *p, const Token *tag) {
-    static const char *const FOREIGN[] = {"include", "import", "from", "extends", "block", "autoescape", "do"};
+    static const char *const FOREIGN[] = {"include", "import",     "from", "extends",
+                                          "block",   "autoescape", "do"};
     const char *name = jinja_quote(p->j, tag->text);
     p->j->at = tag->at;
     for (size_t i = 0; i < sizeof FOREIGN / sizeof *FOREIGN; i++)
-        if (js_is(tag->text, FOREIGN[i]))
-            jinja_fail(p->j, ERR_MODEL, "{%% %s %%} is not supported: a chat template is one file of its own", name);
+        if (at_name(tag, FOREIGN[i]))
+            jinja_fail(p->j, ERR_MODEL, "{%% %s %%} is not supported in chat templates", name);
+    if (at_name(tag, "else") || at_name(tag, "elif") || js_starts(tag->text, js_ascii(p->j, "end")))
+        jinja_fail(p->j, ERR_MODEL, "{%% %s %%} does not belong to the block that is open here", name);
     jinja_fail(p->j, ERR_MODEL, "there is no tag {%% %s %%}", name);
 }
 
@@ -631,10 +664,10 @@ static Node *parse_statement(Parser *p) {
         const char *name;
         Node *(*parse)(Parser *p, const Token *tag);
     } STATEMENTS[] = {
-        {"set", parse_set},           {"if", parse_if},       {"for", parse_for},
-        {"macro", parse_macro},       {"print", parse_print}, {"generation", parse_generation},
-        {"call", parse_call_block},   {"with", parse_with},   {"filter", parse_filter_block},
-        {"break", parse_jump},        {"continue", parse_jump},
+        {"set", parse_set},         {"if", parse_if},         {"for", parse_for},
+        {"macro", parse_macro},     {"print", parse_print},   {"generation", parse_generation},
+        {"call", parse_call_block}, {"with", parse_with},     {"filter", parse_filter_block},
+        {"break", parse_jump},      {"continue", parse_jump},
     };
     const Token *tag = expect(p, T_NAME, "the name of a tag is expected here");
     for (size_t i = 0; i < sizeof STATEMENTS / sizeof *STATEMENTS; i++)

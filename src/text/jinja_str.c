@@ -22,7 +22,9 @@ Str js_utf8(Jinja *j, const char *bytes, size_t n, Char mark) {
     return (Str){c, w};
 }
 
-Str js_ascii(Jinja *j, const char *s) { return js_utf8(j, s, strlen(s), 0); }
+Str js_ascii(Jinja *j, const char *s) {
+    return js_utf8(j, s, strlen(s), 0);
+}
 
 size_t js_put_utf8(Char c, char bytes[4]) {
     uint32_t u = char_code(c);
@@ -35,7 +37,9 @@ size_t js_put_utf8(Char c, char bytes[4]) {
 
 /* ---- Comparing and searching ---- */
 
-static bool same(Char a, Char b) { return !((a ^ b) & ~CHAR_USER); }
+static bool same(Char a, Char b) {
+    return !((a ^ b) & ~CHAR_USER);
+}
 
 static bool same_run(const Char *a, const Char *b, size_t n) {
     for (size_t i = 0; i < n; i++)
@@ -43,7 +47,9 @@ static bool same_run(const Char *a, const Char *b, size_t n) {
     return true;
 }
 
-bool js_equal(Str a, Str b) { return a.n == b.n && same_run(a.c, b.c, a.n); }
+bool js_equal(Str a, Str b) {
+    return a.n == b.n && same_run(a.c, b.c, a.n);
+}
 
 bool js_is(Str s, const char *ascii) {
     size_t i = 0;
@@ -64,12 +70,16 @@ Str js_part(Str s, size_t from, size_t to) {
     return (Str){s.c + from, to - from};
 }
 
-bool js_starts(Str s, Str with) { return s.n >= with.n && same_run(s.c, with.c, with.n); }
+bool js_starts(Str s, Str with) {
+    return s.n >= with.n && same_run(s.c, with.c, with.n);
+}
 
-bool js_ends(Str s, Str with) { return s.n >= with.n && same_run(s.c + (s.n - with.n), with.c, with.n); }
+bool js_ends(Str s, Str with) {
+    return s.n >= with.n && js_equal(js_part(s, s.n - with.n, s.n), with);
+}
 
-/* Does what stand at place i of s?  A repetitive pair of texts makes a search n * m, so what it really costs is
- * counted in *work, and spent now and then. */
+/* Does what stand at place i of s?  A repetitive pair of texts makes a search n * m, so what it really costs
+ * is counted in *work, and spent now and then. */
 static bool stands_at(Jinja *j, Str s, Str what, size_t i, size_t *work) {
     size_t k = 0;
     while (k < what.n && same(s.c[i + k], what.c[k])) k++;
@@ -133,6 +143,28 @@ Str js_replace(Jinja *j, Str s, Str old, Str with, int64_t most) {
     return js_text(&t);
 }
 
+/* Room for n characters of a new string. */
+static Char *room(Jinja *j, size_t n) {
+    if (n > JINJA_TEXT_MAX) jinja_fail(j, ERR_MODEL, "a text grows beyond %d characters", JINJA_TEXT_MAX);
+    jinja_spend(j, n / 64);
+    return jinja_alloc(j, n, sizeof(Char));
+}
+
+Str js_joined(Jinja *j, Str a, Str b) {
+    if (!a.n || !b.n) return a.n ? a : b;
+    Char *c = room(j, a.n + b.n);
+    memcpy(c, a.c, a.n * sizeof *c);
+    memcpy(c + a.n, b.c, b.n * sizeof *c);
+    return (Str){c, a.n + b.n};
+}
+
+Str js_repeated(Jinja *j, Str s, size_t times) {
+    size_t n = s.n && times > JINJA_TEXT_MAX / s.n ? JINJA_TEXT_MAX + 1 : s.n * times;
+    Char *c = room(j, n);
+    for (size_t i = 0; i < n; i++) c[i] = s.c[i % s.n];
+    return (Str){c, n};
+}
+
 /* ---- Building ---- */
 
 static Char *reserve(Jinja *j, Text *t, size_t more) {
@@ -162,6 +194,7 @@ void js_add_char(Jinja *j, Text *t, Char c) {
 }
 
 void js_add_times(Jinja *j, Text *t, Char c, size_t n) {
+    if (!n) return;
     Char *to = reserve(j, t, n);
     jinja_spend(j, n / 64);
     for (size_t i = 0; i < n; i++) to[i] = c;
@@ -172,4 +205,6 @@ void js_add_ascii(Jinja *j, Text *t, const char *s) {
     for (; *s; s++) js_add_char(j, t, (unsigned char)*s);
 }
 
-Str js_text(const Text *t) { return (Str){t->c, t->n}; }
+Str js_text(const Text *t) {
+    return (Str){t->c, t->n};
+}

@@ -92,8 +92,7 @@ static void repr_dict(Jinja *j, Text *t, const Dict *dict) {
 
 static void repr_range(Jinja *j, Text *t, const Range *r) {
     char text[100];
-    long long start = r->start, stop = start + (long long)r->n * r->step;
-    int n = snprintf(text, sizeof text, "range(%lld, %lld", start, stop);
+    int n = snprintf(text, sizeof text, "range(%lld, %lld", (long long)r->start, (long long)r->stop);
     if (r->step != 1) n += snprintf(text + n, sizeof text - (size_t)n, ", %lld", (long long)r->step);
     snprintf(text + n, sizeof text - (size_t)n, ")");
     js_add_ascii(j, t, text);
@@ -104,20 +103,40 @@ static void repr_any(Jinja *j, Text *t, Value v) {
     char text[60];
     switch (v.kind) {
     case V_ABSENT:
-    case V_UNDEFINED: js_add_ascii(j, t, "Undefined"); return;
-    case V_NONE: js_add_ascii(j, t, "None"); return;
-    case V_BOOL: js_add_ascii(j, t, v.truth ? "True" : "False"); return;
+    case V_UNDEFINED:
+        js_add_ascii(j, t, "Undefined");
+        return;
+    case V_NONE:
+        js_add_ascii(j, t, "None");
+        return;
+    case V_BOOL:
+        js_add_ascii(j, t, v.truth ? "True" : "False");
+        return;
     case V_INT:
         snprintf(text, sizeof text, "%lld", (long long)v.i);
         js_add_ascii(j, t, text);
         return;
-    case V_FLOAT: jv_add_float(j, t, v.f); return;
-    case V_STRING: repr_str(j, t, v.s); return;
-    case V_LIST: repr_seq(j, t, "[", v.seq, "]"); return;
-    case V_TUPLE: repr_seq(j, t, "(", v.seq, v.seq->n == 1 ? ",)" : ")"); return;
-    case V_VIEW: repr_seq(j, t, VIEWS[v.detail], v.seq, "])"); return;
-    case V_RANGE: repr_range(j, t, v.range); return;
-    case V_DICT: repr_dict(j, t, v.dict); return;
+    case V_FLOAT:
+        jv_add_float(j, t, v.f);
+        return;
+    case V_STRING:
+        repr_str(j, t, v.s);
+        return;
+    case V_LIST:
+        repr_seq(j, t, "[", v.seq, "]");
+        return;
+    case V_TUPLE:
+        repr_seq(j, t, "(", v.seq, v.seq->n == 1 ? ",)" : ")");
+        return;
+    case V_VIEW:
+        repr_seq(j, t, VIEWS[v.detail], v.seq, "])");
+        return;
+    case V_RANGE:
+        repr_range(j, t, v.range);
+        return;
+    case V_DICT:
+        repr_dict(j, t, v.dict);
+        return;
     case V_NAMESPACE:
         js_add_ascii(j, t, "<Namespace ");
         repr_dict(j, t, v.dict);

@@ -1,11 +1,12 @@
 /* jinja_unicode: what templates ask about characters.
  *
- * White space and letter case are Unicode 14's, one character to one character (only the German sharp s becomes
- * two capitals); the few letters whose case depends on their neighbours or on the language keep theirs.  What
- * a letter is, beyond Latin-1, is told by the blocks that hold none: enough for the tests that templates make.
+ * White space and letter case are Unicode 14's, one character to one character (only the German sharp s
+ * becomes two capitals); the few letters whose case depends on their neighbours or on the language keep
+ * theirs.  What a letter is, beyond Latin-1, is told by the blocks that hold none: enough for the tests that
+ * templates make.
  *
- * The one trick: capitals lie in runs with a constant distance to their small letters, every one or every second
- * character, so that one table of runs serves both directions. */
+ * The one trick: capitals lie in runs with a constant distance to their small letters, every one or every
+ * second character, so that one table of runs serves both directions. */
 #include "jinja.h"
 
 typedef struct CaseRun { // the capitals first, first + step, ... last; the small letter is delta behind
@@ -91,7 +92,7 @@ static uint32_t to_upper(uint32_t c) {
 
 Str js_lower(Jinja *j, Str s) {
     Char *c = jinja_alloc(j, s.n, sizeof *c);
-    jinja_spend(j, s.n / 16);
+    jinja_spend(j, s.n / 8);
     for (size_t i = 0; i < s.n; i++) c[i] = to_lower(char_code(s.c[i])) | (s.c[i] & CHAR_USER);
     return (Str){c, s.n};
 }
@@ -99,7 +100,7 @@ Str js_lower(Jinja *j, Str s) {
 Str js_upper(Jinja *j, Str s) {
     enum { SHARP_S = 0xDF };
     Text t = {0};
-    jinja_spend(j, s.n / 16);
+    jinja_spend(j, s.n / 8);
     for (size_t i = 0; i < s.n; i++) {
         Char user = s.c[i] & CHAR_USER;
         bool sharp = char_code(s.c[i]) == SHARP_S;
@@ -112,7 +113,8 @@ Str js_upper(Jinja *j, Str s) {
 bool char_is_space(Char c) {
     uint32_t u = char_code(c);
     return (u >= 9 && u <= 13) || (u >= 0x1C && u <= 0x20) || u == 0x85 || u == 0xA0 || u == 0x1680 ||
-           (u >= 0x2000 && u <= 0x200A) || u == 0x2028 || u == 0x2029 || u == 0x202F || u == 0x205F || u == 0x3000;
+           (u >= 0x2000 && u <= 0x200A) || u == 0x2028 || u == 0x2029 || u == 0x202F || u == 0x205F ||
+           u == 0x3000;
 }
 
 bool char_ends_line(Char c) {
@@ -120,9 +122,13 @@ bool char_ends_line(Char c) {
     return (u >= 10 && u <= 13) || (u >= 0x1C && u <= 0x1E) || u == 0x85 || u == 0x2028 || u == 0x2029;
 }
 
-bool char_is_digit(Char c) { return char_code(c) - '0' < 10; }
+bool char_is_digit(Char c) {
+    return char_code(c) - '0' < 10;
+}
 
-bool char_is_upper(Char c) { return to_lower(char_code(c)) != char_code(c); }
+bool char_is_upper(Char c) {
+    return to_lower(char_code(c)) != char_code(c);
+}
 
 bool char_is_lower(Char c) {
     uint32_t u = char_code(c);
@@ -132,10 +138,11 @@ bool char_is_lower(Char c) {
 bool char_is_letter(Char c) {
     static const struct {
         uint32_t first, last;
-    } OTHERS[] = {{0x80, 0xA9},     {0xAB, 0xB4},     {0xB6, 0xB9},     {0xBB, 0xBF},     {0xD7, 0xD7},
-                  {0xF7, 0xF7},     {0x2C2, 0x2C5},   {0x300, 0x36F},   {0x2000, 0x2070}, {0x2072, 0x207E},
-                  {0x2080, 0x208F}, {0x20A0, 0x20FF}, {0x2190, 0x2BFF}, {0x2E00, 0x2FFF}, {0x3000, 0x3004},
-                  {0x3007, 0x3030}, {0xD800, 0xF8FF}, {0xFE00, 0xFE6F}, {0xFF00, 0xFF20}, {0xFF3B, 0xFF40},
+    } OTHERS[] = {{0x80, 0xA9},     {0xAB, 0xB4},     {0xB6, 0xB9},       {0xBB, 0xBF},
+                  {0xD7, 0xD7},     {0xF7, 0xF7},     {0x2C2, 0x2C5},     {0x300, 0x36F},
+                  {0x2000, 0x2070}, {0x2072, 0x207E}, {0x2080, 0x208F},   {0x20A0, 0x20FF},
+                  {0x2190, 0x2BFF}, {0x2E00, 0x2FFF}, {0x3000, 0x3004},   {0x3007, 0x3030},
+                  {0xD800, 0xF8FF}, {0xFE00, 0xFE6F}, {0xFF00, 0xFF20},   {0xFF3B, 0xFF40},
                   {0xFF5B, 0xFF65}, {0xFFE0, 0xFFFF}, {0x1F000, 0x1FAFF}, {0xE0000, 0x10FFFF}};
     uint32_t u = char_code(c);
     if (u < 0x80) return (u | 32) - 'a' < 26;

@@ -1,20 +1,35 @@
 /* jinja_value: what all values can do: be true, equal, ordered, measured, walked, subscripted.
  *
- * It owns Python's answers to these, with Jinja's order of look-ups (v.name asks methods first and items then,
- * v['name'] the other way round).  What a value does not have is Undefined with its reason, not an error. */
+ * It owns Python's answers to these, with Jinja's order of look-ups (v.name asks methods first and items
+ * then, v['name'] the other way round).  What a value does not have is Undefined with its reason, not an
+ * error. */
 #include "jinja.h"
 
 #include <string.h>
 
 /* ---- Making ---- */
 
-Value jv_none(void) { return (Value){.kind = V_NONE}; }
-Value jv_bool(bool truth) { return (Value){.kind = V_BOOL, .truth = truth}; }
-Value jv_int(int64_t i) { return (Value){.kind = V_INT, .i = i}; }
-Value jv_float(double f) { return (Value){.kind = V_FLOAT, .f = f}; }
-Value jv_str(Str s) { return (Value){.kind = V_STRING, .s = s}; }
-Value jv_seq(Kind kind, Seq *seq) { return (Value){.kind = (uint8_t)kind, .seq = seq}; }
-Value jv_dict(Dict *dict) { return (Value){.kind = V_DICT, .dict = dict}; }
+Value jv_none(void) {
+    return (Value){.kind = V_NONE};
+}
+Value jv_bool(bool truth) {
+    return (Value){.kind = V_BOOL, .truth = truth};
+}
+Value jv_int(int64_t i) {
+    return (Value){.kind = V_INT, .i = i};
+}
+Value jv_float(double f) {
+    return (Value){.kind = V_FLOAT, .f = f};
+}
+Value jv_str(Str s) {
+    return (Value){.kind = V_STRING, .s = s};
+}
+Value jv_seq(Kind kind, Seq *seq) {
+    return (Value){.kind = (uint8_t)kind, .seq = seq};
+}
+Value jv_dict(Dict *dict) {
+    return (Value){.kind = V_DICT, .dict = dict};
+}
 
 Value jv_iterator(Jinja *j, Seq *seq) {
     Value v = {.kind = V_ITERATOR, .iterator = jinja_alloc(j, 1, sizeof(Iterator))};
@@ -43,10 +58,12 @@ void jv_add(Jinja *j, Seq *seq, Value item) {
     seq->items[seq->n++] = item;
 }
 
-Dict *jv_new_dict(Jinja *j) { return jinja_alloc(j, 1, sizeof(Dict)); }
+Dict *jv_new_dict(Jinja *j) {
+    return jinja_alloc(j, 1, sizeof(Dict));
+}
 
 const Value *jv_get(Jinja *j, const Dict *dict, Value key) {
-    jinja_spend(j, dict->n / 16);
+    jinja_spend(j, dict->n / 4);
     for (size_t i = 0; i < dict->n; i++)
         if (jv_equal(j, dict->pairs[i].key, key)) return &dict->pairs[i].value;
     return NULL;
@@ -71,30 +88,34 @@ void jv_put(Jinja *j, Dict *dict, Value key, Value value) {
 
 static const char *kind_name(int kind) {
     static const char *const NAMES[] = {
-        [V_ABSENT] = "nothing",      [V_UNDEFINED] = "undefined", [V_NONE] = "None",
-        [V_BOOL] = "bool",           [V_INT] = "int",             [V_FLOAT] = "float",
-        [V_STRING] = "str",          [V_LIST] = "list",           [V_TUPLE] = "tuple",
-        [V_VIEW] = "dict view",      [V_ITERATOR] = "iterator",   [V_RANGE] = "range",
-        [V_DICT] = "dict",           [V_NAMESPACE] = "namespace", [V_FUNCTION] = "function",
-        [V_MACRO] = "macro",         [V_LOOP] = "loop",           [V_CYCLER] = "cycler",
-        [V_JOINER] = "joiner",
+        [V_ABSENT] = "nothing", [V_UNDEFINED] = "undefined", [V_NONE] = "None",         [V_BOOL] = "bool",
+        [V_INT] = "int",        [V_FLOAT] = "float",         [V_STRING] = "str",        [V_LIST] = "list",
+        [V_TUPLE] = "tuple",    [V_VIEW] = "dict view",      [V_ITERATOR] = "iterator", [V_RANGE] = "range",
+        [V_DICT] = "dict",      [V_NAMESPACE] = "namespace", [V_FUNCTION] = "function", [V_MACRO] = "macro",
+        [V_LOOP] = "loop",      [V_CYCLER] = "cycler",       [V_JOINER] = "joiner",
     };
     return NAMES[kind];
 }
 
-const char *jv_kind_name(Value v) { return kind_name(v.kind); }
+const char *jv_kind_name(Value v) {
+    return kind_name(v.kind);
+}
 
 Value jv_need(Jinja *j, Value v) {
     if (v.kind != V_UNDEFINED) return v;
     const char *name = jinja_quote(j, v.s), *owner = kind_name(v.owner);
     switch (v.detail) {
-    case MISSING_VARIABLE: jinja_fail(j, ERR_RUN, "'%s' is not defined", name);
-    case MISSING_ATTRIBUTE: jinja_fail(j, ERR_RUN, "this %s has no '%s'", owner, name);
-    case MISSING_ITEM: jinja_fail(j, ERR_RUN, "this %s has no item %s", owner, name);
+    case MISSING_VARIABLE:
+        jinja_fail(j, ERR_RUN, "'%s' is not defined", name);
+    case MISSING_ATTRIBUTE:
+        jinja_fail(j, ERR_RUN, "this %s has no '%s'", owner, name);
+    case MISSING_ITEM:
+        jinja_fail(j, ERR_RUN, "this %s has no item %s", owner, name);
     case FORBIDDEN:
-        jinja_fail(j, ERR_RUN, "'%s' would change a %s in place, which templates may not; make a new one", name,
-                   owner);
-    default: jinja_fail(j, ERR_RUN, "%s", name);
+        jinja_fail(j, ERR_RUN, "'%s' would change a %s in place, which templates may not; make a new one",
+                   name, owner);
+    default:
+        jinja_fail(j, ERR_RUN, "%s", name);
     }
 }
 
@@ -111,21 +132,32 @@ Str jv_need_str(Jinja *j, Value v, const char *what) {
     return v.s;
 }
 
-bool jv_is_number(Value v) { return v.kind == V_BOOL || v.kind == V_INT || v.kind == V_FLOAT; }
+bool jv_is_number(Value v) {
+    return v.kind == V_BOOL || v.kind == V_INT || v.kind == V_FLOAT;
+}
 
-double jv_number(Value v) { return v.kind == V_FLOAT ? v.f : v.kind == V_INT ? (double)v.i : v.truth; }
+double jv_number(Value v) {
+    return v.kind == V_FLOAT ? v.f : v.kind == V_INT ? (double)v.i : v.truth;
+}
 
-static int64_t whole(Value v) { return v.kind == V_BOOL ? v.truth : v.i; }
+static int64_t whole(Value v) {
+    return v.kind == V_BOOL ? v.truth : v.i;
+}
 
 bool jv_truth(Jinja *j, Value v) {
     switch (v.kind) {
     case V_ABSENT:
     case V_UNDEFINED:
-    case V_NONE: return false;
-    case V_BOOL: return v.truth;
-    case V_INT: return v.i != 0;
-    case V_FLOAT: return v.f != 0;
-    default: return !jv_has_length(v) || jv_length(j, v) > 0;
+    case V_NONE:
+        return false;
+    case V_BOOL:
+        return v.truth;
+    case V_INT:
+        return v.i != 0;
+    case V_FLOAT:
+        return v.f != 0;
+    default:
+        return !jv_has_length(v) || jv_length(j, v) > 0;
     }
 }
 
@@ -153,13 +185,20 @@ static bool same_kind_equal(Jinja *j, Value a, Value b) {
     switch (a.kind) {
     case V_ABSENT:
     case V_UNDEFINED:
-    case V_NONE: return true;
-    case V_STRING: jinja_spend(j, a.s.n == b.s.n ? a.s.n / 64 : 0); return js_equal(a.s, b.s);
+    case V_NONE:
+        return true;
+    case V_STRING:
+        jinja_spend(j, a.s.n == b.s.n ? a.s.n / 64 : 0);
+        return js_equal(a.s, b.s);
     case V_LIST:
-    case V_TUPLE: return seq_equal(j, a.seq, b.seq);
-    case V_DICT: return dict_equal(j, a.dict, b.dict);
-    case V_RANGE: return range_equal(a.range, b.range);
-    default: return a.seq == b.seq; // the same object
+    case V_TUPLE:
+        return seq_equal(j, a.seq, b.seq);
+    case V_DICT:
+        return dict_equal(j, a.dict, b.dict);
+    case V_RANGE:
+        return range_equal(a.range, b.range);
+    default:
+        return a.seq == b.seq; // the same object
     }
 }
 
@@ -205,15 +244,22 @@ bool jv_has_length(Value v) {
 
 size_t jv_length(Jinja *j, Value v) {
     switch (v.kind) {
-    case V_UNDEFINED: return 0;
-    case V_STRING: return v.s.n;
+    case V_UNDEFINED:
+        return 0;
+    case V_STRING:
+        return v.s.n;
     case V_LIST:
     case V_TUPLE:
-    case V_VIEW: return v.seq->n;
-    case V_RANGE: return v.range->n;
-    case V_DICT: return v.dict->n;
-    case V_LOOP: return v.loop->items->n;
-    default: jinja_fail(j, ERR_RUN, "%s has no length", jv_kind_name(v));
+    case V_VIEW:
+        return v.seq->n;
+    case V_RANGE:
+        return v.range->n;
+    case V_DICT:
+        return v.dict->n;
+    case V_LOOP:
+        return v.loop->items->n;
+    default:
+        jinja_fail(j, ERR_RUN, "%s has no length", jv_kind_name(v));
     }
 }
 
@@ -221,7 +267,8 @@ bool jv_contains(Jinja *j, Value container, Value item) {
     if (container.kind == V_STRING)
         return js_find(j, container.s, jv_need_str(j, item, "what is in a str"), 0) != JS_NOWHERE;
     if (container.kind == V_DICT) {
-        if (item.kind == V_LIST || item.kind == V_DICT) jinja_fail(j, ERR_RUN, "%s cannot be a key", jv_kind_name(item));
+        if (item.kind == V_LIST || item.kind == V_DICT)
+            jinja_fail(j, ERR_RUN, "%s cannot be a key", jv_kind_name(item));
         return jv_get(j, container.dict, item) != NULL;
     }
     const Seq *items = jv_items(j, container);
@@ -233,7 +280,9 @@ bool jv_contains(Jinja *j, Value container, Value item) {
 
 /* ---- Walking ---- */
 
-bool jv_is_iterable(Value v) { return (jv_has_length(v) && v.kind != V_LOOP) || v.kind == V_ITERATOR; }
+bool jv_is_iterable(Value v) {
+    return (jv_has_length(v) && v.kind != V_LOOP) || v.kind == V_ITERATOR;
+}
 
 static Seq *characters(Jinja *j, Str s) {
     Seq *seq = jv_new_seq(j, s.n);
@@ -268,12 +317,21 @@ Seq *jv_items(Jinja *j, Value v) {
         return jv_new_seq(j, 0);
     case V_LIST:
     case V_TUPLE:
-    case V_VIEW: return v.seq;
-    case V_STRING: jinja_spend(j, v.s.n); return characters(j, v.s);
-    case V_RANGE: jinja_spend(j, v.range->n); return range_items(j, v.range);
-    case V_DICT: jinja_spend(j, v.dict->n); return keys(j, v.dict);
-    case V_ITERATOR: return rest(j, v.iterator);
-    default: jinja_fail(j, ERR_RUN, "%s has no items to go through", jv_kind_name(v));
+    case V_VIEW:
+        return v.seq;
+    case V_STRING:
+        jinja_spend(j, v.s.n);
+        return characters(j, v.s);
+    case V_RANGE:
+        jinja_spend(j, v.range->n);
+        return range_items(j, v.range);
+    case V_DICT:
+        jinja_spend(j, v.dict->n);
+        return keys(j, v.dict);
+    case V_ITERATOR:
+        return rest(j, v.iterator);
+    default:
+        jinja_fail(j, ERR_RUN, "%s has no items to go through", jv_kind_name(v));
     }
 }
 
@@ -302,7 +360,8 @@ static Value loop_attribute(Jinja *j, Value v, Str name) {
 
 /* What Python lets a program do to a list or dict in place, and the sandbox of chat templates refuses. */
 static bool is_forbidden(Value v, Str name) {
-    static const char *const LIST[] = {"append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove", NULL};
+    static const char *const LIST[] = {"append", "clear",  "pop",    "reverse", "insert",
+                                       "sort",   "extend", "remove", NULL};
     static const char *const DICT[] = {"clear", "pop", "popitem", "setdefault", "update", NULL};
     const char *const *names = v.kind == V_LIST ? LIST : v.kind == V_DICT ? DICT : NULL;
     for (; names && *names; names++)
@@ -346,7 +405,8 @@ static Value own_item(Jinja *j, Value v, Value subscript) {
         return found ? *found : (Value){0};
     }
     bool has_places = v.kind == V_STRING || v.kind == V_LIST || v.kind == V_TUPLE || v.kind == V_RANGE;
-    if (has_places && (subscript.kind == V_INT || subscript.kind == V_BOOL)) return indexed(j, v, whole(subscript));
+    if (has_places && (subscript.kind == V_INT || subscript.kind == V_BOOL))
+        return indexed(j, v, whole(subscript));
     return (Value){0};
 }
 
@@ -363,7 +423,8 @@ Value jv_item(Jinja *j, Value v, Value subscript) {
     if (found.kind != V_ABSENT) return found;
     if (subscript.kind != V_STRING) {
         bool number = jv_is_number(subscript);
-        return jv_undefined(MISSING_ITEM, v, number ? jv_string(j, subscript) : js_ascii(j, jv_kind_name(subscript)));
+        return jv_undefined(MISSING_ITEM, v,
+                            number ? jv_string(j, subscript) : js_ascii(j, jv_kind_name(subscript)));
     }
     found = member(j, v, subscript.s);
     return found.kind == V_ABSENT ? jv_undefined(MISSING_ATTRIBUTE, v, subscript.s) : found;
@@ -383,14 +444,18 @@ static Value picked(Jinja *j, Value v, int64_t from, int64_t by, size_t n) {
     jinja_spend(j, n / 16);
     if (v.kind == V_RANGE) {
         Range *range = jinja_alloc(j, 1, sizeof *range);
-        *range = (Range){v.range->start + from * v.range->step, v.range->step * by, n};
+        int64_t step = n > 1 ? v.range->step * by : v.range->step, start = v.range->start;
+        if (n) start += from * v.range->step;
+        *range = (Range){start, (int64_t)((uint64_t)start + n * (uint64_t)step), step, n};
         return (Value){.kind = V_RANGE, .range = range};
     }
     Text text = {0};
     Seq *seq = jv_new_seq(j, v.kind == V_STRING ? 0 : n);
     for (size_t i = 0; i < n; i++, from += by) {
-        if (v.kind == V_STRING) js_add_char(j, &text, v.s.c[from]);
-        else jv_add(j, seq, v.seq->items[from]);
+        if (v.kind == V_STRING)
+            js_add_char(j, &text, v.s.c[from]);
+        else
+            jv_add(j, seq, v.seq->items[from]);
     }
     return v.kind == V_STRING ? jv_str(js_text(&text)) : jv_seq(v.kind, seq);
 }
@@ -399,9 +464,10 @@ Value jv_slice(Jinja *j, Value v, Value start, Value stop, Value step) {
     jv_need(j, v);
     if (v.kind != V_STRING && v.kind != V_LIST && v.kind != V_TUPLE && v.kind != V_RANGE)
         jinja_fail(j, ERR_RUN, "%s cannot be sliced", jv_kind_name(v));
-    int64_t n = (int64_t)jv_length(j, v), by = step.kind == V_NONE ? 1 : jv_need_int(j, step, "the step of a slice");
+    int64_t n = (int64_t)jv_length(j, v),
+            by = step.kind == V_NONE ? 1 : jv_need_int(j, step, "the step of a slice");
     if (by == 0) jinja_fail(j, ERR_RUN, "the step of a slice cannot be zero");
-    if (by > n) by = n + 1; // one item either way, and no sum overflows
+    if (by > n) by = n + 1; // takes one item either way, and no sum overflows
     if (by < -n) by = -n - 1;
     bool back = by < 0;
     int64_t from = slice_bound(j, start, n, back ? n - 1 : 0, back ? -1 : 0, back ? n - 1 : n);

@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SPACES "\\t-\\r \\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+#define SPACES                                                                                               \
+    "\\t-\\r \\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
 
 enum { STACK_LEAST = 64 << 10, STACK_MOST = 64 << 20 }; // bytes for a match to take back, if it must
 
@@ -107,8 +108,8 @@ static bool find(Split *s, int i, const char *text, size_t n, size_t at, size_t 
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT) // the interpreter has the heap to go on with
         rc = pcre2_match(s->pretok->codes[i], subject, n, at, options | PCRE2_NO_JIT, s->data, s->context);
     if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
-        err_warn("the pre-tokenizer gave up after %zu of %zu bytes (PCRE2's error %d); the rest is one word", at, n,
-                 rc);
+        err_warn("the pre-tokenizer gave up after %zu of %zu bytes (PCRE2's error %d); the rest is one word",
+                 at, n, rc);
     if (rc < 0) return false;
     const PCRE2_SIZE *offsets = pcre2_get_ovector_pointer(s->data);
     *begin = offsets[0], *end = offsets[1];

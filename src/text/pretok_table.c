@@ -1,10 +1,10 @@
 /* pretok_table: the patterns by name.
  *
- * They are those of the models' own tokenizers as llama.cpp reads them, with three kinds of change that do not
- * change the words.  Where a longer match can only be the right one, it is possessive (*+, ++), so that a
+ * They are those of the models' own tokenizers as llama.cpp reads them, with three kinds of change that do
+ * not change the words.  Where a longer match can only be the right one, it is possessive (*+, ++), so that a
  * run of ten million letters costs no memory to take back.  Case-insensitive groups are spelled out.  Where a
- * pattern would look at the rest of a run from each place in it, it looks once, where the run begins, and then
- * goes on from where the last match ended (\G): otherwise a long run takes quadratic time.
+ * pattern would look at the rest of a run from each place in it, it looks once, where the run begins, and
+ * then goes on from where the last match ended (\G): otherwise a long run takes quadratic time.
  *
  * Rows without a flag PRETOK_UNVERIFIED are confirmed by cases that llama.cpp has computed. */
 #include "pretok.h"
@@ -18,7 +18,8 @@
 #define LINES "\\s*[\\r\\n]++"
 #define SPACES LINES "|" LAST_SPACES
 
-/* Words with a capital apart: ABCdef is ABCdef, abcDEF is abc and DEF.  Letters outside ASCII have no case. */
+/* Words with a capital apart: ABCdef is ABCdef, abcDEF is abc and DEF.  Letters outside ASCII have no case.
+ */
 #define CASED_1 "[^\\r\\n\\p{L}\\p{N}]?+[^\\P{L}a-z]*[^\\P{L}A-Z]++"
 #define CASED_2 "[^\\r\\n\\p{L}\\p{N}]?+[^\\P{L}a-z]++[^\\P{L}A-Z]*+"
 #define MARKED "[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]++"
@@ -29,40 +30,42 @@
 #define GPT4O                                                                                                \
     CASED_1 "(?:" CONTRACTION ")?+|" CASED_2 "(?:" CONTRACTION ")?+|\\p{N}{1,3}+|" OTHERS_OR_PATH "|" SPACES
 
-#define DEEPSEEK3_WORDS "[!-/:-@\\[-`{-~][A-Za-z]++|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]++| ?+[\\p{P}\\p{S}]++"
+#define DEEPSEEK3_WORDS                                                                                      \
+    "[!-/:-@\\[-`{-~][A-Za-z]++|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]++| ?+[\\p{P}\\p{S}]++"
 #define DEEPSEEK3 DEEPSEEK3_WORDS "[\\r\\n]*+|" SPACES
 #define KANA_AND_HAN "[\\x{4e00}-\\x{9fa5}\\x{3040}-\\x{30ff}]++"
 
-/* Everything from U+0800 to U+9FA5 that is not white space, and the syllables of Hangul and what follows them. */
+/* Everything from U+0800 to U+9FA5 that is not white space, and the syllables of Hangul and what follows
+ * them. */
 #define EAST                                                                                                 \
-    "[\\x{800}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}"         \
+    "[\\x{800}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}"        \
     "\\x{2060}-\\x{2fff}\\x{3001}-\\x{9fa5}\\x{ac00}-\\x{d7ff}]++"
 
 /* The letters with case, as of the Unicode of that tokenizer's authors. */
 #define DEEPSEEK_LETTERS                                                                                     \
-    "\\s?+[A-Za-z\\x{b5}\\x{c0}-\\x{d6}\\x{d8}-\\x{f6}\\x{f8}-\\x{1ba}\\x{1bc}-\\x{1bf}\\x{1c4}-\\x{293}"      \
-    "\\x{295}-\\x{2af}\\x{370}-\\x{373}\\x{376}\\x{377}\\x{37b}-\\x{37d}\\x{37f}\\x{386}\\x{388}-\\x{38a}"     \
-    "\\x{38c}\\x{38e}-\\x{3a1}\\x{3a3}-\\x{3f5}\\x{3f7}-\\x{481}\\x{48a}-\\x{52f}\\x{531}-\\x{556}"            \
-    "\\x{10a0}-\\x{10c5}\\x{13a0}-\\x{13f5}\\x{13f8}-\\x{13fd}\\x{1c90}-\\x{1cba}\\x{1cbd}-\\x{1cbf}"          \
-    "\\x{1d00}-\\x{1d2b}\\x{1d6b}-\\x{1d77}\\x{1d79}-\\x{1d9a}\\x{1e00}-\\x{1f15}\\x{1f18}-\\x{1f1d}"          \
-    "\\x{1f20}-\\x{1f45}\\x{1f48}-\\x{1f4d}\\x{1f50}-\\x{1f57}\\x{1f59}\\x{1f5b}\\x{1f5d}\\x{1f5f}-\\x{1f7d}"  \
-    "\\x{1f80}-\\x{1fb4}\\x{1fb6}-\\x{1fbc}\\x{1fbe}\\x{1fc2}-\\x{1fc4}\\x{1fc6}-\\x{1fcc}"                    \
-    "\\x{1fd0}-\\x{1fd3}\\x{1fd6}-\\x{1fdb}\\x{1fe0}-\\x{1fec}\\x{1ff2}-\\x{1ff4}\\x{1ff6}-\\x{1ffc}"          \
-    "\\x{2102}\\x{2107}\\x{210a}-\\x{2113}\\x{2115}\\x{2119}-\\x{211d}\\x{2124}\\x{2126}\\x{2128}"             \
-    "\\x{212a}-\\x{212d}\\x{212f}-\\x{2134}\\x{2139}\\x{213c}-\\x{213f}\\x{2145}-\\x{2149}\\x{214e}"           \
-    "\\x{2183}\\x{2184}\\x{2c00}-\\x{2c7b}\\x{2c7e}-\\x{2ce4}\\x{2ceb}-\\x{2cee}\\x{2cf2}\\x{2cf3}"            \
-    "\\x{a640}-\\x{a66d}\\x{a680}-\\x{a69b}\\x{a722}-\\x{a76f}\\x{a771}-\\x{a787}\\x{a78b}-\\x{a78e}"          \
-    "\\x{ab70}-\\x{abbf}\\x{fb00}-\\x{fb06}\\x{fb13}-\\x{fb17}\\x{ff21}-\\x{ff3a}\\x{ff41}-\\x{ff5a}"          \
-    "\\x{10400}-\\x{1044f}\\x{104b0}-\\x{104d3}\\x{104d8}-\\x{104fb}\\x{10c80}-\\x{10cb2}"                    \
+    "\\s?+[A-Za-z\\x{b5}\\x{c0}-\\x{d6}\\x{d8}-\\x{f6}\\x{f8}-\\x{1ba}\\x{1bc}-\\x{1bf}\\x{1c4}-\\x{293}"    \
+    "\\x{295}-\\x{2af}\\x{370}-\\x{373}\\x{376}\\x{377}\\x{37b}-\\x{37d}\\x{37f}\\x{386}\\x{388}-\\x{38a}"   \
+    "\\x{38c}\\x{38e}-\\x{3a1}\\x{3a3}-\\x{3f5}\\x{3f7}-\\x{481}\\x{48a}-\\x{52f}\\x{531}-\\x{556}"          \
+    "\\x{10a0}-\\x{10c5}\\x{13a0}-\\x{13f5}\\x{13f8}-\\x{13fd}\\x{1c90}-\\x{1cba}\\x{1cbd}-\\x{1cbf}"        \
+    "\\x{1d00}-\\x{1d2b}\\x{1d6b}-\\x{1d77}\\x{1d79}-\\x{1d9a}\\x{1e00}-\\x{1f15}\\x{1f18}-\\x{1f1d}"        \
+    "\\x{1f20}-\\x{1f45}\\x{1f48}-\\x{1f4d}\\x{1f50}-\\x{1f57}\\x{1f59}\\x{1f5b}\\x{1f5d}"                   \
+    "\\x{1f5f}-\\x{1f7d}\\x{1f80}-\\x{1fb4}\\x{1fb6}-\\x{1fbc}\\x{1fbe}\\x{1fc2}-\\x{1fc4}"                  \
+    "\\x{1fc6}-\\x{1fcc}\\x{1fd0}-\\x{1fd3}\\x{1fd6}-\\x{1fdb}\\x{1fe0}-\\x{1fec}\\x{1ff2}-\\x{1ff4}"        \
+    "\\x{1ff6}-\\x{1ffc}"                                                                                    \
+    "\\x{2102}\\x{2107}\\x{210a}-\\x{2113}\\x{2115}\\x{2119}-\\x{211d}\\x{2124}\\x{2126}\\x{2128}"           \
+    "\\x{212a}-\\x{212d}\\x{212f}-\\x{2134}\\x{2139}\\x{213c}-\\x{213f}\\x{2145}-\\x{2149}\\x{214e}"         \
+    "\\x{2183}\\x{2184}\\x{2c00}-\\x{2c7b}\\x{2c7e}-\\x{2ce4}\\x{2ceb}-\\x{2cee}\\x{2cf2}\\x{2cf3}"          \
+    "\\x{a640}-\\x{a66d}\\x{a680}-\\x{a69b}\\x{a722}-\\x{a76f}\\x{a771}-\\x{a787}\\x{a78b}-\\x{a78e}"        \
+    "\\x{ab70}-\\x{abbf}\\x{fb00}-\\x{fb06}\\x{fb13}-\\x{fb17}\\x{ff21}-\\x{ff3a}\\x{ff41}-\\x{ff5a}"        \
+    "\\x{10400}-\\x{1044f}\\x{104b0}-\\x{104d3}\\x{104d8}-\\x{104fb}\\x{10c80}-\\x{10cb2}"                   \
     "\\x{10cc0}-\\x{10cf2}\\x{118a0}-\\x{118df}\\x{1e900}-\\x{1e943}]++"
 #define DEEPSEEK_SIGNS                                                                                       \
     "\\s?+[!-/:-~\\x{ff01}-\\x{ff0f}\\x{ff1a}-\\x{ff5e}\\x{2018}-\\x{201f}\\x{3001}\\x{3002}]++"
 
 #define HAN                                                                                                  \
-    "\\x{4e00}-\\x{9fff}\\x{3400}-\\x{4dbf}\\x{20000}-\\x{2a6df}\\x{2a700}-\\x{2b73f}\\x{2b740}-\\x{2ebef}"    \
+    "\\x{4e00}-\\x{9fff}\\x{3400}-\\x{4dbf}\\x{20000}-\\x{2a6df}\\x{2a700}-\\x{2b73f}\\x{2b740}-\\x{2ebef}"  \
     "\\x{f900}-\\x{faff}\\x{2f800}-\\x{2fa1f}"
-#define NOT_SENTENCE_END                                                                                     \
-    " ?+[^(\\s|.,!?\\x{2026}\\x{3002}\\x{ff0c}\\x{3001}\\x{964}\\x{6d4}\\x{60c})]++"
+#define NOT_SENTENCE_END " ?+[^(\\s|.,!?\\x{2026}\\x{3002}\\x{ff0c}\\x{3001}\\x{964}\\x{6d4}\\x{60c})]++"
 
 /* Digits in threes, counted from the end of their run. */
 #define THREES(digit, end)                                                                                   \
@@ -75,11 +78,11 @@
 
 const PretokRule PRETOK_TABLE[] = {
     {"default", 0, {"[\\p{P}$+<=>^~|]++", GPT2, "\\p{N}++", "[0-9][0-9][0-9]"}},
-    {"gpt-2 mpt olmo jais phi-2 gigachat a.x-4.0 mellum modern-bert exaone4 jina-es jina-de jina-v2-es jina-v2-de "
-     "jina-v1-en jina-v2-code roberta-bpe gpt-neox",
+    {"gpt-2 gpt-neox mpt olmo jais phi-2 gigachat a.x-4.0 mellum modern-bert exaone4 roberta-bpe "
+     "jina-v1-en jina-v2-code jina-v2-es jina-v2-de jina-es jina-de",
      0,
      {GPT2}},
-    {"trillion granite-docling", UNVERIFIED | KEEP_SPACES, {GPT2}},
+    {"trillion granite-docling", KEEP_SPACES, {GPT2}},
     {"llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano",
      ADD_BOS | WHOLE_WORDS,
      {LLAMA3}},
@@ -89,9 +92,13 @@ const PretokRule PRETOK_TABLE[] = {
     {"qwen35",
      KEEP_SPACES,
      {CONTRACTION "|" MARKED "|\\p{N}| ?+[^\\s\\p{L}\\p{M}\\p{N}]++[\\r\\n]*+|" SPACES}},
-    {"tekken", ADD_BOS | WHOLE_WORDS | KEEP_SPACES, {CASED_1 "|" CASED_2 "|\\p{N}|" OTHERS_OR_PATH "|" SPACES}},
+    {"tekken",
+     ADD_BOS | WHOLE_WORDS | KEEP_SPACES,
+     {CASED_1 "|" CASED_2 "|\\p{N}|" OTHERS_OR_PATH "|" SPACES}},
     {"gpt-4o llama4 kanana2 talkie minimax-m2", KEEP_SPACES, {GPT4O}},
-    {"deepseek-llm", KEEP_SPACES, {"[\\r\\n]", DEEPSEEK_LETTERS, DEEPSEEK_SIGNS, "(?<!\\s)\\s++\\z", EAST, "\\p{N}++"}},
+    {"deepseek-llm",
+     KEEP_SPACES,
+     {"[\\r\\n]", DEEPSEEK_LETTERS, DEEPSEEK_SIGNS, "(?<!\\s)\\s++\\z", EAST, "\\p{N}++"}},
     {"deepseek-coder", KEEP_SPACES, {"[\\r\\n]", "\\s?+\\p{L}++", "\\s?+\\p{P}++", EAST, "\\p{N}"}},
     {"deepseek-v3 hunyuan-dense joyai-llm hy_v4", KEEP_SPACES, {"\\p{N}{1,3}+", KANA_AND_HAN, DEEPSEEK3}},
     {"falcon", 0, {"[\\p{P}$+<=>^~|`]++", GPT2, "[0-9][0-9][0-9]"}},
@@ -122,9 +129,10 @@ const PretokRule PRETOK_TABLE[] = {
                   "| ?+[^\\s\\p{L}\\p{N}]++[\\r\\n/]?+|\\s*[\\r\\n]|" LAST_SPACES}},
     {"jais-2",
      UNVERIFIED,
-     {CONTRACTION "|" LETTERS "|\\p{N}{1,3}+|" OTHERS "|" LINES
-                  "|\\s{512}(?!\\S)|\\s{256}(?!\\S)|\\s{128}(?!\\S)|\\s{64}(?!\\S)|\\s{32}(?!\\S)|\\s{16}(?!\\S)"
-                  "|\\s{8}(?!\\S)|\\s{4}(?!\\S)|\\s{1,2}(?!\\S)|\\s"}},
+     {CONTRACTION
+      "|" LETTERS "|\\p{N}{1,3}+|" OTHERS "|" LINES
+      "|\\s{512}(?!\\S)|\\s{256}(?!\\S)|\\s{128}(?!\\S)|\\s{64}(?!\\S)|\\s{32}(?!\\S)|\\s{16}(?!\\S)"
+      "|\\s{8}(?!\\S)|\\s{4}(?!\\S)|\\s{1,2}(?!\\S)|\\s"}},
     {"afmoe",
      UNVERIFIED | KEEP_SPACES,
      {THREES("\\p{N}", "(?!\\p{N})"),
@@ -138,8 +146,8 @@ const PretokRule PRETOK_TABLE[] = {
     {"youtu",
      UNVERIFIED | WHOLE_WORDS | KEEP_SPACES,
      {"[\\x{ac00}-\\x{d7a3}\\x{3131}-\\x{318e}]++"
-      "|[\\x{ff01}\\x{2026}\\x{201c}\\x{201d}\\x{2018}\\x{2019}\\x{2014}\\x{ff1a}\\x{ff1b}\\x{ff0c}\\x{3001}-\\x{303f}"
-      "\\x{fe30}-\\x{fe4f}]++|[\\x{3105}-\\x{312f}]++|" KANA_AND_HAN,
+      "|[\\x{ff01}\\x{2026}\\x{201c}\\x{201d}\\x{2018}\\x{2019}\\x{2014}\\x{ff1a}\\x{ff1b}\\x{ff0c}"
+      "\\x{3001}-\\x{303f}\\x{fe30}-\\x{fe4f}]++|[\\x{3105}-\\x{312f}]++|" KANA_AND_HAN,
       MARKED "(?:" CONTRACTION ")?+|\\p{N}|" OTHERS_OR_PATH "|" SPACES}},
     {"tiny_aya cohere2moe",
      UNVERIFIED | KEEP_SPACES,
@@ -150,6 +158,7 @@ const PretokRule PRETOK_TABLE[] = {
     {"superbpe", UNVERIFIED | KEEP_SPACES, {"\\p{N}++", THREES("[0-9]", "(?![0-9])")}},
     {"chameleon",
      UNVERIFIED | ADD_BOS | KEEP_SPACES,
-     {"<sentinel:[0-9]++>", "IMGIMG[A-I]{1,4}Z", "[\\t\\n]|    |  ", "\\p{N}", "[\\p{P}!-/:-@\\[-`{-~]", GPT2}},
+     {"<sentinel:[0-9]++>", "IMGIMG[A-I]{1,4}Z", "[\\t\\n]|    |  ", "\\p{N}", "[\\p{P}!-/:-@\\[-`{-~]",
+      GPT2}},
     {0},
 };

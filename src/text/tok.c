@@ -1,4 +1,5 @@
-/* tok: see tok.h.  This file takes special tokens out of a text, hands the rest to the encoder, and decodes. */
+/* tok: see tok.h.  This file takes special tokens out of a text, hands the rest to the encoder, and decodes.
+ */
 #include "tok_impl.h"
 #include "../base/mem.h"
 
@@ -29,18 +30,24 @@ static const TokEntry *entry_of(const Tok *t, int id) {
 
 const char *tok_model(const Tok *t) {
     switch (t->kind) {
-    case TOK_SPM: return "llama";
-    case TOK_BPE: return "gpt2";
-    case TOK_UNIGRAM: return "t5";
+    case TOK_SPM:
+        return "llama";
+    case TOK_BPE:
+        return "gpt2";
+    case TOK_UNIGRAM:
+        return "t5";
     }
     return NULL;
 }
 
 const char *tok_describe(const Tok *t) {
     switch (t->kind) {
-    case TOK_SPM: return "SentencePiece style";
-    case TOK_BPE: return t->rule->flags & PRETOK_CHARACTERS ? "character-level BPE" : "byte-level BPE";
-    case TOK_UNIGRAM: return "SentencePiece unigram";
+    case TOK_SPM:
+        return "SentencePiece style";
+    case TOK_BPE:
+        return t->rule->flags & PRETOK_CHARACTERS ? "character-level BPE" : "byte-level BPE";
+    case TOK_UNIGRAM:
+        return "SentencePiece unigram";
     }
     return NULL;
 }
@@ -109,13 +116,20 @@ static bool is_space(char c) {
 static void encode_plain(TokJob *job, const char *text, size_t n) {
     if (n == 0) return;
     switch (job->tok->kind) {
-    case TOK_SPM: spm_encode(job, text, n, job->tok->add_space_prefix); return;
-    case TOK_BPE: bpe_encode(job, text, n); return;
-    case TOK_UNIGRAM: unigram_encode(job, text, n); return;
+    case TOK_SPM:
+        spm_encode(job, text, n, job->tok->add_space_prefix);
+        return;
+    case TOK_BPE:
+        bpe_encode(job, text, n);
+        return;
+    case TOK_UNIGRAM:
+        unigram_encode(job, text, n);
+        return;
     }
 }
 
 static void encode_valid(const Tok *t, const char *text, size_t n, bool parse, TokIds *out) {
+    if (n == 0) return;
     TokJob job = {.tok = t, .out = out};
     size_t from = 0; // where the plain text begins that is not encoded yet
     for (size_t at = 0; at < n;) {
@@ -133,7 +147,8 @@ static void encode_valid(const Tok *t, const char *text, size_t n, bool parse, T
     }
     encode_plain(&job, text + from, n - from);
     if (job.n_lost)
-        err_warn("%zu characters of the text are not in the model's vocabulary and were left out", job.n_lost);
+        err_warn("%zu characters of the text are not in the model's vocabulary and were left out",
+                 job.n_lost);
     tok_job_free(&job);
 }
 
@@ -181,20 +196,27 @@ void tok_piece(const Tok *t, int id, bool special, Buf *out) {
     const TokEntry *entry = entry_of(t, id);
     switch ((TokType)entry->type) {
     case TOK_UNDEFINED:
-    case TOK_UNUSED: return;
+    case TOK_UNUSED:
+        return;
     case TOK_UNKNOWN:
     case TOK_CONTROL:
         if (special) buf_add(out, entry->text, entry->n);
         return;
-    case TOK_USER_DEFINED: buf_add(out, entry->text, entry->n); return;
-    case TOK_NORMAL: add_normal(t, entry, out); return;
-    case TOK_BYTE: buf_add(out, &(char){(char)tok_byte_value(entry->text, entry->n)}, 1); return;
+    case TOK_USER_DEFINED:
+        buf_add(out, entry->text, entry->n);
+        return;
+    case TOK_NORMAL:
+        add_normal(t, entry, out);
+        return;
+    case TOK_BYTE:
+        buf_add(out, &(char){(char)tok_byte_value(entry->text, entry->n)}, 1);
+        return;
     }
 }
 
-/* What the first tokenizers of this kind did to their output: no space before "?", "!", "." and ",", none around an
- * apostrophe that stands alone, none before "'s", "'m", "'re" and "'ve".  Each writes behind where it reads and
- * returns the bytes that are left. */
+/* What the first tokenizers of this kind did to their output: no space before "?", "!", "." and ",", none
+ * around an apostrophe that stands alone, none before "'s", "'m", "'re" and "'ve".  Each writes behind where
+ * it reads and returns the bytes that are left. */
 static size_t join_marks(char *s, size_t n) {
     size_t to = 0;
     for (size_t i = 0; i < n; i++) {
@@ -247,7 +269,7 @@ void tok_decode(const Tok *t, const int32_t *ids, size_t n, int flags, Buf *out)
         buf_clear(&piece);
         tok_piece(t, ids[i], flags & TOK_UNPARSE_SPECIAL, &piece);
         size_t skip = strip_space && piece.n && piece.data[0] == ' ';
-        buf_add(out, piece.data + skip, piece.n - skip);
+        if (piece.n) buf_add(out, piece.data + skip, piece.n - skip);
     }
     if (t->clean_spaces) clean_spaces(out, from);
     buf_free(&piece);

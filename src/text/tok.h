@@ -52,8 +52,8 @@ void tok_ids_free(TokIds *ids); // back to {0}
  * (then whatever needs no text still works with the file). */
 bool tok_open(const Gguf *g, Tok **out, Err *e);
 
-/* The same with another pre-tokenizer than the file's; pre = NULL is the file's own.  false: also ERR_USAGE, for a
- * name that is not in the table.  Kinds of vocabulary without pre-tokenizer ignore it. */
+/* The same with another pre-tokenizer than the file's; pre = NULL is the file's own.  false: also ERR_USAGE,
+ * for a name that is not in the table.  Kinds of vocabulary without pre-tokenizer ignore it. */
 bool tok_open_as(const Gguf *g, const char *pre, Tok **out, Err *e);
 void tok_close(Tok *t); // NULL is fine
 

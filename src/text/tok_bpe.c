@@ -2,11 +2,11 @@
  *
  * The pre-tokenizer cuts the text into words.  In each word every byte is a symbol; again and again the two
  * neighbours that stand first in the file's list of merges become one, the leftmost on a tie.  Some
- * vocabularies (Gemma 4) merge characters instead, with U+2581 for a space, and spell what has no token in byte
- * tokens.
+ * vocabularies (Gemma 4) merge characters instead, with U+2581 for a space, and spell what has no token in
+ * byte tokens.
  *
- * The one trick: text repeats its words, so a small table remembers the ids of the words seen last, and most of
- * a long text never reaches the merging loop.
+ * The one trick: text repeats its words, so a small table remembers the ids of the words seen last, and most
+ * of a long text never reaches the merging loop.
  *
  * A merge whose halves or whole are not tokens can never matter for a vocabulary that was trained, and is
  * ignored, with one warning that counts them. */
@@ -96,17 +96,19 @@ static bool read_merges(const Gguf *g, struct Bpe *b, Err *e) {
     size_t n, n_ignored = 0;
     if (!gguf_get_strings(g, "tokenizer.ggml.merges", &lines, &n, e)) return false;
     if (!gguf_has(g, "tokenizer.ggml.merges"))
-        return err_set(e, ERR_MODEL,
-                       "%.300s has a tokenizer of byte pairs but no list of merges (tokenizer.ggml.merges); info and "
-                       "logits --ids work with it",
-                       gguf_label(g));
+        return err_set(
+            e, ERR_MODEL,
+            "%.300s has a tokenizer of byte pairs but no list of merges (tokenizer.ggml.merges); info and "
+            "logits --ids work with it",
+            gguf_label(g));
     make_slots(b, 1 << 10);
     Buf plain = {0};
     for (size_t i = 0; i < n; i++) n_ignored += !add_merge(b, lines[i], &plain);
     buf_free(&plain);
     if (n_ignored)
-        err_warn("%zu of %zu merges (tokenizer.ggml.merges) do not join two tokens into a third and are ignored", n_ignored,
-                 n);
+        err_warn(
+            "%zu of %zu merges (tokenizer.ggml.merges) do not join two tokens into a third and are ignored",
+            n_ignored, n);
     return true;
 }
 
@@ -190,7 +192,8 @@ static TokWord *place_of(TokJob *job, const char *word, size_t n, char key[WORD_
     memset(key, 0, WORD_BYTES);
     memcpy(key, word, n);
     memcpy(part, key, WORD_BYTES);
-    uint64_t h = (part[0] ^ (part[1] << 29 | part[1] >> 35) ^ (part[2] << 47 | part[2] >> 17)) * 0x9E3779B97F4A7C15;
+    uint64_t h =
+        (part[0] ^ (part[1] << 29 | part[1] >> 35) ^ (part[2] << 47 | part[2] >> 17)) * 0x9E3779B97F4A7C15;
     return &job->words[h >> 52];
 }
 

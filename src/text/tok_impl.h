@@ -1,8 +1,8 @@
 /* tok_impl: the vocabulary as the encoders see it, and what they share.  Private to the room.
  *
  * tok_vocab.c reads a file into a Tok; tok.c takes special tokens out of a text and hands the plain stretches
- * between them to the encoder of the vocabulary's kind: tok_spm.c, tok_bpe.c or tok_unigram.c.  The two that merge
- * neighbours share the loop of tok_merge.c. */
+ * between them to the encoder of the vocabulary's kind: tok_spm.c, tok_bpe.c or tok_unigram.c.  The two that
+ * merge neighbours share the loop of tok_merge.c. */
 #ifndef ZGEN_TEXT_TOK_IMPL_H
 #define ZGEN_TEXT_TOK_IMPL_H
 
@@ -74,15 +74,15 @@ int tok_find(const Tok *t, const char *text, size_t n);
 /* The byte that "<0x00>" to "<0xFF>" stand for, -1 for any other text. */
 int tok_byte_value(const char *text, size_t n);
 
-/* Appends the byte that each character of text stands for in the byte-level alphabet; false, and out is as it was, if
- * one is not in that alphabet. */
+/* Appends the byte that each character of text stands for in the byte-level alphabet; false, and out is as it
+ * was, if one is not in that alphabet. */
 bool tok_decode_bytes(const char *text, size_t n, Buf *out);
 
 /* Sorts; among equal texts the lowest id comes first. */
 void tok_list_sort(TokList *list);
 
-/* Of the texts [*low, *high), all of which agree on depth bytes and have more, those whose next one is byte.  So
- * a walk over a text finds every text of the list that it begins with, the shorter first: after each step
+/* Of the texts [*low, *high), all of which agree on depth bytes and have more, those whose next one is byte.
+ * So a walk over a text finds every text of the list that it begins with, the shorter first: after each step
  * the texts that are now complete stand at *low, and the walker takes them and steps over them. */
 void tok_list_narrow(const TokList *list, size_t *low, size_t *high, size_t depth, unsigned char byte);
 
@@ -128,7 +128,7 @@ struct TokJob {
 };
 
 void merger_add(Merger *m, uint32_t start, uint32_t n, int32_t id); // a symbol, behind the others
-void merger_run(TokJob *job);                                       // merges; the symbols left over stand in a list from 0
+void merger_run(TokJob *job); // merges; the symbols left over stand in a list from 0
 
 /* Bytes that no token spells, as byte tokens; as one unknown token if one of the bytes has none. */
 void tok_spell(TokJob *job, const char *bytes, size_t n);
@@ -137,13 +137,15 @@ void tok_spell(TokJob *job, const char *bytes, size_t n);
 
 struct Spm *spm_open(const Tok *t); // keeps t, and so below
 void spm_close(struct Spm *s);      // NULL is fine, and so below
-void spm_encode(TokJob *job, const char *text, size_t n, bool space_first); // with a space in front if space_first
+void spm_encode(TokJob *job, const char *text, size_t n,
+                bool space_first); // with a space in front if space_first
 
 bool bpe_open(const Gguf *g, const Tok *t, struct Bpe **out, Err *e); // false: no merges, or not strings
 void bpe_close(struct Bpe *b);
 void bpe_encode(TokJob *job, const char *text, size_t n);
 
-bool unigram_open(const Gguf *g, const Tok *t, struct Unigram **out, Err *e); // false: the character map is malformed
+bool unigram_open(const Gguf *g, const Tok *t, struct Unigram **out,
+                  Err *e); // false: the character map is malformed
 void unigram_close(struct Unigram *u);
 void unigram_encode(TokJob *job, const char *text, size_t n);
 

@@ -1,12 +1,12 @@
 /* tok_merge: the loop that both merging encoders share.
  *
- * Of all neighbours that may become one token, the pair with the lowest rank does, the leftmost on a tie, until
- * no pair is left: O(n log n) for n symbols, whatever the vocabulary.
+ * Of all neighbours that may become one token, the pair with the lowest rank does, the leftmost on a tie,
+ * until no pair is left: O(n log n) for n symbols, whatever the vocabulary.
  *
- * The one trick: pairs of one rank mostly come in order, left to right, so each rank has a queue, and only the
- * first of each queue stands in the heap.  The heap then holds a few entries where a text repeats itself: a
- * million times the same letter is merged about as fast as a million letters of prose.  A pair that comes out
- * of order goes straight into the heap, which keeps the bound. */
+ * The one trick: pairs of one rank mostly come in order, left to right, so each rank has a queue, and only
+ * the first of each queue stands in the heap.  The heap then holds a few entries where a text repeats itself:
+ * a million times the same letter is merged about as fast as a million letters of prose.  A pair that comes
+ * out of order goes straight into the heap, which keeps the bound. */
 #include "tok_impl.h"
 #include "../base/mem.h"
 
@@ -42,7 +42,8 @@ static void heap_push(TokJob *job, Waiting w) {
         m->heap = mem_resize(m->heap, m->heap_capacity * sizeof *m->heap);
     }
     size_t i = m->n_heap++;
-    for (; i && w.key < m->heap[(i - 1) / 2].key; i = (i - 1) / 2, job->work++) m->heap[i] = m->heap[(i - 1) / 2];
+    for (; i && w.key < m->heap[(i - 1) / 2].key; i = (i - 1) / 2, job->work++)
+        m->heap[i] = m->heap[(i - 1) / 2];
     m->heap[i] = w;
 }
 

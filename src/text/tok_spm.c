@@ -7,9 +7,9 @@
  * The one trick: a union can cross the border of two characters only if some token holds these two side by
  * side.  All such pairs of the vocabulary are marked in a set of bits when it is opened, and the text is cut
  * wherever a border is not marked: mostly into words.  (A hash collision in the set can only prevent a cut.)
- * So the merging loop works on a word and not on a book, and stays in the cache; the ids are the same as without
- * cuts.  Where no cut is possible one is made after TOK_RUN_MAX characters all the same, so that memory stays
- * bounded. */
+ * So the merging loop works on a word and not on a book, and stays in the cache; the ids are the same as
+ * without cuts.  Where no cut is possible one is made after TOK_RUN_MAX characters all the same, so that
+ * memory stays bounded. */
 #include "tok_impl.h"
 #include "../base/mem.h"
 

@@ -1,13 +1,13 @@
 /* tok_unigram: plain text to the most probable pieces (SentencePiece's unigram model, "t5").
  *
- * The score of a token is its log-probability.  Of all ways to spell the text in tokens the one with the highest
- * sum is taken (Viterbi); a character without token counts ten less than the worst token and is unknown, and
- * unknowns in a row are one.  Before that the text is normalised: by the character map of the file, a trie in
- * one array of packed nodes, and its spaces as the file's flags say.
+ * The score of a token is its log-probability.  Of all ways to spell the text in tokens the one with the
+ * highest sum is taken (Viterbi); a character without token counts ten less than the worst token and is
+ * unknown, and unknowns in a row are one.  Before that the text is normalised: by the character map of the
+ * file, a trie in one array of packed nodes, and its spaces as the file's flags say.
  *
  * The one trick: where no token reaches beyond a place, all spellings go through it.  So what lies before is
- * settled and its memory used again, and a book takes no more than a word.  Where there is no such place one is
- * made after TOK_RUN_MAX bytes.
+ * settled and its memory used again, and a book takes no more than a word.  Where there is no such place one
+ * is made after TOK_RUN_MAX bytes.
  *
  * Sources: Kudo 2018 (unigram), Kanda 2018 (the packed trie). */
 #include "tok_impl.h"
@@ -55,7 +55,8 @@ static bool read_map(const Gguf *g, struct Unigram *u, Err *e) {
     for (size_t i = 0; i < n; i++) bytes[i] = (char)values[i];
     uint32_t n_bytes = 0; // of the nodes
     if (n > 4) memcpy(&n_bytes, bytes, 4);
-    bool fits = n > 4 && n_bytes % 4 == 0 && n_bytes < n - 4 && are_strings(bytes + 4 + n_bytes, n - 4 - n_bytes);
+    bool fits =
+        n > 4 && n_bytes % 4 == 0 && n_bytes < n - 4 && are_strings(bytes + 4 + n_bytes, n - 4 - n_bytes);
     if (fits) {
         u->n_nodes = n_bytes / 4;
         u->nodes = mem_new(u->n_nodes, 4);
@@ -65,7 +66,8 @@ static bool read_map(const Gguf *g, struct Unigram *u, Err *e) {
         memcpy(u->replacements, bytes + 4 + n_bytes, u->n_replacements);
     }
     free(bytes);
-    return fits || err_set(e, ERR_MODEL, "%.300s: %s is not a character map; the file is damaged", gguf_label(g), key);
+    return fits || err_set(e, ERR_MODEL, "%.300s: %s is not a character map; the file is damaged",
+                           gguf_label(g), key);
 }
 
 static void list_tokens(struct Unigram *u) {
@@ -104,9 +106,10 @@ void unigram_close(struct Unigram *u) {
 
 /* ---- normalising ---- */
 
-/* A node of the trie: bits 10..30 the base of its children (times 256 if bit 9 is set), bit 8 whether a string ends
- * here, bits 0..7 the byte that leads to it.  The child by byte c stands at base ^ c; a replacement, an offset
- * with bit 31 set, at base.  A damaged map may lead anywhere: beyond the array nothing matches. */
+/* A node of the trie: bits 10..30 the base of its children (times 256 if bit 9 is set), bit 8 whether a
+ * string ends here, bits 0..7 the byte that leads to it.  The child by byte c stands at base ^ c; a
+ * replacement, an offset with bit 31 set, at base.  A damaged map may lead anywhere: beyond the array nothing
+ * matches. */
 static uint32_t node_at(const struct Unigram *u, uint32_t i) {
     return i < u->n_nodes ? u->nodes[i] : 0x80000000;
 }
@@ -200,7 +203,8 @@ static void relax_tokens(TokJob *job, Lattice *l, size_t from, const char *text,
     if (!is_known) relax(l, from, character, -1, u->unknown_score);
 }
 
-/* The spelling of the first n bytes of the lattice is settled: its ids go out, and the lattice begins behind them. */
+/* The spelling of the first n bytes of the lattice is settled: its ids go out, and the lattice begins behind
+ * them. */
 static void settle(TokJob *job, Lattice *l, size_t n, bool *was_unknown) {
     size_t from = job->out->n;
     for (size_t at = n; at; at -= l->best[at].n) tok_ids_add(job->out, l->best[at].id);

@@ -1,9 +1,9 @@
 /* tok_vocab: reading the vocabulary of a file, and finding texts in it.
  *
- * The texts stay where the Gguf has them; those of a byte-level vocabulary are decoded once into bytes, so that
- * text is compared with them as it is.  Two indexes are built: a hash of the texts that plain text may become, which
- * the merging encoders search, and sorted lists, in which a walk over a text's bytes narrows a range until the
- * longest match is known, however many texts there are. */
+ * The texts stay where the Gguf has them; those of a byte-level vocabulary are decoded once into bytes, so
+ * that text is compared with them as it is.  Two indexes are built: a hash of the texts that plain text may
+ * become, which the merging encoders search, and sorted lists, in which a walk over a text's bytes narrows a
+ * range until the longest match is known, however many texts there are. */
 #include "tok_impl.h"
 #include "../base/mem.h"
 
@@ -17,8 +17,8 @@ enum { TEXT_MAX = 64 << 10 }; // bytes of a token
 static const char *const END_TEXTS[] = {
     "<|eot_id|>", // Llama 3, and the next
     "<|eom_id|>",
-    "<|im_end|>",      // ChatML: Qwen and many others
-    "<|fim_pad|>",     // Qwen: the end of a middle, of a file, of a repository, and the next two
+    "<|im_end|>",  // ChatML: Qwen and many others
+    "<|fim_pad|>", // Qwen: the end of a middle, of a file, of a repository, and the next two
     "<|repo_name|>",
     "<|file_sep|>",
     "<|end|>",         // Phi 3, zgen's own stories
@@ -61,14 +61,14 @@ int tok_byte_value(const char *text, size_t n) {
     return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
-/* The byte-level alphabet of GPT-2: bytes that print stand for themselves (as Latin-1), the others in their order
- * for the characters from U+0100 on. */
+/* The byte-level alphabet of GPT-2: bytes that print stand for themselves (as Latin-1), the others in their
+ * order for the characters from U+0100 on. */
 static int alphabet_byte(uint32_t c) {
     static const struct {
         uint32_t from, to; // characters
         int byte;          // of the first
-    } ranges[] = {{0x21, 0x7E, 0x21},    {0xA1, 0xAC, 0xA1},    {0xAE, 0xFF, 0xAE},
-                  {0x100, 0x120, 0x00},  {0x121, 0x142, 0x7F},  {0x143, 0x143, 0xAD}};
+    } ranges[] = {{0x21, 0x7E, 0x21},   {0xA1, 0xAC, 0xA1},   {0xAE, 0xFF, 0xAE},
+                  {0x100, 0x120, 0x00}, {0x121, 0x142, 0x7F}, {0x143, 0x143, 0xAD}};
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
         if (c >= ranges[i].from && c <= ranges[i].to) return ranges[i].byte + (int)(c - ranges[i].from);
     return -1;
@@ -146,21 +146,22 @@ void tok_list_narrow(const TokList *list, size_t *low, size_t *high, size_t dept
 
 static bool check_length(const Gguf *g, const char *key, size_t n, size_t n_tokens, Err *e) {
     if (n == n_tokens || !gguf_has(g, key)) return true;
-    return err_set(e, ERR_MODEL, "%.300s: %s has %zu entries for %zu tokens; the file is damaged", gguf_label(g), key, n,
-                   n_tokens);
+    return err_set(e, ERR_MODEL, "%.300s: %s has %zu entries for %zu tokens; the file is damaged",
+                   gguf_label(g), key, n, n_tokens);
 }
 
 static bool read_entry(const Gguf *g, size_t id, GgufString text, int64_t type, TokEntry *out, Err *e) {
     if (text.n > TEXT_MAX)
-        return err_set(e, ERR_MODEL, "%.300s: token %zu has a text of %zu bytes; at most %d are read", gguf_label(g), id,
-                       text.n, TEXT_MAX);
+        return err_set(e, ERR_MODEL, "%.300s: token %zu has a text of %zu bytes; at most %d are read",
+                       gguf_label(g), id, text.n, TEXT_MAX);
     if (type < TOK_UNDEFINED || type > TOK_BYTE)
-        return err_set(e, ERR_MODEL, "%.300s: token %zu has the type %lld; GGUF knows 0 to %d", gguf_label(g), id,
-                       (long long)type, TOK_BYTE);
+        return err_set(e, ERR_MODEL, "%.300s: token %zu has the type %lld; GGUF knows 0 to %d", gguf_label(g),
+                       id, (long long)type, TOK_BYTE);
     if (type == TOK_BYTE && tok_byte_value(text.data, text.n) < 0)
-        return err_set(e, ERR_MODEL,
-                       "%.300s: token %zu has the type of a byte but the text '%.*s' instead of <0x00> to <0xFF>",
-                       gguf_label(g), id, (int)(text.n < 60 ? text.n : 60), text.data);
+        return err_set(
+            e, ERR_MODEL,
+            "%.300s: token %zu has the type of a byte but the text '%.*s' instead of <0x00> to <0xFF>",
+            gguf_label(g), id, (int)(text.n < 60 ? text.n : 60), text.data);
     *out = (TokEntry){.text = text.data, .n = (uint32_t)text.n, .type = (uint8_t)type};
     return true;
 }
@@ -172,9 +173,10 @@ static bool read_entries(const Gguf *g, Tok *t, Err *e) {
     size_t n, n_scores, n_types;
     if (!gguf_get_strings(g, "tokenizer.ggml.tokens", &texts, &n, e)) return false;
     if (n == 0 || n > INT32_MAX)
-        return err_set(e, ERR_MODEL,
-                       "%.300s: tokenizer.ggml.tokens holds %zu tokens; there is no text without a vocabulary",
-                       gguf_label(g), n);
+        return err_set(
+            e, ERR_MODEL,
+            "%.300s: tokenizer.ggml.tokens holds %zu tokens; there is no text without a vocabulary",
+            gguf_label(g), n);
     if (!gguf_get_floats(g, "tokenizer.ggml.scores", &scores, &n_scores, e) ||
         !gguf_get_ints(g, "tokenizer.ggml.token_type", &types, &n_types, e) ||
         !check_length(g, "tokenizer.ggml.scores", n_scores, n, e) ||
@@ -347,23 +349,28 @@ static bool read_kind(const Gguf *g, Tok *t, const char **fixed_pre, Err *e) {
         const char *model;
         TokKind kind;
         const char *pre; // where the kind of model alone tells
-    } models[] = {{"llama", TOK_SPM, NULL}, {"gpt2", TOK_BPE, NULL}, {"gemma4", TOK_BPE, "gemma4"}, {"t5", TOK_UNIGRAM, NULL}};
+    } models[] = {{"llama", TOK_SPM, NULL},
+                  {"gpt2", TOK_BPE, NULL},
+                  {"gemma4", TOK_BPE, "gemma4"},
+                  {"t5", TOK_UNIGRAM, NULL}};
     GgufString model = {0};
     if (!gguf_get_string(g, "tokenizer.ggml.model", &model, e)) return false;
     if (!gguf_has(g, "tokenizer.ggml.model"))
-        return err_set(e, ERR_MODEL,
-                       "%.300s has no tokenizer (no tokenizer.ggml.model); info and logits --ids work with it",
-                       gguf_label(g));
+        return err_set(
+            e, ERR_MODEL,
+            "%.300s has no tokenizer (no tokenizer.ggml.model); info and logits --ids work with it",
+            gguf_label(g));
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         if (!string_is(model, models[i].model)) continue;
         t->kind = models[i].kind;
         *fixed_pre = models[i].pre;
         return true;
     }
-    return err_set(e, ERR_MODEL,
-                   "tokenizer '%.*s' is not supported (llama, gpt2, gemma4 and t5 are); info and logits --ids work with "
-                   "this file",
-                   (int)(model.n < 60 ? model.n : 60), model.data);
+    return err_set(
+        e, ERR_MODEL,
+        "tokenizer '%.*s' is not supported (llama, gpt2, gemma4 and t5 are); info and logits --ids work with "
+        "this file",
+        (int)(model.n < 60 ? model.n : 60), model.data);
 }
 
 static bool read_pre(const Gguf *g, Tok *t, const char *pre, Err *e) {
@@ -374,21 +381,28 @@ static bool read_pre(const Gguf *g, Tok *t, const char *pre, Err *e) {
     if (t->rule) return true;
     t->rule = PRETOK_TABLE;
     if (name.n)
-        err_warn("the pre-tokenizer '%.*s' is not known, '%s' is used instead: words may be cut at other places than "
-                 "the model has learnt; --pre NAME chooses another",
-                 (int)(name.n < 60 ? name.n : 60), name.data, t->rule->names);
+        err_warn(
+            "the pre-tokenizer '%.*s' is not known, '%s' is used instead: words may be cut at other places "
+            "than "
+            "the model has learnt; --pre NAME chooses another",
+            (int)(name.n < 60 ? name.n : 60), name.data, t->rule->names);
     else
-        err_warn("the file names no pre-tokenizer (tokenizer.ggml.pre), '%s' is used: words may be cut at other places "
-                 "than the model has learnt; --pre NAME chooses another",
-                 t->rule->names);
+        err_warn(
+            "the file names no pre-tokenizer (tokenizer.ggml.pre), '%s' is used: words may be cut at other "
+            "places "
+            "than the model has learnt; --pre NAME chooses another",
+            t->rule->names);
     return true;
 }
 
 static bool open_encoder(const Gguf *g, Tok *t, Err *e) {
     switch (t->kind) {
-    case TOK_SPM: return t->spm = spm_open(t), true;
-    case TOK_BPE: return bpe_open(g, t, &t->bpe, e);
-    case TOK_UNIGRAM: return unigram_open(g, t, &t->unigram, e);
+    case TOK_SPM:
+        return t->spm = spm_open(t), true;
+    case TOK_BPE:
+        return bpe_open(g, t, &t->bpe, e);
+    case TOK_UNIGRAM:
+        return unigram_open(g, t, &t->unigram, e);
     }
     return false;
 }

@@ -1,8 +1,7 @@
 /* rig: a model file, its plan and an executor in one hand, for the tests of whole models.
  *
  * What a test asks is nearly always the same: these rows of these sequences, and the logits of some of them.
- * A rig answers that through the interface of exec.h alone, so that the next executor is tested by changing
- * one line. */
+ * A rig answers that through the interface of exec.h alone, for any executor. */
 #ifndef ZGEN_TEST_RIG_H
 #define ZGEN_TEST_RIG_H
 
@@ -14,20 +13,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RIG_CONTEXT = 512, RIG_ROWS = 128 }; // positions per sequence, rows per run
+enum { RIG_CONTEXT = 512, RIG_ROWS = 128, RIG_MAX_ROWS = 520 }; // positions per sequence, rows per run
 
 typedef struct RigConfig { // {0}: scalar kernels, 8-bit activations, f16 cache, one thread, one sequence
+    const ExecOps *executor; // NULL: the CPU's
     const char *isa;
     int n_ctx, n_seq, n_threads;
+    int n_rows; // per run, at most RIG_MAX_ROWS; 0: RIG_ROWS
     KvType kv_type;
-    bool act_f32, no_segments, no_residual;
+    bool act_f32, no_segments, no_residual, managed;
 } RigConfig;
 
 typedef struct Rig {
+    const ExecOps *ops;
     Gguf *gguf;
     Plan *plan;
     Exec *exec;
     int n_vocab, logits; // the register
+    int n_rows;
 } Rig;
 
 typedef struct Row {
@@ -37,7 +40,7 @@ typedef struct Row {
 } Row;
 
 static inline void rig_close(Rig *rig) {
-    cpu_exec.close(rig->exec);
+    if (rig->exec) rig->ops->close(rig->exec);
     plan_free(rig->plan);
     gguf_close(rig->gguf);
     *rig = (Rig){0};
@@ -46,19 +49,20 @@ static inline void rig_close(Rig *rig) {
 /* Builds plan and executor for an opened file, which the rig then owns.  false: *e, and nothing is left open.
  */
 static inline bool rig_build(Rig *rig, Gguf *gguf, RigConfig c, Err *e) {
-    *rig = (Rig){.gguf = gguf};
-    PlanConfig plan = cpu_exec.plan;
+    *rig = (Rig){.ops = c.executor ? c.executor : &cpu_exec, .gguf = gguf, .n_rows = c.n_rows ? c.n_rows : RIG_ROWS};
+    PlanConfig plan = rig->ops->plan;
     plan.act_f32 = c.act_f32;
     plan.fuse_segments = !c.no_segments, plan.fuse_residual = !c.no_residual;
     ExecConfig exec = {.n_ctx = c.n_ctx ? c.n_ctx : RIG_CONTEXT,
                        .n_seq = c.n_seq ? c.n_seq : 1,
-                       .T_max = RIG_ROWS,
-                       .R_max = RIG_ROWS,
+                       .T_max = rig->n_rows,
+                       .R_max = rig->n_rows,
                        .kv_type = c.kv_type,
                        .n_threads = c.n_threads ? c.n_threads : 1,
-                       .isa = c.isa ? c.isa : "scalar"};
+                       .isa = c.isa ? c.isa : "scalar",
+                       .managed = c.managed};
     rig->plan = plan_build(gguf, &plan, e);
-    if (!rig->plan || !cpu_exec.open(rig->plan, &exec, &rig->exec, e)) {
+    if (!rig->plan || !rig->ops->open(rig->plan, &exec, &rig->exec, e)) {
         rig_close(rig);
         return false;
     }
@@ -79,8 +83,9 @@ static inline bool rig_open(Rig *rig, const char *path, RigConfig c) {
  * NULL), one row behind the other, the greedy choices to sampled. */
 static inline bool rig_run_ops(Rig *rig, const Row *rows, int T, int first, int last, float *logits,
                                int32_t *sampled, Err *e) {
-    int32_t token[RIG_ROWS], seq[RIG_ROWS], position[RIG_ROWS], out_row[RIG_ROWS], chosen[RIG_ROWS];
-    SampleRow sampling[RIG_ROWS];
+    int32_t token[RIG_MAX_ROWS], seq[RIG_MAX_ROWS], position[RIG_MAX_ROWS], out_row[RIG_MAX_ROWS];
+    int32_t chosen[RIG_MAX_ROWS];
+    SampleRow sampling[RIG_MAX_ROWS];
     Batch b = {
         .T = T, .token = token, .seq = seq, .position = position, .out_row = out_row, .sampled = chosen};
     for (int t = 0; t < T; t++) {
@@ -90,9 +95,9 @@ static inline bool rig_run_ops(Rig *rig, const Row *rows, int T, int first, int 
         out_row[b.R++] = t;
     }
     if (sampled) b.sampling = sampling;
-    if (!cpu_exec.run(rig->exec, &b, first, last, e)) return false;
+    if (!rig->ops->run(rig->exec, &b, first, last, e)) return false;
     size_t stride;
-    const float *from = cpu_exec.read(rig->exec, rig->logits, &stride);
+    const float *from = rig->ops->read(rig->exec, rig->logits, &stride);
     size_t n = (size_t)rig->n_vocab;
     for (int r = 0; logits && r < b.R; r++)
         memcpy(logits + (size_t)r * n, from + (size_t)r * stride, n * sizeof *from);
@@ -107,11 +112,11 @@ static inline bool rig_run(Rig *rig, const Row *rows, int T, float *logits) {
     return ok;
 }
 
-/* Positions from..to-1 of ids as rows of one sequence, all wanted, at most RIG_ROWS at a time: logits[to -
- * from]. */
+/* Positions from..to-1 of ids as rows of one sequence, all wanted, as many at a time as a run takes:
+ * logits[to - from]. */
 static inline bool rig_feed(Rig *rig, int seq, const int32_t *ids, int from, int to, float *logits) {
-    for (Row rows[RIG_ROWS]; from < to;) {
-        int T = to - from < RIG_ROWS ? to - from : RIG_ROWS;
+    for (Row rows[RIG_MAX_ROWS]; from < to;) {
+        int T = to - from < rig->n_rows ? to - from : rig->n_rows;
         for (int t = 0; t < T; t++) rows[t] = (Row){ids[from + t], seq, from + t, true};
         if (!rig_run(rig, rows, T, logits)) return false;
         from += T;

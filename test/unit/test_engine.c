@@ -199,8 +199,8 @@ TEST(engine_interrupt_keeps_what_was_said) {
         CHECK(q->text.n < whole.n && memcmp(q->text.data, whole.data, q->text.n) == 0);
     }
     CHECK(first != second && !step(&b));
-    q = ask(&b, QUESTION, (Request){.n_predict = -1, .params = greedy},
-            &(TokIds){0}); // and the engine goes on
+    tok_ids_free(&ids);
+    q = ask(&b, QUESTION, (Request){.n_predict = -1, .params = greedy}, &ids); // and the engine goes on
     CHECK(text_of_is(q, ANSWER, strlen(ANSWER)));
     buf_free(&whole);
     tok_ids_free(&ids);

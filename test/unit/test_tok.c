@@ -10,7 +10,9 @@
 
 /* ---- against llama.cpp ---- */
 
-TEST(tok_encodes_the_texts_of_the_golden_models) { check_models("test/data/models/llama*.json", 30); }
+TEST(tok_encodes_the_texts_of_the_golden_models) {
+    check_models("test/data/models/llama*.json", 30);
+}
 
 TEST(tok_encodes_the_prompts_of_the_demo_model) {
     json_t *root = load("test/data/models/stories.golden.json"), *c;
@@ -56,10 +58,18 @@ TEST(tok_streams_the_answers_of_the_demo_model) {
     json_decref(root);
 }
 
-TEST(tok_agrees_over_the_llama_2_vocabulary) { check_shared("llama-spm", 290, 82); }
-TEST(tok_agrees_over_the_phi_3_vocabulary) { check_shared("phi-3", 290, 82); }
-TEST(tok_agrees_on_the_lines_of_llama_2) { check_lines("ggml-vocab-llama-spm.gguf"); }
-TEST(tok_agrees_on_the_lines_of_phi_3) { check_lines("ggml-vocab-phi-3.gguf"); }
+TEST(tok_agrees_over_the_llama_2_vocabulary) {
+    check_shared("llama-spm", 290, 82);
+}
+TEST(tok_agrees_over_the_phi_3_vocabulary) {
+    check_shared("phi-3", 290, 82);
+}
+TEST(tok_agrees_on_the_lines_of_llama_2) {
+    check_lines("ggml-vocab-llama-spm.gguf");
+}
+TEST(tok_agrees_on_the_lines_of_phi_3) {
+    check_lines("ggml-vocab-phi-3.gguf");
+}
 
 /* ---- the rules, one by one ---- */
 

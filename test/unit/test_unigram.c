@@ -1,5 +1,5 @@
-/* Tests of the unigram encoder: against the definition on random vocabularies, the spaces and the character map of
- * the file, work against length, hostile files. */
+/* Tests of the unigram encoder: against the definition on random vocabularies, the spaces and the character
+ * map of the file, work against length, hostile files. */
 #include "check.h"
 #include "tok_rig.h"
 #include "../../src/base/mem.h"
@@ -9,9 +9,14 @@
 #include <stdlib.h>
 
 static const Piece SMALL[] = {
-    {"<pad>", 0, CONTROL},  {"</s>", 0, CONTROL},     {"<unk>", 0, UNKNOWN},    {"\u2581", -3, NORMAL}, {"a", -4, NORMAL},
-    {"b", -4, NORMAL},      {"ab", -7, NORMAL},       {"\u2581a", -5, NORMAL},  {"bb", -7.5f, NORMAL},  {"\u2581ab", -11.5f, NORMAL},
-    {"<x>", -9, USER},      {"abb", -20, TOK_UNUSED}, {"A", -5, NORMAL},        {"\u00E9", -6, NORMAL}, {"fi", -6, NORMAL},
+    {"<pad>", 0, CONTROL}, {"</s>", 0, CONTROL},
+    {"<unk>", 0, UNKNOWN}, {"\u2581", -3, NORMAL},
+    {"a", -4, NORMAL},     {"b", -4, NORMAL},
+    {"ab", -7, NORMAL},    {"\u2581a", -5, NORMAL},
+    {"bb", -7.5f, NORMAL}, {"\u2581ab", -11.5f, NORMAL},
+    {"<x>", -9, USER},     {"abb", -20, TOK_UNUSED},
+    {"A", -5, NORMAL},     {"\u00E9", -6, NORMAL},
+    {"fi", -6, NORMAL},
 };
 enum { N_SMALL = sizeof SMALL / sizeof *SMALL };
 
@@ -42,7 +47,8 @@ TEST(unigram_joins_unknown_characters) {
     CHECK_ENCODES(m.tok, "az\u4E00<x>z", 0, "4 2 10 2");
     CHECK_ENCODES(m.tok, "", TOK_ADD_SPECIAL, "1");
     CHECK_ENCODES(m.tok, "a</s>", TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL, "4 1 1");
-    CHECK(tok_bos(m.tok) == -1 && tok_eos(m.tok) == 1 && tok_unknown(m.tok) == 2 && strcmp(tok_model(m.tok), "t5") == 0);
+    CHECK(tok_bos(m.tok) == -1 && tok_eos(m.tok) == 1 && tok_unknown(m.tok) == 2 &&
+          strcmp(tok_model(m.tok), "t5") == 0);
     made_close(&m);
 }
 
@@ -100,7 +106,9 @@ static void add_map(Buf *file, const char *bytes, size_t n) {
 }
 
 TEST(unigram_maps_characters_first) {
-    static const char *const pairs[][2] = {{"\uFF21", "A"}, {"e\u0301", "\u00E9"}, {"\uFB01", "fi"}, {"\u3000", " "}, {"e", "a"}, {"\u00AD", ""}};
+    static const char *const pairs[][2] = {{"\uFF21", "A"},  {"e\u0301", "\u00E9"},
+                                           {"\uFB01", "fi"}, {"\u3000", " "},
+                                           {"e", "a"},       {"\u00AD", ""}};
     Buf map = map_of(pairs, 6), file = file_of(SMALL, N_SMALL, false, true);
     add_map(&file, map.data, map.n);
     Made m = made_open(file);
@@ -129,7 +137,8 @@ TEST(unigram_refuses_maps_that_are_none) {
     add_map(&file, endless, 2000);
     CHECK_REFUSED(&file, "not a character map");
     free(endless);
-    for (uint32_t seed = 1, round = 0; round < 2000; round++) { // damaged nodes lead somewhere else or nowhere
+    for (uint32_t seed = 1, round = 0; round < 2000;
+         round++) { // damaged nodes lead somewhere else or nowhere
         file = file_of(SMALL, N_SMALL, false, true);
         Buf damaged = {0};
         buf_add(&damaged, map.data, map.n);
@@ -154,11 +163,13 @@ static void naive_encode(const Piece *pieces, size_t n_pieces, const char *text,
         if (pieces[id].type == NORMAL && pieces[id].score < lowest) lowest = pieces[id].score;
     for (size_t to = 1; to <= n; to++) {
         best[to] = -INFINITY;
-        for (size_t length = to; length; length--) { // of two that are equally probable, the longer last token
+        for (size_t length = to; length;
+             length--) { // of two that are equally probable, the longer last token
             double score = length == 1 ? lowest - 10 : -INFINITY;
             int found = 2;
             for (size_t id = 3; id < n_pieces; id++)
-                if (strlen(pieces[id].text) == length && memcmp(pieces[id].text, text + to - length, length) == 0)
+                if (strlen(pieces[id].text) == length &&
+                    memcmp(pieces[id].text, text + to - length, length) == 0)
                     score = pieces[id].score, found = (int)id;
             score += best[to - length];
             if (score > best[to]) best[to] = score, from[to] = to - length, ids[to] = found;
@@ -187,7 +198,8 @@ TEST(unigram_equals_the_naive_encoder) {
             for (size_t k = 0; k < length; k++) texts[i][k] = (char)('a' + random_next(&seed) % 3);
             texts[i][length] = 0;
             /* Irrational scores: no two spellings are equally probable by chance. */
-            pieces[i] = (Piece){texts[i], -sqrtf((float)(1 + random_next(&seed) % 1000)) * (float)length, NORMAL};
+            pieces[i] =
+                (Piece){texts[i], -sqrtf((float)(1 + random_next(&seed) % 1000)) * (float)length, NORMAL};
             for (size_t k = 3; k < i; k++)
                 if (strcmp(texts[k], texts[i]) == 0) pieces[i].text = "zzzz"; // one score per text
         }
@@ -200,7 +212,8 @@ TEST(unigram_equals_the_naive_encoder) {
             TokIds ids = {0}, expected = {0};
             tok_encode(m.tok, text, strlen(text), 0, &ids);
             naive_encode(pieces, n, text, &expected);
-            CHECK(ids.n == expected.n && (ids.n == 0 || memcmp(ids.data, expected.data, ids.n * sizeof *ids.data) == 0),
+            CHECK(ids.n == expected.n &&
+                      (ids.n == 0 || memcmp(ids.data, expected.data, ids.n * sizeof *ids.data) == 0),
                   "round %d: '%s' %s", round, text, encoded(m.tok, text, strlen(text), 0));
             tok_ids_free(&ids);
             tok_ids_free(&expected);

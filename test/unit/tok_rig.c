@@ -93,7 +93,8 @@ void check_round_trip(const Tok *t) {
         buf_clear(&piece), buf_clear(&again), ids.n = 0;
         tok_piece(t, id, true, &piece);
         CHECK(piece.n > 0, "token %d", id);
-        if (!utf8_is_valid(piece.data, piece.n)) continue; // a byte of a longer character: see the streaming tests
+        if (!utf8_is_valid(piece.data, piece.n))
+            continue; // a byte of a longer character: see the streaming tests
         tok_encode(t, piece.data, piece.n, TOK_PARSE_SPECIAL, &ids);
         bool special = tok_type(t, id) == TOK_CONTROL || tok_type(t, id) == TOK_UNKNOWN;
         CHECK(!special || (ids.n == 1 && ids.data[0] == id), "token %d", id);
@@ -215,7 +216,8 @@ uint32_t random_next(uint32_t *state) {
 
 void check_models(const char *pattern, size_t least) {
     glob_t files;
-    if (glob(pattern, 0, NULL, &files) != 0 && strncmp(pattern, "../", 3) == 0) SKIP("no ../shared/golden/models");
+    if (glob(pattern, 0, NULL, &files) != 0 && strncmp(pattern, "../", 3) == 0)
+        SKIP("no ../shared/golden/models");
     for (size_t f = 0; f < files.gl_pathc; f++) {
         json_t *root = load(files.gl_pathv[f]), *cases = json_object_get(root, "text_cases"), *c;
         char path[300];

@@ -1,5 +1,5 @@
-/* tok_rig: what the tests of the tokenizers share: vocabularies from files and made in memory, and comparing with
- * recorded cases. */
+/* tok_rig: what the tests of the tokenizers share: vocabularies from files and made in memory, and comparing
+ * with recorded cases. */
 #ifndef ZGEN_TEST_TOK_RIG_H
 #define ZGEN_TEST_TOK_RIG_H
 
@@ -12,7 +12,8 @@
 
 json_t *load(const char *path); // NULL: the test has failed
 
-/* ---- against recorded cases: objects with text, ids, add_special, parse_special, or with ids and hex ---- */
+/* ---- against recorded cases: objects with text, ids, add_special, parse_special, or with ids and hex ----
+ */
 
 void check_ids(const char *what, const TokIds *ids, const json_t *expected, size_t skip);
 void check_tokenize(const Tok *t, const json_t *c);
@@ -21,11 +22,12 @@ void check_detokenize(const Tok *t, const json_t *c);
 /* Every token decodes, and encoding its bytes again decodes to the same bytes. */
 void check_round_trip(const Tok *t);
 
-/* Every text_cases of the models of a glob, opened with their own pre-tokenizer; fails below `least` files. */
+/* Every text_cases of the models of a glob, opened with their own pre-tokenizer; fails below `least` files.
+ */
 void check_models(const char *pattern, size_t least);
 
-/* All cases of ../shared/golden/tokenizer/NAME.cases.json, with the pre-tokenizer that they name; skips where they
- * are absent.  Afterwards, unless the vocabulary is re-tagged, the round trip. */
+/* All cases of ../shared/golden/tokenizer/NAME.cases.json, with the pre-tokenizer that they name; skips where
+ * they are absent.  Afterwards, unless the vocabulary is re-tagged, the round trip. */
 void check_shared(const char *name, size_t n_tokenize, size_t n_detokenize);
 
 /* llama.cpp's own test: texts of PATH.inp, ids of PATH.out. */

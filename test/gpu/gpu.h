@@ -1,0 +1,24 @@
+/* gpu: what the tests of the GPU executor share. */
+#ifndef ZGEN_TEST_GPU_H
+#define ZGEN_TEST_GPU_H
+
+#include "../unit/golden.h"
+#include "../../cuda/cuda.h"
+
+/* Why there is no GPU to test on, for SKIP; NULL: there is one. */
+const char *gpu_missing(void);
+
+/* A row that speaks: its latest token, where that stands, and how the next ones are chosen. */
+typedef struct Speaker {
+    int32_t token;
+    int seq, position;
+    SampleParams params;
+} Speaker;
+
+/* Decodes n_steps tokens of n rows with steps that the executor drives itself: out[n_steps][n].  Histories are zeros of the
+ * right length.  false: *e, and the steps before are in out. */
+bool gpu_decode(Rig *rig, const Speaker *speakers, int n, int n_steps, int32_t *out, Err *e);
+
+double gpu_nmse(const float *a, const float *b, size_t n);
+
+#endif

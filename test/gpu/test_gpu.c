@@ -1,0 +1,546 @@
+/* gpu: whole models on the GPU executor.
+ *
+ * Three things are asked.  Is it right: against exact logits (golden.h), and against the scalar CPU executor for every
+ * type and many numbers of rows.  Is a row's result its own: alone and among others, chosen by a run or by steps
+ * that the GPU drives, again and again: the same bytes.  Does it end where it must: limits, damaged numbers, memory.
+ *
+ * Without a GPU all of it is skipped.  Under compute-sanitizer, tools memcheck and racecheck must stay silent:
+ *
+ *     compute-sanitizer --tool memcheck build/test_gpu gpu_golden gpu_types gpu_ops
+ *
+ * What fewer than 33 rows share is that products are exact integer sums; with more, and a cuBLASLt, activations are
+ * f16.  Whole tapes of 8-bit products are chaotic (a float's last bit turns a rounding, which is a step of 1/127
+ * to all that follows): they are held to 1e-3, as the CPU's tables are; test_ops.c is the sharp one. */
+#include "gpu.h"
+#include "tiny.h"
+#include "../unit/gguf_writer.h"
+#include "../../src/base/pool.h"
+#include "../../src/run/synth.h"
+
+#define MODELS "test/data/models/"
+
+static const RigConfig on_gpu = {.executor = &cuda_exec};
+static const SampleParams greedy = {.top_p = 1, .repeat_penalty = 1};
+static const SampleParams lively = {.temp = 1, .top_p = 1, .repeat_penalty = 1, .seed = 11};
+
+static const char *const models[] = {
+    MODELS "llama-s-Q4_0.gguf",   MODELS "llama-s-Q8_0.gguf",    MODELS "llama-s-MXFP4.gguf",        MODELS "llama-Q4_K_M.gguf",
+    MODELS "llama-Q2_K.gguf",     MODELS "llama-moe-Q4_0.gguf",  MODELS "llama-moe-k-Q4_K_M.gguf",   MODELS "llama-bias-F16.gguf",
+    MODELS "llama-hd128-F16.gguf", MODELS "llama-s-NVFP4.gguf",  MODELS "llama-ropefreqs-F16.gguf",  MODELS "llama-s-BF16.gguf",
+};
+enum { N_MODELS = sizeof models / sizeof *models };
+
+static const float *row_of(const Rig *rig, const float *logits, int i) {
+    return logits + (size_t)i * (size_t)rig->n_vocab;
+}
+
+static bool same_bytes(const Rig *rig, const float *a, const float *b, int n) {
+    return memcmp(a, b, (size_t)n * (size_t)rig->n_vocab * sizeof *a) == 0;
+}
+
+/* ---- Exact logits, greedy texts ---- */
+
+/* Rule 5 once more, by steps that the GPU drives. */
+static void check_steps(const Golden *g, const Case *c, const Mode *m) {
+    Rig rig;
+    Err e;
+    int32_t said[MAX_GREEDY];
+    if (!rig_open(&rig, g->path, m->config)) return;
+    float *logits = rig_rows(&rig, c->n_prompt);
+    Speaker s = {c->prompt[c->n_prompt - 1], 0, c->n_prompt - 1, greedy};
+    bool ok = rig_feed(&rig, 0, c->prompt, 0, c->n_prompt, logits) && gpu_decode(&rig, &s, 1, c->n_greedy, said, &e);
+    CHECK(ok, "%s", g->path);
+    for (int i = 0; ok && i < c->n_greedy; i++) {
+        if (said[i] == c->greedy[i]) continue;
+        CHECK(c->margin[i] < m->margin, "%s %s: step %d says %d, not %d, at a margin of %.3f", g->path, c->name, i, said[i],
+              c->greedy[i], c->margin[i]);
+        break;
+    }
+    free(logits);
+    rig_close(&rig);
+}
+
+static void check_case(const Golden *g, const Case *c, RigConfig config) {
+    Mode m = mode_of(g, c, config);
+    check_mode(g, c, m);
+    check_steps(g, c, &m);
+}
+
+TEST(gpu_golden_logits) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    golden_each(check_case, on_gpu);
+}
+
+TEST(gpu_golden_logits_of_an_f32_cache) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    RigConfig config = on_gpu;
+    config.kv_type = KV_F32;
+    golden_each(check_case, config);
+}
+
+TEST(gpu_golden_stories) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    EngineConfig config = {.device = DEVICE_CUDA};
+    check_stories("models/stories-q8_0.gguf", config, 0, 0, 0.5);
+    check_stories("models/stories-q8_0.gguf", config, 0, 1, 0); // wide margins: to the letter
+}
+
+/* Sequences of different lengths that begin and end at different times. */
+TEST(gpu_golden_stories_begun_one_by_one) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    EngineConfig config = {.device = DEVICE_CUDA};
+    check_stories("models/stories-q8_0.gguf", config, 3, 0, 0.5);
+    check_stories("models/stories-q8_0.gguf", config, 5, 1, 0);
+}
+
+/* ---- Every type, many rows ---- */
+
+enum { N_LONG = 513 };
+
+static void check_rows(Rig *gpu, const int32_t *ids, int T, const float *q8, const float *f32, bool floats, const char *name) {
+    float *logits = rig_rows(gpu, T);
+    if (rig_feed(gpu, 0, ids, 0, T, logits)) {
+        double limit_q8 = floats ? 1e-6 : 1e-3, limit_f32 = floats ? 3e-5 : 1e-4; // the output stays on 8 bits
+        Distance near = distance(logits, q8, T, gpu->n_vocab, limit_q8), exact = distance(logits, f32, T, gpu->n_vocab, limit_f32);
+        bool ok = near.median_nmse <= limit_q8 && near.n_far * 10 <= T;
+        if (T > 32) ok = ok || (exact.median_nmse <= limit_f32 && exact.n_far * 10 <= T);
+        CHECK(ok, "%s, %d rows: NMSE %.3g to the 8-bit oracle (median %.3g), %.3g to the exact one (median %.3g)", name, T,
+              near.nmse, near.median_nmse, exact.nmse, exact.median_nmse);
+    }
+    free(logits);
+}
+
+/* Opens the model on one executor and computes the logits of N_LONG ids. */
+static bool open_long(Rig *rig, const Buf *file, RigConfig c, int32_t *ids, float **logits) {
+    Gguf *gguf;
+    Err e;
+    c.n_ctx = c.n_rows = RIG_MAX_ROWS, c.n_threads = pool_cpus();
+    if (!gguf_open_bytes((const uint8_t *)file->data, file->n, "tiny", &gguf, &e) || !rig_build(rig, gguf, c, &e)) {
+        test_fail(__FILE__, __LINE__, "%s", e.text);
+        return false;
+    }
+    *logits = rig_rows(rig, N_LONG);
+    rig_ids(rig, 1, ids, N_LONG);
+    return rig_feed(rig, 0, ids, 0, N_LONG, *logits);
+}
+
+static void check_type(QuantType type, int n_expert) {
+    static const int lengths[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11,  12,
+                                  13, 14, 15, 16, 17, 31, 32, 33, 64, 65, 512, 513};
+    Tiny t = {type, 2, 256, 4, 2, 64, n_expert ? 256 : 768, 331, n_expert, n_expert ? 2 : 0, 7};
+    Buf file = tiny_model(&t, NULL);
+    int32_t ids[N_LONG];
+    float *q8 = NULL, *f32 = NULL, *gpu_logits = NULL;
+    Rig q8_rig = {0}, f32_rig = {0}, gpu = {0};
+    RigConfig exact = {.isa = "scalar", .act_f32 = true};
+    if (open_long(&q8_rig, &file, (RigConfig){.isa = "scalar"}, ids, &q8) && open_long(&f32_rig, &file, exact, ids, &f32) &&
+        open_long(&gpu, &file, on_gpu, ids, &gpu_logits))
+        for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
+            check_rows(&gpu, ids, lengths[i], q8, f32, quant_traits(type)->act == QUANT_ACT_F32, quant_traits(type)->name);
+    free(q8), free(f32), free(gpu_logits);
+    for (Rig *rigs[] = {&q8_rig, &f32_rig, &gpu}, **r = rigs; r < rigs + 3; r++)
+        if ((*r)->ops) rig_close(*r);
+    buf_free(&file);
+}
+
+TEST(gpu_types_agree_with_the_oracle) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    for (int i = 0; i < tiny_n_types; i++) check_type(tiny_types[i], 0);
+}
+
+TEST(gpu_types_of_experts_agree_with_the_oracle) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const QuantType types[] = {QUANT_F16, QUANT_Q8_0, QUANT_Q4_K, QUANT_Q6_K, QUANT_MXFP4};
+    for (int i = 0; i < 5; i++) check_type(types[i], 6);
+}
+
+/* ---- The first gate ---- */
+
+/* Products of fewer than 33 rows and attention of fewer than 16 go one way for one row and for many: the same bytes.  Beyond,
+ * two roundings of the same numbers may differ by as much as either from the exact ones. */
+static void check_gate(const Golden *g, const Case *c, RigConfig config) {
+    enum { EXACT = 15 };
+    Mode m = mode_of(g, c, config);
+    Rig rig;
+    if (!rig_open(&rig, g->path, config)) return;
+    float *prefill = rig_rows(&rig, c->n_prompt), *decoded = rig_rows(&rig, c->n_prompt), *whole = rig_rows(&rig, c->n_prompt);
+    for (int k = 1; k < c->n_prompt; k++) {
+        rig_feed(&rig, 0, c->prompt, 0, k + 1, prefill);
+        memcpy(whole + (size_t)k * (size_t)rig.n_vocab, row_of(&rig, prefill, k), (size_t)rig.n_vocab * sizeof *whole);
+        rig_feed(&rig, 0, c->prompt, 0, k, prefill);
+        rig_feed(&rig, 0, c->prompt, k, k + 1, decoded + (size_t)k * (size_t)rig.n_vocab);
+        if (k < EXACT)
+            CHECK(same_bytes(&rig, row_of(&rig, decoded, k), row_of(&rig, whole, k), 1), "%s: prefill(%d) and a step", g->path, k);
+    }
+    Distance d = distance(row_of(&rig, decoded, 1), row_of(&rig, whole, 1), c->n_prompt - 1, rig.n_vocab, m.nmse);
+    double nmse = g->experts ? d.median_nmse : d.nmse;
+    CHECK(nmse <= m.nmse, "%s %s: decoding strays from prefill by %.3g of %.3g", g->path, c->name, nmse, m.nmse);
+    free(prefill), free(decoded), free(whole);
+    rig_close(&rig);
+}
+
+TEST(gpu_prefill_and_decode_are_one_prefill) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    golden_each(check_gate, on_gpu);
+}
+
+/* ---- A row among others ---- */
+
+enum { N_SEQ = 64, N_STEPS = 12 };
+
+/* Sequences of 1 to 14 positions, each with ids of its own; the last id of each is the first to speak. */
+static bool open_crowd(Rig *rig, const char *path, Speaker speakers[N_SEQ]) {
+    RigConfig c = on_gpu;
+    c.n_seq = N_SEQ, c.n_ctx = 64;
+    if (!rig_open(rig, path, c)) return false;
+    float *logits = rig_rows(rig, 16);
+    bool ok = true;
+    for (int s = 0; s < N_SEQ && ok; s++) {
+        int32_t ids[16];
+        int n = 1 + s * 5 % 14;
+        rig_ids(rig, 100 + (unsigned)s, ids, n + 1);
+        ok = rig_feed(rig, s, ids, 0, n, logits);
+        speakers[s] = (Speaker){ids[n], s, n, lively};
+        speakers[s].params.seed += (uint64_t)s;
+    }
+    free(logits);
+    return ok;
+}
+
+static void check_crowd_logits(Rig *rig, const Speaker speakers[N_SEQ]) {
+    static const int sizes[] = {2, 3, 4, 5, 8, 9, 16, 17, 32};
+    Row rows[N_SEQ];
+    float *alone = rig_rows(rig, 32), *among = rig_rows(rig, 32);
+    for (int s = 0; s < 32; s++) {
+        rows[s] = (Row){speakers[s].token, s, speakers[s].position, true};
+        rig_run(rig, &rows[s], 1, alone + (size_t)s * (size_t)rig->n_vocab);
+    }
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        rig_run(rig, rows, sizes[i], among);
+        CHECK(same_bytes(rig, among, alone, sizes[i]), "%s: %d rows", gguf_label(rig->gguf), sizes[i]);
+    }
+    free(alone), free(among);
+}
+
+static void check_crowd_steps(Rig *rig, const Speaker speakers[N_SEQ]) {
+    static const int sizes[] = {1, 2, 3, 7, 16, 33, 64};
+    static int32_t alone[N_SEQ][N_STEPS], among[N_STEPS * N_SEQ];
+    Err e;
+    for (int s = 0; s < N_SEQ; s++) CHECK(gpu_decode(rig, &speakers[s], 1, N_STEPS, alone[s], &e), "%s", e.text);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        int n = sizes[i];
+        CHECK(gpu_decode(rig, speakers, n, N_STEPS, among, &e), "%s", e.text);
+        for (int s = 0; s < n; s++)
+            for (int k = 0; k < N_STEPS; k++)
+                CHECK(among[k * n + s] == alone[s][k], "%s: row %d of %d, step %d", gguf_label(rig->gguf), s, n, k);
+    }
+}
+
+TEST(gpu_row_alone_and_among_others) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    for (int m = 0; m < N_MODELS; m++) {
+        Rig rig;
+        Speaker speakers[N_SEQ];
+        if (!open_crowd(&rig, models[m], speakers)) continue;
+        check_crowd_logits(&rig, speakers);
+        check_crowd_steps(&rig, speakers);
+        rig_close(&rig);
+    }
+}
+
+/* ---- The ends of the cache ---- */
+
+/* A full context, its neighbours' last keys right before and behind it. */
+TEST(gpu_context_is_used_to_its_last_position) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    enum { N = 33 };
+    for (int m = 0; m < N_MODELS; m++) {
+        int32_t ids[3][N], said[3], more;
+        float *last[3];
+        Rig rig;
+        RigConfig c = on_gpu;
+        c.n_ctx = N, c.n_seq = 3;
+        Err e;
+        if (!rig_open(&rig, models[m], c)) continue;
+        float *logits = rig_rows(&rig, N);
+        for (int s = 0; s < 3; s++) { // one after the other, token by token
+            rig_ids(&rig, 30 + (unsigned)s, ids[s], N);
+            for (int i = 0; i < N; i++) rig_feed(&rig, s, ids[s], i, i + 1, logits);
+            last[s] = rig_rows(&rig, 1);
+            memcpy(last[s], logits, (size_t)rig.n_vocab * sizeof *logits);
+            CHECK(gpu_decode(&rig, &(Speaker){ids[s][N - 1], s, N - 1, lively}, 1, 1, &said[s], &e), "%s", e.text);
+        }
+        for (int s = 2; s >= 0; s--) {
+            rig_feed(&rig, s, ids[s], N - 1, N, logits);
+            CHECK(same_bytes(&rig, logits, last[s], 1), "%s: sequence %d", models[m], s);
+            CHECK(gpu_decode(&rig, &(Speaker){ids[s][N - 1], s, N - 1, lively}, 1, 1, &more, &e) && more == said[s], "%s", models[m]);
+        }
+        for (int s = 0; s < 3; s++) free(last[s]);
+        free(logits);
+        rig_close(&rig);
+    }
+}
+
+/* ---- A vocabulary beyond 2^18 ---- */
+
+/* Row `twin` of the output becomes a copy of row `best`, which is 64 times as loud as the others. */
+static void plant(Buf *file, size_t output, size_t row_bytes, int best, int twin) {
+    uint8_t *row = (uint8_t *)file->data + output + (size_t)best * row_bytes;
+    for (size_t b = 0; b < row_bytes; b += sizeof(BlockQ8_0)) row[b + 1] = (uint8_t)(row[b + 1] + (6 << 2)); // of an f16: exponent + 6
+    memcpy(file->data + output + (size_t)twin * row_bytes, row, row_bytes);
+}
+
+TEST(gpu_vocabulary_above_262144) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    enum { N_VOCAB = 262209, BEST = 262151, TWIN = 262208, ROW_BYTES = 64 / 32 * 34 };
+    Tiny t = {QUANT_Q8_0, 1, 64, 2, 1, 32, 64, N_VOCAB, 0, 0, 3};
+    size_t output;
+    Buf file = tiny_model(&t, &output);
+    plant(&file, output, ROW_BYTES, BEST, TWIN);
+    static const RigConfig configs[] = {{.executor = &cuda_exec, .n_rows = 8}, {.isa = "scalar", .n_rows = 8}};
+    float *logits[2] = {NULL, NULL};
+    int n_loud = 0;
+    for (int i = 0; i < 2; i++) {
+        Gguf *gguf;
+        Rig rig;
+        Err e;
+        bool ok = gguf_open_bytes((const uint8_t *)file.data, file.n, "tiny", &gguf, &e) && rig_build(&rig, gguf, configs[i], &e);
+        CHECK(ok, "%s", e.text);
+        if (!ok) continue;
+        int32_t ids[8], sampled[8];
+        Row rows[8];
+        rig_ids(&rig, 5, ids, 8);
+        for (int k = 0; k < 8; k++) rows[k] = (Row){ids[k], 0, k, true};
+        logits[i] = rig_rows(&rig, 8);
+        CHECK(rig_run_ops(&rig, rows, 8, 0, rig.plan->n_ops, logits[i], sampled, &e), "%s", e.text);
+        for (int k = 0; k < 8; k++) { // the lowest of the best
+            const float *row = row_of(&rig, logits[i], k);
+            int best = 0;
+            for (int id = 1; id < N_VOCAB; id++)
+                if (row[id] > row[best]) best = id;
+            CHECK(sampled[k] == best && row[BEST] == row[TWIN], "position %d: %d, not %d", k, sampled[k], best);
+            n_loud += best == BEST;
+        }
+        rig_close(&rig);
+    }
+    CHECK(n_loud >= 2, "the planted row was never the best");
+    if (logits[0] && logits[1]) CHECK(gpu_nmse(logits[0], logits[1], (size_t)8 * N_VOCAB) <= 1e-3);
+    free(logits[0]), free(logits[1]);
+    buf_free(&file);
+}
+
+/* ---- Memory ---- */
+
+TEST(gpu_managed_memory_changes_no_bit) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    for (int m = 0; m < N_MODELS; m += 3) {
+        float *logits[2] = {NULL, NULL};
+        int n_vocab = 0;
+        for (int managed = 0; managed < 2; managed++) {
+            Rig rig;
+            RigConfig c = on_gpu;
+            int32_t ids[40];
+            c.managed = managed;
+            if (!rig_open(&rig, models[m], c)) continue;
+            n_vocab = rig.n_vocab;
+            rig_ids(&rig, 1, ids, 40);
+            logits[managed] = rig_rows(&rig, 40);
+            rig_feed(&rig, 0, ids, 0, 40, logits[managed]);
+            rig_close(&rig);
+        }
+        if (logits[0] && logits[1])
+            CHECK(memcmp(logits[0], logits[1], (size_t)40 * (size_t)n_vocab * sizeof(float)) == 0, "%s", models[m]);
+        free(logits[0]), free(logits[1]);
+    }
+}
+
+static double free_bytes(void) {
+    CudaDevice device;
+    Err e;
+    return cuda_device(0, &device, &e) ? (double)device.free_bytes : 0;
+}
+
+/* The shape of an 8B model, of fewer layers, with a context of 32768. */
+TEST(gpu_takes_little_memory_beyond_weights_and_cache) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    SynthImage image;
+    Gguf *gguf;
+    Err e;
+    REQUIRE(synth_make("llama-3.1-8b", "q4_k_m", 2, 1, pool_cpus(), &image, &e), "%s", e.text);
+    REQUIRE(gguf_open_bytes(image.data, image.n, "synthetic", &gguf, &e), "%s", e.text);
+    Plan *plan = plan_build(gguf, &cuda_exec.plan, &e);
+    REQUIRE(plan, "%s", e.text);
+    ExecConfig config = {.n_ctx = 32768, .n_seq = 1, .T_max = cuda_exec.prompt_chunk + 1, .R_max = 1, .n_threads = pool_cpus()};
+    Exec *exec = NULL;
+    double before = free_bytes();
+    REQUIRE(cuda_exec.open(plan, &config, &exec, &e), "%s", e.text);
+    double used = before - free_bytes(), needed = (double)weights_bytes(plan->weights) + (double)exec_memory(plan, &config).kv;
+    CHECK(used >= 0.9 * needed && used <= needed + 1.5e9, "%.0f MB are used, weights and cache take %.0f MB", used / 1e6, needed / 1e6);
+    cuda_exec.close(exec);
+    CHECK(before - free_bytes() < 64e6, "%.0f MB are not given back", (before - free_bytes()) / 1e6);
+    plan_free(plan);
+    gguf_close(gguf);
+    synth_free(&image);
+}
+
+TEST(gpu_refuses_what_does_not_fit) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    Gguf *gguf;
+    Rig rig;
+    Err e = {0};
+    RigConfig c = on_gpu;
+    c.n_ctx = 1 << 28, c.n_seq = 64;
+    REQUIRE(gguf_open(models[0], &gguf, &e), "%s", e.text);
+    bool opened = rig_build(&rig, gguf, c, &e);
+    CHECK(!opened && e.code == ERR_MEMORY && strstr(e.text, "weights") && strstr(e.text, "would fit"), "%d: %s", e.code, e.text);
+    if (opened) rig_close(&rig);
+}
+
+/* ---- The sampler ---- */
+
+static const SampleParams chances[] = {
+    {.top_p = 1, .repeat_penalty = 1},
+    {.temp = 1, .top_p = 1, .repeat_penalty = 1, .seed = 1},
+    {.temp = 0.8f, .top_p = 0.95f, .min_p = 0.05f, .repeat_penalty = 1, .top_k = 40, .repeat_last_n = 64, .seed = 2},
+    {.temp = 1.5f, .top_p = 1, .repeat_penalty = 1.3f, .presence_penalty = 0.5f, .frequency_penalty = 0.25f, .repeat_last_n = -1, .seed = 3},
+    {.temp = 2, .top_p = 0.5f, .repeat_penalty = 1.1f, .repeat_last_n = 8, .seed = 4},
+    {.temp = 1, .top_p = 1, .min_p = 0.3f, .repeat_penalty = 1, .seed = 5},
+    {.repeat_penalty = 1.5f, .top_p = 1, .repeat_last_n = -1},
+};
+enum { N_CHANCES = sizeof chances / sizeof *chances };
+
+/* Rows of one run, each with parameters and a seed of its own, against the host's sampler on the logits read back. */
+static void check_sampler(Rig *rig, unsigned seed, const int32_t *banned, int n_banned, void *scratch) {
+    enum { N = 30 };
+    int32_t ids[N], seq[N], position[N], out_row[N], sampled[N];
+    SampleRow sampling[N];
+    rig_ids(rig, seed, ids, N);
+    for (int i = 0; i < N; i++) {
+        seq[i] = i, position[i] = 0, out_row[i] = i; // a sequence samples once in a run
+        sampling[i] = (SampleRow){chances[i % N_CHANCES], ids, i + 1, (uint64_t)i + 1};
+        sampling[i].params.seed += seed;
+        if (i % 2) sampling[i].params.banned = banned, sampling[i].params.n_banned = n_banned;
+    }
+    Batch b = {.T = N, .R = N, .token = ids, .seq = seq, .position = position, .out_row = out_row, .sampling = sampling, .sampled = sampled};
+    Err e;
+    size_t stride;
+    bool ok = rig->ops->run(rig->exec, &b, 0, rig->plan->n_ops, &e);
+    CHECK(ok, "%s", e.text);
+    const float *logits = rig->ops->read(rig->exec, rig->logits, &stride);
+    for (int i = 0; ok && i < N; i++) {
+        const SampleRow *s = &sampling[i];
+        int token = sample_token(logits + (size_t)i * stride, rig->n_vocab, &s->params, s->history, s->n_history, s->position, scratch);
+        CHECK(sampled[i] == token, "seed %u, row %d: %d, not %d", seed, i, sampled[i], token);
+    }
+}
+
+TEST(gpu_sampler_is_the_hosts) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const int32_t banned[] = {2, 300, 17, 301};
+    Rig rig;
+    RigConfig c = on_gpu;
+    c.n_seq = 32, c.n_ctx = 64;
+    if (!rig_open(&rig, models[0], c)) return;
+    void *scratch = mem_new(sample_scratch_bytes(rig.n_vocab), 1);
+    for (unsigned seed = 0; seed < 200; seed++) check_sampler(&rig, seed, banned, 4, scratch);
+    free(scratch);
+    rig_close(&rig);
+}
+
+/* ---- Damaged weights ---- */
+
+/* Opens the file with a NaN for the scale of a row's first block; no name: as it is. */
+static bool open_damaged(Rig *rig, Buf *file, const char *name, int row, Err *e) {
+    Gguf *gguf;
+    if (!gguf_open_bytes((const uint8_t *)file->data, file->n, "x.gguf", &gguf, e)) return false;
+    const GgufTensor *t = name ? gguf_find_tensor(gguf, name) : NULL;
+    if (t) {
+        size_t place = (size_t)(t->data - (const uint8_t *)file->data) + (size_t)row * (t->n_bytes / (size_t)t->ne[1]);
+        memcpy(file->data + place, "\0\x7E", 2);
+    }
+    return rig_build(rig, gguf, on_gpu, e);
+}
+
+static void check_refused(bool ok, const Err *e, const char *tensor, int position) {
+    char text[40];
+    snprintf(text, sizeof text, "position %d ", position);
+    CHECK(!ok && e->code == ERR_RUN && strstr(e->text, tensor) && strstr(e->text, text), "%s, %s: %d %s", tensor, text, e->code,
+          ok ? "ran" : e->text);
+}
+
+/* A wide embedding's row is read where its token stands; all other damage is met at once. */
+TEST(gpu_run_names_damaged_weights) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const char *const tensors[] = {"token_embd.weight", "blk.1.attn_v.weight", "blk.2.ffn_down.weight", "output.weight"};
+    enum { N = 40, AT = 5, TOKEN = 77 };
+    for (int i = 0; i < 4; i++) {
+        Buf file = {0};
+        Rig rig;
+        Err e = {0};
+        REQUIRE(read_file(MODELS "llama-s-Q8_0.gguf", &file));
+        bool opened = open_damaged(&rig, &file, tensors[i], i == 0 ? TOKEN : 0, &e);
+        CHECK(opened, "%s", e.text);
+        for (int T = 8; opened && T <= N; T += N - 8) { // few rows, and many
+            Row rows[N];
+            for (int t = 0; t < T; t++) rows[t] = (Row){t == AT ? TOKEN : 100 + t, 0, t, true};
+            bool ok = rig_run_ops(&rig, rows, T, 0, rig.plan->n_ops, NULL, NULL, &e);
+            check_refused(ok, &e, tensors[i], i == 0 ? AT : 0);
+        }
+        if (opened) rig_close(&rig);
+        buf_free(&file);
+    }
+}
+
+/* The first token from step 5 on that was not read before. */
+static int fresh_step(const int32_t *ids, int n, const int32_t *said, int n_steps) {
+    for (int at = 5; at < n_steps - 1; at++) {
+        bool fresh = true;
+        for (int i = 0; i < n; i++) fresh = fresh && ids[i] != said[at];
+        for (int i = 0; i < at; i++) fresh = fresh && said[i] != said[at];
+        if (fresh) return at;
+    }
+    return -1;
+}
+
+/* Decodes; then the embedding of a token that was said is damaged, and the step that reads it must fail. */
+TEST(gpu_decoding_names_damaged_weights) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    enum { N = 8, STEPS = 24 };
+    Buf file = {0};
+    Rig rig;
+    Err e = {0};
+    int32_t ids[N], clean[STEPS] = {0}, said[STEPS] = {0};
+    REQUIRE(read_file(MODELS "llama-s-Q8_0.gguf", &file) && open_damaged(&rig, &file, NULL, 0, &e), "%s", e.text);
+    float *logits = rig_rows(&rig, N);
+    rig_ids(&rig, 9, ids, N);
+    Speaker s = {ids[N - 1], 0, N - 1, lively};
+    CHECK(rig_feed(&rig, 0, ids, 0, N, logits) && gpu_decode(&rig, &s, 1, STEPS, clean, &e), "%s", e.text);
+    rig_close(&rig);
+    int at = fresh_step(ids, N, clean, STEPS);
+    bool opened = at > 0 && open_damaged(&rig, &file, "token_embd.weight", clean[at], &e);
+    CHECK(opened, "step %d: %s", at, e.text);
+    if (opened) {
+        CHECK(rig_feed(&rig, 0, ids, 0, N, logits));
+        check_refused(gpu_decode(&rig, &s, 1, STEPS, said, &e), &e, "token_embd.weight", N + at);
+        CHECK(memcmp(said, clean, (size_t)(at + 1) * sizeof *said) == 0, "the steps before are as they were");
+        rig_close(&rig);
+    }
+    free(logits);
+    buf_free(&file);
+}

@@ -1,0 +1,251 @@
+/* loop: the engine on a GPU that runs ahead of it.
+ *
+ * Steps are enqueued before anyone has seen the tokens of the last ones.  What is asked here is that this never shows:
+ * a text ends at its limit, its stop string, its interruption, and what ran ahead is in no text and no cache;
+ * and the same request gives the same bytes every time. */
+#include "gpu.h"
+
+#define QUESTION "<|user|>What is the capital of Norway?<|end|><|assistant|>"
+#define ANSWER " The capital of Norway is Oslo."
+#define STORY "Once upon a time"
+
+static const SampleParams greedy = {.top_p = 1, .repeat_penalty = 1};
+static const SampleParams lively = {.temp = 1.2f, .top_p = 0.98f, .repeat_penalty = 1.05f, .repeat_last_n = 64, .seed = 5};
+
+typedef struct Talk {
+    Model model;
+    Engine *engine;
+    TokIds ids; // of the latest prompt
+} Talk;
+
+static bool talk_open(Talk *t, int n_ctx, int n_seq) {
+    Err e;
+    *t = (Talk){0};
+    EngineConfig c = {.device = DEVICE_CUDA, .n_ctx = n_ctx, .n_seq = n_seq, .n_threads = 1, .R_max = 64};
+    bool ok = model_open(NULL, &t->model, &e) && engine_open(&t->model, &c, &t->engine, &e);
+    if (!ok) test_fail(__FILE__, __LINE__, "%s", e.text);
+    return ok;
+}
+
+static void talk_close(Talk *t) {
+    tok_ids_free(&t->ids);
+    engine_close(t->engine);
+    model_close(&t->model);
+}
+
+static int talk_add(Talk *t, const char *prompt, Request r) {
+    Err e = {0};
+    t->ids.n = 0;
+    tok_encode(t->model.tok, prompt, strlen(prompt), TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL, &t->ids);
+    r.ids = t->ids.data, r.n_ids = (int)t->ids.n;
+    int seq = engine_add(t->engine, &r, &e);
+    CHECK(seq >= 0, "%s", e.text);
+    return seq < 0 ? 0 : seq;
+}
+
+static void talk_run(Talk *t) {
+    Err e = {0};
+    while (engine_step(t->engine, &e)) {
+    }
+    CHECK(e.code == 0, "%s", e.text);
+}
+
+/* Asks alone; the answer is good until the next. */
+static const Sequence *talk_ask(Talk *t, const char *prompt, Request r) {
+    int seq = talk_add(t, prompt, r);
+    talk_run(t);
+    return engine_sequence(t->engine, seq);
+}
+
+static bool says(const Sequence *q, const char *text, size_t n) {
+    return q->text.n == n && (n == 0 || memcmp(q->text.data, text, n) == 0);
+}
+
+/* What ran ahead left nothing behind: the engine still knows its capitals. */
+static void check_sane(Talk *t) {
+    const Sequence *q = talk_ask(t, QUESTION, (Request){.n_predict = -1, .params = greedy});
+    CHECK(q->finish == FINISH_STOP && says(q, ANSWER, strlen(ANSWER)), "says '%s'", q->text.data ? q->text.data : "");
+}
+
+TEST(gpu_loop_says_the_same_twenty_times) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    Talk t;
+    if (!talk_open(&t, 256, 1)) return;
+    Buf first = {0};
+    for (int i = 0; i < 20; i++) {
+        const Sequence *q = talk_ask(&t, STORY, (Request){.n_predict = 120, .params = lively});
+        if (i == 0) buf_add(&first, q->text.data, q->text.n);
+        CHECK(q->n_generated == 120 || q->finish == FINISH_STOP);
+        CHECK(says(q, first.data, first.n), "time %d: '%s'", i, q->text.data);
+    }
+    CHECK(first.n > 40);
+    buf_free(&first);
+    talk_close(&t);
+}
+
+typedef struct Kept { // the logits of the first time, and how far the comparison is
+    float *logits;
+    bool first;
+    int n_vocab, n_different;
+} Kept;
+
+static bool keep_row(void *arg, int position, const float *logits) {
+    Kept *k = arg;
+    float *mine = k->logits + (size_t)position * (size_t)k->n_vocab;
+    size_t bytes = (size_t)k->n_vocab * sizeof *mine;
+    if (k->first) memcpy(mine, logits, bytes);
+    else k->n_different += memcmp(mine, logits, bytes) != 0;
+    return true;
+}
+
+TEST(gpu_loop_logits_are_the_same_twenty_times) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    enum { N = 150 };
+    Talk t;
+    if (!talk_open(&t, 256, 1)) return;
+    Kept k = {.first = true, .n_vocab = engine_plan(t.engine)->hparams.n_vocab};
+    k.logits = mem_new((size_t)N * (size_t)k.n_vocab, sizeof *k.logits);
+    int32_t ids[N];
+    for (int i = 0; i < N; i++) ids[i] = 260 + i * 7 % 500;
+    for (int i = 0; i < 20; i++, k.first = false) {
+        Err e;
+        CHECK(engine_logits(t.engine, ids, N, keep_row, &k, &e), "%s", e.text);
+    }
+    CHECK(k.n_different == 0, "%d rows", k.n_different);
+    free(k.logits);
+    talk_close(&t);
+}
+
+TEST(gpu_loop_ends_at_n_predict) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const int counts[] = {0, 1, 2, 7, 8, 9, 63, 64, 65, 66};
+    Talk t;
+    if (!talk_open(&t, 256, 1)) return;
+    const Sequence *q = talk_ask(&t, STORY, (Request){.n_predict = 100, .params = lively, .ignore_eos = true});
+    int32_t whole[100];
+    memcpy(whole, q->ids + q->n_prompt, sizeof whole);
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        q = talk_ask(&t, STORY, (Request){.n_predict = counts[i], .params = lively, .ignore_eos = true});
+        CHECK(q->finish == FINISH_LENGTH && q->n_generated == counts[i], "%d of %d", q->n_generated, counts[i]);
+        CHECK(memcmp(q->ids + q->n_prompt, whole, (size_t)counts[i] * sizeof *whole) == 0, "%d tokens", counts[i]);
+        check_sane(&t);
+    }
+    talk_close(&t);
+}
+
+TEST(gpu_loop_fills_the_context) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const int sizes[] = {20, 24, 33, 100, 257};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        Talk t;
+        if (!talk_open(&t, sizes[i], 2)) continue;
+        for (int again = 0; again < 2; again++) {
+            const Sequence *q = talk_ask(&t, STORY, (Request){.n_predict = -1, .params = lively, .ignore_eos = true});
+            CHECK(q->finish == FINISH_LENGTH && q->n_prompt + q->n_generated == sizes[i], "%d + %d of %d", q->n_prompt,
+                  q->n_generated, sizes[i]);
+        }
+        if (sizes[i] > 60) check_sane(&t);
+        talk_close(&t);
+    }
+}
+
+TEST(gpu_loop_cuts_at_stop_strings) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    Talk t;
+    if (!talk_open(&t, 256, 1)) return;
+    const Sequence *q = talk_ask(&t, STORY, (Request){.n_predict = 100, .params = greedy});
+    char *whole = mem_string(q->text.data);
+    CHECK(strlen(whole) > 120, "only '%s'", whole);
+    for (size_t at = 0; at + 20 < strlen(whole); at += 13) {
+        char stop[8] = "";
+        memcpy(stop, whole + at, 3 + at % 5);
+        const char *const stops[] = {stop, "no such text"};
+        size_t cut = (size_t)(strstr(whole, stop) - whole);
+        q = talk_ask(&t, STORY, (Request){.n_predict = 100, .params = greedy, .stop = stops, .n_stop = 2});
+        CHECK(q->finish == FINISH_STOP && says(q, whole, cut), "'%s': '%s'", stop, q->text.data);
+    }
+    check_sane(&t);
+    free(whole);
+    talk_close(&t);
+}
+
+TEST(gpu_loop_can_be_interrupted) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    Talk t;
+    if (!talk_open(&t, 256, 2)) return;
+    const Sequence *q = talk_ask(&t, STORY, (Request){.n_predict = 40, .params = lively});
+    Buf whole = {0};
+    buf_add(&whole, q->text.data, q->text.n);
+    for (int n_steps = 1; n_steps < 20; n_steps += 6) {
+        int seq = talk_add(&t, STORY, (Request){.n_predict = 40, .params = lively});
+        Err e = {0};
+        for (int i = 0; i < n_steps; i++) engine_step(t.engine, &e);
+        engine_interrupt(t.engine);
+        q = engine_sequence(t.engine, seq);
+        CHECK(q->finish == FINISH_INTERRUPTED && q->n_generated == n_steps && q->text.n < whole.n);
+        CHECK(memcmp(q->text.data, whole.data, q->text.n) == 0, "'%s'", q->text.data);
+        check_sane(&t);
+    }
+    buf_free(&whole);
+    talk_close(&t);
+}
+
+/* Whoever wants log-probabilities is served by a run per token, not by steps that the GPU drives: the same text. */
+TEST(gpu_loop_says_what_runs_say) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    Talk t;
+    if (!talk_open(&t, 256, 1)) return;
+    for (uint64_t seed = 0; seed < 5; seed++) {
+        Request r = {.n_predict = 100, .params = lively};
+        r.params.seed = seed;
+        const Sequence *q = talk_ask(&t, STORY, r);
+        int n = q->n_generated;
+        int32_t steps[100];
+        memcpy(steps, q->ids + q->n_prompt, (size_t)n * sizeof *steps);
+        r.n_logprobs = 1;
+        q = talk_ask(&t, STORY, r);
+        CHECK(q->n_generated == n && memcmp(q->ids + q->n_prompt, steps, (size_t)n * sizeof *steps) == 0, "seed %d", (int)seed);
+    }
+    talk_close(&t);
+}
+
+/* Many speak at once, some are done early, the batch is built anew: each says what it says alone. */
+TEST(gpu_loop_of_many_is_that_of_each) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    enum { N = 40 };
+    static int32_t alone[N][64];
+    static TokIds ids[N];
+    Talk t;
+    if (!talk_open(&t, 128, N)) return;
+    Request r[N];
+    for (int i = 0; i < N; i++) { // a prompt of one token: no piece of a prompt is long enough to be computed otherwise
+        r[i] = (Request){.n_predict = 8 + i * 11 % 50, .params = lively, .ignore_eos = true};
+        r[i].params.seed = (uint64_t)i;
+        tok_ids_add(&ids[i], 300 + i);
+        r[i].ids = ids[i].data, r[i].n_ids = 1;
+    }
+    for (int many = 0; many < 2; many++)
+        for (int i = 0, end; i < N; i = end) {
+            Err e = {0};
+            int seq[N];
+            for (end = i; end < (many ? i + 32 : i + 1) && end < N; end++) seq[end] = engine_add(t.engine, &r[end], &e);
+            talk_run(&t);
+            for (int k = i; k < end; k++) {
+                const Sequence *q = engine_sequence(t.engine, seq[k]);
+                size_t bytes = (size_t)r[k].n_predict * sizeof(int32_t);
+                CHECK(q->n_generated == r[k].n_predict, "row %d", k);
+                if (!many) memcpy(alone[k], q->ids + 1, bytes);
+                else CHECK(memcmp(alone[k], q->ids + 1, bytes) == 0, "row %d of many", k);
+            }
+        }
+    for (int i = 0; i < N; i++) tok_ids_free(&ids[i]);
+    talk_close(&t);
+}
