@@ -1,6 +1,6 @@
 // attn: what the two attention kernels share: the description of one launch, and a few bits of arithmetic.
 #pragma once
-#include "launch.h"
+#include "launch.cuh"
 #include "mma.cuh"
 
 struct Attention {
@@ -30,21 +30,4 @@ __device__ inline size_t history_offset(const Attention &a, int seq, int kv_head
 __device__ inline uint32_t pack_half(float x, float y) {
     __half2 h = __floats2half2_rn(x, y);
     return *(uint32_t *)&h;
-}
-
-template <typename... Args>
-cudaError_t launch_kernel(const Launch *l, void (*kernel)(Args...), dim3 grid, dim3 block, size_t shared,
-                          const Args &...args) {
-    cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
-    if (error != cudaSuccess) return error;
-    cudaLaunchAttribute dependent = {.id = cudaLaunchAttributeProgrammaticStreamSerialization};
-    dependent.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {.gridDim = grid,
-                                 .blockDim = block,
-                                 .dynamicSmemBytes = shared,
-                                 .stream = l->stream,
-                                 .attrs = &dependent,
-                                 .numAttrs = l->dependent ? 1u : 0u};
-    return cudaLaunchKernelEx(&config, kernel, args...);
 }

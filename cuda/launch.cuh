@@ -3,13 +3,18 @@
 #include "launch.h"
 
 template <class... Parameters, class... Arguments>
-cudaError_t launch_kernel(const Launch *l, void (*kernel)(Parameters...), dim3 blocks, unsigned threads,
-                          size_t shared_bytes, Arguments... arguments) {
+cudaError_t launch_kernel(const Launch *l, void (*kernel)(Parameters...), dim3 blocks, dim3 threads, size_t shared_bytes,
+                          Arguments... arguments) {
+    // One split of the SM's memory for all kernels: a kernel with another split would have to wait until the SM is empty.
+    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+    if (error == cudaSuccess && shared_bytes > 48 * 1024)
+        error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
+    if (error != cudaSuccess) return error;
     cudaLaunchAttribute dependent = {};
     dependent.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     dependent.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config = {};
-    config.gridDim = blocks, config.blockDim = dim3(threads);
+    config.gridDim = blocks, config.blockDim = threads;
     config.dynamicSmemBytes = shared_bytes, config.stream = l->stream;
     config.attrs = &dependent, config.numAttrs = l->dependent ? 1 : 0;
     return cudaLaunchKernelEx(&config, kernel, arguments...);

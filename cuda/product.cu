@@ -373,8 +373,6 @@ Forms forms_of(const Product *p) {
 }
 
 template <int T> cudaError_t launch_tile(const Launch *l, const Product &p, int n_rows, Forms forms, size_t shared) {
-    cudaError_t error = cudaFuncSetAttribute(k_product<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
-    if (error != cudaSuccess) return error;
     return launch_kernel(l, k_product<T>, l->n_sm, THREADS, shared, p, n_rows, forms);
 }
 

@@ -29,9 +29,11 @@ constexpr int SHORT = THREADS;                                // the longest lis
 constexpr int BINS = 2 * THREADS, MAX_HELPERS = 64, MAX_VOCAB = 1 << 20;
 constexpr uint32_t NO_TOKEN = 0xffffffff, EVERYTHING = NO_TOKEN - 1; // the rank behind the end; a bound
 static_assert(MAX_VOCAB <= TILE * THREADS, "a thread of k_choose per tile");
-static_assert(sizeof(RingEntry) == 8 && sizeof(DeviceSampler) % 8 == 0, "read and written in words of 8 bytes");
+static_assert((2 + BINS) * 8 % 16 == 0, "ranks are written in fours");
+static_assert(sizeof(RingEntry) == 8 && sizeof(DeviceSampler) % 8 == 0,
+              "read and written in words of 8 bytes");
 
-struct Row { // scratch of one row
+struct Row {        // scratch of one row
     Word *top;      // complement of the best key; zero between launches
     Word *bin;      // [BINS] weights by distance from the best; zero between launches
     Word *sum;      // [n_tiles] weights of each tile
@@ -41,7 +43,9 @@ struct Row { // scratch of one row
     int n_tiles;
 };
 
-__host__ __device__ size_t tiles_of(int n) { return (n + TILE - 1) / TILE; }
+__host__ __device__ size_t tiles_of(int n) {
+    return (n + TILE - 1) / TILE;
+}
 
 __host__ __device__ size_t row_bytes(int n) {
     return ((2 + BINS) * 8 + tiles_of(n) * (8 + (TILE + GROUPS) * 4) + 255) / 256 * 256;
@@ -53,9 +57,9 @@ __device__ Row row_of(const SampleStep &s, int r) {
     row.top = (Word *)((uint8_t *)s.scratch + r * row_bytes(s.n_vocab));
     row.done = (uint32_t *)(row.top + 1);
     row.bin = row.top + 2;
-    row.sum = row.bin + BINS;
-    row.rank = (uint32_t *)(row.sum + row.n_tiles);
+    row.rank = (uint32_t *)(row.bin + BINS); // at a multiple of 16
     row.best = row.rank + row.n_tiles * TILE;
+    row.sum = (Word *)(row.best + row.n_tiles * GROUPS);
     return row;
 }
 
@@ -63,14 +67,20 @@ __device__ Row row_of(const SampleStep &s, int r) {
 __device__ DeviceSampler sampler_of(const SampleStep &s, int seq) {
     DeviceSampler d;
 #pragma unroll
-    for (int i = 0; i < (int)(sizeof d / 8); i++) ((Word *)&d)[i] = __ldcg((const Word *)(s.samplers + seq) + i);
+    for (int i = 0; i < (int)(sizeof d / 8); i++)
+        ((Word *)&d)[i] = __ldcg((const Word *)(s.samplers + seq) + i);
     return d;
 }
 
-__device__ Word key_of(uint32_t rank, uint32_t id) { return (Word)rank << 32 | id; }
-__device__ uint32_t rank_in(Word key) { return (uint32_t)(key >> 32); }
+__device__ Word key_of(uint32_t rank, uint32_t id) {
+    return (Word)rank << 32 | id;
+}
+__device__ uint32_t rank_in(Word key) {
+    return (uint32_t)(key >> 32);
+}
 
-// ---- ranks: a block per tile, four tokens per thread -------------------------------------------------------
+// ---- ranks: a block per tile, four tokens per thread
+// -------------------------------------------------------
 
 // Each block looks for its own tokens in the window, so that nothing is counted in device memory.
 __device__ void penalise(const DeviceSampler &d, int first, const float logit[4], uint32_t rank[4]) {
@@ -91,11 +101,14 @@ __device__ void penalise(const DeviceSampler &d, int first, const float logit[4]
     for (int k = 0; k < 4; k++) {
         int n = count[4 * threadIdx.x + k];
         if (n)
-            rank[k] = rank_of(penalised(logit[k], n, p.repeat_penalty, p.presence_penalty, p.frequency_penalty));
+            rank[k] =
+                rank_of(penalised(logit[k], n, p.repeat_penalty, p.presence_penalty, p.frequency_penalty));
     }
 }
 
-__device__ bool is_logit(uint32_t rank) { return rank >= RANK_HIGHEST && rank <= RANK_LOWEST; }
+__device__ bool is_logit(uint32_t rank) {
+    return rank >= RANK_HIGHEST && rank <= RANK_LOWEST;
+}
 
 __device__ void ban(const SampleParams &p, int first, uint32_t rank[4]) {
     __shared__ uint32_t banned[TILE / 32];
@@ -130,7 +143,8 @@ __global__ void __launch_bounds__(RANK_THREADS) k_rank(SampleStep s) {
     pdl_wait();
     int r = blockIdx.y, first = blockIdx.x * TILE, id = first + 4 * threadIdx.x, seq = __ldcg(s.seq + r);
     float4 v = make_float4(0, 0, 0, 0);
-    if (id < s.n_vocab) v = __ldcg((const float4 *)(s.logits + (size_t)r * ((s.n_vocab + 15) / 16 * 16) + id));
+    if (id < s.n_vocab)
+        v = __ldcg((const float4 *)(s.logits + (size_t)r * ((s.n_vocab + 15) / 16 * 16) + id));
     if (seq < 0) return;
     DeviceSampler d = sampler_of(s, seq);
     Row row = row_of(s, r);
@@ -148,16 +162,20 @@ __global__ void __launch_bounds__(RANK_THREADS) k_rank(SampleStep s) {
     }
     *(uint4 *)(row.rank + id) = make_uint4(rank[0], rank[1], rank[2], rank[3]);
 #pragma unroll
-    for (int offset = 1; offset < GROUP / 4; offset *= 2) best = min(best, __shfl_xor_sync(0xffffffffu, best, offset));
+    for (int offset = 1; offset < GROUP / 4; offset *= 2)
+        best = min(best, __shfl_xor_sync(0xffffffffu, best, offset));
     if (id % GROUP == 0) row.best[id / GROUP] = best;
     note_top(row, key);
 }
 
-// ---- what the choosing block, and its helpers, share -------------------------------------------------------
+// ---- what the choosing block, and its helpers, share
+// -------------------------------------------------------
 
 struct Weigher {
     float max, temp;
-    __device__ Word operator()(uint32_t rank) const { return weight_of(over(minus(logit_of(rank), max), temp)); }
+    __device__ Word operator()(uint32_t rank) const {
+        return weight_of(over(minus(logit_of(rank), max), temp));
+    }
 };
 
 struct Place { // where a running sum passes a target, and how much of the target lies there
@@ -215,7 +233,9 @@ __device__ void add_to_bin(uint32_t i, Word w) {
     if (high) atomicAdd(&bin_high[i], high);
 }
 
-__device__ Word bin_at(int i) { return (Word)bin_high[i] << 32 | bin_low[i]; }
+__device__ Word bin_at(int i) {
+    return (Word)bin_high[i] << 32 | bin_low[i];
+}
 
 template <class Target> __device__ Place find_bin(Target target) {
     Place p = find(bin_at(2 * threadIdx.x) + bin_at(2 * threadIdx.x + 1), target);
@@ -231,7 +251,9 @@ template <class Visit> __device__ void each_token(const Row &row, int first, int
         uint32_t rank[N];
 #pragma unroll
         for (int i = 0; i < N; i++)
-            rank[i] = tile + i * step < row.n_tiles ? __ldcg(row.rank + (tile + i * step) * TILE + threadIdx.x) : NO_TOKEN;
+            rank[i] = tile + i * step < row.n_tiles
+                          ? __ldcg(row.rank + (tile + i * step) * TILE + threadIdx.x)
+                          : NO_TOKEN;
 #pragma unroll
         for (int i = 0; i < N; i++)
             if (tile + i * step < row.n_tiles) visit(tile + i * step, rank[i]);
@@ -251,7 +273,8 @@ template <class Weigh> __device__ void sum_tiles(const Row &row, int first, int 
     __syncthreads();
 }
 
-// The key of the first token, in ascending id, that takes the running amount over target(total); tile_sum holds the amounts.
+// The key of the first token, in ascending id, that takes the running amount over target(total); tile_sum
+// holds the amounts.
 template <class Weigh, class Target> __device__ Word find_token(const Row &row, Weigh weigh, Target target) {
     __shared__ Word found;
     Place tile = find(tile_sum[threadIdx.x], target);
@@ -265,17 +288,20 @@ template <class Weigh, class Target> __device__ Word find_token(const Row &row, 
     return key;
 }
 
-// ---- weighing the whole vocabulary -------------------------------------------------------------------------
+// ---- weighing the whole vocabulary
+// -------------------------------------------------------------------------
 
-__device__ bool counts(const SampleParams &p, int n_vocab) { return p.top_k > 0 && p.top_k < n_vocab; }
+__device__ bool counts(const SampleParams &p, int n_vocab) {
+    return p.top_k > 0 && p.top_k < n_vocab;
+}
 __device__ bool weighs_all(const SampleParams &p, int n_vocab) {
     return p.temp > 0 && !counts(p, n_vocab) && (p.top_p < 1 || p.min_p == 0);
 }
 
 constexpr float BINS_PER_UNIT = 64; // of the logarithm: weights end at 29.12
 
-// A helper's part: the weights of its tiles at temperature 1 by distance from the best, for top-p; without any filter the sums of
-// its tiles, for the draw.
+// A helper's part: the weights of its tiles at temperature 1 by distance from the best, for top-p; without
+// any filter the sums of its tiles, for the draw.
 __device__ void weigh_tiles(const Row &row, const SampleParams &p) {
     float max = logit_of(rank_in(~__ldcg(row.top)));
     int first = blockIdx.x, step = gridDim.x;
@@ -292,8 +318,10 @@ __device__ void weigh_tiles(const Row &row, const SampleParams &p) {
             if (bin_at(i)) atomicAdd(row.bin + i, bin_at(i));
     } else {
         Weigher weigh = {max, p.temp};
-        sum_tiles(row, first, step, [=](Word key) { return rank_in(key) == NO_TOKEN ? 0 : weigh(rank_in(key)); });
-        for (int tile = first + step * threadIdx.x; tile < row.n_tiles; tile += step * THREADS) row.sum[tile] = tile_sum[tile];
+        sum_tiles(row, first, step,
+                  [=](Word key) { return rank_in(key) == NO_TOKEN ? 0 : weigh(rank_in(key)); });
+        for (int tile = first + step * threadIdx.x; tile < row.n_tiles; tile += step * THREADS)
+            row.sum[tile] = tile_sum[tile];
     }
 }
 
@@ -308,9 +336,11 @@ __device__ bool is_last(const Row &row) {
     return last;
 }
 
-// ---- the bound and the short list --------------------------------------------------------------------------
+// ---- the bound and the short list
+// --------------------------------------------------------------------------
 
-// No better than the rank of the k-th best token: the k-th best of the threads' bests, its last bits not sought.
+// No better than the rank of the k-th best token: the k-th best of the threads' bests, its last bits not
+// sought.
 __device__ uint32_t bound_of_count(const Row &row, int k) {
     constexpr int N = 8, LAST_BIT = 10;
     int n = row.n_tiles * GROUPS;
@@ -348,7 +378,8 @@ __device__ uint32_t bound_of_share(float max, float min_p) {
     return rank_of(max + (logf(min_p) * 1.001f - 0.01f));
 }
 
-// Puts the tokens within the bound on the list, in no order; returns how many there are, or SHORT + 1 if more than fit.
+// Puts the tokens within the bound on the list, in no order; returns how many there are, or SHORT + 1 if more
+// than fit.
 __device__ int gather(const Row &row, uint32_t bound) {
     constexpr int N = 4; // loads in flight
     __shared__ int n_groups, n_list;
@@ -389,8 +420,10 @@ __device__ int gather(const Row &row, uint32_t bound) {
     return min(n_list, SHORT + 1);
 }
 
-// The definitions of sample.h, a thread per token of the list; total: weights of all tokens at temperature 1 where top-k is off.
-__device__ int32_t choose_of_list(int n, const SampleParams &p, int k, float max, Word total, uint64_t random) {
+// The definitions of sample.h, a thread per token of the list; total: weights of all tokens at temperature 1
+// where top-k is off.
+__device__ int32_t choose_of_list(int n, const SampleParams &p, int k, float max, Word total,
+                                  uint64_t random) {
     __shared__ int n_kept;
     __shared__ int32_t chosen;
     int i = threadIdx.x;
@@ -423,18 +456,19 @@ __device__ int32_t choose_of_list(int n, const SampleParams &p, int k, float max
     if (i < n) amount[i] = weight;
     __syncthreads();
     if (in)
-        for (int j = 0; j < n; j++) sum += amount[j], before += (uint32_t)list[j] < (uint32_t)mine ? amount[j] : 0;
+        for (int j = 0; j < n; j++)
+            sum += amount[j], before += (uint32_t)list[j] < (uint32_t)mine ? amount[j] : 0;
     Word target = multiply_high(random, sum);
     if (in && before <= target && target - before < weight) chosen = (int32_t)(uint32_t)mine;
     __syncthreads();
     return chosen;
 }
 
-// ---- lists that are not short ------------------------------------------------------------------------------
+// ---- lists that are not short
+// ------------------------------------------------------------------------------
 
 // The worst key of the fewest of the best whose amounts reach want(total) > 0, out of those within the limit.
-template <class Weigh, class Want>
-__device__ Word cut(const Row &row, Word limit, Weigh weigh, Want want) {
+template <class Weigh, class Want> __device__ Word cut(const Row &row, Word limit, Weigh weigh, Want want) {
     uint32_t border = 0, known = 0;
     Word rest = 0;
     for (int shift = 21; shift >= 0; shift = shift == 21 ? 10 : shift - 10) {
@@ -453,10 +487,13 @@ __device__ Word cut(const Row &row, Word limit, Weigh weigh, Want want) {
     return find_token(row, equals, [=](Word) { return rest; });
 }
 
-__device__ int32_t choose_of_all(const Row &row, const SampleParams &p, int k, float max, bool summed, uint64_t random) {
+__device__ int32_t choose_of_all(const Row &row, const SampleParams &p, int k, float max, bool summed,
+                                 uint64_t random) {
     Weigher plain = {max, 1}, weigh = {max, p.temp};
     Word limit = key_of(NO_TOKEN, 0) - 1;
-    if (k > 0) limit = cut(row, limit, [](uint32_t) { return 1ull; }, [=](Word) { return (Word)k; });
+    if (k > 0)
+        limit = cut(
+            row, limit, [](uint32_t) { return 1ull; }, [=](Word) { return (Word)k; });
     if (p.top_p < 1)
         limit = cut(row, limit, plain, [&](Word total) {
             Word want = share(p.top_p, total);
@@ -473,7 +510,8 @@ __device__ int32_t choose_of_all(const Row &row, const SampleParams &p, int k, f
     return (int32_t)(uint32_t)find_token(row, left, [=](Word total) { return multiply_high(random, total); });
 }
 
-// ---- the choice --------------------------------------------------------------------------------------------
+// ---- the choice
+// --------------------------------------------------------------------------------------------
 
 __device__ int32_t choose(const Row &row, const DeviceSampler &d, int n_vocab) {
     const SampleParams &p = d.params;
@@ -523,11 +561,14 @@ __global__ void __launch_bounds__(THREADS) k_choose(SampleStep s) {
 
 } // namespace
 
-extern "C" size_t sample_device_scratch_bytes(int R, int n_vocab) { return R * row_bytes(n_vocab); }
+extern "C" size_t sample_device_scratch_bytes(int R, int n_vocab) {
+    return R * row_bytes(n_vocab);
+}
 
 extern "C" cudaError_t launch_sample(const Launch *l, const SampleStep *s) {
     if (s->R <= 0 || s->n_vocab <= 0 || s->n_vocab > MAX_VOCAB) return cudaErrorInvalidValue;
-    unsigned n_tiles = (unsigned)tiles_of(s->n_vocab), helpers = (unsigned)max(1, min(MAX_HELPERS, l->n_sm / s->R));
+    unsigned n_tiles = (unsigned)tiles_of(s->n_vocab),
+             helpers = (unsigned)max(1, min(MAX_HELPERS, l->n_sm / s->R));
     cudaError_t error = launch_kernel(l, k_rank, dim3(n_tiles, s->R), RANK_THREADS, 0, *s);
     if (error != cudaSuccess) return error;
     return launch_kernel(l, k_choose, dim3(min(n_tiles, helpers), s->R), THREADS, 0, *s);

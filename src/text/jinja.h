@@ -1,4 +1,5 @@
-/* jinja: the inside of the template interpreter.  chat.h is its door; only the jinja files include this one.
+/* jinja: the inside of the template interpreter.  chat.h is its door; only the jinja files and chat.c
+ * include this one.
  *
  * A small Jinja2 as chat templates use it, with Python's semantics where a template can see them (repr, floor
  * division, Undefined, one-pass iterators, scopes).  Whatever a template can reach is a Value made here from
@@ -372,9 +373,12 @@ bool js_ends(Str s, Str with);
 Str js_trim(Jinja *j, Str s, const Str *chars, bool left, bool right); // chars NULL: white space
 size_t js_line(Str s, size_t from,
                size_t *next); // where the line at from ends, and where the next one begins
-Str js_replace(Jinja *j, Str s, Str old, Str with, int64_t most); // most < 0: all
+typedef enum Side { LEFT, MIDDLE, RIGHT } Side;
+Str js_padded(Jinja *j, Str s, int64_t width, Char fill, Side where); // where s stands in the width
+Str js_replace(Jinja *j, Str s, Str old, Str with, int64_t most);     // most < 0: all
 Str js_upper(Jinja *j, Str s);
 Str js_lower(Jinja *j, Str s);
+Str js_capitalized(Jinja *j, Str s);
 bool char_is_space(Char c);
 bool char_ends_line(Char c);
 bool char_is_digit(Char c);
@@ -421,6 +425,10 @@ Value jv_item(Jinja *j, Value v, Value subscript); // v[subscript]
 Value jv_slice(Jinja *j, Value v, Value start, Value stop, Value step); // V_NONE: left out
 /* Fails with the reason if v is undefined: for operations that cannot bear it. */
 Value jv_need(Jinja *j, Value v);
+bool jv_is_whole(Value v); // bool or int
+int64_t jv_whole(Value v); // of a whole one
+bool jv_is_given(Value v); // an argument that is neither left out nor None
+int64_t jv_int_or(Jinja *j, Value v, int64_t fallback, const char *what); // the fallback if it is not given
 int64_t jv_need_int(Jinja *j, Value v, const char *what);
 Str jv_need_str(Jinja *j, Value v, const char *what);
 

@@ -95,22 +95,14 @@ static bool is_sequence(Value v) {
     return v.kind == V_STRING || v.kind == V_LIST || v.kind == V_TUPLE;
 }
 
-static bool is_whole(Value v) {
-    return v.kind == V_INT || v.kind == V_BOOL;
-}
-
-static int64_t whole(Value v) {
-    return v.kind == V_BOOL ? v.truth : v.i;
-}
-
 Value jinja_binary(Jinja *j, TokenKind op, Value a, Value b) {
     static const char *const NAMES[] = {[T_ADD] = "+",       [T_SUB] = "-", [T_MUL] = "*", [T_DIV] = "/",
                                         [T_FLOORDIV] = "//", [T_MOD] = "%", [T_POW] = "**"};
-    if (is_whole(a) && is_whole(b)) return int_binary(j, op, whole(a), whole(b));
+    if (jv_is_whole(a) && jv_is_whole(b)) return int_binary(j, op, jv_whole(a), jv_whole(b));
     if (jv_is_number(a) && jv_is_number(b)) return float_binary(j, op, jv_number(a), jv_number(b));
     if (op == T_ADD && a.kind == b.kind && is_sequence(a)) return joined(j, a, b);
-    if (op == T_MUL && is_sequence(a) && is_whole(b)) return repeated(j, a, whole(b));
-    if (op == T_MUL && is_sequence(b) && is_whole(a)) return repeated(j, b, whole(a));
+    if (op == T_MUL && is_sequence(a) && jv_is_whole(b)) return repeated(j, a, jv_whole(b));
+    if (op == T_MUL && is_sequence(b) && jv_is_whole(a)) return repeated(j, b, jv_whole(a));
     if (op == T_MOD && a.kind == V_STRING) return jv_str(jv_percent(j, a.s, b));
     fail_types(j, NAMES[op], a, b);
 }
@@ -136,8 +128,8 @@ bool jinja_compare(Jinja *j, TokenKind op, Value a, Value b) {
 
 static Value negated(Jinja *j, Value v) {
     if (v.kind == V_FLOAT) return jv_float(-v.f);
-    if (!is_whole(v)) jv_need(j, v), jinja_fail(j, ERR_RUN, "%s has no negative", jv_kind_name(v));
-    return int_binary(j, T_SUB, 0, whole(v));
+    if (!jv_is_whole(v)) jv_need(j, v), jinja_fail(j, ERR_RUN, "%s has no negative", jv_kind_name(v));
+    return int_binary(j, T_SUB, 0, jv_whole(v));
 }
 
 /* ---- Calls ---- */

@@ -8,18 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static bool is_given(Value v) {
-    return v.kind != V_ABSENT && v.kind != V_NONE;
-}
-
-static int64_t int_or(Jinja *j, Value v, int64_t fallback, const char *what) {
-    return is_given(v) ? jv_need_int(j, v, what) : fallback;
-}
-
 /* ---- Paths: "a.b.0" into an item, as attribute arguments have them ---- */
 
 static Value follow(Jinja *j, Value item, Value path, Value fallback) {
-    if (path.kind != V_STRING) return is_given(path) ? jv_item(j, item, path) : item;
+    if (path.kind != V_STRING) return jv_is_given(path) ? jv_item(j, item, path) : item;
     for (size_t from = 0; from <= path.s.n;) {
         size_t to = from;
         bool number = true;
@@ -29,7 +21,7 @@ static Value follow(Jinja *j, Value item, Value path, Value fallback) {
         for (size_t i = 0; number && i < part.n && i < 9; i++)
             index = index * 10 + char_code(part.c[i]) - '0';
         item = jv_item(j, item, number && part.n ? jv_int(index) : jv_str(part));
-        if (item.kind == V_UNDEFINED && is_given(fallback)) item = fallback;
+        if (item.kind == V_UNDEFINED && jv_is_given(fallback)) item = fallback;
         from = to + 1;
     }
     return item;
@@ -54,11 +46,7 @@ static Value f_lower(Jinja *j, const Value *a) {
 }
 
 static Value f_capitalize(Jinja *j, const Value *a) {
-    Str s = jv_string(j, a[0]);
-    Text t = {0};
-    js_add(j, &t, js_upper(j, js_part(s, 0, 1)));
-    js_add(j, &t, js_lower(j, js_part(s, 1, s.n)));
-    return jv_str(js_text(&t));
+    return jv_str(js_capitalized(j, jv_string(j, a[0])));
 }
 
 static bool begins_word(Char before) {
@@ -77,12 +65,12 @@ static Value f_title(Jinja *j, const Value *a) {
 }
 
 static Value f_trim(Jinja *j, const Value *a) {
-    Str chars = is_given(a[1]) ? jv_need_str(j, a[1], "what is trimmed") : (Str){0};
-    return jv_str(js_trim(j, jv_string(j, a[0]), is_given(a[1]) ? &chars : NULL, true, true));
+    Str chars = jv_is_given(a[1]) ? jv_need_str(j, a[1], "what is trimmed") : (Str){0};
+    return jv_str(js_trim(j, jv_string(j, a[0]), jv_is_given(a[1]) ? &chars : NULL, true, true));
 }
 
 static Value f_replace(Jinja *j, const Value *a) {
-    int64_t most = int_or(j, a[3], -1, "count");
+    int64_t most = jv_int_or(j, a[3], -1, "count");
     return jv_str(js_replace(j, jv_string(j, a[0]), jv_string(j, a[1]), jv_string(j, a[2]), most));
 }
 
@@ -156,7 +144,7 @@ static Str spaces(Jinja *j, int64_t n) {
 
 static Value f_indent(Jinja *j, const Value *a) {
     Str s = jv_need_str(j, a[0], "what is indented");
-    Str margin = a[1].kind == V_STRING ? a[1].s : spaces(j, int_or(j, a[1], 4, "width"));
+    Str margin = a[1].kind == V_STRING ? a[1].s : spaces(j, jv_int_or(j, a[1], 4, "width"));
     bool first = jv_truth(j, a[2]), blank = jv_truth(j, a[3]), more = true;
     Text t = {0};
     for (size_t from = 0, line = 0; more; line++) {
@@ -172,8 +160,8 @@ static Value f_indent(Jinja *j, const Value *a) {
 
 static Value f_truncate(Jinja *j, const Value *a) {
     Str s = jv_need_str(j, a[0], "what is truncated");
-    Str end = is_given(a[3]) ? jv_need_str(j, a[3], "end") : js_ascii(j, "...");
-    int64_t length = int_or(j, a[1], 255, "length"), leeway = int_or(j, a[4], 5, "leeway");
+    Str end = jv_is_given(a[3]) ? jv_need_str(j, a[3], "end") : js_ascii(j, "...");
+    int64_t length = jv_int_or(j, a[1], 255, "length"), leeway = jv_int_or(j, a[4], 5, "leeway");
     if (leeway < 0 || length < (int64_t)end.n || length > JINJA_TEXT_MAX || leeway > JINJA_TEXT_MAX)
         jinja_fail(j, ERR_RUN, "truncate cannot keep %lld characters", (long long)length);
     if ((int64_t)s.n <= length + leeway) return a[0];
@@ -190,15 +178,7 @@ static Value f_truncate(Jinja *j, const Value *a) {
 }
 
 static Value f_center(Jinja *j, const Value *a) {
-    Str s = jv_string(j, a[0]);
-    int64_t width = int_or(j, a[1], 80, "width");
-    size_t pad = width > (int64_t)s.n ? (size_t)width - s.n : 0;
-    size_t left = pad / 2 + (pad & (size_t)width & 1); // where an odd space goes, as Python has it
-    Text t = {0};
-    js_add_times(j, &t, ' ', left);
-    js_add(j, &t, s);
-    js_add_times(j, &t, ' ', pad - left);
-    return jv_str(js_text(&t));
+    return jv_str(js_padded(j, jv_string(j, a[0]), jv_int_or(j, a[1], 80, "width"), ' ', MIDDLE));
 }
 
 static Value f_wordcount(Jinja *j, const Value *a) {
@@ -232,14 +212,14 @@ static Value f_pprint(Jinja *j, const Value *a) {
 static Value f_tojson(Jinja *j, const Value *a) {
     Value indent = a[2], separators = a[3];
     JsonStyle style = {
-        .ascii = jv_truth(j, a[1]), .sort_keys = jv_truth(j, a[4]), .pretty = is_given(indent)};
+        .ascii = jv_truth(j, a[1]), .sort_keys = jv_truth(j, a[4]), .pretty = jv_is_given(indent)};
     style.comma = js_ascii(j, style.pretty ? "," : ", ");
     style.colon = js_ascii(j, ": ");
     if (indent.kind == V_STRING)
         style.indent = indent.s;
     else if (style.pretty)
         style.indent = spaces(j, jv_need_int(j, indent, "indent"));
-    if (is_given(separators)) {
+    if (jv_is_given(separators)) {
         style.comma = jv_need_str(j, jv_item(j, separators, jv_int(0)), "a separator");
         style.colon = jv_need_str(j, jv_item(j, separators, jv_int(1)), "a separator");
     }
@@ -295,7 +275,7 @@ static bool parse_int(Jinja *j, Value v, int base, int64_t *out) {
 }
 
 static Value f_int(Jinja *j, const Value *a) {
-    int64_t i, base = int_or(j, a[2], 10, "base");
+    int64_t i, base = jv_int_or(j, a[2], 10, "base");
     double f;
     if (base != 2 && base != 8 && base != 10 && base != 16)
         jinja_fail(j, ERR_RUN, "base must be 2, 8, 10 or 16");
@@ -324,8 +304,8 @@ static double rounded(double f, int64_t digits) {
 }
 
 static Value f_round(Jinja *j, const Value *a) {
-    int64_t digits = int_or(j, a[1], 0, "precision");
-    Str method = is_given(a[2]) ? jv_need_str(j, a[2], "method") : (Str){0};
+    int64_t digits = jv_int_or(j, a[1], 0, "precision");
+    Str method = jv_is_given(a[2]) ? jv_need_str(j, a[2], "method") : (Str){0};
     bool ceiling = js_is(method, "ceil"), floored = js_is(method, "floor");
     if (method.n && !ceiling && !floored && !js_is(method, "common"))
         jinja_fail(j, ERR_RUN, "the method of round is common, ceil or floor");
@@ -512,7 +492,7 @@ static Value f_sort(Jinja *j, const Value *a) {
 }
 
 static Value f_dictsort(Jinja *j, const Value *a) {
-    Str by = is_given(a[2]) ? jv_need_str(j, a[2], "by") : js_ascii(j, "key");
+    Str by = jv_is_given(a[2]) ? jv_need_str(j, a[2], "by") : js_ascii(j, "key");
     if (!js_is(by, "key") && !js_is(by, "value")) jinja_fail(j, ERR_RUN, "dictsort sorts by key or value");
     jv_need(j, a[0]);
     const Seq *items = f_items(j, a).iterator->seq;
@@ -571,7 +551,7 @@ static Value f_batch(Jinja *j, const Value *a) {
         }
         jv_add(j, piece, items->items[i]);
     }
-    while (piece && is_given(a[2]) && (int64_t)piece->n < size) jinja_spend(j, 1), jv_add(j, piece, a[2]);
+    while (piece && jv_is_given(a[2]) && (int64_t)piece->n < size) jinja_spend(j, 1), jv_add(j, piece, a[2]);
     return jv_iterator(j, out);
 }
 
@@ -585,7 +565,7 @@ static Value f_slice(Jinja *j, const Value *a) {
         Seq *piece = jv_new_seq(j, 0);
         jinja_spend(j, 1);
         for (size_t end = at + each + (i < longer); at < end; at++) jv_add(j, piece, items->items[at]);
-        if (is_given(a[2]) && i >= longer) jv_add(j, piece, a[2]);
+        if (jv_is_given(a[2]) && i >= longer) jv_add(j, piece, a[2]);
         jv_add(j, out, jv_seq(V_LIST, piece));
     }
     return jv_iterator(j, out);

@@ -82,7 +82,7 @@ static void skip_comment(Lexer *l, size_t begin) {
     fail_at(l, begin, "this comment is not closed; it needs \"#}\"");
 }
 
-/* At a '%' behind the opening brace: is this {% name %}?  If so, goes behind it. */
+/* At a '%' behind the opening brace: is this {% name %}?  If so, goes to what closes it. */
 static bool take_bare_tag(Lexer *l, const char *name, size_t length, uint32_t *sign) {
     size_t back = l->i;
     l->i += 2;

@@ -4,19 +4,11 @@
  */
 #include "jinja.h"
 
-static int64_t int_or(Jinja *j, Value v, int64_t fallback) {
-    return v.kind == V_ABSENT || v.kind == V_NONE ? fallback : jv_need_int(j, v, "a count or place");
-}
-
-static bool is_given(Value v) {
-    return v.kind != V_ABSENT && v.kind != V_NONE;
-}
-
 /* ---- Trimming, searching, replacing ---- */
 
 static Value strip(Jinja *j, const Value *a, bool left, bool right) {
-    Str chars = is_given(a[1]) ? jv_need_str(j, a[1], "what is stripped") : (Str){0};
-    return jv_str(js_trim(j, a[0].s, is_given(a[1]) ? &chars : NULL, left, right));
+    Str chars = jv_is_given(a[1]) ? jv_need_str(j, a[1], "what is stripped") : (Str){0};
+    return jv_str(js_trim(j, a[0].s, jv_is_given(a[1]) ? &chars : NULL, left, right));
 }
 
 static Value s_strip(Jinja *j, const Value *a) {
@@ -31,7 +23,7 @@ static Value s_rstrip(Jinja *j, const Value *a) {
 
 /* A place counted from the end if negative, within the string. */
 static size_t place(Jinja *j, Value v, size_t n, size_t fallback) {
-    int64_t i = int_or(j, v, (int64_t)fallback);
+    int64_t i = jv_int_or(j, v, (int64_t)fallback, "a place");
     if (i < 0) i = i < -(int64_t)n ? 0 : i + (int64_t)n;
     return i > (int64_t)n ? n : (size_t)i;
 }
@@ -104,7 +96,7 @@ static Value s_removesuffix(Jinja *j, const Value *a) {
 
 static Value s_replace(Jinja *j, const Value *a) {
     Str old = jv_need_str(j, a[1], "what is replaced"), with = jv_need_str(j, a[2], "the replacement");
-    return jv_str(js_replace(j, a[0].s, old, with, int_or(j, a[3], -1)));
+    return jv_str(js_replace(j, a[0].s, old, with, jv_int_or(j, a[3], -1, "count")));
 }
 
 /* ---- Splitting and joining ---- */
@@ -163,8 +155,8 @@ static Str need_separator(Jinja *j, Value v) {
 
 static Value s_split(Jinja *j, const Value *a) {
     Seq *out = jv_new_seq(j, 0);
-    int64_t most = int_or(j, a[2], -1);
-    if (is_given(a[1]))
+    int64_t most = jv_int_or(j, a[2], -1, "maxsplit");
+    if (jv_is_given(a[1]))
         split_at(j, out, a[0].s, need_separator(j, a[1]), most);
     else
         split_words(j, out, a[0].s, most);
@@ -173,8 +165,8 @@ static Value s_split(Jinja *j, const Value *a) {
 
 static Value s_rsplit(Jinja *j, const Value *a) {
     Seq *out = jv_new_seq(j, 0);
-    int64_t most = int_or(j, a[2], -1);
-    if (is_given(a[1]))
+    int64_t most = jv_int_or(j, a[2], -1, "maxsplit");
+    if (jv_is_given(a[1]))
         rsplit_at(j, out, a[0].s, need_separator(j, a[1]), most);
     else
         rsplit_words(j, out, a[0].s, most);
@@ -238,10 +230,7 @@ static Value s_lower(Jinja *j, const Value *a) {
 }
 
 static Value s_capitalize(Jinja *j, const Value *a) {
-    Text t = {0};
-    js_add(j, &t, js_upper(j, js_part(a[0].s, 0, 1)));
-    js_add(j, &t, js_lower(j, js_part(a[0].s, 1, a[0].s.n)));
-    return jv_str(js_text(&t));
+    return jv_str(js_capitalized(j, a[0].s));
 }
 
 static Value s_title(Jinja *j, const Value *a) {
@@ -260,29 +249,22 @@ static Value s_swapcase(Jinja *j, const Value *a) {
     return jv_str(js_text(&t));
 }
 
-/* The subject between left_share / 2 and the rest of the missing characters. */
-static Value justify(Jinja *j, const Value *a, int left_share) {
-    Str s = a[0].s, fill = is_given(a[2]) ? jv_need_str(j, a[2], "the fill character") : (Str){0};
-    if (is_given(a[2]) && fill.n != 1) jinja_fail(j, ERR_RUN, "the fill character must be one character");
-    int64_t width = jv_need_int(j, a[1], "the width");
-    size_t pad = width > (int64_t)s.n ? (size_t)width - s.n : 0;
-    size_t left = left_share == 1 ? pad / 2 + (pad & (size_t)width & 1) : pad / 2 * (size_t)left_share;
-    if (left_share == 2) left = pad;
-    Text t = {0};
-    js_add_times(j, &t, fill.n ? fill.c[0] : ' ', left);
-    js_add(j, &t, s);
-    js_add_times(j, &t, fill.n ? fill.c[0] : ' ', pad - left);
-    return jv_str(js_text(&t));
+static Value padded(Jinja *j, const Value *a, Side where) {
+    Str fill = jv_is_given(a[2]) ? jv_need_str(j, a[2], "the fill character") : js_ascii(j, " ");
+    if (fill.n != 1) jinja_fail(j, ERR_RUN, "the fill character must be one character");
+    return jv_str(js_padded(j, a[0].s, jv_need_int(j, a[1], "the width"), fill.c[0], where));
 }
 
 static Value s_ljust(Jinja *j, const Value *a) {
-    return justify(j, a, 0);
+    return padded(j, a, LEFT);
 }
+
 static Value s_center(Jinja *j, const Value *a) {
-    return justify(j, a, 1);
+    return padded(j, a, MIDDLE);
 }
+
 static Value s_rjust(Jinja *j, const Value *a) {
-    return justify(j, a, 2);
+    return padded(j, a, RIGHT);
 }
 
 static Value s_zfill(Jinja *j, const Value *a) {

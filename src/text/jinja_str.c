@@ -208,3 +208,14 @@ void js_add_ascii(Jinja *j, Text *t, const char *s) {
 Str js_text(const Text *t) {
     return (Str){t->c, t->n};
 }
+
+Str js_padded(Jinja *j, Str s, int64_t width, Char fill, Side where) {
+    size_t pad = width > (int64_t)s.n ? (size_t)width - s.n : 0;
+    size_t middle = pad / 2 + (pad & (size_t)width & 1); // where an odd one goes, as Python has it
+    size_t before = where == LEFT ? 0 : where == RIGHT ? pad : middle;
+    Text t = {0};
+    js_add_times(j, &t, fill, before);
+    js_add(j, &t, s);
+    js_add_times(j, &t, fill, pad - before);
+    return js_text(&t);
+}

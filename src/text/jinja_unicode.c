@@ -110,6 +110,10 @@ Str js_upper(Jinja *j, Str s) {
     return js_text(&t);
 }
 
+Str js_capitalized(Jinja *j, Str s) {
+    return js_joined(j, js_upper(j, js_part(s, 0, 1)), js_lower(j, js_part(s, 1, s.n)));
+}
+
 bool char_is_space(Char c) {
     uint32_t u = char_code(c);
     return (u >= 9 && u <= 13) || (u >= 0x1C && u <= 0x20) || u == 0x85 || u == 0xA0 || u == 0x1680 ||

@@ -140,8 +140,20 @@ double jv_number(Value v) {
     return v.kind == V_FLOAT ? v.f : v.kind == V_INT ? (double)v.i : v.truth;
 }
 
-static int64_t whole(Value v) {
+bool jv_is_whole(Value v) {
+    return v.kind == V_BOOL || v.kind == V_INT;
+}
+
+int64_t jv_whole(Value v) {
     return v.kind == V_BOOL ? v.truth : v.i;
+}
+
+bool jv_is_given(Value v) {
+    return v.kind != V_ABSENT && v.kind != V_NONE;
+}
+
+int64_t jv_int_or(Jinja *j, Value v, int64_t fallback, const char *what) {
+    return jv_is_given(v) ? jv_need_int(j, v, what) : fallback;
 }
 
 bool jv_truth(Jinja *j, Value v) {
@@ -204,7 +216,8 @@ static bool same_kind_equal(Jinja *j, Value a, Value b) {
 
 bool jv_equal(Jinja *j, Value a, Value b) {
     if (jv_is_number(a) && jv_is_number(b))
-        return a.kind == V_FLOAT || b.kind == V_FLOAT ? jv_number(a) == jv_number(b) : whole(a) == whole(b);
+        return a.kind == V_FLOAT || b.kind == V_FLOAT ? jv_number(a) == jv_number(b)
+                                                      : jv_whole(a) == jv_whole(b);
     if (a.kind != b.kind) return false;
     jinja_enter(j);
     bool equal = same_kind_equal(j, a, b);
@@ -223,7 +236,7 @@ int jv_compare(Jinja *j, Value a, Value b) {
     if (jv_is_number(a) && jv_is_number(b)) {
         if (a.kind == V_FLOAT || b.kind == V_FLOAT)
             return jv_number(a) < jv_number(b) ? -1 : jv_number(a) > jv_number(b);
-        return whole(a) < whole(b) ? -1 : whole(a) > whole(b);
+        return jv_whole(a) < jv_whole(b) ? -1 : jv_whole(a) > jv_whole(b);
     }
     if (a.kind == V_STRING && b.kind == V_STRING) {
         jinja_spend(j, (a.s.n < b.s.n ? a.s.n : b.s.n) / 64);
@@ -405,8 +418,7 @@ static Value own_item(Jinja *j, Value v, Value subscript) {
         return found ? *found : (Value){0};
     }
     bool has_places = v.kind == V_STRING || v.kind == V_LIST || v.kind == V_TUPLE || v.kind == V_RANGE;
-    if (has_places && (subscript.kind == V_INT || subscript.kind == V_BOOL))
-        return indexed(j, v, whole(subscript));
+    if (has_places && jv_is_whole(subscript)) return indexed(j, v, jv_whole(subscript));
     return (Value){0};
 }
 
@@ -444,9 +456,10 @@ static Value picked(Jinja *j, Value v, int64_t from, int64_t by, size_t n) {
     jinja_spend(j, n / 16);
     if (v.kind == V_RANGE) {
         Range *range = jinja_alloc(j, 1, sizeof *range);
-        int64_t step = n > 1 ? v.range->step * by : v.range->step, start = v.range->start;
-        if (n) start += from * v.range->step;
-        *range = (Range){start, (int64_t)((uint64_t)start + n * (uint64_t)step), step, n};
+        uint64_t start = (uint64_t)v.range->start, step = (uint64_t)v.range->step;
+        start += (uint64_t)from * step; // these wrap, if ever, only where no item is
+        step *= (uint64_t)by;
+        *range = (Range){(int64_t)start, (int64_t)(start + n * step), (int64_t)step, n};
         return (Value){.kind = V_RANGE, .range = range};
     }
     Text text = {0};

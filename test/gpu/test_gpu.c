@@ -128,10 +128,9 @@ static bool open_long(Rig *rig, const Buf *file, RigConfig c, int32_t *ids, floa
     return rig_feed(rig, 0, ids, 0, N_LONG, *logits);
 }
 
-static void check_type(QuantType type, int n_expert) {
+static void check_tiny(Tiny t, const char *name) {
     static const int lengths[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11,  12,
                                   13, 14, 15, 16, 17, 31, 32, 33, 64, 65, 512, 513};
-    Tiny t = {type, 2, 256, 4, 2, 64, n_expert ? 256 : 768, 331, n_expert, n_expert ? 2 : 0, 7};
     Buf file = tiny_model(&t, NULL);
     int32_t ids[N_LONG];
     float *q8 = NULL, *f32 = NULL, *gpu_logits = NULL;
@@ -140,7 +139,7 @@ static void check_type(QuantType type, int n_expert) {
     if (open_long(&q8_rig, &file, (RigConfig){.isa = "scalar"}, ids, &q8) && open_long(&f32_rig, &file, exact, ids, &f32) &&
         open_long(&gpu, &file, on_gpu, ids, &gpu_logits))
         for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
-            check_rows(&gpu, ids, lengths[i], q8, f32, quant_traits(type)->act == QUANT_ACT_F32, quant_traits(type)->name);
+            check_rows(&gpu, ids, lengths[i], q8, f32, quant_traits(t.type)->act == QUANT_ACT_F32, name);
     free(q8), free(f32), free(gpu_logits);
     for (Rig *rigs[] = {&q8_rig, &f32_rig, &gpu}, **r = rigs; r < rigs + 3; r++)
         if ((*r)->ops) rig_close(*r);
@@ -150,14 +149,35 @@ static void check_type(QuantType type, int n_expert) {
 TEST(gpu_types_agree_with_the_oracle) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
-    for (int i = 0; i < tiny_n_types; i++) check_type(tiny_types[i], 0);
+    for (int i = 0; i < tiny_n_types; i++) {
+        QuantType type = tiny_types[i];
+        check_tiny((Tiny){type, 2, 256, 4, 2, 64, 768, 331, 0, 0, 7}, quant_traits(type)->name);
+    }
 }
 
 TEST(gpu_types_of_experts_agree_with_the_oracle) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
     static const QuantType types[] = {QUANT_F16, QUANT_Q8_0, QUANT_Q4_K, QUANT_Q6_K, QUANT_MXFP4};
-    for (int i = 0; i < 5; i++) check_type(types[i], 6);
+    for (int i = 0; i < 5; i++)
+        check_tiny((Tiny){types[i], 2, 256, 4, 2, 64, 256, 331, 6, 2, 7}, quant_traits(types[i])->name);
+}
+
+/* Widths that fill no 16 floats, heads of all kinds. */
+TEST(gpu_odd_shapes_agree_with_the_oracle) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const Tiny shapes[] = {
+        {QUANT_Q8_0, 2, 96, 3, 1, 40, 224, 77, 0, 0, 1},  {QUANT_F16, 2, 40, 3, 3, 8, 72, 19, 0, 0, 2},
+        {QUANT_Q4_0, 3, 64, 8, 1, 96, 32, 333, 0, 0, 3},  {QUANT_F32, 1, 100, 5, 5, 24, 36, 7, 0, 0, 4},
+        {QUANT_Q4_K, 1, 512, 4, 1, 256, 256, 65, 0, 0, 5}, {QUANT_F16, 2, 56, 2, 1, 72, 33, 35, 5, 3, 6},
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        char name[60];
+        snprintf(name, sizeof name, "%s, %d wide, %d heads of %d", quant_traits(shapes[i].type)->name, shapes[i].n_embd, shapes[i].n_head,
+                 shapes[i].head_dim);
+        check_tiny(shapes[i], name);
+    }
 }
 
 /* ---- The first gate ---- */

@@ -1,0 +1,526 @@
+/* ops: the kernels beside the products, one by one, against formulas in double.
+ *
+ * Each lies between guard bands and reads NaN where nobody wrote.  Limits are what the arithmetic allows: f32 sums 1e-12,
+ * scores of two f16 (22 bits) 1e-9, matrix units on f16 1e-5; the sampler must choose the same tokens as the host's. */
+#include "device.h"
+#include "gpu.h"
+#include "tiny.h"
+#include "../../src/base/float.h"
+
+static int stride_of(int width) {
+    return (width + 15) / 16 * 16;
+}
+
+static float *floats_new(size_t n, uint64_t *state) {
+    float *v = mem_new(n, sizeof *v);
+    for (size_t i = 0; i < n; i++) v[i] = tiny_float(state);
+    return v;
+}
+
+/* n rows of a register. */
+static float *rows_new(int n, int width, uint64_t *state) {
+    return floats_new((size_t)n * (size_t)stride_of(width), state);
+}
+
+static size_t rows_bytes(int n, int width) {
+    return (size_t)n * (size_t)stride_of(width) * sizeof(float);
+}
+
+/* NMSE of the first `width` of each row. */
+static double rows_nmse(const float *got, const double *expected, int n, int width) {
+    double error = 0, power = 0;
+    for (int r = 0; r < n; r++)
+        for (int i = 0; i < width; i++) {
+            double e = expected[(size_t)r * (size_t)width + (size_t)i], d = got[(size_t)r * (size_t)stride_of(width) + (size_t)i] - e;
+            error += d * d, power += e * e;
+        }
+    return error / power;
+}
+
+static const int widths[] = {16, 64, 100, 256, 331, 4096, 17000};
+enum { N_WIDTHS = sizeof widths / sizeof *widths };
+
+/* ---- Rows ---- */
+
+static void check_norm(int width, int n, bool mapped) {
+    uint64_t seed = 1;
+    float *in = rows_new(n, width, &seed), *weight = floats_new((size_t)width, &seed), *got = rows_new(n, width, &seed);
+    double *expected = mem_new((size_t)n * (size_t)width, sizeof *expected);
+    int *rows = mem_new((size_t)n, sizeof *rows);
+    for (int r = 0; r < n; r++) {
+        rows[r] = mapped ? n - 1 - r : r;
+        const float *x = in + (size_t)rows[r] * (size_t)stride_of(width);
+        double sum = 0;
+        for (int i = 0; i < width; i++) sum += (double)x[i] * x[i];
+        for (int i = 0; i < width; i++) expected[(size_t)r * (size_t)width + (size_t)i] = x[i] / sqrt(sum / width + 1e-5) * weight[i];
+    }
+    float *out = device_new(NULL, rows_bytes(n, width));
+    device_check(launch_norm(device_launch(), device_new(in, rows_bytes(n, width)),
+                             mapped ? device_new(rows, (size_t)n * sizeof *rows) : NULL,
+                             device_new(weight, (size_t)width * sizeof *weight), width, 1e-5f, n, out),
+                 "norm");
+    device_read(got, out, rows_bytes(n, width));
+    double nmse = rows_nmse(got, expected, n, width);
+    CHECK(nmse <= 1e-12, "norm of %d x %d: NMSE %.3g", n, width, nmse);
+    device_end("norm");
+    free(in), free(weight), free(got), free(expected), free(rows);
+}
+
+TEST(gpu_ops_norm) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    for (int i = 0; i < N_WIDTHS; i++)
+        for (int n = 1; n <= 65; n += 32) check_norm(widths[i], n, n > 1);
+}
+
+/* ADD and GLU work on whole rows, the space between them too, which may then be anything. */
+static void check_pairs(int width, int n, bool glu) {
+    uint64_t seed = 2;
+    float *a = rows_new(n, width, &seed), *b = rows_new(n, width, &seed), *got = rows_new(n, width, &seed);
+    double *expected = mem_new((size_t)n * (size_t)width, sizeof *expected);
+    for (int r = 0; r < n; r++)
+        for (int i = 0; i < width; i++) {
+            size_t at = (size_t)r * (size_t)stride_of(width) + (size_t)i;
+            expected[(size_t)r * (size_t)width + (size_t)i] = glu ? a[at] / (1 + exp(-a[at])) * b[at] : (double)a[at] + b[at];
+        }
+    const float *x = device_new(a, rows_bytes(n, width)), *y = device_new(b, rows_bytes(n, width));
+    float *out = device_new(NULL, rows_bytes(n, width));
+    device_check(glu ? launch_glu(device_launch(), x, y, (size_t)n * (size_t)stride_of(width), out)
+                     : launch_add(device_launch(), x, y, width, n, out),
+                 "a pair");
+    device_read(got, out, rows_bytes(n, width));
+    double nmse = rows_nmse(got, expected, n, width);
+    CHECK(nmse <= 1e-12, "%s of %d x %d: NMSE %.3g", glu ? "glu" : "add", n, width, nmse);
+    device_end("a pair");
+    free(a), free(b), free(got), free(expected);
+}
+
+TEST(gpu_ops_add_and_glu) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    for (int i = 0; i < N_WIDTHS; i++)
+        for (int n = 1; n <= 513; n += 256) check_pairs(widths[i], n, false), check_pairs(widths[i], n, true);
+}
+
+/* ---- Experts ---- */
+
+/* The n_used largest, the lower id of two equal ones first, and the softmax of those. */
+static void route(const float *logits, int n_expert, int n_used, float factor, int *ids, double *weights) {
+    double sum = 0;
+    for (int s = 0; s < n_used; s++) {
+        ids[s] = -1;
+        for (int e = 0; e < n_expert; e++) {
+            bool taken = false;
+            for (int k = 0; k < s; k++) taken = taken || ids[k] == e;
+            if (!taken && (ids[s] < 0 || logits[e] > logits[ids[s]])) ids[s] = e;
+        }
+        sum += weights[s] = exp((double)logits[ids[s]] - logits[ids[0]]);
+    }
+    for (int s = 0; s < n_used; s++) weights[s] *= factor / sum;
+}
+
+static void check_route(int n_expert, int n_used, int n) {
+    uint64_t seed = 3;
+    int stride = stride_of(n_used), chosen[64];
+    double shares[64];
+    float *logits = rows_new(n, n_expert, &seed), *weights = rows_new(n, n_used, &seed);
+    int32_t *ids = mem_new((size_t)n * (size_t)stride, sizeof *ids);
+    for (int r = 0; r < n; r += 3) // equal ones among the largest
+        for (int e = 1; e < n_expert; e += 2) logits[(size_t)r * (size_t)stride_of(n_expert) + (size_t)e] = 1.5f;
+    int32_t *device_ids = device_new(NULL, rows_bytes(n, n_used));
+    float *device_weights = device_new(NULL, rows_bytes(n, n_used));
+    device_check(launch_route(device_launch(), device_new(logits, rows_bytes(n, n_expert)), stride_of(n_expert), n_expert, n_used, 2.5f, n,
+                              device_ids, device_weights, stride),
+                 "route");
+    device_read(ids, device_ids, rows_bytes(n, n_used));
+    device_read(weights, device_weights, rows_bytes(n, n_used));
+    for (int r = 0; r < n; r++) {
+        route(logits + (size_t)r * (size_t)stride_of(n_expert), n_expert, n_used, 2.5f, chosen, shares);
+        for (int s = 0; s < n_used; s++) {
+            CHECK(ids[r * stride + s] == chosen[s], "%d of %d, row %d: slot %d is %d, not %d", n_used, n_expert, r, s,
+                  ids[r * stride + s], chosen[s]);
+            CHECK(fabs(weights[r * stride + s] - shares[s]) <= 2e-6, "%d of %d, row %d: weight %d", n_used, n_expert, r, s);
+        }
+    }
+    device_end("route");
+    free(logits), free(weights), free(ids);
+}
+
+TEST(gpu_ops_route) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const int cases[][2] = {{2, 1}, {4, 2}, {8, 8}, {31, 3}, {128, 8}, {257, 10}};
+    for (int i = 0; i < 6; i++)
+        for (int n = 1; n <= 65; n += 32) check_route(cases[i][0], cases[i][1], n);
+}
+
+static void check_mix(int width, int n_used, int n, bool residual) {
+    uint64_t seed = 4;
+    int wide = width * n_used;
+    float *in = rows_new(n, wide, &seed), *weights = rows_new(n, n_used, &seed), *more = rows_new(n, width, &seed);
+    float *got = rows_new(n, width, &seed);
+    double *expected = mem_new((size_t)n * (size_t)width, sizeof *expected);
+    for (int r = 0; r < n; r++)
+        for (int i = 0; i < width; i++) {
+            double sum = residual ? more[(size_t)r * (size_t)stride_of(width) + (size_t)i] : 0;
+            for (int s = 0; s < n_used; s++)
+                sum += (double)weights[r * stride_of(n_used) + s] * in[(size_t)r * (size_t)stride_of(wide) + (size_t)(s * width + i)];
+            expected[(size_t)r * (size_t)width + (size_t)i] = sum;
+        }
+    float *out = device_new(NULL, rows_bytes(n, width));
+    device_check(launch_mix(device_launch(), device_new(in, rows_bytes(n, wide)), stride_of(wide),
+                            device_new(weights, rows_bytes(n, n_used)), stride_of(n_used), n_used, width,
+                            residual ? device_new(more, rows_bytes(n, width)) : NULL, stride_of(width), n, out),
+                 "mix");
+    device_read(got, out, rows_bytes(n, width));
+    double nmse = rows_nmse(got, expected, n, width);
+    CHECK(nmse <= 1e-12, "mix of %d, %d x %d: NMSE %.3g", n_used, n, width, nmse);
+    device_end("mix");
+    free(in), free(weights), free(more), free(got), free(expected);
+}
+
+TEST(gpu_ops_mix) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    for (int i = 0; i < N_WIDTHS - 1; i++)
+        for (int n = 1; n <= 65; n += 32) check_mix(widths[i], 1 + n % 7, n, n > 1);
+}
+
+/* ---- The cache ---- */
+
+typedef struct Cache {
+    int n_seq, n_head, head_dim, n_ctx;
+    KvType type;
+    size_t n, bytes; // elements, of K or V
+    float *k, *v;    // what the elements say
+    DeviceKv device;
+} Cache;
+
+static float rounded(KvType type, float x) {
+    return type == KV_F16 ? f16_to_f32(f32_to_f16(x)) : x;
+}
+
+/* The elements as the device keeps them; free it. */
+static void *packed(const Cache *c, const float *x) {
+    uint16_t *halves = mem_new(c->n, sizeof(float));
+    if (c->type == KV_F32) return memcpy(halves, x, c->n * sizeof *x);
+    for (size_t i = 0; i < c->n; i++) halves[i] = f32_to_f16(x[i]);
+    return halves;
+}
+
+static Cache cache_new(int n_seq, int n_head, int head_dim, int n_ctx, KvType type, uint64_t *state) {
+    Cache c = {.n_seq = n_seq, .n_head = n_head, .head_dim = head_dim, .n_ctx = n_ctx, .type = type};
+    c.n = (size_t)n_seq * (size_t)n_head * (size_t)n_ctx * (size_t)head_dim, c.bytes = c.n * kv_type_bytes(type);
+    c.k = floats_new(c.n, state), c.v = floats_new(c.n, state);
+    for (size_t i = 0; i < c.n; i++) c.k[i] = rounded(type, c.k[i]), c.v[i] = rounded(type, c.v[i]);
+    void *k = packed(&c, c.k), *v = packed(&c, c.v);
+    c.device = (DeviceKv){device_new(k, c.bytes), device_new(v, c.bytes), type, n_ctx, n_head, head_dim};
+    free(k), free(v);
+    return c;
+}
+
+static void cache_free(Cache *c) {
+    free(c->k), free(c->v);
+}
+
+static size_t cache_at(const Cache *c, int seq, int head, int position) {
+    return (((size_t)seq * (size_t)c->n_head + (size_t)head) * (size_t)c->n_ctx + (size_t)position) * (size_t)c->head_dim;
+}
+
+/* Elements of the device's K or V that differ by more than `step` (relative to 1) from those expected. */
+static int cache_differs(const Cache *c, const void *device, const float *expected, double step) {
+    uint8_t *bytes = mem_new(c->n, sizeof(float));
+    int n = 0;
+    device_read(bytes, device, c->bytes);
+    for (size_t i = 0; i < c->n; i++) {
+        float value = 0;
+        if (c->type == KV_F16) value = f16_to_f32(load_u16(bytes + 2 * i));
+        else memcpy(&value, bytes + 4 * i, sizeof value);
+        n += !(fabs((double)value - expected[i]) <= step * fmax(1, fabs(expected[i])));
+    }
+    free(bytes);
+    return n;
+}
+
+/* Rotates pairs (2i, 2i + 1) of one head in place. */
+static void rotate(float *x, int n_rot, const double *frequency, int position) {
+    for (int i = 0; i < n_rot / 2; i++) {
+        double c = cos(position * frequency[i]), s = sin(position * frequency[i]), a = x[2 * i], b = x[2 * i + 1];
+        x[2 * i] = (float)(a * c - b * s), x[2 * i + 1] = (float)(a * s + b * c);
+    }
+}
+
+/* Row 2 of the batch is padding, which must not be written anywhere. */
+static void check_rope(int head_dim, int n_rot, KvType type, int T) {
+    enum { N_HEAD = 6, N_KV = 3, N_SEQ = 4, N_CTX = 700 };
+    uint64_t seed = 5;
+    Cache c = cache_new(N_SEQ, N_KV, head_dim, N_CTX, type, &seed);
+    int q_width = N_HEAD * head_dim, kv_width = N_KV * head_dim;
+    float *q = rows_new(T, q_width, &seed), *k = rows_new(T, kv_width, &seed), *v = rows_new(T, kv_width, &seed);
+    float *got = rows_new(T, q_width, &seed);
+    double *expected = mem_new((size_t)T * (size_t)q_width, sizeof *expected), frequency[128];
+    int32_t *seq = mem_new((size_t)T, sizeof *seq), *position = mem_new((size_t)T, sizeof *position);
+    for (int i = 0; i < n_rot / 2; i++) frequency[i] = pow(10000, -2.0 * i / n_rot);
+    for (int t = 0; t < T; t++) seq[t] = t == 2 ? -1 : t % N_SEQ, position[t] = t == 2 ? 0 : N_CTX - 1 - t;
+    float *device_q = device_new(q, rows_bytes(T, q_width));
+    device_check(launch_rope_kvput(device_launch(), device_q, device_new(k, rows_bytes(T, kv_width)), device_new(v, rows_bytes(T, kv_width)),
+                                   N_HEAD, &c.device, device_new(frequency, sizeof(double) * (size_t)(n_rot / 2)), n_rot,
+                                   device_new(seq, (size_t)T * sizeof *seq), device_new(position, (size_t)T * sizeof *position), T),
+                 "rope");
+    for (int t = 0; t < T; t++) {
+        for (int h = 0; h < N_HEAD; h++) {
+            float *x = q + (size_t)t * (size_t)stride_of(q_width) + h * head_dim;
+            if (seq[t] >= 0) rotate(x, n_rot, frequency, position[t]);
+            for (int i = 0; i < head_dim; i++) expected[(size_t)t * (size_t)q_width + (size_t)(h * head_dim + i)] = x[i];
+        }
+        for (int h = 0; h < N_KV && seq[t] >= 0; h++) {
+            size_t from = (size_t)t * (size_t)stride_of(kv_width) + (size_t)(h * head_dim), to = cache_at(&c, seq[t], h, position[t]);
+            rotate(k + from, n_rot, frequency, position[t]);
+            for (int i = 0; i < head_dim; i++) c.k[to + (size_t)i] = k[from + (size_t)i], c.v[to + (size_t)i] = rounded(type, v[from + (size_t)i]);
+        }
+    }
+    device_read(got, device_q, rows_bytes(T, q_width));
+    for (int i = 0; T > 2 && i < q_width; i++) // nobody reads padding: rotated or not
+        expected[(size_t)2 * (size_t)q_width + (size_t)i] = got[2 * stride_of(q_width) + i];
+    double nmse = rows_nmse(got, expected, T, q_width);
+    CHECK(nmse <= 1e-12, "%d of %d rotated, %d rows: NMSE %.3g", n_rot, head_dim, T, nmse);
+    int n_k = cache_differs(&c, c.device.k, c.k, type == KV_F16 ? 0x1p-10 : 1e-6), n_v = cache_differs(&c, c.device.v, c.v, 0);
+    CHECK(n_k == 0 && n_v == 0, "%d of %d rotated, %d rows: %d keys and %d values differ", n_rot, head_dim, T, n_k, n_v);
+    device_end("rope");
+    free(q), free(k), free(v), free(got), free(expected), free(seq), free(position);
+    cache_free(&c);
+}
+
+TEST(gpu_ops_rope_and_cache) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const int dims[][2] = {{32, 32}, {40, 40}, {64, 64}, {64, 48}, {80, 80}, {96, 2}, {128, 128}, {256, 256}};
+    for (int i = 0; i < 8; i++)
+        for (int T = 1; T <= 513; T = T == 1 ? 7 : T == 7 ? 65 : T * 8 - 7) {
+            check_rope(dims[i][0], dims[i][1], KV_F16, T);
+            check_rope(dims[i][0], dims[i][1], KV_F32, T);
+        }
+}
+
+/* ---- Attention ---- */
+
+static void attend(const Cache *c, const float *q, int kv_head, float scale, int seq, int position, double *out) {
+    double *score = mem_new((size_t)position + 1, sizeof *score), most = -INFINITY, sum = 0;
+    for (int p = 0; p <= position; p++) {
+        const float *k = c->k + cache_at(c, seq, kv_head, p);
+        for (int i = 0; i < c->head_dim; i++) score[p] += (double)q[i] * k[i];
+        most = fmax(most, score[p] *= scale);
+    }
+    for (int i = 0; i < c->head_dim; i++) out[i] = 0;
+    for (int p = 0; p <= position; p++) {
+        const float *v = c->v + cache_at(c, seq, kv_head, p);
+        double weight = exp(score[p] - most);
+        sum += weight;
+        for (int i = 0; i < c->head_dim; i++) out[i] += weight * v[i];
+    }
+    for (int i = 0; i < c->head_dim; i++) out[i] /= sum;
+    free(score);
+}
+
+typedef struct Heads {
+    int n_head, n_kv_head, head_dim;
+} Heads;
+
+typedef struct Rows {
+    int T;
+    int32_t seq[80], position[80];
+} Rows;
+
+/* Launches over the rows, which read q from its first row on. */
+static void launch_rows(const Cache *c, Heads h, const Rows *rows, const float *q, bool decode, float *got) {
+    size_t width = (size_t)stride_of(h.n_head * h.head_dim), bytes = (size_t)rows->T * width * sizeof(float);
+    const Launch *l = device_launch();
+    float *out = device_new(NULL, bytes);
+    void *scratch = device_zeros(attn_scratch_bytes(rows->T, h.n_head, h.head_dim, l->n_sm));
+    for (int again = 0; again < 2; again++) // the scratch is left as it was found
+        device_check(launch_attn(l, device_new(q, bytes), h.n_head, &c->device, 0.3f, device_new(rows->seq, sizeof rows->seq),
+                                 device_new(rows->position, sizeof rows->position), rows->T, decode, out, scratch),
+                     "attention");
+    device_read(got, out, bytes);
+}
+
+static void check_attn(Heads h, KvType type, const Rows *rows, int n_ctx, bool decode, double limit) {
+    uint64_t seed = 6;
+    size_t width = (size_t)stride_of(h.n_head * h.head_dim);
+    Cache c = cache_new(4, h.n_kv_head, h.head_dim, n_ctx, type, &seed);
+    float *q = floats_new((size_t)rows->T * width, &seed), *got = mem_new((size_t)rows->T * width, sizeof *got), *one = mem_new(width, sizeof *one);
+    double *expected = mem_new((size_t)h.head_dim, sizeof *expected), error = 0, power = 0;
+    launch_rows(&c, h, rows, q, decode, got);
+    for (int t = 0; t < rows->T; t++)
+        for (int n = 0; n < h.n_head && rows->seq[t] >= 0; n++) {
+            size_t at = (size_t)t * width + (size_t)(n * h.head_dim);
+            attend(&c, q + at, n / (h.n_head / h.n_kv_head), 0.3f, rows->seq[t], rows->position[t], expected);
+            for (int i = 0; i < h.head_dim; i++)
+                error += (got[at + (size_t)i] - expected[i]) * (got[at + (size_t)i] - expected[i]), power += expected[i] * expected[i];
+        }
+    CHECK(error <= limit * power, "%d heads on %d of %d, %d rows, %s: NMSE %.3g of %.3g", h.n_head, h.n_kv_head, h.head_dim, rows->T,
+          type == KV_F16 ? "f16" : "f32", error / power, limit);
+    int last = rows->T - 1;
+    Rows alone = {1, {rows->seq[last]}, {rows->position[last]}};
+    if (decode && rows->seq[last] >= 0) {
+        launch_rows(&c, h, &alone, q + (size_t)last * width, true, one);
+        CHECK(memcmp(one, got + (size_t)last * width, (size_t)(h.n_head * h.head_dim) * sizeof *one) == 0, "%d rows of %d heads: not the bytes of one alone", rows->T, h.n_head);
+    }
+    device_end("attention");
+    free(q), free(got), free(one), free(expected);
+    cache_free(&c);
+}
+
+static const Heads heads[] = {{4, 2, 32},  {3, 3, 40},  {8, 2, 64},  {9, 1, 64},  {6, 2, 80},
+                              {4, 1, 96},  {8, 1, 128}, {32, 8, 128}, {2, 2, 136}, {4, 2, 256}};
+enum { N_HEADS = sizeof heads / sizeof *heads };
+
+TEST(gpu_ops_attention_of_single_rows) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const int sizes[] = {1, 2, 5, 17, 64, 80};
+    for (int i = 0; i < N_HEADS; i++)
+        for (int k = 0; k < 6; k++) {
+            Rows rows = {.T = sizes[k]};
+            for (int t = 0; t < rows.T; t++) rows.seq[t] = t % 7 == 3 ? -1 : t % 4, rows.position[t] = (t * 197 + 699) % 700;
+            check_attn(heads[i], k % 2 ? KV_F32 : KV_F16, &rows, 700, true, 1e-9);
+        }
+}
+
+TEST(gpu_ops_attention_over_a_long_past) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    Rows rows = {2, {1, 3}, {9000, 40}};
+    check_attn((Heads){8, 2, 128}, KV_F16, &rows, 9001, true, 1e-9);
+    check_attn((Heads){8, 2, 64}, KV_F32, &rows, 9001, true, 1e-9);
+}
+
+TEST(gpu_ops_attention_of_prompts) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const int sizes[] = {1, 16, 17, 33, 64, 65, 80}, befores[] = {0, 1, 100};
+    for (int i = 0; i < N_HEADS; i++)
+        for (int k = 0; k < 7; k++) {
+            Rows rows = {.T = sizes[k]};
+            for (int t = 0; t < rows.T; t++) rows.seq[t] = 2, rows.position[t] = befores[k % 3] + t;
+            check_attn(heads[i], k % 2 ? KV_F32 : KV_F16, &rows, 200, false, 1e-5);
+        }
+}
+
+/* ---- The sampler ---- */
+
+enum { N_VOCAB = 1003, R = 50, N_LAUNCHES = 2000, HISTORY = 40 }; // 100,000 rows
+
+typedef struct Sampling { // on the device, with the host's view of what changes
+    SampleStep step;
+    DeviceSampler samplers[R];
+    int32_t history[R][HISTORY + 1];
+    float logits[R][1008];
+    void *device_logits, *device_samplers, *device_history, *device_banned;
+    RingEntry *ring;
+} Sampling;
+
+static const int32_t banned[] = {0, 2, 500, 1002};
+
+static void sampling_open(Sampling *s) {
+    int32_t seq[R], none[R] = {0};
+    for (int r = 0; r < R; r++) seq[r] = r;
+    s->device_logits = device_new(NULL, sizeof s->logits);
+    s->device_samplers = device_new(NULL, sizeof s->samplers);
+    s->device_history = device_new(NULL, sizeof s->history);
+    s->device_banned = device_new(banned, sizeof banned);
+    device_check(cudaMallocHost((void **)&s->ring, 4 * R * sizeof *s->ring), "pinned memory");
+    memset(s->ring, 0, 4 * R * sizeof *s->ring);
+    s->step = (SampleStep){.logits = s->device_logits,
+                           .n_vocab = N_VOCAB,
+                           .R = R,
+                           .samplers = s->device_samplers,
+                           .seq = device_new(seq, sizeof seq),
+                           .token = device_new(none, sizeof none),
+                           .position = device_new(none, sizeof none),
+                           .ring = s->ring,
+                           .ring_steps = 4,
+                           .step_counter = device_zeros(R * sizeof(uint32_t)),
+                           .scratch = device_zeros(sample_device_scratch_bytes(R, N_VOCAB))};
+}
+
+/* Rows of different kinds: smooth, steep, of few distinct values, and some that cannot be chosen from. */
+static void draw_logits(Sampling *s, uint64_t *state) {
+    for (int r = 0; r < R; r++) {
+        int kind = (int)(tiny_random(state) % 16);
+        float spread = kind < 8 ? 3 : kind < 12 ? 40 : 0.5f;
+        for (int i = 0; i < N_VOCAB; i++) {
+            float v = spread * (tiny_float(state) + tiny_float(state));
+            s->logits[r][i] = kind == 13 ? rintf(v * 4) : kind == 14 && i % 3 ? -INFINITY : v;
+        }
+        if (kind == 15 && tiny_random(state) % 8 == 0) s->logits[r][tiny_random(state) % N_VOCAB] = r % 2 ? NAN : INFINITY;
+        for (int i = 0; i < HISTORY; i++) s->history[r][i] = (int32_t)(tiny_random(state) % (i % 2 ? N_VOCAB : 20));
+    }
+}
+
+static void sampling_send(Sampling *s, const SampleParams *p, bool ban, uint64_t seed) {
+    for (int r = 0; r < R; r++) {
+        int32_t *history = (int32_t *)s->device_history + r * (HISTORY + 1);
+        s->samplers[r] = (DeviceSampler){*p, history, 1 + (r * 7 + (int)(seed % HISTORY)) % HISTORY};
+        s->samplers[r].params.seed += seed * R + (uint64_t)r;
+        if (ban) s->samplers[r].params.banned = s->device_banned, s->samplers[r].params.n_banned = 4;
+    }
+    device_check(cudaMemcpy(s->device_samplers, s->samplers, sizeof s->samplers, cudaMemcpyHostToDevice), "samplers");
+    device_check(cudaMemcpy(s->device_history, s->history, sizeof s->history, cudaMemcpyHostToDevice), "history");
+    device_check(cudaMemcpy(s->device_logits, s->logits, sizeof s->logits, cudaMemcpyHostToDevice), "logits");
+}
+
+/* One launch against the host's sampler.  The number of rows that differ. */
+static int sampling_check(Sampling *s, uint32_t step, const SampleParams *p, bool ban, void *scratch) {
+    int n_wrong = 0;
+    device_check(launch_sample(device_launch(), &s->step), "sample");
+    device_check(cudaStreamSynchronize(device_launch()->stream), "sample");
+    for (int r = 0; r < R; r++) {
+        SampleParams mine = *p;
+        mine.seed = s->samplers[r].params.seed;
+        if (ban) mine.banned = banned, mine.n_banned = 4;
+        int n = s->samplers[r].n_history, token = sample_token(s->logits[r], N_VOCAB, &mine, s->history[r], n, (uint64_t)n, scratch);
+        const RingEntry *entry = &s->ring[(step - 1) % 4 * R + (uint32_t)r];
+        n_wrong += entry->token != token || entry->step != step;
+    }
+    return n_wrong;
+}
+
+static void check_option(const SampleParams *p, bool ban, const char *name) {
+    Sampling *s = mem_new(1, sizeof *s);
+    void *scratch = mem_new(sample_scratch_bytes(N_VOCAB), 1);
+    uint64_t state = 8;
+    int n_wrong = 0;
+    sampling_open(s);
+    for (uint32_t step = 1; step <= N_LAUNCHES; step++) {
+        draw_logits(s, &state);
+        sampling_send(s, p, ban, step);
+        n_wrong += sampling_check(s, step, p, ban, scratch);
+    }
+    CHECK(n_wrong == 0, "%s: %d of %d rows are not the host's", name, n_wrong, R * N_LAUNCHES);
+    device_end("sampler");
+    cudaFreeHost(s->ring);
+    free(scratch), free(s);
+}
+
+TEST(gpu_ops_sampler_is_the_hosts) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const struct {
+        const char *name;
+        SampleParams p;
+        bool ban;
+    } options[] = {
+        {"greedy", {.top_p = 1, .repeat_penalty = 1}, false},
+        {"temperature", {.temp = 0.8f, .top_p = 1, .repeat_penalty = 1, .seed = 1}, false},
+        {"top-k", {.temp = 1, .top_p = 1, .repeat_penalty = 1, .top_k = 40, .seed = 2}, false},
+        {"top-p", {.temp = 1, .top_p = 0.9f, .repeat_penalty = 1, .seed = 3}, false},
+        {"min-p", {.temp = 1.5f, .top_p = 1, .min_p = 0.1f, .repeat_penalty = 1, .seed = 4}, false},
+        {"repeat penalty", {.temp = 1, .top_p = 1, .repeat_penalty = 1.3f, .repeat_last_n = 16, .seed = 5}, false},
+        {"presence and frequency", {.temp = 1, .top_p = 1, .repeat_penalty = 1, .presence_penalty = 0.7f, .frequency_penalty = 0.3f, .repeat_last_n = -1, .seed = 6}, false},
+        {"bans", {.temp = 1, .top_p = 1, .repeat_penalty = 1, .seed = 7}, true},
+        {"greedy, penalised", {.top_p = 1, .repeat_penalty = 1.2f, .frequency_penalty = 0.5f, .repeat_last_n = 32}, true},
+        {"all", {.temp = 0.8f, .top_p = 0.95f, .min_p = 0.05f, .repeat_penalty = 1.1f, .presence_penalty = 0.1f, .frequency_penalty = 0.1f, .top_k = 100, .repeat_last_n = 64, .seed = 8}, true},
+    };
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++) check_option(&options[i].p, options[i].ban, options[i].name);
+}

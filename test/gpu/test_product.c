@@ -1,0 +1,400 @@
+/* product: the kernels that multiply with weights, one by one, against the definitions.
+ *
+ * With 8-bit activations every executor forms the same integers (exec/act.h): only the order of the f32 sum is the kernel's
+ * own, so that a result may differ by the rounding of a few additions and no more: NMSE 1e-10 would not forgive one
+ * wrong integer in a row.  A norm in front rounds before the activations do, which may turn one of them by a step: 1e-6.
+ * The matrix units take f16: 1e-6. */
+#include "device.h"
+#include "gpu.h"
+#include "tiny.h"
+#include "../../cuda/upload.h"
+#include "../../src/base/float.h"
+#include "../../src/exec/act.h"
+
+enum { MAX_T = 513 };
+
+static const int few[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 31, 32, 33, 64, 65, 512, 513};
+static const int many[] = {33, 64, 65, 512, 513};
+enum { N_FEW = sizeof few / sizeof *few, N_MANY = sizeof many / sizeof *many };
+
+static int stride_of(int width) {
+    return (width + 15) / 16 * 16;
+}
+
+static float *floats_new(size_t n, uint64_t *state) {
+    float *v = mem_new(n, sizeof *v);
+    for (size_t i = 0; i < n; i++) v[i] = tiny_float(state);
+    return v;
+}
+
+/* ---- Weights on both sides ---- */
+
+typedef struct Matrix {
+    Weight w;
+    DeviceWeight device;
+    Upload *upload;
+    float *decoded; // [n_expert * n_out][n_in], without the rows' scales
+} Matrix;
+
+/* Random blocks, sent through the uploader; FP8 has scales of rows. */
+static Matrix matrix_new(QuantType type, int n_in, int n_out, int n_expert, uint64_t *state) {
+    const QuantTraits *t = quant_traits(type);
+    size_t n_rows = (size_t)n_out * (size_t)n_expert, row_bytes = (size_t)(n_in / t->n_weights) * t->n_bytes;
+    uint8_t *data = mem_new(n_rows, row_bytes);
+    tiny_blocks(type, data, n_rows * (size_t)(n_in / t->n_weights), state);
+    Matrix m = {.w = {"test.weight", type, n_in, n_out, n_expert, data, row_bytes, NULL}};
+    if (type == QUANT_FP8_E4M3) m.w.scale = floats_new(n_rows, state);
+    m.decoded = mem_new(n_rows * (size_t)n_in, sizeof *m.decoded);
+    t->decode(data, n_rows * (size_t)(n_in / t->n_weights), m.decoded);
+    return m;
+}
+
+/* An uploader is opened for a plan: one of a single op will do.  The matrix must stay where it is. */
+static void matrix_upload(Matrix *m) {
+    Op op = {.n_w = 1, .w = {&m->w}};
+    Plan plan = {.ops = &op, .n_ops = 1};
+    Err e;
+    m->upload = upload_open(&plan, false, 1, &e);
+    bool ok = m->upload && upload_tensor(m->upload, &m->w, &m->device, &e) && upload_finish(m->upload, &e);
+    CHECK(ok, "%s", e.text);
+}
+
+static void matrix_free(Matrix *m) {
+    upload_close(m->upload);
+    free((void *)m->w.data), free((void *)m->w.scale), free(m->decoded);
+}
+
+/* y[n_out] = expert's matrix times x, in the activations that the type asks for, times the rows' scales. */
+static void multiply(const Matrix *m, int expert, const float *x, bool exact, double *y) {
+    const QuantTraits *t = quant_traits(m->w.type);
+    int n_in = m->w.n_in;
+    void *row = aligned_alloc(64, act8_bytes(n_in));
+    Act8 q8 = act8_view(row, n_in);
+    bool eight_bits = t->act == QUANT_ACT_Q8 && !exact;
+    if (eight_bits) act8_quantize(x, n_in, q8);
+    for (int r = 0; r < m->w.n_out; r++) {
+        size_t at = (size_t)expert * (size_t)m->w.n_out + (size_t)r;
+        const float *w = m->decoded + at * (size_t)n_in;
+        double sum = eight_bits ? act8_dot(t, m->w.data + at * m->w.row_bytes, n_in, q8) : 0;
+        for (int k = 0; k < n_in && !eight_bits; k++) sum += (double)w[k] * x[k];
+        y[r] = m->w.scale ? sum * m->w.scale[at] : sum;
+    }
+    free(row);
+}
+
+static void normalise(const float *x, const float *weight, float eps, int n, float *out) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += (double)x[i] * x[i];
+    double scale = 1 / sqrt(sum / n + eps);
+    for (int i = 0; i < n; i++) out[i] = (float)(x[i] * scale * weight[i]);
+}
+
+/* ---- A product, its reference, and the comparison ---- */
+
+enum { MAX_SEGMENTS = 3 };
+
+typedef struct Trial {
+    Matrix m[MAX_SEGMENTS];
+    int n_segments, T, n_in;
+    bool norm, glu, residual, bias, permuted;
+    float *in, *norm_weight, *residual_rows, *biases[MAX_SEGMENTS];
+    int *rows;
+    Product p;                  // on the device
+    float *expected[MAX_SEGMENTS]; // [T][stride_of(n_out)]
+    double limit;
+    char name[80];
+} Trial;
+
+static const float EPS = 1e-5f;
+
+static Trial *trial_new(const QuantType *types, const int *n_outs, int n_segments, int n_in, uint64_t seed) {
+    Trial *t = mem_new(1, sizeof *t);
+    *t = (Trial){.n_segments = n_segments, .T = MAX_T, .n_in = n_in, .limit = 1e-10};
+    for (int i = 0; i < n_segments; i++) {
+        t->m[i] = matrix_new(types[i], n_in, n_outs[i], 1, &seed);
+        matrix_upload(&t->m[i]);
+        t->biases[i] = floats_new((size_t)n_outs[i], &seed);
+        t->expected[i] = mem_new((size_t)MAX_T * (size_t)stride_of(n_outs[i]), sizeof(float));
+    }
+    t->in = floats_new((size_t)MAX_T * (size_t)stride_of(n_in), &seed);
+    t->norm_weight = floats_new((size_t)n_in, &seed);
+    t->residual_rows = floats_new((size_t)MAX_T * (size_t)stride_of(n_outs[0]), &seed);
+    t->rows = mem_new(MAX_T, sizeof *t->rows);
+    snprintf(t->name, sizeof t->name, "%s, %d x %d", quant_traits(types[0])->name, n_in, n_outs[0]);
+    return t;
+}
+
+static void trial_free(Trial *t) {
+    for (int i = 0; i < t->n_segments; i++) matrix_free(&t->m[i]), free(t->biases[i]), free(t->expected[i]);
+    free(t->in), free(t->norm_weight), free(t->residual_rows), free(t->rows);
+    free(t);
+}
+
+/* Fills expected, with products on exact or on the type's own activations. */
+static void trial_expect(Trial *t, bool exact) {
+    float *x = mem_new((size_t)t->n_in, sizeof *x);
+    double *y = mem_new(1 << 16, sizeof *y), *gate = mem_new(1 << 16, sizeof *gate);
+    for (int i = 0; i < MAX_T; i++) t->rows[i] = t->permuted ? (i * 7 + 3) % MAX_T : i;
+    for (int r = 0; r < t->T; r++) {
+        const float *in = t->in + (size_t)t->rows[r] * (size_t)stride_of(t->n_in);
+        memcpy(x, in, (size_t)t->n_in * sizeof *x);
+        if (t->norm) normalise(in, t->norm_weight, EPS, t->n_in, x);
+        for (int s = 0; s < t->n_segments; s++) {
+            int n_out = t->m[s].w.n_out, to = t->glu ? 0 : s;
+            multiply(&t->m[s], 0, x, exact, y);
+            for (int i = 0; i < n_out; i++) {
+                float *out = t->expected[to] + (size_t)r * (size_t)stride_of(n_out) + i;
+                double v = y[i] + (t->bias ? t->biases[s][i] : 0);
+                if (t->residual && s == 0) v += t->residual_rows[(size_t)r * (size_t)stride_of(n_out) + (size_t)i];
+                if (t->glu && s == 0) gate[i] = v / (1 + exp(-v));
+                else *out = (float)(t->glu ? gate[i] * v : v);
+            }
+        }
+    }
+    free(x), free(y), free(gate);
+}
+
+/* Describes the product over device memory of its own. */
+static void trial_send(Trial *t) {
+    Product *p = &t->p;
+    *p = (Product){.n_segments = t->n_segments, .in_stride = stride_of(t->n_in), .norm_eps = EPS, .glu = t->glu};
+    p->in = device_new(t->in, (size_t)MAX_T * (size_t)p->in_stride * sizeof(float));
+    if (t->norm) p->norm = device_new(t->norm_weight, (size_t)t->n_in * sizeof(float));
+    if (t->permuted) p->rows = device_new(t->rows, MAX_T * sizeof(int));
+    for (int s = 0; s < t->n_segments; s++) {
+        int n_out = t->m[s].w.n_out;
+        size_t bytes = (size_t)t->T * (size_t)stride_of(n_out) * sizeof(float);
+        p->segment[s] = (ProductSegment){.w = t->m[s].device, .out_stride = stride_of(n_out)};
+        p->segment[s].out = s && t->glu ? p->segment[0].out : device_new(NULL, bytes);
+        if (t->bias) p->segment[s].bias = device_new(t->biases[s], (size_t)n_out * sizeof(float));
+    }
+    if (t->residual) {
+        p->residual_stride = p->segment[0].out_stride;
+        p->residual = device_new(t->residual_rows, (size_t)MAX_T * (size_t)p->residual_stride * sizeof(float));
+    }
+}
+
+/* The rows that came out of segment s, packed [T][n_out], and those expected. */
+static void trial_rows(const Trial *t, int s, int T, float *got, float *expected) {
+    int n_out = t->m[s].w.n_out, stride = stride_of(n_out);
+    float *rows = mem_new((size_t)T * (size_t)stride, sizeof *rows);
+    device_read(rows, t->p.segment[s].out, (size_t)T * (size_t)stride * sizeof *rows);
+    for (int r = 0; r < T; r++) {
+        memcpy(got + (size_t)r * (size_t)n_out, rows + (size_t)r * (size_t)stride, (size_t)n_out * sizeof *got);
+        memcpy(expected + (size_t)r * (size_t)n_out, t->expected[s] + (size_t)r * (size_t)stride, (size_t)n_out * sizeof *got);
+    }
+    free(rows);
+}
+
+/* Launches for T rows and compares; `whole`, if not NULL, is what a launch of all rows gave: the same bytes are wanted. */
+static void trial_check(Trial *t, Gemm *gemm, int T, float *whole[MAX_SEGMENTS]) {
+    int rows = t->T;
+    t->T = T;
+    trial_send(t);
+    t->T = rows;
+    const Launch *l = device_launch();
+    device_check(gemm ? launch_gemm(gemm, l, &t->p, T) : launch_product(l, &t->p, T), t->name);
+    for (int s = 0; s < (t->glu ? 1 : t->n_segments); s++) {
+        size_t n = (size_t)T * (size_t)t->m[s].w.n_out;
+        float *got = mem_new(n, sizeof *got), *expected = mem_new(n, sizeof *expected);
+        trial_rows(t, s, T, got, expected);
+        double nmse = gpu_nmse(got, expected, n);
+        CHECK(nmse <= t->limit, "%s, segment %d, %d rows: NMSE %.3g of %.3g", t->name, s, T, nmse, t->limit);
+        if (whole && whole[s]) CHECK(memcmp(got, whole[s], n * sizeof *got) == 0, "%s, segment %d: %d rows change a bit", t->name, s, T);
+        if (whole && !whole[s]) whole[s] = got;
+        else free(got);
+        free(expected);
+    }
+    device_end(t->name);
+}
+
+/* All numbers of rows, the largest first. */
+static void trial_few(Trial *t) {
+    float *whole[MAX_SEGMENTS] = {NULL};
+    trial_expect(t, false);
+    for (int i = N_FEW - 1; i >= 0; i--)
+        if (few[i] <= t->T) trial_check(t, NULL, few[i], whole);
+    for (int s = 0; s < MAX_SEGMENTS; s++) free(whole[s]);
+}
+
+/* ---- Few rows ---- */
+
+/* Rows of one segment and of several, an odd number of them; bias, residual and rows' scales behind. */
+TEST(gpu_ops_product_of_every_type) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const int shapes[][3] = {{256, 331, 513}, {2048, 37, 33}, {7168, 19, 9}}; // n_in, n_out, rows
+    for (int i = 0; i < tiny_n_types; i++)
+        for (int k = 0; k < 3; k++) {
+            Trial *t = trial_new(&tiny_types[i], &shapes[k][1], 1, shapes[k][0], 1);
+            t->T = shapes[k][2], t->bias = k != 1, t->residual = k != 2;
+            trial_few(t);
+            trial_free(t);
+        }
+}
+
+/* Q, K and V of a mixed file, behind a norm, for rows picked out of the input. */
+TEST(gpu_ops_product_of_mixed_types) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const QuantType types[][3] = {{QUANT_Q4_K, QUANT_Q4_K, QUANT_Q6_K}, {QUANT_Q8_0, QUANT_F16, QUANT_Q5_1},
+                                         {QUANT_BF16, QUANT_NVFP4, QUANT_F32}, {QUANT_Q3_K, QUANT_IQ4_XS, QUANT_MXFP4}};
+    static const int n_outs[] = {192, 64, 33};
+    for (int i = 0; i < 4; i++)
+        for (int plain = 0; plain < 2; plain++) {
+            Trial *t = trial_new(types[i], n_outs, 3, 512, 2);
+            t->T = 65, t->norm = !plain, t->permuted = t->bias = true;
+            if (t->norm) t->limit = 1e-6;
+            trial_few(t);
+            trial_free(t);
+        }
+}
+
+TEST(gpu_ops_product_joins_gate_and_up) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const QuantType types[][2] = {{QUANT_Q4_K, QUANT_Q4_K}, {QUANT_F16, QUANT_F16}, {QUANT_Q4_0, QUANT_Q8_0}};
+    static const int n_outs[] = {203, 203};
+    for (int i = 0; i < 3; i++)
+        for (int norm = 0; norm < 2; norm++) {
+            Trial *t = trial_new(types[i], n_outs, 2, 512, 3);
+            t->T = 33, t->norm = norm, t->glu = t->bias = true;
+            if (norm) t->limit = 1e-6;
+            trial_few(t);
+            trial_free(t);
+        }
+}
+
+/* Each row has experts of its own; their slots read one input, or each its own. */
+static void check_experts(QuantType type, bool per_slot, int T) {
+    enum { N_IN = 256, N_OUT = 75, N_EXPERT = 6, N_USED = 3, IDS_STRIDE = 16 };
+    uint64_t seed = 4;
+    Matrix m = matrix_new(type, N_IN, N_OUT, N_EXPERT, &seed);
+    matrix_upload(&m);
+    int in_width = N_IN * (per_slot ? N_USED : 1), in_stride = stride_of(in_width), out_stride = stride_of(N_OUT * N_USED);
+    float *in = floats_new((size_t)T * (size_t)in_stride, &seed), *got = mem_new((size_t)T * (size_t)out_stride, sizeof *got);
+    int32_t *ids = mem_new((size_t)T * IDS_STRIDE, sizeof *ids);
+    double *y = mem_new(N_OUT, sizeof *y), error = 0, power = 0;
+    for (int i = 0; i < T; i++)
+        for (int s = 0; s < N_USED; s++) ids[i * IDS_STRIDE + s] = (i * 5 + s * 2) % N_EXPERT;
+    Product p = {.n_segments = 1, .in_stride = in_stride, .ids_stride = IDS_STRIDE, .n_used = N_USED, .per_slot = per_slot};
+    p.in = device_new(in, (size_t)T * (size_t)in_stride * sizeof(float));
+    p.ids = device_new(ids, (size_t)T * IDS_STRIDE * sizeof(int32_t));
+    p.segment[0] = (ProductSegment){.w = m.device, .out_stride = out_stride};
+    p.segment[0].out = device_new(NULL, (size_t)T * (size_t)out_stride * sizeof(float));
+    device_check(launch_product(device_launch(), &p, T), "experts");
+    device_read(got, p.segment[0].out, (size_t)T * (size_t)out_stride * sizeof(float));
+    for (int i = 0; i < T; i++)
+        for (int s = 0; s < N_USED; s++) {
+            const float *x = in + (size_t)i * (size_t)in_stride + (per_slot ? s * N_IN : 0), *out = got + i * out_stride + s * N_OUT;
+            multiply(&m, ids[i * IDS_STRIDE + s], x, false, y);
+            for (int k = 0; k < N_OUT; k++) error += (out[k] - y[k]) * (out[k] - y[k]), power += y[k] * y[k];
+        }
+    CHECK(error <= 1e-10 * power, "%s, %d rows%s: NMSE %.3g", quant_traits(type)->name, T, per_slot ? ", by slot" : "", error / power);
+    device_end("experts");
+    free(in), free(got), free(ids), free(y);
+    matrix_free(&m);
+}
+
+TEST(gpu_ops_product_of_experts) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    for (int i = 0; i < tiny_n_types; i++)
+        for (int per_slot = 0; per_slot < 2; per_slot++)
+            for (int T = 1; T < 20; T += 6) check_experts(tiny_types[i], per_slot, T);
+}
+
+/* ---- Many rows ---- */
+
+static void check_gemm(Trial *t) {
+    int n_out = 0;
+    for (int s = 0; s < t->n_segments; s++) n_out += t->m[s].w.n_out;
+    Gemm *g = gemm_open((size_t)t->n_in * (size_t)n_out, (size_t)t->n_in * MAX_T, (size_t)n_out * MAX_T);
+    t->limit = 1e-6;
+    trial_expect(t, true);
+    for (int i = 0; g && i < N_MANY; i++)
+        if (many[i] <= t->T) trial_check(t, g, many[i], NULL);
+    gemm_close(g);
+    trial_free(t);
+}
+
+static bool have_library(void) {
+    Gemm *g = gemm_open(64, 64, 64);
+    gemm_close(g);
+    return g != NULL;
+}
+
+TEST(gpu_ops_gemm_of_every_type) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    if (!have_library()) SKIP("there is no cuBLASLt on this machine");
+    static const int n_out = 331;
+    for (int i = 0; i < tiny_n_types; i++) {
+        Trial *t = trial_new(&tiny_types[i], &n_out, 1, 256, 5);
+        t->bias = i % 2, t->residual = i % 3 != 0, t->norm = i % 4 == 1;
+        check_gemm(t);
+    }
+}
+
+TEST(gpu_ops_gemm_of_several) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    if (!have_library()) SKIP("there is no cuBLASLt on this machine");
+    static const QuantType types[] = {QUANT_Q4_K, QUANT_Q6_K, QUANT_F16};
+    static const int apart[] = {192, 64, 33}, equal[] = {203, 203};
+    for (int glu = 0; glu < 2; glu++) {
+        Trial *t = trial_new(types, glu ? equal : apart, glu ? 2 : 3, 512, 6);
+        t->norm = true, t->glu = glu, t->bias = glu, t->permuted = true;
+        check_gemm(t);
+    }
+}
+
+/* ---- Weights taken apart ---- */
+
+static void check_decoding(QuantType type, int n_in) {
+    enum { N_OUT = 77, T = 40 };
+    uint64_t seed = 7;
+    Matrix m = matrix_new(type, n_in, N_OUT, 2, &seed);
+    matrix_upload(&m);
+    int32_t token[T];
+    for (int i = 0; i < T; i++) token[i] = i * 13 % N_OUT;
+    size_t n = (size_t)N_OUT * (size_t)n_in, stride = (size_t)stride_of(n_in);
+    float *rows = mem_new(T * stride, sizeof *rows);
+    uint16_t *halves = mem_new(n, sizeof *halves);
+    DeviceWeight first = m.device; // EMBED wants a plain matrix
+    first.n_expert = 1;
+    float *out = device_new(NULL, T * stride * sizeof *rows);
+    void *plain = device_new(NULL, n * sizeof *halves);
+    device_check(launch_embed(device_launch(), &first, device_new(token, sizeof token), T, out), "embed");
+    device_read(rows, out, T * stride * sizeof *rows);
+    int n_wrong = 0;
+    for (int i = 0; i < T; i++)
+        for (int k = 0; k < n_in; k++) {
+            float w = m.decoded[(size_t)token[i] * (size_t)n_in + (size_t)k];
+            n_wrong += rows[(size_t)i * stride + (size_t)k] != (m.w.scale ? w * m.w.scale[token[i]] : w);
+        }
+    CHECK(n_wrong == 0, "%s, rows of %d: %d embedded values differ", quant_traits(type)->name, n_in, n_wrong);
+    for (int expert = 0; expert < 2; expert++) {
+        device_check(launch_dequant(device_launch(), &m.device, expert, plain), "dequant");
+        device_read(halves, plain, n * sizeof *halves);
+        n_wrong = 0;
+        for (size_t i = 0; i < n; i++) {
+            uint16_t h = f32_to_f16(fminf(fmaxf(m.decoded[(size_t)expert * n + i], -65504), 65504));
+            n_wrong += h != halves[i] && f16_to_f32(h) != f16_to_f32(halves[i]); // -0 is 0
+        }
+        CHECK(n_wrong == 0, "%s, rows of %d: %d halves differ", quant_traits(type)->name, n_in, n_wrong);
+    }
+    device_end("decoding");
+    free(rows), free(halves);
+    matrix_free(&m);
+}
+
+TEST(gpu_ops_weights_decode_exactly) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const int widths[] = {256, 2048, 7168}, odd[] = {8, 33, 100, 1283};
+    for (int i = 0; i < tiny_n_types; i++) {
+        for (int k = 0; k < 3; k++) check_decoding(tiny_types[i], widths[k]);
+        for (int k = 0; k < 4 && quant_traits(tiny_types[i])->act == QUANT_ACT_F32; k++) check_decoding(tiny_types[i], odd[k]);
+    }
+}
