@@ -14,7 +14,7 @@ SANITIZE = -O1 -g -fno-sanitize-recover=all
 # Sums must be the same on every machine and at every optimisation: no contraction into fused products.
 FLAGS   = $(CPPFLAGS) $(CFLAGS) -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -pthread \
           -ffp-contract=off -fno-math-errno
-LDLIBS  = -l:libjansson.a -l:libpcre2-8.a -lm -pthread
+LDLIBS  = -l:libjansson.a -l:libpcre2-8.a -l:libedit.a -l:libtinfo.a -l:libbsd.a -l:libmd.a -lm -pthread
 MACHINE := $(shell $(CC) -dumpmachine 2>/dev/null)
 ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 1) --no-print-directory

@@ -415,8 +415,8 @@ template <KvType KV, int HD>
 __global__ void __launch_bounds__(Shape<KV, HD>::THREADS, BLOCKS_PER_SM)
     k_attn(const __grid_constant__ Decode d) {
     extern __shared__ __align__(16) uint8_t shared[];
-    pdl_launch();
     pdl_wait();
+    pdl_launch(); // not before: what comes next would take the room that this kernel needs
     for (int u = blockIdx.x; u < d.units_max; u += gridDim.x) {
         Unit unit = find_unit(d, u);
         if (unit.row < 0) break;

@@ -40,8 +40,8 @@ __device__ void float_row(const Layout &at, const uint8_t *row, int n_in, float 
 
 template <QuantType T>
 __global__ void __launch_bounds__(THREADS) k_embed(DeviceWeight w, const int32_t *token, float *out) {
-    pdl_launch();
     pdl_wait();
+    pdl_launch(); // not before: what comes next would take the room that this kernel needs
     // A row without logits leaves token -1 behind; the run stops soon, but must not touch foreign memory
     // until then.
     int row = min(max(__ldcg(token + blockIdx.x), 0), w.n_out - 1);

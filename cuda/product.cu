@@ -167,20 +167,15 @@ __device__ __forceinline__ void dot_f32(const uint8_t *segment, int n_weights, i
     }
 }
 
-template <int T>
-__device__ void dot_segment(const DeviceWeight &w, const uint8_t *segment, int index, const Input &x, int lane, float sums[PAIR][T]) {
-    int n_chunks = w.layout.segment_chunks, n_weights = w.n_in / w.layout.n_segments;
-    switch (w.type) {
-#define BLOCK(type, ...)                                                                                     \
-    case QUANT_##type: dot_q8<QUANT_##type, T>(segment, n_chunks, index * n_chunks, x, lane, sums); break;
-#define FLOAT(type, ...)                                                                                     \
-    case QUANT_##type: dot_f32<QUANT_##type, T>(segment, n_weights, index * n_weights, x, lane, sums); break;
-#define KNOWN(...)
-        QUANT_TYPES(FLOAT, BLOCK, KNOWN)
-#undef BLOCK
-#undef FLOAT
-#undef KNOWN
-    default: break;
+// Segment number `index` of the pair.
+template <QuantType F, int T>
+__device__ __forceinline__ void dot(const DeviceWeight &w, const uint8_t *segment, int index, const Input &x, int lane, float sums[PAIR][T]) {
+    if constexpr (Format<F>::FLOAT) {
+        int n = w.n_in / w.layout.n_segments;
+        dot_f32<F, T>(segment, n, index * n, x, lane, sums);
+    } else {
+        int n = w.layout.segment_chunks;
+        dot_q8<F, T>(segment, n, index * n, x, lane, sums);
     }
 }
 
@@ -213,46 +208,47 @@ __device__ size_t matrix_row(const Product &p, const Place &at) { // experts' ro
     return expert * p.segment[at.segment].w.n_out + at.row;
 }
 
-// Units unit..end - 1 that are in the same matrix as `unit`: the rest of it, or one row where each has its own expert.
-__device__ int end_of(const Product &p, int unit, const Place &at) {
-    return p.ids ? unit + 1 : unit - at.row + p.segment[at.segment].w.n_out;
+// Units from `unit` on that a warp has in the same matrix: in the rest of it, or one where each row has its own expert.
+__device__ int units_left(const Product &p, int unit, const Place &at) {
+    int stride = gridDim.x * WARPS, rows = p.segment[at.segment].w.n_out - at.row;
+    return p.ids ? 1 : (rows + stride - 1) / stride;
 }
 
 // Ahead of the arithmetic: what the ring fetches next.  It lies in shared memory and is moved by one lane, because registers are
 // what the kernel is short of.
 struct Walk {
-    int unit, end, segment; // of the current matrix
-    int left;               // segments of this pair of rows
-    uint32_t bytes;         // of a segment, 0 at the end
-    bool two;               // the pair is two rows, not one
-    const uint8_t *at;      // the first row's next segment
+    const uint8_t *at, *other; // next segments of the pair; other is NULL where it is one row
+    int unit, left;            // this unit, and how many the warp has from it on in this matrix
+    int n_segments, segments;  // of a row, and still to come of this one
+    uint32_t bytes;            // of a segment, 0 at the end
 
-    // The second row lies this far behind the first.
-    __device__ ptrdiff_t apart(const Product &p) const {
-        if (p.glu) return p.segment[1].w.data - p.segment[0].w.data;
-        return (ptrdiff_t)(gridDim.x * WARPS) * p.segment[segment].w.layout.n_segments * bytes;
+    __device__ void pair_up(const Product &p) { // at is at the pair's first row
+        size_t row = (size_t)n_segments * bytes;
+        if (p.glu) other = at + (p.segment[1].w.data - p.segment[0].w.data);
+        else other = left > 1 ? at + gridDim.x * WARPS * row : nullptr;
+        segments = n_segments;
     }
     __device__ void enter(const Product &p, int units) {
         if (unit >= units) {
-            bytes = 0, two = false, left = 0x7fffffff;
+            bytes = 0, other = nullptr, segments = 0x7fffffff;
             return;
         }
         Place place = place_of(p, unit);
         const DeviceWeight &w = p.segment[place.segment].w;
-        segment = place.segment, end = end_of(p, unit, place);
-        bytes = (uint32_t)w.layout.segment_bytes, left = w.layout.n_segments;
-        at = w.data + matrix_row(p, place) * left * bytes;
-        two = p.glu || unit + (int)gridDim.x * WARPS < end;
+        left = units_left(p, unit, place);
+        bytes = (uint32_t)w.layout.segment_bytes, n_segments = w.layout.n_segments;
+        at = w.data + matrix_row(p, place) * n_segments * bytes;
+        pair_up(p);
     }
     __device__ void next(const Product &p, int units) {
         at += bytes;
-        if (--left) return;
-        int stride = gridDim.x * WARPS, step = two && !p.glu ? 2 * stride : stride;
-        left = p.segment[segment].w.layout.n_segments;
-        unit += step;
-        if (unit >= end) return enter(p, units);
-        at += (size_t)(step - 1) * left * bytes;
-        two = p.glu || unit + stride < end;
+        if (other) other += bytes;
+        if (--segments) return;
+        int step = other && !p.glu ? 2 : 1, stride = gridDim.x * WARPS;
+        unit += step * stride, left -= step;
+        if (left <= 0) return enter(p, units);
+        at += (size_t)(step * stride - 1) * n_segments * bytes;
+        pair_up(p);
     }
 };
 
@@ -260,14 +256,14 @@ struct Walk {
 __device__ __forceinline__ void fetch_next(Ring<STAGES> &ring, int i, Walk *walk, const Product &p, int units) {
 #if __CUDA_ARCH__ >= 900
     if (ring.lane == 0) {
-        ring.expect(i, walk->bytes * (walk->two ? 2 : 1));
+        ring.expect(i, walk->other ? 2 * walk->bytes : walk->bytes);
         ring.copy(i, 0, walk->at, walk->bytes);
-        if (walk->two) ring.copy(i, SEGMENT_MAX_BYTES, walk->at + walk->apart(p), walk->bytes);
+        if (walk->other) ring.copy(i, SEGMENT_MAX_BYTES, walk->other, walk->bytes);
         walk->next(p, units);
     }
 #else
     ring.copy(i, 0, walk->at, walk->bytes);
-    if (walk->two) ring.copy(i, SEGMENT_MAX_BYTES, walk->at + walk->apart(p), walk->bytes);
+    if (walk->other) ring.copy(i, SEGMENT_MAX_BYTES, walk->other, walk->bytes);
     ring.commit();
     __syncwarp();
     if (ring.lane == 0) walk->next(p, units);
@@ -286,48 +282,75 @@ template <int T> __device__ float reduce(float *acc, int lane) {
     return mine;
 }
 
-__device__ float finish(const ProductSegment &s, size_t row, float y) {
+__device__ __forceinline__ float finish(const ProductSegment &s, size_t row, float y) {
     if (s.w.scale) y *= s.w.scale[row];
     return s.bias ? y + s.bias[row] : y;
 }
 
-template <int T>
-__device__ void multiply_rows(const Product &p, const Input &x, Ring<STAGES> &ring, Walk *walk, int n_rows) {
-    int lane = threadIdx.x % 32, units = n_units(p), stride = gridDim.x * WARPS;
-    for (int unit = blockIdx.x * WARPS + threadIdx.x / 32; unit < units;) {
-        Place at = place_of(p, unit);
-        const ProductSegment &s = p.segment[at.segment];
-        int n = !p.glu && unit + stride < end_of(p, unit, at) ? 2 : 1; // units of this pair
-        Input slot = x;
-        if (p.per_slot) {
-            slot.f32 += (size_t)at.slot * x.n_in, slot.low += at.slot * (x.n_in / 2);
-            slot.high += at.slot * (x.n_in / 2), slot.scale += at.slot * (x.n_in / 32);
+__device__ __forceinline__ float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
+
+struct Team { // what a warp needs besides the matrix
+    const Product &p;
+    Input x;
+    Ring<STAGES> ring;
+    Walk *walk;
+    int units, n_rows, lane;
+};
+
+// `left` units of a matrix from the row at.row on, two rows at a time.
+template <QuantType F, int T> __device__ void multiply_matrix(Team &team, const Place &at, int left) {
+    const Product &p = team.p;
+    const ProductSegment &s = p.segment[at.segment];
+    int lane = team.lane, stride = gridDim.x * WARPS, n_segments = s.w.layout.n_segments;
+    bool mine = lane < team.n_rows, add = p.residual && at.segment == 0 && mine;
+    Input x = team.x;
+    if (p.per_slot) {
+        x.f32 += (size_t)at.slot * x.n_in, x.low += at.slot * (x.n_in / 2), x.high += at.slot * (x.n_in / 2);
+        x.scale += at.slot * (x.n_in / 32);
+    }
+    const float *residual = p.residual + (size_t)lane * p.residual_stride + at.row;
+    float *out = s.out + (size_t)lane * s.out_stride + (size_t)at.slot * s.w.n_out + at.row;
+    size_t row = matrix_row(p, at);
+    while (left > 0) {
+        int n = p.glu || left == 1 ? 1 : 2; // outputs of this pair
+        float before[PAIR] = {};
+        if (add) {
+            before[0] = __ldcg(residual);
+            if (n > 1) before[1] = __ldcg(residual + stride);
         }
-        bool mine = lane < n_rows, add = p.residual && at.segment == 0 && mine;
-        float residual[PAIR] = {};
-        for (int r = 0; r < n; r++)
-            if (add) residual[r] = __ldcg(p.residual + (size_t)lane * p.residual_stride + at.row + r * stride);
         float sums[PAIR][T] = {};
-        for (int i = 0; i < s.w.layout.n_segments; i++) {
-            const uint8_t *segment = ring.wait();
-            dot_segment<T>(s.w, segment, i, slot, lane, sums);
+        for (int i = 0; i < n_segments; i++) {
+            const uint8_t *segment = team.ring.wait();
+            dot<F, T>(s.w, segment, i, x, lane, sums);
             __syncwarp(); // all have read the slot
-            fetch_next(ring, ring.stage, walk, p, units);
-            ring.advance();
+            fetch_next(team.ring, team.ring.stage, team.walk, p, team.units);
+            team.ring.advance();
         }
-        float y[PAIR];
-#pragma unroll
-        for (int r = 0; r < PAIR; r++) y[r] = reduce<T>(sums[r], lane);
-        size_t row = matrix_row(p, at);
-        if (p.glu) {
-            float gate = finish(s, row, y[0]), up = finish(p.segment[1], row, y[1]);
-            y[0] = gate / (1.0f + expf(-gate)) * up;
-        } else
-            for (int r = 0; r < n; r++) y[r] = finish(s, row + r * stride, y[r]);
-        float *out = s.out + (size_t)lane * s.out_stride + (size_t)at.slot * s.w.n_out + at.row;
-        for (int r = 0; r < n; r++)
-            if (mine) out[r * stride] = add ? residual[r] + y[r] : y[r];
-        unit += n * stride;
+        float y0 = finish(s, row, reduce<T>(sums[0], lane)), y1 = reduce<T>(sums[1], lane);
+        if (p.glu) y0 = silu(y0) * finish(p.segment[1], row, y1);
+        if (mine) out[0] = before[0] + y0;
+        if (n > 1) {
+            y1 = finish(s, row + stride, y1);
+            if (mine) out[stride] = before[1] + y1;
+        }
+        left -= n, row += n * stride, out += n * stride, residual += n * stride;
+    }
+}
+
+template <int T> __device__ void multiply(Team &team) {
+    for (int unit = blockIdx.x * WARPS + threadIdx.x / 32; unit < team.units;) {
+        Place at = place_of(team.p, unit);
+        int left = units_left(team.p, unit, at);
+        switch (team.p.segment[at.segment].w.type) {
+#define MULTIPLY(type, ...)                                                                                  \
+    case QUANT_##type: multiply_matrix<QUANT_##type, T>(team, at, left); break;
+#define KNOWN(...)
+            QUANT_TYPES(MULTIPLY, MULTIPLY, KNOWN)
+#undef MULTIPLY
+#undef KNOWN
+        default: break;
+        }
+        unit += left * gridDim.x * WARPS;
     }
 }
 
@@ -357,7 +380,8 @@ template <int T> __global__ void __launch_bounds__(THREADS, 1) k_product(const _
         for (int i = 0; i < n_slots; i++) load_row(p, x, forms, t * n_slots + i, in + (size_t)i * n_in, norm);
     }
     __syncthreads();
-    multiply_rows<T>(p, x, ring, walk, n_rows);
+    Team team = {p, x, ring, walk, units, n_rows, ring.lane};
+    multiply<T>(team);
 }
 
 static_assert(sizeof(Walk) <= 64, "RING_BYTES");

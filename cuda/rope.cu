@@ -53,8 +53,8 @@ __device__ void store_cache(const Rope &r, int seq, int position, int head, int 
 // grid (T, heads / heads of a block), block (head_dim / 2, heads at a time)
 template <typename Element>
 __global__ void __launch_bounds__(THREADS) k_rope_kvput(const __grid_constant__ Rope r) {
-    pdl_launch();
     pdl_wait();
+    pdl_launch(); // not before: what comes next would take the room that this kernel needs
     int t = blockIdx.x, pair = threadIdx.x, n_heads = r.n_head + 2 * r.n_kv_head;
     int first = blockIdx.y * HEADS_PER_THREAD * blockDim.y + threadIdx.y;
     int seq = __ldcg(r.seq + t), position = __ldcg(r.position + t);

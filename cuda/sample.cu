@@ -79,8 +79,7 @@ __device__ uint32_t rank_in(Word key) {
     return (uint32_t)(key >> 32);
 }
 
-// ---- ranks: a block per tile, four tokens per thread
-// -------------------------------------------------------
+// ---- ranks: a block per tile, four tokens per thread ---------------------------------------------------
 
 // Each block looks for its own tokens in the window, so that nothing is counted in device memory.
 __device__ void penalise(const DeviceSampler &d, int first, const float logit[4], uint32_t rank[4]) {
@@ -168,8 +167,7 @@ __global__ void __launch_bounds__(RANK_THREADS) k_rank(SampleStep s) {
     note_top(row, key);
 }
 
-// ---- what the choosing block, and its helpers, share
-// -------------------------------------------------------
+// ---- what the choosing block, and its helpers, share ---------------------------------------------------
 
 struct Weigher {
     float max, temp;
@@ -288,8 +286,7 @@ template <class Weigh, class Target> __device__ Word find_token(const Row &row, 
     return key;
 }
 
-// ---- weighing the whole vocabulary
-// -------------------------------------------------------------------------
+// ---- weighing the whole vocabulary ---------------------------------------------------------------------
 
 __device__ bool counts(const SampleParams &p, int n_vocab) {
     return p.top_k > 0 && p.top_k < n_vocab;
@@ -336,8 +333,7 @@ __device__ bool is_last(const Row &row) {
     return last;
 }
 
-// ---- the bound and the short list
-// --------------------------------------------------------------------------
+// ---- the bound and the short list ----------------------------------------------------------------------
 
 // No better than the rank of the k-th best token: the k-th best of the threads' bests, its last bits not
 // sought.
@@ -464,8 +460,7 @@ __device__ int32_t choose_of_list(int n, const SampleParams &p, int k, float max
     return chosen;
 }
 
-// ---- lists that are not short
-// ------------------------------------------------------------------------------
+// ---- lists that are not short --------------------------------------------------------------------------
 
 // The worst key of the fewest of the best whose amounts reach want(total) > 0, out of those within the limit.
 template <class Weigh, class Want> __device__ Word cut(const Row &row, Word limit, Weigh weigh, Want want) {
@@ -510,8 +505,7 @@ __device__ int32_t choose_of_all(const Row &row, const SampleParams &p, int k, f
     return (int32_t)(uint32_t)find_token(row, left, [=](Word total) { return multiply_high(random, total); });
 }
 
-// ---- the choice
-// --------------------------------------------------------------------------------------------
+// ---- the choice ----------------------------------------------------------------------------------------
 
 __device__ int32_t choose(const Row &row, const DeviceSampler &d, int n_vocab) {
     const SampleParams &p = d.params;

@@ -10,8 +10,7 @@ cd "$(dirname "$0")/.."
 folder=$1 threads=${2:-$(nproc)}
 shift $(($# < 2 ? $# : 2))
 
-PATH=/usr/bin:$PATH # the system's Python is the one that set-up gives numpy to
-scripts/setup.sh bench
+scripts/setup.sh run
 make zgen
 mkdir -p "$folder"
 
@@ -33,9 +32,9 @@ rates() {
 printf '%-8s %12s %12s %10s %13s %7s\n' type 'prompt tok/s' 'decode tok/s' GB/s 'machine GB/s' share
 for mix in q4_k_m q4_0 q8_0; do
     model=$folder/llama-3.2-1b-$mix.gguf
-    [ -f "$model" ] || python3 scripts/synth_gguf.py llama-3.2-1b $mix "$model"
+    [ -f "$model" ] || ./zgen synth llama-3.2-1b $mix "$model"
     rows=$(for _ in 1 2 3 4 5; do
-        ./zgen -m "$model" -p "$prompt" -n 48 --ignore-eos --temp 0 -t "$threads" -v "$@" 2>&1 >/dev/null | rates
+        ./zgen -m "$model" -p "$prompt" -n 48 --device cpu --ignore-eos --temp 0 -t "$threads" -v "$@" 2>&1 >/dev/null | rates
     done)
     column() { awk -v c="$1" '{ print $c }' <<<"$rows" | median; }
     printf '%-8s %12s %12s %10s %13s %5s %%\n' $mix "$(column 1)" "$(column 2)" "$(column 3)" "$(column 4)" "$(column 5)"

@@ -1,6 +1,5 @@
 #!/bin/sh
-# setup.sh run|test|fuzz|format|aarch64|bench: installs what that make target (or scripts/bench_cpu.sh) lacks, through the
-# system's package manager.
+# setup.sh run|test|fuzz|format|aarch64: installs what that make target lacks, through the system's package manager.
 #
 # Looks first and says nothing where nothing lacks.  Otherwise it names each package and the reason, then installs
 # them (with sudo where that is needed and there); without root and sudo it prints the command and fails.
@@ -31,6 +30,11 @@ look_run() {
         #include <pcre2.h>
         int main(void) { int one; return pcre2_config(PCRE2_CONFIG_UNICODE, &one); }' -l:libpcre2-8.a ||
         lack libpcre2-dev 'cuts text into words'
+    compiles "${CC:-cc}" '#include <stdio.h>
+        #include <histedit.h>
+        int main(void) { return el_init("", stdin, stdout, stderr) == NULL; }' \
+        -l:libedit.a -l:libtinfo.a -l:libbsd.a -l:libmd.a ||
+        lack 'libedit-dev libbsd-dev libncurses-dev' 'edits the lines of a chat'
 }
 
 look_test() {
@@ -56,17 +60,12 @@ look_aarch64() {
     command -v qemu-aarch64 >/dev/null || lack qemu-user 'runs programs for aarch64'
 }
 
-look_bench() {
-    look_run
-    python3 -c 'import numpy' 2>/dev/null || lack 'python3 python3-numpy' 'makes the models to measure with'
-}
-
 say() { printf '%s\n' "$*" >&2; }
 
 what=${1:-}
 case $what in
-run | test | fuzz | format | aarch64 | bench) "look_$what" ;;
-*) say "usage: scripts/setup.sh run|test|fuzz|format|aarch64|bench" && exit 2 ;;
+run | test | fuzz | format | aarch64) "look_$what" ;;
+*) say "usage: scripts/setup.sh run|test|fuzz|format|aarch64" && exit 2 ;;
 esac
 [ -n "$packages" ] || exit 0
 

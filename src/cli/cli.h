@@ -20,6 +20,7 @@ typedef struct Command {
 } Command;
 
 bool cmd_generate(const Options *o, Err *e);
+bool cmd_chat(const Options *o, Err *e);
 bool cmd_info(const Options *o, Err *e);
 bool cmd_tokenize(const Options *o, Err *e);
 bool cmd_logits(const Options *o, Err *e);

@@ -9,9 +9,7 @@
 #include "stop.h"
 #include "../base/clock.h"
 
-#include <errno.h>
 #include <string.h>
-#include <sys/random.h>
 
 typedef struct Run {
     Model model;
@@ -39,38 +37,6 @@ static bool check(const Options *o, Err *e) {
     if (o->echo && options_json(o))
         return err_set(e, ERR_USAGE, "--echo and --json exclude each other; the JSON object has the prompt");
     return true;
-}
-
-/* 53 random bits: a number that every reader of JSON keeps exact. */
-static bool draw_seed(uint64_t *out, Err *e) {
-    if (getrandom(out, sizeof *out, 0) != sizeof *out)
-        return err_set(e, ERR_RUN, "the system gives no random seed (%s); choose one with -s",
-                       strerror(errno));
-    *out >>= 11;
-    return true;
-}
-
-static bool set_request(Run *r, const Options *o, Err *e) {
-    r->request = (Request){
-        .ids = r->ids.data,
-        .n_ids = (int)r->ids.n,
-        .n_predict = o->n_predict < 0 ? -1 : o->n_predict,
-        .params = {.temp = o->temp,
-                   .top_p = o->top_p,
-                   .min_p = o->min_p,
-                   .repeat_penalty = o->repeat_penalty,
-                   .presence_penalty = o->presence_penalty,
-                   .frequency_penalty = o->frequency_penalty,
-                   .top_k = o->top_k,
-                   .repeat_last_n = o->repeat_last_n,
-                   .seed = o->seed.value},
-        .ignore_eos = o->ignore_eos,
-        .stop = o->stop,
-        .n_stop = o->n_stop,
-        .n_logprobs = o->n_logprobs,
-        .special = o->special,
-    };
-    return o->seed.given || draw_seed(&r->request.params.seed, e);
 }
 
 /* A prompt of so many bytes that no context holds it is refused before hours are spent on its tokens. */

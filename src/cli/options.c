@@ -17,7 +17,8 @@
 #define AT(field) offsetof(Options, field)
 
 enum {
-    RUNS = FOR_GENERATE | FOR_LOGITS, // commands that compute
+    SPEAKS = FOR_GENERATE | FOR_CHAT, // commands that say something
+    RUNS = SPEAKS | FOR_LOGITS,       // commands that compute
     READS = FOR_GENERATE | FOR_TOKENIZE,
     ALL = RUNS | READS | FOR_INFO,
     ANY = ALL | FOR_SYNTH,
@@ -28,18 +29,38 @@ enum {
 static const Option TABLE[] = {
     {{"-m", "--model"}, ALL, OPTION_STRING, "FILE", AT(model),
      .help = "the model (the demo model in the executable)"},
-    {{"-p", "--prompt"}, READS, OPTION_STRING, "TEXT", AT(prompt), .help = "the prompt; - reads stdin"},
-    {{"-f", "--file"}, READS, OPTION_STRING, "FILE", AT(file),
+    {{"-p", "--prompt"}, READS | FOR_CHAT, OPTION_STRING, "TEXT", AT(prompt), .help = "the prompt; - reads stdin"},
+    {{"-f", "--file"}, READS | FOR_CHAT, OPTION_STRING, "FILE", AT(file),
      .help = "the prompt from a file; - reads stdin"},
-    {{"-e", "--escape"}, READS, OPTION_FLAG, NULL, AT(escape), .set = "yes", .standard = "yes",
+    {{"-e", "--escape"}, READS | FOR_CHAT, OPTION_FLAG, NULL, AT(escape), .set = "yes", .standard = "yes",
      .help = "process \\n \\t \\\\ \\\" in -p (the default)"},
-    {{"--no-escape"}, READS, OPTION_FLAG, NULL, AT(escape), .set = "no", .help = "take -p as it is"},
+    {{"--no-escape"}, READS | FOR_CHAT, OPTION_FLAG, NULL, AT(escape), .set = "no", .help = "take -p as it is"},
     {{"--echo"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(echo), .set = "yes",
      .help = "print the prompt before the text"},
-    {{"-no-cnv", "--no-conversation"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(raw), .set = "yes",
-     .standard = "yes", .help = "no chat: the default"},
+    {{"--pre"}, SPEAKS | FOR_TOKENIZE, OPTION_STRING, "NAME", AT(pre),
+     .help = "the pre-tokenizer of this name instead of the model's"},
 
-    {{"-n", "--predict", "--n-predict"}, FOR_GENERATE, OPTION_INT, "N", AT(n_predict), -2, INT_MAX,
+    {{"-cnv", "--conversation"}, SPEAKS, OPTION_FLAG, NULL, AT(chat), .set = "yes",
+     .help = "the same as zgen chat"},
+    {{"-no-cnv", "--no-conversation"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(chat), .set = "no",
+     .help = "no chat: the default"},
+    {{"-st", "--single-turn"}, SPEAKS, OPTION_FLAG, NULL, AT(single_turn), .set = "yes",
+     .help = "the prompt is a message, answered through the chat template"},
+    {{"-sys", "--system-prompt"}, SPEAKS, OPTION_STRING, "TEXT", AT(system), .help = "the system prompt"},
+    {{"-sysf", "--system-prompt-file"}, SPEAKS, OPTION_STRING, "FILE", AT(system_file),
+     .help = "the system prompt from a file"},
+    {{"--messages"}, SPEAKS, OPTION_STRING, "FILE", AT(messages),
+     .help = "the conversation so far: JSON with \"messages\""},
+    {{"--chat-template", "--chat-template-file"}, SPEAKS, OPTION_STRING, "NAME|FILE", AT(chat_template),
+     .help = "instead of the model's: a known format (chatml, llama3, ...) or a Jinja file"},
+    {{"--think"}, SPEAKS, OPTION_CHOICE, NULL, AT(think), .choices = "show hide off",
+     .help = "the thoughts before an answer; off: the model is told not to think"},
+    {{"--on-full"}, SPEAKS, OPTION_CHOICE, NULL, AT(on_full), .choices = "stop drop",
+     .help = "when the context is full: stop (the default), or drop the oldest turns"},
+    {{"--print-prompt"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(print_prompt), .set = "yes",
+     .help = "print the prompt as the model would get it, and nothing else"},
+
+    {{"-n", "--predict", "--n-predict"}, SPEAKS, OPTION_INT, "N", AT(n_predict), -2, INT_MAX,
      .standard = "-1", .help = "new tokens at most; -1, -2: until the context is full"},
     {{"-c", "--ctx-size"}, RUNS, OPTION_INT, "N", AT(n_ctx), 0, INT_MAX,
      .help = "tokens of context; 0: as trained (4096 at most, or as prompt and -n need)"},
@@ -62,29 +83,29 @@ static const Option TABLE[] = {
     {{"-ctv", "--cache-type-v"}, RUNS, OPTION_CHOICE, NULL, AT(cache_v), .choices = "f16 f32",
      .help = "the same, when -ctk says the same"},
 
-    {{"-s", "--seed"}, FOR_GENERATE, OPTION_SEED, "N", AT(seed), .standard = "-1",
+    {{"-s", "--seed"}, SPEAKS, OPTION_SEED, "N", AT(seed), .standard = "-1",
      .help = "same seed, same text; -1: drawn, and told"},
-    {{"--temp", "--temperature"}, FOR_GENERATE, OPTION_FLOAT, "X", AT(temp), 0, 100, .standard = "0.8",
+    {{"--temp", "--temperature"}, SPEAKS, OPTION_FLOAT, "X", AT(temp), 0, 100, .standard = "0.8",
      .help = "temperature; 0 always takes the likeliest"},
-    {{"--top-k"}, FOR_GENERATE, OPTION_INT, "N", AT(top_k), 0, INT_MAX, .standard = "40",
+    {{"--top-k"}, SPEAKS, OPTION_INT, "N", AT(top_k), 0, INT_MAX, .standard = "40",
      .help = "only the N likeliest; 0: off"},
-    {{"--top-p"}, FOR_GENERATE, OPTION_FLOAT, "X", AT(top_p), 0, 1, .standard = "0.95",
+    {{"--top-p"}, SPEAKS, OPTION_FLOAT, "X", AT(top_p), 0, 1, .standard = "0.95",
      .help = "only the likeliest that together reach X; 1: off"},
-    {{"--min-p"}, FOR_GENERATE, OPTION_FLOAT, "X", AT(min_p), 0, 1, .standard = "0.05",
+    {{"--min-p"}, SPEAKS, OPTION_FLOAT, "X", AT(min_p), 0, 1, .standard = "0.05",
      .help = "only those at least X times as likely as the likeliest"},
-    {{"--repeat-penalty"}, FOR_GENERATE, OPTION_FLOAT, "X", AT(repeat_penalty), 0.01, 100, .standard = "1",
+    {{"--repeat-penalty"}, SPEAKS, OPTION_FLOAT, "X", AT(repeat_penalty), 0.01, 100, .standard = "1",
      .help = "against tokens that occurred; 1: off"},
-    {{"--repeat-last-n"}, FOR_GENERATE, OPTION_INT, "N", AT(repeat_last_n), -1, INT_MAX, .standard = "64",
+    {{"--repeat-last-n"}, SPEAKS, OPTION_INT, "N", AT(repeat_last_n), -1, INT_MAX, .standard = "64",
      .help = "how far back penalties look; -1: the whole context"},
-    {{"--presence-penalty"}, FOR_GENERATE, OPTION_FLOAT, "X", AT(presence_penalty), -100, 100,
+    {{"--presence-penalty"}, SPEAKS, OPTION_FLOAT, "X", AT(presence_penalty), -100, 100,
      .standard = "0", .help = "off the logits of tokens that occurred"},
-    {{"--frequency-penalty"}, FOR_GENERATE, OPTION_FLOAT, "X", AT(frequency_penalty), -100, 100,
+    {{"--frequency-penalty"}, SPEAKS, OPTION_FLOAT, "X", AT(frequency_penalty), -100, 100,
      .standard = "0", .help = "the same, for each time they occurred"},
-    {{"--ignore-eos"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(ignore_eos), .set = "yes",
+    {{"--ignore-eos"}, SPEAKS, OPTION_FLAG, NULL, AT(ignore_eos), .set = "yes",
      .help = "never choose an end token"},
-    {{"--stop", "-r", "--reverse-prompt"}, FOR_GENERATE, OPTION_STRINGS, "TEXT", AT(stop),
+    {{"--stop", "-r", "--reverse-prompt"}, SPEAKS, OPTION_STRINGS, "TEXT", AT(stop),
      .help = "end before this text; may be repeated"},
-    {{"--special"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(special), .set = "yes",
+    {{"--special"}, SPEAKS, OPTION_FLAG, NULL, AT(special), .set = "yes",
      .help = "control tokens appear in the text"},
 
     {{"--plan"}, FOR_INFO, OPTION_FLAG, NULL, AT(plan), .set = "yes",
@@ -113,7 +134,7 @@ static const Option TABLE[] = {
      .help = "short for --output-format json"},
     {{"--logprobs"}, FOR_GENERATE, OPTION_INT, "N", AT(n_logprobs), 0, 100, .standard = "0",
      .help = "with --json: log-probabilities of the N likeliest"},
-    {{"--no-perf"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(perf), .set = "no", .standard = "yes",
+    {{"--no-perf"}, SPEAKS, OPTION_FLAG, NULL, AT(perf), .set = "no", .standard = "yes",
      .help = "no timings among the notices"},
     {{"-q", "--quiet"}, ANY, OPTION_FLAG, NULL, AT(quiet), .set = "yes", .help = "no notices"},
     {{"-v", "--verbose"}, ANY, OPTION_FLAG, NULL, AT(verbose), .set = "yes",
@@ -321,6 +342,7 @@ static const char *command_of(unsigned commands) {
            : commands & FOR_TOKENIZE ? "tokenize"
            : commands & FOR_LOGITS   ? "logits"
            : commands & FOR_SYNTH    ? "synth"
+           : commands & FOR_CHAT     ? "chat"
                                      : "info";
 }
 

@@ -15,7 +15,7 @@
 #include <stdint.h>
 #include "../base/err.h"
 
-enum { FOR_GENERATE = 1, FOR_INFO = 2, FOR_TOKENIZE = 4, FOR_LOGITS = 8, FOR_SYNTH = 16 }; // commands, as bits
+enum { FOR_GENERATE = 1, FOR_INFO = 2, FOR_TOKENIZE = 4, FOR_LOGITS = 8, FOR_SYNTH = 16, FOR_CHAT = 32 }; // commands, as bits
 
 typedef struct Seed {
     bool given; // else one is to be drawn
@@ -30,7 +30,10 @@ typedef struct Options {
     const char *prompt, *file; // NULL: not given
     bool escape;               // \n and the like in prompt are processed
     bool echo, special;
-    bool raw;      // true: chat is not built yet
+    const char *pre; // the pre-tokenizer instead of the file's, or NULL
+    bool chat, single_turn, print_prompt;
+    const char *system, *system_file, *messages, *chat_template; // NULL: not given, and so below
+    const char *think, *on_full;                                 // one of their choices
     int n_predict; // -1, -2: until the context is full
     int n_ctx;     // -1: not given, 0: as trained
     int n_threads; // 0: as many as there are CPUs

@@ -50,13 +50,17 @@ static void add_escaped(const char *text, Buf *out) {
     }
 }
 
+void prompt_add(const Options *o, const char *text, Buf *out) {
+    if (o->escape)
+        add_escaped(text, out);
+    else
+        buf_add(out, text, strlen(text));
+}
+
 bool prompt_read(const Options *o, bool chomp, Buf *out, Err *e) {
     if (o->prompt && o->file) return err_set(e, ERR_USAGE, "-p and -f both give a prompt; use one of them");
     if (o->prompt && strcmp(o->prompt, "-") != 0) {
-        if (o->escape)
-            add_escaped(o->prompt, out);
-        else
-            buf_add(out, o->prompt, strlen(o->prompt));
+        prompt_add(o, o->prompt, out);
         return true;
     }
     bool asked = o->prompt || o->file;

@@ -12,6 +12,9 @@
  * (unreadable, or larger than 2 GiB), or a signal's code. */
 bool prompt_read(const Options *o, bool chomp, Buf *out, Err *e);
 
+/* Appends a text from the command line, its escapes processed unless --no-escape. */
+void prompt_add(const Options *o, const char *text, Buf *out);
+
 /* Appends the bytes of the file at path; "-" is stdin.  what names it in messages ("the prompt").  Errors as
  * above. */
 bool prompt_read_file(const char *path, const char *what, Buf *out, Err *e);

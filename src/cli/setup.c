@@ -5,11 +5,13 @@
 #include "../plan/plan.h"
 #include "../../cuda/cuda.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 enum {
@@ -202,6 +204,38 @@ bool setup_memory(const Gguf *g, const EngineConfig *config, Err *e) {
     bool ok = p && fits(p, config, e);
     plan_free(p);
     return ok;
+}
+
+/* ---- the request ---- */
+
+/* 53 random bits: a number that every reader of JSON keeps exact. */
+static bool draw_seed(uint64_t *out, Err *e) {
+    if (getrandom(out, sizeof *out, 0) != sizeof *out)
+        return err_set(e, ERR_RUN, "the system gives no random seed (%s); choose one with -s",
+                       strerror(errno));
+    *out >>= 11;
+    return true;
+}
+
+bool setup_request(const Options *o, Request *out, Err *e) {
+    *out = (Request){
+        .n_predict = o->n_predict < 0 ? -1 : o->n_predict,
+        .params = {.temp = o->temp,
+                   .top_p = o->top_p,
+                   .min_p = o->min_p,
+                   .repeat_penalty = o->repeat_penalty,
+                   .presence_penalty = o->presence_penalty,
+                   .frequency_penalty = o->frequency_penalty,
+                   .top_k = o->top_k,
+                   .repeat_last_n = o->repeat_last_n,
+                   .seed = o->seed.value},
+        .ignore_eos = o->ignore_eos,
+        .stop = o->stop,
+        .n_stop = o->n_stop,
+        .n_logprobs = o->n_logprobs,
+        .special = o->special,
+    };
+    return o->seed.given || draw_seed(&out->params.seed, e);
 }
 
 /* ---- notices ---- */

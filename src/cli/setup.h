@@ -31,6 +31,9 @@ ExecMemory setup_need(const Plan *p, const EngineConfig *config);
  * false: ERR_MEMORY with the parts and the -c that would fit, or ERR_MODEL.  A GPU's executor looks for itself. */
 bool setup_memory(const Gguf *g, const EngineConfig *config, Err *e);
 
+/* What a request takes from the options: all but ids.  Draws a seed if none was given.  false: ERR_RUN. */
+bool setup_request(const Options *o, Request *out, Err *e);
+
 /* One line on stderr, "zgen: ...", if it is a terminal or --verbose is given, and never with --quiet. */
 void setup_notice(const Options *o, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

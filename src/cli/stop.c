@@ -25,6 +25,13 @@ bool stop_wanted(void) {
     return received != 0;
 }
 
+bool stop_forget(void) {
+    if (received != SIGINT) return false;
+    received = 0;
+    stop_install();
+    return true;
+}
+
 bool stop_err(Err *e) {
     *e = (Err){.code = 128 + received};
     return false;

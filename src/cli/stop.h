@@ -11,6 +11,9 @@
 void stop_install(void);
 bool stop_wanted(void);
 
+/* For who stays after Ctrl-C: if that is what came, forgets it, listens again, and returns true. */
+bool stop_forget(void);
+
 /* *e = 128 + the signal, without a text: the user knows.  Returns false, as err_set does. */
 bool stop_err(Err *e);
 

@@ -96,7 +96,7 @@ bool cmd_tokenize(const Options *o, Err *e) {
     Model model = {0};
     Buf text = {0};
     bool ok = check(o, e) && (o->decode || prompt_read(o, false, &text, e)) &&
-              model_open(o->model, &model, e) && model_need_tok(&model, e) &&
+              model_open_as(o->model, o->pre, &model, e) && model_need_tok(&model, e) &&
               (o->decode ? decode(o, model.tok, e) : encode(o, model.tok, &text, e));
     model_close(&model);
     buf_free(&text);

@@ -149,6 +149,13 @@ ExecMemory engine_memory(const Engine *g) {
 
 /* ---- requests -------------------------------------------------------------------------------------------- */
 
+/* How many tokens of the request the cache holds; at least one is left to be computed, for its logits. */
+static int cached(const Live *l, const Request *r) {
+    int most = r->n_ids - 1 < l->n_done ? r->n_ids - 1 : l->n_done, n = 0;
+    while (r->reuse && n < most && l->seq.ids[n] == r->ids[n]) n++;
+    return n;
+}
+
 int engine_add(Engine *g, const Request *r, Err *e) {
     assert(g->model->tok && r->n_ids > 0);
     int seq = 0, n_ctx = g->config.n_ctx;
@@ -160,8 +167,10 @@ int engine_add(Engine *g, const Request *r, Err *e) {
         return -1;
     }
     Live *l = &g->live[seq];
+    int n_reused = cached(l, r);
     free_sequence(l);
     l->in_use = true;
+    l->n_done = l->seq.n_reused = n_reused;
     l->request = *r;
     if (r->ignore_eos) l->request.params.banned = g->eog, l->request.params.n_banned = g->n_eog;
     l->n_limit = r->n_predict >= 0 && r->n_predict < n_ctx - r->n_ids ? r->n_ids + r->n_predict : n_ctx;
@@ -366,6 +375,7 @@ bool engine_step(Engine *g, Err *e) {
 bool engine_logits(Engine *g, const int32_t *ids, int n, bool (*row)(void *, int, const float *), void *arg, Err *e) {
     int chunk = g->R_max < g->chunk ? g->R_max : g->chunk;
     stop_decoding(g);
+    g->live[0].n_done = 0; // the cache will hold other tokens
     e->code = 0;
     if (n > g->config.n_ctx)
         return err_set(e, ERR_RUN, "%d tokens do not fit into a context of %d; use a larger -c", n, g->config.n_ctx);
@@ -386,6 +396,7 @@ bool engine_logits(Engine *g, const int32_t *ids, int n, bool (*row)(void *, int
 
 bool engine_profile(Engine *g, int depth, int repeats, double *seconds, Err *e) {
     stop_decoding(g);
+    g->live[0].n_done = 0;
     g->token[0] = 0, g->seq[0] = 0, g->position[0] = depth, g->out_row[0] = 0;
     g->sampling[0] = (SampleRow){.params = sample_defaults};
     Batch b = {.T = 1, .R = 1, .token = g->token, .seq = g->seq, .position = g->position, .out_row = g->out_row,

@@ -4,7 +4,10 @@
  *
  * A sequence is a prompt and what the model said to it so far.  Each step builds one batch out of all unfinished
  * sequences: one row for those that are speaking, a chunk of the prompt for those that are still listening; chunks are cut
- * at absolute multiples of the chunk size, so that a prompt is computed in the same pieces whoever is beside it. */
+ * at absolute multiples of the chunk size, so that a prompt is computed in the same pieces whoever is beside it.
+ *
+ * A finished sequence leaves its keys and values in the cache.  The next request with its number may begin with the same
+ * tokens and compute only the others: a chat pays for what is new in each turn, and going back costs nothing. */
 #ifndef ZGEN_RUN_ENGINE_H
 #define ZGEN_RUN_ENGINE_H
 
@@ -46,6 +49,7 @@ typedef struct Request {
     int n_stop;
     int n_logprobs;     // the n best log-probabilities of each token are wanted, 0 for none
     bool special;       // control tokens appear in the text
+    bool reuse;         // ids that the cache still holds from the sequence before are not computed again
 } Request;
 
 typedef struct TokenLogprobs { // of the raw logits, natural logarithms
@@ -63,6 +67,7 @@ typedef struct Timing {
 typedef struct Sequence {
     int32_t *ids;        // prompt and generated tokens [n_prompt + n_generated]; an end-of-generation token is not kept
     int n_prompt, n_generated;
+    int n_reused;        // of the prompt; its timing counts the others
     Buf text;            // of the generated tokens, whole characters, less the stop string
     size_t n_final;      // bytes of text that can no longer become part of a stop string: print up to here
     Finish finish;       // when not NONE, all of text is final
@@ -79,7 +84,7 @@ const char *engine_executor(const Engine *g); // "cpu", "cuda"
 ExecMemory engine_memory(const Engine *g);
 
 /* Adds a request; what it points to must outlive the sequence.  The number of the sequence (0..n_seq-1), or -1: *e says why
- * (ERR_RUN: prompt longer than the context, both numbers named). */
+ * (ERR_RUN: prompt longer than the context, both numbers named; the cache is as it was). */
 int engine_add(Engine *g, const Request *r, Err *e);
 const Sequence *engine_sequence(const Engine *g, int seq);
 

@@ -142,3 +142,20 @@ bool chat_text_is_user(const ChatText *text, size_t start, size_t n) {
         if (text->runs[low].from_user) return true;
     return false;
 }
+
+/* ---- Tokens ---- */
+
+typedef struct Tail {
+    const ChatText *text;
+    size_t from;
+} Tail;
+
+static bool is_user(const void *arg, size_t start, size_t n) {
+    const Tail *tail = arg;
+    return chat_text_is_user(tail->text, tail->from + start, n);
+}
+
+void chat_encode(const ChatText *text, size_t from, const Tok *tok, TokIds *out) {
+    Tail tail = {text, from};
+    tok_encode_marked(tok, text->data + from, text->n - from, 0, (TokOrigin){is_user, &tail}, out);
+}

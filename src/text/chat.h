@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <jansson.h>
 #include "../base/err.h"
+#include "tok.h"
 
 typedef struct ChatInput {
     /* An object, as --messages reads it: "messages" (an array of objects with "role" and "content"), and
@@ -46,6 +47,10 @@ void chat_text_free(ChatText *text); // back to {0}
 
 /* Whether any of the n bytes at start is from the user.  O(log runs). */
 bool chat_text_is_user(const ChatText *text, size_t start, size_t n);
+
+/* Appends the ids of the text from byte `from` on (a border between characters): special tokens only where
+ * the template wrote all of them, nothing added around it. */
+void chat_encode(const ChatText *text, size_t from, const Tok *tok, TokIds *out);
 
 /* A template of our own by the name of its format ("chatml", "llama3", ...): a C string; NULL if unknown. */
 const char *chat_builtin_template(const char *name);

@@ -83,6 +83,17 @@ typedef enum TokFlags {
  * with one warning.  Takes time in proportion to n log n, also where the text is a single letter n times. */
 void tok_encode(const Tok *t, const char *text, size_t n, int flags, TokIds *out);
 
+/* Who wrote what.  is_user tells whether any of n >= 1 bytes of the text at start is from the user. */
+typedef struct TokOrigin {
+    bool (*is_user)(const void *arg, size_t start, size_t n);
+    const void *arg;
+} TokOrigin;
+
+/* The same with TOK_PARSE_SPECIAL for a text of many hands: special tokens stand only where no byte of them
+ * is from the user, but for user-defined ones that do not look like <markup>: these are part of the language.
+ * A text that is not UTF-8 counts as the user's throughout. */
+void tok_encode_marked(const Tok *t, const char *text, size_t n, int flags, TokOrigin origin, TokIds *out);
+
 /* Appends the bytes of one token to out: not necessarily whole characters.  special = false hides control and
  * unknown tokens. */
 void tok_piece(const Tok *t, int id, bool special, Buf *out);

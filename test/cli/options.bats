@@ -60,7 +60,18 @@ wrong_lines() {
 2|one of: auto scalar avx2 avx512|-p x --isa sse2
 2|one of: auto f32 q8|-p x --act f16
 2|one of: auto cpu cuda|-p x --device vulkan
-1|no GPU executor|-p x --device cuda
+2|one of: auto cpu cuda|-p x --device cuda:x
+2|one of: auto cpu cuda|-p x --device cuda:
+2|one of: auto device managed|-p x --mem host
+1|--device cuda:99: |-p x --device cuda:99
+2|drop one of them|-p x -ngl 0 --device cuda
+2|use --device cpu|-p x --isa avx2 --device cuda
+2|use --device cpu|-p x --act f32 --device cuda
+2|SHAPE MIX OUT; shapes: llama|synth
+2|no shape 'x'|synth x q4_0 /dev/null
+2|no mix 'q9'|synth llama-3.2-1b q9 /dev/null
+2|from 1 to 4096|synth llama-3.2-1b q4_0 /dev/null --layers 0
+5|/nonexistent|synth llama-3.2-1b q4_0 /nonexistent/m.gguf --layers 1
 2|drop one of them|-p x -ngl 99 --device cpu
 2|6 layers|-p x -ngl 3
 2|or one of: auto all|-p x -ngl some
@@ -149,9 +160,11 @@ END
 }
 
 @test "a GPU that was asked for in passing is a warning, not a silence" {
+    zgen -p x -n 1 --device cuda
+    [ "$status" != 0 ] || skip "there is a GPU"
     for n in all 99 6 2147483647; do
-        zgen -p x -n 1 -ngl $n
-        [[ "$status" = 0 && "$stderr" == *"warning: this build has no GPU executor"* ]] || { echo "-ngl $n: $stderr"; false; }
+        run --separate-stderr "$ZGEN" -p x -n 1 -ngl $n </dev/null
+        [[ "$status" = 0 && "$stderr" == "zgen: warning: "*"; using the CPU" ]] || { echo "-ngl $n: $stderr"; false; }
     done
     for n in 0 auto; do
         zgen -p x -n 1 -ngl $n

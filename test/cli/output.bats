@@ -5,7 +5,7 @@ load helper
 @test "stdout holds the text and nothing else, stderr nothing in a pipe" {
     zgen -p "Once upon a time" -n 12 --temp 0 --json
     field 'd["text"]' >"$T/json"
-    "$ZGEN" -p "Once upon a time" -n 12 --temp 0 >"$T/out" 2>"$T/err" </dev/null
+    "$ZGEN" -p "Once upon a time" -n 12 --temp 0 --device cpu >"$T/out" 2>"$T/err" </dev/null
     printf '%s\n' "$(cat "$T/out")" | cmp - "$T/json"
     [ ! -s "$T/err" ]
     [ -n "$(tail -c 1 "$T/out")" ] # no newline was added
@@ -33,7 +33,7 @@ load helper
     run on_terminal "$ZGEN" -p "Once" -n 3 --temp 0 -q
     printf '%s' "$output" | od -c | head
     "$ZGEN" -p "Once" -n 3 --temp 0 >"$T/plain" </dev/null
-    on_terminal "$ZGEN" -p "Once" -n 3 --temp 0 -q >"$T/terminal"
+    on_terminal "$ZGEN" -p "Once" -n 3 --temp 0 -q --device cpu >"$T/terminal"
     printf '\r\n' >>"$T/plain"
     cmp "$T/plain" "$T/terminal"
 }
@@ -60,7 +60,7 @@ load helper
 }
 
 @test "a closed stderr or stdin harms nobody" {
-    run "$ZGEN" -p "Once" -n 3 --temp 0 2>&-
+    run "$ZGEN" -p "Once" -n 3 --temp 0 --device cpu 2>&-
     [ "$status" = 0 ]
     local open=$output
     run bash -c "\"$ZGEN\" -p Once -n 3 --temp 0 -v 2>&- <&-"
@@ -68,7 +68,7 @@ load helper
 }
 
 @test "a reader that goes away ends it quietly with 141" {
-    run --separate-stderr bash -c "\"$ZGEN\" -p Once --ignore-eos -c 100000 --temp 0 </dev/null | head -c 1 >/dev/null; echo \${PIPESTATUS[0]}"
+    run --separate-stderr bash -c "\"$ZGEN\" -p Once --ignore-eos -c 100000 --temp 0 --device cpu </dev/null | head -c 1 >/dev/null; echo \${PIPESTATUS[0]}"
     asserts "$output/$stderr" = "141/"
 }
 

@@ -15,8 +15,8 @@ interrupted() {
 }
 
 @test "Ctrl-C keeps the text and exits with 130" {
-    "$ZGEN" -p "Once upon a time" -n 6 --temp 0 >"$T/begin" </dev/null
-    interrupted INT
+    "$ZGEN" -p "Once upon a time" -n 6 --temp 0 --device cpu >"$T/begin" </dev/null
+    interrupted INT --device cpu
     asserts "$code" = 130
     cmp -n "$(stat -c %s "$T/begin")" "$T/begin" "$T/out"
     iconv -f UTF-8 -t UTF-8 "$T/out" >/dev/null
@@ -47,7 +47,7 @@ interrupted() {
 
 @test "Ctrl-C while it waits for a prompt" {
     mkfifo "$T/pipe"
-    "$ZGEN" <>"$T/pipe" >"$T/out" 2>"$T/err" 3>&- &
+    "$ZGEN" --device cpu <>"$T/pipe" >"$T/out" 2>"$T/err" 3>&- &
     local pid=$!
     sleep 0.5
     kill -s INT $pid

@@ -168,8 +168,8 @@ TEST(gpu_odd_shapes_agree_with_the_oracle) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
     static const Tiny shapes[] = {
-        {QUANT_Q8_0, 2, 96, 3, 1, 40, 224, 77, 0, 0, 1},  {QUANT_F16, 2, 40, 3, 3, 8, 72, 19, 0, 0, 2},
-        {QUANT_Q4_0, 3, 64, 8, 1, 96, 32, 333, 0, 0, 3},  {QUANT_F32, 1, 100, 5, 5, 24, 36, 7, 0, 0, 4},
+        {QUANT_BF16, 2, 96, 3, 1, 40, 224, 77, 0, 0, 1}, {QUANT_F16, 2, 40, 3, 3, 8, 72, 19, 0, 0, 2},
+        {QUANT_Q4_0, 3, 64, 8, 1, 96, 32, 333, 0, 0, 3}, {QUANT_F32, 1, 100, 5, 5, 24, 36, 7, 0, 0, 4},
         {QUANT_Q4_K, 1, 512, 4, 1, 256, 256, 65, 0, 0, 5}, {QUANT_F16, 2, 56, 2, 1, 72, 33, 35, 5, 3, 6},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {

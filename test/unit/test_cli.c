@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const unsigned COMMANDS[] = {FOR_GENERATE, FOR_INFO, FOR_TOKENIZE, FOR_LOGITS};
+static const unsigned COMMANDS[] = {FOR_GENERATE, FOR_INFO, FOR_TOKENIZE, FOR_LOGITS, FOR_SYNTH};
 
 static Options options;
 static Err err;

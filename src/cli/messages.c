@@ -1,0 +1,130 @@
+/* messages: see messages.h. */
+#include "messages.h"
+#include "prompt.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+bool messages_wanted(const Options *o) {
+    return o->single_turn || o->messages || o->chat_template || o->system || o->system_file || o->think;
+}
+
+const char *messages_role(const Session *s, size_t from_end) {
+    const json_t *messages = session_messages(s);
+    size_t n = json_array_size(messages);
+    if (from_end >= n) return "";
+    const char *role = json_string_value(json_object_get(json_array_get(messages, n - 1 - from_end), "role"));
+    return role ? role : "";
+}
+
+void messages_set_system(Session *s, const char *text, size_t n) {
+    json_t *messages = session_messages(s);
+    size_t last = json_array_size(messages);
+    if (last && strcmp(messages_role(s, last - 1), "system") == 0) json_array_remove(messages, 0), last--;
+    session_add(s, "system", text, n);
+    json_t *system = json_incref(json_array_get(messages, last));
+    json_array_remove(messages, last);
+    json_array_insert_new(messages, 0, system);
+}
+
+/* ---- files ---- */
+
+bool messages_load(const char *path, Session *s, Err *e) {
+    Buf text = {0};
+    if (!prompt_read_file(path, "the messages", &text, e)) {
+        buf_free(&text);
+        return false;
+    }
+    json_error_t why;
+    json_t *object = json_loadb(text.n ? text.data : "", text.n, JSON_ALLOW_NUL, &why);
+    bool ok = json_is_array(json_object_get(object, "messages"));
+    buf_free(&text);
+    if (!object)
+        return err_set(e, ERR_RUN, "%.500s, line %d, column %d: this is not JSON: %s", path, why.line, why.column, why.text);
+    if (ok)
+        json_object_update(s->variables, object);
+    else
+        err_set(e, ERR_RUN,
+                "%.500s: the messages are missing; write {\"messages\": [{\"role\": \"user\", \"content\": "
+                "\"...\"}]}",
+                path);
+    json_decref(object);
+    return ok;
+}
+
+bool messages_save(const char *path, const Session *s, Err *e) {
+    json_t *object = json_pack("{s:O}", "messages", session_messages(s));
+    int failed = json_dump_file(object, path, JSON_INDENT(1));
+    json_decref(object);
+    return !failed || err_set(e, ERR_RUN, "cannot write the messages to %.500s: %s", path, strerror(errno));
+}
+
+/* ---- what the options say ---- */
+
+static bool set_system(const Options *o, Session *s, Err *e) {
+    if (!o->system && !o->system_file) return true;
+    if (o->system && o->system_file)
+        return err_set(e, ERR_USAGE, "-sys and -sysf both give a system prompt; use one of them");
+    Buf text = {0};
+    bool ok = true;
+    if (o->system)
+        prompt_add(o, o->system, &text);
+    else
+        ok = prompt_read_file(o->system_file, "the system prompt", &text, e);
+    if (o->system_file && text.n && text.data[text.n - 1] == '\n') text.n--;
+    if (ok) messages_set_system(s, text.data, text.n);
+    buf_free(&text);
+    return ok;
+}
+
+/* Templates know their switch by one of these names. */
+static void set_thinking(const Options *o, Session *s) {
+    if (!o->think) return;
+    json_t *on = json_boolean(strcmp(o->think, "off") != 0);
+    json_object_set(s->variables, "enable_thinking", on);
+    json_object_set(s->variables, "thinking", on);
+}
+
+bool messages_begin(const Options *o, Session *s, Err *e) {
+    s->variables = json_pack("{s:[],s:b}", "messages", "add_generation_prompt", 1);
+    if (o->messages && !messages_load(o->messages, s, e)) return false;
+    set_thinking(o, s);
+    return set_system(o, s, e);
+}
+
+/* ---- the template ---- */
+
+static void list_names(Buf *out) {
+    for (size_t i = 0; chat_builtin_name(i); i++) buf_printf(out, "%s%s", i ? ", " : "", chat_builtin_name(i));
+}
+
+static bool no_template(const char *what, Err *e) {
+    Buf names = {0};
+    list_names(&names);
+    err_set(e, ERR_USAGE, "%s; choose --chat-template FILE (Jinja) or one of: %s", what, names.data);
+    buf_free(&names);
+    return false;
+}
+
+static bool find_template(const char *name, Session *s, Err *e) {
+    const char *builtin = chat_builtin_template(name);
+    if (builtin) {
+        buf_add(&s->source, builtin, strlen(builtin));
+        return true;
+    }
+    if (strcmp(name, "-") == 0 || access(name, F_OK) == 0)
+        return prompt_read_file(name, "the chat template", &s->source, e);
+    char what[300];
+    snprintf(what, sizeof what, "there is no chat template and no file '%.200s'", name);
+    return no_template(what, e);
+}
+
+bool messages_template(const Options *o, const Gguf *model, Session *s, Err *e) {
+    if (o->chat_template) return find_template(o->chat_template, s, e);
+    GgufString text = {0};
+    if (model && !gguf_get_string(model, "tokenizer.chat_template", &text, e)) return false;
+    if (text.n == 0) return no_template("the model has no chat template", e);
+    buf_add(&s->source, text.data, text.n);
+    return true;
+}

@@ -1,0 +1,51 @@
+/* session: one conversation with a model.
+ *
+ *     session_prompt -> session_ask -> while (engine_step) print what is new -> session_answered
+ *
+ * Owns the messages and what the model has of them in its cache.  The messages are the truth: each turn
+ * renders them anew through the template, whoever changed them in between, and the engine computes only what
+ * its cache does not hold.
+ *
+ * The one trick: text that a model wrote may be cut into other tokens when it is read again.  So long as a new
+ * prompt begins with the text of the last one and its answer, the ids of both are kept as they were, and only
+ * what follows is encoded: a turn costs its own tokens, exactly. */
+#ifndef ZGEN_RUN_SESSION_H
+#define ZGEN_RUN_SESSION_H
+
+#include "engine.h"
+#include "../text/chat.h"
+
+typedef struct Session {
+    Buf source;        // of the chat template
+    json_t *variables; // what the template sees, see ChatInput; "messages" among them
+    const Tok *tok;    // NULL: prompts are text only
+    Engine *engine;    // of one sequence; NULL: prompts are not answered
+
+    ChatText prompt; // session_prompt's, and its ids
+    TokIds ids;
+    const Sequence *seq; // the latest answer; NULL before the first
+    bool is_cut;         // by a stop string: its last ids are not what its text says
+    Buf past_text;       // the last prompt and its answer; empty: not known, or of no use
+    TokIds past_ids;     // the same as the model had them
+} Session;
+
+/* Frees what the session owns: not tok, not the engine. */
+void session_close(Session *s);
+
+json_t *session_messages(const Session *s);
+
+/* Appends a message; ill-formed UTF-8 becomes U+FFFD. */
+void session_add(Session *s, const char *role, const char *text, size_t n);
+
+/* Renders the messages into s->prompt, and into s->ids if there is a tokenizer.  Nothing else changes.  false: see
+ * chat_render. */
+bool session_prompt(Session *s, Err *e);
+
+/* Hands the prompt to the engine, with everything but ids and reuse from settings.  false: see engine_add. */
+bool session_ask(Session *s, const Request *settings, Err *e);
+
+/* Takes the finished answer, without white space around it, into the messages.  false: it has no text, and nothing
+ * changes. */
+bool session_answered(Session *s);
+
+#endif
