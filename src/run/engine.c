@@ -80,11 +80,11 @@ static bool check_vocab(const Engine *g, Err *e) {
 
 /* The executor for what the user asked; NULL: *e.  Falling back from a GPU that is not usable is told, never silent. */
 static const ExecOps *choose_executor(const EngineConfig *c, Err *e) {
-    CudaDevice device;
+    CudaDevice device = {0};
     if (c->device == DEVICE_CPU || c->act_f32) return &cpu_exec;
     if (cuda_device(c->device_index, &device, e)) return &cuda_exec;
     if (c->device == DEVICE_CUDA) return NULL;
-    if (cuda_exec.run) err_warn("%s; using the CPU", e->text); // a build without CUDA has nothing to warn of
+    if (cuda_exec.run && device.driver) err_warn("%s; using the CPU", e->text); // no CUDA, no driver: nothing to warn of
     e->code = 0;
     return &cpu_exec;
 }
