@@ -47,7 +47,7 @@ endif
 ifeq ($(CUDA),no)
 CUDA_OBJECTS := $(BUILD)/cuda/none.o
 # Then the tests that call kernels themselves stay out, and the others say why they skip.
-GPU_TESTS    := $(filter-out $(shell grep -l '/cuda/launch.h"' $(GPU_TESTS) /dev/null),$(GPU_TESTS))
+GPU_TESTS    := $(filter-out $(shell grep -l '"device.h"' $(GPU_TESTS) /dev/null),$(GPU_TESTS))
 else
 CUDA_OBJECTS := $(patsubst %.cu,$(BUILD)/%.o,$(wildcard cuda/*.cu))
 CUDA_CODE    := $(if $(CUDA_ARCH),-arch=$(if $(filter native,$(CUDA_ARCH)),native,sm_$(CUDA_ARCH)),\

@@ -153,7 +153,7 @@ template <int HD> struct Query {
 
     __device__ void load(const Attention &a, const Unit &unit) {
         int lane = threadIdx.x % 32, head = lane / 4;
-        const float *q = a.q + ((size_t)unit.row * a.n_head + unit.head + head) * a.head_dim;
+        const float *q = a.q + head_offset(a, unit.row, unit.head + head);
 #pragma unroll
         for (int i = 0; i < HD / 8; i++) {
             int column = i * 8 + lane % 4 * 2;
@@ -333,7 +333,7 @@ struct Gathered {
     __device__ void write(const Attention &a, const Unit &unit, int head, int column) const {
         if (column >= a.head_dim) return;
         float r = sum == 0 ? 0 : 1 / sum;
-        float *to = a.out + ((size_t)unit.row * a.n_head + unit.head + head) * a.head_dim + column;
+        float *to = a.out + head_offset(a, unit.row, unit.head + head) + column;
         *(float4 *)to = make_float4(o.x * r, o.y * r, o.z * r, o.w * r);
     }
 };
@@ -500,7 +500,7 @@ extern "C" cudaError_t launch_attn(const Launch *l, const float *q, int n_head, 
                    .n_ctx = kv->n_ctx};
     if (!decode) return launch_attn_prompt(l, a, kv->type);
     for (int first = 0; first < T; first += ROWS_MAX) {
-        size_t skip = (size_t)first * n_head * kv->head_dim;
+        size_t skip = (size_t)first * row_stride(n_head * kv->head_dim);
         a.q = q + skip, a.out = out + skip, a.seq = seq + first, a.position = position + first;
         a.T = std::min(T - first, ROWS_MAX);
         cudaError_t error = launch_decode(l, a, kv->type, scratch);

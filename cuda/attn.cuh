@@ -4,13 +4,18 @@
 #include "mma.cuh"
 
 struct Attention {
-    const float *q;                // [T][n_head][head_dim]
+    const float *q;                // [T] rows of n_head * head_dim
     const uint8_t *k, *v;          // the layer's cache, as DeviceKv says
     const int32_t *seq, *position; // [T]
-    float *out;                    // [T][n_head][head_dim]
+    float *out;                    // [T] rows of n_head * head_dim
     float scale;                   // of scores that are exponents of 2
     int T, n_head, n_kv_head, head_dim, n_ctx;
 };
+
+// Where a head of a row of q or out begins, in elements.
+__device__ inline size_t head_offset(const Attention &a, int row, int head) {
+    return (size_t)row * row_stride(a.n_head * a.head_dim) + (size_t)head * a.head_dim;
+}
 
 // Prompt rows of one sequence, positions ascending by one.
 cudaError_t launch_attn_prompt(const Launch *l, const Attention &a, KvType type);

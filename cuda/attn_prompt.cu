@@ -62,7 +62,7 @@ template <int HD> __device__ void load_queries(uint8_t *tile, const Attention &a
         float4 x = make_float4(0, 0, 0, 0);
         if (first_row + row < a.T && column < a.head_dim)
             x = __ldcg(
-                (const float4 *)(a.q + ((size_t)(first_row + row) * a.n_head + head) * a.head_dim + column));
+                (const float4 *)(a.q + head_offset(a, first_row + row, head) + column));
         *(uint2 *)(tile + row * S::PITCH + column * 2) =
             make_uint2(pack_half(x.x * a.scale, x.y * a.scale), pack_half(x.z * a.scale, x.w * a.scale));
     }
@@ -187,7 +187,7 @@ template <int HD> struct Rows {
                 float scale = 1 / total;
                 int row = first_row + b * 16 + lane / 4 + h * 8;
                 if (row >= a.T) continue;
-                float *out = a.out + ((size_t)row * a.n_head + head) * a.head_dim;
+                float *out = a.out + head_offset(a, row, head);
 #pragma unroll
                 for (int n = 0; n < HD / 8; n++)
                     if (n * 8 < a.head_dim)

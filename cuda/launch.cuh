@@ -2,6 +2,9 @@
 #pragma once
 #include "launch.h"
 
+// Elements from one row of a register to the next.
+__host__ __device__ inline int row_stride(int width) { return (width + 15) / 16 * 16; }
+
 template <class... Parameters, class... Arguments>
 cudaError_t launch_kernel(const Launch *l, void (*kernel)(Parameters...), dim3 blocks, dim3 threads, size_t shared_bytes,
                           Arguments... arguments) {

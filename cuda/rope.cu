@@ -25,10 +25,10 @@ struct Rope {
 
 // Heads are counted through: those of q, then of k, then of v.
 __device__ const float *head_input(const Rope &r, int t, int head) {
-    if (head < r.n_head) return r.q + ((size_t)t * r.n_head + head) * r.head_dim;
+    if (head < r.n_head) return r.q + (size_t)t * row_stride(r.n_head * r.head_dim) + head * r.head_dim;
     head -= r.n_head;
-    if (head < r.n_kv_head) return r.k + ((size_t)t * r.n_kv_head + head) * r.head_dim;
-    return r.v + ((size_t)t * r.n_kv_head + head - r.n_kv_head) * r.head_dim;
+    size_t row = (size_t)t * row_stride(r.n_kv_head * r.head_dim);
+    return head < r.n_kv_head ? r.k + row + head * r.head_dim : r.v + row + (head - r.n_kv_head) * r.head_dim;
 }
 
 __device__ float2 rotate(float2 x, float cosine, float sine) {

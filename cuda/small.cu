@@ -9,13 +9,11 @@ namespace {
 
 constexpr int WARPS = 16, THREADS = WARPS * 32;
 
-__device__ __host__ int stride_of(int width) { return (width + 15) / 16 * 16; }
-
 // Rows longer than a block's registers are read twice.
 __global__ void __launch_bounds__(THREADS) k_norm(const float *in, const int *rows, const float *weight, int width, float eps, float *out) {
     pdl_launch();
     pdl_wait();
-    const float *row = in + (size_t)(rows ? __ldcg(rows + blockIdx.x) : (int)blockIdx.x) * stride_of(width);
+    const float *row = in + (size_t)(rows ? __ldcg(rows + blockIdx.x) : (int)blockIdx.x) * row_stride(width);
     float scale;
     if (width <= THREADS * 32) {
         float4 v[8];
@@ -27,7 +25,7 @@ __global__ void __launch_bounds__(THREADS) k_norm(const float *in, const int *ro
         for (int i = threadIdx.x; i < width; i += THREADS) sum = fmaf(__ldcg(row + i), __ldcg(row + i), sum);
         scale = rsqrtf(block_sum<WARPS>(sum) / width + eps);
     }
-    float *to = out + (size_t)blockIdx.x * stride_of(width);
+    float *to = out + (size_t)blockIdx.x * row_stride(width);
     for (int i = threadIdx.x; i < width; i += THREADS) to[i] = __ldcg(row + i) * scale * weight[i];
 }
 
@@ -105,7 +103,7 @@ extern "C" cudaError_t launch_norm(const Launch *l, const float *in, const int *
 }
 
 extern "C" cudaError_t launch_add(const Launch *l, const float *a, const float *b, int width, int n, float *out) {
-    size_t elements = (size_t)n * stride_of(width);
+    size_t elements = (size_t)n * row_stride(width);
     return launch_kernel(l, k_add, blocks_for(elements, 256), 256, 0, a, b, elements, out);
 }
 

@@ -49,8 +49,9 @@ peer() {
 # row NAME TOKENS-PER-SECOND LIMIT PEER GOAL
 row() {
     awk -v name="$1" -v got="$2" -v limit="$3" -v peer="$4" -v goal="$5" 'BEGIN {
+        verdict = got + 0 >= goal + 0 ? "reached" : "missed"
         printf "%-26s %10.1f %10.0f %7.1f %% %11.1f %7.2f x %8d  %s\n", name, got, limit, 100 * got / limit, peer, got / peer,
-               goal, got >= goal ? "reached" : "missed" }'
+               goal, verdict }'
 }
 
 decode_row() { # NAME PEER GOAL: of the five runs that were just made
@@ -61,7 +62,7 @@ decode_row() { # NAME PEER GOAL: of the five runs that were just made
 
 make_model() { ./zgen synth "$1" "$2" "$model" -q; }
 
-printf '%-26s %10s %10s %9s %11s %9s %8s\n' "tokens per second" zgen limit share llama.cpp ratio goal
+printf '%-26s %10s %10s %9s %11s %9s %8s\n' 'tokens per second' zgen limit share llama.cpp ratio goal
 
 make_model llama-3.1-8b q4_k_m
 five 12 128

@@ -34,7 +34,7 @@ look_run() {
         #include <histedit.h>
         int main(void) { return el_init("", stdin, stdout, stderr) == NULL; }' \
         -l:libedit.a -l:libtinfo.a -l:libbsd.a -l:libmd.a ||
-        lack 'libedit-dev libbsd-dev libncurses-dev' 'edits the lines of a chat'
+        lack 'libedit-dev libbsd-dev' 'edits the lines of a chat'
 }
 
 look_test() {

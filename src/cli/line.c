@@ -71,16 +71,13 @@ static const char *read_piece(Line *l, size_t *n) {
         int count = 0;
         const char *text = el_gets(l->edit, &count);
         *n = count > 0 ? (size_t)count : 0;
+        HistEvent event;
+        if (count > 1) history(l->history, &event, H_ENTER, text);
         return count > 0 ? text : NULL;
     }
     ssize_t count = getline(&l->read, &l->capacity, stdin);
     *n = count > 0 ? (size_t)count : 0;
     return count > 0 ? l->read : NULL;
-}
-
-static void remember(Line *l, const Buf *line) {
-    HistEvent event;
-    if (l->edit && line->n) history(l->history, &event, H_ENTER, line->data);
 }
 
 LineEnd line_read(Line *l, Buf *out) {
@@ -97,6 +94,5 @@ LineEnd line_read(Line *l, Buf *out) {
         if (!goes_on) break;
         buf_add(out, "\n", 1);
     }
-    remember(l, out);
     return LINE_TEXT;
 }

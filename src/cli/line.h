@@ -1,7 +1,8 @@
 /* line: what the user says next.
  *
- * On a terminal libedit edits the line, remembers earlier ones and shows a prompt; elsewhere lines are read as
- * they come, without a word on stdout.  A backslash at the end of a line says that it goes on in the next. */
+ * On a terminal libedit edits the line, remembers earlier ones and shows a prompt; elsewhere lines are read
+ * as they come, without a word on stdout.  A backslash at the end of a line says that it goes on in the next.
+ */
 #ifndef ZGEN_CLI_LINE_H
 #define ZGEN_CLI_LINE_H
 

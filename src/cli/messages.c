@@ -41,7 +41,8 @@ bool messages_load(const char *path, Session *s, Err *e) {
     bool ok = json_is_array(json_object_get(object, "messages"));
     buf_free(&text);
     if (!object)
-        return err_set(e, ERR_RUN, "%.500s, line %d, column %d: this is not JSON: %s", path, why.line, why.column, why.text);
+        return err_set(e, ERR_RUN, "%.500s, line %d, column %d: this is not JSON: %s", path, why.line,
+                       why.column, why.text);
     if (ok)
         json_object_update(s->variables, object);
     else
@@ -96,13 +97,14 @@ bool messages_begin(const Options *o, Session *s, Err *e) {
 /* ---- the template ---- */
 
 static void list_names(Buf *out) {
-    for (size_t i = 0; chat_builtin_name(i); i++) buf_printf(out, "%s%s", i ? ", " : "", chat_builtin_name(i));
+    for (size_t i = 0; chat_builtin_name(i); i++)
+        buf_printf(out, "%s%s", i ? ", " : "", chat_builtin_name(i));
 }
 
-static bool no_template(const char *what, Err *e) {
+static bool no_template(int code, const char *what, Err *e) {
     Buf names = {0};
     list_names(&names);
-    err_set(e, ERR_USAGE, "%s; choose --chat-template FILE (Jinja) or one of: %s", what, names.data);
+    err_set(e, code, "%s; choose --chat-template FILE (Jinja) or one of: %s", what, names.data);
     buf_free(&names);
     return false;
 }
@@ -117,14 +119,14 @@ static bool find_template(const char *name, Session *s, Err *e) {
         return prompt_read_file(name, "the chat template", &s->source, e);
     char what[300];
     snprintf(what, sizeof what, "there is no chat template and no file '%.200s'", name);
-    return no_template(what, e);
+    return no_template(ERR_USAGE, what, e);
 }
 
 bool messages_template(const Options *o, const Gguf *model, Session *s, Err *e) {
     if (o->chat_template) return find_template(o->chat_template, s, e);
     GgufString text = {0};
     if (model && !gguf_get_string(model, "tokenizer.chat_template", &text, e)) return false;
-    if (text.n == 0) return no_template("the model has no chat template", e);
+    if (text.n == 0) return no_template(ERR_MODEL, "the model has no chat template", e);
     buf_add(&s->source, text.data, text.n);
     return true;
 }

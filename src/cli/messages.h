@@ -12,12 +12,12 @@
 /* Whether an option was given that makes sense only with a chat template. */
 bool messages_wanted(const Options *o);
 
-/* Fills s->variables from --messages, -sys or -sysf, and --think.  false: ERR_USAGE, or ERR_RUN for files that
- * cannot be read or are no such object. */
+/* Fills s->variables from --messages, -sys or -sysf, and --think.  false: ERR_USAGE, or ERR_RUN for files
+ * that cannot be read or are no such object. */
 bool messages_begin(const Options *o, Session *s, Err *e);
 
-/* Fills s->source: --chat-template, or the template of the model (NULL: there is none).  false: ERR_USAGE with
- * the choices, ERR_RUN, ERR_MODEL. */
+/* Fills s->source: --chat-template, or the template of the model (NULL: there is none).  false: ERR_USAGE or
+ * ERR_MODEL with the choices, ERR_RUN for a file that cannot be read. */
 bool messages_template(const Options *o, const Gguf *model, Session *s, Err *e);
 
 /* Replaces the messages by those of a file as --messages reads it; the other variables in it too.  false:

@@ -125,7 +125,7 @@ static const Option TABLE[] = {
 
     {{"--layers"}, FOR_SYNTH, OPTION_INT, "N", AT(n_layers), 1, 4096,
      .help = "so many layers only (all that the shape has)"},
-    {{"--seed"}, FOR_SYNTH, OPTION_INT, "N", AT(weight_seed), 0, INT_MAX, .standard = "1",
+    {{"-s", "--seed"}, FOR_SYNTH, OPTION_INT, "N", AT(weight_seed), 0, INT_MAX, .standard = "1",
      .help = "same seed, same weights"},
 
     {{"--output-format"}, READS | FOR_INFO, OPTION_CHOICE, NULL, AT(format), .choices = "text json",

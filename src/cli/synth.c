@@ -1,7 +1,8 @@
 /* synth: a model of random weights in a real shape, as a file to measure with.
  *
- * The image is made in memory and written to a temporary file beside OUT that takes its name at the end, so that OUT
- * is whole or not there.  Shapes and mixes are known to run/synth.c alone, which lists them in its refusals. */
+ * The image is made in memory and written to a temporary file beside OUT that takes its name at the end, so
+ * that OUT is whole or not there.  Shapes and mixes are known to run/synth.c alone, which lists them in its
+ * refusals. */
 #include "cli.h"
 #include "setup.h"
 #include "../base/mem.h"
@@ -25,7 +26,8 @@ static bool check(const Options *o, Err *e) {
     bool ok = o->n_rest == 3;
     if (!ok) {
         synth_list(&known);
-        err_set(e, ERR_USAGE, "a shape, a mix and a file are wanted: zgen synth SHAPE MIX OUT; %s", known.data);
+        err_set(e, ERR_USAGE, "a shape, a mix and a file are wanted: zgen synth SHAPE MIX OUT; %s",
+                known.data);
     }
     buf_free(&known);
     return ok;

@@ -16,7 +16,9 @@ void session_close(Session *s) {
     *s = (Session){0};
 }
 
-json_t *session_messages(const Session *s) { return json_object_get(s->variables, "messages"); }
+json_t *session_messages(const Session *s) {
+    return json_object_get(s->variables, "messages");
+}
 
 void session_add(Session *s, const char *role, const char *text, size_t n) {
     Utf8Gate gate = {0};
@@ -28,7 +30,8 @@ void session_add(Session *s, const char *role, const char *text, size_t n) {
     buf_free(&clean);
 }
 
-/* ---- the prompt ------------------------------------------------------------------------------------------ */
+/* ---- the prompt ------------------------------------------------------------------------------------------
+ */
 
 /* The text of a token as a string of its own; NULL: the model has no such token. */
 static char *token_string(const Tok *tok, int id) {
@@ -47,7 +50,8 @@ static bool render(const Session *s, ChatText *out, Err *e) {
     return ok;
 }
 
-/* What follows the past in the text: true if the past's ids can stand, because its end is the border of a control token. */
+/* What follows the past in the text: true if the past's ids can stand, because its end is the border of a
+ * control token. */
 static bool continues_past(const Session *s, const ChatText *text, TokIds *rest) {
     size_t n = s->past_text.n;
     if (n == 0 || text->n <= n || memcmp(text->data, s->past_text.data, n) != 0) return false;
@@ -83,7 +87,8 @@ bool session_prompt(Session *s, Err *e) {
     return !s->tok || s->ids.n || err_set(e, ERR_RUN, "the chat template writes nothing for these messages");
 }
 
-/* ---- the answer ------------------------------------------------------------------------------------------ */
+/* ---- the answer ------------------------------------------------------------------------------------------
+ */
 
 bool session_ask(Session *s, const Request *settings, Err *e) {
     Request r = *settings;
@@ -105,7 +110,9 @@ static void add_answer(Session *s, const char *text, size_t n) {
     buf_free(&content);
 }
 
-static bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+static bool is_space(char c) {
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
 
 bool session_answered(Session *s) {
     const Sequence *q = s->seq;

@@ -6,9 +6,9 @@
  * renders them anew through the template, whoever changed them in between, and the engine computes only what
  * its cache does not hold.
  *
- * The one trick: text that a model wrote may be cut into other tokens when it is read again.  So long as a new
- * prompt begins with the text of the last one and its answer, the ids of both are kept as they were, and only
- * what follows is encoded: a turn costs its own tokens, exactly. */
+ * The one trick: text that a model wrote may be cut into other tokens when it is read again.  So long as a
+ * new prompt begins with the text of the last one and its answer, the ids of both are kept as they were, and
+ * only what follows is encoded: a turn costs its own tokens, exactly. */
 #ifndef ZGEN_RUN_SESSION_H
 #define ZGEN_RUN_SESSION_H
 
@@ -37,15 +37,15 @@ json_t *session_messages(const Session *s);
 /* Appends a message; ill-formed UTF-8 becomes U+FFFD. */
 void session_add(Session *s, const char *role, const char *text, size_t n);
 
-/* Renders the messages into s->prompt, and into s->ids if there is a tokenizer.  Nothing else changes.  false: see
- * chat_render. */
+/* Renders the messages into s->prompt, and into s->ids if there is a tokenizer.  Nothing else changes. false:
+ * see chat_render. */
 bool session_prompt(Session *s, Err *e);
 
 /* Hands the prompt to the engine, with everything but ids and reuse from settings.  false: see engine_add. */
 bool session_ask(Session *s, const Request *settings, Err *e);
 
-/* Takes the finished answer, without white space around it, into the messages.  false: it has no text, and nothing
- * changes. */
+/* Takes the finished answer, without white space around it, into the messages.  false: it has no text, and
+ * nothing changes. */
 bool session_answered(Session *s);
 
 #endif

@@ -5,8 +5,8 @@ load helper
 # edited FROM TO: the tiny model with bytes exchanged, in $T/edited.gguf
 edited() {
     python3 - "$tiny" "$T/edited.gguf" "$1" "$2" <<'END'
-import sys
-data, old, new = open(sys.argv[1], "rb").read(), sys.argv[3].encode(), sys.argv[4].encode("utf-8")
+import os, sys
+data, old, new = open(sys.argv[1], "rb").read(), os.fsencode(sys.argv[3]), os.fsencode(sys.argv[4])
 assert len(old) == len(new) and old in data
 open(sys.argv[2], "wb").write(data.replace(old, new))
 END
@@ -69,7 +69,7 @@ END
 @test "names that drive a terminal or turn a line around are escaped" {
     local name
     name=$(python3 - "$tiny" <<'END'
-import sys
+import os, sys
 data = open(sys.argv[1], "rb").read()
 at = data.index(b"general.name") + 12 + 4
 n = int.from_bytes(data[at:at + 8], "little")
@@ -77,12 +77,18 @@ print(data[at + 8:at + 8 + n].decode())
 END
 )
     asserts "${#name}" -ge 7
-    local evil=$'\e[2J\u202e'"${name:7}"
+    local evil=$'\e[2J\xe2\x80\xae'"${name:7}"
     edited "$name" "$evil"
     zgen info "$T/edited.gguf" --keys
     [ "$status" = 0 ]
-    [[ "$output" != *$'\e'* && "$output" != *$'\u202e'* && "$output" == *'u{202e}'* ]]
+    [[ "$output" != *$'\e'* && "$output" != *$'\xe2\x80\xae'* && "$output" == *'u{202e}'* ]]
     fails 3 'x1b' info $'/nonexistent/\e[2J'
+    local place="$T/"$'\e[2J\xe2\x80\xae.gguf' # the user's own, and a token's
+    cp "$tiny" "$place"
+    zgen info "$place"
+    [[ "$status" = 0 && "$output" != *$'\e'* && "$output" != *$'\xe2\x80\xae'* && "$output" == *'\x1b[2J\u{202e}.gguf'* ]]
+    zgen tokenize -p $'\e'
+    [[ "$output" != *$'\e'* && "$output" == *"-> '\\x1b'"* ]]
 }
 
 @test "a malformed file is exit 3" {

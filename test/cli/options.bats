@@ -5,17 +5,18 @@ load helper
 # code, a part of the message, the arguments as a shell would read them
 wrong_lines() {
     cat <<'END'
-2|unknown command 'chat'|chat
+2|unknown command 'talk'|talk
 2|unknown command ''|''
 2|unknown command 'model.gguf'|model.gguf -p x
 2|unknown command 'nosuch'|help nosuch
 2|unexpected argument 'b'|-p a b
 2|unexpected argument|-p a -- -n
 2|unknown option '--bogus'|--bogus
-2|unknown option '-cnv'|-p x -cnv
-2|unknown option '-st'|-st -p x
-2|unknown option '-sys'|-sys be
-2|unknown option '--chat-template'|-p x --chat-template chatml
+2|belongs to zgen generate|chat --print-prompt
+2|belongs to zgen generate|tokenize -st -p x
+2|needs a value|-st -p x -sys
+2|'maybe' is not one of: show hide off|-st -p x --think maybe
+2|'x' is not one of: stop drop|-cnv --on-full x
 2|did you mean --temp|-p x --temprature 1
 2|did you mean --prompt|--promp x
 2|did you mean --threads|-p x --thread 1

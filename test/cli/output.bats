@@ -72,6 +72,16 @@ load helper
     asserts "$output/$stderr" = "141/"
 }
 
+@test "the 141 is an exit code and not a death, so that temporary files are removed" {
+    python3 - "$ZGEN" "$T/logits" <<'END'
+import os, subprocess, sys
+reader, writer = os.pipe()
+os.close(reader)
+status = subprocess.run([sys.argv[1], "-p", "Once", "-n", "3"], stdin=subprocess.DEVNULL, stdout=writer, restore_signals=True).returncode
+assert status == 141, status
+END
+}
+
 @test "a file size limit is exit 5" {
     run --separate-stderr bash -c "ulimit -f 1; \"$ZGEN\" info --json --keys >\"$T/a\"; \"$ZGEN\" logits --ids 1,2 -o \"$T/out\" </dev/null"
     [[ "$status" = 5 && "$stderr" == *"File too large"* && ! -e "$T/out" ]]

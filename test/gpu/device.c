@@ -66,7 +66,8 @@ void device_end(const char *name) {
     for (int i = 0; i < n_buffers; i++) {
         const struct Buffer *b = &buffers[i];
         bool whole = band_is_whole(b->base) && band_is_whole(b->base + BAND + b->bytes);
-        if (!whole) test_fail(__FILE__, __LINE__, "%s: written outside of buffer %d of %zu bytes", name, i, b->bytes);
+        if (!whole)
+            test_fail(__FILE__, __LINE__, "%s: written outside of buffer %d of %zu bytes", name, i, b->bytes);
         device_check(cudaFree(b->base), "cudaFree");
     }
     n_buffers = 0;

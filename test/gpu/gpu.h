@@ -15,8 +15,8 @@ typedef struct Speaker {
     SampleParams params;
 } Speaker;
 
-/* Decodes n_steps tokens of n rows with steps that the executor drives itself: out[n_steps][n].  Histories are zeros of the
- * right length.  false: *e, and the steps before are in out. */
+/* Decodes n_steps tokens of n rows with steps that the executor drives itself: out[n_steps][n].  Histories
+ * are zeros of the right length.  false: *e, and the steps before are in out. */
 bool gpu_decode(Rig *rig, const Speaker *speakers, int n, int n_steps, int32_t *out, Err *e);
 
 double gpu_nmse(const float *a, const float *b, size_t n);

@@ -1,8 +1,8 @@
 /* loop: the engine on a GPU that runs ahead of it.
  *
- * Steps are enqueued before anyone has seen the tokens of the last ones.  What is asked here is that this never shows:
- * a text ends at its limit, its stop string, its interruption, and what ran ahead is in no text and no cache;
- * and the same request gives the same bytes every time. */
+ * Steps are enqueued before anyone has seen the tokens of the last ones.  What is asked here is that this
+ * never shows: a text ends at its limit, its stop string, its interruption, and what ran ahead is in no text
+ * and no cache; and the same request gives the same bytes every time. */
 #include "gpu.h"
 
 #define QUESTION "<|user|>What is the capital of Norway?<|end|><|assistant|>"
@@ -10,7 +10,8 @@
 #define STORY "Once upon a time"
 
 static const SampleParams greedy = {.top_p = 1, .repeat_penalty = 1};
-static const SampleParams lively = {.temp = 1.2f, .top_p = 0.98f, .repeat_penalty = 1.05f, .repeat_last_n = 64, .seed = 5};
+static const SampleParams lively = {
+    .temp = 1.2f, .top_p = 0.98f, .repeat_penalty = 1.05f, .repeat_last_n = 64, .seed = 5};
 
 typedef struct Talk {
     Model model;
@@ -64,7 +65,8 @@ static bool says(const Sequence *q, const char *text, size_t n) {
 /* What ran ahead left nothing behind: the engine still knows its capitals. */
 static void check_sane(Talk *t) {
     const Sequence *q = talk_ask(t, QUESTION, (Request){.n_predict = -1, .params = greedy});
-    CHECK(q->finish == FINISH_STOP && says(q, ANSWER, strlen(ANSWER)), "says '%s'", q->text.data ? q->text.data : "");
+    CHECK(q->finish == FINISH_STOP && says(q, ANSWER, strlen(ANSWER)), "says '%s'",
+          q->text.data ? q->text.data : "");
 }
 
 TEST(gpu_loop_says_the_same_twenty_times) {
@@ -94,8 +96,10 @@ static bool keep_row(void *arg, int position, const float *logits) {
     Kept *k = arg;
     float *mine = k->logits + (size_t)position * (size_t)k->n_vocab;
     size_t bytes = (size_t)k->n_vocab * sizeof *mine;
-    if (k->first) memcpy(mine, logits, bytes);
-    else k->n_different += memcmp(mine, logits, bytes) != 0;
+    if (k->first)
+        memcpy(mine, logits, bytes);
+    else
+        k->n_different += memcmp(mine, logits, bytes) != 0;
     return true;
 }
 
@@ -124,13 +128,16 @@ TEST(gpu_loop_ends_at_n_predict) {
     static const int counts[] = {0, 1, 2, 7, 8, 9, 63, 64, 65, 66};
     Talk t;
     if (!talk_open(&t, 256, 1)) return;
-    const Sequence *q = talk_ask(&t, STORY, (Request){.n_predict = 100, .params = lively, .ignore_eos = true});
+    const Sequence *q =
+        talk_ask(&t, STORY, (Request){.n_predict = 100, .params = lively, .ignore_eos = true});
     int32_t whole[100];
     memcpy(whole, q->ids + q->n_prompt, sizeof whole);
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
         q = talk_ask(&t, STORY, (Request){.n_predict = counts[i], .params = lively, .ignore_eos = true});
-        CHECK(q->finish == FINISH_LENGTH && q->n_generated == counts[i], "%d of %d", q->n_generated, counts[i]);
-        CHECK(memcmp(q->ids + q->n_prompt, whole, (size_t)counts[i] * sizeof *whole) == 0, "%d tokens", counts[i]);
+        CHECK(q->finish == FINISH_LENGTH && q->n_generated == counts[i], "%d of %d", q->n_generated,
+              counts[i]);
+        CHECK(memcmp(q->ids + q->n_prompt, whole, (size_t)counts[i] * sizeof *whole) == 0, "%d tokens",
+              counts[i]);
         check_sane(&t);
     }
     talk_close(&t);
@@ -144,9 +151,10 @@ TEST(gpu_loop_fills_the_context) {
         Talk t;
         if (!talk_open(&t, sizes[i], 2)) continue;
         for (int again = 0; again < 2; again++) {
-            const Sequence *q = talk_ask(&t, STORY, (Request){.n_predict = -1, .params = lively, .ignore_eos = true});
-            CHECK(q->finish == FINISH_LENGTH && q->n_prompt + q->n_generated == sizes[i], "%d + %d of %d", q->n_prompt,
-                  q->n_generated, sizes[i]);
+            const Sequence *q =
+                talk_ask(&t, STORY, (Request){.n_predict = -1, .params = lively, .ignore_eos = true});
+            CHECK(q->finish == FINISH_LENGTH && q->n_prompt + q->n_generated == sizes[i], "%d + %d of %d",
+                  q->n_prompt, q->n_generated, sizes[i]);
         }
         if (sizes[i] > 60) check_sane(&t);
         talk_close(&t);
@@ -196,7 +204,8 @@ TEST(gpu_loop_can_be_interrupted) {
     talk_close(&t);
 }
 
-/* Whoever wants log-probabilities is served by a run per token, not by steps that the GPU drives: the same text. */
+/* Whoever wants log-probabilities is served by a run per token, not by steps that the GPU drives: the same
+ * text. */
 TEST(gpu_loop_says_what_runs_say) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
@@ -211,7 +220,8 @@ TEST(gpu_loop_says_what_runs_say) {
         memcpy(steps, q->ids + q->n_prompt, (size_t)n * sizeof *steps);
         r.n_logprobs = 1;
         q = talk_ask(&t, STORY, r);
-        CHECK(q->n_generated == n && memcmp(q->ids + q->n_prompt, steps, (size_t)n * sizeof *steps) == 0, "seed %d", (int)seed);
+        CHECK(q->n_generated == n && memcmp(q->ids + q->n_prompt, steps, (size_t)n * sizeof *steps) == 0,
+              "seed %d", (int)seed);
     }
     talk_close(&t);
 }
@@ -226,7 +236,8 @@ TEST(gpu_loop_of_many_is_that_of_each) {
     Talk t;
     if (!talk_open(&t, 128, N)) return;
     Request r[N];
-    for (int i = 0; i < N; i++) { // a prompt of one token: no piece of a prompt is long enough to be computed otherwise
+    for (int i = 0; i < N;
+         i++) { // a prompt of one token: no piece of a prompt is long enough to be computed otherwise
         r[i] = (Request){.n_predict = 8 + i * 11 % 50, .params = lively, .ignore_eos = true};
         r[i].params.seed = (uint64_t)i;
         tok_ids_add(&ids[i], 300 + i);
@@ -236,14 +247,17 @@ TEST(gpu_loop_of_many_is_that_of_each) {
         for (int i = 0, end; i < N; i = end) {
             Err e = {0};
             int seq[N];
-            for (end = i; end < (many ? i + 32 : i + 1) && end < N; end++) seq[end] = engine_add(t.engine, &r[end], &e);
+            for (end = i; end < (many ? i + 32 : i + 1) && end < N; end++)
+                seq[end] = engine_add(t.engine, &r[end], &e);
             talk_run(&t);
             for (int k = i; k < end; k++) {
                 const Sequence *q = engine_sequence(t.engine, seq[k]);
                 size_t bytes = (size_t)r[k].n_predict * sizeof(int32_t);
                 CHECK(q->n_generated == r[k].n_predict, "row %d", k);
-                if (!many) memcpy(alone[k], q->ids + 1, bytes);
-                else CHECK(memcmp(alone[k], q->ids + 1, bytes) == 0, "row %d of many", k);
+                if (!many)
+                    memcpy(alone[k], q->ids + 1, bytes);
+                else
+                    CHECK(memcmp(alone[k], q->ids + 1, bytes) == 0, "row %d of many", k);
             }
         }
     for (int i = 0; i < N; i++) tok_ids_free(&ids[i]);

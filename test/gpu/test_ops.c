@@ -1,7 +1,8 @@
 /* ops: the kernels beside the products, one by one, against formulas in double.
  *
- * Each lies between guard bands and reads NaN where nobody wrote.  Limits are what the arithmetic allows: f32 sums 1e-12,
- * scores of two f16 (22 bits) 1e-9, matrix units on f16 1e-5; the sampler must choose the same tokens as the host's. */
+ * Each lies between guard bands and reads NaN where nobody wrote.  Limits are what the arithmetic allows: f32
+ * sums 1e-12, scores of two f16 (22 bits) 1e-9, matrix units on f16 1e-5; the sampler must choose the same
+ * tokens as the host's. */
 #include "device.h"
 #include "gpu.h"
 #include "tiny.h"
@@ -31,7 +32,8 @@ static double rows_nmse(const float *got, const double *expected, int n, int wid
     double error = 0, power = 0;
     for (int r = 0; r < n; r++)
         for (int i = 0; i < width; i++) {
-            double e = expected[(size_t)r * (size_t)width + (size_t)i], d = got[(size_t)r * (size_t)stride_of(width) + (size_t)i] - e;
+            double e = expected[(size_t)r * (size_t)width + (size_t)i],
+                   d = got[(size_t)r * (size_t)stride_of(width) + (size_t)i] - e;
             error += d * d, power += e * e;
         }
     return error / power;
@@ -44,7 +46,8 @@ enum { N_WIDTHS = sizeof widths / sizeof *widths };
 
 static void check_norm(int width, int n, bool mapped) {
     uint64_t seed = 1;
-    float *in = rows_new(n, width, &seed), *weight = floats_new((size_t)width, &seed), *got = rows_new(n, width, &seed);
+    float *in = rows_new(n, width, &seed), *weight = floats_new((size_t)width, &seed),
+          *got = rows_new(n, width, &seed);
     double *expected = mem_new((size_t)n * (size_t)width, sizeof *expected);
     int *rows = mem_new((size_t)n, sizeof *rows);
     for (int r = 0; r < n; r++) {
@@ -52,7 +55,8 @@ static void check_norm(int width, int n, bool mapped) {
         const float *x = in + (size_t)rows[r] * (size_t)stride_of(width);
         double sum = 0;
         for (int i = 0; i < width; i++) sum += (double)x[i] * x[i];
-        for (int i = 0; i < width; i++) expected[(size_t)r * (size_t)width + (size_t)i] = x[i] / sqrt(sum / width + 1e-5) * weight[i];
+        for (int i = 0; i < width; i++)
+            expected[(size_t)r * (size_t)width + (size_t)i] = x[i] / sqrt(sum / width + 1e-5) * weight[i];
     }
     float *out = device_new(NULL, rows_bytes(n, width));
     device_check(launch_norm(device_launch(), device_new(in, rows_bytes(n, width)),
@@ -81,7 +85,8 @@ static void check_pairs(int width, int n, bool glu) {
     for (int r = 0; r < n; r++)
         for (int i = 0; i < width; i++) {
             size_t at = (size_t)r * (size_t)stride_of(width) + (size_t)i;
-            expected[(size_t)r * (size_t)width + (size_t)i] = glu ? a[at] / (1 + exp(-a[at])) * b[at] : (double)a[at] + b[at];
+            expected[(size_t)r * (size_t)width + (size_t)i] =
+                glu ? a[at] / (1 + exp(-a[at])) * b[at] : (double)a[at] + b[at];
         }
     const float *x = device_new(a, rows_bytes(n, width)), *y = device_new(b, rows_bytes(n, width));
     float *out = device_new(NULL, rows_bytes(n, width));
@@ -126,20 +131,23 @@ static void check_route(int n_expert, int n_used, int n) {
     float *logits = rows_new(n, n_expert, &seed), *weights = rows_new(n, n_used, &seed);
     int32_t *ids = mem_new((size_t)n * (size_t)stride, sizeof *ids);
     for (int r = 0; r < n; r += 3) // equal ones among the largest
-        for (int e = 1; e < n_expert; e += 2) logits[(size_t)r * (size_t)stride_of(n_expert) + (size_t)e] = 1.5f;
+        for (int e = 1; e < n_expert; e += 2)
+            logits[(size_t)r * (size_t)stride_of(n_expert) + (size_t)e] = 1.5f;
     int32_t *device_ids = device_new(NULL, rows_bytes(n, n_used));
     float *device_weights = device_new(NULL, rows_bytes(n, n_used));
-    device_check(launch_route(device_launch(), device_new(logits, rows_bytes(n, n_expert)), stride_of(n_expert), n_expert, n_used, 2.5f, n,
-                              device_ids, device_weights, stride),
+    device_check(launch_route(device_launch(), device_new(logits, rows_bytes(n, n_expert)),
+                              stride_of(n_expert), n_expert, n_used, 2.5f, n, device_ids, device_weights,
+                              stride),
                  "route");
     device_read(ids, device_ids, rows_bytes(n, n_used));
     device_read(weights, device_weights, rows_bytes(n, n_used));
     for (int r = 0; r < n; r++) {
         route(logits + (size_t)r * (size_t)stride_of(n_expert), n_expert, n_used, 2.5f, chosen, shares);
         for (int s = 0; s < n_used; s++) {
-            CHECK(ids[r * stride + s] == chosen[s], "%d of %d, row %d: slot %d is %d, not %d", n_used, n_expert, r, s,
-                  ids[r * stride + s], chosen[s]);
-            CHECK(fabs(weights[r * stride + s] - shares[s]) <= 2e-6, "%d of %d, row %d: weight %d", n_used, n_expert, r, s);
+            CHECK(ids[r * stride + s] == chosen[s], "%d of %d, row %d: slot %d is %d, not %d", n_used,
+                  n_expert, r, s, ids[r * stride + s], chosen[s]);
+            CHECK(fabs(weights[r * stride + s] - shares[s]) <= 2e-6, "%d of %d, row %d: weight %d", n_used,
+                  n_expert, r, s);
         }
     }
     device_end("route");
@@ -157,20 +165,23 @@ TEST(gpu_ops_route) {
 static void check_mix(int width, int n_used, int n, bool residual) {
     uint64_t seed = 4;
     int wide = width * n_used;
-    float *in = rows_new(n, wide, &seed), *weights = rows_new(n, n_used, &seed), *more = rows_new(n, width, &seed);
+    float *in = rows_new(n, wide, &seed), *weights = rows_new(n, n_used, &seed),
+          *more = rows_new(n, width, &seed);
     float *got = rows_new(n, width, &seed);
     double *expected = mem_new((size_t)n * (size_t)width, sizeof *expected);
     for (int r = 0; r < n; r++)
         for (int i = 0; i < width; i++) {
             double sum = residual ? more[(size_t)r * (size_t)stride_of(width) + (size_t)i] : 0;
             for (int s = 0; s < n_used; s++)
-                sum += (double)weights[r * stride_of(n_used) + s] * in[(size_t)r * (size_t)stride_of(wide) + (size_t)(s * width + i)];
+                sum += (double)weights[r * stride_of(n_used) + s] *
+                       in[(size_t)r * (size_t)stride_of(wide) + (size_t)(s * width + i)];
             expected[(size_t)r * (size_t)width + (size_t)i] = sum;
         }
     float *out = device_new(NULL, rows_bytes(n, width));
     device_check(launch_mix(device_launch(), device_new(in, rows_bytes(n, wide)), stride_of(wide),
                             device_new(weights, rows_bytes(n, n_used)), stride_of(n_used), n_used, width,
-                            residual ? device_new(more, rows_bytes(n, width)) : NULL, stride_of(width), n, out),
+                            residual ? device_new(more, rows_bytes(n, width)) : NULL, stride_of(width), n,
+                            out),
                  "mix");
     device_read(got, out, rows_bytes(n, width));
     double nmse = rows_nmse(got, expected, n, width);
@@ -210,7 +221,8 @@ static void *packed(const Cache *c, const float *x) {
 
 static Cache cache_new(int n_seq, int n_head, int head_dim, int n_ctx, KvType type, uint64_t *state) {
     Cache c = {.n_seq = n_seq, .n_head = n_head, .head_dim = head_dim, .n_ctx = n_ctx, .type = type};
-    c.n = (size_t)n_seq * (size_t)n_head * (size_t)n_ctx * (size_t)head_dim, c.bytes = c.n * kv_type_bytes(type);
+    c.n = (size_t)n_seq * (size_t)n_head * (size_t)n_ctx * (size_t)head_dim,
+    c.bytes = c.n * kv_type_bytes(type);
     c.k = floats_new(c.n, state), c.v = floats_new(c.n, state);
     for (size_t i = 0; i < c.n; i++) c.k[i] = rounded(type, c.k[i]), c.v[i] = rounded(type, c.v[i]);
     void *k = packed(&c, c.k), *v = packed(&c, c.v);
@@ -224,7 +236,8 @@ static void cache_free(Cache *c) {
 }
 
 static size_t cache_at(const Cache *c, int seq, int head, int position) {
-    return (((size_t)seq * (size_t)c->n_head + (size_t)head) * (size_t)c->n_ctx + (size_t)position) * (size_t)c->head_dim;
+    return (((size_t)seq * (size_t)c->n_head + (size_t)head) * (size_t)c->n_ctx + (size_t)position) *
+           (size_t)c->head_dim;
 }
 
 /* Elements of the device's K or V that differ by more than `step` (relative to 1) from those expected. */
@@ -234,8 +247,10 @@ static int cache_differs(const Cache *c, const void *device, const float *expect
     device_read(bytes, device, c->bytes);
     for (size_t i = 0; i < c->n; i++) {
         float value = 0;
-        if (c->type == KV_F16) value = f16_to_f32(load_u16(bytes + 2 * i));
-        else memcpy(&value, bytes + 4 * i, sizeof value);
+        if (c->type == KV_F16)
+            value = f16_to_f32(load_u16(bytes + 2 * i));
+        else
+            memcpy(&value, bytes + 4 * i, sizeof value);
         n += !(fabs((double)value - expected[i]) <= step * fmax(1, fabs(expected[i])));
     }
     free(bytes);
@@ -245,7 +260,8 @@ static int cache_differs(const Cache *c, const void *device, const float *expect
 /* Rotates pairs (2i, 2i + 1) of one head in place. */
 static void rotate(float *x, int n_rot, const double *frequency, int position) {
     for (int i = 0; i < n_rot / 2; i++) {
-        double c = cos(position * frequency[i]), s = sin(position * frequency[i]), a = x[2 * i], b = x[2 * i + 1];
+        double c = cos(position * frequency[i]), s = sin(position * frequency[i]), a = x[2 * i],
+               b = x[2 * i + 1];
         x[2 * i] = (float)(a * c - b * s), x[2 * i + 1] = (float)(a * s + b * c);
     }
 }
@@ -256,27 +272,34 @@ static void check_rope(int head_dim, int n_rot, KvType type, int T) {
     uint64_t seed = 5;
     Cache c = cache_new(N_SEQ, N_KV, head_dim, N_CTX, type, &seed);
     int q_width = N_HEAD * head_dim, kv_width = N_KV * head_dim;
-    float *q = rows_new(T, q_width, &seed), *k = rows_new(T, kv_width, &seed), *v = rows_new(T, kv_width, &seed);
+    float *q = rows_new(T, q_width, &seed), *k = rows_new(T, kv_width, &seed),
+          *v = rows_new(T, kv_width, &seed);
     float *got = rows_new(T, q_width, &seed);
     double *expected = mem_new((size_t)T * (size_t)q_width, sizeof *expected), frequency[128];
     int32_t *seq = mem_new((size_t)T, sizeof *seq), *position = mem_new((size_t)T, sizeof *position);
     for (int i = 0; i < n_rot / 2; i++) frequency[i] = pow(10000, -2.0 * i / n_rot);
     for (int t = 0; t < T; t++) seq[t] = t == 2 ? -1 : t % N_SEQ, position[t] = t == 2 ? 0 : N_CTX - 1 - t;
     float *device_q = device_new(q, rows_bytes(T, q_width));
-    device_check(launch_rope_kvput(device_launch(), device_q, device_new(k, rows_bytes(T, kv_width)), device_new(v, rows_bytes(T, kv_width)),
-                                   N_HEAD, &c.device, device_new(frequency, sizeof(double) * (size_t)(n_rot / 2)), n_rot,
-                                   device_new(seq, (size_t)T * sizeof *seq), device_new(position, (size_t)T * sizeof *position), T),
+    device_check(launch_rope_kvput(device_launch(), device_q, device_new(k, rows_bytes(T, kv_width)),
+                                   device_new(v, rows_bytes(T, kv_width)), N_HEAD, &c.device,
+                                   device_new(frequency, sizeof(double) * (size_t)(n_rot / 2)), n_rot,
+                                   device_new(seq, (size_t)T * sizeof *seq),
+                                   device_new(position, (size_t)T * sizeof *position), T),
                  "rope");
     for (int t = 0; t < T; t++) {
         for (int h = 0; h < N_HEAD; h++) {
             float *x = q + (size_t)t * (size_t)stride_of(q_width) + h * head_dim;
             if (seq[t] >= 0) rotate(x, n_rot, frequency, position[t]);
-            for (int i = 0; i < head_dim; i++) expected[(size_t)t * (size_t)q_width + (size_t)(h * head_dim + i)] = x[i];
+            for (int i = 0; i < head_dim; i++)
+                expected[(size_t)t * (size_t)q_width + (size_t)(h * head_dim + i)] = x[i];
         }
         for (int h = 0; h < N_KV && seq[t] >= 0; h++) {
-            size_t from = (size_t)t * (size_t)stride_of(kv_width) + (size_t)(h * head_dim), to = cache_at(&c, seq[t], h, position[t]);
+            size_t from = (size_t)t * (size_t)stride_of(kv_width) + (size_t)(h * head_dim),
+                   to = cache_at(&c, seq[t], h, position[t]);
             rotate(k + from, n_rot, frequency, position[t]);
-            for (int i = 0; i < head_dim; i++) c.k[to + (size_t)i] = k[from + (size_t)i], c.v[to + (size_t)i] = rounded(type, v[from + (size_t)i]);
+            for (int i = 0; i < head_dim; i++)
+                c.k[to + (size_t)i] = k[from + (size_t)i],
+                         c.v[to + (size_t)i] = rounded(type, v[from + (size_t)i]);
         }
     }
     device_read(got, device_q, rows_bytes(T, q_width));
@@ -284,8 +307,10 @@ static void check_rope(int head_dim, int n_rot, KvType type, int T) {
         expected[(size_t)2 * (size_t)q_width + (size_t)i] = got[2 * stride_of(q_width) + i];
     double nmse = rows_nmse(got, expected, T, q_width);
     CHECK(nmse <= 1e-12, "%d of %d rotated, %d rows: NMSE %.3g", n_rot, head_dim, T, nmse);
-    int n_k = cache_differs(&c, c.device.k, c.k, type == KV_F16 ? 0x1p-10 : 1e-6), n_v = cache_differs(&c, c.device.v, c.v, 0);
-    CHECK(n_k == 0 && n_v == 0, "%d of %d rotated, %d rows: %d keys and %d values differ", n_rot, head_dim, T, n_k, n_v);
+    int n_k = cache_differs(&c, c.device.k, c.k, type == KV_F16 ? 0x1p-10 : 1e-6),
+        n_v = cache_differs(&c, c.device.v, c.v, 0);
+    CHECK(n_k == 0 && n_v == 0, "%d of %d rotated, %d rows: %d keys and %d values differ", n_rot, head_dim, T,
+          n_k, n_v);
     device_end("rope");
     free(q), free(k), free(v), free(got), free(expected), free(seq), free(position);
     cache_free(&c);
@@ -294,7 +319,8 @@ static void check_rope(int head_dim, int n_rot, KvType type, int T) {
 TEST(gpu_ops_rope_and_cache) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
-    static const int dims[][2] = {{32, 32}, {40, 40}, {64, 64}, {64, 48}, {80, 80}, {96, 2}, {128, 128}, {256, 256}};
+    static const int dims[][2] = {{32, 32}, {40, 40}, {64, 64},   {64, 48},
+                                  {80, 80}, {96, 2},  {128, 128}, {256, 256}};
     for (int i = 0; i < 8; i++)
         for (int T = 1; T <= 513; T = T == 1 ? 7 : T == 7 ? 65 : T * 8 - 7) {
             check_rope(dims[i][0], dims[i][1], KV_F16, T);
@@ -304,7 +330,8 @@ TEST(gpu_ops_rope_and_cache) {
 
 /* ---- Attention ---- */
 
-static void attend(const Cache *c, const float *q, int kv_head, float scale, int seq, int position, double *out) {
+static void attend(const Cache *c, const float *q, int kv_head, float scale, int seq, int position,
+                   double *out) {
     double *score = mem_new((size_t)position + 1, sizeof *score), most = -INFINITY, sum = 0;
     for (int p = 0; p <= position; p++) {
         const float *k = c->k + cache_at(c, seq, kv_head, p);
@@ -338,8 +365,10 @@ static void launch_rows(const Cache *c, Heads h, const Rows *rows, const float *
     float *out = device_new(NULL, bytes);
     void *scratch = device_zeros(attn_scratch_bytes(rows->T, h.n_head, h.head_dim, l->n_sm));
     for (int again = 0; again < 2; again++) // the scratch is left as it was found
-        device_check(launch_attn(l, device_new(q, bytes), h.n_head, &c->device, 0.3f, device_new(rows->seq, sizeof rows->seq),
-                                 device_new(rows->position, sizeof rows->position), rows->T, decode, out, scratch),
+        device_check(launch_attn(l, device_new(q, bytes), h.n_head, &c->device, 0.3f,
+                                 device_new(rows->seq, sizeof rows->seq),
+                                 device_new(rows->position, sizeof rows->position), rows->T, decode, out,
+                                 scratch),
                      "attention");
     device_read(got, out, bytes);
 }
@@ -348,7 +377,8 @@ static void check_attn(Heads h, KvType type, const Rows *rows, int n_ctx, bool d
     uint64_t seed = 6;
     size_t width = (size_t)stride_of(h.n_head * h.head_dim);
     Cache c = cache_new(4, h.n_kv_head, h.head_dim, n_ctx, type, &seed);
-    float *q = floats_new((size_t)rows->T * width, &seed), *got = mem_new((size_t)rows->T * width, sizeof *got), *one = mem_new(width, sizeof *one);
+    float *q = floats_new((size_t)rows->T * width, &seed),
+          *got = mem_new((size_t)rows->T * width, sizeof *got), *one = mem_new(width, sizeof *one);
     double *expected = mem_new((size_t)h.head_dim, sizeof *expected), error = 0, power = 0;
     launch_rows(&c, h, rows, q, decode, got);
     for (int t = 0; t < rows->T; t++)
@@ -356,23 +386,25 @@ static void check_attn(Heads h, KvType type, const Rows *rows, int n_ctx, bool d
             size_t at = (size_t)t * width + (size_t)(n * h.head_dim);
             attend(&c, q + at, n / (h.n_head / h.n_kv_head), 0.3f, rows->seq[t], rows->position[t], expected);
             for (int i = 0; i < h.head_dim; i++)
-                error += (got[at + (size_t)i] - expected[i]) * (got[at + (size_t)i] - expected[i]), power += expected[i] * expected[i];
+                error += (got[at + (size_t)i] - expected[i]) * (got[at + (size_t)i] - expected[i]),
+                    power += expected[i] * expected[i];
         }
-    CHECK(error <= limit * power, "%d heads on %d of %d, %d rows, %s: NMSE %.3g of %.3g", h.n_head, h.n_kv_head, h.head_dim, rows->T,
-          type == KV_F16 ? "f16" : "f32", error / power, limit);
+    CHECK(error <= limit * power, "%d heads on %d of %d, %d rows, %s: NMSE %.3g of %.3g", h.n_head,
+          h.n_kv_head, h.head_dim, rows->T, type == KV_F16 ? "f16" : "f32", error / power, limit);
     int last = rows->T - 1;
     Rows alone = {1, {rows->seq[last]}, {rows->position[last]}};
     if (decode && rows->seq[last] >= 0) {
         launch_rows(&c, h, &alone, q + (size_t)last * width, true, one);
-        CHECK(memcmp(one, got + (size_t)last * width, (size_t)(h.n_head * h.head_dim) * sizeof *one) == 0, "%d rows of %d heads: not the bytes of one alone", rows->T, h.n_head);
+        CHECK(memcmp(one, got + (size_t)last * width, (size_t)(h.n_head * h.head_dim) * sizeof *one) == 0,
+              "%d rows of %d heads: not the bytes of one alone", rows->T, h.n_head);
     }
     device_end("attention");
     free(q), free(got), free(one), free(expected);
     cache_free(&c);
 }
 
-static const Heads heads[] = {{4, 2, 32},  {3, 3, 40},  {8, 2, 64},  {9, 1, 64},  {6, 2, 80},
-                              {4, 1, 96},  {8, 1, 128}, {32, 8, 128}, {2, 2, 136}, {4, 2, 256}};
+static const Heads heads[] = {{4, 2, 32}, {3, 3, 40},  {8, 2, 64},   {9, 1, 64},  {6, 2, 80},
+                              {4, 1, 96}, {8, 1, 128}, {32, 8, 128}, {2, 2, 136}, {4, 2, 256}};
 enum { N_HEADS = sizeof heads / sizeof *heads };
 
 TEST(gpu_ops_attention_of_single_rows) {
@@ -382,7 +414,8 @@ TEST(gpu_ops_attention_of_single_rows) {
     for (int i = 0; i < N_HEADS; i++)
         for (int k = 0; k < 6; k++) {
             Rows rows = {.T = sizes[k]};
-            for (int t = 0; t < rows.T; t++) rows.seq[t] = t % 7 == 3 ? -1 : t % 4, rows.position[t] = (t * 197 + 699) % 700;
+            for (int t = 0; t < rows.T; t++)
+                rows.seq[t] = t % 7 == 3 ? -1 : t % 4, rows.position[t] = (t * 197 + 699) % 700;
             check_attn(heads[i], k % 2 ? KV_F32 : KV_F16, &rows, 700, true, 1e-9);
         }
 }
@@ -453,8 +486,10 @@ static void draw_logits(Sampling *s, uint64_t *state) {
             float v = spread * (tiny_float(state) + tiny_float(state));
             s->logits[r][i] = kind == 13 ? rintf(v * 4) : kind == 14 && i % 3 ? -INFINITY : v;
         }
-        if (kind == 15 && tiny_random(state) % 8 == 0) s->logits[r][tiny_random(state) % N_VOCAB] = r % 2 ? NAN : INFINITY;
-        for (int i = 0; i < HISTORY; i++) s->history[r][i] = (int32_t)(tiny_random(state) % (i % 2 ? N_VOCAB : 20));
+        if (kind == 15 && tiny_random(state) % 8 == 0)
+            s->logits[r][tiny_random(state) % N_VOCAB] = r % 2 ? NAN : INFINITY;
+        for (int i = 0; i < HISTORY; i++)
+            s->history[r][i] = (int32_t)(tiny_random(state) % (i % 2 ? N_VOCAB : 20));
     }
 }
 
@@ -465,8 +500,10 @@ static void sampling_send(Sampling *s, const SampleParams *p, bool ban, uint64_t
         s->samplers[r].params.seed += seed * R + (uint64_t)r;
         if (ban) s->samplers[r].params.banned = s->device_banned, s->samplers[r].params.n_banned = 4;
     }
-    device_check(cudaMemcpy(s->device_samplers, s->samplers, sizeof s->samplers, cudaMemcpyHostToDevice), "samplers");
-    device_check(cudaMemcpy(s->device_history, s->history, sizeof s->history, cudaMemcpyHostToDevice), "history");
+    device_check(cudaMemcpy(s->device_samplers, s->samplers, sizeof s->samplers, cudaMemcpyHostToDevice),
+                 "samplers");
+    device_check(cudaMemcpy(s->device_history, s->history, sizeof s->history, cudaMemcpyHostToDevice),
+                 "history");
     device_check(cudaMemcpy(s->device_logits, s->logits, sizeof s->logits, cudaMemcpyHostToDevice), "logits");
 }
 
@@ -479,7 +516,8 @@ static int sampling_check(Sampling *s, uint32_t step, const SampleParams *p, boo
         SampleParams mine = *p;
         mine.seed = s->samplers[r].params.seed;
         if (ban) mine.banned = banned, mine.n_banned = 4;
-        int n = s->samplers[r].n_history, token = sample_token(s->logits[r], N_VOCAB, &mine, s->history[r], n, (uint64_t)n, scratch);
+        int n = s->samplers[r].n_history,
+            token = sample_token(s->logits[r], N_VOCAB, &mine, s->history[r], n, (uint64_t)n, scratch);
         const RingEntry *entry = &s->ring[(step - 1) % 4 * R + (uint32_t)r];
         n_wrong += entry->token != token || entry->step != step;
     }
@@ -516,11 +554,34 @@ TEST(gpu_ops_sampler_is_the_hosts) {
         {"top-k", {.temp = 1, .top_p = 1, .repeat_penalty = 1, .top_k = 40, .seed = 2}, false},
         {"top-p", {.temp = 1, .top_p = 0.9f, .repeat_penalty = 1, .seed = 3}, false},
         {"min-p", {.temp = 1.5f, .top_p = 1, .min_p = 0.1f, .repeat_penalty = 1, .seed = 4}, false},
-        {"repeat penalty", {.temp = 1, .top_p = 1, .repeat_penalty = 1.3f, .repeat_last_n = 16, .seed = 5}, false},
-        {"presence and frequency", {.temp = 1, .top_p = 1, .repeat_penalty = 1, .presence_penalty = 0.7f, .frequency_penalty = 0.3f, .repeat_last_n = -1, .seed = 6}, false},
+        {"repeat penalty",
+         {.temp = 1, .top_p = 1, .repeat_penalty = 1.3f, .repeat_last_n = 16, .seed = 5},
+         false},
+        {"presence and frequency",
+         {.temp = 1,
+          .top_p = 1,
+          .repeat_penalty = 1,
+          .presence_penalty = 0.7f,
+          .frequency_penalty = 0.3f,
+          .repeat_last_n = -1,
+          .seed = 6},
+         false},
         {"bans", {.temp = 1, .top_p = 1, .repeat_penalty = 1, .seed = 7}, true},
-        {"greedy, penalised", {.top_p = 1, .repeat_penalty = 1.2f, .frequency_penalty = 0.5f, .repeat_last_n = 32}, true},
-        {"all", {.temp = 0.8f, .top_p = 0.95f, .min_p = 0.05f, .repeat_penalty = 1.1f, .presence_penalty = 0.1f, .frequency_penalty = 0.1f, .top_k = 100, .repeat_last_n = 64, .seed = 8}, true},
+        {"greedy, penalised",
+         {.top_p = 1, .repeat_penalty = 1.2f, .frequency_penalty = 0.5f, .repeat_last_n = 32},
+         true},
+        {"all",
+         {.temp = 0.8f,
+          .top_p = 0.95f,
+          .min_p = 0.05f,
+          .repeat_penalty = 1.1f,
+          .presence_penalty = 0.1f,
+          .frequency_penalty = 0.1f,
+          .top_k = 100,
+          .repeat_last_n = 64,
+          .seed = 8},
+         true},
     };
-    for (size_t i = 0; i < sizeof options / sizeof *options; i++) check_option(&options[i].p, options[i].ban, options[i].name);
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        check_option(&options[i].p, options[i].ban, options[i].name);
 }

@@ -1,9 +1,9 @@
 /* product: the kernels that multiply with weights, one by one, against the definitions.
  *
- * With 8-bit activations every executor forms the same integers (exec/act.h): only the order of the f32 sum is the kernel's
- * own, so that a result may differ by the rounding of a few additions and no more: NMSE 1e-10 would not forgive one
- * wrong integer in a row.  A norm in front rounds before the activations do, which may turn one of them by a step: 1e-6.
- * The matrix units take f16: 1e-6. */
+ * With 8-bit activations every executor forms the same integers (exec/act.h): only the order of the f32 sum
+ * is the kernel's own, so that a result may differ by the rounding of a few additions and no more: NMSE 1e-10
+ * would not forgive one wrong integer in a row.  A norm in front rounds before the activations do, which may
+ * turn one of them by a step: 1e-6. The matrix units take f16: 1e-6. */
 #include "device.h"
 #include "gpu.h"
 #include "tiny.h"
@@ -13,7 +13,8 @@
 
 enum { MAX_T = 513 };
 
-static const int few[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 31, 32, 33, 64, 65, 512, 513};
+static const int few[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11,  12,
+                          13, 14, 15, 16, 17, 31, 32, 33, 64, 65, 512, 513};
 static const int many[] = {33, 64, 65, 512, 513};
 enum { N_FEW = sizeof few / sizeof *few, N_MANY = sizeof many / sizeof *many };
 
@@ -99,7 +100,7 @@ typedef struct Trial {
     bool norm, glu, residual, bias, permuted;
     float *in, *norm_weight, *residual_rows, *biases[MAX_SEGMENTS];
     int *rows;
-    Product p;                  // on the device
+    Product p;                     // on the device
     float *expected[MAX_SEGMENTS]; // [T][stride_of(n_out)]
     double limit;
     char name[80];
@@ -145,9 +146,12 @@ static void trial_expect(Trial *t, bool exact) {
             for (int i = 0; i < n_out; i++) {
                 float *out = t->expected[to] + (size_t)r * (size_t)stride_of(n_out) + i;
                 double v = y[i] + (t->bias ? t->biases[s][i] : 0);
-                if (t->residual && s == 0) v += t->residual_rows[(size_t)r * (size_t)stride_of(n_out) + (size_t)i];
-                if (t->glu && s == 0) gate[i] = v / (1 + exp(-v));
-                else *out = (float)(t->glu ? gate[i] * v : v);
+                if (t->residual && s == 0)
+                    v += t->residual_rows[(size_t)r * (size_t)stride_of(n_out) + (size_t)i];
+                if (t->glu && s == 0)
+                    gate[i] = v / (1 + exp(-v));
+                else
+                    *out = (float)(t->glu ? gate[i] * v : v);
             }
         }
     }
@@ -157,7 +161,8 @@ static void trial_expect(Trial *t, bool exact) {
 /* Describes the product over device memory of its own. */
 static void trial_send(Trial *t) {
     Product *p = &t->p;
-    *p = (Product){.n_segments = t->n_segments, .in_stride = stride_of(t->n_in), .norm_eps = EPS, .glu = t->glu};
+    *p = (Product){
+        .n_segments = t->n_segments, .in_stride = stride_of(t->n_in), .norm_eps = EPS, .glu = t->glu};
     p->in = device_new(t->in, (size_t)MAX_T * (size_t)p->in_stride * sizeof(float));
     if (t->norm) p->norm = device_new(t->norm_weight, (size_t)t->n_in * sizeof(float));
     if (t->permuted) p->rows = device_new(t->rows, MAX_T * sizeof(int));
@@ -170,7 +175,8 @@ static void trial_send(Trial *t) {
     }
     if (t->residual) {
         p->residual_stride = p->segment[0].out_stride;
-        p->residual = device_new(t->residual_rows, (size_t)MAX_T * (size_t)p->residual_stride * sizeof(float));
+        p->residual =
+            device_new(t->residual_rows, (size_t)MAX_T * (size_t)p->residual_stride * sizeof(float));
     }
 }
 
@@ -180,13 +186,16 @@ static void trial_rows(const Trial *t, int s, int T, float *got, float *expected
     float *rows = mem_new((size_t)T * (size_t)stride, sizeof *rows);
     device_read(rows, t->p.segment[s].out, (size_t)T * (size_t)stride * sizeof *rows);
     for (int r = 0; r < T; r++) {
-        memcpy(got + (size_t)r * (size_t)n_out, rows + (size_t)r * (size_t)stride, (size_t)n_out * sizeof *got);
-        memcpy(expected + (size_t)r * (size_t)n_out, t->expected[s] + (size_t)r * (size_t)stride, (size_t)n_out * sizeof *got);
+        memcpy(got + (size_t)r * (size_t)n_out, rows + (size_t)r * (size_t)stride,
+               (size_t)n_out * sizeof *got);
+        memcpy(expected + (size_t)r * (size_t)n_out, t->expected[s] + (size_t)r * (size_t)stride,
+               (size_t)n_out * sizeof *got);
     }
     free(rows);
 }
 
-/* Launches for T rows and compares; `whole`, if not NULL, is what a launch of all rows gave: the same bytes are wanted. */
+/* Launches for T rows and compares; `whole`, if not NULL, is what a launch of all rows gave: the same bytes
+ * are wanted. */
 static void trial_check(Trial *t, Gemm *gemm, int T, float *whole[MAX_SEGMENTS]) {
     int rows = t->T;
     t->T = T;
@@ -200,9 +209,13 @@ static void trial_check(Trial *t, Gemm *gemm, int T, float *whole[MAX_SEGMENTS])
         trial_rows(t, s, T, got, expected);
         double nmse = gpu_nmse(got, expected, n);
         CHECK(nmse <= t->limit, "%s, segment %d, %d rows: NMSE %.3g of %.3g", t->name, s, T, nmse, t->limit);
-        if (whole && whole[s]) CHECK(memcmp(got, whole[s], n * sizeof *got) == 0, "%s, segment %d: %d rows change a bit", t->name, s, T);
-        if (whole && !whole[s]) whole[s] = got;
-        else free(got);
+        if (whole && whole[s])
+            CHECK(memcmp(got, whole[s], n * sizeof *got) == 0, "%s, segment %d: %d rows change a bit",
+                  t->name, s, T);
+        if (whole && !whole[s])
+            whole[s] = got;
+        else
+            free(got);
         free(expected);
     }
     device_end(t->name);
@@ -237,8 +250,10 @@ TEST(gpu_ops_product_of_every_type) {
 TEST(gpu_ops_product_of_mixed_types) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
-    static const QuantType types[][3] = {{QUANT_Q4_K, QUANT_Q4_K, QUANT_Q6_K}, {QUANT_Q8_0, QUANT_F16, QUANT_Q5_1},
-                                         {QUANT_BF16, QUANT_NVFP4, QUANT_F32}, {QUANT_Q3_K, QUANT_IQ4_XS, QUANT_MXFP4}};
+    static const QuantType types[][3] = {{QUANT_Q4_K, QUANT_Q4_K, QUANT_Q6_K},
+                                         {QUANT_Q8_0, QUANT_F16, QUANT_Q5_1},
+                                         {QUANT_BF16, QUANT_NVFP4, QUANT_F32},
+                                         {QUANT_Q3_K, QUANT_IQ4_XS, QUANT_MXFP4}};
     static const int n_outs[] = {192, 64, 33};
     for (int i = 0; i < 4; i++)
         for (int plain = 0; plain < 2; plain++) {
@@ -253,7 +268,8 @@ TEST(gpu_ops_product_of_mixed_types) {
 TEST(gpu_ops_product_joins_gate_and_up) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
-    static const QuantType types[][2] = {{QUANT_Q4_K, QUANT_Q4_K}, {QUANT_F16, QUANT_F16}, {QUANT_Q4_0, QUANT_Q8_0}};
+    static const QuantType types[][2] = {
+        {QUANT_Q4_K, QUANT_Q4_K}, {QUANT_F16, QUANT_F16}, {QUANT_Q4_0, QUANT_Q8_0}};
     static const int n_outs[] = {203, 203};
     for (int i = 0; i < 3; i++)
         for (int norm = 0; norm < 2; norm++) {
@@ -271,13 +287,19 @@ static void check_experts(QuantType type, bool per_slot, int T) {
     uint64_t seed = 4;
     Matrix m = matrix_new(type, N_IN, N_OUT, N_EXPERT, &seed);
     matrix_upload(&m);
-    int in_width = N_IN * (per_slot ? N_USED : 1), in_stride = stride_of(in_width), out_stride = stride_of(N_OUT * N_USED);
-    float *in = floats_new((size_t)T * (size_t)in_stride, &seed), *got = mem_new((size_t)T * (size_t)out_stride, sizeof *got);
+    int in_width = N_IN * (per_slot ? N_USED : 1), in_stride = stride_of(in_width),
+        out_stride = stride_of(N_OUT * N_USED);
+    float *in = floats_new((size_t)T * (size_t)in_stride, &seed),
+          *got = mem_new((size_t)T * (size_t)out_stride, sizeof *got);
     int32_t *ids = mem_new((size_t)T * IDS_STRIDE, sizeof *ids);
     double *y = mem_new(N_OUT, sizeof *y), error = 0, power = 0;
     for (int i = 0; i < T; i++)
         for (int s = 0; s < N_USED; s++) ids[i * IDS_STRIDE + s] = (i * 5 + s * 2) % N_EXPERT;
-    Product p = {.n_segments = 1, .in_stride = in_stride, .ids_stride = IDS_STRIDE, .n_used = N_USED, .per_slot = per_slot};
+    Product p = {.n_segments = 1,
+                 .in_stride = in_stride,
+                 .ids_stride = IDS_STRIDE,
+                 .n_used = N_USED,
+                 .per_slot = per_slot};
     p.in = device_new(in, (size_t)T * (size_t)in_stride * sizeof(float));
     p.ids = device_new(ids, (size_t)T * IDS_STRIDE * sizeof(int32_t));
     p.segment[0] = (ProductSegment){.w = m.device, .out_stride = out_stride};
@@ -286,11 +308,13 @@ static void check_experts(QuantType type, bool per_slot, int T) {
     device_read(got, p.segment[0].out, (size_t)T * (size_t)out_stride * sizeof(float));
     for (int i = 0; i < T; i++)
         for (int s = 0; s < N_USED; s++) {
-            const float *x = in + (size_t)i * (size_t)in_stride + (per_slot ? s * N_IN : 0), *out = got + i * out_stride + s * N_OUT;
+            const float *x = in + (size_t)i * (size_t)in_stride + (per_slot ? s * N_IN : 0),
+                        *out = got + i * out_stride + s * N_OUT;
             multiply(&m, ids[i * IDS_STRIDE + s], x, false, y);
             for (int k = 0; k < N_OUT; k++) error += (out[k] - y[k]) * (out[k] - y[k]), power += y[k] * y[k];
         }
-    CHECK(error <= 1e-10 * power, "%s, %d rows%s: NMSE %.3g", quant_traits(type)->name, T, per_slot ? ", by slot" : "", error / power);
+    CHECK(error <= 1e-10 * power, "%s, %d rows%s: NMSE %.3g", quant_traits(type)->name, T,
+          per_slot ? ", by slot" : "", error / power);
     device_end("experts");
     free(in), free(got), free(ids), free(y);
     matrix_free(&m);
@@ -395,6 +419,7 @@ TEST(gpu_ops_weights_decode_exactly) {
     static const int widths[] = {256, 2048, 7168}, odd[] = {8, 33, 100, 1283};
     for (int i = 0; i < tiny_n_types; i++) {
         for (int k = 0; k < 3; k++) check_decoding(tiny_types[i], widths[k]);
-        for (int k = 0; k < 4 && quant_traits(tiny_types[i])->act == QUANT_ACT_F32; k++) check_decoding(tiny_types[i], odd[k]);
+        for (int k = 0; k < 4 && quant_traits(tiny_types[i])->act == QUANT_ACT_F32; k++)
+            check_decoding(tiny_types[i], odd[k]);
     }
 }

@@ -16,23 +16,18 @@ static const struct Scaling {
     int scale_at, min_at;
     float scale, min;
 } scalings[] = {
-    {QUANT_Q4_0, 0, NONE, 1 / 4.6f, 0},
-    {QUANT_Q4_1, 0, 2, 1 / 4.6f, -7.5f / 4.6f},
-    {QUANT_Q5_0, 0, NONE, 1 / 9.2f, 0},
-    {QUANT_Q5_1, 0, 2, 1 / 9.2f, -15.5f / 9.2f},
-    {QUANT_Q8_0, 0, NONE, 1 / 74.0f, 0},
-    {QUANT_Q2_K, 80, 82, 1 / 16.0f, 1.5f / 16},
-    {QUANT_Q3_K, 108, NONE, 1 / 42.0f, 0},
-    {QUANT_Q4_K, 0, 2, 1 / 260.0f, 7.5f / 260},
-    {QUANT_Q5_K, 0, 2, 1 / 530.0f, 15.5f / 530},
-    {QUANT_Q6_K, 208, NONE, 1 / 1370.0f, 0},
-    {QUANT_IQ4_NL, 0, NONE, 1 / 65.0f, 0},
-    {QUANT_IQ4_XS, 0, NONE, 1 / 1200.0f, 0},
+    {QUANT_Q4_0, 0, NONE, 1 / 4.6f, 0},          {QUANT_Q4_1, 0, 2, 1 / 4.6f, -7.5f / 4.6f},
+    {QUANT_Q5_0, 0, NONE, 1 / 9.2f, 0},          {QUANT_Q5_1, 0, 2, 1 / 9.2f, -15.5f / 9.2f},
+    {QUANT_Q8_0, 0, NONE, 1 / 74.0f, 0},         {QUANT_Q2_K, 80, 82, 1 / 16.0f, 1.5f / 16},
+    {QUANT_Q3_K, 108, NONE, 1 / 42.0f, 0},       {QUANT_Q4_K, 0, 2, 1 / 260.0f, 7.5f / 260},
+    {QUANT_Q5_K, 0, 2, 1 / 530.0f, 15.5f / 530}, {QUANT_Q6_K, 208, NONE, 1 / 1370.0f, 0},
+    {QUANT_IQ4_NL, 0, NONE, 1 / 65.0f, 0},       {QUANT_IQ4_XS, 0, NONE, 1 / 1200.0f, 0},
 };
 
-const QuantType tiny_types[] = {QUANT_F32,    QUANT_F16,    QUANT_BF16, QUANT_FP8_E4M3, QUANT_Q4_0,  QUANT_Q4_1,
-                                QUANT_Q5_0,   QUANT_Q5_1,   QUANT_Q8_0, QUANT_Q2_K,     QUANT_Q3_K,  QUANT_Q4_K,
-                                QUANT_Q5_K,   QUANT_Q6_K,   QUANT_IQ4_NL, QUANT_IQ4_XS, QUANT_MXFP4, QUANT_NVFP4};
+const QuantType tiny_types[] = {QUANT_F32,    QUANT_F16,   QUANT_BF16, QUANT_FP8_E4M3, QUANT_Q4_0,
+                                QUANT_Q4_1,   QUANT_Q5_0,  QUANT_Q5_1, QUANT_Q8_0,     QUANT_Q2_K,
+                                QUANT_Q3_K,   QUANT_Q4_K,  QUANT_Q5_K, QUANT_Q6_K,     QUANT_IQ4_NL,
+                                QUANT_IQ4_XS, QUANT_MXFP4, QUANT_NVFP4};
 const int tiny_n_types = sizeof tiny_types / sizeof *tiny_types;
 
 uint64_t tiny_random(uint64_t *state) { // splitmix64
@@ -57,7 +52,8 @@ static void set_scales(QuantType type, uint8_t *block, uint64_t *state) {
         put_f16(block + scalings[i].scale_at, scalings[i].scale, state);
         if (scalings[i].min_at != NONE) put_f16(block + scalings[i].min_at, scalings[i].min, state);
     }
-    if (type == QUANT_MXFP4) block[0] = (uint8_t)(119 + tiny_random(state) % 4); // 2^-8 .. 2^-5, halved, times 6
+    if (type == QUANT_MXFP4)
+        block[0] = (uint8_t)(119 + tiny_random(state) % 4); // 2^-8 .. 2^-5, halved, times 6
     for (int i = 0; type == QUANT_NVFP4 && i < 4; i++) block[i] = (uint8_t)(0x04 + tiny_random(state) % 8);
 }
 
@@ -75,8 +71,10 @@ void tiny_blocks(QuantType type, void *out, size_t n_blocks, uint64_t *state) {
     uint8_t *bytes = out;
     for (size_t i = 0; i < n_blocks * traits->n_bytes; i++) bytes[i] = (uint8_t)(tiny_random(state) >> 56);
     for (size_t b = 0; b < n_blocks; b++)
-        if (traits->n_weights == 1) set_float(type, bytes + b * traits->n_bytes, state);
-        else set_scales(type, bytes + b * traits->n_bytes, state);
+        if (traits->n_weights == 1)
+            set_float(type, bytes + b * traits->n_bytes, state);
+        else
+            set_scales(type, bytes + b * traits->n_bytes, state);
 }
 
 /* ---- models ---- */
@@ -89,9 +87,13 @@ typedef struct Making {
     uint64_t output; // offset of the output matrix in data
 } Making;
 
-static void *announce(Making *m, const char *name, QuantType type, int64_t n_in, int64_t n_out, int64_t n_expert) {
+static void *announce(Making *m, const char *name, QuantType type, int64_t n_in, int64_t n_out,
+                      int64_t n_expert) {
     QuantType stored = type == QUANT_FP8_E4M3 ? QUANT_I8 : type;
-    uint64_t at = gguf_write_tensor(&m->w, name, stored, n_expert > 1 ? 3 : n_out > 1 ? 2 : 1,
+    uint64_t at = gguf_write_tensor(&m->w, name, stored,
+                                    n_expert > 1 ? 3
+                                    : n_out > 1  ? 2
+                                                 : 1,
                                     (const int64_t[]){n_in, n_out, n_expert});
     size_t more = m->w.data_bytes - m->data.n;
     void *zeros = mem_new(more, 1);
@@ -107,7 +109,8 @@ static void add_floats(Making *m, const char *name, int64_t n, float mean, float
 }
 
 /* layer -1: outside the layers. */
-static void add(Making *m, int layer, const char *name, QuantType type, int64_t n_in, int64_t n_out, int64_t n_expert) {
+static void add(Making *m, int layer, const char *name, QuantType type, int64_t n_in, int64_t n_out,
+                int64_t n_expert) {
     char full[64], stem[48] = "";
     if (layer >= 0) snprintf(stem, sizeof stem, "blk.%d.", layer);
     snprintf(full, sizeof full, "%s%s.weight", stem, name);
@@ -146,16 +149,11 @@ static void add_keys(Making *m) {
     const struct {
         const char *name;
         int value;
-    } ints[] = {{"llama.block_count", t->n_layer},
-                {"llama.context_length", 1024},
-                {"llama.embedding_length", t->n_embd},
-                {"llama.feed_forward_length", t->n_ff},
-                {"llama.attention.head_count", t->n_head},
-                {"llama.attention.head_count_kv", t->n_kv_head},
-                {"llama.attention.key_length", t->head_dim},
-                {"llama.attention.value_length", t->head_dim},
-                {"llama.rope.dimension_count", t->head_dim},
-                {"llama.expert_count", t->n_expert},
+    } ints[] = {{"llama.block_count", t->n_layer},           {"llama.context_length", 1024},
+                {"llama.embedding_length", t->n_embd},       {"llama.feed_forward_length", t->n_ff},
+                {"llama.attention.head_count", t->n_head},   {"llama.attention.head_count_kv", t->n_kv_head},
+                {"llama.attention.key_length", t->head_dim}, {"llama.attention.value_length", t->head_dim},
+                {"llama.rope.dimension_count", t->head_dim}, {"llama.expert_count", t->n_expert},
                 {"llama.expert_used_count", t->n_used}};
     gguf_write_string(&m->w, "general.architecture", "llama");
     if (t->type == QUANT_FP8_E4M3) gguf_write_string(&m->w, "zgen.fp8.format", "e4m3");

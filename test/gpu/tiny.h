@@ -1,8 +1,9 @@
-/* tiny: random weights of every type, and whole models of them in memory, for tests that need shapes and types
- * which no file in test/data has.
+/* tiny: random weights of every type, and whole models of them in memory, for tests that need shapes and
+ * types which no file in test/data has.
  *
- * The integers of a block are random bytes, its scales are set, so that a weight's standard deviation is about
- * TINY_STD for all types and no value is an Inf or a NaN.  The same seed gives the same bytes everywhere. */
+ * The integers of a block are random bytes, its scales are set, so that a weight's standard deviation is
+ * about TINY_STD for all types and no value is an Inf or a NaN.  The same seed gives the same bytes
+ * everywhere. */
 #ifndef ZGEN_TEST_TINY_H
 #define ZGEN_TEST_TINY_H
 

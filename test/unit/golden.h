@@ -154,7 +154,7 @@ static inline const char *mode_name(const Mode *m) {
 }
 
 static inline void check_logits(const Golden *g, const Case *c, const Mode *m, const char *feeding,
-                         const float *logits) {
+                                const float *logits) {
     Distance d = distance(logits, c->exact, c->n_prompt, g->n_vocab, m->nmse);
     double nmse = g->experts ? d.median_nmse : d.nmse, kl = g->experts ? d.median_kl : d.kl;
     bool ok = nmse <= m->nmse && kl <= m->kl && (!g->experts || d.n_far * 10 <= c->n_prompt);
@@ -218,7 +218,8 @@ static inline Mode mode_of(const Golden *g, const Case *c, RigConfig config) {
 }
 
 /* Calls check with every case of one file. */
-static inline void golden_cases(const char *path, void (*check)(const Golden *g, const Case *c, RigConfig config),
+static inline void golden_cases(const char *path,
+                                void (*check)(const Golden *g, const Case *c, RigConfig config),
                                 RigConfig config) {
     Golden g;
     if (!golden_open(path, &g)) return;
@@ -232,7 +233,8 @@ static inline void golden_cases(const char *path, void (*check)(const Golden *g,
 }
 
 /* Calls check with every case of every llama file of test/data. */
-static inline void golden_each(void (*check)(const Golden *g, const Case *c, RigConfig config), RigConfig config) {
+static inline void golden_each(void (*check)(const Golden *g, const Case *c, RigConfig config),
+                               RigConfig config) {
     glob_t files;
     REQUIRE(glob("test/data/models/llama*.json", 0, NULL, &files) == 0);
     CHECK(files.gl_pathc >= 32);
@@ -297,15 +299,16 @@ typedef struct Telling { // of one story by an engine
 } Telling;
 
 static inline bool begin_story(Engine *engine, const Story *s, Telling *t, Err *e) {
-    Request r = {.ids = s->ids, .n_ids = s->n_ids, .n_predict = -1, .params = {.top_p = 1, .repeat_penalty = 1}};
+    Request r = {
+        .ids = s->ids, .n_ids = s->n_ids, .n_predict = -1, .params = {.top_p = 1, .repeat_penalty = 1}};
     *t = (Telling){.seq = engine_add(engine, &r, e)};
     return t->seq >= 0;
 }
 
-/* Has the stories told by one engine, another one begun every `every` steps (0: all at once), and checks each at its end,
- * before its place is used again. */
-static inline void tell_stories(Engine *engine, const char *path, const char *name, const Story *stories, int n,
-                                int every, double limit, Err *e) {
+/* Has the stories told by one engine, another one begun every `every` steps (0: all at once), and checks each
+ * at its end, before its place is used again. */
+static inline void tell_stories(Engine *engine, const char *path, const char *name, const Story *stories,
+                                int n, int every, double limit, Err *e) {
     Telling telling[MAX_STORIES];
     int n_begun = 0, n_told = 0;
     for (int step = 0; n_told < n && step < 10000; step++) {
@@ -323,7 +326,8 @@ static inline void tell_stories(Engine *engine, const char *path, const char *na
 }
 
 /* All stories whose margins are at least `from`, on an engine of its own. */
-static inline void check_stories(const char *path, EngineConfig config, int every, double from, double limit) {
+static inline void check_stories(const char *path, EngineConfig config, int every, double from,
+                                 double limit) {
     json_error_t error;
     json_t *json = json_load_file("test/data/models/stories.golden.json", 0, &error);
     REQUIRE(json, "test/data/models/stories.golden.json");

@@ -15,7 +15,7 @@
 
 enum { RIG_CONTEXT = 512, RIG_ROWS = 128, RIG_MAX_ROWS = 520 }; // positions per sequence, rows per run
 
-typedef struct RigConfig { // {0}: scalar kernels, 8-bit activations, f16 cache, one thread, one sequence
+typedef struct RigConfig {   // {0}: scalar kernels, 8-bit activations, f16 cache, one thread, one sequence
     const ExecOps *executor; // NULL: the CPU's
     const char *isa;
     int n_ctx, n_seq, n_threads;
@@ -49,7 +49,8 @@ static inline void rig_close(Rig *rig) {
 /* Builds plan and executor for an opened file, which the rig then owns.  false: *e, and nothing is left open.
  */
 static inline bool rig_build(Rig *rig, Gguf *gguf, RigConfig c, Err *e) {
-    *rig = (Rig){.ops = c.executor ? c.executor : &cpu_exec, .gguf = gguf, .n_rows = c.n_rows ? c.n_rows : RIG_ROWS};
+    *rig = (Rig){
+        .ops = c.executor ? c.executor : &cpu_exec, .gguf = gguf, .n_rows = c.n_rows ? c.n_rows : RIG_ROWS};
     PlanConfig plan = rig->ops->plan;
     plan.act_f32 = c.act_f32;
     plan.fuse_segments = !c.no_segments, plan.fuse_residual = !c.no_residual;

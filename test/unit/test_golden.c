@@ -1,7 +1,7 @@
 /* golden: the CPU's tables against exact results; rules and comparisons are golden.h's.
  *
- * The oracle is held to rule 1 on float activations, every table to rule 3.  The demo model's stories are judged by
- * rule 5, its answers must come out to the letter. */
+ * The oracle is held to rule 1 on float activations, every table to rule 3.  The demo model's stories are
+ * judged by rule 5, its answers must come out to the letter. */
 #include "golden.h"
 
 static void check_on_floats(const Golden *g, const Case *c, RigConfig config) {
@@ -21,7 +21,8 @@ TEST(golden_logits_on_float_activations) {
 
 TEST(golden_logits_of_every_table) {
     for (int i = 0; i < kernels_n; i++)
-        if (kernels_all[i]->supported()) golden_each(check_on_8_bits, (RigConfig){.isa = kernels_all[i]->name});
+        if (kernels_all[i]->supported())
+            golden_each(check_on_8_bits, (RigConfig){.isa = kernels_all[i]->name});
 }
 
 /* Files that were made after those in test/data. */
