@@ -58,7 +58,7 @@ interrupted() {
 }
 
 @test "an ignored SIGHUP stays ignored, as nohup wants" {
-    (trap '' HUP && exec "$ZGEN" -p "Once" -n 300 --ignore-eos --temp 0 >"$T/out" </dev/null 3>&-) &
+    (trap '' HUP && exec "$ZGEN" -p "Once" -n 300 --ignore-eos --temp 0 --isa scalar >"$T/out" </dev/null 3>&-) &
     local pid=$!
     sleep 0.3
     kill -s HUP $pid
