@@ -203,7 +203,7 @@ static bool start(Chat *c, Err *e) {
     return true;
 }
 
-/* Whether the template takes a message, told before the user has typed one. */
+/* Who speaks, and what one has to know. */
 static bool greet(const Chat *c, Err *e) {
     const Options *o = c->options;
     if (!c->on_terminal || o->quiet) return true;

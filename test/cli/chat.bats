@@ -160,8 +160,11 @@ END
 }
 
 @test "commands in a pipe" {
-    says <<<$'My name is Mia.\n/undo\nMy name is Tom.\nWhat is my name?\n/clear\n/system Answer in capital letters.\nWhat is the capital of Japan?\n/exit\nWhat is 1 + 1?'
+    says <<<$'My name is Mia.\n/undo\nMy name is Tom.\nWhat is my name?\n/clear\n/system Answer in capital letters.\nWhat is the capital of Japan?\n/save '"$T/saved"$'\n/exit\nWhat is 1 + 1?'
     asserts "$output" = $'Nice to meet you, Mia!\nNice to meet you, Tom!\nYour name is Tom.\nTHE CAPITAL OF JAPAN IS TOKYO.'
+    [[ "$stderr" == *"saved 3 messages"* ]] # the system prompt, and one turn
+    says <<<$'My name is Mia.\nMy name is Tom.\n/undo\n/undo\n/undo\n/save '"$T/saved"
+    [[ "$stderr" == *"the last turn is taken back"*"nothing to take back"*"saved 0 messages"* ]]
     says <<<$'/regen\nMy name is Mia.\n/regen\n/nonsense\n/stats\n/help'
     asserts "$output" = $'Nice to meet you, Mia!\nNice to meet you, Mia!'
     [[ "$stderr" == *"there is no answer to take back"*"there is no /nonsense"*"2 turns"*"/system TEXT"* ]]
