@@ -11,8 +11,8 @@
 static const Command commands[] = {
     {"generate", FOR_GENERATE, "[-m MODEL] [-p TEXT | -f FILE]",
      "text after the prompt (when no command is named)", cmd_generate},
-    {"chat", FOR_CHAT, "[-m MODEL] [-sys TEXT]", "a conversation: lines in, answers out; /help there lists more",
-     cmd_chat},
+    {"chat", FOR_CHAT, "[-m MODEL] [-sys TEXT]",
+     "a conversation: lines in, answers out; /help there lists more", cmd_chat},
     {"info", FOR_INFO, "[MODEL]", "what a file is, what memory it needs; the tape of its operations",
      cmd_info},
     {"tokenize", FOR_TOKENIZE, "[-m MODEL] [-p TEXT | -f FILE | --decode IDS]",

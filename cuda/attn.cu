@@ -46,7 +46,7 @@ template <KvType KV, int HD> struct Shape {
     static_assert(SHARED <= 99 * 1024, "fits every GPU since sm_80");
 };
 
-// ---- who does what ----------------------------------------------------------------------------------------
+// ---- who does what --------------------------------------------------------------------------------------
 
 struct Unit {
     int row; // -1: there is no such unit
@@ -99,7 +99,7 @@ __device__ Unit find_unit(const Decode &d, int u) {
     return {.row = -1};
 }
 
-// ---- fragments --------------------------------------------------------------------------------------------
+// ---- fragments ------------------------------------------------------------------------------------------
 
 // A number as the sum of two f16.
 struct Fragment {
@@ -164,7 +164,7 @@ template <int HD> struct Query {
     }
 };
 
-// ---- the stream of a warp ---------------------------------------------------------------------------------
+// ---- the stream of a warp -------------------------------------------------------------------------------
 
 // Tiles first, first + WARPS, ... < end of one head's history: keys and values of each in turn, SLOTS - 1 of
 // them ahead.
@@ -214,7 +214,7 @@ template <KvType KV, int HD> struct Stream {
     }
 };
 
-// ---- a warp's attention -----------------------------------------------------------------------------------
+// ---- a warp's attention ---------------------------------------------------------------------------------
 
 // What a warp knows so far: weighted sums of values (dimensions are rows, heads columns), the maximum of the
 // scores, and this lane's share of the sum of weights, for heads lane % 4 * 2 and the next.
@@ -308,7 +308,7 @@ __device__ void attend_warp(const Attention &a, const Unit &unit, uint8_t *slots
     sums.publish((float *)slots, stat);
 }
 
-// ---- meeting ----------------------------------------------------------------------------------------------
+// ---- meeting --------------------------------------------------------------------------------------------
 
 // Four dimensions of one head, gathered from partial results in a fixed order.
 struct Gathered {
@@ -409,7 +409,7 @@ template <KvType KV, int HD> __device__ void attend(const Decode &d, const Unit 
     __syncthreads();
 }
 
-// ---- kernel and launcher ----------------------------------------------------------------------------------
+// ---- kernel and launcher --------------------------------------------------------------------------------
 
 template <KvType KV, int HD>
 __global__ void __launch_bounds__(Shape<KV, HD>::THREADS, BLOCKS_PER_SM)

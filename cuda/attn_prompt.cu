@@ -22,7 +22,7 @@ template <int HD> struct Shape {
     static_assert(SHARED <= 99 * 1024, "fits every GPU since sm_80");
 };
 
-// ---- into shared memory -----------------------------------------------------------------------------------
+// ---- into shared memory ---------------------------------------------------------------------------------
 
 // 8 elements of the cache to shared memory as f16, or 8 zeros.
 template <KvType KV> __device__ void copy_f16(uint32_t to, const uint8_t *from, bool valid) {
@@ -61,14 +61,13 @@ template <int HD> __device__ void load_queries(uint8_t *tile, const Attention &a
         int row = i / (HD / 4), column = i % (HD / 4) * 4;
         float4 x = make_float4(0, 0, 0, 0);
         if (first_row + row < a.T && column < a.head_dim)
-            x = __ldcg(
-                (const float4 *)(a.q + head_offset(a, first_row + row, head) + column));
+            x = __ldcg((const float4 *)(a.q + head_offset(a, first_row + row, head) + column));
         *(uint2 *)(tile + row * S::PITCH + column * 2) =
             make_uint2(pack_half(x.x * a.scale, x.y * a.scale), pack_half(x.z * a.scale, x.w * a.scale));
     }
 }
 
-// ---- a warp's rows ----------------------------------------------------------------------------------------
+// ---- a warp's rows --------------------------------------------------------------------------------------
 
 // Bands of 16 rows, of which a lane holds rows lane / 4 and + 8: scores of a tile, and sums over all tiles so
 // far.
@@ -197,7 +196,7 @@ template <int HD> struct Rows {
     }
 };
 
-// ---- kernel and launcher ----------------------------------------------------------------------------------
+// ---- kernel and launcher --------------------------------------------------------------------------------
 
 template <KvType KV, int HD>
 __global__ void __launch_bounds__(Shape<HD>::THREADS, 2) k_attn_prompt(const __grid_constant__ Attention a) {

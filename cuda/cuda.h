@@ -12,14 +12,14 @@ extern const ExecOps cuda_exec;
 
 typedef struct CudaDevice {
     char name[128];
-    int major, minor;         // compute capability
-    int driver, runtime;      // versions as CUDA counts them: 13000 is 13.0
+    int major, minor;    // compute capability
+    int driver, runtime; // versions as CUDA counts them: 13000 is 13.0
     size_t free_bytes, total_bytes;
-    bool shares_host_tables;  // managed memory is the host's own: no copies needed
+    bool shares_host_tables; // managed memory is the host's own: no copies needed
 } CudaDevice;
 
-/* Describes GPU number `index`.  false: *e (ERR_RUN) says in one sentence what stands in the way: no driver, no GPU, a
- * driver or architecture too old for this build, or a build without CUDA. */
+/* Describes GPU number `index`.  false: *e (ERR_RUN) says in one sentence what stands in the way: no driver,
+ * no GPU, a driver or architecture too old for this build, or a build without CUDA. */
 bool cuda_device(int index, CudaDevice *out, Err *e);
 
 #ifdef __cplusplus

@@ -17,7 +17,8 @@ __device__ inline float warp_max(float v) {
     return v;
 }
 
-// Sum over a block of WARPS warps; every thread gets it.  Holds two barriers, so that calls may follow each other.
+// Sum over a block of WARPS warps; every thread gets it.  Holds two barriers, so that calls may follow each
+// other.
 template <int WARPS> __device__ inline float block_sum(float v) {
     __shared__ float part[WARPS];
     v = warp_sum(v);
@@ -30,9 +31,9 @@ template <int WARPS> __device__ inline float block_sum(float v) {
     return v;
 }
 
-// Programmatic dependent launch.  A kernel lets its successor start early with pdl_launch, and touches nothing that its
-// predecessors write before pdl_wait; weights may be fetched earlier.  Every kernel of the tape calls both, so that
-// waiting for the one before is waiting for all before.
+// Programmatic dependent launch.  A kernel lets its successor start early with pdl_launch, and touches
+// nothing that its predecessors write before pdl_wait; weights may be fetched earlier.  Every kernel of the
+// tape calls both, so that waiting for the one before is waiting for all before.
 __device__ inline void pdl_launch() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;");
@@ -45,4 +46,6 @@ __device__ inline void pdl_wait() {
 }
 
 // dot += sum of the four products of signed bytes.
-__device__ inline int dot4(uint32_t a, uint32_t b, int dot) { return __dp4a((int)a, (int)b, dot); }
+__device__ inline int dot4(uint32_t a, uint32_t b, int dot) {
+    return __dp4a((int)a, (int)b, dot);
+}

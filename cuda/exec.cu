@@ -1,8 +1,10 @@
-// exec: the GPU executor: what lies where on the device, how the tape is walked, and a decode loop that the GPU drives.
+// exec: the GPU executor: what lies where on the device, how the tape is walked, and a decode loop that the
+// GPU drives.
 //
-// A run copies its batch to the device, launches one kernel or two per op, and waits.  Decoding does not: a step is captured once per bucket
-// of rows as a graph; its last kernel writes the next token where its first kernel reads, so that steps are enqueued ahead
-// of the host, which only watches a ring in pinned memory.  Nothing is allocated and no module loaded after open.
+// A run copies its batch to the device, launches one kernel or two per op, and waits.  Decoding does not: a
+// step is captured once per bucket of rows as a graph; its last kernel writes the next token where its first
+// kernel reads, so that steps are enqueued ahead of the host, which only watches a ring in pinned memory.
+// Nothing is allocated and no module loaded after open.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -54,8 +56,8 @@ struct Exec {
     uint32_t *step_counter;
     RingEntry *ring; // pinned, seen by both
     void *attn_scratch, *sample_scratch;
-    float *logits_host; // [R_max][n_vocab], for read
-    const Batch *batch; // of the running run
+    float *logits_host;                    // [R_max][n_vocab], for read
+    const Batch *batch;                    // of the running run
     cudaGraphExec_t graph[MAX_BUCKET + 1]; // by bucket
     struct {
         int n, bucket, n_steps, enqueued, taken;
@@ -65,14 +67,16 @@ struct Exec {
 
 namespace {
 
-// ---- errors ----------------------------------------------------------------------------------------------------
+// ---- errors ---------------------------------------------------------------------------------------------
 
 bool fail(Err *e, cudaError_t error, const char *what) {
-    if (error == cudaErrorMemoryAllocation) return err_set(e, ERR_MEMORY, "the GPU has no memory left for %s; use a smaller -c or --device cpu", what);
+    if (error == cudaErrorMemoryAllocation)
+        return err_set(e, ERR_MEMORY, "the GPU has no memory left for %s; use a smaller -c or --device cpu",
+                       what);
     return err_set(e, ERR_RUN, "the GPU failed at %s: %s", what, cudaGetErrorString(error));
 }
 
-// ---- memory ----------------------------------------------------------------------------------------------------
+// ---- memory ---------------------------------------------------------------------------------------------
 
 cudaError_t allocate(Memory *m, size_t bytes) {
     m->bytes = bytes;
@@ -80,7 +84,9 @@ cudaError_t allocate(Memory *m, size_t bytes) {
     return error == cudaSuccess ? cudaMemset(m->data, 0, bytes) : error;
 }
 
-size_t align(size_t n) { return (n + 255) / 256 * 256; }
+size_t align(size_t n) {
+    return (n + 255) / 256 * 256;
+}
 
 // Cuts typed pieces off a block; with data NULL it only counts.
 struct Carver {
@@ -108,7 +114,8 @@ size_t attn_bytes(const Exec *x) {
     size_t most = 0;
     for (int i = 0; i < x->plan->n_ops; i++)
         if (x->plan->ops[i].code == OP_ATTN)
-            most = std::max(most, attn_scratch_bytes(x->config.T_max, x->plan->ops[i].attn.n_head, x->plan->ops[i].attn.head_dim, x->launch.n_sm));
+            most = std::max(most, attn_scratch_bytes(x->config.T_max, x->plan->ops[i].attn.n_head,
+                                                     x->plan->ops[i].attn.head_dim, x->launch.n_sm));
     return most;
 }
 
@@ -138,13 +145,16 @@ bool fits(const Exec *x, size_t kv, size_t registers, size_t scratch, Err *e) {
     if (error != cudaSuccess) return fail(e, error, "asking for its free memory");
     size_t need = weights + kv + registers + scratch, reserve = (size_t)64 << 20;
     if (need + reserve <= free_bytes) return true;
-    double others = (double)(weights + registers + scratch + reserve), per_position = (double)kv / x->config.n_ctx;
+    double others = (double)(weights + registers + scratch + reserve),
+           per_position = (double)kv / x->config.n_ctx;
     int n_ctx = (double)free_bytes > others ? (int)(((double)free_bytes - others) / per_position) : 0;
     char advice[64] = "use a smaller file or --device cpu";
     if (n_ctx > 0) snprintf(advice, sizeof advice, "-c %d would fit", n_ctx);
-    return err_set(e, ERR_MEMORY, "the model does not fit on the GPU: weights %.0f MB, keys and values for %d positions %.0f MB, "
-                   "registers %.0f MB, scratch %.0f MB, but %.0f MB are free; %s", weights / 1e6, x->config.n_ctx, kv / 1e6,
-                   registers / 1e6, scratch / 1e6, free_bytes / 1e6, advice);
+    return err_set(
+        e, ERR_MEMORY,
+        "the model does not fit on the GPU: weights %.0f MB, keys and values for %d positions %.0f MB, "
+        "registers %.0f MB, scratch %.0f MB, but %.0f MB are free; %s",
+        weights / 1e6, x->config.n_ctx, kv / 1e6, registers / 1e6, scratch / 1e6, free_bytes / 1e6, advice);
 }
 
 bool open_memory(Exec *x, Err *e) {
@@ -152,9 +162,12 @@ bool open_memory(Exec *x, Err *e) {
     ExecMemory need = exec_memory(p, &x->config);
     Carver count = {nullptr};
     carve_small(x, &count);
-    size_t attn = align(attn_bytes(x)), sample = align(sample_device_scratch_bytes(x->config.R_max, p->hparams.n_vocab));
+    size_t attn = align(attn_bytes(x)),
+           sample = align(sample_device_scratch_bytes(x->config.R_max, p->hparams.n_vocab));
     GemmNeed g = gemm_need(x);
-    if (!fits(x, need.kv, need.registers, count.used + attn + sample + gemm_bytes(g.weight, g.input, g.output), e)) return false;
+    if (!fits(x, need.kv, need.registers,
+              count.used + attn + sample + gemm_bytes(g.weight, g.input, g.output), e))
+        return false;
     cudaError_t error = allocate(&x->kv, need.kv);
     if (error == cudaSuccess) error = allocate(&x->regs[0], p->row_bytes_T * x->config.T_max);
     if (error == cudaSuccess) error = allocate(&x->regs[1], p->row_bytes_R * x->config.R_max);
@@ -167,19 +180,22 @@ bool open_memory(Exec *x, Err *e) {
     size_t offset = 0;
     for (int i = 0; i < p->n_kv; i++) {
         x->kv_offset.push_back(offset);
-        offset += 2 * (size_t)x->config.n_seq * p->kv[i].n_head * x->config.n_ctx * p->kv[i].head_dim * kv_type_bytes(x->config.kv_type);
+        offset += 2 * (size_t)x->config.n_seq * p->kv[i].n_head * x->config.n_ctx * p->kv[i].head_dim *
+                  kv_type_bytes(x->config.kv_type);
     }
     size_t staged = (size_t)3 * x->config.T_max + 2 * x->config.R_max;
     error = cudaMallocHost(&x->staging, staged * sizeof(int32_t));
-    if (error == cudaSuccess) error = cudaMallocHost(&x->ring, sizeof(RingEntry) * RING_STEPS * x->config.R_max);
-    if (error == cudaSuccess) error = cudaMallocHost(&x->samplers_host, sizeof(DeviceSampler) * x->config.n_seq);
+    if (error == cudaSuccess)
+        error = cudaMallocHost(&x->ring, sizeof(RingEntry) * RING_STEPS * x->config.R_max);
+    if (error == cudaSuccess)
+        error = cudaMallocHost(&x->samplers_host, sizeof(DeviceSampler) * x->config.n_seq);
     if (error != cudaSuccess) return fail(e, error, "pinned host memory");
     x->logits_host = (float *)mem_new((size_t)x->config.R_max * p->hparams.n_vocab, sizeof(float));
     x->gemm = gemm_open(g.weight, g.input, g.output);
     return true;
 }
 
-// ---- weights ---------------------------------------------------------------------------------------------------
+// ---- weights --------------------------------------------------------------------------------------------
 
 // A device copy of n floats (or doubles), made once.
 template <class T> bool add_vector(Exec *x, const T *host, size_t n, Err *e) {
@@ -222,9 +238,11 @@ bool upload_weights(Exec *x, Err *e) {
     return upload_finish(x->upload, e);
 }
 
-// ---- the walk --------------------------------------------------------------------------------------------------
+// ---- the walk -------------------------------------------------------------------------------------------
 
-int stride_of(const Exec *x, int reg) { return (x->plan->regs[reg].width * 4 + 63) / 64 * 16; } // floats from row to row
+int stride_of(const Exec *x, int reg) {
+    return (x->plan->regs[reg].width * 4 + 63) / 64 * 16;
+} // floats from row to row
 
 float *reg(const Exec *x, int r) {
     const Reg *info = &x->plan->regs[r];
@@ -241,7 +259,9 @@ struct Step { // what a walk is for
     bool decode;
 };
 
-int rows_of(const Op *op, const Step &step) { return op->on_R ? step.R : step.T; }
+int rows_of(const Op *op, const Step &step) {
+    return op->on_R ? step.R : step.T;
+}
 
 const int *row_map(const Exec *x, const Op *op) {
     return op->on_R && op->in != NO_REG && !x->plan->regs[op->in].on_R ? x->d.out_row : nullptr;
@@ -252,14 +272,17 @@ cudaError_t run_product(Exec *x, const Op *op, const Step &step) {
     p.n_segments = op->n_w;
     for (int k = 0; k < op->n_w; k++) {
         int out = op->out[op->glu ? 0 : k];
-        p.segment[k] = {x->weights.at(op->w[k]), device_vector(x, op->bias[k]), reg(x, out), stride_of(x, out)};
+        p.segment[k] = {x->weights.at(op->w[k]), device_vector(x, op->bias[k]), reg(x, out),
+                        stride_of(x, out)};
     }
     p.in = reg(x, op->in), p.in_stride = stride_of(x, op->in), p.rows = row_map(x, op);
     p.norm = op->code == OP_EXPERT ? nullptr : device_vector(x, op->vector), p.norm_eps = op->eps;
     p.glu = op->glu;
-    if (op->residual != NO_REG) p.residual = reg(x, op->residual), p.residual_stride = stride_of(x, op->residual);
+    if (op->residual != NO_REG)
+        p.residual = reg(x, op->residual), p.residual_stride = stride_of(x, op->residual);
     if (op->code == OP_EXPERT) {
-        p.ids = (const int32_t *)reg(x, op->ids), p.ids_stride = stride_of(x, op->ids), p.n_used = op->moe.n_used;
+        p.ids = (const int32_t *)reg(x, op->ids), p.ids_stride = stride_of(x, op->ids),
+        p.n_used = op->moe.n_used;
         p.per_slot = x->plan->regs[op->in].width != op->w[0]->n_in;
     }
     int n = rows_of(op, step);
@@ -268,19 +291,22 @@ cudaError_t run_product(Exec *x, const Op *op, const Step &step) {
 }
 
 DeviceKv layer_kv(const Exec *x, const Op *op) {
-    size_t bytes = (size_t)x->config.n_seq * op->attn.n_kv_head * x->config.n_ctx * op->attn.head_dim * kv_type_bytes(x->config.kv_type);
+    size_t bytes = (size_t)x->config.n_seq * op->attn.n_kv_head * x->config.n_ctx * op->attn.head_dim *
+                   kv_type_bytes(x->config.kv_type);
     uint8_t *k = x->kv.data + x->kv_offset[op->attn.kv_layer];
     return {k, k + bytes, x->config.kv_type, x->config.n_ctx, op->attn.n_kv_head, op->attn.head_dim};
 }
 
-// Prompt pieces are tiled one by one; the rows between them, few of each sequence, go together as if decoding.
+// Prompt pieces are tiled one by one; the rows between them, few of each sequence, go together as if
+// decoding.
 cudaError_t run_attn(Exec *x, const Op *op, const Step &step) {
     DeviceKv kv = layer_kv(x, op);
     const float *q = reg(x, op->in);
     float *out = reg(x, op->out[0]);
     auto launch = [&](int first, int n, bool decode) {
-        return launch_attn(&x->launch, q + (size_t)first * stride_of(x, op->in), op->attn.n_head, &kv, op->attn.scale, x->d.seq + first,
-                           x->d.position + first, n, decode, out + (size_t)first * stride_of(x, op->out[0]), x->attn_scratch);
+        return launch_attn(&x->launch, q + (size_t)first * stride_of(x, op->in), op->attn.n_head, &kv,
+                           op->attn.scale, x->d.seq + first, x->d.position + first, n, decode,
+                           out + (size_t)first * stride_of(x, op->out[0]), x->attn_scratch);
     };
     if (step.decode) return launch(0, step.T, true);
     const Batch *b = x->batch;
@@ -305,7 +331,8 @@ cudaError_t run_sample(Exec *x, const Op *op, const Step &step) {
     s.samplers = x->samplers, s.seq = x->d.out_seq;
     s.token = step.decode ? x->d.token : x->d.next_token; // decoding feeds itself
     s.position = step.decode ? x->d.position : x->d.next_position;
-    s.ring = x->ring, s.ring_steps = RING_STEPS, s.step_counter = x->step_counter, s.scratch = x->sample_scratch;
+    s.ring = x->ring, s.ring_steps = RING_STEPS, s.step_counter = x->step_counter,
+    s.scratch = x->sample_scratch;
     return launch_sample(&x->launch, &s);
 }
 
@@ -314,28 +341,38 @@ cudaError_t run_op(Exec *x, const Op *op, const Step &step) {
     int n = rows_of(op, step), out = op->out[0];
     if (n == 0) return cudaSuccess;
     switch (op->code) {
-    case OP_EMBED: return launch_embed(l, &x->weights.at(op->w[0]), x->d.token, n, reg(x, out));
+    case OP_EMBED:
+        return launch_embed(l, &x->weights.at(op->w[0]), x->d.token, n, reg(x, out));
     case OP_NORM:
-        return launch_norm(l, reg(x, op->in), row_map(x, op), device_vector(x, op->vector), x->plan->regs[op->in].width, op->eps, n, reg(x, out));
+        return launch_norm(l, reg(x, op->in), row_map(x, op), device_vector(x, op->vector),
+                           x->plan->regs[op->in].width, op->eps, n, reg(x, out));
     case OP_MATMUL:
     case OP_EXPERT:
-    case OP_LOGITS: return run_product(x, op, step);
+    case OP_LOGITS:
+        return run_product(x, op, step);
     case OP_ROPEKV: {
         DeviceKv kv = layer_kv(x, op);
-        return launch_rope_kvput(l, reg(x, out), reg(x, op->in), reg(x, op->in2), op->rope.n_head[0], &kv, x->frequencies.at(op), op->rope.n_rot,
-                                 x->d.seq, x->d.position, n);
+        return launch_rope_kvput(l, reg(x, out), reg(x, op->in), reg(x, op->in2), op->rope.n_head[0], &kv,
+                                 x->frequencies.at(op), op->rope.n_rot, x->d.seq, x->d.position, n);
     }
-    case OP_ATTN: return run_attn(x, op, step);
-    case OP_GLU: return launch_glu(l, reg(x, op->in), reg(x, op->in2), (size_t)n * stride_of(x, out), reg(x, out));
-    case OP_ADD: return launch_add(l, reg(x, op->in), reg(x, op->in2), stride_of(x, out), n, reg(x, out));
+    case OP_ATTN:
+        return run_attn(x, op, step);
+    case OP_GLU:
+        return launch_glu(l, reg(x, op->in), reg(x, op->in2), (size_t)n * stride_of(x, out), reg(x, out));
+    case OP_ADD:
+        return launch_add(l, reg(x, op->in), reg(x, op->in2), stride_of(x, out), n, reg(x, out));
     case OP_ROUTE:
-        return launch_route(l, reg(x, op->in), stride_of(x, op->in), op->moe.n_expert, op->moe.n_used, op->moe.scale, n, (int32_t *)reg(x, out), reg(x, op->out[1]),
-                            stride_of(x, out));
+        return launch_route(l, reg(x, op->in), stride_of(x, op->in), op->moe.n_expert, op->moe.n_used,
+                            op->moe.scale, n, (int32_t *)reg(x, out), reg(x, op->out[1]), stride_of(x, out));
     case OP_MIX:
-        return launch_mix(l, reg(x, op->in), stride_of(x, op->in), reg(x, op->ids), stride_of(x, op->ids), op->moe.n_used, x->plan->regs[out].width,
-                          op->residual == NO_REG ? nullptr : reg(x, op->residual), stride_of(x, out), n, reg(x, out));
-    case OP_SAMPLE: return x->batch && !x->batch->sampling ? cudaSuccess : run_sample(x, op, step);
-    default: return cudaErrorNotSupported; // not in plans of this executor
+        return launch_mix(l, reg(x, op->in), stride_of(x, op->in), reg(x, op->ids), stride_of(x, op->ids),
+                          op->moe.n_used, x->plan->regs[out].width,
+                          op->residual == NO_REG ? nullptr : reg(x, op->residual), stride_of(x, out), n,
+                          reg(x, out));
+    case OP_SAMPLE:
+        return x->batch && !x->batch->sampling ? cudaSuccess : run_sample(x, op, step);
+    default:
+        return cudaErrorNotSupported; // not in plans of this executor
     }
 }
 
@@ -347,11 +384,12 @@ cudaError_t walk(Exec *x, const Step &step, int first_op, int last_op) {
     return cudaSuccess;
 }
 
-// ---- batches ---------------------------------------------------------------------------------------------------
+// ---- batches --------------------------------------------------------------------------------------------
 
 cudaError_t send(Exec *x, int32_t *device, int32_t **staging, const int32_t *values, int n) {
     memcpy(*staging, values, n * sizeof(int32_t));
-    cudaError_t error = cudaMemcpyAsync(device, *staging, n * sizeof(int32_t), cudaMemcpyHostToDevice, x->launch.stream);
+    cudaError_t error =
+        cudaMemcpyAsync(device, *staging, n * sizeof(int32_t), cudaMemcpyHostToDevice, x->launch.stream);
     *staging += n;
     return error;
 }
@@ -364,13 +402,16 @@ cudaError_t send_batch(Exec *x, const Batch *b) {
     if (error == cudaSuccess) error = send(x, x->d.position, &s, b->position, b->T);
     if (error == cudaSuccess && b->R) error = send(x, x->d.out_row, &s, b->out_row, b->R);
     for (int r = 0; r < b->R; r++) s[r] = b->seq[b->out_row[r]];
-    if (error == cudaSuccess && b->R) error = cudaMemcpyAsync(x->d.out_seq, s, b->R * sizeof(int32_t), cudaMemcpyHostToDevice, x->launch.stream);
+    if (error == cudaSuccess && b->R)
+        error = cudaMemcpyAsync(x->d.out_seq, s, b->R * sizeof(int32_t), cudaMemcpyHostToDevice,
+                                x->launch.stream);
     return error;
 }
 
 // Parameters and history of the sequences that will sample; the ring starts anew.
 cudaError_t send_sampling(Exec *x, const Batch *b) {
-    cudaError_t error = cudaMemsetAsync(x->step_counter, 0, x->config.R_max * sizeof(uint32_t), x->launch.stream);
+    cudaError_t error =
+        cudaMemsetAsync(x->step_counter, 0, x->config.R_max * sizeof(uint32_t), x->launch.stream);
     memset(x->ring, 0, sizeof(RingEntry) * RING_STEPS * x->config.R_max);
     for (int r = 0; b->sampling && r < b->R && error == cudaSuccess; r++) {
         const SampleRow *row = &b->sampling[r];
@@ -380,24 +421,33 @@ cudaError_t send_sampling(Exec *x, const Batch *b) {
         *s = {row->params, history, row->n_history};
         s->params.banned = x->banned; // the same for all that ban: the end-of-generation tokens
         if (row->params.n_banned)
-            error = cudaMemcpyAsync(x->banned, row->params.banned, row->params.n_banned * sizeof(int32_t), cudaMemcpyHostToDevice, x->launch.stream);
+            error = cudaMemcpyAsync(x->banned, row->params.banned, row->params.n_banned * sizeof(int32_t),
+                                    cudaMemcpyHostToDevice, x->launch.stream);
         if (error == cudaSuccess)
-            error = cudaMemcpyAsync(history, row->history, row->n_history * sizeof(int32_t), cudaMemcpyHostToDevice, x->launch.stream);
-        if (error == cudaSuccess) error = cudaMemcpyAsync(x->samplers + seq, s, sizeof *s, cudaMemcpyHostToDevice, x->launch.stream);
+            error = cudaMemcpyAsync(history, row->history, row->n_history * sizeof(int32_t),
+                                    cudaMemcpyHostToDevice, x->launch.stream);
+        if (error == cudaSuccess)
+            error =
+                cudaMemcpyAsync(x->samplers + seq, s, sizeof *s, cudaMemcpyHostToDevice, x->launch.stream);
     }
     return error;
 }
 
 // position: of each row, steps_later steps ago.
-bool check_finite(const Exec *x, const int32_t *sampled, const int32_t *position, int steps_later, int n, Err *e) {
+bool check_finite(const Exec *x, const int32_t *sampled, const int32_t *position, int steps_later, int n,
+                  Err *e) {
     for (int r = 0; r < n; r++) {
         if (sampled[r] >= 0) continue;
         const char *tensor = weights_find_nonfinite(x->plan->weights);
         int at = position[r] + steps_later;
         if (tensor)
-            return err_set(e, ERR_RUN, "the logits at position %d are not finite: tensor '%s' holds values that are not; the file is damaged, "
-                           "get it again", at, tensor);
-        return err_set(e, ERR_RUN, "the logits at position %d are not finite: the numbers of this model overflow", at);
+            return err_set(e, ERR_RUN,
+                           "the logits at position %d are not finite: tensor '%s' holds values that are not; "
+                           "the file is damaged, "
+                           "get it again",
+                           at, tensor);
+        return err_set(e, ERR_RUN,
+                       "the logits at position %d are not finite: the numbers of this model overflow", at);
     }
     return true;
 }
@@ -410,7 +460,8 @@ bool cuda_run(Exec *x, const Batch *b, int first_op, int last_op, Err *e) {
     if (error == cudaSuccess) error = walk(x, {b->T, b->R, false}, first_op, last_op);
     int in = x->plan->ops[x->plan->n_ops - 1].in, n_vocab = x->plan->hparams.n_vocab;
     if (error == cudaSuccess && logits)
-        error = cudaMemcpy2DAsync(x->logits_host, n_vocab * sizeof(float), reg(x, in), stride_of(x, in) * sizeof(float), n_vocab * sizeof(float), b->R,
+        error = cudaMemcpy2DAsync(x->logits_host, n_vocab * sizeof(float), reg(x, in),
+                                  stride_of(x, in) * sizeof(float), n_vocab * sizeof(float), b->R,
                                   cudaMemcpyDeviceToHost, x->launch.stream);
     if (error == cudaSuccess) error = cudaStreamSynchronize(x->launch.stream);
     x->batch = nullptr;
@@ -419,12 +470,14 @@ bool cuda_run(Exec *x, const Batch *b, int first_op, int last_op, Err *e) {
     std::vector<int32_t> position(b->R);
     for (int r = 0; r < b->R; r++) {
         position[r] = b->position[b->out_row[r]];
-        b->sampled[r] = b->sampling ? x->ring[r].token : sample_finite(x->logits_host + (size_t)r * n_vocab, n_vocab) ? 0 : -1;
+        b->sampled[r] = b->sampling                                                    ? x->ring[r].token
+                        : sample_finite(x->logits_host + (size_t)r * n_vocab, n_vocab) ? 0
+                                                                                       : -1;
     }
     return check_finite(x, b->sampled, position.data(), 0, b->R, e);
 }
 
-// ---- decoding --------------------------------------------------------------------------------------------------
+// ---- decoding -------------------------------------------------------------------------------------------
 
 int bucket_of(int n) {
     int bucket = 1;
@@ -438,7 +491,8 @@ bool capture(Exec *x, int bucket, Err *e) {
     if (error != cudaSuccess) return fail(e, error, "beginning to capture a step");
     cudaError_t walked = walk(x, {bucket, bucket, true}, 0, x->plan->n_ops);
     error = cudaStreamEndCapture(x->launch.stream, &graph);
-    if (walked != cudaSuccess || error != cudaSuccess) return fail(e, walked != cudaSuccess ? walked : error, "capturing a step");
+    if (walked != cudaSuccess || error != cudaSuccess)
+        return fail(e, walked != cudaSuccess ? walked : error, "capturing a step");
     error = cudaGraphInstantiate(&x->graph[bucket], graph, 0);
     cudaGraphDestroy(graph);
     if (error == cudaSuccess) error = cudaGraphUpload(x->graph[bucket], x->launch.stream);
@@ -453,13 +507,18 @@ bool cuda_decode_start(Exec *x, const Batch *b, int n_steps, Err *e) {
     for (int r = b->R; r < bucket && error == cudaSuccess; r++) { // padding
         static const int32_t none = -1;
         error = cudaMemcpyAsync(x->d.seq + r, &none, sizeof none, cudaMemcpyHostToDevice, x->launch.stream);
-        if (error == cudaSuccess) error = cudaMemcpyAsync(x->d.out_seq + r, &none, sizeof none, cudaMemcpyHostToDevice, x->launch.stream);
-        if (error == cudaSuccess) error = cudaMemsetAsync(x->d.token + r, 0, sizeof(int32_t), x->launch.stream);
-        if (error == cudaSuccess) error = cudaMemsetAsync(x->d.position + r, 0, sizeof(int32_t), x->launch.stream);
+        if (error == cudaSuccess)
+            error = cudaMemcpyAsync(x->d.out_seq + r, &none, sizeof none, cudaMemcpyHostToDevice,
+                                    x->launch.stream);
+        if (error == cudaSuccess)
+            error = cudaMemsetAsync(x->d.token + r, 0, sizeof(int32_t), x->launch.stream);
+        if (error == cudaSuccess)
+            error = cudaMemsetAsync(x->d.position + r, 0, sizeof(int32_t), x->launch.stream);
     }
     std::vector<int32_t> identity(bucket);
     for (int r = 0; r < bucket; r++) identity[r] = r;
-    if (error == cudaSuccess) error = cudaMemcpy(x->d.out_row, identity.data(), bucket * sizeof(int32_t), cudaMemcpyHostToDevice);
+    if (error == cudaSuccess)
+        error = cudaMemcpy(x->d.out_row, identity.data(), bucket * sizeof(int32_t), cudaMemcpyHostToDevice);
     if (error != cudaSuccess) return fail(e, error, "starting to decode");
     if (!x->graph[bucket] && !capture(x, bucket, e)) return false;
     x->decode = {b->R, bucket, n_steps, 0, 0};
@@ -474,7 +533,8 @@ cudaError_t wait_for_step(Exec *x, uint32_t step) {
         if (spins % 1024 != 1023) continue;
         cudaError_t error = cudaStreamQuery(x->launch.stream);
         if (error != cudaSuccess && error != cudaErrorNotReady) return error;
-        if (error == cudaSuccess && entry->step != step) return cudaErrorLaunchFailure; // idle without an answer
+        if (error == cudaSuccess && entry->step != step)
+            return cudaErrorLaunchFailure; // idle without an answer
         if (spins > 1 << 16) {
             struct timespec nap = {0, 20000};
             nanosleep(&nap, nullptr);
@@ -494,14 +554,16 @@ bool cuda_decode_next(Exec *x, int32_t *sampled, Err *e) {
     if (error != cudaSuccess) return fail(e, error, "a decode step");
     const RingEntry *entries = x->ring + (size_t)((step - 1) % RING_STEPS) * d.bucket;
     for (int r = 0; r < d.n; r++) {
-        while (((volatile RingEntry *)entries)[r].step != step) {} // the rows' entries come within the same kernel
+        while (((volatile RingEntry *)entries)[r].step != step) {
+        } // the rows' entries come within the same kernel
         sampled[r] = ((volatile RingEntry *)entries)[r].token;
     }
     return check_finite(x, sampled, x->decode_position.data(), d.taken++, d.n, e);
 }
 
 void cuda_decode_stop(Exec *x) {
-    cudaStreamSynchronize(x->launch.stream); // the steps ahead end by themselves; an error shows at the next call
+    cudaStreamSynchronize(
+        x->launch.stream); // the steps ahead end by themselves; an error shows at the next call
     x->decode = {};
 }
 
@@ -514,7 +576,8 @@ bool cuda_profile(Exec *x, const Batch *b, int repeats, double *seconds, Err *e)
         float ms = 0;
         for (int n = -1; n < repeats && error == cudaSuccess; n++) { // the first is for warming up
             if (n == 0) error = cudaEventRecord(begin, x->launch.stream);
-            if (error == cudaSuccess) error = run_op(x, &x->plan->ops[i], {x->decode.bucket, x->decode.bucket, true});
+            if (error == cudaSuccess)
+                error = run_op(x, &x->plan->ops[i], {x->decode.bucket, x->decode.bucket, true});
         }
         if (error == cudaSuccess) error = cudaEventRecord(end, x->launch.stream);
         if (error == cudaSuccess) error = cudaEventSynchronize(end);
@@ -530,7 +593,7 @@ const float *cuda_read(const Exec *x, int r, size_t *stride) {
     return x->logits_host; // the only register that anyone reads: SAMPLE's input
 }
 
-// ---- life ------------------------------------------------------------------------------------------------------
+// ---- life -----------------------------------------------------------------------------------------------
 
 void cuda_close(Exec *x) {
     if (!x) return;
@@ -556,8 +619,10 @@ bool cuda_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
     int major = 0;
     cudaError_t error = cudaSetDevice(config->device);
     if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&x->launch.stream, cudaStreamNonBlocking);
-    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&x->launch.n_sm, cudaDevAttrMultiProcessorCount, config->device);
-    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, config->device);
+    if (error == cudaSuccess)
+        error = cudaDeviceGetAttribute(&x->launch.n_sm, cudaDevAttrMultiProcessorCount, config->device);
+    if (error == cudaSuccess)
+        error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, config->device);
     x->launch.dependent = major >= 9;
     bool ok = error == cudaSuccess ? open_memory(x, e) && upload_weights(x, e) : fail(e, error, "starting");
     if (!ok) {
@@ -575,23 +640,32 @@ extern "C" bool cuda_device(int index, CudaDevice *out, Err *e) {
     int n = 0;
     cudaError_t error = cudaDriverGetVersion(&out->driver);
     if (error == cudaSuccess) error = cudaRuntimeGetVersion(&out->runtime);
-    if (error == cudaSuccess && out->driver == 0) return err_set(e, ERR_RUN, "there is no NVIDIA driver on this machine");
+    if (error == cudaSuccess && out->driver == 0)
+        return err_set(e, ERR_RUN, "there is no NVIDIA driver on this machine");
     if (error == cudaSuccess) error = cudaGetDeviceCount(&n);
     if (error == cudaErrorInsufficientDriver)
-        return err_set(e, ERR_RUN, "the NVIDIA driver is too old: it supports CUDA %d.%d, this build needs %d.%d; update the driver",
-                       out->driver / 1000, out->driver % 1000 / 10, out->runtime / 1000, out->runtime % 1000 / 10);
-    if (error == cudaErrorNoDevice || (error == cudaSuccess && n == 0)) return err_set(e, ERR_RUN, "there is no NVIDIA GPU that may be used");
-    if (error != cudaSuccess) return err_set(e, ERR_RUN, "the NVIDIA driver does not answer: %s", cudaGetErrorString(error));
+        return err_set(
+            e, ERR_RUN,
+            "the NVIDIA driver is too old: it supports CUDA %d.%d, this build needs %d.%d; update the driver",
+            out->driver / 1000, out->driver % 1000 / 10, out->runtime / 1000, out->runtime % 1000 / 10);
+    if (error == cudaErrorNoDevice || (error == cudaSuccess && n == 0))
+        return err_set(e, ERR_RUN, "there is no NVIDIA GPU that may be used");
+    if (error != cudaSuccess)
+        return err_set(e, ERR_RUN, "the NVIDIA driver does not answer: %s", cudaGetErrorString(error));
     if (index >= n) return err_set(e, ERR_RUN, "there is no GPU number %d; the machine has %d", index, n);
     cudaDeviceProp p;
     error = cudaGetDeviceProperties(&p, index);
     if (error == cudaSuccess) error = cudaSetDevice(index);
     if (error == cudaSuccess) error = cudaMemGetInfo(&out->free_bytes, &out->total_bytes);
-    if (error != cudaSuccess) return err_set(e, ERR_RUN, "GPU %d does not answer: %s", index, cudaGetErrorString(error));
+    if (error != cudaSuccess)
+        return err_set(e, ERR_RUN, "GPU %d does not answer: %s", index, cudaGetErrorString(error));
     snprintf(out->name, sizeof out->name, "%.127s", p.name);
     out->major = p.major, out->minor = p.minor;
     out->shares_host_tables = p.pageableMemoryAccessUsesHostPageTables || p.integrated;
-    if (p.major < 8) return err_set(e, ERR_RUN, "the GPU (%s) is older than this build supports: compute capability %d.%d, needed 8.0", p.name, p.major, p.minor);
+    if (p.major < 8)
+        return err_set(e, ERR_RUN,
+                       "the GPU (%s) is older than this build supports: compute capability %d.%d, needed 8.0",
+                       p.name, p.major, p.minor);
     return true;
 }
 
@@ -603,6 +677,15 @@ static PlanConfig gpu_plan() {
 }
 
 extern "C" const ExecOps cuda_exec = {
-    .name = "cuda", .plan = gpu_plan(), .prompt_chunk = 2048, .open = cuda_open, .run = cuda_run, .decode_start = cuda_decode_start,
-    .decode_next = cuda_decode_next, .decode_stop = cuda_decode_stop, .profile = cuda_profile, .read = cuda_read, .close = cuda_close,
+    .name = "cuda",
+    .plan = gpu_plan(),
+    .prompt_chunk = 2048,
+    .open = cuda_open,
+    .run = cuda_run,
+    .decode_start = cuda_decode_start,
+    .decode_next = cuda_decode_next,
+    .decode_stop = cuda_decode_stop,
+    .profile = cuda_profile,
+    .read = cuda_read,
+    .close = cuda_close,
 };

@@ -1,8 +1,8 @@
 // gemm: products of prompt chunks on the matrix units.
 //
-// Weights are dequantised to f16 on the device, one matrix at a time, and multiplied by cuBLASLt with f32 sums: with a chunk of 2048
-// rows the dequantised bytes cost a tenth of the arithmetic.  The library is opened at run time, so that the executable
-// starts, and decodes, on machines that have only a driver.
+// Weights are dequantised to f16 on the device, one matrix at a time, and multiplied by cuBLASLt with f32
+// sums: with a chunk of 2048 rows the dequantised bytes cost a tenth of the arithmetic.  The library is
+// opened at run time, so that the executable starts, and decodes, on machines that have only a driver.
 #include <dlfcn.h>
 #include <algorithm>
 #include <map>
@@ -30,7 +30,9 @@ struct Library {
     decltype(&cublasLtMatmulAlgoGetHeuristic) heuristic;
 };
 
-template <class F> bool find(void *library, const char *name, F *out) { return (*out = (F)dlsym(library, name)) != nullptr; }
+template <class F> bool find(void *library, const char *name, F *out) {
+    return (*out = (F)dlsym(library, name)) != nullptr;
+}
 
 bool open_library(Library *f) {
     void *so = nullptr;
@@ -38,7 +40,8 @@ bool open_library(Library *f) {
         if ((so = dlopen(name, RTLD_NOW | RTLD_LOCAL))) break;
     return so && find(so, "cublasLtCreate", &f->create) && find(so, "cublasLtDestroy", &f->destroy) &&
            find(so, "cublasLtMatmul", &f->matmul) && find(so, "cublasLtMatmulDescCreate", &f->desc_create) &&
-           find(so, "cublasLtMatmulDescSetAttribute", &f->desc_set) && find(so, "cublasLtMatrixLayoutCreate", &f->layout_create) &&
+           find(so, "cublasLtMatmulDescSetAttribute", &f->desc_set) &&
+           find(so, "cublasLtMatrixLayoutCreate", &f->layout_create) &&
            find(so, "cublasLtMatmulPreferenceCreate", &f->preference_create) &&
            find(so, "cublasLtMatmulPreferenceSetAttribute", &f->preference_set) &&
            find(so, "cublasLtMatmulAlgoGetHeuristic", &f->heuristic);
@@ -55,7 +58,8 @@ struct Gemm {
     Library f;
     cublasLtHandle_t handle;
     cublasLtMatmulDesc_t desc; // out = w^T x in column-major words: w is [n_in, n_out], x [n_in, T]
-    std::map<std::tuple<int, int, int, int, int>, Shape> shapes; // n_out, T, n_in, strides of out and residual
+    std::map<std::tuple<int, int, int, int, int>, Shape>
+        shapes; // n_out, T, n_in, strides of out and residual
     __half *weight, *input;
     float *output;
     void *workspace;
@@ -63,10 +67,13 @@ struct Gemm {
 
 namespace {
 
-__device__ __half saturate(float v) { return __float2half_rn(fminf(fmaxf(v, -65504.0f), 65504.0f)); }
+__device__ __half saturate(float v) {
+    return __float2half_rn(fminf(fmaxf(v, -65504.0f), 65504.0f));
+}
 
 // Row t of the input, normalised if asked, as f16.
-__global__ void __launch_bounds__(THREADS) k_input(const float *in, int in_stride, const int *rows, const float *norm, float eps, int n_in, __half *out) {
+__global__ void __launch_bounds__(THREADS) k_input(const float *in, int in_stride, const int *rows,
+                                                   const float *norm, float eps, int n_in, __half *out) {
     pdl_launch();
     pdl_wait();
     const float *row = in + (size_t)(rows ? rows[blockIdx.x] : (int)blockIdx.x) * in_stride;
@@ -78,11 +85,13 @@ __global__ void __launch_bounds__(THREADS) k_input(const float *in, int in_strid
         scale = block_rms_scale<WARPS, 8>(v, n_in, eps);
     }
     for (int k = threadIdx.x; k < n_in; k += THREADS)
-        out[(size_t)blockIdx.x * n_in + k] = saturate(norm ? __ldcg(row + k) * scale * norm[k] : __ldcg(row + k));
+        out[(size_t)blockIdx.x * n_in + k] =
+            saturate(norm ? __ldcg(row + k) * scale * norm[k] : __ldcg(row + k));
 }
 
 // What the library does not do: scales of rows and biases, before the residual is added.
-__global__ void k_scale_bias(float *out, int stride, int n_out, const float *scale, const float *bias, const float *residual, int residual_stride) {
+__global__ void k_scale_bias(float *out, int stride, int n_out, const float *scale, const float *bias,
+                             const float *residual, int residual_stride) {
     pdl_launch();
     pdl_wait();
     int i = blockIdx.x * blockDim.x + threadIdx.x, t = blockIdx.y;
@@ -102,7 +111,9 @@ __global__ void k_join(const float *gate, const float *up, int n, float *out, in
     out[(size_t)t * stride + i] = g / (1.0f + expf(-g)) * up[(size_t)t * n + i];
 }
 
-cudaError_t status(cublasStatus_t s) { return s == CUBLAS_STATUS_SUCCESS ? cudaSuccess : cudaErrorUnknown; }
+cudaError_t status(cublasStatus_t s) {
+    return s == CUBLAS_STATUS_SUCCESS ? cudaSuccess : cudaErrorUnknown;
+}
 
 cudaError_t shape_of(Gemm *g, int n_out, int T, int n_in, int out_stride, int residual_stride, Shape *out) {
     auto key = std::make_tuple(n_out, T, n_in, out_stride, residual_stride);
@@ -119,7 +130,8 @@ cudaError_t shape_of(Gemm *g, int n_out, int T, int n_in, int out_stride, int re
     g->f.layout_create(&s.out, CUDA_R_32F, n_out, T, out_stride);
     g->f.preference_create(&preference);
     g->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
-    cublasStatus_t answer = g->f.heuristic(g->handle, g->desc, s.w, s.x, s.residual, s.out, preference, 1, &result, &found);
+    cublasStatus_t answer =
+        g->f.heuristic(g->handle, g->desc, s.w, s.x, s.residual, s.out, preference, 1, &result, &found);
     if (answer != CUBLAS_STATUS_SUCCESS || found == 0) return cudaErrorNotSupported;
     s.algorithm = result.algo;
     g->shapes[key] = s;
@@ -128,20 +140,23 @@ cudaError_t shape_of(Gemm *g, int n_out, int T, int n_in, int out_stride, int re
 }
 
 // out[T][out_stride] = input w^T, plus the residual where there is one.
-cudaError_t multiply(Gemm *g, const Launch *l, const ProductSegment *p, int T, float *out, int out_stride, const float *residual,
-                     int residual_stride) {
+cudaError_t multiply(Gemm *g, const Launch *l, const ProductSegment *p, int T, float *out, int out_stride,
+                     const float *residual, int residual_stride) {
     cudaError_t error = launch_dequant(l, &p->w, 0, g->weight);
     bool apart = p->w.scale || p->bias; // then the residual comes after them
     const float *c = residual && !apart ? residual : out;
     Shape s;
-    if (error == cudaSuccess) error = shape_of(g, p->w.n_out, T, p->w.n_in, out_stride, c == out ? out_stride : residual_stride, &s);
+    if (error == cudaSuccess)
+        error =
+            shape_of(g, p->w.n_out, T, p->w.n_in, out_stride, c == out ? out_stride : residual_stride, &s);
     if (error != cudaSuccess) return error;
     float one = 1, beta = c == out ? 0 : 1;
-    error = status(g->f.matmul(g->handle, g->desc, &one, g->weight, s.w, g->input, s.x, &beta, c, s.residual, out, s.out, &s.algorithm,
-                               g->workspace, WORKSPACE_BYTES, l->stream));
+    error = status(g->f.matmul(g->handle, g->desc, &one, g->weight, s.w, g->input, s.x, &beta, c, s.residual,
+                               out, s.out, &s.algorithm, g->workspace, WORKSPACE_BYTES, l->stream));
     if (error == cudaSuccess && apart) {
         dim3 grid((p->w.n_out + 255) / 256, T);
-        error = launch_kernel(l, k_scale_bias, grid, 256, 0, out, out_stride, p->w.n_out, p->w.scale, p->bias, residual, residual_stride);
+        error = launch_kernel(l, k_scale_bias, grid, 256, 0, out, out_stride, p->w.n_out, p->w.scale, p->bias,
+                              residual, residual_stride);
     }
     return error;
 }
@@ -149,7 +164,8 @@ cudaError_t multiply(Gemm *g, const Launch *l, const ProductSegment *p, int T, f
 } // namespace
 
 extern "C" size_t gemm_bytes(size_t weight_elements, size_t input_elements, size_t output_elements) {
-    return (weight_elements + input_elements) * sizeof(__half) + output_elements * sizeof(float) + WORKSPACE_BYTES;
+    return (weight_elements + input_elements) * sizeof(__half) + output_elements * sizeof(float) +
+           WORKSPACE_BYTES;
 }
 
 extern "C" Gemm *gemm_open(size_t weight_elements, size_t input_elements, size_t output_elements) {
@@ -160,7 +176,8 @@ extern "C" Gemm *gemm_open(size_t weight_elements, size_t input_elements, size_t
     cublasOperation_t transpose = CUBLAS_OP_T;
     bool ok = f.create(&g->handle) == CUBLAS_STATUS_SUCCESS &&
               f.desc_create(&g->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS &&
-              f.desc_set(g->desc, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof transpose) == CUBLAS_STATUS_SUCCESS &&
+              f.desc_set(g->desc, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof transpose) ==
+                  CUBLAS_STATUS_SUCCESS &&
               cudaMalloc(&g->weight, weight_elements * sizeof(__half)) == cudaSuccess &&
               cudaMalloc(&g->input, input_elements * sizeof(__half)) == cudaSuccess &&
               cudaMalloc(&g->output, output_elements * sizeof(float)) == cudaSuccess &&
@@ -179,14 +196,17 @@ extern "C" void gemm_close(Gemm *g) {
 
 extern "C" cudaError_t launch_gemm(Gemm *g, const Launch *l, const Product *p, int T) {
     int n_in = p->segment[0].w.n_in, n_out = p->segment[0].w.n_out;
-    cudaError_t error = launch_kernel(l, k_input, T, THREADS, 0, p->in, p->in_stride, p->rows, p->norm, p->norm_eps, n_in, g->input);
+    cudaError_t error = launch_kernel(l, k_input, T, THREADS, 0, p->in, p->in_stride, p->rows, p->norm,
+                                      p->norm_eps, n_in, g->input);
     for (int i = 0; i < p->n_segments && error == cudaSuccess; i++) {
         const ProductSegment *s = &p->segment[i];
         float *out = p->glu ? g->output + (size_t)i * T * n_out : s->out;
-        error = multiply(g, l, s, T, out, p->glu ? n_out : s->out_stride, i == 0 ? p->residual : nullptr, p->residual_stride);
+        error = multiply(g, l, s, T, out, p->glu ? n_out : s->out_stride, i == 0 ? p->residual : nullptr,
+                         p->residual_stride);
     }
     if (!p->glu || error != cudaSuccess) return error;
     dim3 grid((n_out + 255) / 256, T);
     const float *up = g->output + (size_t)T * n_out;
-    return launch_kernel(l, k_join, grid, 256, 0, g->output, up, n_out, p->segment[0].out, p->segment[0].out_stride);
+    return launch_kernel(l, k_join, grid, 256, 0, g->output, up, n_out, p->segment[0].out,
+                         p->segment[0].out_stride);
 }

@@ -3,13 +3,17 @@
 #include "launch.h"
 
 // Elements from one row of a register to the next.
-__host__ __device__ inline int row_stride(int width) { return (width + 15) / 16 * 16; }
+__host__ __device__ inline int row_stride(int width) {
+    return (width + 15) / 16 * 16;
+}
 
 template <class... Parameters, class... Arguments>
-cudaError_t launch_kernel(const Launch *l, void (*kernel)(Parameters...), dim3 blocks, dim3 threads, size_t shared_bytes,
-                          Arguments... arguments) {
-    // One split of the SM's memory for all kernels: a kernel with another split would have to wait until the SM is empty.
-    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+cudaError_t launch_kernel(const Launch *l, void (*kernel)(Parameters...), dim3 blocks, dim3 threads,
+                          size_t shared_bytes, Arguments... arguments) {
+    // One split of the SM's memory for all kernels: a kernel with another split would have to wait until the
+    // SM is empty.
+    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                             cudaSharedmemCarveoutMaxShared);
     if (error == cudaSuccess && shared_bytes > 48 * 1024)
         error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
     if (error != cudaSuccess) return error;

@@ -1,13 +1,15 @@
 /* launch: one function per kernel of the tape, with a C signature.
  *
- * A launcher checks its preconditions, picks the geometry, launches on the stream and returns the launch's error.  All
- * pointers are device memory.  Sizes that vary from step to step (positions, tokens) are read by the kernels from device
- * memory, so that a captured step can be replayed; T and R are those of the bucket that is captured. Rows of padding have seq -1: they are
- * computed like others, but write their keys and values nowhere and sample nothing.
+ * A launcher checks its preconditions, picks the geometry, launches on the stream and returns the launch's
+ * error.  All pointers are device memory.  Sizes that vary from step to step (positions, tokens) are read by
+ * the kernels from device memory, so that a captured step can be replayed; T and R are those of the bucket
+ * that is captured. Rows of padding have seq -1: they are computed like others, but write their keys and
+ * values nowhere and sample nothing.
  *
  * Rows of a register lie round_up(width, 16) floats apart unless a stride says otherwise.
  *
- * `rows` is NULL, or [n] indices: row i of the op reads row rows[i] of its input (ops on the R rows of a batch). */
+ * `rows` is NULL, or [n] indices: row i of the op reads row rows[i] of its input (ops on the R rows of a
+ * batch). */
 #ifndef ZGEN_CUDA_LAUNCH_H
 #define ZGEN_CUDA_LAUNCH_H
 
@@ -28,8 +30,9 @@ typedef struct DeviceWeight {
     QuantType type;
     int n_in, n_out, n_expert;
     Layout layout;
-    const uint8_t *data; // row r of expert e begins at (e * n_out + r) * layout.n_segments * layout.segment_bytes
-    const float *scale;  // [n_expert * n_out] or NULL
+    const uint8_t
+        *data; // row r of expert e begins at (e * n_out + r) * layout.n_segments * layout.segment_bytes
+    const float *scale; // [n_expert * n_out] or NULL
 } DeviceWeight;
 
 typedef struct Launch { // where and how
@@ -45,8 +48,9 @@ typedef struct ProductSegment {
     int out_stride;
 } ProductSegment;
 
-/* MATMUL, EXPERT and LOGITS of few rows: out = w in * scale + bias [+ residual], with in optionally normalised first, and optionally two segments joined by
- * out = silu(first) * second, written to the first's out. */
+/* MATMUL, EXPERT and LOGITS of few rows: out = w in * scale + bias [+ residual], with in optionally
+ * normalised first, and optionally two segments joined by out = silu(first) * second, written to the first's
+ * out. */
 typedef struct Product {
     ProductSegment segment[3];
     int n_segments;
@@ -58,7 +62,8 @@ typedef struct Product {
     bool glu;
     const float *residual; // [T][residual_stride], added to the first output, or NULL
     int residual_stride;
-    const int32_t *ids; // experts of each row, n_used in rows ids_stride apart, or NULL; slot s writes out + s * n_out and,
+    const int32_t *ids; // experts of each row, n_used in rows ids_stride apart, or NULL; slot s writes out +
+                        // s * n_out and,
     int ids_stride;     //   if per_slot, reads in + s * n_in
     int n_used;
     bool per_slot;
@@ -68,31 +73,35 @@ typedef struct Product {
 extern "C" {
 #endif
 
-/* Products of T rows (any T, meant for few), exact integer block sums; a row's result does not depend on T. */
+/* Products of T rows (any T, meant for few), exact integer block sums; a row's result does not depend on T.
+ */
 cudaError_t launch_product(const Launch *l, const Product *p, int T);
 
 /* The same for many rows (prompt chunks) on the matrix units, in f16 with f32 sums; no experts. */
 typedef struct Gemm Gemm; // cuBLASLt, found at run time, and scratch
-/* Scratch for weights of at most weight_elements and inputs of at most input_elements, outputs of output_elements.  NULL when
- * there is no cuBLASLt on this machine (then launch_product does everything) or no memory. */
+/* Scratch for weights of at most weight_elements and inputs of at most input_elements, outputs of
+ * output_elements.  NULL when there is no cuBLASLt on this machine (then launch_product does everything) or
+ * no memory. */
 Gemm *gemm_open(size_t weight_elements, size_t input_elements, size_t output_elements);
 void gemm_close(Gemm *g);
 size_t gemm_bytes(size_t weight_elements, size_t input_elements, size_t output_elements);
 cudaError_t launch_gemm(Gemm *g, const Launch *l, const Product *p, int T);
-/* A matrix (one expert's) as f16 [n_out][n_in] at a multiple of 16, without its rows' scales, saturated to +-65504. */
+/* A matrix (one expert's) as f16 [n_out][n_in] at a multiple of 16, without its rows' scales, saturated to
+ * +-65504. */
 cudaError_t launch_dequant(const Launch *l, const DeviceWeight *w, int expert, void *out);
 
 /* Row token[t] of w, times its scale, to row t of the register out. */
 cudaError_t launch_embed(const Launch *l, const DeviceWeight *w, const int32_t *token, int T, float *out);
 
-cudaError_t launch_norm(const Launch *l, const float *in, const int *rows, const float *weight, int width, float eps, int n,
-                        float *out);
+cudaError_t launch_norm(const Launch *l, const float *in, const int *rows, const float *weight, int width,
+                        float eps, int n, float *out);
 cudaError_t launch_add(const Launch *l, const float *a, const float *b, int width, int n, float *out);
 cudaError_t launch_glu(const Launch *l, const float *gate, const float *up, size_t n_elements, float *out);
-cudaError_t launch_route(const Launch *l, const float *logits, int logits_stride, int n_expert, int n_used, float scale, int n,
-                         int32_t *ids, float *weights, int stride);
-cudaError_t launch_mix(const Launch *l, const float *in, int in_stride, const float *weights, int weights_stride, int n_used, int width,
-                       const float *residual, int out_stride, int n, float *out);
+cudaError_t launch_route(const Launch *l, const float *logits, int logits_stride, int n_expert, int n_used,
+                         float scale, int n, int32_t *ids, float *weights, int stride);
+cudaError_t launch_mix(const Launch *l, const float *in, int in_stride, const float *weights,
+                       int weights_stride, int n_used, int width, const float *residual, int out_stride,
+                       int n, float *out);
 
 /* Where one layer's keys and values lie: position p of head h of sequence s at
  * ((s * n_head + h) * n_ctx + p) * head_dim elements of kv_type in k, the same in v. */
@@ -102,17 +111,21 @@ typedef struct DeviceKv {
     int n_ctx, n_head, head_dim;
 } DeviceKv;
 
-/* ROPE and KVPUT as one: rotates the first n_rot dimensions of q [T][n_head * head_dim] in place and of k [T][kv.n_head * head_dim]
- * on the way into the cache, pairs (2i, 2i + 1) by position[t] * frequency[i] (double [n_rot / 2]); v goes as it is. */
-cudaError_t launch_rope_kvput(const Launch *l, float *q, const float *k, const float *v, int n_head, const DeviceKv *kv,
-                              const double *frequency, int n_rot, const int32_t *seq, const int32_t *position, int T);
+/* ROPE and KVPUT as one: rotates the first n_rot dimensions of q [T][n_head * head_dim] in place and of k
+ * [T][kv.n_head * head_dim] on the way into the cache, pairs (2i, 2i + 1) by position[t] * frequency[i]
+ * (double [n_rot / 2]); v goes as it is. */
+cudaError_t launch_rope_kvput(const Launch *l, float *q, const float *k, const float *v, int n_head,
+                              const DeviceKv *kv, const double *frequency, int n_rot, const int32_t *seq,
+                              const int32_t *position, int T);
 
-/* out[t] = softmax(scale * q[t] K^T) V over positions 0..position[t] of seq[t], for rows whose keys and values are in the cache.
- * decode: T rows of any sequences, few each: the sequence is split over blocks; otherwise prompt chunks: rows of
- * one sequence in ascending positions, tiled on the matrix units.  scratch: attn_scratch_bytes, zero before the first launch;
- * NULL will do for prompts. head_dim: a multiple of 8 up to 256. */
-cudaError_t launch_attn(const Launch *l, const float *q, int n_head, const DeviceKv *kv, float scale, const int32_t *seq,
-                        const int32_t *position, int T, bool decode, float *out, void *scratch);
+/* out[t] = softmax(scale * q[t] K^T) V over positions 0..position[t] of seq[t], for rows whose keys and
+ * values are in the cache. decode: T rows of any sequences, few each: the sequence is split over blocks;
+ * otherwise prompt chunks: rows of one sequence in ascending positions, tiled on the matrix units.  scratch:
+ * attn_scratch_bytes, zero before the first launch; NULL will do for prompts. head_dim: a multiple of 8 up to
+ * 256. */
+cudaError_t launch_attn(const Launch *l, const float *q, int n_head, const DeviceKv *kv, float scale,
+                        const int32_t *seq, const int32_t *position, int T, bool decode, float *out,
+                        void *scratch);
 size_t attn_scratch_bytes(int T, int n_head, int head_dim, int n_sm);
 
 /* The sampler's state of each sequence, in device memory. */
@@ -127,18 +140,19 @@ typedef struct RingEntry { // what the host reads from pinned memory
     uint32_t step;         // written last
 } RingEntry;
 
-/* SAMPLE of R rows: the same token as sample_token for the same logits.  Writes token[r] and position[r] + 1 for the next step
- * into the batch (so that EMBED finds them), appends to the sequence's history, and puts (token, step), steps counted from 1, into
- * ring[((step - 1) % ring_steps) * R + r] in pinned host memory.  scratch: sample_device_scratch_bytes, zero at first. */
+/* SAMPLE of R rows: the same token as sample_token for the same logits.  Writes token[r] and position[r] + 1
+ * for the next step into the batch (so that EMBED finds them), appends to the sequence's history, and puts
+ * (token, step), steps counted from 1, into ring[((step - 1) % ring_steps) * R + r] in pinned host memory.
+ * scratch: sample_device_scratch_bytes, zero at first. */
 typedef struct SampleStep {
     const float *logits; // [R][n_vocab]
     int n_vocab, R;
-    DeviceSampler *samplers;  // [n_seq]
-    const int32_t *seq;       // [R] sequence of each wanted row, -1 for padding
+    DeviceSampler *samplers;   // [n_seq]
+    const int32_t *seq;        // [R] sequence of each wanted row, -1 for padding
     int32_t *token, *position; // [R] written: what the next step embeds, and where
-    RingEntry *ring;          // device address of pinned host memory
+    RingEntry *ring;           // device address of pinned host memory
     int ring_steps;
-    uint32_t *step_counter;   // [R] steps so far of each row
+    uint32_t *step_counter; // [R] steps so far of each row
     void *scratch;
 } SampleStep;
 cudaError_t launch_sample(const Launch *l, const SampleStep *s);

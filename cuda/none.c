@@ -2,7 +2,9 @@
 #include "cuda.h"
 
 static bool refuse(Err *e) {
-    return err_set(e, ERR_RUN, "this zgen was built without CUDA; install the CUDA toolkit and run make again, or use --device cpu");
+    return err_set(
+        e, ERR_RUN,
+        "this zgen was built without CUDA; install the CUDA toolkit and run make again, or use --device cpu");
 }
 
 bool cuda_device(int index, CudaDevice *out, Err *e) {

@@ -1,8 +1,9 @@
 // ring: a warp's private stream from device memory into shared memory.
 //
-// Each warp owns STAGES slots.  It asks for the next stretch of weights into a slot as soon as it is done with what was there, so that
-// the memory never waits for arithmetic, and no other warp has to be asked.  On sm_90 a stretch is one bulk copy, announced by
-// one lane and completed on a barrier in shared memory; before that it is a group of 16-byte cp.async by all lanes.
+// Each warp owns STAGES slots.  It asks for the next stretch of weights into a slot as soon as it is done
+// with what was there, so that the memory never waits for arithmetic, and no other warp has to be asked.  On
+// sm_90 a stretch is one bulk copy, announced by one lane and completed on a barrier in shared memory; before
+// that it is a group of 16-byte cp.async by all lanes.
 #pragma once
 #include "device.cuh"
 
@@ -25,39 +26,50 @@ template <int STAGES> struct Ring {
 #endif
     }
 
-    static __device__ uint32_t address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+    static __device__ uint32_t address(const void *p) {
+        return (uint32_t)__cvta_generic_to_shared(p);
+    }
 
 #if __CUDA_ARCH__ >= 900
-    // One lane says how many bytes slot i is about to get, and then copies them there in one or more pieces, each of a
-    // multiple of 16 bytes; 0 bytes mean that nobody will wait for the slot.
+    // One lane says how many bytes slot i is about to get, and then copies them there in one or more pieces,
+    // each of a multiple of 16 bytes; 0 bytes mean that nobody will wait for the slot.
     __device__ void expect(int i, uint32_t bytes) {
         if (bytes)
-            asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address(barriers + i)), "r"(bytes) : "memory");
+            asm volatile(
+                "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address(barriers + i)),
+                "r"(bytes)
+                : "memory");
     }
     __device__ void copy(int i, uint32_t offset, const uint8_t *from, uint32_t bytes) {
         if (bytes)
-            asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                             address(slots + i * slot_bytes + offset)),
-                         "l"(from), "r"(bytes), "r"(address(barriers + i))
-                         : "memory");
+            asm volatile(
+                "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+                    "r"(address(slots + i * slot_bytes + offset)),
+                "l"(from), "r"(bytes), "r"(address(barriers + i))
+                : "memory");
     }
 #else
     // All lanes copy their share; commit ends what belongs to one slot.
     __device__ void copy(int i, uint32_t offset, const uint8_t *from, uint32_t bytes) {
         for (uint32_t k = lane * 16; k < bytes; k += 512)
-            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address(slots + i * slot_bytes + offset + k)), "l"(from + k)
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                             address(slots + i * slot_bytes + offset + k)),
+                         "l"(from + k)
                          : "memory");
     }
-    __device__ void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+    __device__ void commit() {
+        asm volatile("cp.async.commit_group;" ::: "memory");
+    }
 #endif
 
     // Waits for the oldest fetch and returns its slot's bytes.
     __device__ const uint8_t *wait() {
 #if __CUDA_ARCH__ >= 900
-        asm volatile("{\n.reg .pred p;\nWAIT:\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@!p bra WAIT;\n}" ::"r"(
-                         address(barriers + stage)),
-                     "r"(phase)
-                     : "memory");
+        asm volatile(
+            "{\n.reg .pred p;\nWAIT:\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@!p bra "
+            "WAIT;\n}" ::"r"(address(barriers + stage)),
+            "r"(phase)
+            : "memory");
 #else
         asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 1) : "memory");
         __syncwarp();

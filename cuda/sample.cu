@@ -79,7 +79,7 @@ __device__ uint32_t rank_in(Word key) {
     return (uint32_t)(key >> 32);
 }
 
-// ---- ranks: a block per tile, four tokens per thread ---------------------------------------------------
+// ---- ranks: a block per tile, four tokens per thread ----------------------------------------------------
 
 // Each block looks for its own tokens in the window, so that nothing is counted in device memory.
 __device__ void penalise(const DeviceSampler &d, int first, const float logit[4], uint32_t rank[4]) {
@@ -167,7 +167,7 @@ __global__ void __launch_bounds__(RANK_THREADS) k_rank(SampleStep s) {
     note_top(row, key);
 }
 
-// ---- what the choosing block, and its helpers, share ---------------------------------------------------
+// ---- what the choosing block, and its helpers, share ----------------------------------------------------
 
 struct Weigher {
     float max, temp;
@@ -286,13 +286,17 @@ template <class Weigh, class Target> __device__ Word find_token(const Row &row, 
     return key;
 }
 
-// ---- weighing the whole vocabulary ---------------------------------------------------------------------
+// ---- weighing the whole vocabulary ----------------------------------------------------------------------
 
 __device__ bool counts(const SampleParams &p, int n_vocab) {
     return p.top_k > 0 && p.top_k < n_vocab;
 }
+// A min-p below the weights' resolution keeps every token, those of weight 0 too.
+__device__ bool drops_light(const SampleParams &p) {
+    return share(p.min_p, weight_of(0)) > 0;
+}
 __device__ bool weighs_all(const SampleParams &p, int n_vocab) {
-    return p.temp > 0 && !counts(p, n_vocab) && (p.top_p < 1 || p.min_p == 0);
+    return p.temp > 0 && !counts(p, n_vocab) && (p.top_p < 1 || !drops_light(p));
 }
 
 constexpr float BINS_PER_UNIT = 64; // of the logarithm: weights end at 29.12
@@ -333,7 +337,7 @@ __device__ bool is_last(const Row &row) {
     return last;
 }
 
-// ---- the bound and the short list ----------------------------------------------------------------------
+// ---- the bound and the short list -----------------------------------------------------------------------
 
 // No better than the rank of the k-th best token: the k-th best of the threads' bests, its last bits not
 // sought.
@@ -460,7 +464,7 @@ __device__ int32_t choose_of_list(int n, const SampleParams &p, int k, float max
     return chosen;
 }
 
-// ---- lists that are not short --------------------------------------------------------------------------
+// ---- lists that are not short ---------------------------------------------------------------------------
 
 // The worst key of the fewest of the best whose amounts reach want(total) > 0, out of those within the limit.
 template <class Weigh, class Want> __device__ Word cut(const Row &row, Word limit, Weigh weigh, Want want) {
@@ -505,7 +509,7 @@ __device__ int32_t choose_of_all(const Row &row, const SampleParams &p, int k, f
     return (int32_t)(uint32_t)find_token(row, left, [=](Word total) { return multiply_high(random, total); });
 }
 
-// ---- the choice ----------------------------------------------------------------------------------------
+// ---- the choice -----------------------------------------------------------------------------------------
 
 __device__ int32_t choose(const Row &row, const DeviceSampler &d, int n_vocab) {
     const SampleParams &p = d.params;
@@ -521,7 +525,7 @@ __device__ int32_t choose(const Row &row, const DeviceSampler &d, int n_vocab) {
         if (k <= SHORT) bound = bound_of_count(row, k);
     } else {
         if (p.top_p < 1) bound = bound_of_weight(row, max, p.top_p, &total);
-        if (p.min_p > 0) bound = min(bound, bound_of_share(max, p.min_p));
+        if (drops_light(p)) bound = min(bound, bound_of_share(max, p.min_p));
     }
     int n = bound < EVERYTHING || n_vocab <= SHORT ? gather(row, bound) : SHORT + 1;
     if (n <= SHORT) return choose_of_list(n, p, k, max, total, random);

@@ -10,7 +10,8 @@ namespace {
 constexpr int WARPS = 16, THREADS = WARPS * 32;
 
 // Rows longer than a block's registers are read twice.
-__global__ void __launch_bounds__(THREADS) k_norm(const float *in, const int *rows, const float *weight, int width, float eps, float *out) {
+__global__ void __launch_bounds__(THREADS)
+    k_norm(const float *in, const int *rows, const float *weight, int width, float eps, float *out) {
     pdl_launch();
     pdl_wait();
     const float *row = in + (size_t)(rows ? __ldcg(rows + blockIdx.x) : (int)blockIdx.x) * row_stride(width);
@@ -45,8 +46,10 @@ __global__ void k_glu(const float *gate, const float *up, size_t n, float *out) 
     out[i] = g / (1.0f + expf(-g)) * __ldcg(up + i);
 }
 
-// A warp per row: n_used times the best of what is left, the lower id where two are equal, then the softmax of the chosen.
-__global__ void k_route(const float *logits, int logits_stride, int n_expert, int n_used, float factor, int32_t *ids, float *weights, int stride) {
+// A warp per row: n_used times the best of what is left, the lower id where two are equal, then the softmax
+// of the chosen.
+__global__ void k_route(const float *logits, int logits_stride, int n_expert, int n_used, float factor,
+                        int32_t *ids, float *weights, int stride) {
     pdl_launch();
     pdl_wait();
     int lane = threadIdx.x;
@@ -70,7 +73,8 @@ __global__ void k_route(const float *logits, int logits_stride, int n_expert, in
             bool better = id < n_expert && (best_id == n_expert || v > best || (v == best && id < best_id));
             if (better) best = v, best_id = id;
         }
-        if (best_id == n_expert) best_id = s, best = row[s]; // not numbers: any expert will do, the logits will tell
+        if (best_id == n_expert)
+            best_id = s, best = row[s]; // not numbers: any expert will do, the logits will tell
         if (s == 0) first = best;
         float share = expf(best - first);
         sum += share;
@@ -81,43 +85,52 @@ __global__ void k_route(const float *logits, int logits_stride, int n_expert, in
     for (int s = lane; s < n_used; s += 32) weight[s] *= factor / sum;
 }
 
-__global__ void k_mix(const float *in, int in_stride, const float *weights, int weights_stride, int n_used, int width, const float *residual,
-                      float *out, int out_stride) {
+__global__ void k_mix(const float *in, int in_stride, const float *weights, int weights_stride, int n_used,
+                      int width, const float *residual, float *out, int out_stride) {
     pdl_launch();
     pdl_wait();
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     size_t t = blockIdx.y;
     if (i >= width) return;
     float sum = 0;
-    for (int s = 0; s < n_used; s++) sum = fmaf(__ldcg(weights + t * weights_stride + s), __ldcg(in + t * in_stride + (size_t)s * width + i), sum);
+    for (int s = 0; s < n_used; s++)
+        sum = fmaf(__ldcg(weights + t * weights_stride + s),
+                   __ldcg(in + t * in_stride + (size_t)s * width + i), sum);
     out[t * out_stride + i] = residual ? __ldcg(residual + t * out_stride + i) + sum : sum;
 }
 
-unsigned blocks_for(size_t n, int threads) { return (unsigned)((n + threads - 1) / threads); }
+unsigned blocks_for(size_t n, int threads) {
+    return (unsigned)((n + threads - 1) / threads);
+}
 
 } // namespace
 
-extern "C" cudaError_t launch_norm(const Launch *l, const float *in, const int *rows, const float *weight, int width, float eps, int n,
-                                   float *out) {
+extern "C" cudaError_t launch_norm(const Launch *l, const float *in, const int *rows, const float *weight,
+                                   int width, float eps, int n, float *out) {
     return launch_kernel(l, k_norm, n, THREADS, 0, in, rows, weight, width, eps, out);
 }
 
-extern "C" cudaError_t launch_add(const Launch *l, const float *a, const float *b, int width, int n, float *out) {
+extern "C" cudaError_t launch_add(const Launch *l, const float *a, const float *b, int width, int n,
+                                  float *out) {
     size_t elements = (size_t)n * row_stride(width);
     return launch_kernel(l, k_add, blocks_for(elements, 256), 256, 0, a, b, elements, out);
 }
 
-extern "C" cudaError_t launch_glu(const Launch *l, const float *gate, const float *up, size_t n_elements, float *out) {
+extern "C" cudaError_t launch_glu(const Launch *l, const float *gate, const float *up, size_t n_elements,
+                                  float *out) {
     return launch_kernel(l, k_glu, blocks_for(n_elements, 256), 256, 0, gate, up, n_elements, out);
 }
 
-extern "C" cudaError_t launch_route(const Launch *l, const float *logits, int logits_stride, int n_expert, int n_used, float scale, int n,
-                                    int32_t *ids, float *weights, int stride) {
-    return launch_kernel(l, k_route, n, 32, 0, logits, logits_stride, n_expert, n_used, scale, ids, weights, stride);
+extern "C" cudaError_t launch_route(const Launch *l, const float *logits, int logits_stride, int n_expert,
+                                    int n_used, float scale, int n, int32_t *ids, float *weights,
+                                    int stride) {
+    return launch_kernel(l, k_route, n, 32, 0, logits, logits_stride, n_expert, n_used, scale, ids, weights,
+                         stride);
 }
 
-extern "C" cudaError_t launch_mix(const Launch *l, const float *in, int in_stride, const float *weights, int weights_stride, int n_used,
-                                  int width, const float *residual, int out_stride, int n, float *out) {
-    return launch_kernel(l, k_mix, dim3(blocks_for(width, 256), n), 256, 0, in, in_stride, weights, weights_stride, n_used, width, residual, out,
-                         out_stride);
+extern "C" cudaError_t launch_mix(const Launch *l, const float *in, int in_stride, const float *weights,
+                                  int weights_stride, int n_used, int width, const float *residual,
+                                  int out_stride, int n, float *out) {
+    return launch_kernel(l, k_mix, dim3(blocks_for(width, 256), n), 256, 0, in, in_stride, weights,
+                         weights_stride, n_used, width, residual, out, out_stride);
 }

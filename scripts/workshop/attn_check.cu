@@ -82,7 +82,7 @@ static void parallel(int n, const std::function<void(int)> &work) {
     for (auto &t : threads) t.join();
 }
 
-// ---- a cache with random contents, NaN behind each sequence's length --------------------------------------
+// ---- a cache with random contents, NaN behind each sequence's length ------------------------------------
 
 struct Cache {
     int n_kv_head, head_dim, n_ctx;
@@ -182,7 +182,7 @@ static std::vector<float> random_queries(size_t n) {
     return q;
 }
 
-// ---- decoding ---------------------------------------------------------------------------------------------
+// ---- decoding -------------------------------------------------------------------------------------------
 
 static Device<uint8_t> *scratch; // zero at first, as every launch leaves its counters
 
@@ -259,7 +259,7 @@ static void check_many_rows(int T) {
            alone ? "" : ", alone differs");
 }
 
-// ---- prompts ----------------------------------------------------------------------------------------------
+// ---- prompts --------------------------------------------------------------------------------------------
 
 static std::vector<float> prompt(Cache &cache, int n_head, const float *q, int T, int first) {
     size_t n = (size_t)T * n_head * cache.head_dim;
@@ -312,7 +312,7 @@ static void check_cuts(int head_dim) {
     report(same, "prompt head_dim %d: the same bytes whole and in 4 chunks", head_dim);
 }
 
-// ---- rotation ---------------------------------------------------------------------------------------------
+// ---- rotation -------------------------------------------------------------------------------------------
 
 static void check_rope(int head_dim, int n_rot, KvType type, const std::vector<int> &position, int n_ctx) {
     int n_head = 6, n_kv = 2, T = (int)position.size(), n_seq = 3;
@@ -398,7 +398,7 @@ static void check_all() {
     }
 }
 
-// ---- speed ------------------------------------------------------------------------------------------------
+// ---- speed ----------------------------------------------------------------------------------------------
 
 // Microseconds of one of `n` equal parts of what `enqueue` launches, replayed as a graph.
 static double time_graph(int n, const std::function<void()> &enqueue) {

@@ -95,7 +95,7 @@ static size_t stride_of(size_t width) {
     return (width + 15) / 16 * 16;
 }
 
-// ---- what is sampled -----------------------------------------------------------------------------------
+// ---- what is sampled ------------------------------------------------------------------------------------
 
 enum { SHAPES = 12, WRONG = 50 }; // one vector in WRONG is not to be chosen from
 
@@ -194,7 +194,7 @@ static const Options option_sets[] = {
 };
 enum { N_SETS = sizeof option_sets / sizeof option_sets[0], FIRST_BANNED_SET = 6 };
 
-// ---- rounds: R sequences of one vocabulary, several steps each -----------------------------------------
+// ---- rounds: R sequences of one vocabulary, several steps each ------------------------------------------
 
 struct Sequence { // one row
     SampleParams params;
@@ -364,7 +364,7 @@ static void check_set(int set, int n_vectors) {
     report(pass, "%s: the same token for %d vectors", option_sets[set].name, total);
 }
 
-// ---- speed ---------------------------------------------------------------------------------------------
+// ---- speed ----------------------------------------------------------------------------------------------
 
 static void measure(const char *name, SampleParams params, int n_vocab, int R, float spread,
                     int n_history = 100) {
@@ -455,7 +455,7 @@ static void fast() {
     }
 }
 
-// ---- the small ops -------------------------------------------------------------------------------------
+// ---- the small ops --------------------------------------------------------------------------------------
 
 static double nmse(const std::vector<float> &was, const std::vector<double> &exact) {
     double error = 0, power = 1e-300;

@@ -11,7 +11,8 @@
 
 static void *or_exit(void *p, size_t bytes) {
     if (p) return p;
-    fprintf(stderr, "zgen: out of memory (asked for %zu bytes); close other programs or use a smaller -c\n", bytes);
+    fprintf(stderr, "zgen: out of memory (asked for %zu bytes); close other programs or use a smaller -c\n",
+            bytes);
     exit(ERR_MEMORY);
 }
 

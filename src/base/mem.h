@@ -17,7 +17,8 @@ void *mem_resize(void *old, size_t bytes);
 /* A copy of a string. */
 char *mem_string(const char *s);
 
-/* bytes of zeroed memory aligned to 64, or NULL when it cannot be had.  mem_release(p, bytes) gives it back. */
+/* bytes of zeroed memory aligned to 64, or NULL when it cannot be had.  mem_release(p, bytes) gives it back.
+ */
 void *mem_try(size_t bytes);
 void mem_release(void *p, size_t bytes);
 

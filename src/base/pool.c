@@ -1,5 +1,5 @@
-/* pool: see pool.h.  The one trick: a single generation counter is both the starting signal and the barrier; a futex
- * on it is only touched when somebody has given up spinning. */
+/* pool: see pool.h.  The one trick: a single generation counter is both the starting signal and the barrier;
+ * a futex on it is only touched when somebody has given up spinning. */
 #include "pool.h"
 #include "mem.h"
 
@@ -33,7 +33,7 @@ struct Pool {
     struct Worker {
         Pool *pool;
         int thread;
-    } *workers;
+    } * workers;
 };
 
 static void relax(void) {
@@ -63,7 +63,8 @@ static void gate_pass(Gate *g, int n) {
     }
     atomic_store_explicit(&g->arrived, 0, memory_order_relaxed);
     atomic_store(&g->generation, (int)(generation + 1u)); // goes round after 2^32 barriers
-    if (atomic_load(&g->sleepers)) syscall(SYS_futex, &g->generation, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+    if (atomic_load(&g->sleepers))
+        syscall(SYS_futex, &g->generation, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
 void pool_barrier(Pool *p) {
@@ -85,7 +86,9 @@ static void *work(void *arg) {
 Pool *pool_open(int n) {
     Pool *p = aligned_alloc(64, (sizeof *p + 63) / 64 * 64);
     if (!p) p = mem_new(1, 0); // says so and ends the run
-    *p = (Pool){.n = n, .threads = mem_new((size_t)n, sizeof(pthread_t)), .workers = mem_new((size_t)n, sizeof(struct Worker))};
+    *p = (Pool){.n = n,
+                .threads = mem_new((size_t)n, sizeof(pthread_t)),
+                .workers = mem_new((size_t)n, sizeof(struct Worker))};
     int made = 1;
     pthread_mutex_init(&p->start, NULL);
     pthread_mutex_lock(&p->start);
@@ -121,7 +124,9 @@ void pool_close(Pool *p) {
     free(p);
 }
 
-int pool_n(const Pool *p) { return p->n; }
+int pool_n(const Pool *p) {
+    return p->n;
+}
 
 /* cgroup v2's "quota period" or "max period"; 0 when there is no limit. */
 static double cgroup_cpus(void) {

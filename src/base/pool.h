@@ -1,8 +1,8 @@
 /* pool: a fixed team of threads that run one function together.
  *
- * pool_run calls fn(arg, i) on every thread i of the team, the caller being thread 0, and returns when all are done.
- * Inside, pool_barrier lets the team meet.  A barrier is a few hundred nanoseconds while all are running: waiters spin for a while, then
- * sleep, so that a busy machine or an idle prompt costs nothing. */
+ * pool_run calls fn(arg, i) on every thread i of the team, the caller being thread 0, and returns when all
+ * are done. Inside, pool_barrier lets the team meet.  A barrier is a few hundred nanoseconds while all are
+ * running: waiters spin for a while, then sleep, so that a busy machine or an idle prompt costs nothing. */
 #ifndef ZGEN_BASE_POOL_H
 #define ZGEN_BASE_POOL_H
 

@@ -1,7 +1,7 @@
 /* generate: a prompt in, the model's text out.
  *
- * The prompt is taken as it is; or, with -st and its relatives, it is a message that a chat template puts into
- * the form that the model was trained to answer, and white space around the answer is not said.
+ * The prompt is taken as it is; or, with -st and its relatives, it is a message that a chat template puts
+ * into the form that the model was trained to answer, and white space around the answer is not said.
  *
  * stdout carries the text and nothing else, as soon as it is certain; with --json one object at the end.
  * Ctrl-C ends the text where it is, and what was said stays. */
@@ -75,8 +75,8 @@ static bool render(Run *r, const Options *o, Err *e) {
 /* A template that was named needs no model; the model would only add what its first and last tokens are. */
 static bool print_prompt(Run *r, const Options *o, Err *e) {
     bool needs_model = r->is_chat && (o->model || !o->chat_template);
-    return (!needs_model || model_open_as(o->model, o->pre, &r->model, e)) && (!r->is_chat || render(r, o, e)) &&
-           out_write(r->prompt.data, r->prompt.n, e);
+    return (!needs_model || model_open_as(o->model, o->pre, &r->model, e)) &&
+           (!r->is_chat || render(r, o, e)) && out_write(r->prompt.data, r->prompt.n, e);
 }
 
 /* A prompt of so many bytes that no context holds it is refused before hours are spent on its tokens. */
@@ -112,8 +112,8 @@ static bool encode(Run *r, const Options *o, Err *e) {
 
 static bool start(Run *r, const Options *o, Err *e) {
     double begin = clock_now();
-    if (!model_open_as(o->model, o->pre, &r->model, e) || !setup_layers(o, r->model.gguf, e) || !encode(r, o, e) ||
-        !setup_request(o, &r->request, e))
+    if (!model_open_as(o->model, o->pre, &r->model, e) || !setup_layers(o, r->model.gguf, e) ||
+        !encode(r, o, e) || !setup_request(o, &r->request, e))
         return false;
     r->request.ids = r->ids.data, r->request.n_ids = (int)r->ids.n;
     r->config.n_seq = r->config.R_max = 1;
@@ -180,7 +180,8 @@ static bool speak(Run *r, const Options *o, Err *e) {
 static bool run(Run *r, const Options *o, Err *e) {
     if (!start(r, o, e)) return false;
     if (stop_wanted()) return stop_err(e);
-    Report report = {o, &r->model, r->engine, &r->config, &r->request, &r->prompt, r->seq, r->device_seconds, r->load_seconds};
+    Report report = {o,          &r->model, r->engine,         &r->config,     &r->request,
+                     &r->prompt, r->seq,    r->device_seconds, r->load_seconds};
     report_begin(&report);
     if (!speak(r, o, e)) return false;
     if (options_json(o) && !report_json(&report, e)) return false;

@@ -15,7 +15,14 @@
 #include <stdint.h>
 #include "../base/err.h"
 
-enum { FOR_GENERATE = 1, FOR_INFO = 2, FOR_TOKENIZE = 4, FOR_LOGITS = 8, FOR_SYNTH = 16, FOR_CHAT = 32 }; // commands, as bits
+enum {
+    FOR_GENERATE = 1,
+    FOR_INFO = 2,
+    FOR_TOKENIZE = 4,
+    FOR_LOGITS = 8,
+    FOR_SYNTH = 16,
+    FOR_CHAT = 32
+}; // commands, as bits
 
 typedef struct Seed {
     bool given; // else one is to be drawn
@@ -34,12 +41,12 @@ typedef struct Options {
     bool chat, single_turn, print_prompt;
     const char *system, *system_file, *messages, *chat_template; // NULL: not given, and so below
     const char *think, *on_full;                                 // one of their choices
-    int n_predict; // -1, -2: until the context is full
-    int n_ctx;     // -1: not given, 0: as trained
-    int n_threads; // 0: as many as there are CPUs
+    int n_predict;                                               // -1, -2: until the context is full
+    int n_ctx;                                                   // -1: not given, 0: as trained
+    int n_threads;                                               // 0: as many as there are CPUs
     int gpu_layers;
-    const char *device;           // "auto", "cpu", "cuda", "cuda:N": setup reads it
-    const char *mem, *isa, *act;  // one of their choices, and so below
+    const char *device;          // "auto", "cpu", "cuda", "cuda:N": setup reads it
+    const char *mem, *isa, *act; // one of their choices, and so below
     const char *kv, *cache_k, *cache_v;
     Seed seed;
     float temp, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty;

@@ -19,8 +19,8 @@ typedef struct Report {
     const Engine *engine;
     const EngineConfig *config;
     const Request *request;
-    const Buf *prompt;   // as the user gave it
-    const Sequence *seq; // NULL until there is one
+    const Buf *prompt;     // as the user gave it
+    const Sequence *seq;   // NULL until there is one
     double device_seconds; // that a GPU took to wake up
     double load_seconds;   // from opening the file to the first batch, without the former
 } Report;

@@ -44,20 +44,23 @@ static bool check_device(const Options *o, const EngineConfig *config, Err *e) {
         return err_set(e, ERR_USAGE,
                        "-ngl asks for layers on a GPU and --device cpu for none; drop one of them");
     if (cuda && o->gpu_layers == 0)
-        return err_set(e, ERR_USAGE, "--device %s asks for a GPU and -ngl 0 for none; drop one of them", o->device);
-    if (cuda && (!is(o->isa, "auto") || config->act_f32))
-        return err_set(e, ERR_USAGE,
-                       "--device %s computes with 8-bit activations and has no --isa; use --device cpu for these",
+        return err_set(e, ERR_USAGE, "--device %s asks for a GPU and -ngl 0 for none; drop one of them",
                        o->device);
+    if (cuda && (!is(o->isa, "auto") || config->act_f32))
+        return err_set(
+            e, ERR_USAGE,
+            "--device %s computes with 8-bit activations and has no --isa; use --device cpu for these",
+            o->device);
     return true;
 }
 
 /* Leaves CPU or CUDA in config.  What names CPU kernels or float activations asks for the CPU. */
 static bool choose_device(const Options *o, EngineConfig *config, Err *e) {
     bool many = o->gpu_layers == GPU_LAYERS_ALL || o->gpu_layers > 0;
-    CudaDevice device;
+    CudaDevice device = {0};
     if (!parse_device(o->device, config, e) || !check_device(o, config, e)) return false;
-    if (!many && config->device == DEVICE_AUTO && (o->gpu_layers == 0 || !is(o->isa, "auto") || config->act_f32))
+    if (!many && config->device == DEVICE_AUTO &&
+        (o->gpu_layers == 0 || !is(o->isa, "auto") || config->act_f32))
         config->device = DEVICE_CPU;
     if (config->device == DEVICE_CPU) return true;
     Err why;
@@ -69,7 +72,8 @@ static bool choose_device(const Options *o, EngineConfig *config, Err *e) {
         return true;
     }
     if (config->device == DEVICE_CUDA) return err_set(e, ERR_RUN, "--device %s: %s", o->device, why.text);
-    if (many || cuda_exec.run) err_warn("%s; using the CPU", why.text); // a build without CUDA is news only to -ngl
+    if (many || device.driver)
+        err_warn("%s; using the CPU", why.text); // no CUDA or no driver is news only to -ngl
     config->device = DEVICE_CPU;
     return true;
 }

@@ -10,8 +10,9 @@
 #include "../run/engine.h"
 
 /* What can be told without a model: devices and kernels that are not there, options that contradict each
- * other. Fills config but for n_ctx, n_seq, R_max; its device is CPU or CUDA afterwards, and a GPU that is taken is
- * awake.  Warns where the CPU does what a GPU was asked for.  false: ERR_USAGE; ERR_RUN for --device cuda. */
+ * other. Fills config but for n_ctx, n_seq, R_max; its device is CPU or CUDA afterwards, and a GPU that is
+ * taken is awake.  Warns where the CPU does what a GPU was asked for.  false: ERR_USAGE; ERR_RUN for --device
+ * cuda. */
 bool setup_config(const Options *o, EngineConfig *config, Err *e);
 
 /* -ngl against the number of layers.  false: ERR_USAGE. */
@@ -28,7 +29,8 @@ int setup_trained(const Gguf *g);
 ExecMemory setup_need(const Plan *p, const EngineConfig *config);
 
 /* Whether keys, values and registers fit into free memory.  Warns when the weights do not fit beside them.
- * false: ERR_MEMORY with the parts and the -c that would fit, or ERR_MODEL.  A GPU's executor looks for itself. */
+ * false: ERR_MEMORY with the parts and the -c that would fit, or ERR_MODEL.  A GPU's executor looks for
+ * itself. */
 bool setup_memory(const Gguf *g, const EngineConfig *config, Err *e);
 
 /* What a request takes from the options: all but ids.  Draws a seed if none was given.  false: ERR_RUN. */

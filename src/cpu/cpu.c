@@ -16,8 +16,7 @@ const char *cpu_isa(const char *isa) {
     return k ? k->name : NULL;
 }
 
-/* ---- open ------------------------------------------------------------------------------------------------
- */
+/* ---- open ---------------------------------------------------------------------------------------------- */
 
 static bool same_rotation(const Rotation *r, const Op *op) {
     return r->n_pairs == op->rope.n_rot / 2 && r->base == op->rope.base && r->scale == op->rope.scale &&
@@ -160,8 +159,7 @@ static bool cpu_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e
     return true;
 }
 
-/* ---- run -------------------------------------------------------------------------------------------------
- */
+/* ---- run ----------------------------------------------------------------------------------------------- */
 
 static void walk(void *arg, int thread) {
     Exec *x = arg;
@@ -260,8 +258,7 @@ const ExecOps cpu_exec = {
     .close = cpu_close,
 };
 
-/* ---- bandwidth -------------------------------------------------------------------------------------------
- */
+/* ---- bandwidth ----------------------------------------------------------------------------------------- */
 
 typedef struct Reading {
     const uint64_t *data;

@@ -1,7 +1,8 @@
 /* machine: the CPU executor's state, shared by cpu.c (its life) and ops.c (one function per op).
  *
- * All threads of the pool walk the tape together and meet after every op.  Within an op they take work items from a counter, so that a
- * thread that the system delays delays nobody; which thread computes an item changes no number. */
+ * All threads of the pool walk the tape together and meet after every op.  Within an op they take work items
+ * from a counter, so that a thread that the system delays delays nobody; which thread computes an item
+ * changes no number. */
 #ifndef ZGEN_CPU_MACHINE_H
 #define ZGEN_CPU_MACHINE_H
 
@@ -18,15 +19,15 @@ typedef struct Rotation { // the angles of one kind of ROPE op
     float *cos, *sin;     // [T_max][n_pairs], for the rows of the running batch
 } Rotation;
 
-typedef struct Scratch { // of one thread
-    float *row;              // a row of the widest register
-    float *y;                // [T_max * slots][PANEL_ROWS] of a product
-    Act8 *q8;                // [T_max * slots] inputs of a product
-    const float **f32;       // the same as floats
-    float **out;             // the rows its results go to
-    const float **residual;  // the rows added, or NULL each
-    int32_t *pair, *start;   // EXPERT: (row, slot) pairs by expert [T_max * slots], [n_expert + 1]
-    float *scores;           // attention [heads per KV head][n_ctx]
+typedef struct Scratch {    // of one thread
+    float *row;             // a row of the widest register
+    float *y;               // [T_max * slots][PANEL_ROWS] of a product
+    Act8 *q8;               // [T_max * slots] inputs of a product
+    const float **f32;      // the same as floats
+    float **out;            // the rows its results go to
+    const float **residual; // the rows added, or NULL each
+    int32_t *pair, *start;  // EXPERT: (row, slot) pairs by expert [T_max * slots], [n_expert + 1]
+    float *scores;          // attention [heads per KV head][n_ctx]
     void *sample;
 } Scratch;
 
@@ -35,18 +36,18 @@ struct Exec {
     ExecConfig config;
     const Kernels *kernels;
     Pool *pool;
-    uint8_t *regs[2];     // T and R registers
+    uint8_t *regs[2]; // T and R registers
     size_t regs_bytes[2];
-    uint8_t *kv;          // all layers' keys and values
+    uint8_t *kv; // all layers' keys and values
     size_t kv_bytes;
-    size_t *kv_offset;    // [n_kv] of the layer's keys; its values follow them
+    size_t *kv_offset; // [n_kv] of the layer's keys; its values follow them
     Rotation *rotations;
     int n_rotations;
-    int *rotation_of;     // [n_ops] for ROPE ops
-    Scratch *scratch;     // [threads]
-    atomic_int *next;     // [n_ops] next work item of each op
-    const Batch *batch;   // of the running walk
-    struct {              // the rows of decode_next, [R_max]
+    int *rotation_of;   // [n_ops] for ROPE ops
+    Scratch *scratch;   // [threads]
+    atomic_int *next;   // [n_ops] next work item of each op
+    const Batch *batch; // of the running walk
+    struct {            // the rows of decode_next, [R_max]
         int n;
         int32_t *token, *seq, *position, *out_row;
         SampleRow *sampling;

@@ -36,8 +36,7 @@ static Act8 act8_at(Act8 a, int column) { // column % 32 == 0
     return (Act8){a.q + column, a.d + column / ACT8_GROUP, a.sum + column / ACT8_SUM};
 }
 
-/* ---- rows and items --------------------------------------------------------------------------------------
- */
+/* ---- rows and items ------------------------------------------------------------------------------------ */
 
 static int n_rows(const Exec *x, const Op *op) {
     return op->on_R ? x->batch->R : x->batch->T;
@@ -75,8 +74,7 @@ static void quantize_written(Exec *x, const Op *op, int reg, int thread) {
     for (int i = thread; i < n_rows(x, op); i += pool_n(x->pool)) row_done(x, reg, i, machine_f32(x, reg, i));
 }
 
-/* ---- small ops -------------------------------------------------------------------------------------------
- */
+/* ---- small ops ----------------------------------------------------------------------------------------- */
 
 static void op_embed(Exec *x, const Op *op, Scratch *s) {
     const Weight *w = op->w[0];
@@ -158,8 +156,7 @@ static void op_mix(Exec *x, const Op *op, Scratch *s) {
     }
 }
 
-/* ---- rotation and cache ----------------------------------------------------------------------------------
- */
+/* ---- rotation and cache -------------------------------------------------------------------------------- */
 
 void machine_rotate(Exec *x, int thread) {
     for (int r = 0; r < x->n_rotations; r++) {
@@ -235,8 +232,7 @@ static void op_attn(Exec *x, const Op *op, Scratch *s) {
     }
 }
 
-/* ---- products --------------------------------------------------------------------------------------------
- */
+/* ---- products ------------------------------------------------------------------------------------------ */
 
 /* One weight matrix (or one expert's) against n gathered rows: which inputs, which outputs. */
 typedef struct Product {
@@ -361,8 +357,7 @@ static void op_expert(Exec *x, const Op *op, Scratch *s) {
         }
 }
 
-/* ---- the end ---------------------------------------------------------------------------------------------
- */
+/* ---- the end ------------------------------------------------------------------------------------------- */
 
 static void op_sample(Exec *x, const Op *op, Scratch *s) {
     const Batch *b = x->batch;

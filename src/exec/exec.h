@@ -3,8 +3,8 @@
  *     open(plan, config) -> run(batch, first op, last op) -> read(register) -> close
  *                        -> decode_start(batch) -> decode_next ... -> decode_stop
  *
- * An executor knows ops, registers and the batch; never the tokenizer, a family or the model's name.  The plan holds
- * the weights it needs and must outlive it. */
+ * An executor knows ops, registers and the batch; never the tokenizer, a family or the model's name.  The
+ * plan holds the weights it needs and must outlive it. */
 #ifndef ZGEN_EXEC_EXEC_H
 #define ZGEN_EXEC_EXEC_H
 
@@ -13,12 +13,12 @@
 #include "../plan/plan.h"
 
 typedef struct ExecConfig {
-    int n_ctx;      // positions per sequence
-    int n_seq;      // sequences
-    int T_max;      // rows of the largest batch
-    int R_max;      // rows with logits of the largest batch
+    int n_ctx; // positions per sequence
+    int n_seq; // sequences
+    int T_max; // rows of the largest batch
+    int R_max; // rows with logits of the largest batch
     KvType kv_type;
-    int n_threads;  // CPU; elsewhere for reading the file
+    int n_threads;   // CPU; elsewhere for reading the file
     const char *isa; // CPU: "auto" or the name of a table in cpu/kernels.h
     int device;      // GPU: its number
     bool managed;    // GPU: weights in managed memory
@@ -29,27 +29,29 @@ typedef struct Exec Exec;
 /* One executor: the whole interface. */
 typedef struct ExecOps {
     const char *name;
-    PlanConfig plan; // what its plans look like; the caller sets act_f32
+    PlanConfig plan;  // what its plans look like; the caller sets act_f32
     int prompt_chunk; // rows of a prompt that it likes to have in one run
 
     /* false: ERR_MEMORY with the size of each part and what would fit, or ERR_USAGE for an unknown isa. */
     bool (*open)(const Plan *p, const ExecConfig *config, Exec **out, Err *e);
 
-    /* Runs ops first..last-1 of the tape over the batch; (0, n_ops) is all.  false: ERR_RUN, logits of some row are
-     * not finite: the sentence names position and, where it can be found, tensor. */
+    /* Runs ops first..last-1 of the tape over the batch; (0, n_ops) is all.  false: ERR_RUN, logits of some
+     * row are not finite: the sentence names position and, where it can be found, tensor. */
     bool (*run)(Exec *x, const Batch *batch, int first_op, int last_op, Err *e);
 
-    /* Decoding: a token per sequence and step, each step's tokens being the next one's input, without the caller in
-     * between; an executor may run ahead of what has been fetched.  The batch of decode_start has T = R rows, one per sequence,
-     * with the latest token of each and the sampling for the next; its arrays may be reused after the call, but
-     * histories must go on growing by each token fetched.  decode_next waits for the tokens of the next step, [R]; it may be
-     * called n_steps times.  decode_stop forgets whatever ran ahead: sequences then end with the last token fetched. */
+    /* Decoding: a token per sequence and step, each step's tokens being the next one's input, without the
+     * caller in between; an executor may run ahead of what has been fetched.  The batch of decode_start has T
+     * = R rows, one per sequence, with the latest token of each and the sampling for the next; its arrays may
+     * be reused after the call, but histories must go on growing by each token fetched.  decode_next waits
+     * for the tokens of the next step, [R]; it may be called n_steps times.  decode_stop forgets whatever ran
+     * ahead: sequences then end with the last token fetched. */
     bool (*decode_start)(Exec *x, const Batch *batch, int n_steps, Err *e);
     bool (*decode_next)(Exec *x, int32_t *sampled, Err *e);
     void (*decode_stop)(Exec *x);
 
-    /* The time of each op of the tape, in seconds [n_ops], for a batch as decode_start takes it: each op is run `repeats` times
-     * by itself, so that the sum is more than an undisturbed step, in which ops overlap.  Sequences are spoilt by it. */
+    /* The time of each op of the tape, in seconds [n_ops], for a batch as decode_start takes it: each op is
+     * run `repeats` times by itself, so that the sum is more than an undisturbed step, in which ops overlap.
+     * Sequences are spoilt by it. */
     bool (*profile)(Exec *x, const Batch *batch, int repeats, double *seconds, Err *e);
 
     /* The float rows of a register after a run: row i begins at read(...) + i * stride floats. */

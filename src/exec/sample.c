@@ -57,7 +57,8 @@ static void penalise(Candidates *c, const float *logits, const SampleParams *p, 
     for (int i = 0; i < window; i++) {
         int32_t id = recent[i];
         float logit = logits[id]; // as the model gave it: done again at each occurrence, the same comes out
-        c->rank[id] = rank_of(penalised(logit, count[id], p->repeat_penalty, p->presence_penalty, p->frequency_penalty));
+        c->rank[id] = rank_of(
+            penalised(logit, count[id], p->repeat_penalty, p->presence_penalty, p->frequency_penalty));
     }
 }
 

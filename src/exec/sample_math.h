@@ -1,6 +1,7 @@
 /* sample_math: the arithmetic of the sampler, one text for the CPU and the GPU.
  *
- * Every float operation here is rounded once to nearest-even binary32 and never contracted: in C the compiler is told so
+ * Every float operation here is rounded once to nearest-even binary32 and never contracted: in C the compiler
+ * is told so
  * (-ffp-contract=off), on the device the rounding is part of the instruction's name. */
 #ifndef ZGEN_EXEC_SAMPLE_MATH_H
 #define ZGEN_EXEC_SAMPLE_MATH_H
@@ -10,18 +11,38 @@
 
 #ifdef __CUDACC__
 #define SAMPLE_FN __device__ static inline
-SAMPLE_FN float times(float a, float b) { return __fmul_rn(a, b); }
-SAMPLE_FN float plus(float a, float b) { return __fadd_rn(a, b); }
-SAMPLE_FN float minus(float a, float b) { return __fsub_rn(a, b); }
-SAMPLE_FN float over(float a, float b) { return __fdiv_rn(a, b); }
-SAMPLE_FN uint64_t multiply_high(uint64_t a, uint64_t b) { return __umul64hi(a, b); } // floor(a * b / 2^64)
+SAMPLE_FN float times(float a, float b) {
+    return __fmul_rn(a, b);
+}
+SAMPLE_FN float plus(float a, float b) {
+    return __fadd_rn(a, b);
+}
+SAMPLE_FN float minus(float a, float b) {
+    return __fsub_rn(a, b);
+}
+SAMPLE_FN float over(float a, float b) {
+    return __fdiv_rn(a, b);
+}
+SAMPLE_FN uint64_t multiply_high(uint64_t a, uint64_t b) {
+    return __umul64hi(a, b);
+} // floor(a * b / 2^64)
 #else
 #define SAMPLE_FN static inline
-SAMPLE_FN float times(float a, float b) { return a * b; }
-SAMPLE_FN float plus(float a, float b) { return a + b; }
-SAMPLE_FN float minus(float a, float b) { return a - b; }
-SAMPLE_FN float over(float a, float b) { return a / b; }
-SAMPLE_FN uint64_t multiply_high(uint64_t a, uint64_t b) { return (uint64_t)((unsigned __int128)a * b >> 64); }
+SAMPLE_FN float times(float a, float b) {
+    return a * b;
+}
+SAMPLE_FN float plus(float a, float b) {
+    return a + b;
+}
+SAMPLE_FN float minus(float a, float b) {
+    return a - b;
+}
+SAMPLE_FN float over(float a, float b) {
+    return a / b;
+}
+SAMPLE_FN uint64_t multiply_high(uint64_t a, uint64_t b) {
+    return (uint64_t)((unsigned __int128)a * b >> 64);
+}
 #endif
 
 enum { WEIGHT_BITS = 42 };

@@ -47,7 +47,7 @@ int gguf_n_shards(const Gguf *g);
 uint64_t gguf_n_bytes(const Gguf *g); // size of all its files
 
 int64_t gguf_n_tensors(const Gguf *g);
-const GgufTensor *gguf_tensor(const Gguf *g, int64_t i);               // one array, in file order
+const GgufTensor *gguf_tensor(const Gguf *g, int64_t i);             // one array, in file order
 const GgufTensor *gguf_find_tensor(const Gguf *g, const char *name); // NULL if there is none
 
 /* Metadata, for listing (`zgen info`). */

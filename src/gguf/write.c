@@ -4,8 +4,12 @@
 #include <assert.h>
 #include <string.h>
 
-static void put_u32(Buf *b, uint32_t v) { buf_add(b, &v, sizeof v); }
-static void put_u64(Buf *b, uint64_t v) { buf_add(b, &v, sizeof v); }
+static void put_u32(Buf *b, uint32_t v) {
+    buf_add(b, &v, sizeof v);
+}
+static void put_u64(Buf *b, uint64_t v) {
+    buf_add(b, &v, sizeof v);
+}
 
 void gguf_write_element(Buf *array, const char *text, size_t n) {
     put_u64(array, n);
@@ -45,7 +49,9 @@ Buf *gguf_write_array(GgufWriter *w, const char *key, GgufArray type, uint64_t n
     return &w->keys;
 }
 
-static uint64_t align_up(uint64_t n) { return (n + GGUF_ALIGNMENT - 1) / GGUF_ALIGNMENT * GGUF_ALIGNMENT; }
+static uint64_t align_up(uint64_t n) {
+    return (n + GGUF_ALIGNMENT - 1) / GGUF_ALIGNMENT * GGUF_ALIGNMENT;
+}
 
 uint64_t gguf_write_tensor(GgufWriter *w, const char *name, QuantType type, int n_dims, const int64_t *ne) {
     const QuantTraits *traits = quant_traits(type);

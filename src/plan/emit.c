@@ -8,8 +8,10 @@
 static const char *expand(Pen *p, const char *pattern, char *name, size_t size) {
     int n = 0;
     for (const char *s = pattern; *s && (size_t)n + 12 < size; s++)
-        if (s[0] == '%' && s[1] == 'd') n += snprintf(name + n, size - (size_t)n, "%d", p->layer), s++;
-        else name[n++] = *s;
+        if (s[0] == '%' && s[1] == 'd')
+            n += snprintf(name + n, size - (size_t)n, "%d", p->layer), s++;
+        else
+            name[n++] = *s;
     name[n] = 0;
     return name;
 }
@@ -17,12 +19,15 @@ static const char *expand(Pen *p, const char *pattern, char *name, size_t size) 
 static const Weight *matrix(Pen *p, const char *pattern, int n_in, int n_out, int n_expert) {
     char name[96];
     if (!p->ok) return NULL;
-    const Weight *w = weights_matrix(p->plan->weights, expand(p, pattern, name, sizeof name), n_in, n_out, n_expert, p->e);
+    const Weight *w =
+        weights_matrix(p->plan->weights, expand(p, pattern, name, sizeof name), n_in, n_out, n_expert, p->e);
     p->ok = w != NULL;
     return w;
 }
 
-const Weight *pen_matrix(Pen *p, const char *name, int n_in, int n_out) { return matrix(p, name, n_in, n_out, 1); }
+const Weight *pen_matrix(Pen *p, const char *name, int n_in, int n_out) {
+    return matrix(p, name, n_in, n_out, 1);
+}
 
 const Weight *pen_experts(Pen *p, const char *name, int n_in, int n_out) {
     return matrix(p, name, n_in, n_out, p->plan->hparams.n_expert);
@@ -48,7 +53,8 @@ const float *pen_optional_vector(Pen *p, const char *name, int n) {
 static int add_reg(Pen *p, const char *name, int width, bool on_R) {
     Plan *plan = p->plan;
     if (plan->n_regs == p->reg_capacity)
-        plan->regs = mem_resize(plan->regs, (size_t)(p->reg_capacity = 2 * p->reg_capacity + 64) * sizeof *plan->regs);
+        plan->regs =
+            mem_resize(plan->regs, (size_t)(p->reg_capacity = 2 * p->reg_capacity + 64) * sizeof *plan->regs);
     plan->regs[plan->n_regs] = (Reg){.name = name, .layer = p->layer, .width = width, .on_R = on_R};
     return plan->n_regs++;
 }
@@ -56,16 +62,28 @@ static int add_reg(Pen *p, const char *name, int width, bool on_R) {
 static Op *add_op(Pen *p, OpCode code, const char *name, int in, int in2) {
     Plan *plan = p->plan;
     if (plan->n_ops == p->op_capacity)
-        plan->ops = mem_resize(plan->ops, (size_t)(p->op_capacity = 2 * p->op_capacity + 64) * sizeof *plan->ops);
+        plan->ops =
+            mem_resize(plan->ops, (size_t)(p->op_capacity = 2 * p->op_capacity + 64) * sizeof *plan->ops);
     Op *op = &plan->ops[plan->n_ops++];
-    *op = (Op){.code = code, .layer = p->layer, .name = name, .on_R = p->on_R, .in = in, .in2 = in2,
-               .residual = NO_REG, .ids = NO_REG, .out = {NO_REG, NO_REG, NO_REG}};
+    *op = (Op){.code = code,
+               .layer = p->layer,
+               .name = name,
+               .on_R = p->on_R,
+               .in = in,
+               .in2 = in2,
+               .residual = NO_REG,
+               .ids = NO_REG,
+               .out = {NO_REG, NO_REG, NO_REG}};
     return op;
 }
 
-static int result(Pen *p, Op *op, int width) { return op->out[op->n_out++] = add_reg(p, op->name, width, op->on_R); }
+static int result(Pen *p, Op *op, int width) {
+    return op->out[op->n_out++] = add_reg(p, op->name, width, op->on_R);
+}
 
-static int width_of(const Pen *p, int reg) { return p->plan->regs[reg].width; }
+static int width_of(const Pen *p, int reg) {
+    return p->plan->regs[reg].width;
+}
 
 int emit_embed(Pen *p, const Weight *w) {
     Op *op = add_op(p, OP_EMBED, "embd", NO_REG, NO_REG);
@@ -81,7 +99,9 @@ int emit_norm(Pen *p, const char *name, int in, const float *weight) {
 }
 
 /* After a failure there is no matrix to ask for its size; the tape is thrown away then, so 1 does as well. */
-static int rows_of(const Weight *w) { return w ? w->n_out : 1; }
+static int rows_of(const Weight *w) {
+    return w ? w->n_out : 1;
+}
 
 int emit_matmul(Pen *p, const char *name, int in, const Weight *w, const float *bias) {
     Op *op = add_op(p, OP_MATMUL, name, in, NO_REG);
@@ -163,4 +183,6 @@ int emit_logits(Pen *p, const char *name, int in, const Weight *w) {
     return result(p, op, rows_of(w));
 }
 
-void emit_sample(Pen *p, const char *name, int logits) { add_op(p, OP_SAMPLE, name, logits, NO_REG); }
+void emit_sample(Pen *p, const char *name, int logits) {
+    add_op(p, OP_SAMPLE, name, logits, NO_REG);
+}

@@ -1,8 +1,8 @@
 /* emit: the pen with which a family writes its tape.
  *
- * Each function appends one op and returns the register it writes.  Failures (a missing tensor) are remembered in
- * the pen and end everything at its close, so that a family reads as a list of what happens, not of what can go
- * wrong; registers returned after a failure are harmless. */
+ * Each function appends one op and returns the register it writes.  Failures (a missing tensor) are
+ * remembered in the pen and end everything at its close, so that a family reads as a list of what happens,
+ * not of what can go wrong; registers returned after a failure are harmless. */
 #ifndef ZGEN_PLAN_EMIT_H
 #define ZGEN_PLAN_EMIT_H
 
@@ -12,12 +12,13 @@ typedef struct Pen {
     Plan *plan;
     Err *e;
     bool ok;
-    int layer;  // of what is emitted now, -1 outside
-    bool on_R;  // set behind the last attention, where only the wanted rows go on
+    int layer; // of what is emitted now, -1 outside
+    bool on_R; // set behind the last attention, where only the wanted rows go on
     int op_capacity, reg_capacity;
 } Pen;
 
-/* Weights by name; "%d" in it stands for the pen's layer.  The optional ones return NULL where the file has none. */
+/* Weights by name; "%d" in it stands for the pen's layer.  The optional ones return NULL where the file has
+ * none. */
 const Weight *pen_matrix(Pen *p, const char *name, int n_in, int n_out);
 const Weight *pen_experts(Pen *p, const char *name, int n_in, int n_out);
 const float *pen_vector(Pen *p, const char *name, int n);

@@ -63,7 +63,8 @@ bool hparams_read_arch(const Gguf *g, Hparams *h, Err *e) {
     GgufString arch = {0};
     if (!gguf_get_string(g, "general.architecture", &arch, e)) return false;
     if (arch.n == 0)
-        return err_set(e, ERR_MODEL, "%s: metadata key 'general.architecture' is missing; the file is not a model",
+        return err_set(e, ERR_MODEL,
+                       "%s: metadata key 'general.architecture' is missing; the file is not a model",
                        gguf_label(g));
     if (arch.n >= sizeof h->arch || memchr(arch.data, 0, arch.n))
         return err_set(e, ERR_MODEL, "%s: general.architecture is not a sensible name", gguf_label(g));
@@ -76,14 +77,15 @@ static void read_vocab(Reader *r, Hparams *h) {
     if (!r->ok) return;
     const GgufTensor *embd = gguf_find_tensor(r->g, "token_embd.weight");
     if (!embd) {
-        r->ok = err_set(r->e, ERR_MODEL, "%s: tensor 'token_embd.weight' is missing; the file is not a complete model",
+        r->ok = err_set(r->e, ERR_MODEL,
+                        "%s: tensor 'token_embd.weight' is missing; the file is not a complete model",
                         gguf_label(r->g));
         return;
     }
     h->n_vocab = (int)embd->ne[1];
     if (h->n_vocab > MAX_VOCAB) {
-        r->ok = err_set(r->e, ERR_MODEL, "%s: %d tokens are more than the %d that are supported", gguf_label(r->g),
-                        h->n_vocab, MAX_VOCAB);
+        r->ok = err_set(r->e, ERR_MODEL, "%s: %d tokens are more than the %d that are supported",
+                        gguf_label(r->g), h->n_vocab, MAX_VOCAB);
         return;
     }
     int n_vocab = h->n_vocab;
@@ -102,21 +104,25 @@ static void read_heads(Reader *r, Hparams *h) {
         for (int i = 0; i < h->n_layer; i++) h->layer[i].n_kv_head = h->layer[i].n_head;
     for (int i = 0; i < h->n_layer && r->ok; i++)
         if (h->layer[i].n_head % h->layer[i].n_kv_head != 0)
-            r->ok = err_set(r->e, ERR_MODEL, "%s: layer %d has %d attention heads, not a multiple of its %d key/value heads",
+            r->ok = err_set(r->e, ERR_MODEL,
+                            "%s: layer %d has %d attention heads, not a multiple of its %d key/value heads",
                             gguf_label(r->g), i, h->layer[i].n_head, h->layer[i].n_kv_head);
     if (!r->ok) return;
     if (!gguf_has(r->g, key_of(r, "attention.key_length")) && h->n_embd % h->layer[0].n_head != 0) {
-        r->ok = err_set(r->e, ERR_MODEL, "%s: embedding_length %d is not a multiple of head_count %d", gguf_label(r->g),
-                        h->n_embd, h->layer[0].n_head);
+        r->ok = err_set(r->e, ERR_MODEL, "%s: embedding_length %d is not a multiple of head_count %d",
+                        gguf_label(r->g), h->n_embd, h->layer[0].n_head);
         return;
     }
     h->head_dim = h->n_embd / h->layer[0].n_head;
     read_int(r, "attention.key_length", 1, MAX_HEAD_DIM, &h->head_dim);
     int value_dim = h->head_dim;
     read_int(r, "attention.value_length", 1, MAX_HEAD_DIM, &value_dim);
-    if (r->ok && (value_dim != h->head_dim || h->head_dim < 2 || h->head_dim > MAX_HEAD_DIM || h->head_dim % 2))
-        r->ok = err_set(r->e, ERR_MODEL, "%s: attention heads of %d (keys) and %d (values) are not supported; "
-                        "expected equal, even and at most %d", gguf_label(r->g), h->head_dim, value_dim, MAX_HEAD_DIM);
+    if (r->ok &&
+        (value_dim != h->head_dim || h->head_dim < 2 || h->head_dim > MAX_HEAD_DIM || h->head_dim % 2))
+        r->ok = err_set(r->e, ERR_MODEL,
+                        "%s: attention heads of %d (keys) and %d (values) are not supported; "
+                        "expected equal, even and at most %d",
+                        gguf_label(r->g), h->head_dim, value_dim, MAX_HEAD_DIM);
 }
 
 static void read_rope(Reader *r, Hparams *h) {
@@ -126,7 +132,7 @@ static void read_rope(Reader *r, Hparams *h) {
     GgufString type = {"none", 4};
     read_int(r, "rope.dimension_count", 2, h->head_dim, &h->n_rot);
     read_float(r, "rope.freq_base", 1e-3f, 1e12f, &h->rope_base);
-    read_float(r, "rope.scale_linear", 1e-6f, 1e6f, &factor); // the key's old name
+    read_float(r, "rope.scale_linear", 1e-6f, 1e6f, &factor);  // the key's old name
     read_float(r, "rope.scaling.factor", 0.0f, 1e6f, &factor); // some files say 0 for "none"
     if (r->ok) r->ok = gguf_get_string(r->g, key_of(r, "rope.scaling.type"), &type, r->e);
     if (!r->ok) return;
@@ -135,7 +141,8 @@ static void read_rope(Reader *r, Hparams *h) {
                         gguf_label(r->g), h->arch, h->n_rot);
     bool none = type.n == 4 && memcmp(type.data, "none", 4) == 0;
     if (!none && !(type.n == 6 && memcmp(type.data, "linear", 6) == 0))
-        r->ok = err_set(r->e, ERR_MODEL, "%s: rope.scaling.type '%.*s' is not supported for %s; supported: none, linear",
+        r->ok = err_set(r->e, ERR_MODEL,
+                        "%s: rope.scaling.type '%.*s' is not supported for %s; supported: none, linear",
                         gguf_label(r->g), (int)(type.n < 40 ? type.n : 40), type.data, h->arch);
     bool typed = gguf_has(r->g, key_of(r, "rope.scaling.type"));
     h->rope_scale = factor > 0 && !(typed && none) ? 1.0f / factor : 1.0f;
@@ -157,8 +164,8 @@ static void read_experts(Reader *r, Hparams *h) {
 bool hparams_read(const Gguf *g, Hparams *h, Err *e) {
     if (!hparams_read_arch(g, h, e)) return false;
     Reader reader = {.g = g, .h = h, .e = e, .ok = true}, *r = &reader;
-    static const char *const required[] = {"block_count", "embedding_length", "context_length", "feed_forward_length",
-                                           "attention.layer_norm_rms_epsilon"};
+    static const char *const required[] = {"block_count", "embedding_length", "context_length",
+                                           "feed_forward_length", "attention.layer_norm_rms_epsilon"};
     for (size_t i = 0; i < sizeof required / sizeof *required; i++) need(r, required[i]);
     read_int(r, "block_count", 1, MAX_LAYERS, &h->n_layer);
     read_int(r, "embedding_length", 1, 1 << 20, &h->n_embd);

@@ -1,15 +1,16 @@
 /* op: the words in which a model is written down.
  *
- * A model is a tape: a list of these instructions over numbered registers.  A register is a buffer [T, width]; T, the
- * number of rows in flight, is chosen by the batch of each run, so that prompt, decoding and many sequences at once are the
- * same program.  Ops marked R run on the R rows of the batch whose logits are wanted: when such an op reads a T
- * register, row r means row batch.out_row[r].
+ * A model is a tape: a list of these instructions over numbered registers.  A register is a buffer [T,
+ * width]; T, the number of rows in flight, is chosen by the batch of each run, so that prompt, decoding and
+ * many sequences at once are the same program.  Ops marked R run on the R rows of the batch whose logits are
+ * wanted: when such an op reads a T register, row r means row batch.out_row[r].
  *
- * Fused forms are parameters of the op that takes its neighbour in: a product may normalise its input first (vector, eps),
- * join two results (glu) and add a residual; which of them an executor gets is its plan configuration (plan.h).
+ * Fused forms are parameters of the op that takes its neighbour in: a product may normalise its input first
+ * (vector, eps), join two results (glu) and add a residual; which of them an executor gets is its plan
+ * configuration (plan.h).
  *
- * The list below is the one place where an op is named and explained; names, printer, cost and checks come from it.
- * A family's quirk is a parameter of an op, never a path in an executor. */
+ * The list below is the one place where an op is named and explained; names, printer, cost and checks come
+ * from it. A family's quirk is a parameter of an op, never a path in an executor. */
 #ifndef ZGEN_PLAN_OP_H
 #define ZGEN_PLAN_OP_H
 
@@ -21,7 +22,7 @@
 #define OP_LIST(X)                                                                                           \
     X(EMBED, "out = w[token[t]]")                                                                            \
     X(NORM, "out = in / sqrt(mean(in^2) + eps) * vector")                                                    \
-    X(MATMUL, "out_i = w_i in * scale_i + bias_i, for up to three weights; first one + residual")          \
+    X(MATMUL, "out_i = w_i in * scale_i + bias_i, for up to three weights; first one + residual")            \
     X(ROPE, "rotate pairs of the first n_rot dimensions of each head of out by angles of position[t]")       \
     X(KVPUT, "K[layer, seq[t], position[t]] = in, V[...] = in2")                                             \
     X(ROPEKV, "ROPE of out and of in on its way to KVPUT: K[...] = rotated in, V[...] = in2")                \
@@ -38,7 +39,7 @@ typedef enum OpCode {
 #define X(name, text) OP_##name,
     OP_LIST(X)
 #undef X
-    OP_COUNT
+        OP_COUNT
 } OpCode;
 
 enum { OP_MAX_SEGMENTS = 3, NO_REG = -1 };
@@ -48,12 +49,12 @@ typedef struct Op {
     int layer;        // -1 outside the layers
     const char *name; // what the field calls the result: "attn_norm", "ffn_out"
     bool on_R;
-    int in, in2;      // registers read; NO_REG where the op has fewer
-    int residual;     // MATMUL, MIX: register added to the first output, or NO_REG
-    int ids;          // EXPERT: register of ROUTE's ids; MIX: of ROUTE's weights
-    int n_out;        // registers written
+    int in, in2;  // registers read; NO_REG where the op has fewer
+    int residual; // MATMUL, MIX: register added to the first output, or NO_REG
+    int ids;      // EXPERT: register of ROUTE's ids; MIX: of ROUTE's weights
+    int n_out;    // registers written
     int out[OP_MAX_SEGMENTS];
-    int n_w;          // matrices: as many as outputs, but two with glu
+    int n_w;                            // matrices: as many as outputs, but two with glu
     const Weight *w[OP_MAX_SEGMENTS];   // EMBED, MATMUL, EXPERT, LOGITS: the matrix of each product [n_w]
     const float *bias[OP_MAX_SEGMENTS]; // MATMUL, EXPERT: [n_out] or [n_expert, n_out], or NULL
     const float *vector; // NORM: weight [width]; ROPE, ROPEKV: frequency factors [n_rot / 2] or NULL;
@@ -62,7 +63,7 @@ typedef struct Op {
     bool glu;            // MATMUL, EXPERT: the first two products are joined: out = silu(first) * second
     struct {
         int n_head[2], head_dim, n_rot; // heads of Q and K, both rotated
-        float base, scale;              // angle_i = position * scale * base^(-2i / n_rot) / vector[i], pairs (2i, 2i + 1)
+        float base, scale; // angle_i = position * scale * base^(-2i / n_rot) / vector[i], pairs (2i, 2i + 1)
     } rope;
     struct {
         int n_head, n_kv_head, head_dim, kv_layer;
@@ -79,6 +80,5 @@ const char *op_text(OpCode code); // its line in the list
 
 /* True for ops whose weights are multiplied with activations: MATMUL, EXPERT, LOGITS. */
 bool op_is_product(const Op *op);
-
 
 #endif

@@ -1,7 +1,9 @@
-/* passes: fuse, place, allocate.  Each walks the tape from front to back and changes nothing but what it owns.
+/* passes: fuse, place, allocate.  Each walks the tape from front to back and changes nothing but what it
+ * owns.
  *
- * Fusing is a table of rules over neighbouring ops; a rule is one function that either merges op b into the op a before it or
- * leaves both alone, and the bit of the configuration that allows it.  No executor looks at an op's neighbours. */
+ * Fusing is a table of rules over neighbouring ops; a rule is one function that either merges op b into the
+ * op a before it or leaves both alone, and the bit of the configuration that allows it.  No executor looks at
+ * an op's neighbours. */
 #include "passes.h"
 #include "../base/mem.h"
 
@@ -9,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- fuse ------------------------------------------------------------------------------------------------ */
+/* ---- fuse ---------------------------------------------------------------------------------------------- */
 
 static int n_readers(const Plan *p, int reg) {
     int n = 0;
@@ -24,7 +26,9 @@ static int n_readers(const Plan *p, int reg) {
 static bool merge_segments(const Plan *p, Op *a, const Op *b) {
     (void)p;
     if (a->code != b->code || (a->code != OP_MATMUL && a->code != OP_EXPERT)) return false;
-    if (a->in != b->in || a->ids != b->ids || a->on_R != b->on_R || a->vector != b->vector || a->glu || b->glu) return false;
+    if (a->in != b->in || a->ids != b->ids || a->on_R != b->on_R || a->vector != b->vector || a->glu ||
+        b->glu)
+        return false;
     if (a->residual != NO_REG || b->residual != NO_REG || a->n_out + b->n_out > OP_MAX_SEGMENTS) return false;
     for (int i = 0; i < b->n_out; i++, a->n_out++, a->n_w++) {
         a->out[a->n_out] = b->out[i];
@@ -37,7 +41,8 @@ static bool merge_segments(const Plan *p, Op *a, const Op *b) {
 /* The sum of a product and the residual stream becomes the product's last step. */
 static bool merge_residual(const Plan *p, Op *a, const Op *b) {
     if (b->code != OP_ADD || (a->code != OP_MATMUL && a->code != OP_MIX)) return false;
-    if (a->n_out != 1 || a->glu || b->in != a->out[0] || a->on_R != b->on_R || a->residual != NO_REG) return false;
+    if (a->n_out != 1 || a->glu || b->in != a->out[0] || a->on_R != b->on_R || a->residual != NO_REG)
+        return false;
     if (n_readers(p, a->out[0]) != 1) return false; // somebody else wants the sum without it
     a->residual = b->in2;
     a->out[0] = b->out[0];
@@ -61,7 +66,8 @@ static bool merge_norm(const Plan *p, Op *a, const Op *b) {
 static bool merge_glu(const Plan *p, Op *a, const Op *b) {
     if (b->code != OP_GLU || (a->code != OP_MATMUL && a->code != OP_EXPERT) || a->n_out != 2) return false;
     if (b->in != a->out[0] || b->in2 != a->out[1]) return false;
-    if (a->w[0]->n_out != a->w[1]->n_out || a->w[0]->type != a->w[1]->type) return false; // they are walked in step
+    if (a->w[0]->n_out != a->w[1]->n_out || a->w[0]->type != a->w[1]->type)
+        return false; // they are walked in step
     if (n_readers(p, a->out[0]) != 1 || n_readers(p, a->out[1]) != 1) return false;
     a->glu = true;
     a->n_out = 1, a->out[0] = b->out[0], a->out[1] = NO_REG;
@@ -70,7 +76,8 @@ static bool merge_glu(const Plan *p, Op *a, const Op *b) {
 
 /* Keys are rotated on their way into the cache. */
 static bool merge_rope_kv(const Plan *p, Op *a, const Op *b) {
-    if (a->code != OP_ROPE || b->code != OP_KVPUT || b->in != a->out[1] || n_readers(p, a->out[1]) != 1) return false;
+    if (a->code != OP_ROPE || b->code != OP_KVPUT || b->in != a->out[1] || n_readers(p, a->out[1]) != 1)
+        return false;
     a->code = OP_ROPEKV, a->name = b->name, a->attn = b->attn;
     a->in = b->in, a->in2 = b->in2;
     a->n_out = 1, a->out[1] = NO_REG;
@@ -86,7 +93,8 @@ void plan_fuse(Plan *p) {
         {c->fuse_segments, merge_segments}, {c->fuse_residual, merge_residual}, {c->fuse_norm, merge_norm},
         {c->fuse_glu, merge_glu},           {c->fuse_rope_kv, merge_rope_kv},
     };
-    for (size_t r = 0; r < sizeof rules / sizeof *rules; r++) { // rule after rule: later ones see what earlier ones made
+    for (size_t r = 0; r < sizeof rules / sizeof *rules;
+         r++) {    // rule after rule: later ones see what earlier ones made
         int n = 0; // ops kept so far
         for (int i = 0; rules[r].allowed && i < p->n_ops; i++)
             if (n == 0 || !rules[r].merge(p, &p->ops[n - 1], &p->ops[i])) p->ops[n++] = p->ops[i];
@@ -94,14 +102,15 @@ void plan_fuse(Plan *p) {
     }
 }
 
-/* ---- place ----------------------------------------------------------------------------------------------- */
+/* ---- place --------------------------------------------------------------------------------------------- */
 
 /* The forms in which an op reads its `in`: products as their weights ask, everything else floats. */
 static unsigned forms_read(const Plan *p, const Op *op) {
     if (!op_is_product(op)) return FORM_F32;
     unsigned forms = 0;
     for (int i = 0; i < op->n_w; i++) {
-        bool q8 = quant_traits(op->w[i]->type)->act == QUANT_ACT_Q8 && p->config.act_forms && !p->config.act_f32;
+        bool q8 =
+            quant_traits(op->w[i]->type)->act == QUANT_ACT_Q8 && p->config.act_forms && !p->config.act_f32;
         forms |= q8 ? FORM_Q8 : FORM_F32;
     }
     return forms;
@@ -126,7 +135,7 @@ void plan_place(Plan *p) {
     }
 }
 
-/* ---- allocate -------------------------------------------------------------------------------------------- */
+/* ---- allocate ------------------------------------------------------------------------------------------ */
 
 typedef struct Slot { // a stretch of the block, busy until op `last` is done
     size_t offset, bytes;

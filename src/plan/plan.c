@@ -37,7 +37,8 @@ static const Family *find_family(const Gguf *g, Err *e) {
     if (!family) {
         Buf known = {0};
         family_list(&known);
-        err_set(e, ERR_MODEL, "%s: the architecture '%s' is not supported; supported: %s", gguf_label(g), h.arch, known.data);
+        err_set(e, ERR_MODEL, "%s: the architecture '%s' is not supported; supported: %s", gguf_label(g),
+                h.arch, known.data);
         buf_free(&known);
     }
     return family;
@@ -79,7 +80,8 @@ Cost plan_cost(const Plan *p, const Op *op, size_t kv_element_bytes) {
     double element = (double)kv_element_bytes;
     if (op->code == OP_EMBED) c.bytes_row = (double)op->w[0]->row_bytes;
     for (int i = 0; op_is_product(op) && i < op->n_w; i++) {
-        double macs = (double)op->w[i]->n_in * op->w[i]->n_out, bytes = (double)op->w[i]->row_bytes * op->w[i]->n_out;
+        double macs = (double)op->w[i]->n_in * op->w[i]->n_out,
+               bytes = (double)op->w[i]->row_bytes * op->w[i]->n_out;
         double n = op->code == OP_EXPERT ? op->moe.n_used : 1; // of one row; many rows choose more of them
         c.macs_row += n * macs, c.bytes_fixed += n * bytes;
     }
@@ -105,6 +107,7 @@ Cost plan_cost_total(const Plan *p, size_t kv_element_bytes) {
 
 size_t plan_kv_bytes(const Plan *p, size_t kv_element_bytes) {
     size_t sum = 0;
-    for (int i = 0; i < p->n_kv; i++) sum += 2 * (size_t)p->kv[i].n_head * (size_t)p->kv[i].head_dim * kv_element_bytes;
+    for (int i = 0; i < p->n_kv; i++)
+        sum += 2 * (size_t)p->kv[i].n_head * (size_t)p->kv[i].head_dim * kv_element_bytes;
     return sum;
 }

@@ -2,9 +2,10 @@
  *
  *     Gguf -> hyper-parameters and weights -> family emits ops -> passes -> Plan
  *
- * The passes run once, in this order: fuse (ops into fatter ops, as far as the executor can), place (in which form each register
- * is kept), allocate (register lifetimes into one block of memory).  What each op must move and compute is told by
- * plan_cost; the whole tape prints itself with plan_print, which is also what the tests compare. */
+ * The passes run once, in this order: fuse (ops into fatter ops, as far as the executor can), place (in which
+ * form each register is kept), allocate (register lifetimes into one block of memory).  What each op must
+ * move and compute is told by plan_cost; the whole tape prints itself with plan_print, which is also what the
+ * tests compare. */
 #ifndef ZGEN_PLAN_PLAN_H
 #define ZGEN_PLAN_PLAN_H
 
@@ -12,12 +13,12 @@
 #include "op.h"
 #include "../base/buf.h"
 
-/* The forms in which a register's rows can be kept; an op that writes one writes all its forms.  Ops that write a row in
- * pieces (products, attention) always keep the floats too. */
+/* The forms in which a register's rows can be kept; an op that writes one writes all its forms.  Ops that
+ * write a row in pieces (products, attention) always keep the floats too. */
 enum { FORM_F32 = 1, FORM_Q8 = 2, N_FORMS = 2 }; // Q8: the shared 8-bit activation, exec/act.h
 
 typedef struct Reg {
-    const char *name;       // of the op that writes it
+    const char *name; // of the op that writes it
     int layer;
     int width;              // elements per row
     bool on_R;              // R rows, not T
@@ -29,15 +30,16 @@ typedef struct KvLayer {
     int n_head, head_dim; // K and V alike
 } KvLayer;
 
-/* What an executor can run fused and how it lays out rows (exec.h has each executor's), and what the user chose. */
+/* What an executor can run fused and how it lays out rows (exec.h has each executor's), and what the user
+ * chose. */
 typedef struct PlanConfig {
-    bool fuse_segments;            // products of one input as one op
-    bool fuse_residual;            // an ADD behind a product into it
-    bool fuse_norm;                // a NORM before a product into it, for widths up to fuse_norm_max
+    bool fuse_segments; // products of one input as one op
+    bool fuse_residual; // an ADD behind a product into it
+    bool fuse_norm;     // a NORM before a product into it, for widths up to fuse_norm_max
     int fuse_norm_max;
-    bool fuse_glu;                 // a GLU behind two products into them
-    bool fuse_rope_kv;             // ROPE and KVPUT as ROPEKV
-    bool act_forms;                // products read registers in the 8-bit form; otherwise they quantise floats themselves
+    bool fuse_glu;     // a GLU behind two products into them
+    bool fuse_rope_kv; // ROPE and KVPUT as ROPEKV
+    bool act_forms;    // products read registers in the 8-bit form; otherwise they quantise floats themselves
     size_t (*q8_bytes)(int width); // of a row in the 8-bit form
     bool act_f32;                  // all products on float activations: exact, for executors that can
 } PlanConfig;
@@ -72,7 +74,8 @@ Cost plan_cost_total(const Plan *p, size_t kv_element_bytes);
 /* Bytes of one sequence's keys and values per position. */
 size_t plan_kv_bytes(const Plan *p, size_t kv_element_bytes);
 
-/* The tape as text, a line per op: place, op, name, registers with forms, weights with types and shapes, bytes. */
+/* The tape as text, a line per op: place, op, name, registers with forms, weights with types and shapes,
+ * bytes. */
 void plan_print(const Plan *p, size_t kv_element_bytes, Buf *out);
 
 #endif

@@ -1,9 +1,11 @@
 /* print: the tape as text, one line per op.
  *
- *     number, place, op, the field's name: outputs <- inputs . weights, and the bytes that the op must move for one row
+ *     number, place, op, the field's name: outputs <- inputs . weights, and the bytes that the op must move
+ * for one row
  *
- * A register is r<number>[width], with its forms behind it where they are not just floats; "+r7" is a residual, "@r5" the
- * register of expert ids or weights.  Tests compare this text; `zgen info --plan` shows it. */
+ * A register is r<number>[width], with its forms behind it where they are not just floats; "+r7" is a
+ * residual, "@r5" the register of expert ids or weights.  Tests compare this text; `zgen info --plan` shows
+ * it. */
 #include "plan.h"
 
 #include <stdio.h>
@@ -28,20 +30,24 @@ static void print_parameters(const Op *op, Buf *out) {
     switch (op->code) {
     case OP_ROPE:
     case OP_ROPEKV:
-        buf_printf(out, " heads %d+%d of %d, %d rotated, base %g, scale %g%s", op->rope.n_head[0], op->rope.n_head[1],
-                   op->rope.head_dim, op->rope.n_rot, (double)op->rope.base, (double)op->rope.scale,
-                   op->vector ? ", factors" : "");
+        buf_printf(out, " heads %d+%d of %d, %d rotated, base %g, scale %g%s", op->rope.n_head[0],
+                   op->rope.n_head[1], op->rope.head_dim, op->rope.n_rot, (double)op->rope.base,
+                   (double)op->rope.scale, op->vector ? ", factors" : "");
         if (op->code == OP_ROPE) break;
         // fall through
     case OP_KVPUT:
-        buf_printf(out, " layer %d, heads %d of %d", op->attn.kv_layer, op->attn.n_kv_head, op->attn.head_dim);
+        buf_printf(out, " layer %d, heads %d of %d", op->attn.kv_layer, op->attn.n_kv_head,
+                   op->attn.head_dim);
         break;
     case OP_ATTN:
-        buf_printf(out, " layer %d, heads %d/%d of %d, scale %g", op->attn.kv_layer, op->attn.n_head, op->attn.n_kv_head,
-                   op->attn.head_dim, (double)op->attn.scale);
+        buf_printf(out, " layer %d, heads %d/%d of %d, scale %g", op->attn.kv_layer, op->attn.n_head,
+                   op->attn.n_kv_head, op->attn.head_dim, (double)op->attn.scale);
         break;
-    case OP_ROUTE: buf_printf(out, " %d of %d, scale %g", op->moe.n_used, op->moe.n_expert, (double)op->moe.scale); break;
-    default: break;
+    case OP_ROUTE:
+        buf_printf(out, " %d of %d, scale %g", op->moe.n_used, op->moe.n_expert, (double)op->moe.scale);
+        break;
+    default:
+        break;
     }
 }
 

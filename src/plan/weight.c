@@ -15,8 +15,8 @@ typedef struct Node { // matrices and vectors live in lists, so that pointers to
 
 struct Weights {
     const Gguf *g;
-    bool fp8;     // I8 tensors are E4M3
-    bool *used;   // [n_tensors]
+    bool fp8;   // I8 tensors are E4M3
+    bool *used; // [n_tensors]
     Node *nodes;
 };
 
@@ -45,7 +45,9 @@ static Node *add_node(Weights *w, size_t n_floats) {
     return n;
 }
 
-bool weights_has(const Weights *w, const char *name) { return gguf_find_tensor(w->g, name) != NULL; }
+bool weights_has(const Weights *w, const char *name) {
+    return gguf_find_tensor(w->g, name) != NULL;
+}
 
 static const GgufTensor *find(Weights *w, const char *name, int64_t n0, int64_t n1, int64_t n2, Err *e) {
     const GgufTensor *t = gguf_find_tensor(w->g, name);
@@ -54,7 +56,9 @@ static const GgufTensor *find(Weights *w, const char *name, int64_t n0, int64_t 
         return NULL;
     }
     if (t->ne[0] != n0 || t->ne[1] != n1 || t->ne[2] != n2 || t->ne[3] != 1) {
-        err_set(e, ERR_MODEL, "%s: tensor '%s' is [%lld, %lld, %lld, %lld], but the hyper-parameters ask for [%lld, %lld, %lld]",
+        err_set(e, ERR_MODEL,
+                "%s: tensor '%s' is [%lld, %lld, %lld, %lld], but the hyper-parameters ask for [%lld, %lld, "
+                "%lld]",
                 gguf_label(w->g), name, (long long)t->ne[0], (long long)t->ne[1], (long long)t->ne[2],
                 (long long)t->ne[3], (long long)n0, (long long)n1, (long long)n2);
         return NULL;
@@ -64,8 +68,8 @@ static const GgufTensor *find(Weights *w, const char *name, int64_t n0, int64_t 
 }
 
 static bool refuse_type(const Weights *w, const GgufTensor *t, Err *e) {
-    return err_set(e, ERR_MODEL, "%s: tensor '%s' has type %s, which zgen cannot compute with", gguf_label(w->g), t->name,
-                   quant_traits(t->type)->name);
+    return err_set(e, ERR_MODEL, "%s: tensor '%s' has type %s, which zgen cannot compute with",
+                   gguf_label(w->g), t->name, quant_traits(t->type)->name);
 }
 
 /* NAME.scale for NAME.weight, where the file has it: per row for FP8, per expert or one for all elsewhere. */
@@ -78,8 +82,8 @@ static bool add_scale(Weights *w, Weight *m, Err *e) {
     int n_rows = m->n_expert * m->n_out;
     int64_t n = t ? t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3] : 0;
     if (!t || t->type != QUANT_F32 || (n != 1 && n != m->n_expert && n != n_rows))
-        return err_set(e, ERR_MODEL, "%s: the scales '%s' are missing or not %d values of type F32", gguf_label(w->g), name,
-                       n_rows);
+        return err_set(e, ERR_MODEL, "%s: the scales '%s' are missing or not %d values of type F32",
+                       gguf_label(w->g), name, n_rows);
     w->used[t - gguf_tensor(w->g, 0)] = true;
     Node *node = add_node(w, (size_t)n_rows);
     for (int i = 0; i < n_rows; i++)
@@ -96,9 +100,11 @@ const Weight *weights_matrix(Weights *w, const char *name, int n_in, int n_out, 
     QuantType type = w->fp8 && t->type == QUANT_I8 ? QUANT_FP8_E4M3 : t->type;
     const QuantTraits *traits = quant_traits(type);
     if (traits->act == QUANT_ACT_NONE) return refuse_type(w, t, e), NULL;
-    Weight m = {.name = t->name, .type = type, .n_in = n_in, .n_out = n_out, .n_expert = n_expert, .data = t->data};
+    Weight m = {
+        .name = t->name, .type = type, .n_in = n_in, .n_out = n_out, .n_expert = n_expert, .data = t->data};
     m.row_bytes = (size_t)(n_in / traits->n_weights) * traits->n_bytes;
-    if (strlen(name) > 7 && strcmp(name + strlen(name) - 7, ".weight") == 0 && !add_scale(w, &m, e)) return NULL;
+    if (strlen(name) > 7 && strcmp(name + strlen(name) - 7, ".weight") == 0 && !add_scale(w, &m, e))
+        return NULL;
     Node *node = add_node(w, 0);
     node->matrix = m;
     return &node->matrix;
@@ -113,7 +119,8 @@ const float *weights_vector(Weights *w, const char *name, int n, Err *e) {
     traits->decode(t->data, (size_t)(n / traits->n_weights), node->vector);
     for (int i = 0; i < n; i++)
         if (!isfinite(node->vector[i])) {
-            err_set(e, ERR_MODEL, "%s: tensor '%s' holds a value that is not finite at index %d", gguf_label(w->g), name, i);
+            err_set(e, ERR_MODEL, "%s: tensor '%s' holds a value that is not finite at index %d",
+                    gguf_label(w->g), name, i);
             return NULL;
         }
     return node->vector;
@@ -128,8 +135,11 @@ bool weights_all_used(const Weights *w, Err *e) {
     for (int64_t i = 0; i < gguf_n_tensors(w->g); i++) {
         const GgufTensor *t = gguf_tensor(w->g, i);
         if (!w->used[i] && !is_derived(t->name))
-            return err_set(e, ERR_MODEL, "%s: tensor '%s' is not part of any model that zgen knows under this architecture; "
-                           "leaving it out would give wrong text", gguf_label(w->g), t->name);
+            return err_set(
+                e, ERR_MODEL,
+                "%s: tensor '%s' is not part of any model that zgen knows under this architecture; "
+                "leaving it out would give wrong text",
+                gguf_label(w->g), t->name);
     }
     return true;
 }
@@ -155,6 +165,7 @@ const char *weights_find_nonfinite(const Weights *w) {
 uint64_t weights_bytes(const Weights *w) {
     uint64_t sum = 0;
     for (const Node *n = w->nodes; n; n = n->next)
-        if (n->matrix.name) sum += (uint64_t)n->matrix.row_bytes * (uint64_t)n->matrix.n_out * (uint64_t)n->matrix.n_expert;
+        if (n->matrix.name)
+            sum += (uint64_t)n->matrix.row_bytes * (uint64_t)n->matrix.n_out * (uint64_t)n->matrix.n_expert;
     return sum;
 }

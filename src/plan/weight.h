@@ -3,18 +3,18 @@
  * Matrices stay in the file mapping, in their own type.  Vectors (norms, biases, rotary factors) are few and
  * small: they are decoded to floats once, so that nobody behind meets an unaligned or exotic one.
  *
- * FP8 has no tensor type in GGUF: under the key zgen.fp8.format = "e4m3" a tensor of type I8 is read as E4M3 bytes
- * with one f32 scale per row beside it (".scale" for ".weight"). */
+ * FP8 has no tensor type in GGUF: under the key zgen.fp8.format = "e4m3" a tensor of type I8 is read as E4M3
+ * bytes with one f32 scale per row beside it (".scale" for ".weight"). */
 #ifndef ZGEN_PLAN_WEIGHT_H
 #define ZGEN_PLAN_WEIGHT_H
 
 #include "../gguf/gguf.h"
 
 typedef struct Weight {
-    const char *name;   // of the tensor
+    const char *name; // of the tensor
     QuantType type;
-    int n_in, n_out;    // product: y[n_out] = W x[n_in]; the tensor is [n_in, n_out, n_expert]
-    int n_expert;       // 1 for a plain matrix
+    int n_in, n_out;     // product: y[n_out] = W x[n_in]; the tensor is [n_in, n_out, n_expert]
+    int n_expert;        // 1 for a plain matrix
     const uint8_t *data; // rows of row_bytes, expert after expert
     size_t row_bytes;
     const float *scale; // [n_expert * n_out] factors of the rows' results, or NULL
@@ -25,7 +25,8 @@ typedef struct Weights Weights; // all weights of one model, and which tensors t
 Weights *weights_open(const Gguf *g);
 void weights_close(Weights *w);
 
-/* The matrix of that name and shape.  NULL: *e says what is missing, misshapen or of a type without a decoder. */
+/* The matrix of that name and shape.  NULL: *e says what is missing, misshapen or of a type without a
+ * decoder. */
 const Weight *weights_matrix(Weights *w, const char *name, int n_in, int n_out, int n_expert, Err *e);
 
 /* The vector of that name as floats [n]; finite, or NULL with *e. */
@@ -33,8 +34,8 @@ const float *weights_vector(Weights *w, const char *name, int n, Err *e);
 
 bool weights_has(const Weights *w, const char *name);
 
-/* After a family took all it knows: a tensor nobody asked for is a part of the model that would be left out in
- * silence, so it is an error that names it. */
+/* After a family took all it knows: a tensor nobody asked for is a part of the model that would be left out
+ * in silence, so it is an error that names it. */
 bool weights_all_used(const Weights *w, Err *e);
 
 /* The name of the first matrix with a value that is not finite, or NULL.  Reads everything: for explaining

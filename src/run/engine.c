@@ -1,7 +1,7 @@
 /* engine: see engine.h.
  *
- * The one trick is the held-back tail: text that may yet turn out to be the beginning of a stop string is not final, so
- * that what the caller has printed never has to be taken back. */
+ * The one trick is the held-back tail: text that may yet turn out to be the beginning of a stop string is not
+ * final, so that what the caller has printed never has to be taken back. */
 #include "engine.h"
 #include "../base/clock.h"
 #include "../base/mem.h"
@@ -19,8 +19,8 @@ typedef struct Live {
     int n_limit; // tokens at which the sequence is full
     TokStream stream;
     bool in_use;
-    int r;        // its row among the wanted ones in the running batch, or -1
-    int n_rows;   // its rows in the running batch
+    int r;      // its row among the wanted ones in the running batch, or -1
+    int n_rows; // its rows in the running batch
 } Live;
 
 struct Engine {
@@ -29,10 +29,10 @@ struct Engine {
     Plan *plan;
     const ExecOps *exec_ops;
     Exec *exec;
-    int logits;       // the register
+    int logits;              // the register
     int T_max, R_max, chunk; // rows of a run, wanted ones, rows of a prompt's piece
-    Live *live;       // [n_seq]
-    int32_t *eog;     // end-of-generation tokens [n_eog]
+    Live *live;              // [n_seq]
+    int32_t *eog;            // end-of-generation tokens [n_eog]
     int n_eog;
     int32_t *token, *seq, *position, *out_row, *sampled; // of the batch being built
     SampleRow *sampling;
@@ -44,7 +44,7 @@ const char *finish_name(Finish f) {
     return names[f];
 }
 
-/* ---- life ------------------------------------------------------------------------------------------------ */
+/* ---- life ---------------------------------------------------------------------------------------------- */
 
 static void find_eog(Engine *g) {
     const Tok *tok = g->model->tok;
@@ -78,13 +78,15 @@ static bool check_vocab(const Engine *g, Err *e) {
     return true;
 }
 
-/* The executor for what the user asked; NULL: *e.  Falling back from a GPU that is not usable is told, never silent. */
+/* The executor for what the user asked; NULL: *e.  Falling back from a GPU that is not usable is told, never
+ * silent. */
 static const ExecOps *choose_executor(const EngineConfig *c, Err *e) {
     CudaDevice device = {0};
     if (c->device == DEVICE_CPU || c->act_f32) return &cpu_exec;
     if (cuda_device(c->device_index, &device, e)) return &cuda_exec;
     if (c->device == DEVICE_CUDA) return NULL;
-    if (cuda_exec.run && device.driver) err_warn("%s; using the CPU", e->text); // no CUDA, no driver: nothing to warn of
+    if (cuda_exec.run && device.driver)
+        err_warn("%s; using the CPU", e->text); // no CUDA, no driver: nothing to warn of
     e->code = 0;
     return &cpu_exec;
 }
@@ -100,9 +102,15 @@ bool engine_open(const Model *m, const EngineConfig *config, Engine **out, Err *
     g->R_max = config->R_max > config->n_seq ? config->R_max : config->n_seq;
     g->T_max = g->chunk + config->n_seq > g->R_max ? g->chunk + config->n_seq : g->R_max;
     open_batch(g);
-    ExecConfig exec_config = {.n_ctx = config->n_ctx, .n_seq = config->n_seq, .T_max = g->T_max, .R_max = g->R_max,
-                              .kv_type = config->kv_type, .n_threads = config->n_threads, .isa = config->isa,
-                              .device = config->device_index, .managed = config->managed};
+    ExecConfig exec_config = {.n_ctx = config->n_ctx,
+                              .n_seq = config->n_seq,
+                              .T_max = g->T_max,
+                              .R_max = g->R_max,
+                              .kv_type = config->kv_type,
+                              .n_threads = config->n_threads,
+                              .isa = config->isa,
+                              .device = config->device_index,
+                              .managed = config->managed};
     bool ok = (g->plan = plan_build(m->gguf, &plan_config, e)) && check_vocab(g, e) &&
               g->exec_ops->open(g->plan, &exec_config, &g->exec, e);
     if (!ok) {
@@ -137,17 +145,24 @@ void engine_close(Engine *g) {
     free(g);
 }
 
-const Plan *engine_plan(const Engine *g) { return g->plan; }
+const Plan *engine_plan(const Engine *g) {
+    return g->plan;
+}
 
-const char *engine_executor(const Engine *g) { return g->exec_ops->name; }
+const char *engine_executor(const Engine *g) {
+    return g->exec_ops->name;
+}
 
 ExecMemory engine_memory(const Engine *g) {
-    ExecConfig c = {.n_ctx = g->config.n_ctx, .n_seq = g->config.n_seq, .T_max = g->T_max, .R_max = g->R_max,
+    ExecConfig c = {.n_ctx = g->config.n_ctx,
+                    .n_seq = g->config.n_seq,
+                    .T_max = g->T_max,
+                    .R_max = g->R_max,
                     .kv_type = g->config.kv_type};
     return exec_memory(g->plan, &c);
 }
 
-/* ---- requests -------------------------------------------------------------------------------------------- */
+/* ---- requests ------------------------------------------------------------------------------------------ */
 
 /* How many tokens of the request the cache holds; at least one is left to be computed, for its logits. */
 static int cached(const Live *l, const Request *r) {
@@ -162,8 +177,10 @@ int engine_add(Engine *g, const Request *r, Err *e) {
     while (seq < g->config.n_seq && g->live[seq].in_use && g->live[seq].seq.finish == FINISH_NONE) seq++;
     assert(seq < g->config.n_seq);
     if (r->n_ids >= n_ctx) {
-        err_set(e, ERR_RUN, "the prompt has %d tokens, but the context holds %d and must leave room for an answer; "
-                "shorten the prompt or use a larger -c", r->n_ids, n_ctx);
+        err_set(e, ERR_RUN,
+                "the prompt has %d tokens, but the context holds %d and must leave room for an answer; "
+                "shorten the prompt or use a larger -c",
+                r->n_ids, n_ctx);
         return -1;
     }
     Live *l = &g->live[seq];
@@ -178,14 +195,19 @@ int engine_add(Engine *g, const Request *r, Err *e) {
     l->seq.ids = mem_new((size_t)l->n_limit + 1, sizeof *l->seq.ids);
     memcpy(l->seq.ids, r->ids, (size_t)r->n_ids * sizeof *r->ids);
     l->seq.n_prompt = r->n_ids;
-    if (r->n_logprobs) l->seq.logprobs = mem_new((size_t)(l->n_limit - r->n_ids) + 1, sizeof *l->seq.logprobs);
+    if (r->n_logprobs)
+        l->seq.logprobs = mem_new((size_t)(l->n_limit - r->n_ids) + 1, sizeof *l->seq.logprobs);
     if (l->n_limit == r->n_ids) l->seq.finish = FINISH_LENGTH;
     return seq;
 }
 
-const Sequence *engine_sequence(const Engine *g, int seq) { return &g->live[seq].seq; }
+const Sequence *engine_sequence(const Engine *g, int seq) {
+    return &g->live[seq].seq;
+}
 
-static bool unfinished(const Live *l) { return l->in_use && l->seq.finish == FINISH_NONE; }
+static bool unfinished(const Live *l) {
+    return l->in_use && l->seq.finish == FINISH_NONE;
+}
 
 static void finish(Live *l, Finish why) {
     tok_stream_end(&l->stream, &l->seq.text);
@@ -204,14 +226,15 @@ void engine_interrupt(Engine *g) {
         if (unfinished(&g->live[i])) finish(&g->live[i], FINISH_INTERRUPTED);
 }
 
-/* ---- text ------------------------------------------------------------------------------------------------ */
+/* ---- text ---------------------------------------------------------------------------------------------- */
 
 /* The first place in text[from..n) where a stop string stands, or n. */
 static size_t find_stop(const Request *r, const Buf *text, size_t from) {
     size_t first = text->n;
     for (int i = 0; i < r->n_stop; i++) {
         size_t length = strlen(r->stop[i]);
-        const char *at = text->n > from ? memmem(text->data + from, text->n - from, r->stop[i], length) : NULL;
+        const char *at =
+            text->n > from ? memmem(text->data + from, text->n - from, r->stop[i], length) : NULL;
         if (at && (size_t)(at - text->data) < first) first = (size_t)(at - text->data);
     }
     return first;
@@ -232,7 +255,8 @@ static size_t held_back(const Request *r, const Buf *text) {
 static void add_text(Live *l, int token) {
     Buf *text = &l->seq.text;
     tok_stream_push(&l->stream, token, text);
-    size_t stop = find_stop(&l->request, text, l->seq.n_final); // earlier text is final: no stop string begins there
+    size_t stop =
+        find_stop(&l->request, text, l->seq.n_final); // earlier text is final: no stop string begins there
     if (stop < text->n) {
         text->n = stop;
         text->data[stop] = 0;
@@ -247,7 +271,8 @@ static void add_text(Live *l, int token) {
 }
 
 static void add_logprobs(const Engine *g, Live *l, int r, int token) {
-    int n_vocab = g->plan->hparams.n_vocab, n = l->request.n_logprobs < n_vocab ? l->request.n_logprobs : n_vocab;
+    int n_vocab = g->plan->hparams.n_vocab,
+        n = l->request.n_logprobs < n_vocab ? l->request.n_logprobs : n_vocab;
     size_t stride;
     const float *logits = g->exec_ops->read(g->exec, g->logits, &stride) + (size_t)r * stride;
     TokenLogprobs *p = &l->seq.logprobs[l->seq.n_generated];
@@ -270,12 +295,15 @@ static void add_token(Engine *g, Live *l, int r, int token) {
     if (l->seq.logprobs) add_logprobs(g, l, r, token);
     l->seq.ids[l->seq.n_prompt + l->seq.n_generated++] = token;
     add_text(l, token);
-    if (l->seq.finish == FINISH_NONE && l->seq.n_prompt + l->seq.n_generated >= l->n_limit) finish(l, FINISH_LENGTH);
+    if (l->seq.finish == FINISH_NONE && l->seq.n_prompt + l->seq.n_generated >= l->n_limit)
+        finish(l, FINISH_LENGTH);
 }
 
-/* ---- steps ----------------------------------------------------------------------------------------------- */
+/* ---- steps --------------------------------------------------------------------------------------------- */
 
-static int n_tokens(const Live *l) { return l->seq.n_prompt + l->seq.n_generated; }
+static int n_tokens(const Live *l) {
+    return l->seq.n_prompt + l->seq.n_generated;
+}
 
 /* Appends the rows of one sequence to the batch: up to the next multiple of the chunk, if they fit. */
 static void add_rows(Engine *g, int s, Batch *b) {
@@ -284,7 +312,8 @@ static void add_rows(Engine *g, int s, Batch *b) {
     if (end > n_tokens(l)) end = n_tokens(l);
     l->n_rows = 0, l->r = -1;
     if (b->T + end - l->n_done > g->T_max) return; // in a later step
-    for (int i = l->n_done; i < end; i++, b->T++) g->token[b->T] = l->seq.ids[i], g->seq[b->T] = s, g->position[b->T] = i;
+    for (int i = l->n_done; i < end; i++, b->T++)
+        g->token[b->T] = l->seq.ids[i], g->seq[b->T] = s, g->position[b->T] = i;
     l->n_rows = end - l->n_done;
     if (end < n_tokens(l)) return;
     l->r = b->R;
@@ -301,8 +330,12 @@ static void add_time(const Engine *g, Live *l, double seconds) {
 }
 
 static Batch empty_batch(const Engine *g) {
-    return (Batch){.token = g->token, .seq = g->seq, .position = g->position, .out_row = g->out_row,
-                   .sampling = g->sampling, .sampled = g->sampled};
+    return (Batch){.token = g->token,
+                   .seq = g->seq,
+                   .position = g->position,
+                   .out_row = g->out_row,
+                   .sampling = g->sampling,
+                   .sampled = g->sampled};
 }
 
 /* After a run: everyone's share of it, and the new tokens. */
@@ -372,17 +405,24 @@ bool engine_step(Engine *g, Err *e) {
     return any_unfinished(g);
 }
 
-bool engine_logits(Engine *g, const int32_t *ids, int n, bool (*row)(void *, int, const float *), void *arg, Err *e) {
+bool engine_logits(Engine *g, const int32_t *ids, int n, bool (*row)(void *, int, const float *), void *arg,
+                   Err *e) {
     int chunk = g->R_max < g->chunk ? g->R_max : g->chunk;
     stop_decoding(g);
     g->live[0].n_done = 0; // the cache will hold other tokens
     e->code = 0;
     if (n > g->config.n_ctx)
-        return err_set(e, ERR_RUN, "%d tokens do not fit into a context of %d; use a larger -c", n, g->config.n_ctx);
+        return err_set(e, ERR_RUN, "%d tokens do not fit into a context of %d; use a larger -c", n,
+                       g->config.n_ctx);
     for (int done = 0; done < n;) {
-        Batch b = {.token = g->token, .seq = g->seq, .position = g->position, .out_row = g->out_row, .sampled = g->sampled};
+        Batch b = {.token = g->token,
+                   .seq = g->seq,
+                   .position = g->position,
+                   .out_row = g->out_row,
+                   .sampled = g->sampled};
         for (; b.T < chunk && done + b.T < n; b.T++)
-            g->token[b.T] = ids[done + b.T], g->seq[b.T] = 0, g->position[b.T] = done + b.T, g->out_row[b.T] = b.T;
+            g->token[b.T] = ids[done + b.T], g->seq[b.T] = 0, g->position[b.T] = done + b.T,
+            g->out_row[b.T] = b.T;
         b.R = b.T;
         if (!g->exec_ops->run(g->exec, &b, 0, g->plan->n_ops, e)) return false;
         size_t stride;
@@ -399,7 +439,13 @@ bool engine_profile(Engine *g, int depth, int repeats, double *seconds, Err *e) 
     g->live[0].n_done = 0;
     g->token[0] = 0, g->seq[0] = 0, g->position[0] = depth, g->out_row[0] = 0;
     g->sampling[0] = (SampleRow){.params = sample_defaults};
-    Batch b = {.T = 1, .R = 1, .token = g->token, .seq = g->seq, .position = g->position, .out_row = g->out_row,
-               .sampling = g->sampling, .sampled = g->sampled};
+    Batch b = {.T = 1,
+               .R = 1,
+               .token = g->token,
+               .seq = g->seq,
+               .position = g->position,
+               .out_row = g->out_row,
+               .sampling = g->sampling,
+               .sampled = g->sampled};
     return g->exec_ops->profile(g->exec, &b, repeats, seconds, e);
 }

@@ -2,26 +2,32 @@
  *
  *     engine_open -> engine_add -> while (engine_step) print what is new -> engine_close
  *
- * A sequence is a prompt and what the model said to it so far.  Each step builds one batch out of all unfinished
- * sequences: one row for those that are speaking, a chunk of the prompt for those that are still listening; chunks are cut
- * at absolute multiples of the chunk size, so that a prompt is computed in the same pieces whoever is beside it.
+ * A sequence is a prompt and what the model said to it so far.  Each step builds one batch out of all
+ * unfinished sequences: one row for those that are speaking, a chunk of the prompt for those that are still
+ * listening; chunks are cut at absolute multiples of the chunk size, so that a prompt is computed in the same
+ * pieces whoever is beside it.
  *
- * A finished sequence leaves its keys and values in the cache.  The next request with its number may begin with the same
- * tokens and compute only the others: a chat pays for what is new in each turn, and going back costs nothing. */
+ * A finished sequence leaves its keys and values in the cache.  The next request with its number may begin
+ * with the same tokens and compute only the others: a chat pays for what is new in each turn, and going back
+ * costs nothing. */
 #ifndef ZGEN_RUN_ENGINE_H
 #define ZGEN_RUN_ENGINE_H
 
 #include "model.h"
 #include "../exec/exec.h"
 
-typedef enum EngineDevice { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA } EngineDevice; // AUTO: the GPU when there is one
+typedef enum EngineDevice {
+    DEVICE_AUTO,
+    DEVICE_CPU,
+    DEVICE_CUDA
+} EngineDevice; // AUTO: the GPU when there is one
 
 typedef struct EngineConfig {
     EngineDevice device;
     int device_index; // which GPU
     bool managed;     // GPU: weights in managed memory
-    int n_ctx;       // positions per sequence
-    int n_seq;       // sequences at once
+    int n_ctx;        // positions per sequence
+    int n_seq;        // sequences at once
     int n_threads;
     KvType kv_type;
     const char *isa; // see ExecConfig
@@ -42,14 +48,14 @@ const char *finish_name(Finish f); // "stop", "length", "interrupted", "none"
 typedef struct Request {
     const int32_t *ids; // the prompt, at least one token, each below n_vocab [n_ids]
     int n_ids;
-    int n_predict;      // tokens at most, 0 or more; -1: until the context is full
+    int n_predict;       // tokens at most, 0 or more; -1: until the context is full
     SampleParams params; // banned ids are the engine's: it bans the end-of-generation tokens for ignore_eos
     bool ignore_eos;
     const char *const *stop; // strings that end the text and are not part of it [n_stop], none empty
     int n_stop;
-    int n_logprobs;     // the n best log-probabilities of each token are wanted, 0 for none
-    bool special;       // control tokens appear in the text
-    bool reuse;         // ids that the cache still holds from the sequence before are not computed again
+    int n_logprobs; // the n best log-probabilities of each token are wanted, 0 for none
+    bool special;   // control tokens appear in the text
+    bool reuse;     // ids that the cache still holds from the sequence before are not computed again
 } Request;
 
 typedef struct TokenLogprobs { // of the raw logits, natural logarithms
@@ -59,23 +65,25 @@ typedef struct TokenLogprobs { // of the raw logits, natural logarithms
 } TokenLogprobs;
 
 typedef struct Timing {
-    int n;          // tokens
+    int n; // tokens
     double seconds;
-    double bytes;   // that had to be moved at least (plan_cost)
+    double bytes; // that had to be moved at least (plan_cost)
 } Timing;
 
 typedef struct Sequence {
-    int32_t *ids;        // prompt and generated tokens [n_prompt + n_generated]; an end-of-generation token is not kept
+    int32_t
+        *ids; // prompt and generated tokens [n_prompt + n_generated]; an end-of-generation token is not kept
     int n_prompt, n_generated;
-    int n_reused;        // of the prompt; its timing counts the others
-    Buf text;            // of the generated tokens, whole characters, less the stop string
-    size_t n_final;      // bytes of text that can no longer become part of a stop string: print up to here
-    Finish finish;       // when not NONE, all of text is final
+    int n_reused;   // of the prompt; its timing counts the others
+    Buf text;       // of the generated tokens, whole characters, less the stop string
+    size_t n_final; // bytes of text that can no longer become part of a stop string: print up to here
+    Finish finish;  // when not NONE, all of text is final
     TokenLogprobs *logprobs; // [n_generated], or NULL
     Timing prompt, decode;   // the first token counts to the prompt, its sampling too
 } Sequence;
 
-/* Builds plan and executor for the model, which must outlive the engine.  false: ERR_MODEL, ERR_MEMORY, ERR_USAGE. */
+/* Builds plan and executor for the model, which must outlive the engine.  false: ERR_MODEL, ERR_MEMORY,
+ * ERR_USAGE. */
 bool engine_open(const Model *m, const EngineConfig *config, Engine **out, Err *e);
 void engine_close(Engine *g);
 
@@ -83,23 +91,25 @@ const Plan *engine_plan(const Engine *g);
 const char *engine_executor(const Engine *g); // "cpu", "cuda"
 ExecMemory engine_memory(const Engine *g);
 
-/* Adds a request; what it points to must outlive the sequence.  The number of the sequence (0..n_seq-1), or -1: *e says why
- * (ERR_RUN: prompt longer than the context, both numbers named; the cache is as it was). */
+/* Adds a request; what it points to must outlive the sequence.  The number of the sequence (0..n_seq-1), or
+ * -1: *e says why (ERR_RUN: prompt longer than the context, both numbers named; the cache is as it was). */
 int engine_add(Engine *g, const Request *r, Err *e);
 const Sequence *engine_sequence(const Engine *g, int seq);
 
-/* Runs one batch.  True while there is something left to do; false when all are finished (e->code 0) or on failure. */
+/* Runs one batch.  True while there is something left to do; false when all are finished (e->code 0) or on
+ * failure. */
 bool engine_step(Engine *g, Err *e);
 
-/* The time of each op of a decode step of sequence 0 at the given depth, [n_ops of the plan]; see ExecOps.profile. */
+/* The time of each op of a decode step of sequence 0 at the given depth, [n_ops of the plan]; see
+ * ExecOps.profile. */
 bool engine_profile(Engine *g, int depth, int repeats, double *seconds, Err *e);
 
 /* Ends all unfinished sequences as interrupted; what was said stays. */
 void engine_interrupt(Engine *g);
 
-/* Logits of every position of ids[n], chunk by chunk: calls row(arg, position, logits[n_vocab]) in order; stops when it returns
- * false.  Uses sequence 0 from position 0.  false: *e, or code 0 when row said stop. */
-bool engine_logits(Engine *g, const int32_t *ids, int n, bool (*row)(void *arg, int position, const float *logits), void *arg,
-                   Err *e);
+/* Logits of every position of ids[n], chunk by chunk: calls row(arg, position, logits[n_vocab]) in order;
+ * stops when it returns false.  Uses sequence 0 from position 0.  false: *e, or code 0 when row said stop. */
+bool engine_logits(Engine *g, const int32_t *ids, int n,
+                   bool (*row)(void *arg, int position, const float *logits), void *arg, Err *e);
 
 #endif

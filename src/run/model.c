@@ -6,13 +6,16 @@ extern const uint8_t demo_model[], demo_model_end[]; // models/demo.S
 bool model_open_as(const char *path, const char *pre, Model *out, Err *e) {
     *out = (Model){0};
     bool ok = path ? gguf_open(path, &out->gguf, e)
-                   : gguf_open_bytes(demo_model, (size_t)(demo_model_end - demo_model), "the demo model", &out->gguf, e);
+                   : gguf_open_bytes(demo_model, (size_t)(demo_model_end - demo_model), "the demo model",
+                                     &out->gguf, e);
     if (!ok) return false;
     if (!tok_open_as(out->gguf, pre, &out->tok, &out->tok_err)) out->tok = NULL;
     return true;
 }
 
-bool model_open(const char *path, Model *out, Err *e) { return model_open_as(path, NULL, out, e); }
+bool model_open(const char *path, Model *out, Err *e) {
+    return model_open_as(path, NULL, out, e);
+}
 
 void model_close(Model *m) {
     tok_close(m->tok);

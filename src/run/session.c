@@ -30,8 +30,7 @@ void session_add(Session *s, const char *role, const char *text, size_t n) {
     buf_free(&clean);
 }
 
-/* ---- the prompt ------------------------------------------------------------------------------------------
- */
+/* ---- the prompt ---------------------------------------------------------------------------------------- */
 
 /* The text of a token as a string of its own; NULL: the model has no such token. */
 static char *token_string(const Tok *tok, int id) {
@@ -87,8 +86,7 @@ bool session_prompt(Session *s, Err *e) {
     return !s->tok || s->ids.n || err_set(e, ERR_RUN, "the chat template writes nothing for these messages");
 }
 
-/* ---- the answer ------------------------------------------------------------------------------------------
- */
+/* ---- the answer ---------------------------------------------------------------------------------------- */
 
 bool session_ask(Session *s, const Request *settings, Err *e) {
     Request r = *settings;

@@ -1,7 +1,7 @@
 /* synth: see synth.h.
  *
- * Weights are random bytes with the scales of each block set so that a weight's standard deviation is about that of a trained
- * model; activations then neither die nor explode over many layers. */
+ * Weights are random bytes with the scales of each block set so that a weight's standard deviation is about
+ * that of a trained model; activations then neither die nor explode over many layers. */
 #include "synth.h"
 #include "../base/float.h"
 #include "../base/mem.h"
@@ -18,7 +18,7 @@ typedef struct Shape {
     int n_layer, n_embd, n_head, n_kv_head, head_dim, n_ff, n_vocab;
     bool tied;
     float rope_base;
-    int window;                         // gemma3
+    int window; // gemma3
     int n_expert, n_expert_used, n_ff_expert;
 } Shape;
 
@@ -36,7 +36,8 @@ static const Shape shapes[] = {
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
-/* What a mix gives to most matrices, to the output, and to the half of attn_v and ffn_down that needs more bits. */
+/* What a mix gives to most matrices, to the output, and to the half of attn_v and ffn_down that needs more
+ * bits. */
 static const struct Mix {
     const char *name;
     QuantType most, output, more;
@@ -55,7 +56,7 @@ void synth_list(Buf *out) {
     for (int i = 0; i < N_MIXES; i++) buf_printf(out, " %s", mixes[i].name);
 }
 
-/* ---- tensors --------------------------------------------------------------------------------------------- */
+/* ---- tensors ------------------------------------------------------------------------------------------- */
 
 typedef enum Kind { NORM, MATRIX, OUTPUT, SENSITIVE, ROUTER } Kind;
 
@@ -80,23 +81,28 @@ static bool more_bits(int layer, int n) {
 }
 
 static QuantType type_of(const Making *m, Kind kind, int layer, int64_t row) {
-    QuantType type = kind == NORM || kind == ROUTER                                ? QUANT_F32
-                     : kind == OUTPUT                                              ? m->mix->output
+    QuantType type = kind == NORM || kind == ROUTER                      ? QUANT_F32
+                     : kind == OUTPUT                                    ? m->mix->output
                      : kind == SENSITIVE && more_bits(layer, m->n_layer) ? m->mix->more
-                                                                                   : m->mix->most;
+                                                                         : m->mix->most;
     if (row % quant_traits(type)->n_weights == 0) return type;
-    return row % 32 == 0 ? QUANT_Q8_0 : QUANT_F16; // a row must hold whole blocks; real quantisers fall back likewise
+    return row % 32 == 0 ? QUANT_Q8_0
+                         : QUANT_F16; // a row must hold whole blocks; real quantisers fall back likewise
 }
 
-static void add(Making *m, Kind kind, int layer, const char *name, int64_t n_in, int64_t n_out, int64_t n_expert) {
+static void add(Making *m, Kind kind, int layer, const char *name, int64_t n_in, int64_t n_out,
+                int64_t n_expert) {
     char full[64];
-    if (layer >= 0) snprintf(full, sizeof full, "blk.%d.%s.weight", layer, name);
-    else snprintf(full, sizeof full, "%s.weight", name);
+    if (layer >= 0)
+        snprintf(full, sizeof full, "blk.%d.%s.weight", layer, name);
+    else
+        snprintf(full, sizeof full, "%s.weight", name);
     int64_t ne[3] = {n_in, n_out, n_expert};
     QuantType type = type_of(m, kind, layer, n_in);
     uint64_t offset = gguf_write_tensor(&m->w, full, type, n_expert > 1 ? 3 : n_out > 1 ? 2 : 1, ne);
     m->tensors = mem_resize(m->tensors, (size_t)(m->n_tensors + 1) * sizeof *m->tensors);
-    m->tensors[m->n_tensors++] = (Tensor){kind, type, offset, (uint64_t)(n_in * n_out * n_expert) / (uint64_t)quant_traits(type)->n_weights};
+    m->tensors[m->n_tensors++] = (Tensor){
+        kind, type, offset, (uint64_t)(n_in * n_out * n_expert) / (uint64_t)quant_traits(type)->n_weights};
 }
 
 static void add_layer(Making *m, int i) {
@@ -131,18 +137,27 @@ static void add_tensors(Making *m) {
     if (!s->tied) add(m, OUTPUT, -1, "output", s->n_embd, s->n_vocab, 1);
 }
 
-/* ---- metadata -------------------------------------------------------------------------------------------- */
+/* ---- metadata ------------------------------------------------------------------------------------------ */
 
 static void add_keys(Making *m) {
     const Shape *s = m->s;
     const struct {
         const char *name;
         int value;
-    } ints[] = {{"block_count", m->n_layer}, {"context_length", 131072}, {"embedding_length", s->n_embd},
-                {"feed_forward_length", s->n_ff}, {"attention.head_count", s->n_head}, {"attention.head_count_kv", s->n_kv_head},
-                {"attention.key_length", s->head_dim}, {"attention.value_length", s->head_dim}, {"rope.dimension_count", s->head_dim},
-                {"vocab_size", s->n_vocab}, {"attention.sliding_window", s->window}, {"expert_count", s->n_expert},
-                {"expert_used_count", s->n_expert_used}, {"expert_feed_forward_length", s->n_ff_expert}};
+    } ints[] = {{"block_count", m->n_layer},
+                {"context_length", 131072},
+                {"embedding_length", s->n_embd},
+                {"feed_forward_length", s->n_ff},
+                {"attention.head_count", s->n_head},
+                {"attention.head_count_kv", s->n_kv_head},
+                {"attention.key_length", s->head_dim},
+                {"attention.value_length", s->head_dim},
+                {"rope.dimension_count", s->head_dim},
+                {"vocab_size", s->n_vocab},
+                {"attention.sliding_window", s->window},
+                {"expert_count", s->n_expert},
+                {"expert_used_count", s->n_expert_used},
+                {"expert_feed_forward_length", s->n_ff_expert}};
     char key[96];
     gguf_write_string(&m->w, "general.architecture", s->arch);
     snprintf(key, sizeof key, "synthetic %s %s", s->name, m->mix->name);
@@ -174,12 +189,13 @@ static void add_vocabulary(Making *m) {
     Buf *scores = gguf_write_array(&m->w, "tokenizer.ggml.scores", GGUF_ARRAY_F32, (uint64_t)n);
     for (int i = 0; i < n; i++) buf_add(scores, &(float){i < 259 ? 0.0f : -(float)(i - 259)}, sizeof(float));
     Buf *types = gguf_write_array(&m->w, "tokenizer.ggml.token_type", GGUF_ARRAY_I32, (uint64_t)n);
-    for (int i = 0; i < n; i++) buf_add(types, &(int32_t){i == 0 ? 2 : i < 3 ? 3 : i < 259 ? 6 : 1}, sizeof(int32_t));
+    for (int i = 0; i < n; i++)
+        buf_add(types, &(int32_t){i == 0 ? 2 : i < 3 ? 3 : i < 259 ? 6 : 1}, sizeof(int32_t));
     gguf_write_u32(&m->w, "tokenizer.ggml.bos_token_id", 1);
     gguf_write_u32(&m->w, "tokenizer.ggml.eos_token_id", 2);
 }
 
-/* ---- weights --------------------------------------------------------------------------------------------- */
+/* ---- weights ------------------------------------------------------------------------------------------- */
 
 static uint64_t mix64(uint64_t x) { // splitmix64's finisher
     x += 0x9E3779B97F4A7C15u;
@@ -198,10 +214,18 @@ static const float STD = 0.02f; // of every weight matrix
 /* Random bytes are in place; the scales are set. */
 static void set_scales(QuantType type, uint8_t *block, uint64_t chance) {
     switch (type) {
-    case QUANT_F16: put_f16(block, (chance >> 32 & 1 ? STD : -STD), chance); break;
-    case QUANT_BF16: block[1] = (uint8_t)(0x3C | (block[1] & 0x80)); break; // 2^-7 .. 2^-6
-    case QUANT_Q4_0: put_f16(((BlockQ4_0 *)(void *)block)->d, STD / 4.6f, chance); break;
-    case QUANT_Q8_0: put_f16(((BlockQ8_0 *)(void *)block)->d, STD / 74, chance); break;
+    case QUANT_F16:
+        put_f16(block, (chance >> 32 & 1 ? STD : -STD), chance);
+        break;
+    case QUANT_BF16:
+        block[1] = (uint8_t)(0x3C | (block[1] & 0x80));
+        break; // 2^-7 .. 2^-6
+    case QUANT_Q4_0:
+        put_f16(((BlockQ4_0 *)(void *)block)->d, STD / 4.6f, chance);
+        break;
+    case QUANT_Q8_0:
+        put_f16(((BlockQ8_0 *)(void *)block)->d, STD / 74, chance);
+        break;
     case QUANT_Q4_K:
         put_f16(((BlockQ4_K *)(void *)block)->d, STD / (36 * 15 * 0.31f), chance);
         put_f16(((BlockQ4_K *)(void *)block)->dmin, STD / (36 * 0.62f), chance >> 16);
@@ -210,8 +234,11 @@ static void set_scales(QuantType type, uint8_t *block, uint64_t chance) {
         put_f16(((BlockQ5_K *)(void *)block)->d, STD / (36 * 31 * 0.31f), chance);
         put_f16(((BlockQ5_K *)(void *)block)->dmin, STD / (36 * 0.62f), chance >> 16);
         break;
-    case QUANT_Q6_K: put_f16(((BlockQ6_K *)(void *)block)->d, STD / (74 * 18.5f), chance); break;
-    default: break;
+    case QUANT_Q6_K:
+        put_f16(((BlockQ6_K *)(void *)block)->d, STD / (74 * 18.5f), chance);
+        break;
+    default:
+        break;
     }
 }
 
@@ -239,7 +266,8 @@ static void fill_tensor(const Filling *f, int i) {
         uint64_t r = mix64(base + k / 8);
         memcpy(data + k, &r, n - k < 8 ? n - k : 8);
     }
-    for (size_t b = 0; b < t->n_blocks; b++) set_scales(t->type, data + b * traits->n_bytes, mix64(~base + b));
+    for (size_t b = 0; b < t->n_blocks; b++)
+        set_scales(t->type, data + b * traits->n_bytes, mix64(~base + b));
 }
 
 static void fill(void *arg, int thread) {
@@ -260,12 +288,14 @@ static const struct Mix *find_mix(const char *name) {
     return NULL;
 }
 
-bool synth_make(const char *shape, const char *mix, int n_layers, uint64_t seed, int n_threads, SynthImage *out, Err *e) {
+bool synth_make(const char *shape, const char *mix, int n_layers, uint64_t seed, int n_threads,
+                SynthImage *out, Err *e) {
     Making m = {.s = find_shape(shape), .mix = find_mix(mix)};
     if (!m.s || !m.mix) {
         Buf known = {0};
         synth_list(&known);
-        err_set(e, ERR_USAGE, "there is no %s '%s' to make; %s", m.s ? "mix" : "shape", m.s ? mix : shape, known.data);
+        err_set(e, ERR_USAGE, "there is no %s '%s' to make; %s", m.s ? "mix" : "shape", m.s ? mix : shape,
+                known.data);
         buf_free(&known);
         return false;
     }
@@ -278,7 +308,8 @@ bool synth_make(const char *shape, const char *mix, int n_layers, uint64_t seed,
     gguf_write_header(&m.w, &header);
     out->n = header.n + data_bytes;
     out->data = mem_try(out->n);
-    bool ok = out->data || err_set(e, ERR_MEMORY, "a model of %.1f GB does not fit into memory; try --layers", (double)out->n / 1e9);
+    bool ok = out->data || err_set(e, ERR_MEMORY, "a model of %.1f GB does not fit into memory; try --layers",
+                                   (double)out->n / 1e9);
     if (ok) {
         memcpy(out->data, header.data, header.n);
         Filling f = {.m = &m, .data = out->data + header.n, .seed = seed};

@@ -1,7 +1,8 @@
 /* synth: models of random weights in the real shapes and mixes of well-known ones.
  *
- * The weights mean nothing; the tensors, their types and their bytes are those of the real download, so that speed and memory can be
- * measured before anyone downloads anything.  The table of shapes in synth.c is the only one. */
+ * The weights mean nothing; the tensors, their types and their bytes are those of the real download, so that
+ * speed and memory can be measured before anyone downloads anything.  The table of shapes in synth.c is the
+ * only one. */
 #ifndef ZGEN_RUN_SYNTH_H
 #define ZGEN_RUN_SYNTH_H
 
@@ -15,9 +16,10 @@ typedef struct SynthImage { // a whole GGUF file in memory
     size_t n;
 } SynthImage;
 
-/* Makes the model of that shape ("llama-3.1-8b") and mix ("q4_k_m"), with n_layers layers (0: all of them), on n_threads threads.
- * false: ERR_USAGE for an unknown name, listing the known ones; ERR_MEMORY. */
-bool synth_make(const char *shape, const char *mix, int n_layers, uint64_t seed, int n_threads, SynthImage *out, Err *e);
+/* Makes the model of that shape ("llama-3.1-8b") and mix ("q4_k_m"), with n_layers layers (0: all of them),
+ * on n_threads threads. false: ERR_USAGE for an unknown name, listing the known ones; ERR_MEMORY. */
+bool synth_make(const char *shape, const char *mix, int n_layers, uint64_t seed, int n_threads,
+                SynthImage *out, Err *e);
 void synth_free(SynthImage *image);
 
 void synth_list(Buf *out); // the names of shapes and mixes, for help

@@ -1,8 +1,8 @@
 /* check: the smallest test harness that says what happened.
  *
  * A test is a function that TEST(name) registers before main runs.  CHECK counts a failure and goes on;
- * REQUIRE leaves the test.  SKIP leaves it and is counted apart, with its reason.  Tests run from the top of the tree, so that
- * test/data and ../shared are where they say. */
+ * REQUIRE leaves the test.  SKIP leaves it and is counted apart, with its reason.  Tests run from the top of
+ * the tree, so that test/data and ../shared are where they say. */
 #ifndef ZGEN_TEST_CHECK_H
 #define ZGEN_TEST_CHECK_H
 
@@ -15,7 +15,9 @@ void test_skip(const char *reason);
 /* Macros because they need the place, the text of the condition, and to leave the caller. */
 #define TEST(name)                                                                                           \
     static void name(void);                                                                                  \
-    __attribute__((constructor)) static void register_##name(void) { test_register(__FILE__, #name, name); } \
+    __attribute__((constructor)) static void register_##name(void) {                                         \
+        test_register(__FILE__, #name, name);                                                                \
+    }                                                                                                        \
     static void name(void)
 #define CHECK(condition, ...)                                                                                \
     do {                                                                                                     \

@@ -1,8 +1,8 @@
 /* The unit test program: runs every registered test whose name contains one of the arguments (all without
  * arguments), prints a line for each that fails or is skipped, and ends with the counts.
  *
- * The program is also built for aarch64 and run under qemu-user, where there is no Jansson to link: a file of tests
- * that needs it, or a room that does, includes <jansson.h> itself and stays out of that build. */
+ * The program is also built for aarch64 and run under qemu-user, where there is no Jansson to link: a file of
+ * tests that needs it, or a room that does, includes <jansson.h> itself and stays out of that build. */
 #include "check.h"
 
 #include <stdarg.h>
@@ -33,7 +33,9 @@ void test_fail(const char *file, int line, const char *format, ...) {
     va_end(args);
 }
 
-void test_skip(const char *reason) { skipped = reason; }
+void test_skip(const char *reason) {
+    skipped = reason;
+}
 
 static bool wanted(const struct Test *t, int argc, char **argv) {
     for (int i = 1; i < argc; i++)
@@ -47,9 +49,12 @@ int main(int argc, char **argv) {
         if (!wanted(&tests[i], argc, argv)) continue;
         failures = 0, skipped = NULL;
         tests[i].run();
-        if (failures) n_failed++, printf("not ok %s (%s)\n", tests[i].name, tests[i].file);
-        else if (skipped) n_skipped++, printf("skipped %s: %s\n", tests[i].name, skipped);
-        else n_passed++, printf("ok %s\n", tests[i].name);
+        if (failures)
+            n_failed++, printf("not ok %s (%s)\n", tests[i].name, tests[i].file);
+        else if (skipped)
+            n_skipped++, printf("skipped %s: %s\n", tests[i].name, skipped);
+        else
+            n_passed++, printf("ok %s\n", tests[i].name);
         fflush(stdout);
     }
     printf("%d passed, %d failed, %d skipped\n", n_passed, n_failed, n_skipped);

@@ -140,7 +140,8 @@ TEST(cli_numbers_are_whole_strings_in_range) {
         } cases[] = {{o->min, true}, {o->max, true}, {o->min - step, false}, {o->max + step, false}};
         for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
             snprintf(text, sizeof text, format, cases[k].value);
-            CHECK(parse2(command, o->names[0], text) == cases[k].ok, "%s %s: %s", o->names[0], text, err.text);
+            CHECK(parse2(command, o->names[0], text) == cases[k].ok, "%s %s: %s", o->names[0], text,
+                  err.text);
         }
         for (size_t k = 0; k < sizeof junk / sizeof *junk; k++)
             CHECK(refused(command, o->names[0], junk[k]), "%s '%s' was accepted", o->names[0], junk[k]);

@@ -12,7 +12,7 @@
 
 json_t *load(const char *path); // NULL: the test has failed
 
-/* ---- against recorded cases: objects with text, ids, add_special, parse_special, or with ids and hex ----
+/* ---- against recorded cases: objects with text, ids, add_special, parse_special, or with ids and hex -----
  */
 
 void check_ids(const char *what, const TokIds *ids, const json_t *expected, size_t skip);

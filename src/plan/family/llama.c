@@ -41,12 +41,15 @@ static int dense_ffn(Pen *p, int in) {
 static int expert_ffn(Pen *p, int in) {
     const Hparams *h = &p->plan->hparams;
     int n_embd = h->n_embd, n_ff = h->layer[p->layer].n_ff, weights;
-    int router = emit_matmul(p, "ffn_router", in, pen_matrix(p, "blk.%d.ffn_gate_inp.weight", n_embd, h->n_expert), NULL);
+    int router = emit_matmul(p, "ffn_router", in,
+                             pen_matrix(p, "blk.%d.ffn_gate_inp.weight", n_embd, h->n_expert), NULL);
     int ids = emit_route(p, "ffn_route", router, &weights);
-    int gate = emit_expert(p, "ffn_gate", in, ids, pen_experts(p, "blk.%d.ffn_gate_exps.weight", n_embd, n_ff));
+    int gate =
+        emit_expert(p, "ffn_gate", in, ids, pen_experts(p, "blk.%d.ffn_gate_exps.weight", n_embd, n_ff));
     int up = emit_expert(p, "ffn_up", in, ids, pen_experts(p, "blk.%d.ffn_up_exps.weight", n_embd, n_ff));
     int act = emit_glu(p, "ffn_act", gate, up);
-    int down = emit_expert(p, "ffn_down", act, ids, pen_experts(p, "blk.%d.ffn_down_exps.weight", n_ff, n_embd));
+    int down =
+        emit_expert(p, "ffn_down", act, ids, pen_experts(p, "blk.%d.ffn_down_exps.weight", n_ff, n_embd));
     return emit_mix(p, "ffn_mix", down, weights);
 }
 
@@ -65,6 +68,7 @@ void family_llama(Pen *p) {
     p->on_R = true;
     int last = emit_norm(p, "output_norm", x, pen_vector(p, "output_norm.weight", h->n_embd));
     bool tied = !pen_has(p, "output.weight");
-    int logits = emit_logits(p, "output", last, tied ? embd : pen_matrix(p, "output.weight", h->n_embd, h->n_vocab));
+    int logits =
+        emit_logits(p, "output", last, tied ? embd : pen_matrix(p, "output.weight", h->n_embd, h->n_vocab));
     emit_sample(p, "sample", logits);
 }
