@@ -22,6 +22,9 @@ typedef struct CudaDevice {
  * no GPU, a driver or architecture too old for this build, or a build without CUDA. */
 bool cuda_device(int index, CudaDevice *out, Err *e);
 
+/* What GPU number `index` reaches, measured for about a second.  false: as above, or ERR_MEMORY. */
+bool cuda_ceilings(int index, Ceilings *out, Err *e);
+
 #ifdef __cplusplus
 }
 #endif

@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "ceilings.h"
 #include "launch.h"
 #include "upload.h"
 extern "C" {
@@ -588,6 +589,13 @@ bool cuda_profile(Exec *x, const Batch *b, int repeats, double *seconds, Err *e)
     return error == cudaSuccess || fail(e, error, "profiling");
 }
 
+double cuda_bandwidth(Exec *x) {
+    double rate = 0;
+    cudaError_t error = cudaStreamSynchronize(x->launch.stream);
+    if (error == cudaSuccess) error = ceilings_read(x->launch.n_sm, &rate);
+    return error == cudaSuccess ? rate : 0;
+}
+
 const float *cuda_read(const Exec *x, int r, size_t *stride) {
     *stride = x->plan->regs[r].width;
     return x->logits_host; // the only register that anyone reads: SAMPLE's input
@@ -686,6 +694,7 @@ extern "C" const ExecOps cuda_exec = {
     .decode_next = cuda_decode_next,
     .decode_stop = cuda_decode_stop,
     .profile = cuda_profile,
+    .read_bandwidth = cuda_bandwidth,
     .read = cuda_read,
     .close = cuda_close,
 };

@@ -139,20 +139,26 @@ cudaError_t shape_of(Gemm *g, int n_out, int T, int n_in, int out_stride, int re
     return cudaSuccess;
 }
 
+// out[T][out_stride] = input w^T + beta c.
+cudaError_t matmul(Gemm *g, const Launch *l, const void *w, const void *input, int n_out, int T, int n_in,
+                   float beta, const float *c, int c_stride, float *out, int out_stride) {
+    Shape s;
+    cudaError_t error = shape_of(g, n_out, T, n_in, out_stride, c_stride, &s);
+    if (error != cudaSuccess) return error;
+    float one = 1;
+    return status(g->f.matmul(g->handle, g->desc, &one, w, s.w, input, s.x, &beta, c, s.residual, out, s.out,
+                              &s.algorithm, g->workspace, WORKSPACE_BYTES, l->stream));
+}
+
 // out[T][out_stride] = input w^T, plus the residual where there is one.
 cudaError_t multiply(Gemm *g, const Launch *l, const ProductSegment *p, int T, float *out, int out_stride,
                      const float *residual, int residual_stride) {
     cudaError_t error = launch_dequant(l, &p->w, 0, g->weight);
     bool apart = p->w.scale || p->bias; // then the residual comes after them
-    const float *c = residual && !apart ? residual : out;
-    Shape s;
+    bool joined = residual && !apart;
     if (error == cudaSuccess)
-        error =
-            shape_of(g, p->w.n_out, T, p->w.n_in, out_stride, c == out ? out_stride : residual_stride, &s);
-    if (error != cudaSuccess) return error;
-    float one = 1, beta = c == out ? 0 : 1;
-    error = status(g->f.matmul(g->handle, g->desc, &one, g->weight, s.w, g->input, s.x, &beta, c, s.residual,
-                               out, s.out, &s.algorithm, g->workspace, WORKSPACE_BYTES, l->stream));
+        error = matmul(g, l, g->weight, g->input, p->w.n_out, T, p->w.n_in, joined ? 1 : 0,
+                       joined ? residual : out, joined ? residual_stride : out_stride, out, out_stride);
     if (error == cudaSuccess && apart) {
         dim3 grid((p->w.n_out + 255) / 256, T);
         error = launch_kernel(l, k_scale_bias, grid, 256, 0, out, out_stride, p->w.n_out, p->w.scale, p->bias,
@@ -209,4 +215,9 @@ extern "C" cudaError_t launch_gemm(Gemm *g, const Launch *l, const Product *p, i
     const float *up = g->output + (size_t)T * n_out;
     return launch_kernel(l, k_join, grid, 256, 0, g->output, up, n_out, p->segment[0].out,
                          p->segment[0].out_stride);
+}
+
+extern "C" cudaError_t launch_gemm_f16(Gemm *g, const Launch *l, const void *w, const void *input, int n_out,
+                                       int T, int n_in, float *out) {
+    return matmul(g, l, w, input, n_out, T, n_in, 0, out, n_out, out, n_out);
 }

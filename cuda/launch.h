@@ -86,6 +86,9 @@ Gemm *gemm_open(size_t weight_elements, size_t input_elements, size_t output_ele
 void gemm_close(Gemm *g);
 size_t gemm_bytes(size_t weight_elements, size_t input_elements, size_t output_elements);
 cudaError_t launch_gemm(Gemm *g, const Launch *l, const Product *p, int T);
+/* The bare product: out[T][n_out] = input[T][n_in] w[n_out][n_in]^T, out in f32. */
+cudaError_t launch_gemm_f16(Gemm *g, const Launch *l, const void *w, const void *input, int n_out, int T,
+                            int n_in, float *out);
 /* A matrix (one expert's) as f16 [n_out][n_in] at a multiple of 16, without its rows' scales, saturated to
  * +-65504. */
 cudaError_t launch_dequant(const Launch *l, const DeviceWeight *w, int expert, void *out);

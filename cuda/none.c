@@ -12,6 +12,11 @@ bool cuda_device(int index, CudaDevice *out, Err *e) {
     return refuse(e);
 }
 
+bool cuda_ceilings(int index, Ceilings *out, Err *e) {
+    (void)index, (void)out;
+    return refuse(e);
+}
+
 static bool none_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
     (void)p, (void)config, (void)out;
     return refuse(e);

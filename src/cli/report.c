@@ -3,7 +3,6 @@
 #include "out.h"
 #include "setup.h"
 #include "show.h"
-#include "../cpu/cpu.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -40,10 +39,11 @@ static double rate(double amount, double seconds) {
 static void print_timing(const Report *r, const char *name, const Timing *t, double bandwidth) {
     if (t->n == 0) return;
     double bytes = rate(t->bytes, t->seconds);
-    char share[120] = "";
+    char share[120] = "", reader[40] = "the GPU reads its";
+    if (!on_gpu(r)) snprintf(reader, sizeof reader, "%d threads read", r->config->n_threads);
     if (bandwidth > 0)
-        snprintf(share, sizeof share, ", %.0f %% of the %.1f GB/s at which %d threads read memory",
-                 100 * bytes / bandwidth, bandwidth / 1e9, r->config->n_threads);
+        snprintf(share, sizeof share, ", %.0f %% of the %.1f GB/s at which %s memory",
+                 100 * bytes / bandwidth, bandwidth / 1e9, reader);
     setup_notice(r->options, "%s: %d tokens in %.3f s, %.1f tok/s, %.2f GB/s%s", name, t->n, t->seconds,
                  rate(t->n, t->seconds), bytes / 1e9, share);
 }
@@ -61,8 +61,7 @@ void report_end(const Report *r) {
     else
         setup_notice(o, "load: %.3f s", r->load_seconds);
     print_timing(r, "prompt", &s->prompt, 0);
-    print_timing(r, "decode", &s->decode,
-                 o->verbose && s->decode.n && !on_gpu(r) ? cpu_read_bandwidth(r->config->n_threads) : 0);
+    print_timing(r, "decode", &s->decode, o->verbose && s->decode.n ? engine_read_bandwidth(r->engine) : 0);
 }
 
 /* ---- JSON ---- */

@@ -16,7 +16,7 @@
 typedef struct Report {
     const Options *options;
     const Model *model;
-    const Engine *engine;
+    Engine *engine;
     const EngineConfig *config;
     const Request *request;
     const Buf *prompt;     // as the user gave it

@@ -244,6 +244,10 @@ static const float *cpu_read(const Exec *x, int reg, size_t *stride) {
     return machine_f32(x, reg, 0);
 }
 
+static double cpu_bandwidth(Exec *x) {
+    return cpu_read_bandwidth(x->pool);
+}
+
 const ExecOps cpu_exec = {
     .name = "cpu",
     .plan = {.fuse_segments = true, .fuse_residual = true, .act_forms = true, .q8_bytes = act8_bytes},
@@ -254,42 +258,7 @@ const ExecOps cpu_exec = {
     .decode_next = cpu_decode_next,
     .decode_stop = cpu_decode_stop,
     .profile = cpu_profile,
+    .read_bandwidth = cpu_bandwidth,
     .read = cpu_read,
     .close = cpu_close,
 };
-
-/* ---- bandwidth ----------------------------------------------------------------------------------------- */
-
-typedef struct Reading {
-    const uint64_t *data;
-    size_t n; // words per thread
-    _Atomic uint64_t sum;
-} Reading;
-
-static void read_all(void *arg, int thread) {
-    Reading *r = arg;
-    uint64_t sum[8] = {0};
-    const uint64_t *data = r->data + (size_t)thread * r->n;
-    for (size_t i = 0; i < r->n; i += 8)
-        for (int k = 0; k < 8; k++) sum[k] += data[i + (size_t)k];
-    for (int k = 0; k < 8; k++) atomic_fetch_add(&r->sum, sum[k]);
-}
-
-double cpu_read_bandwidth(int n_threads) {
-    const size_t bytes = (size_t)256 << 20; // larger than the caches
-    uint64_t *data = mem_try(bytes);
-    if (!data) return 0;
-    memset(data, 1, bytes);
-    Pool *pool = pool_open(n_threads);
-    Reading r = {.data = data, .n = bytes / 8 / (size_t)pool_n(pool) / 8 * 8};
-    double best = 0;
-    for (int i = 0; i < 5; i++) {
-        double start = clock_now();
-        pool_run(pool, read_all, &r);
-        double rate = (double)(r.n * 8 * (size_t)pool_n(pool)) / (clock_now() - start);
-        if (rate > best) best = rate;
-    }
-    pool_close(pool);
-    mem_release(data, bytes);
-    return best;
-}

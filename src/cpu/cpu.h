@@ -2,6 +2,7 @@
 #ifndef ZGEN_CPU_CPU_H
 #define ZGEN_CPU_CPU_H
 
+#include "../base/pool.h"
 #include "../exec/exec.h"
 
 extern const ExecOps cpu_exec;
@@ -9,7 +10,11 @@ extern const ExecOps cpu_exec;
 /* The name of the kernels that `isa` ("auto" or a name) stands for on this machine, or NULL. */
 const char *cpu_isa(const char *isa);
 
-/* Bytes per second at which n_threads read memory, measured now for about a tenth of a second. */
-double cpu_read_bandwidth(int n_threads);
+/* Bytes per second at which the threads of the pool read memory, measured now for about a tenth of a second;
+ * 0 when there is no room to measure in. */
+double cpu_read_bandwidth(Pool *pool);
+
+/* What n_threads of this machine reach; the boundary is the barrier between two ops.  false: ERR_MEMORY. */
+bool cpu_ceilings(int n_threads, Ceilings *out, Err *e);
 
 #endif

@@ -54,11 +54,24 @@ typedef struct ExecOps {
      * Sequences are spoilt by it. */
     bool (*profile)(Exec *x, const Batch *batch, int repeats, double *seconds, Err *e);
 
+    /* Bytes per second at which this executor reads its memory, measured now beside all that it holds; 0 when
+     * there is no room to measure in. */
+    double (*read_bandwidth)(Exec *x);
+
     /* The float rows of a register after a run: row i begins at read(...) + i * stride floats. */
     const float *(*read)(const Exec *x, int reg, size_t *stride);
 
     void (*close)(Exec *x); // NULL is fine
 } ExecOps;
+
+/* What a machine reaches with no model in the way, each measured by itself; 0 where there is no such thing.
+ */
+typedef struct Ceilings {
+    double read, copy;                 // of its memory, in bytes per second; copying counts both ways
+    double boundary, boundary_overlap; // seconds from one op to the next; the same where it may start early
+    double product;                    // operations per second of f16 matrix products, 2 per multiply-add
+    double upload;                     // from the host's pinned memory, in bytes per second
+} Ceilings;
 
 /* Memory in bytes that an executor of this configuration takes beyond the weights. */
 typedef struct ExecMemory {

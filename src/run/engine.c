@@ -449,3 +449,8 @@ bool engine_profile(Engine *g, int depth, int repeats, double *seconds, Err *e) 
                .sampled = g->sampled};
     return g->exec_ops->profile(g->exec, &b, repeats, seconds, e);
 }
+
+double engine_read_bandwidth(Engine *g) {
+    stop_decoding(g);
+    return g->exec_ops->read_bandwidth(g->exec);
+}

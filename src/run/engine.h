@@ -104,6 +104,9 @@ bool engine_step(Engine *g, Err *e);
  * ExecOps.profile. */
 bool engine_profile(Engine *g, int depth, int repeats, double *seconds, Err *e);
 
+/* The limit of decoding: see ExecOps.read_bandwidth. */
+double engine_read_bandwidth(Engine *g);
+
 /* Ends all unfinished sequences as interrupted; what was said stays. */
 void engine_interrupt(Engine *g);
 

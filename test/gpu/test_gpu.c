@@ -620,3 +620,24 @@ TEST(gpu_decoding_names_damaged_weights) {
     free(logits);
     buf_free(&file);
 }
+
+/* ---- Limits ---- */
+
+TEST(gpu_ceilings) {
+    if (gpu_missing()) SKIP(gpu_missing());
+    Ceilings c;
+    Err e = {0};
+    Rig rig;
+    REQUIRE(cuda_ceilings(0, &c, &e), "%s", e.text);
+    CHECK(c.read > 1e11 && c.read < 1e14, "%g bytes/s", c.read);
+    CHECK(c.copy > c.read / 4 && c.copy < 2 * c.read, "%g bytes/s of %g", c.copy, c.read);
+    CHECK(c.boundary > 1e-7 && c.boundary < 1e-4, "%g s", c.boundary);
+    CHECK(c.boundary_overlap < c.boundary, "%g of %g s", c.boundary_overlap, c.boundary);
+    CHECK(c.product == 0 || (c.product > 1e13 && c.product < 1e16), "%g op/s", c.product);
+    CHECK(c.upload > 1e9 && c.upload < c.read, "%g bytes/s", c.upload);
+    REQUIRE(rig_open(&rig, models[0], on_gpu));
+    double beside = rig.ops->read_bandwidth(rig.exec);
+    CHECK(beside > 0.8 * c.read && beside < 1.2 * c.read, "%g bytes/s beside a model, %g alone", beside,
+          c.read);
+    rig_close(&rig);
+}

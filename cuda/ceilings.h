@@ -1,0 +1,6 @@
+// ceilings: the one measurement that an executor wants beside its own times; see cuda.h for the others.
+#pragma once
+#include <cuda_runtime.h>
+
+// Bytes per second at which the current device reads its memory, measured in a part of what is free.
+cudaError_t ceilings_read(int n_sm, double *out);

@@ -1,0 +1,85 @@
+/* ceilings: what the CPU and its memory reach when nothing is computed.
+ *
+ * Bandwidths are the best of a few passes over a block larger than the caches: a neighbour on the machine
+ * only ever makes a pass slower.  A pass is split over the threads as evenly as the weights of a product. */
+#include "cpu.h"
+#include "../base/clock.h"
+#include "../base/mem.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+enum { PASSES = 5, BARRIERS = 2000 };
+static const size_t BLOCK = (size_t)256 << 20;
+
+typedef struct Pass {
+    uint64_t *data;
+    size_t n; // words per thread
+    _Atomic uint64_t sum;
+    Pool *pool;
+} Pass;
+
+static void read_part(void *arg, int thread) {
+    Pass *p = arg;
+    uint64_t sum[8] = {0};
+    const uint64_t *data = p->data + (size_t)thread * p->n;
+    for (size_t i = 0; i < p->n; i += 8)
+        for (int k = 0; k < 8; k++) sum[k] += data[i + (size_t)k];
+    for (int k = 0; k < 8; k++) atomic_fetch_add(&p->sum, sum[k]);
+}
+
+/* The first half of a thread's part to its second. */
+static void copy_part(void *arg, int thread) {
+    Pass *p = arg;
+    uint64_t *data = p->data + (size_t)thread * p->n;
+    memcpy(data + p->n / 2, data, p->n / 2 * sizeof *data);
+}
+
+static void meet(void *arg, int thread) {
+    Pass *p = arg;
+    (void)thread;
+    for (int i = 0; i < BARRIERS; i++) pool_barrier(p->pool);
+}
+
+static double least_seconds(Pass *p, void (*part)(void *, int)) {
+    double least = 0;
+    for (int i = 0; i < PASSES; i++) {
+        double start = clock_now();
+        pool_run(p->pool, part, p);
+        double seconds = clock_now() - start;
+        if (i == 0 || seconds < least) least = seconds;
+    }
+    return least;
+}
+
+static bool open_pass(Pass *p, Pool *pool) {
+    *p = (Pass){.data = mem_try(BLOCK), .n = BLOCK / 8 / (size_t)pool_n(pool) / 16 * 16, .pool = pool};
+    if (p->data) memset(p->data, 1, BLOCK);
+    return p->data != NULL;
+}
+
+static double bytes(const Pass *p) {
+    return (double)(p->n * 8 * (size_t)pool_n(p->pool));
+}
+
+double cpu_read_bandwidth(Pool *pool) {
+    Pass p;
+    if (!open_pass(&p, pool)) return 0;
+    double rate = bytes(&p) / least_seconds(&p, read_part);
+    mem_release(p.data, BLOCK);
+    return rate;
+}
+
+bool cpu_ceilings(int n_threads, Ceilings *out, Err *e) {
+    Pass p;
+    Pool *pool = pool_open(n_threads);
+    bool ok = open_pass(&p, pool) ||
+              err_set(e, ERR_MEMORY, "there are no %zu MB of memory to measure in", BLOCK >> 20);
+    if (ok)
+        *out = (Ceilings){.read = bytes(&p) / least_seconds(&p, read_part),
+                          .copy = bytes(&p) / least_seconds(&p, copy_part),
+                          .boundary = least_seconds(&p, meet) / BARRIERS};
+    pool_close(pool);
+    if (p.data) mem_release(p.data, BLOCK);
+    return ok;
+}
