@@ -25,56 +25,63 @@ static bool is(const char *word, const char *other) {
 
 /* ---- what was asked for ---- */
 
+typedef struct Wish { // for a device; none of them: whatever is there
+    bool cpu, gpu;
+    int index; // of the GPU
+} Wish;
+
 /* auto, cpu, cuda, or cuda:N. */
-static bool parse_device(const char *text, EngineConfig *config, Err *e) {
-    static const char *const names[] = {[DEVICE_AUTO] = "auto", [DEVICE_CPU] = "cpu", [DEVICE_CUDA] = "cuda"};
-    for (int i = DEVICE_AUTO; i <= DEVICE_CUDA; i++)
-        if (is(text, names[i])) return config->device = (EngineDevice)i, true;
+static bool parse_device(const char *text, Wish *out, Err *e) {
+    *out = (Wish){.cpu = is(text, "cpu"), .gpu = strncmp(text, "cuda", 4) == 0};
+    if (is(text, "auto") || out->cpu || is(text, "cuda")) return true;
     const char *number = strncmp(text, "cuda:", 5) == 0 ? text + 5 : "";
     size_t n = strlen(number);
     if (n == 0 || n > 4 || strspn(number, "0123456789") != n)
         return err_set(e, ERR_USAGE, "option --device: '%.100s' is not one of: auto cpu cuda cuda:N", text);
-    config->device = DEVICE_CUDA, config->device_index = atoi(number);
+    out->index = atoi(number);
     return true;
 }
 
-static bool check_device(const Options *o, const EngineConfig *config, Err *e) {
-    bool cpu = config->device == DEVICE_CPU, cuda = config->device == DEVICE_CUDA;
-    if (cpu && o->gpu_layers != 0 && o->gpu_layers != GPU_LAYERS_AUTO)
+/* What names CPU kernels or float activations asks for the CPU. */
+static bool names_cpu(const Options *o, const EngineConfig *config) {
+    return !is(o->isa, "auto") || config->act_f32;
+}
+
+static bool wants_layers(const Options *o) {
+    return o->gpu_layers == GPU_LAYERS_ALL || o->gpu_layers > 0;
+}
+
+static bool check_device(const Options *o, const EngineConfig *config, const Wish *wish, Err *e) {
+    if (wish->cpu && wants_layers(o))
         return err_set(e, ERR_USAGE,
                        "-ngl asks for layers on a GPU and --device cpu for none; drop one of them");
-    if (cuda && o->gpu_layers == 0)
+    if (wish->gpu && o->gpu_layers == 0)
         return err_set(e, ERR_USAGE, "--device %s asks for a GPU and -ngl 0 for none; drop one of them",
                        o->device);
-    if (cuda && (!is(o->isa, "auto") || config->act_f32))
-        return err_set(
-            e, ERR_USAGE,
-            "--device %s computes with 8-bit activations and has no --isa; use --device cpu for these",
-            o->device);
+    if ((wish->gpu || wants_layers(o)) && names_cpu(o, config))
+        return err_set(e, ERR_USAGE,
+                       "a GPU computes with 8-bit activations and has no --isa; use --device cpu for these");
     return true;
 }
 
-/* Leaves CPU or CUDA in config.  What names CPU kernels or float activations asks for the CPU. */
 static bool choose_device(const Options *o, EngineConfig *config, Err *e) {
-    bool many = o->gpu_layers == GPU_LAYERS_ALL || o->gpu_layers > 0;
     CudaDevice device = {0};
-    if (!parse_device(o->device, config, e) || !check_device(o, config, e)) return false;
-    if (!many && config->device == DEVICE_AUTO &&
-        (o->gpu_layers == 0 || !is(o->isa, "auto") || config->act_f32))
-        config->device = DEVICE_CPU;
-    if (config->device == DEVICE_CPU) return true;
+    Wish wish;
     Err why;
-    if (cuda_device(config->device_index, &device, &why)) {
+    if (!parse_device(o->device, &wish, e) || !check_device(o, config, &wish, e)) return false;
+    config->device = DEVICE_CPU, config->device_index = wish.index;
+    bool none = o->gpu_layers == 0 || names_cpu(o, config);
+    if (wish.cpu || none) return true;
+    if (cuda_device(wish.index, &device, &why)) {
         config->device = DEVICE_CUDA;
         config->managed = is(o->mem, "managed") || (is(o->mem, "auto") && device.shares_host_tables);
         setup_notice(o, "computing on %s, %.1f of %.1f GB free", device.name, (double)device.free_bytes / 1e9,
                      (double)device.total_bytes / 1e9);
         return true;
     }
-    if (config->device == DEVICE_CUDA) return err_set(e, ERR_RUN, "--device %s: %s", o->device, why.text);
-    if (many || device.driver)
+    if (wish.gpu) return err_set(e, ERR_RUN, "--device %s: %s", o->device, why.text);
+    if (wants_layers(o) || device.driver)
         err_warn("%s; using the CPU", why.text); // no CUDA or no driver is news only to -ngl
-    config->device = DEVICE_CPU;
     return true;
 }
 

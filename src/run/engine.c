@@ -78,22 +78,8 @@ static bool check_vocab(const Engine *g, Err *e) {
     return true;
 }
 
-/* The executor for what the user asked; NULL: *e.  Falling back from a GPU that is not usable is told, never
- * silent. */
-static const ExecOps *choose_executor(const EngineConfig *c, Err *e) {
-    CudaDevice device = {0};
-    if (c->device == DEVICE_CPU || c->act_f32) return &cpu_exec;
-    if (cuda_device(c->device_index, &device, e)) return &cuda_exec;
-    if (c->device == DEVICE_CUDA) return NULL;
-    if (cuda_exec.run && device.driver)
-        err_warn("%s; using the CPU", e->text); // no CUDA, no driver: nothing to warn of
-    e->code = 0;
-    return &cpu_exec;
-}
-
 bool engine_open(const Model *m, const EngineConfig *config, Engine **out, Err *e) {
-    const ExecOps *executor = choose_executor(config, e);
-    if (!executor) return false;
+    const ExecOps *executor = config->device == DEVICE_CUDA ? &cuda_exec : &cpu_exec;
     Engine *g = mem_new(1, sizeof *g);
     g->model = m, g->config = *config, g->exec_ops = executor;
     PlanConfig plan_config = g->exec_ops->plan;

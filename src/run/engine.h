@@ -16,11 +16,7 @@
 #include "model.h"
 #include "../exec/exec.h"
 
-typedef enum EngineDevice {
-    DEVICE_AUTO,
-    DEVICE_CPU,
-    DEVICE_CUDA
-} EngineDevice; // AUTO: the GPU when there is one
+typedef enum EngineDevice { DEVICE_CPU, DEVICE_CUDA } EngineDevice; // which of them is the caller's choice
 
 typedef struct EngineConfig {
     EngineDevice device;

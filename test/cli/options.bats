@@ -68,6 +68,7 @@ wrong_lines() {
 2|drop one of them|-p x -ngl 0 --device cuda
 2|use --device cpu|-p x --isa avx2 --device cuda
 2|use --device cpu|-p x --act f32 --device cuda
+2|use --device cpu|-p x --act f32 -ngl 99
 2|SHAPE MIX OUT; shapes: llama|synth
 2|no shape 'x'|synth x q4_0 /dev/null
 2|no mix 'q9'|synth llama-3.2-1b q9 /dev/null
