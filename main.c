@@ -19,6 +19,8 @@ static const Command commands[] = {
      "the tokens of a text, and back", cmd_tokenize},
     {"logits", FOR_LOGITS, "[-m MODEL] (--ids IDS | --ids-file FILE) -o OUT", "the logits behind each token",
      cmd_logits},
+    {"bench", FOR_BENCH, "[-m MODEL | --shape SHAPE | --ceilings | --compare A B]",
+     "how fast it is here, in llama-bench's words", cmd_bench},
     {"synth", FOR_SYNTH, "SHAPE MIX OUT", "a model of random weights, to measure with", cmd_synth},
     {0},
 };

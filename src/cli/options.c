@@ -20,9 +20,14 @@ enum {
     SPEAKS = FOR_GENERATE | FOR_CHAT, // commands that say something
     RUNS = SPEAKS | FOR_LOGITS,       // commands that compute
     READS = FOR_GENERATE | FOR_TOKENIZE,
+    COMPUTES = RUNS | FOR_BENCH, // commands that choose where to
     ALL = RUNS | READS | FOR_INFO,
-    ANY = ALL | FOR_SYNTH,
+    ANY = ALL | FOR_SYNTH | FOR_BENCH,
 };
+
+enum { MOST_VALUES = 1000 }; // of a list
+
+static const char KV_TYPES[] = "f16 f32";
 
 /* A row is read along, not down. */
 // clang-format off
@@ -30,7 +35,7 @@ static const Option TABLE[] = {
     {{"-m", "--model"}, ALL, OPTION_STRING, "FILE", AT(model),
      .help = "the model (the demo model in the executable)"},
     {{"-p", "--prompt"}, READS | FOR_CHAT, OPTION_STRING, "TEXT", AT(prompt), .help = "the prompt; - reads stdin"},
-    {{"-f", "--file"}, READS | FOR_CHAT, OPTION_STRING, "FILE", AT(file),
+    {{"-f", "--file"}, READS | FOR_CHAT | FOR_BENCH, OPTION_STRING, "FILE", AT(file),
      .help = "the prompt from a file; - reads stdin"},
     {{"-e", "--escape"}, READS | FOR_CHAT, OPTION_FLAG, NULL, AT(escape), .set = "yes", .standard = "yes",
      .help = "process \\n \\t \\\\ \\\" in -p (the default)"},
@@ -68,19 +73,19 @@ static const Option TABLE[] = {
      .help = "threads (the CPUs this process may use)"},
     {{"-ngl", "--gpu-layers", "--n-gpu-layers"}, RUNS, OPTION_INT, "N", AT(gpu_layers), 0, INT_MAX,
      .choices = "auto all", .standard = "auto", .help = "layers on the GPU: 0 or all of them"},
-    {{"--device"}, RUNS, OPTION_STRING, "auto|cpu|cuda[:N]", AT(device), .standard = "auto",
+    {{"--device"}, COMPUTES, OPTION_STRING, "auto|cpu|cuda[:N]", AT(device), .standard = "auto",
      .help = "where to compute; N: which GPU"},
-    {{"--mem"}, RUNS, OPTION_CHOICE, NULL, AT(mem), .choices = "auto device managed", .standard = "auto",
+    {{"--mem"}, COMPUTES, OPTION_CHOICE, NULL, AT(mem), .choices = "auto device managed", .standard = "auto",
      .help = "memory of the weights on a GPU; auto: managed where it is the host's"},
-    {{"--isa"}, RUNS, OPTION_CHOICE, NULL, AT(isa), .choices = "auto scalar avx2 avx512",
+    {{"--isa"}, COMPUTES, OPTION_CHOICE, NULL, AT(isa), .choices = "auto scalar avx2 avx512",
      .standard = "auto", .help = "the CPU kernels"},
-    {{"--act"}, RUNS, OPTION_CHOICE, NULL, AT(act), .choices = "auto f32 q8", .standard = "auto",
+    {{"--act"}, COMPUTES, OPTION_CHOICE, NULL, AT(act), .choices = "auto f32 q8", .standard = "auto",
      .help = "activations in products; auto: f32 with --isa scalar, else q8"},
-    {{"--kv"}, RUNS, OPTION_CHOICE, NULL, AT(kv), .choices = "f16 f32",
+    {{"--kv"}, RUNS, OPTION_CHOICE, NULL, AT(kv), .choices = KV_TYPES,
      .help = "the key and value cache (f16)"},
-    {{"-ctk", "--cache-type-k"}, RUNS, OPTION_CHOICE, NULL, AT(cache_k), .choices = "f16 f32",
+    {{"-ctk", "--cache-type-k"}, RUNS, OPTION_CHOICE, NULL, AT(cache_k), .choices = KV_TYPES,
      .help = "the same, when -ctv says the same"},
-    {{"-ctv", "--cache-type-v"}, RUNS, OPTION_CHOICE, NULL, AT(cache_v), .choices = "f16 f32",
+    {{"-ctv", "--cache-type-v"}, RUNS, OPTION_CHOICE, NULL, AT(cache_v), .choices = KV_TYPES,
      .help = "the same, when -ctk says the same"},
 
     {{"-s", "--seed"}, SPEAKS, OPTION_SEED, "N", AT(seed), .standard = "-1",
@@ -123,10 +128,57 @@ static const Option TABLE[] = {
     {{"-o", "--output"}, FOR_LOGITS, OPTION_STRING, "OUT", AT(out),
      .help = "where the float32 logits [n_ids, n_vocab] go; - is stdout"},
 
-    {{"--layers"}, FOR_SYNTH, OPTION_INT, "N", AT(n_layers), 1, 4096,
+    {{"-m", "--model"}, FOR_BENCH, OPTION_STRINGS, "FILE", AT(models),
+     .help = "the model; may be repeated (the demo model in the executable)"},
+    {{"--shape"}, FOR_BENCH, OPTION_STRING, "SHAPE", AT(bench.shape),
+     .help = "no file: random weights in this shape, made in memory"},
+    {{"--mix"}, FOR_BENCH, OPTION_STRING, "MIX", AT(bench.mix), .standard = "q4_k_m",
+     .help = "the types of these weights"},
+    {{"--list-shapes"}, FOR_BENCH, OPTION_FLAG, NULL, AT(bench.list_shapes), .set = "yes",
+     .help = "print the shapes and mixes that there are"},
+    {{"-p", "--n-prompt", "-npp"}, FOR_BENCH, OPTION_INTS, "LIST", AT(bench.n_prompt), 0, 1 << 24,
+     .standard = "512", .help = "tokens of prompt: 512,1024 or 256-4096*2 or 100-300+50; 0: none"},
+    {{"-n", "--n-gen", "-ntg"}, FOR_BENCH, OPTION_INTS, "LIST", AT(bench.n_gen), 0, 1 << 24,
+     .standard = "128", .help = "tokens generated; 0: none"},
+    {{"-pg"}, FOR_BENCH, OPTION_PAIRS, "PP,TG", AT(bench.pairs), 0, 1 << 24,
+     .help = "a prompt and what is generated behind it, as one; may be repeated"},
+    {{"-d", "--n-depth"}, FOR_BENCH, OPTION_INTS, "LIST", AT(bench.depth), 0, 1 << 24, .standard = "0",
+     .help = "tokens in the context before, not timed"},
+    {{"-npl"}, FOR_BENCH, OPTION_INTS, "LIST", AT(bench.n_seq), 1, 4096,
+     .help = "so many sequences at once: the table of llama-batched-bench"},
+    {{"--repetitions", "-r"}, FOR_BENCH, OPTION_INT, "N", AT(bench.n_repetitions), 1, 10000,
+     .standard = "5", .help = "how often each test is run"},
+    {{"--no-warmup"}, FOR_BENCH, OPTION_FLAG, NULL, AT(bench.warm_up), .set = "no", .standard = "yes",
+     .help = "no run before the timed ones"},
+    {{"-b", "--batch-size"}, FOR_BENCH, OPTION_INTS, "LIST", AT(bench.batch), 0, 1 << 16, .standard = "0",
+     .help = "rows of a prompt in one run, if -ub is not less; 0: as the executor likes"},
+    {{"-ub", "--ubatch-size"}, FOR_BENCH, OPTION_INTS, "LIST", AT(bench.ubatch), 0, 1 << 16,
+     .standard = "0", .help = "the same, if -b is not less"},
+    {{"-t", "--threads"}, FOR_BENCH, OPTION_INTS, "LIST", AT(bench.n_threads), 0, 1024, .standard = "0",
+     .help = "threads; 0: the CPUs this process may use"},
+    {{"-ngl", "--gpu-layers", "--n-gpu-layers"}, FOR_BENCH, OPTION_INTS, "LIST", AT(bench.gpu_layers), 0,
+     INT_MAX, .choices = "auto all", .standard = "auto", .help = "layers on the GPU: 0 or all of them"},
+    {{"--kv"}, FOR_BENCH, OPTION_CHOICES, NULL, AT(bench.kv), .choices = KV_TYPES, .standard = "f16",
+     .help = "the key and value cache; with commas between: all of them"},
+    {{"-ctk", "--cache-type-k"}, FOR_BENCH, OPTION_CHOICES, NULL, AT(bench.cache_k),
+     .choices = KV_TYPES, .help = "the same, when -ctv says the same"},
+    {{"-ctv", "--cache-type-v"}, FOR_BENCH, OPTION_CHOICES, NULL, AT(bench.cache_v),
+     .choices = KV_TYPES, .help = "the same, when -ctk says the same"},
+    {{"-fa", "--flash-attn"}, FOR_BENCH, OPTION_CHOICE, NULL, AT(bench.flash_attn),
+     .choices = "1 on auto", .help = "always on: scores of attention are never kept whole"},
+    {{"--real"}, FOR_BENCH, OPTION_FLAG, NULL, AT(bench.real), .set = "yes",
+     .help = "a real text (-f), sampled with the defaults, instead of random tokens taken greedily"},
+    {{"--ceilings"}, FOR_BENCH, OPTION_FLAG, NULL, AT(bench.ceilings), .set = "yes",
+     .help = "measure the machine instead of a model"},
+    {{"--compare"}, FOR_BENCH, OPTION_FLAG, NULL, AT(bench.compare), .set = "yes",
+     .help = "zgen bench --compare A.jsonl B.jsonl: how many times as fast B is"},
+    {{"-o", "--output"}, FOR_BENCH, OPTION_CHOICE, NULL, AT(bench.format), .choices = "md csv json jsonl",
+     .standard = "md", .help = "what to print"},
+
+    {{"--layers"}, FOR_SYNTH | FOR_BENCH, OPTION_INT, "N", AT(n_layers), 1, 4096,
      .help = "so many layers only (all that the shape has)"},
-    {{"-s", "--seed"}, FOR_SYNTH, OPTION_INT, "N", AT(weight_seed), 0, INT_MAX, .standard = "1",
-     .help = "same seed, same weights"},
+    {{"-s", "--seed"}, FOR_SYNTH | FOR_BENCH, OPTION_INT, "N", AT(fixed_seed), 0, INT_MAX, .standard = "1",
+     .help = "same seed, same random weights and tokens"},
 
     {{"--output-format"}, READS | FOR_INFO, OPTION_CHOICE, NULL, AT(format), .choices = "text json",
      .standard = "text", .help = "what to print"},
@@ -224,6 +276,99 @@ static bool add_string(const char *name, const char *text, const char **list, in
     return true;
 }
 
+/* ---- lists ---- */
+
+static void add_int(IntList *list, int value) {
+    list->values = mem_resize(list->values, (size_t)(list->n + 1) * sizeof *list->values);
+    list->values[list->n++] = value;
+}
+
+/* A number of digits at *p within the option's range, which is then passed over. */
+static bool read_number(const Option *o, const char **p, int *out) {
+    double value = 0;
+    const char *end = *p + strspn(*p, "0123456789");
+    for (const char *c = *p; c < end; c++) value = value * 10 + (*c - '0');
+    if (end == *p || value < o->min || value > o->max) return false;
+    *out = (int)value, *p = end;
+    return true;
+}
+
+/* FIRST, FIRST-LAST, FIRST-LAST+STEP or FIRST-LAST*FACTOR at *p, which is passed over.  LAST is part of the
+ * range where a step hits it. */
+static bool read_range(const Option *o, const char **p, IntList *list) {
+    int first, last, step = 1;
+    if (!read_number(o, p, &first)) return false;
+    bool is_range = **p == '-';
+    last = first;
+    if (is_range && (++*p, !read_number(o, p, &last))) return false;
+    char by = is_range && (**p == '*' || **p == '+') ? *(*p)++ : 0;
+    Option any = {.max = INT_MAX};
+    if (by && !read_number(&any, p, &step)) return false;
+    if (last < first || step < 1 || (by == '*' && (step < 2 || first < 1))) return false;
+    for (double i = first; i <= last && list->n <= MOST_VALUES; i = by == '*' ? i * step : i + step)
+        add_int(list, (int)i);
+    return true;
+}
+
+/* The next of words with commas between: its length, the comma is not counted. */
+static bool read_choice(const Option *o, const char *p, size_t length, int *place) {
+    char word[40];
+    snprintf(word, sizeof word, "%.*s", (int)length, p);
+    *place = length < sizeof word ? find_choice(o->choices, word) : -1;
+    return *place >= 0;
+}
+
+static bool parse_ints(const Option *o, const char *name, const char *text, IntList *list, Err *e) {
+    char what[160];
+    snprintf(what, sizeof what, "a list like 1,2,4-16*2,20-40+10 of whole numbers from %.0f to %.0f%s%s",
+             o->min, o->max, o->choices ? " or of: " : "", o->choices ? o->choices : "");
+    if (list->is_standard) list->n = 0;
+    for (const char *p = text;; p++) {
+        size_t length = strcspn(p, ",");
+        int place;
+        if (read_choice(o, p, length, &place))
+            add_int(list, -1 - place), p += length;
+        else if (!read_range(o, &p, list))
+            return wants(name, text, what, e);
+        if (list->n > MOST_VALUES)
+            return err_set(e, ERR_USAGE, "option %s: '%.100s' are more than %d values", name, text,
+                           MOST_VALUES);
+        if (*p == 0) break;
+        if (*p != ',') return wants(name, text, what, e);
+    }
+    list->is_standard = false;
+    return true;
+}
+
+static bool parse_pair(const Option *o, const char *name, const char *text, IntList *list, Err *e) {
+    int first, second;
+    const char *p = text;
+    bool ok = read_number(o, &p, &first) && *p++ == ',' && read_number(o, &p, &second) && *p == 0;
+    if (!ok) return wants(name, text, "two whole numbers like 512,128", e);
+    add_int(list, first), add_int(list, second);
+    return true;
+}
+
+static void clear_words(WordList *list) {
+    while (list->n) free(list->values[--list->n]);
+}
+
+static bool parse_choices(const Option *o, const char *name, const char *text, WordList *list, Err *e) {
+    if (list->is_standard) clear_words(list);
+    for (const char *p = text;; p++) {
+        size_t length = strcspn(p, ",");
+        int place;
+        if (!read_choice(o, p, length, &place))
+            return err_set(e, ERR_USAGE, "option %s: '%.100s' is not a list of: %s", name, text, o->choices);
+        list->values = mem_resize(list->values, (size_t)(list->n + 1) * sizeof *list->values);
+        list->values[list->n] = mem_string(p), list->values[list->n++][length] = 0;
+        p += length;
+        if (*p == 0) break;
+    }
+    list->is_standard = false;
+    return true;
+}
+
 static bool set_value(const Option *o, const char *name, const char *text, Options *out, Err *e) {
     void *field = (char *)out + o->at;
     switch (o->kind) {
@@ -244,6 +389,12 @@ static bool set_value(const Option *o, const char *name, const char *text, Optio
         return parse_choice(o, name, text, field, e);
     case OPTION_STRINGS:
         return add_string(name, text, *(const char ***)field, (int *)((const char ***)field + 1), e);
+    case OPTION_INTS:
+        return parse_ints(o, name, text, field, e);
+    case OPTION_PAIRS:
+        return parse_pair(o, name, text, field, e);
+    case OPTION_CHOICES:
+        return parse_choices(o, name, text, field, e);
     }
     return true;
 }
@@ -251,16 +402,26 @@ static bool set_value(const Option *o, const char *name, const char *text, Optio
 static void set_defaults(int argc, Options *out) {
     *out = (Options){.n_ctx = -1};
     out->stop = mem_new((size_t)argc + 1, sizeof *out->stop);
+    out->models = mem_new((size_t)argc + 1, sizeof *out->models);
     out->rest = mem_new((size_t)argc + 1, sizeof *out->rest);
     for (int i = 0; i < N_OPTIONS; i++) {
         Err e;
         bool ok = !TABLE[i].standard || set_value(&TABLE[i], TABLE[i].names[0], TABLE[i].standard, out, &e);
         assert(ok), (void)ok;
+        void *field = (char *)out + TABLE[i].at;
+        if (TABLE[i].kind == OPTION_INTS) ((IntList *)field)->is_standard = true;
+        if (TABLE[i].kind == OPTION_CHOICES) ((WordList *)field)->is_standard = true;
     }
 }
 
 void options_free(Options *o) {
+    for (int i = 0; i < N_OPTIONS; i++) {
+        void *field = (char *)o + TABLE[i].at;
+        if (TABLE[i].kind == OPTION_CHOICES) clear_words(field), free(((WordList *)field)->values);
+        if (TABLE[i].kind == OPTION_INTS || TABLE[i].kind == OPTION_PAIRS) free(((IntList *)field)->values);
+    }
     free(o->stop);
+    free(o->models);
     free(o->rest);
     *o = (Options){0};
 }
@@ -343,6 +504,7 @@ static const char *command_of(unsigned commands) {
            : commands & FOR_LOGITS   ? "logits"
            : commands & FOR_SYNTH    ? "synth"
            : commands & FOR_CHAT     ? "chat"
+           : commands & FOR_BENCH    ? "bench"
                                      : "info";
 }
 

@@ -5,8 +5,8 @@
  * it.  Long names are understood with one dash or two (-ngl), values in the next argument or behind '='.
  *
  * It refuses what others let pass: abbreviations, numbers with something behind them, values out of range,
- * options of another command.  The one trick: a default is the text that a user would have typed, read by the
- * same parser. */
+ * ranges that never end, options of another command.  The one trick: a default is the text that a user would
+ * have typed, read by the same parser. */
 #ifndef ZGEN_CLI_OPTIONS_H
 #define ZGEN_CLI_OPTIONS_H
 
@@ -21,13 +21,40 @@ enum {
     FOR_TOKENIZE = 4,
     FOR_LOGITS = 8,
     FOR_SYNTH = 16,
-    FOR_CHAT = 32
+    FOR_CHAT = 32,
+    FOR_BENCH = 64
 }; // commands, as bits
 
 typedef struct Seed {
     bool given; // else one is to be drawn
     uint64_t value;
 } Seed;
+
+/* What is in a list before the user's first value is the default, which that value replaces. */
+typedef struct IntList {
+    int *values; // [n]
+    int n;
+    bool is_standard;
+} IntList;
+
+typedef struct WordList {
+    char **values; // [n]
+    int n;
+    bool is_standard;
+} WordList;
+
+typedef struct BenchOptions {              // every list is one side of a cross product
+    IntList n_prompt, n_gen, pairs, depth; // pairs: prompt, generated, prompt, generated, ...
+    IntList batch, ubatch;                 // 0: as the executor likes
+    IntList n_threads, gpu_layers;
+    IntList n_seq; // empty: no batches of sequences
+    WordList kv, cache_k, cache_v;
+    const char *flash_attn;
+    int n_repetitions;
+    bool warm_up, real, ceilings, compare, list_shapes;
+    const char *shape, *mix;
+    const char *format; // "md", "csv", "json", "jsonl"
+} BenchOptions;
 
 /* A whole number that may also be a word holds -1 - (place of the word in the option's choices). */
 enum { GPU_LAYERS_AUTO = -1, GPU_LAYERS_ALL = -2, GPU_LAYERS_MANY = 99 };
@@ -61,7 +88,10 @@ typedef struct Options {
     bool bos, parse_special, list; // tokenize
     const char *decode;
     const char *ids, *ids_file, *out; // logits
-    int n_layers, weight_seed;        // synth; 0 layers: as many as the shape has
+    int n_layers, fixed_seed;         // synth, bench; 0 layers: as many as the shape has
+    const char **models;              // bench [n_models]; none: the demo model
+    int n_models;
+    BenchOptions bench;
     bool help, version;
     const char **rest; // arguments that are no options [n_rest]
     int n_rest;
@@ -76,6 +106,9 @@ typedef enum OptionKind {
     OPTION_STRING,  // const char *
     OPTION_STRINGS, // adds to the list const char **, whose int count is behind it
     OPTION_CHOICE,  // const char *, one of the choices
+    OPTION_INTS,    // IntList: 512,1024-8192*2,100-400+50 or choices, adding up
+    OPTION_PAIRS,   // IntList: two numbers with a comma between, adding up
+    OPTION_CHOICES, // WordList: choices with commas between, adding up
 } OptionKind;
 
 typedef struct Option {
@@ -84,8 +117,8 @@ typedef struct Option {
     OptionKind kind;
     const char *value;    // what help calls it; its choices too
     size_t at;            // of the field in Options
-    double min, max;      // INT, FLOAT; inclusive
-    const char *choices;  // INT, CHOICE: words with spaces between
+    double min, max;      // INT, FLOAT, INTS, PAIRS; inclusive
+    const char *choices;  // INT, CHOICE, INTS, CHOICES: words with spaces between
     const char *set;      // FLAG: "yes" or "no", WORD: the word
     const char *standard; // the default as a user would type it, or NULL: 0, false, NULL
     const char *help;

@@ -57,7 +57,7 @@ bool cmd_synth(const Options *o, Err *e) {
     SynthImage image;
     int n_threads = o->n_threads ? o->n_threads : pool_cpus();
     if (!check(o, e) ||
-        !synth_make(o->rest[0], o->rest[1], o->n_layers, (uint64_t)o->weight_seed, n_threads, &image, e))
+        !synth_make(o->rest[0], o->rest[1], o->n_layers, (uint64_t)o->fixed_seed, n_threads, &image, e))
         return false;
     const char *path = o->rest[2];
     bool ok = write_file(path, &image, e);

@@ -84,7 +84,8 @@ bool engine_open(const Model *m, const EngineConfig *config, Engine **out, Err *
     g->model = m, g->config = *config, g->exec_ops = executor;
     PlanConfig plan_config = g->exec_ops->plan;
     plan_config.act_f32 = config->act_f32;
-    g->chunk = executor->prompt_chunk < config->n_ctx ? executor->prompt_chunk : config->n_ctx;
+    if (!config->chunk) g->config.chunk = executor->prompt_chunk;
+    g->chunk = g->config.chunk < config->n_ctx ? g->config.chunk : config->n_ctx;
     g->R_max = config->R_max > config->n_seq ? config->R_max : config->n_seq;
     g->T_max = g->chunk + config->n_seq > g->R_max ? g->chunk + config->n_seq : g->R_max;
     open_batch(g);
@@ -146,6 +147,10 @@ ExecMemory engine_memory(const Engine *g) {
                     .R_max = g->R_max,
                     .kv_type = g->config.kv_type};
     return exec_memory(g->plan, &c);
+}
+
+int engine_chunk(const Engine *g) {
+    return g->config.chunk;
 }
 
 /* ---- requests ------------------------------------------------------------------------------------------ */

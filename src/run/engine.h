@@ -29,6 +29,7 @@ typedef struct EngineConfig {
     const char *isa; // see ExecConfig
     bool act_f32;    // exact products on float activations
     int R_max;       // rows with logits per run: at least n_seq; more only for engine_logits
+    int chunk;       // rows of a prompt in one run; 0: as the executor likes
 } EngineConfig;
 
 typedef struct Engine Engine;
@@ -86,6 +87,7 @@ void engine_close(Engine *g);
 const Plan *engine_plan(const Engine *g);
 const char *engine_executor(const Engine *g); // "cpu", "cuda"
 ExecMemory engine_memory(const Engine *g);
+int engine_chunk(const Engine *g); // EngineConfig's, or what the executor likes
 
 /* Adds a request; what it points to must outlive the sequence.  The number of the sequence (0..n_seq-1), or
  * -1: *e says why (ERR_RUN: prompt longer than the context, both numbers named; the cache is as it was). */

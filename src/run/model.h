@@ -18,6 +18,9 @@ bool model_open(const char *path, Model *out, Err *e);
 /* The same with another pre-tokenizer than the file's; NULL is the file's own.  A name that is not known
  * makes tok_err an ERR_USAGE. */
 bool model_open_as(const char *path, const char *pre, Model *out, Err *e);
+
+/* The same for a file of n bytes in memory, which must outlive the model; label stands for its path. */
+bool model_open_bytes(const void *bytes, size_t n, const char *label, Model *out, Err *e);
 void model_close(Model *m);
 
 bool model_need_tok(const Model *m, Err *e); // true, or *e = why there is no tokenizer

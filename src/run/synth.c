@@ -41,11 +41,12 @@ enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 static const struct Mix {
     const char *name;
     QuantType most, output, more;
+    uint32_t file_type; // what GGUF's general.file_type calls it
 } mixes[] = {
-    {"f32", QUANT_F32, QUANT_F32, QUANT_F32},       {"f16", QUANT_F16, QUANT_F16, QUANT_F16},
-    {"bf16", QUANT_BF16, QUANT_BF16, QUANT_BF16},   {"q8_0", QUANT_Q8_0, QUANT_Q8_0, QUANT_Q8_0},
-    {"q4_0", QUANT_Q4_0, QUANT_Q6_K, QUANT_Q4_0},   {"q4_k_m", QUANT_Q4_K, QUANT_Q6_K, QUANT_Q6_K},
-    {"q5_k_m", QUANT_Q5_K, QUANT_Q6_K, QUANT_Q6_K}, {"q6_k", QUANT_Q6_K, QUANT_Q6_K, QUANT_Q6_K},
+    {"f32", QUANT_F32, QUANT_F32, QUANT_F32, 0},        {"f16", QUANT_F16, QUANT_F16, QUANT_F16, 1},
+    {"bf16", QUANT_BF16, QUANT_BF16, QUANT_BF16, 32},   {"q8_0", QUANT_Q8_0, QUANT_Q8_0, QUANT_Q8_0, 7},
+    {"q4_0", QUANT_Q4_0, QUANT_Q6_K, QUANT_Q4_0, 2},    {"q4_k_m", QUANT_Q4_K, QUANT_Q6_K, QUANT_Q6_K, 15},
+    {"q5_k_m", QUANT_Q5_K, QUANT_Q6_K, QUANT_Q6_K, 17}, {"q6_k", QUANT_Q6_K, QUANT_Q6_K, QUANT_Q6_K, 18},
 };
 enum { N_MIXES = sizeof mixes / sizeof *mixes };
 
@@ -54,6 +55,19 @@ void synth_list(Buf *out) {
     for (int i = 0; i < N_SHAPES; i++) buf_printf(out, " %s", shapes[i].name);
     buf_printf(out, "; mixes:");
     for (int i = 0; i < N_MIXES; i++) buf_printf(out, " %s", mixes[i].name);
+}
+
+void synth_print(Buf *out) {
+    buf_printf(out, "%-16s %-8s %6s %6s %7s %7s\n", "shape", "family", "layers", "width", "experts",
+               "tokens");
+    for (int i = 0; i < N_SHAPES; i++) {
+        const Shape *s = &shapes[i];
+        buf_printf(out, "%-16s %-8s %6d %6d %7d %7d\n", s->name, s->arch, s->n_layer, s->n_embd, s->n_expert,
+                   s->n_vocab);
+    }
+    buf_printf(out, "\nmixes:");
+    for (int i = 0; i < N_MIXES; i++) buf_printf(out, " %s", mixes[i].name);
+    buf_printf(out, "\n");
 }
 
 /* ---- tensors ------------------------------------------------------------------------------------------- */
@@ -162,6 +176,7 @@ static void add_keys(Making *m) {
     gguf_write_string(&m->w, "general.architecture", s->arch);
     snprintf(key, sizeof key, "synthetic %s %s", s->name, m->mix->name);
     gguf_write_string(&m->w, "general.name", key);
+    gguf_write_u32(&m->w, "general.file_type", m->mix->file_type);
     for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) {
         if (ints[i].value == 0) continue;
         snprintf(key, sizeof key, "%s.%s", s->arch, ints[i].name);

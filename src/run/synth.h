@@ -22,6 +22,7 @@ bool synth_make(const char *shape, const char *mix, int n_layers, uint64_t seed,
                 SynthImage *out, Err *e);
 void synth_free(SynthImage *image);
 
-void synth_list(Buf *out); // the names of shapes and mixes, for help
+void synth_list(Buf *out);  // the names of shapes and mixes, in a line for messages
+void synth_print(Buf *out); // the same as a table with sizes
 
 #endif

@@ -1,7 +1,139 @@
 /* bench: what is measured must be possible, what is computed from it must be right. */
 #include "check.h"
 #include "../../src/cpu/cpu.h"
-#include "../../src/run/engine.h"
+#include "../../src/run/bench.h"
+
+#include <math.h>
+#include <string.h>
+
+static bool near(double a, double b) {
+    return fabs(a - b) <= 1e-12 * fabs(b);
+}
+
+TEST(bench_statistics) {
+    static const double x[] = {4, 1, 3, 2}, one[] = {7};
+    CHECK(bench_mean(x, 4) == 2.5 && bench_mean(one, 1) == 7 && bench_mean(x, 0) == 0);
+    CHECK(near(bench_deviation(x, 4), sqrt(5.0 / 3))); // over n - 1
+    CHECK(bench_deviation(one, 1) == 0 && bench_deviation(x, 0) == 0);
+    CHECK(bench_quantile(x, 4, 0) == 1 && bench_quantile(x, 4, 1) == 4 && bench_quantile(x, 4, 0.5) == 2.5);
+    CHECK(near(bench_quantile(x, 4, 0.9), 3.7) && bench_quantile(one, 1, 0.99) == 7);
+    CHECK(bench_quantile(x, 0, 0.5) == 0 && x[0] == 4, "the values stay as they were");
+    static const double near_each_other[] = {1e9 + 1, 1e9 + 2, 1e9 + 3}; // squares would lose these
+    CHECK(bench_deviation(near_each_other, 3) == 1);
+}
+
+typedef struct Small { // a model of which everything can be counted
+    Model model;
+    Engine *engine;
+} Small;
+
+static bool never(void) {
+    return false;
+}
+
+static int n_asked, n_patience;
+static bool impatient(void) {
+    return ++n_asked == n_patience;
+}
+
+static bool open_small(Small *s, int n_ctx, int n_seq) {
+    EngineConfig config = {
+        .device = DEVICE_CPU, .isa = "auto", .n_ctx = n_ctx, .n_seq = n_seq, .n_threads = 1, .chunk = 16};
+    Err e;
+    bool ok = model_open("test/data/models/llama-s-Q4_0.gguf", &s->model, &e) &&
+              engine_open(&s->model, &config, &s->engine, &e);
+    if (!ok) test_fail(__FILE__, __LINE__, "%s", e.text);
+    return ok;
+}
+
+static void close_small(Small *s) {
+    engine_close(s->engine);
+    model_close(&s->model);
+}
+
+static const BenchSettings thrice = {.n_repetitions = 3,
+                                     .warm_up = true,
+                                     .seed = 5,
+                                     .bos = -1,
+                                     .params = {.top_p = 1, .repeat_penalty = 1},
+                                     .stopped = never};
+
+/* What must be moved and computed, token by token and product by product. */
+TEST(bench_costs_are_those_of_each_token) {
+    Small s;
+    REQUIRE(open_small(&s, 64, 1));
+    const Plan *p = engine_plan(s.engine);
+    Cost c = plan_cost_total(p, 2);
+    double bytes = 0, operations = 0;
+    for (int at = 7; at < 7 + 5; at++) bytes += c.bytes_fixed + 3 * (c.bytes_row + at * c.bytes_past);
+    CHECK(near(bench_decode_bytes(p, KV_F16, 3, 7, 5), bytes));
+    for (int at = 7; at < 7 + 5; at++)
+        for (int i = 0; i < p->n_ops; i++) {
+            Cost op = plan_cost(p, &p->ops[i], 2);
+            bool is_computed = !p->ops[i].on_R || at == 7 + 5 - 1;
+            operations += is_computed ? 2 * (op.macs_row + at * op.macs_past) : 0;
+        }
+    CHECK(near(bench_prompt_operations(p, 7, 5), operations));
+    CHECK(bench_decode_bytes(p, KV_F32, 1, 100, 1) > bench_decode_bytes(p, KV_F16, 1, 100, 1));
+    close_small(&s);
+}
+
+/* Depth and prompt are in the cache as if they had come in one piece; each repetition finds the same. */
+TEST(bench_depth_and_prompt_are_one_text) {
+    Small s;
+    Err e;
+    BenchResult split, whole, alone;
+    REQUIRE(open_small(&s, 64, 1));
+    const Sequence *q = engine_sequence(s.engine, 0);
+    REQUIRE(bench_run(s.engine, &thrice, &(BenchTest){.n_prompt = 9, .n_gen = 6, .n_depth = 20}, &split, &e));
+    CHECK(q->n_reused == 20 && q->n_prompt == 29 && q->n_generated == 7);
+    REQUIRE(bench_run(s.engine, &thrice, &(BenchTest){.n_prompt = 29, .n_gen = 6}, &whole, &e));
+    CHECK(q->n_reused == 0 && q->n_prompt == 29);
+    REQUIRE(bench_run(s.engine, &thrice, &(BenchTest){.n_gen = 6, .n_depth = 28}, &alone, &e));
+    CHECK(q->n_reused == 28 && q->n_prompt == 29);
+    CHECK(split.n == 3 && split.n_gaps == 18 && split.n_ids == 7 && !split.differs);
+    CHECK(memcmp(split.ids, whole.ids, 7 * sizeof *split.ids) == 0, "the same 29 tokens go before");
+    CHECK(memcmp(split.ids, alone.ids, 7 * sizeof *split.ids) == 0, "and here, too");
+    for (int i = 0; i < 3; i++) {
+        double gaps = bench_mean(split.gaps + 6 * i, 6) * 6;
+        CHECK(fabs(split.prompt_seconds[i] + gaps - split.seconds[i]) < 1e-9, "%d", i);
+        CHECK(alone.prompt_seconds[i] == 0 && alone.seconds[i] > 0);
+    }
+    bench_free(&split), bench_free(&whole), bench_free(&alone);
+    close_small(&s);
+}
+
+TEST(bench_sequences_of_a_batch_are_their_own) {
+    Small s;
+    Err e;
+    BenchResult many, one;
+    REQUIRE(open_small(&s, 40, 5));
+    BenchTest t = {.n_prompt = 21, .n_gen = 4};
+    REQUIRE(bench_run_batch(s.engine, &thrice, &t, 5, &many, &e), "%s", e.text);
+    REQUIRE(bench_run_batch(s.engine, &thrice, &t, 1, &one, &e), "%s", e.text);
+    CHECK(many.n_ids == 5 * 5 && !many.differs && many.n_gaps == 12);
+    CHECK(memcmp(many.ids, one.ids, 5 * sizeof *one.ids) == 0, "the first says what it says alone");
+    CHECK(memcmp(many.ids, many.ids + 5, 5 * sizeof *one.ids) != 0, "the second has a prompt of its own");
+    bench_free(&many), bench_free(&one);
+    close_small(&s);
+}
+
+/* It asks before every step: three of them for 40 tokens in chunks of 16. */
+TEST(bench_stops_when_asked) {
+    Small s;
+    Err e;
+    BenchResult r;
+    BenchSettings once = {.n_repetitions = 1, .bos = -1, .params = thrice.params, .stopped = impatient};
+    REQUIRE(open_small(&s, 64, 1));
+    for (n_patience = 1; n_patience <= 4; n_patience++) {
+        n_asked = 0;
+        bool ok = bench_run(s.engine, &once, &(BenchTest){.n_prompt = 40}, &r, &e);
+        CHECK(ok == (n_patience == 4) && e.code == 0, "%d", n_patience);
+        CHECK(n_asked == (ok ? 3 : n_patience), "%d of %d", n_asked, n_patience);
+        bench_free(&r);
+    }
+    close_small(&s);
+}
 
 TEST(bench_ceilings_of_the_cpu_are_possible) {
     Ceilings c;

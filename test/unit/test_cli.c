@@ -11,7 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const unsigned COMMANDS[] = {FOR_GENERATE, FOR_INFO, FOR_TOKENIZE, FOR_LOGITS, FOR_SYNTH, FOR_CHAT};
+static const unsigned COMMANDS[] = {FOR_GENERATE, FOR_INFO, FOR_TOKENIZE, FOR_LOGITS,
+                                    FOR_SYNTH,    FOR_CHAT, FOR_BENCH};
 enum { N_COMMANDS = sizeof COMMANDS / sizeof *COMMANDS };
 
 static Options options;
@@ -151,6 +152,74 @@ TEST(cli_numbers_are_whole_strings_in_range) {
     CHECK(refused(FOR_GENERATE, "--top-p", "5") && strstr(err.text, "--top-p") && strstr(err.text, "'5'") &&
           strstr(err.text, "from 0 to 1"));
     CHECK(parse2(FOR_GENERATE, "--temp", "1e-3") && options.temp == 1e-3f);
+}
+
+static bool lists(const char *text, const char *expected) {
+    char got[400] = "";
+    if (!parse2(FOR_BENCH, "-p", text)) return false;
+    const IntList *list = &options.bench.n_prompt;
+    for (int i = 0; i < list->n; i++)
+        snprintf(got + strlen(got), sizeof got - strlen(got), "%s%d", i ? " " : "", list->values[i]);
+    if (strcmp(got, expected) != 0) fprintf(stderr, "'%s' became %s\n", text, got);
+    return strcmp(got, expected) == 0;
+}
+
+TEST(cli_lists_and_ranges) {
+    CHECK(parse2(FOR_BENCH, NULL, NULL) && options.bench.n_prompt.n == 1);
+    CHECK(options.bench.n_prompt.values[0] == 512 && options.bench.n_prompt.is_standard);
+    CHECK(lists("7", "7") && !options.bench.n_prompt.is_standard);
+    CHECK(lists("0", "0") && lists("512,1024,512", "512 1024 512"));
+    CHECK(lists("1-4", "1 2 3 4") && lists("3-3", "3"));
+    CHECK(lists("10-25+5", "10 15 20 25") && lists("10-24+5", "10 15 20") && lists("0-6+3", "0 3 6"));
+    CHECK(lists("1-16*2", "1 2 4 8 16") && lists("3-100*4", "3 12 48") && lists("5-5*2", "5"));
+    CHECK(lists("1,4-6,100-300+100", "1 4 5 6 100 200 300"));
+    static const char *const wrong[] = {"",
+                                        ",",
+                                        "1,",
+                                        ",1",
+                                        "1,,2",
+                                        "1-",
+                                        "-1",
+                                        "1-2+",
+                                        "1-2+0",
+                                        "1-2*1",
+                                        "0-8*2",
+                                        "4-2",
+                                        "1--2",
+                                        "1-2-3",
+                                        "1+2",
+                                        "1*2",
+                                        " 1",
+                                        "1 ",
+                                        "1x",
+                                        "0x10",
+                                        "1.5",
+                                        "auto",
+                                        "99999999999",
+                                        "1-99999999999",
+                                        "1-1001",
+                                        "1-2+99999999999"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        CHECK(refused(FOR_BENCH, "-p", wrong[i]), "'%s' was accepted", wrong[i]);
+    CHECK(parse(FOR_BENCH, (const char *[]){"-p", "1,2", "-p", "4-8*2", NULL}));
+    CHECK(options.bench.n_prompt.n == 4 && options.bench.n_prompt.values[3] == 8);
+    CHECK(parse2(FOR_BENCH, "-ngl", "0,99,all") && options.bench.gpu_layers.n == 3);
+    CHECK(options.bench.gpu_layers.values[0] == 0 && options.bench.gpu_layers.values[2] == GPU_LAYERS_ALL);
+}
+
+TEST(cli_pairs_and_lists_of_words) {
+    CHECK(parse(FOR_BENCH, (const char *[]){"-pg", "512,128", "-pg", "1,2", NULL}));
+    REQUIRE(options.bench.pairs.n == 4);
+    CHECK(options.bench.pairs.values[0] == 512 && options.bench.pairs.values[3] == 2);
+    static const char *const wrong[] = {"", "1", "1,", ",1", "1,2,3", "1-2,3", "a,b", "1, 2"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        CHECK(refused(FOR_BENCH, "-pg", wrong[i]), "'%s' was accepted", wrong[i]);
+    CHECK(parse2(FOR_BENCH, NULL, NULL) && options.bench.kv.n == 1 && options.bench.cache_k.n == 0);
+    CHECK(parse2(FOR_BENCH, "--kv", "f32,f16") && options.bench.kv.n == 2);
+    CHECK(strcmp(options.bench.kv.values[0], "f32") == 0 && strcmp(options.bench.kv.values[1], "f16") == 0);
+    CHECK(refused(FOR_BENCH, "--kv", "f16,") && refused(FOR_BENCH, "--kv", "f16 f32"));
+    CHECK(refused(FOR_BENCH, "-fa", "0") && refused(FOR_BENCH, "-o", "sql"));
+    CHECK(parse(FOR_BENCH, (const char *[]){"-m", "a", "-m", "b", NULL}) && options.n_models == 2);
 }
 
 TEST(cli_seeds_are_64_bits) {

@@ -1,0 +1,26 @@
+/* bench_model: what a model and a machine are called in tables, in llama.cpp's words, so that rows of both
+ * programs are found to be of the same thing. */
+#ifndef ZGEN_CLI_BENCH_MODEL_H
+#define ZGEN_CLI_BENCH_MODEL_H
+
+#include "../base/buf.h"
+#include "../gguf/gguf.h"
+#include "../plan/hparams.h"
+
+/* "llama 8B Q4_K - Medium": family, size, mix.  A size that is not in the table is "?B"; a mix that the file
+ * does not name is that of most of its tensors, and called guessed. */
+void bench_model_type(const Gguf *g, const Hparams *h, Buf *out);
+
+/* Of all tensors. */
+double bench_model_bytes(const Gguf *g);
+double bench_model_params(const Gguf *g);
+
+/* The name of the processor; nothing where the system does not tell. */
+void bench_cpu_name(Buf *out);
+
+/* Bytes of memory that this process had at most, since it began or since that was forgotten; a system that
+ * does not let it be forgotten keeps the old peak. */
+double bench_peak_memory(void);
+void bench_forget_peak_memory(void);
+
+#endif

@@ -1,0 +1,265 @@
+/* bench: see bench.h.
+ *
+ * The one trick: a depth is reached by asking for its tokens again.  The engine finds all but the last in its
+ * cache, so that a repetition behind 32768 tokens costs one of them; and because every repetition is reached
+ * that way, each computes the same numbers. */
+#include "bench.h"
+#include "../base/clock.h"
+#include "../base/mem.h"
+
+#include <assert.h>
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct Run {
+    Engine *engine;
+    const BenchSettings *settings;
+    const BenchTest *test;
+    int n_seq;
+    int length;   // tokens before the first generated one
+    int32_t *ids; // [n_seq][length + 1], with room for that one
+    double *came; // [n_gen + 1] when each token came, of the running repetition
+} Run;
+
+static int prompt_length(const BenchTest *t) {
+    return t->n_depth + (t->n_prompt ? t->n_prompt : 1);
+}
+
+int bench_context(const BenchTest *t) {
+    return prompt_length(t) + t->n_gen + 1;
+}
+
+static int32_t *ids_of(const Run *r, int seq) {
+    return r->ids + (size_t)seq * ((size_t)r->length + 1);
+}
+
+/* The tokens of a sequence: random ones behind the BOS that the model may want, or the text. */
+static void fill_ids(const Run *r, int seq) {
+    const BenchSettings *s = r->settings;
+    uint64_t n_vocab = (uint64_t)engine_plan(r->engine)->hparams.n_vocab;
+    uint32_t key[2] = {(uint32_t)s->seed, (uint32_t)(s->seed >> 32)};
+    int32_t *ids = ids_of(r, seq);
+    for (int i = 0; i < r->length; i++) {
+        uint32_t chance[4], counter[4] = {(uint32_t)i, 0, (uint32_t)seq, 0};
+        sample_philox(counter, key, chance);
+        ids[i] = s->text ? s->text[i % s->n_text] : (int32_t)(chance[0] * n_vocab >> 32);
+    }
+    if (!s->text && s->bos >= 0) ids[0] = s->bos;
+}
+
+/* Asks for n_predict tokens behind the first n_ids of the next sequence that is free: they are taken in
+ * order. */
+static int add(const Run *r, int seq, int n_ids, int n_predict, bool reuse, Err *e) {
+    Request request = {.ids = ids_of(r, seq),
+                       .n_ids = n_ids,
+                       .n_predict = n_predict,
+                       .params = r->settings->params,
+                       .ignore_eos = true,
+                       .reuse = reuse};
+    return engine_add(r->engine, &request, e);
+}
+
+/* Tokens that every sequence has. */
+static int n_generated(const Run *r) {
+    int least = INT_MAX;
+    for (int i = 0; i < r->n_seq; i++) {
+        int n = engine_sequence(r->engine, i)->n_generated;
+        if (n < least) least = n;
+    }
+    return least;
+}
+
+/* Steps until all sequences have n tokens.  false: *e, or code 0 for a user's wish. */
+static bool advance(const Run *r, int n, Err *e) {
+    for (int has = n_generated(r); has < n; has = n_generated(r)) {
+        if (r->settings->stopped()) {
+            engine_interrupt(r->engine);
+            return false;
+        }
+        bool more = engine_step(r->engine, e);
+        if (e->code) return false;
+        int now = n_generated(r);
+        assert(more || now >= n), (void)more;
+        if (now > has) r->came[now - 1] = clock_now();
+    }
+    return true;
+}
+
+/* What was generated: of the first repetition kept, of the others compared. */
+static void take_ids(const Run *r, BenchResult *out) {
+    int n = r->test->n_gen + 1;
+    bool is_first = !out->ids;
+    if (is_first) out->n_ids = n * r->n_seq, out->ids = mem_new((size_t)out->n_ids, sizeof *out->ids);
+    for (int i = 0; i < r->n_seq; i++) {
+        const Sequence *s = engine_sequence(r->engine, i);
+        int32_t *kept = out->ids + (size_t)i * (size_t)n;
+        if (is_first) memcpy(kept, s->ids + s->n_prompt, (size_t)n * sizeof *kept);
+        out->differs |= memcmp(kept, s->ids + s->n_prompt, (size_t)n * sizeof *kept) != 0;
+    }
+}
+
+/* `start` is when the decoding began. */
+static void take_gaps(const Run *r, double start, BenchResult *out) {
+    for (int i = 1; i <= r->test->n_gen; i++) {
+        out->gaps[out->n_gaps++] = r->came[i] - start;
+        start = r->came[i];
+    }
+}
+
+/* ---- one sequence -------------------------------------------------------------------------------------- */
+
+/* Leaves the cache with the first n tokens and no others. */
+static bool reach(const Run *r, int n, bool reuse, Err *e) {
+    return add(r, 0, n, 1, reuse, e) >= 0 && advance(r, 1, e);
+}
+
+/* One repetition with n_gen tokens; *start is when its clock began. */
+static bool repeat(const Run *r, int n_gen, double *start, Err *e) {
+    const BenchTest *t = r->test;
+    if (t->n_prompt && t->n_depth && !reach(r, t->n_depth, true, e)) return false;
+    *start = clock_now();
+    if (add(r, 0, r->length, 1 + n_gen, t->n_depth > 0, e) < 0 || !advance(r, 1, e)) return false;
+    if (!t->n_prompt) *start = clock_now();
+    return advance(r, 1 + n_gen, e);
+}
+
+static bool run(const Run *r, BenchResult *out, Err *e) {
+    const BenchTest *t = r->test;
+    double start;
+    if (t->n_depth && !reach(r, t->n_prompt ? t->n_depth : r->length, false, e)) return false;
+    if (r->settings->warm_up && !repeat(r, t->n_gen > 0, &start, e)) return false;
+    for (; out->n < r->settings->n_repetitions; out->n++) {
+        if (!repeat(r, t->n_gen, &start, e)) return false;
+        out->prompt_seconds[out->n] = t->n_prompt ? r->came[0] - start : 0;
+        out->seconds[out->n] = r->came[t->n_gen] - start;
+        take_gaps(r, t->n_prompt ? r->came[0] : start, out);
+        take_ids(r, out);
+    }
+    return true;
+}
+
+/* ---- many sequences ------------------------------------------------------------------------------------ */
+
+static bool add_all(const Run *r, int n_ids, int n_predict, bool reuse, Err *e) {
+    for (int i = 0; i < r->n_seq; i++)
+        if (add(r, i, n_ids, n_predict, reuse, e) < 0) return false;
+    return true;
+}
+
+/* All prompts, then all answers: whoever has its first word waits for the others. */
+static bool repeat_batch(const Run *r, int n_gen, double *prompt_seconds, double *start, Err *e) {
+    *start = clock_now();
+    if (!add_all(r, r->length, 1, false, e) || !advance(r, 1, e)) return false;
+    *prompt_seconds = clock_now() - *start;
+    for (int i = 0; i < r->n_seq; i++)
+        ids_of(r, i)[r->length] = engine_sequence(r->engine, i)->ids[r->length];
+    if (!add_all(r, r->length + 1, 1 + n_gen, true, e) || !advance(r, 1, e)) return false;
+    *start = clock_now();
+    return advance(r, 1 + n_gen, e);
+}
+
+static bool run_batch(const Run *r, BenchResult *out, Err *e) {
+    int n_gen = r->test->n_gen;
+    double start, seconds;
+    if (r->settings->warm_up && !repeat_batch(r, n_gen > 0, &seconds, &start, e)) return false;
+    for (; out->n < r->settings->n_repetitions; out->n++) {
+        if (!repeat_batch(r, n_gen, &seconds, &start, e)) return false;
+        out->prompt_seconds[out->n] = seconds;
+        out->seconds[out->n] = seconds + (n_gen ? r->came[n_gen] - start : 0);
+        take_gaps(r, start, out);
+        take_ids(r, out);
+    }
+    return true;
+}
+
+/* ---- both ---------------------------------------------------------------------------------------------- */
+
+static void open_run(Run *r, BenchResult *out) {
+    size_t n = (size_t)r->settings->n_repetitions, n_gen = (size_t)r->test->n_gen;
+    r->length = prompt_length(r->test);
+    r->came = mem_new(n_gen + 1, sizeof *r->came);
+    r->ids = mem_new((size_t)r->n_seq * ((size_t)r->length + 1), sizeof *r->ids);
+    for (int i = 0; i < r->n_seq; i++) fill_ids(r, i);
+    *out = (BenchResult){.seconds = mem_new(n, sizeof *out->seconds),
+                         .prompt_seconds = mem_new(n, sizeof *out->prompt_seconds),
+                         .gaps = mem_new(n * n_gen, sizeof *out->gaps)};
+}
+
+static void close_run(Run *r) {
+    free(r->ids);
+    free(r->came);
+}
+
+bool bench_run(Engine *g, const BenchSettings *s, const BenchTest *t, BenchResult *out, Err *e) {
+    Run r = {.engine = g, .settings = s, .test = t, .n_seq = 1};
+    e->code = 0;
+    open_run(&r, out);
+    bool ok = run(&r, out, e);
+    close_run(&r);
+    return ok;
+}
+
+bool bench_run_batch(Engine *g, const BenchSettings *s, const BenchTest *t, int n_seq, BenchResult *out,
+                     Err *e) {
+    assert(t->n_prompt > 0 && t->n_depth == 0);
+    Run r = {.engine = g, .settings = s, .test = t, .n_seq = n_seq};
+    e->code = 0;
+    open_run(&r, out);
+    bool ok = run_batch(&r, out, e);
+    close_run(&r);
+    return ok;
+}
+
+void bench_free(BenchResult *r) {
+    free(r->seconds), free(r->prompt_seconds), free(r->gaps), free(r->ids);
+    *r = (BenchResult){0};
+}
+
+/* ---- what it must cost --------------------------------------------------------------------------------- */
+
+double bench_decode_bytes(const Plan *p, KvType kv, int n_seq, int position, int n) {
+    Cost c = plan_cost_total(p, kv_type_bytes(kv));
+    double past = n * (position + (n - 1) / 2.0); // of the n rows together
+    return n * c.bytes_fixed + n_seq * (n * c.bytes_row + past * c.bytes_past);
+}
+
+double bench_prompt_operations(const Plan *p, int position, int n) {
+    double macs = 0, past = n * (position + (n - 1) / 2.0);
+    for (int i = 0; i < p->n_ops; i++) {
+        Cost c = plan_cost(p, &p->ops[i], 1);
+        macs += p->ops[i].on_R ? c.macs_row : n * c.macs_row + past * c.macs_past;
+    }
+    return 2 * macs;
+}
+
+/* ---- statistics ---------------------------------------------------------------------------------------- */
+
+double bench_mean(const double *x, int n) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += x[i];
+    return n ? sum / n : 0;
+}
+
+double bench_deviation(const double *x, int n) {
+    double mean = bench_mean(x, n), sum = 0;
+    for (int i = 0; i < n; i++) sum += (x[i] - mean) * (x[i] - mean);
+    return n > 1 ? sqrt(sum / (n - 1)) : 0;
+}
+
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double bench_quantile(const double *x, int n, double q) {
+    if (n == 0) return 0;
+    double *sorted = mem_new((size_t)n, sizeof *sorted), place = q * (n - 1);
+    memcpy(sorted, x, (size_t)n * sizeof *sorted);
+    qsort(sorted, (size_t)n, sizeof *sorted, compare);
+    int below = (int)place, above = below + 1 < n ? below + 1 : below;
+    double value = sorted[below] + (place - below) * (sorted[above] - sorted[below]);
+    free(sorted);
+    return value;
+}

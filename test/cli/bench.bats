@@ -1,0 +1,170 @@
+# zgen bench: llama-bench's language, and what it says besides.
+
+load helper
+
+# The keys of llama-bench's JSON, in its order.
+keys='build_commit build_number cpu_info gpu_info backends model_filename model_type model_size model_n_params n_batch n_ubatch
+n_threads cpu_mask cpu_strict poll type_k type_v n_gpu_layers n_cpu_moe split_mode main_gpu no_kv_offload flash_attn devices
+tensor_split tensor_buft_overrides load_mode embeddings no_op_offload no_host fit_target fit_min_ctx n_prompt n_gen n_depth
+test_time avg_ns stddev_ns avg_ts stddev_ts'
+keys=$(tr '\n' ' ' <<<"$keys" | xargs)
+batch_keys='n_kv_max n_batch n_ubatch flash_attn is_pp_shared n_gpu_layers n_threads n_threads_batch pp tg pl n_kv t_pp speed_pp
+t_tg speed_tg t speed'
+batch_keys=$(tr '\n' ' ' <<<"$batch_keys" | xargs)
+
+bench() { zgen bench -t 1 -r 2 --device cpu "$@"; }
+
+# rows EXPRESSION: of d, the list of objects in the lines of $output.
+rows() {
+    printf '%s\n' "$output" | python3 -c 'import json, statistics, sys
+d = [json.loads(line) for line in sys.stdin]
+print(eval(sys.argv[1]))' "$1"
+}
+
+@test "bench: a table as llama-bench draws it, with more columns behind" {
+    bench -p 16 -n 4 -pg 8,2 -d 0,5
+    asserts "$status/$stderr" = "0/"
+    asserts "${lines[0]}" = "| model                          |       size |     params | backend    | threads |            test |                  t/s |     GB/s | % read |  TFLOP/s |    ttft ms |        itl ms 50/90/99 % |"
+    [[ "${lines[1]}" == "| ------------------------------ | ---------: | ---------: | ---------- | ------: | --------------: | -------------------: | "* ]]
+    [[ "${lines[2]}" == "| llama ?B Q8_0                  |   5.33 MiB |     5.25 M | CPU        |       1 |            pp16 | "* ]]
+    tests=$(printf '%s\n' "${lines[@]:2:6}" | cut -d'|' -f7 | xargs)
+    asserts "$tests" = "pp16 tg4 pp8+tg2 pp16 @ d5 tg4 @ d5 pp8+tg2 @ d5"
+    [[ "$output" == *"build: zgen-"*"mode: loop"*"peak memory: host "* ]]
+    for line in "${lines[@]:0:8}"; do asserts "$(wc -m <<<"$line")" = "$(wc -m <<<"${lines[0]}")"; done
+}
+
+@test "bench: JSON and JSONL have llama-bench's keys in its order, CSV all of them in quotes" {
+    bench -p 8 -n 2 -o jsonl
+    asserts "$status/$(rows 'len(d)')" = "0/2"
+    asserts "$(rows '" ".join(list(d[0])[:42])')" = "$keys samples_ns samples_ts"
+    one=$(rows '[list(x) for x in d]')
+    bench -p 8 -n 2 -o json
+    asserts "$(field '[list(x) for x in d]')" = "$one"
+    bench -p 8 -n 2 -o csv
+    printf '%s\n' "$output" >"$T/bench.csv"
+    asserts "$(python3 -c 'import csv, sys
+d = list(csv.DictReader(open(sys.argv[1])))
+print(" ".join(list(d[0])[:40]), len(d), d[1]["n_gen"], d[1]["cpu_strict"], d[1]["mode"], d[0]["gb_s"] == "")' "$T/bench.csv")" = "$keys 2 2 0 loop True"
+    asserts "$(tail -n 1 "$T/bench.csv" | tr -dc ',"' | sed 's/","/+/g' | tr -d +)" = '""'
+}
+
+@test "bench: the statistics are those of the samples" {
+    zgen bench -t 1 -r 4 --device cpu -p 9 -n 3 -pg 5,4 -o jsonl
+    asserts "$(rows 'all(len(x["samples_ns"]) == 4 == len(x["samples_ts"]) for x in d)')" = True
+    asserts "$(rows 'all(abs(x["avg_ts"] - statistics.mean(x["samples_ts"])) < 1e-6 * x["avg_ts"] for x in d)')" = True
+    asserts "$(rows 'all(abs(x["stddev_ts"] - statistics.stdev(x["samples_ts"])) < 1e-5 * x["avg_ts"] for x in d)')" = True
+    asserts "$(rows 'all(abs(t * n / 1e9 / (x["n_prompt"] + x["n_gen"]) - 1) < 1e-4
+        for x in d for t, n in zip(x["samples_ts"], x["samples_ns"]))')" = True
+    asserts "$(rows 'all(0 < x["itl_p50_ns"] <= x["itl_p90_ns"] <= x["itl_p99_ns"] for x in d[1:])')" = True
+    asserts "$(rows 'd[0]["itl_p50_ns"], d[0]["gb_s"], d[1]["ttft_ns"], d[1]["tflop_s"]')" = "(None, None, None, None)"
+    asserts "$(rows 'abs(d[1]["limit_ts"] * d[1]["read_percent"] / 100 * d[1]["avg_ns"] / 3e9 - 1) < 1e-4')" = True
+    asserts "$(rows 'all(x["ids_repeat"] and len(x["ids_sha256"]) == 64 and x["peak_host_bytes"] > 5e6 for x in d)')" = True
+}
+
+@test "bench: all lists make one cross product, in llama-bench's order" {
+    zgen bench --device cpu -r 1 --no-warmup -p 2,4 -n 1 -p 0 -d 0,3 -t 1,2 -ub 2,4 -b 8,3 --kv f16,f32 -o jsonl
+    asserts "$status/$(rows 'len(d)')" = "0/$((2 * 2 * 2 * 2 * 2 * 3))"
+    asserts "$(rows '[(x["n_ubatch"], x["type_k"], x["n_threads"], x["n_depth"], x["n_prompt"], x["n_gen"]) for x in d] == [(min(b, u), k, t, p, *pg) for b in (8, 3) for u in (2, 4) for k in ("f16", "f32") for t in (1, 2) for p in (0, 3) for pg in ((2, 0), (4, 0), (0, 1))]')" = True
+}
+
+@test "bench: the same tokens come every time, at every depth and in every chunk" {
+    hashes='[x["ids_sha256"] for x in d]'
+    bench -p 40 -n 6 -pg 40,6 -d 0,33 -o jsonl
+    first=$(rows "$hashes")
+    bench -p 40 -n 6 -pg 40,6 -d 0,33 -ub 7 -o jsonl
+    asserts "$(rows "$hashes")" = "$first"
+    bench -p 40 -n 6 -pg 40,6 -d 0,33 -s 2 -o jsonl
+    [ "$(rows "$hashes")" != "$first" ]
+}
+
+@test "bench: many sequences, in llama-batched-bench's table and keys" {
+    bench -npl 1,3 -npp 6 -ntg 4
+    asserts "$status" = 0
+    [[ "${lines[0]}" == "|    PP |     TG |    B |   N_KV |   T_PP s | S_PP t/s |   T_TG s | S_TG t/s |      T s |    S t/s |"* ]]
+    [[ "${lines[1]}" == "|-------|--------|------|--------|----------|----------|----------|----------|----------|----------|"* ]]
+    [[ "${lines[3]}" == "|     6 |      4 |    3 |     30 | "* ]]
+    bench -npl 1,3 -p 6 -n 4,0 -o jsonl
+    asserts "$(rows '" ".join(list(d[0])[:18])')" = "$batch_keys"
+    asserts "$(rows '[(x["pp"], x["tg"], x["pl"], x["n_kv"]) for x in d]')" = "[(6, 4, 1, 10), (6, 4, 3, 30), (6, 0, 1, 6), (6, 0, 3, 18)]"
+    asserts "$(rows 'abs(d[1]["speed_tg"] * d[1]["t_tg"] - 12) < 1e-3 and d[2]["speed_tg"] == 0 and all(x["ids_repeat"] for x in d)')" = True
+}
+
+@test "bench: a real text is sampled, and says so" {
+    bench --real -p 12 -n 0 -pg 12,4 -o jsonl
+    asserts "$(rows '[x["mode"] for x in d]')" = "['real', 'real']"
+    first=$(rows 'd[1]["ids_sha256"]')
+    printf 'The cat and the dog went to the park.' >"$T/text"
+    bench --real -f "$T/text" -p 0 -n 0 -pg 12,4 -o jsonl
+    [ "$(rows 'd[0]["ids_sha256"]')" != "$first" ]
+    bench -p 0 -n 0 -pg 12,4 -o jsonl
+    asserts "$(rows 'd[0]["mode"]')" = loop
+    [ "$(rows 'd[0]["ids_sha256"]')" != "$first" ]
+}
+
+@test "bench: a shape without a file is named, sized and run like the real one" {
+    zgen bench --shape llama-3.2-1b --mix q8_0 --layers 1 -p 2 -n 1 -r 1 --no-warmup -t 2 --device cpu -o jsonl
+    asserts "$status/$(rows 'd[0]["model_type"], d[0]["model_filename"], len(d)')" = "0/('llama ?B Q8_0', 'synthetic llama-3.2-1b q8_0', 2)"
+    zgen bench --list-shapes
+    [[ "$output" == *"llama-3.1-8b     llama        32   4096"*"mixes: "*" q4_k_m "* ]]
+}
+
+@test "bench: ceilings are measured and printed" {
+    zgen bench --ceilings --device cpu -t 1 -o jsonl
+    asserts "$status/$(rows '[x["limit"] for x in d]')" = "0/['memory read', 'memory copied, counted both ways', 'from one op to the next']"
+    asserts "$(rows 'all(x["value"] > 0 for x in d)')" = True
+}
+
+# result MODEL N_PROMPT N_GEN SAMPLES: a line as llama-bench writes it, so far as it is read.
+result() {
+    printf '{"build_commit": "x", "model_type": "%s", "type_k": "f16", "type_v": "f16", "n_prompt": %s, "n_gen": %s, "n_depth": 0, "avg_ts": 1.0, "stddev_ts": 0.0, "samples_ns": [ 1 ],"samples_ts": [ %s ]}\n' "$@"
+}
+
+@test "bench --compare: partners by model and test, ratios with their spread" {
+    { result 'llama 8B Q4_0' 512 0 '90, 110'; result 'llama 8B Q4_0' 0 128 '10, 10'; result 'llama 1B Q4_0' 0 128 '5'; } >"$T/a.jsonl"
+    { result 'llama 8B (guessed) Q4_0' 0 128 '19, 21'; result 'llama 8B Q4_0' 512 0 '200, 200'; } >"$T/b.jsonl"
+    zgen bench --compare "$T/a.jsonl" "$T/b.jsonl" -o jsonl
+    asserts "$status/$(rows '[(x["test"], round(x["ratio"], 6), round(x["spread"], 6)) for x in d]')" = "0/[('pp512', 2.0, 0.282843), ('tg128', 2.0, 0.141421)]"
+    [[ "$stderr" == *"a.jsonl: llama 1B Q4_0 tg128 has no partner in "*"b.jsonl" ]]
+    zgen bench --compare "$T/a.jsonl" "$T/b.jsonl"
+    [[ "${lines[2]}" == "| llama 8B Q4_0                  |              pp512 |       100.00 ± 14.14 |        200.00 ± 0.00 |   2.000 ± 0.283 |" ]]
+}
+
+@test "bench --compare reads what bench prints, of both kinds" {
+    bench -p 8 -n 2 -o json
+    printf '%s\n' "$output" >"$T/a.json"
+    bench -n 2 -p 8 -o jsonl
+    printf '%s\n' "$output" >"$T/b.jsonl"
+    zgen bench --compare "$T/a.json" "$T/b.jsonl" -o jsonl
+    asserts "$status/$stderr/$(rows '[x["test"] for x in d]')" = "0//['pp8', 'tg2']"
+    bench -npl 1,2 -p 4 -n 2 -o jsonl
+    printf '%s\n' "$output" >"$T/c.jsonl"
+    zgen bench --compare "$T/c.jsonl" "$T/c.jsonl" -o jsonl
+    asserts "$status/$(rows '[(x["test"], round(x["ratio"], 9)) for x in d]')" = "0/[('pp4 x 1', 1.0), ('tg2 x 1', 1.0), ('pp4 x 2', 1.0), ('tg2 x 2', 1.0)]"
+}
+
+@test "bench: what cannot be measured is refused with one sentence" {
+    fails 2 "1x' is not a list" bench -p 1x
+    fails 2 "0-8*2' is not a list" bench -d '0-8*2'
+    fails 2 "'512' is not two whole numbers" bench -pg 512
+    fails 2 "nothing to measure" bench -p 0 -n 0
+    fails 2 "let --kv, -ctk and -ctv name the same" bench -ctk f32 -p 1
+    fails 2 "'0' is not one of: 1 on auto" bench -fa 0
+    fails 2 "drop -pg and -d" bench -npl 2 -d 4
+    fails 2 "drop -p 0" bench -npl 2 -p 0
+    fails 2 "drop one of them" bench --shape llama-3.1-8b -m x.gguf
+    fails 2 "there is no shape 'llama-9'" bench --shape llama-9
+    fails 2 "name one with --shape" bench --layers 1
+    fails 2 "--real, which is missing" bench -f x
+    fails 2 "unexpected argument 'x'" bench x
+    fails 2 "-ngl 3" bench -ngl 3 --device auto
+    fails 3 "nosuch.gguf" bench -m nosuch.gguf
+    fails 2 "two files are wanted" bench --compare x
+    fails 1 "nosuch.jsonl" bench --compare nosuch.jsonl x
+    echo '{' >"$T/bad"
+    fails 1 "line 1 is not JSON" bench --compare "$T/bad" "$T/bad"
+    result 'llama 8B Q4_0' 512 0 1 >"$T/a"
+    result 'llama 8B Q4_0' 256 0 1 >"$T/b"
+    fails 1 "no model and test in common" bench --compare "$T/a" "$T/b"
+    : >"$T/empty"
+    fails 1 "there are no results" bench --compare "$T/a" "$T/empty"
+}
