@@ -17,9 +17,14 @@ bool cuda_ceilings(int index, Ceilings *out, Err *e) {
     return refuse(e);
 }
 
+static bool none_memory(const Plan *p, const ExecConfig *config, ExecMemory *out, Err *e) {
+    (void)p, (void)config, (void)out;
+    return refuse(e);
+}
+
 static bool none_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
     (void)p, (void)config, (void)out;
     return refuse(e);
 }
 
-const ExecOps cuda_exec = {.name = "cuda", .open = none_open};
+const ExecOps cuda_exec = {.name = "cuda", .memory = none_memory, .open = none_open};

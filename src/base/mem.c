@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 static void *or_exit(void *p, size_t bytes) {
     if (p) return p;
@@ -36,4 +37,27 @@ void *mem_try(size_t bytes) {
 
 void mem_release(void *p, size_t bytes) {
     if (p) munmap(p, bytes ? bytes : 1);
+}
+
+/* A number behind a label in a file, or -1. */
+static double read_number(const char *path, const char *label) {
+    FILE *f = fopen(path, "re");
+    char line[200];
+    double value = -1;
+    while (f && value < 0 && fgets(line, sizeof line, f))
+        if (strncmp(line, label, strlen(label)) == 0 && sscanf(line + strlen(label), "%lf", &value) != 1)
+            break;
+    if (f) fclose(f);
+    return value;
+}
+
+size_t mem_available(void) {
+    double free = 1024 * read_number("/proc/meminfo", "MemAvailable:");
+    double limit = read_number("/sys/fs/cgroup/memory.max", ""),
+           used = read_number("/sys/fs/cgroup/memory.current", "");
+    if (free < 0) free = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    double cached = read_number("/sys/fs/cgroup/memory.stat", "inactive_file ");
+    double room = limit - used + (cached > 0 ? cached : 0);
+    if (limit > 0 && used >= 0 && room < free) free = room;
+    return free > 0 ? (size_t)free : 0;
 }

@@ -22,4 +22,8 @@ char *mem_string(const char *s);
 void *mem_try(size_t bytes);
 void mem_release(void *p, size_t bytes);
 
+/* Bytes that this process may still take: what the kernel calls available, or less where a cgroup allows
+ * less. */
+size_t mem_available(void);
+
 #endif

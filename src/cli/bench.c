@@ -223,8 +223,8 @@ static bool run_test(Bench *b, const Place *p, Engine *engine, int i, Err *e) {
 static bool run_place(Bench *b, const Place *p, Err *e) {
     Engine *engine = NULL;
     double start = clock_now();
-    bool ok = setup_layers(&p->options, b->model.gguf, e) && setup_memory(b->model.gguf, &p->config, e) &&
-              engine_open(&b->model, &p->config, &engine, e);
+    bool ok = setup_layers(&p->options, b->model.gguf, e) &&
+              setup_engine(&p->options, &b->model, &p->config, &engine, e);
     b->load_seconds = b->model_seconds + clock_now() - start;
     b->read_bandwidth = ok ? measure_bandwidth(b, engine) : 0;
     for (int i = 0; ok && i < b->n_tests; i++) ok = run_test(b, p, engine, i, e);

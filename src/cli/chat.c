@@ -197,8 +197,7 @@ static bool start(Chat *c, Err *e) {
         return false;
     c->config.n_seq = c->config.R_max = 1;
     c->config.n_ctx = setup_context(o, c->model.gguf, 0, 0);
-    if (!setup_memory(c->model.gguf, &c->config, e) || !engine_open(&c->model, &c->config, &c->engine, e))
-        return false;
+    if (!setup_engine(o, &c->model, &c->config, &c->engine, e)) return false;
     s->tok = c->model.tok, s->engine = c->engine;
     return true;
 }

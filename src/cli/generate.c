@@ -118,8 +118,7 @@ static bool start(Run *r, const Options *o, Err *e) {
     r->request.ids = r->ids.data, r->request.n_ids = (int)r->ids.n;
     r->config.n_seq = r->config.R_max = 1;
     r->config.n_ctx = setup_context(o, r->model.gguf, r->request.n_ids, o->n_predict);
-    if (!setup_memory(r->model.gguf, &r->config, e) || !engine_open(&r->model, &r->config, &r->engine, e))
-        return false;
+    if (!setup_engine(o, &r->model, &r->config, &r->engine, e)) return false;
     int seq = engine_add(r->engine, &r->request, e);
     if (seq < 0) return false;
     r->seq = engine_sequence(r->engine, seq);

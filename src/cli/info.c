@@ -1,4 +1,4 @@
-/* info: what a model file is, whether zgen can run it, and what it would take.
+/* info: what a model file is, whether zgen can run it, what it would take, and whether that fits.
  *
  * It works for every well-formed GGUF file: where the family, a tensor type or the tokenizer is not
  * supported, it says so and tells the rest.  Names and values come from the file and are escaped.  The
@@ -8,7 +8,6 @@
 #include "sha256.h"
 #include "show.h"
 #include "../base/mem.h"
-#include "../cpu/cpu.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -29,9 +28,9 @@ typedef struct Facts {
     TypeCount *types; // [n_types]
     int n_types;
     double n_weights; // parameters
-    Plan *plan;       // NULL: plan_err says why
-    Err plan_err;
-    EngineConfig config; // as generate would choose
+    Engine *engine;   // prepared as generate would, and never loaded; NULL: why says
+    Err why;
+    EngineConfig config;
     GgufString arch, chat_template;
     char digest[65]; // of the template
 } Facts;
@@ -51,11 +50,13 @@ static void count_types(Facts *f) {
 }
 
 static bool gather(Facts *f, const Options *o, Err *e) {
-    if (!model_open(o->model, &f->model, e)) return false;
+    if (!model_open(o->model, &f->model, e) || !setup_layers(o, f->model.gguf, e)) return false;
     f->g = f->model.gguf;
-    f->plan = plan_build(f->g, &cpu_exec.plan, &f->plan_err);
-    f->config =
-        (EngineConfig){.n_seq = 1, .R_max = 1, .kv_type = KV_F16, .n_ctx = setup_context(o, f->g, 0, 0)};
+    f->config.n_seq = f->config.R_max = 1, f->config.n_ctx = setup_context(o, f->g, 0, 0);
+    if (!engine_prepare(&f->model, &f->config, &f->engine, &f->why) && f->why.code != ERR_MODEL) {
+        *e = f->why;
+        return false;
+    }
     Err ignored; // of another type: as good as absent
     gguf_get_string(f->g, "general.architecture", &f->arch, &ignored);
     gguf_get_string(f->g, "tokenizer.chat_template", &f->chat_template, &ignored);
@@ -65,14 +66,14 @@ static bool gather(Facts *f, const Options *o, Err *e) {
 }
 
 static void release(Facts *f) {
-    plan_free(f->plan);
+    engine_close(f->engine);
     free(f->types);
     model_close(&f->model);
 }
 
 /* Why text cannot be generated, or NULL. */
 static const char *obstacle(const Facts *f) {
-    return !f->plan ? f->plan_err.text : !f->model.tok ? f->model.tok_err.text : NULL;
+    return !f->engine ? f->why.text : !f->model.tok ? f->model.tok_err.text : NULL;
 }
 
 /* Keys of the architecture are its hyper-parameters. */
@@ -162,13 +163,16 @@ static void add_tokenizer(const Facts *f, Buf *out) {
 }
 
 static void add_memory(const Facts *f, Buf *out) {
-    if (!f->plan) return;
-    ExecMemory need = setup_need(f->plan, &f->config);
-    line(out, "memory",
-         "weights %.2f MB, mapped; keys and values %.2f MB for a context of %d (%zu bytes per position, "
-         "f16); registers %.2f MB",
-         (double)weights_bytes(f->plan->weights) / 1e6, (double)need.kv / 1e6, f->config.n_ctx,
-         plan_kv_bytes(f->plan, kv_type_bytes(KV_F16)), (double)need.registers / 1e6);
+    if (!f->engine) return;
+    ExecMemory m = engine_memory(f->engine);
+    buf_printf(out, "%-14s ", "memory");
+    engine_print_memory(f->engine, out);
+    buf_printf(out, "\n%-14s ", "fits");
+    if (exec_fits(&m))
+        buf_printf(out, "yes, as does any context up to %d tokens", engine_context_that_fits(f->engine));
+    else
+        buf_printf(out, "no; "), engine_print_advice(f->engine, out);
+    buf_printf(out, "\n");
 }
 
 static bool print_text(const Facts *f, Err *e) {
@@ -267,12 +271,15 @@ static json_t *tokenizer_json(const Facts *f) {
 }
 
 static json_t *memory_json(const Facts *f) {
-    if (!f->plan) return json_null();
-    ExecMemory need = setup_need(f->plan, &f->config);
-    return json_pack("{s:I,s:I,s:I,s:I,s:i}", "weights", (json_int_t)weights_bytes(f->plan->weights), "kv",
-                     (json_int_t)need.kv, "kv_per_position",
-                     (json_int_t)plan_kv_bytes(f->plan, kv_type_bytes(KV_F16)), "registers",
-                     (json_int_t)need.registers, "n_ctx", f->config.n_ctx);
+    if (!f->engine) return json_null();
+    ExecMemory m = engine_memory(f->engine);
+    json_t *object = setup_memory(f->engine);
+    size_t position = plan_kv_bytes(engine_plan(f->engine), kv_type_bytes(f->config.kv_type));
+    json_object_set_new(object, "kv_per_position", json_integer((json_int_t)position));
+    json_object_set_new(object, "n_ctx", json_integer(f->config.n_ctx));
+    json_object_set_new(object, "fits", json_boolean(exec_fits(&m)));
+    json_object_set_new(object, "n_ctx_that_fits", json_integer(engine_context_that_fits(f->engine)));
+    return object;
 }
 
 static bool print_json(const Facts *f, Err *e) {
@@ -301,12 +308,12 @@ static bool print_json(const Facts *f, Err *e) {
 /* ---- the command ---- */
 
 static bool print_plan(const Facts *f, Err *e) {
-    if (!f->plan) {
-        *e = f->plan_err;
+    if (!f->engine) {
+        *e = f->why;
         return false;
     }
     Buf text = {0};
-    plan_print(f->plan, kv_type_bytes(KV_F16), &text);
+    plan_print(engine_plan(f->engine), kv_type_bytes(f->config.kv_type), &text);
     bool ok = options_json(f->options)
                   ? show_write(json_pack("{s:o}", "plan", show_json(text.data, text.n)), e)
                   : out_write(text.data, text.n, e);
@@ -321,9 +328,10 @@ bool cmd_info(const Options *o, Err *e) {
                        o->rest[o->n_rest - 1]);
     if (o->n_rest) chosen.model = o->rest[0];
     Facts f = {.options = &chosen};
-    bool ok = gather(&f, &chosen, e) && (o->plan           ? print_plan(&f, e)
-                                         : options_json(o) ? print_json(&f, e)
-                                                           : print_text(&f, e));
+    bool ok = setup_config(&chosen, &f.config, e) && gather(&f, &chosen, e) &&
+              (o->plan           ? print_plan(&f, e)
+               : options_json(o) ? print_json(&f, e)
+                                 : print_text(&f, e));
     release(&f);
     return ok;
 }

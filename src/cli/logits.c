@@ -136,7 +136,7 @@ static bool start(Work *w, const Options *o, Err *e) {
         return false;
     w->config.n_seq = 1, w->config.R_max = ROWS;
     w->config.n_ctx = o->n_ctx > 0 ? o->n_ctx : o->n_ctx == 0 ? setup_trained(w->model.gguf) : (int)w->ids.n;
-    return setup_memory(w->model.gguf, &w->config, e) && engine_open(&w->model, &w->config, &w->engine, e);
+    return setup_engine(o, &w->model, &w->config, &w->engine, e);
 }
 
 static bool compute(Work *w, const Options *o, Err *e) {

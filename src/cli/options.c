@@ -20,7 +20,8 @@ enum {
     SPEAKS = FOR_GENERATE | FOR_CHAT, // commands that say something
     RUNS = SPEAKS | FOR_LOGITS,       // commands that compute
     READS = FOR_GENERATE | FOR_TOKENIZE,
-    COMPUTES = RUNS | FOR_BENCH, // commands that choose where to
+    PLANS = RUNS | FOR_INFO,      // commands that know what one run takes
+    COMPUTES = PLANS | FOR_BENCH, // commands that choose where to
     ALL = RUNS | READS | FOR_INFO,
     ANY = ALL | FOR_SYNTH | FOR_BENCH,
 };
@@ -67,11 +68,11 @@ static const Option TABLE[] = {
 
     {{"-n", "--predict", "--n-predict"}, SPEAKS, OPTION_INT, "N", AT(n_predict), -2, INT_MAX,
      .standard = "-1", .help = "new tokens at most; -1, -2: until the context is full"},
-    {{"-c", "--ctx-size"}, RUNS, OPTION_INT, "N", AT(n_ctx), 0, INT_MAX,
+    {{"-c", "--ctx-size"}, PLANS, OPTION_INT, "N", AT(n_ctx), 0, INT_MAX,
      .help = "tokens of context; 0: as trained (4096 at most, or as prompt and -n need)"},
-    {{"-t", "--threads"}, RUNS | FOR_SYNTH, OPTION_INT, "N", AT(n_threads), 1, 1024,
+    {{"-t", "--threads"}, PLANS | FOR_SYNTH, OPTION_INT, "N", AT(n_threads), 1, 1024,
      .help = "threads (the CPUs this process may use)"},
-    {{"-ngl", "--gpu-layers", "--n-gpu-layers"}, RUNS, OPTION_INT, "N", AT(gpu_layers), 0, INT_MAX,
+    {{"-ngl", "--gpu-layers", "--n-gpu-layers"}, PLANS, OPTION_INT, "N", AT(gpu_layers), 0, INT_MAX,
      .choices = "auto all", .standard = "auto", .help = "layers on the GPU: 0 or all of them"},
     {{"--device"}, COMPUTES, OPTION_STRING, "auto|cpu|cuda[:N]", AT(device), .standard = "auto",
      .help = "where to compute; N: which GPU"},
@@ -81,11 +82,11 @@ static const Option TABLE[] = {
      .standard = "auto", .help = "the CPU kernels"},
     {{"--act"}, COMPUTES, OPTION_CHOICE, NULL, AT(act), .choices = "auto f32 q8", .standard = "auto",
      .help = "activations in products; auto: f32 with --isa scalar, else q8"},
-    {{"--kv"}, RUNS, OPTION_CHOICE, NULL, AT(kv), .choices = KV_TYPES,
+    {{"--kv"}, PLANS, OPTION_CHOICE, NULL, AT(kv), .choices = KV_TYPES,
      .help = "the key and value cache (f16)"},
-    {{"-ctk", "--cache-type-k"}, RUNS, OPTION_CHOICE, NULL, AT(cache_k), .choices = KV_TYPES,
+    {{"-ctk", "--cache-type-k"}, PLANS, OPTION_CHOICE, NULL, AT(cache_k), .choices = KV_TYPES,
      .help = "the same, when -ctv says the same"},
-    {{"-ctv", "--cache-type-v"}, RUNS, OPTION_CHOICE, NULL, AT(cache_v), .choices = KV_TYPES,
+    {{"-ctv", "--cache-type-v"}, PLANS, OPTION_CHOICE, NULL, AT(cache_v), .choices = KV_TYPES,
      .help = "the same, when -ctk says the same"},
 
     {{"-s", "--seed"}, SPEAKS, OPTION_SEED, "N", AT(seed), .standard = "-1",

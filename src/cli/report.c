@@ -18,18 +18,11 @@ static bool on_gpu(const Report *r) {
 
 void report_begin(const Report *r) {
     const Options *o = r->options;
-    ExecMemory memory = engine_memory(r->engine);
     if (!o->model)
         setup_notice(o, "the demo model, part of this executable, speaks; -m FILE lets another one");
     setup_notice(o, "seed %" PRIu64, r->request->params.seed);
-    setup_notice(o,
-                 "context of %d tokens: %.1f MB of keys and values (%s), %.1f MB of registers, %.1f MB of "
-                 "weights in the file; "
-                 "%d threads, %s kernels, %s activations",
-                 r->config->n_ctx, (double)memory.kv / 1e6, r->config->kv_type == KV_F32 ? "f32" : "f16",
-                 (double)memory.registers / 1e6, (double)weights_bytes(engine_plan(r->engine)->weights) / 1e6,
-                 r->config->n_threads, on_gpu(r) ? engine_executor(r->engine) : r->config->isa,
-                 r->config->act_f32 ? "f32" : "q8");
+    setup_notice(o, "%d threads, %s kernels, %s activations", r->config->n_threads,
+                 on_gpu(r) ? engine_executor(r->engine) : r->config->isa, r->config->act_f32 ? "f32" : "q8");
 }
 
 static double rate(double amount, double seconds) {
@@ -134,16 +127,6 @@ static json_t *logprobs(const Report *r) {
     return list;
 }
 
-static json_t *memory(const Report *r) {
-    ExecMemory m = engine_memory(r->engine);
-    json_t *object = json_object();
-    json_object_set_new(object, "weights",
-                        json_integer((json_int_t)weights_bytes(engine_plan(r->engine)->weights)));
-    json_object_set_new(object, "kv", json_integer((json_int_t)m.kv));
-    json_object_set_new(object, "registers", json_integer((json_int_t)m.registers));
-    return object;
-}
-
 bool report_json(const Report *r, Err *e) {
     const Sequence *s = r->seq;
     json_t *root = json_object();
@@ -164,7 +147,7 @@ bool report_json(const Report *r, Err *e) {
     json_object_set_new(root, "n_ctx", json_integer(r->config->n_ctx));
     json_object_set_new(root, "counts",
                         json_pack("{s:i,s:i}", "prompt", s->n_prompt, "generated", s->n_generated));
-    json_object_set_new(root, "memory", memory(r));
+    json_object_set_new(root, "memory", setup_memory(r->engine));
     json_object_set_new(root, "timings",
                         json_pack("{s:o,s:o,s:o,s:o}", "device_s", number(r->device_seconds), "load_s",
                                   number(r->load_seconds), "prompt", timing(&s->prompt), "decode",

@@ -2,7 +2,7 @@
  * it.
  *
  * JSON: {"model", "prompt", "prompt_ids", "text", "ids", "finish_reason", "seed", "sampling": {...}, "isa",
- * "act", "kv", "threads", "n_ctx", "counts": {"prompt", "generated"}, "memory": {bytes}, "timings":
+ * "act", "kv", "threads", "n_ctx", "counts": {"prompt", "generated"}, "memory": setup_memory, "timings":
  * {"load_s", "prompt", "decode"}}, and with
  * --logprobs "logprobs": for each id {"id", "piece", "logprob", "top": [{"id", "piece", "logprob"}]}.  A
  * number that does not exist (a rate without time, the logarithm of zero) is null; a seed above 2^63 - 1 is a

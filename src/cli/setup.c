@@ -2,11 +2,9 @@
 #include "setup.h"
 #include "../base/pool.h"
 #include "../cpu/cpu.h"
-#include "../plan/plan.h"
 #include "../../cuda/cuda.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,10 +12,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-enum {
-    CONTEXT_DEFAULT = 4096,
-    ROWS = 257
-}; // rows in flight that the estimate counts: the engine's chunk and one
+enum { CONTEXT_DEFAULT = 4096 };
 
 static bool is(const char *word, const char *other) {
     return strcmp(word, other) == 0;
@@ -152,69 +147,32 @@ int setup_context(const Options *o, const Gguf *g, int64_t n_ids, int64_t n_new)
     return need > CONTEXT_DEFAULT ? (int)need : trained < CONTEXT_DEFAULT ? trained : CONTEXT_DEFAULT;
 }
 
-/* ---- memory ---- */
+/* ---- the engine ---- */
 
-/* A number behind a label in a file, or -1. */
-static double read_number(const char *path, const char *label) {
-    FILE *f = fopen(path, "re");
-    char line[200];
-    double value = -1;
-    while (f && value < 0 && fgets(line, sizeof line, f))
-        if (strncmp(line, label, strlen(label)) == 0 && sscanf(line + strlen(label), "%lf", &value) != 1)
-            break;
-    if (f) fclose(f);
-    return value;
-}
-
-/* Bytes that this process may still take: what the kernel calls available, less what the cgroup allows. */
-static double memory_free(void) {
-    double free = 1024 * read_number("/proc/meminfo", "MemAvailable:");
-    double limit = read_number("/sys/fs/cgroup/memory.max", ""),
-           used = read_number("/sys/fs/cgroup/memory.current", "");
-    if (free < 0) free = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-    double cached = read_number("/sys/fs/cgroup/memory.stat", "inactive_file ");
-    double room = limit - used + (cached > 0 ? cached : 0);
-    return limit > 0 && used >= 0 && room < free ? room : free;
-}
-
-ExecMemory setup_need(const Plan *p, const EngineConfig *config) {
-    ExecConfig c = {.n_ctx = config->n_ctx,
-                    .n_seq = config->n_seq,
-                    .T_max = ROWS,
-                    .R_max = config->R_max,
-                    .kv_type = config->kv_type};
-    return exec_memory(p, &c);
-}
-
-static bool fits(const Plan *p, const EngineConfig *config, Err *e) {
-    ExecMemory need = setup_need(p, config);
-    double free = memory_free(), weights = (double)weights_bytes(p->weights);
-    double position = (double)plan_kv_bytes(p, kv_type_bytes(config->kv_type)) * config->n_seq;
-    double kv = position * config->n_ctx, registers = (double)need.registers;
-    double most = position > 0 ? floor((free - registers) / position) : 0;
-    char hint[80] = "not even a context of one token would fit";
-    if (most >= 1) snprintf(hint, sizeof hint, "-c %.0f would fit", most);
-    if (kv + registers > free)
-        return err_set(e, ERR_MEMORY,
-                       "it does not fit: keys and values of %d positions take %.1f GB, registers %.0f MB, "
-                       "and %.1f GB of memory are free; %s",
-                       config->n_ctx, kv / 1e9, registers / 1e6, free / 1e9, hint);
-    if (kv + registers + weights > free)
+static void tell_memory(const Options *o, const Engine *g) {
+    ExecMemory m = engine_memory(g);
+    Buf text = {0};
+    engine_print_memory(g, &text);
+    setup_notice(o, "%s", text.data);
+    if (m.is_mapped && exec_fits(&m) && exec_needed(&m) + m.weights > m.free)
         err_warn(
-            "weights of %.1f GB and %.1f GB beside them exceed the %.1f GB of free memory; the file will be "
-            "read again and again",
-            weights / 1e9, (kv + registers) / 1e9, free / 1e9);
-    return true;
+            "weights of %.1f GB and %.1f GB beside them exceed the %.1f GB of free memory; the file will "
+            "be read again and again",
+            (double)m.weights / 1e9, (double)exec_needed(&m) / 1e9, (double)m.free / 1e9);
+    buf_free(&text);
 }
 
-bool setup_memory(const Gguf *g, const EngineConfig *config, Err *e) {
-    if (config->device == DEVICE_CUDA) return true;
-    PlanConfig plan_config = cpu_exec.plan;
-    plan_config.act_f32 = config->act_f32;
-    Plan *p = plan_build(g, &plan_config, e);
-    bool ok = p && fits(p, config, e);
-    plan_free(p);
-    return ok;
+bool setup_engine(const Options *o, const Model *m, const EngineConfig *config, Engine **out, Err *e) {
+    if (!engine_prepare(m, config, out, e)) return false;
+    tell_memory(o, *out);
+    return engine_load(*out, e);
+}
+
+json_t *setup_memory(const Engine *g) {
+    ExecMemory m = engine_memory(g);
+    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I}", "executor", engine_executor(g), "weights",
+                     (json_int_t)m.weights, "kv", (json_int_t)m.kv, "registers", (json_int_t)m.registers,
+                     "scratch", (json_int_t)m.scratch, "free", (json_int_t)m.free);
 }
 
 /* ---- the request ---- */

@@ -9,6 +9,8 @@
 #include "options.h"
 #include "../run/engine.h"
 
+#include <jansson.h>
+
 /* What can be told without a model: devices and kernels that are not there, options that contradict each
  * other. Fills config but for n_ctx, n_seq, R_max; its device is CPU or CUDA afterwards, and a GPU that is
  * taken is awake.  Warns where the CPU does what a GPU was asked for.  false: ERR_USAGE; ERR_RUN for --device
@@ -25,13 +27,12 @@ int setup_context(const Options *o, const Gguf *g, int64_t n_ids, int64_t n_new)
 /* Positions that the model was trained for; 4096 where its file does not say. */
 int setup_trained(const Gguf *g);
 
-/* What a configuration takes beyond the weights. */
-ExecMemory setup_need(const Plan *p, const EngineConfig *config);
+/* Prepares and loads, and tells between the two what memory it takes.  Warns when the weights do not fit
+ * beside the rest.  false: see engine_prepare and engine_load; engine_close is due in both cases. */
+bool setup_engine(const Options *o, const Model *m, const EngineConfig *config, Engine **out, Err *e);
 
-/* Whether keys, values and registers fit into free memory.  Warns when the weights do not fit beside them.
- * false: ERR_MEMORY with the parts and the -c that would fit, or ERR_MODEL.  A GPU's executor looks for
- * itself. */
-bool setup_memory(const Gguf *g, const EngineConfig *config, Err *e);
+/* The same as JSON: {"executor", "weights", "kv", "registers", "scratch", "free"}, in bytes. */
+json_t *setup_memory(const Engine *g);
 
 /* What a request takes from the options: all but ids.  Draws a seed if none was given.  false: ERR_RUN. */
 bool setup_request(const Options *o, Request *out, Err *e);

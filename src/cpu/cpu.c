@@ -48,8 +48,14 @@ static void find_rotations(Exec *x) {
     }
 }
 
-static void open_scratch(Exec *x) {
-    const Plan *p = x->plan;
+/* An array of a thread's scratch: counted, and made where it is wanted. */
+static void *take(size_t *bytes, bool make, size_t n, size_t size) {
+    *bytes += n * size;
+    return make ? mem_new(n, size) : NULL;
+}
+
+/* What a thread computes in, and its size; make false: the size only. */
+static Scratch scratch_of(const Plan *p, const ExecConfig *c, bool make, size_t *bytes) {
     size_t widest = 0, slots = 1, heads = 0, n_expert = (size_t)p->hparams.n_expert;
     for (int i = 0; i < p->n_regs; i++)
         widest = (size_t)p->regs[i].width > widest ? (size_t)p->regs[i].width : widest;
@@ -59,21 +65,36 @@ static void open_scratch(Exec *x) {
         size_t group = op->code == OP_ATTN ? (size_t)(op->attn.n_head / op->attn.n_kv_head) : 0;
         if (group > heads) heads = group;
     }
-    size_t rows = (size_t)(x->config.T_max > x->config.R_max ? x->config.T_max : x->config.R_max) * slots;
+    size_t rows = (size_t)(c->T_max > c->R_max ? c->T_max : c->R_max) * slots;
+    Scratch s;
+    *bytes = 0;
+    s.row = take(bytes, make, widest, sizeof *s.row);
+    s.y = take(bytes, make, rows * PANEL_ROWS, sizeof *s.y);
+    s.q8 = take(bytes, make, rows, sizeof *s.q8);
+    s.f32 = take(bytes, make, rows, sizeof *s.f32);
+    s.out = take(bytes, make, rows, sizeof *s.out);
+    s.residual = take(bytes, make, rows, sizeof *s.residual);
+    s.pair = take(bytes, make, rows, sizeof *s.pair);
+    s.start = take(bytes, make, n_expert + 2, sizeof *s.start);
+    s.scores = take(bytes, make, heads * (size_t)c->n_ctx, sizeof *s.scores);
+    s.sample = take(bytes, make, 1, sample_scratch_bytes(p->hparams.n_vocab));
+    return s;
+}
+
+static void open_scratch(Exec *x) {
+    size_t bytes;
     x->scratch = mem_new((size_t)pool_n(x->pool), sizeof *x->scratch);
-    for (int i = 0; i < pool_n(x->pool); i++) {
-        Scratch *s = &x->scratch[i];
-        s->row = mem_new(widest, sizeof *s->row);
-        s->y = mem_new(rows * PANEL_ROWS, sizeof *s->y);
-        s->q8 = mem_new(rows, sizeof *s->q8);
-        s->f32 = mem_new(rows, sizeof *s->f32);
-        s->out = mem_new(rows, sizeof *s->out);
-        s->residual = mem_new(rows, sizeof *s->residual);
-        s->pair = mem_new(rows, sizeof *s->pair);
-        s->start = mem_new(n_expert + 2, sizeof *s->start);
-        s->scores = mem_new(heads * (size_t)x->config.n_ctx, sizeof *s->scores);
-        s->sample = mem_new(1, sample_scratch_bytes(p->hparams.n_vocab));
-    }
+    for (int i = 0; i < pool_n(x->pool); i++) x->scratch[i] = scratch_of(x->plan, &x->config, true, &bytes);
+}
+
+static bool cpu_memory(const Plan *p, const ExecConfig *c, ExecMemory *out, Err *e) {
+    (void)e;
+    *out = exec_memory(p, c);
+    out->weights = weights_bytes(p->weights), out->is_mapped = true;
+    scratch_of(p, c, false, &out->scratch);
+    out->scratch *= (size_t)c->n_threads;
+    out->free = mem_available();
+    return true;
 }
 
 /* Keys and values are written before they are read, so that their pages may come from the system as they are
@@ -89,11 +110,9 @@ static bool open_memory(Exec *x, Err *e) {
     x->regs[0] = mem_try(x->regs_bytes[0]);
     x->regs[1] = mem_try(x->regs_bytes[1]);
     if (!x->kv || !x->regs[0] || !x->regs[1])
-        return err_set(
-            e, ERR_MEMORY,
-            "the model does not fit: keys and values for %d positions take %.0f MB, registers %.0f MB; "
-            "use a smaller -c or --kv f16",
-            c->n_ctx, (double)need.kv / 1e6, (double)need.registers / 1e6);
+        return err_set(e, ERR_MEMORY,
+                       "the system refuses %.2f GB for keys, values and registers; use a smaller -c",
+                       (double)(need.kv + need.registers) / 1e9);
     x->kv_offset = mem_new((size_t)p->n_kv, sizeof *x->kv_offset);
     size_t offset = 0, element = kv_type_bytes(c->kv_type);
     for (int i = 0; i < p->n_kv; i++) {
@@ -252,6 +271,7 @@ const ExecOps cpu_exec = {
     .name = "cpu",
     .plan = {.fuse_segments = true, .fuse_residual = true, .act_forms = true, .q8_bytes = act8_bytes},
     .prompt_chunk = 256, // enough to make weights cheap, few enough for Ctrl-C to be heard
+    .memory = cpu_memory,
     .open = cpu_open,
     .run = cpu_run,
     .decode_start = cpu_decode_start,

@@ -16,3 +16,11 @@ ExecMemory exec_memory(const Plan *p, const ExecConfig *c) {
         .registers = p->row_bytes_T * (size_t)c->T_max + p->row_bytes_R * (size_t)c->R_max,
     };
 }
+
+size_t exec_needed(const ExecMemory *m) {
+    return (m->is_mapped ? 0 : m->weights) + m->kv + m->registers + m->scratch;
+}
+
+bool exec_fits(const ExecMemory *m) {
+    return exec_needed(m) <= m->free;
+}

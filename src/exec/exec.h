@@ -24,6 +24,13 @@ typedef struct ExecConfig {
     bool managed;    // GPU: weights in managed memory
 } ExecConfig;
 
+/* Bytes that an executor takes for a plan and a configuration, and those that are there for it. */
+typedef struct ExecMemory {
+    size_t weights, kv, registers, scratch;
+    size_t free;
+    bool is_mapped; // the weights stay in the file: what finds no room is read again and again
+} ExecMemory;
+
 typedef struct Exec Exec;
 
 /* One executor: the whole interface. */
@@ -32,7 +39,11 @@ typedef struct ExecOps {
     PlanConfig plan;  // what its plans look like; the caller sets act_f32
     int prompt_chunk; // rows of a prompt that it likes to have in one run
 
-    /* false: ERR_MEMORY with the size of each part and what would fit, or ERR_USAGE for an unknown isa. */
+    /* What open would take, and what is free now.  false: ERR_RUN, the device does not answer.  NULL: open
+     * itself refuses what does not fit. */
+    bool (*memory)(const Plan *p, const ExecConfig *config, ExecMemory *out, Err *e);
+
+    /* false: ERR_MEMORY, the system or the device refuses some part; ERR_USAGE for an unknown isa. */
     bool (*open)(const Plan *p, const ExecConfig *config, Exec **out, Err *e);
 
     /* Runs ops first..last-1 of the tape over the batch; (0, n_ops) is all.  false: ERR_RUN, logits of some
@@ -73,13 +84,14 @@ typedef struct Ceilings {
     double upload;                     // from the host's pinned memory, in bytes per second
 } Ceilings;
 
-/* Memory in bytes that an executor of this configuration takes beyond the weights. */
-typedef struct ExecMemory {
-    size_t kv, registers;
-} ExecMemory;
-
 /* Angle per position of each rotated pair of a ROPE or ROPEKV op, [n_rot / 2], in radians. */
 void exec_rope_frequencies(const Op *op, double *out);
+
+/* The parts of the memory that are the same in all executors: keys and values, registers. */
 ExecMemory exec_memory(const Plan *p, const ExecConfig *config);
+
+/* The bytes that must be free, and whether they are. */
+size_t exec_needed(const ExecMemory *m);
+bool exec_fits(const ExecMemory *m);
 
 #endif

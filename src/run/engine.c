@@ -28,11 +28,13 @@ struct Engine {
     EngineConfig config;
     Plan *plan;
     const ExecOps *exec_ops;
+    ExecConfig exec_config; // T_max, R_max: rows of a run, wanted ones
+    ExecMemory memory;      // before loading
     Exec *exec;
-    int logits;              // the register
-    int T_max, R_max, chunk; // rows of a run, wanted ones, rows of a prompt's piece
-    Live *live;              // [n_seq]
-    int32_t *eog;            // end-of-generation tokens [n_eog]
+    int logits;   // the register
+    int chunk;    // rows of a prompt's piece
+    Live *live;   // [n_seq]
+    int32_t *eog; // end-of-generation tokens [n_eog]
     int n_eog;
     int32_t *token, *seq, *position, *out_row, *sampled; // of the batch being built
     SampleRow *sampling;
@@ -42,6 +44,107 @@ struct Engine {
 const char *finish_name(Finish f) {
     static const char *const names[] = {"none", "stop", "length", "interrupted"};
     return names[f];
+}
+
+/* ---- memory -------------------------------------------------------------------------------------------- */
+
+static int chunk_of(const EngineConfig *c) {
+    return c->chunk < c->n_ctx ? c->chunk : c->n_ctx;
+}
+
+/* A run has room for a chunk of a prompt beside all that speak. */
+static ExecConfig config_of(const EngineConfig *c) {
+    int T = chunk_of(c) + c->n_seq, R = c->R_max > c->n_seq ? c->R_max : c->n_seq;
+    return (ExecConfig){.n_ctx = c->n_ctx,
+                        .n_seq = c->n_seq,
+                        .T_max = T > R ? T : R,
+                        .R_max = R,
+                        .kv_type = c->kv_type,
+                        .n_threads = c->n_threads,
+                        .isa = c->isa,
+                        .device = c->device_index,
+                        .managed = c->managed};
+}
+
+ExecMemory engine_memory(const Engine *g) {
+    return g->memory;
+}
+
+/* An executor that does not tell yet looks for itself when it is opened, too. */
+static bool ask_memory(const Engine *g, const ExecConfig *c, ExecMemory *out, Err *e) {
+    CudaDevice device;
+    if (g->exec_ops->memory) return g->exec_ops->memory(g->plan, c, out, e);
+    *out = exec_memory(g->plan, c), out->weights = weights_bytes(g->plan->weights);
+    if (!cuda_device(c->device, &device, e)) return false;
+    out->free = device.free_bytes;
+    return true;
+}
+
+static bool would_fit(const Engine *g, int n_ctx, KvType kv_type) {
+    EngineConfig c = g->config;
+    ExecMemory m;
+    Err ignored;
+    c.n_ctx = n_ctx, c.kv_type = kv_type;
+    ExecConfig config = config_of(&c);
+    if (!ask_memory(g, &config, &m, &ignored)) return false;
+    m.free = g->memory.free;
+    return exec_fits(&m);
+}
+
+int engine_context_that_fits(const Engine *g) {
+    int fits = 0, beyond = INT32_MAX / 2; // more is wanted with every position
+    while (fits + 1 < beyond) {
+        int middle = fits + (beyond - fits) / 2;
+        if (would_fit(g, middle, g->config.kv_type))
+            fits = middle;
+        else
+            beyond = middle;
+    }
+    return fits;
+}
+
+static void print_bytes(const char *name, double bytes, Buf *out) {
+    bool is_large = bytes >= 1e9;
+    buf_printf(out, "%s %.*f %s", name, is_large ? 2 : 1, bytes / (is_large ? 1e9 : 1e6),
+               is_large ? "GB" : "MB");
+}
+
+void engine_print_memory(const Engine *g, Buf *out) {
+    const ExecMemory *m = &g->memory;
+    size_t element = kv_type_bytes(g->config.kv_type);
+    buf_printf(out, "%s, context of %d tokens: ", g->exec_ops->name, g->config.n_ctx);
+    print_bytes("weights", (double)m->weights, out);
+    print_bytes(m->is_mapped ? " in the file, keys and values" : ", keys and values", (double)m->kv, out);
+    buf_printf(out, " (%s, %zu bytes per position)", g->config.kv_type == KV_F32 ? "f32" : "f16",
+               plan_kv_bytes(g->plan, element) * (size_t)g->config.n_seq);
+    print_bytes(", registers", (double)m->registers, out);
+    print_bytes(", scratch", (double)m->scratch, out);
+    print_bytes("; free are", (double)m->free, out);
+}
+
+void engine_print_advice(const Engine *g, Buf *out) {
+    int n_ctx = engine_context_that_fits(g);
+    const char *kv =
+        g->config.kv_type != KV_F16 && would_fit(g, g->config.n_ctx, KV_F16) ? " or --kv f16" : "";
+    if (n_ctx > 0)
+        buf_printf(out, "-c %d%s would fit", n_ctx, kv);
+    else if (g->memory.is_mapped)
+        buf_printf(out, "not even a context of one token would fit; end other programs");
+    else
+        buf_printf(
+            out,
+            "not even a context of one token would fit; take a smaller type of weights, or --device cpu");
+}
+
+static bool too_large(const Engine *g, Err *e) {
+    Buf text = {0};
+    buf_printf(&text, "it does not fit: ");
+    engine_print_memory(g, &text);
+    buf_printf(&text, "; ");
+    engine_print_advice(g, &text);
+    err_set(e, ERR_MEMORY, "%s", text.data);
+    buf_free(&text);
+    return false;
 }
 
 /* ---- life ---------------------------------------------------------------------------------------------- */
@@ -60,7 +163,7 @@ static void find_eog(Engine *g) {
 }
 
 static void open_batch(Engine *g) {
-    size_t T = (size_t)g->T_max, R = (size_t)g->R_max;
+    size_t T = (size_t)g->exec_config.T_max, R = (size_t)g->exec_config.R_max;
     g->token = mem_new(T, sizeof *g->token);
     g->seq = mem_new(T, sizeof *g->seq);
     g->position = mem_new(T, sizeof *g->position);
@@ -78,36 +181,39 @@ static bool check_vocab(const Engine *g, Err *e) {
     return true;
 }
 
-bool engine_open(const Model *m, const EngineConfig *config, Engine **out, Err *e) {
-    const ExecOps *executor = config->device == DEVICE_CUDA ? &cuda_exec : &cpu_exec;
-    Engine *g = mem_new(1, sizeof *g);
-    g->model = m, g->config = *config, g->exec_ops = executor;
-    PlanConfig plan_config = g->exec_ops->plan;
+bool engine_prepare(const Model *m, const EngineConfig *config, Engine **out, Err *e) {
+    const ExecOps *ops = config->device == DEVICE_CUDA ? &cuda_exec : &cpu_exec;
+    PlanConfig plan_config = ops->plan;
     plan_config.act_f32 = config->act_f32;
-    if (!config->chunk) g->config.chunk = executor->prompt_chunk;
-    g->chunk = g->config.chunk < config->n_ctx ? g->config.chunk : config->n_ctx;
-    g->R_max = config->R_max > config->n_seq ? config->R_max : config->n_seq;
-    g->T_max = g->chunk + config->n_seq > g->R_max ? g->chunk + config->n_seq : g->R_max;
-    open_batch(g);
-    ExecConfig exec_config = {.n_ctx = config->n_ctx,
-                              .n_seq = config->n_seq,
-                              .T_max = g->T_max,
-                              .R_max = g->R_max,
-                              .kv_type = config->kv_type,
-                              .n_threads = config->n_threads,
-                              .isa = config->isa,
-                              .device = config->device_index,
-                              .managed = config->managed};
+    Engine *g = mem_new(1, sizeof *g);
+    g->model = m, g->config = *config, g->exec_ops = ops;
+    if (!config->chunk) g->config.chunk = ops->prompt_chunk;
+    g->chunk = chunk_of(&g->config), g->exec_config = config_of(&g->config);
     bool ok = (g->plan = plan_build(m->gguf, &plan_config, e)) && check_vocab(g, e) &&
-              g->exec_ops->open(g->plan, &exec_config, &g->exec, e);
+              ask_memory(g, &g->exec_config, &g->memory, e);
     if (!ok) {
         engine_close(g);
         return false;
     }
-    g->logits = g->plan->ops[g->plan->n_ops - 1].in; // what SAMPLE reads
-    find_eog(g);
     *out = g;
     return true;
+}
+
+bool engine_load(Engine *g, Err *e) {
+    if (!exec_fits(&g->memory)) return too_large(g, e);
+    if (!g->exec_ops->open(g->plan, &g->exec_config, &g->exec, e)) return false;
+    g->logits = g->plan->ops[g->plan->n_ops - 1].in; // what SAMPLE reads
+    open_batch(g);
+    find_eog(g);
+    return true;
+}
+
+bool engine_open(const Model *m, const EngineConfig *config, Engine **out, Err *e) {
+    if (!engine_prepare(m, config, out, e)) return false;
+    if (engine_load(*out, e)) return true;
+    engine_close(*out);
+    *out = NULL;
+    return false;
 }
 
 static void free_sequence(Live *l) {
@@ -124,7 +230,7 @@ static void free_sequence(Live *l) {
 
 void engine_close(Engine *g) {
     if (!g) return;
-    for (int i = 0; i < g->config.n_seq; i++) free_sequence(&g->live[i]);
+    for (int i = 0; g->live && i < g->config.n_seq; i++) free_sequence(&g->live[i]);
     if (g->exec) g->exec_ops->close(g->exec);
     plan_free(g->plan);
     free(g->live), free(g->eog), free(g->token), free(g->seq), free(g->position);
@@ -138,15 +244,6 @@ const Plan *engine_plan(const Engine *g) {
 
 const char *engine_executor(const Engine *g) {
     return g->exec_ops->name;
-}
-
-ExecMemory engine_memory(const Engine *g) {
-    ExecConfig c = {.n_ctx = g->config.n_ctx,
-                    .n_seq = g->config.n_seq,
-                    .T_max = g->T_max,
-                    .R_max = g->R_max,
-                    .kv_type = g->config.kv_type};
-    return exec_memory(g->plan, &c);
 }
 
 int engine_chunk(const Engine *g) {
@@ -302,7 +399,7 @@ static void add_rows(Engine *g, int s, Batch *b) {
     int end = (l->n_done / g->chunk + 1) * g->chunk;
     if (end > n_tokens(l)) end = n_tokens(l);
     l->n_rows = 0, l->r = -1;
-    if (b->T + end - l->n_done > g->T_max) return; // in a later step
+    if (b->T + end - l->n_done > g->exec_config.T_max) return; // in a later step
     for (int i = l->n_done; i < end; i++, b->T++)
         g->token[b->T] = l->seq.ids[i], g->seq[b->T] = s, g->position[b->T] = i;
     l->n_rows = end - l->n_done;
@@ -398,7 +495,7 @@ bool engine_step(Engine *g, Err *e) {
 
 bool engine_logits(Engine *g, const int32_t *ids, int n, bool (*row)(void *, int, const float *), void *arg,
                    Err *e) {
-    int chunk = g->R_max < g->chunk ? g->R_max : g->chunk;
+    int chunk = g->exec_config.R_max < g->chunk ? g->exec_config.R_max : g->chunk;
     stop_decoding(g);
     g->live[0].n_done = 0; // the cache will hold other tokens
     e->code = 0;

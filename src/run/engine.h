@@ -1,6 +1,9 @@
 /* engine: requests become batches, batches become tokens, tokens become text.
  *
- *     engine_open -> engine_add -> while (engine_step) print what is new -> engine_close
+ *     engine_prepare -> engine_load -> engine_add -> while (engine_step) print what is new -> engine_close
+ *
+ * A prepared engine has a plan and knows what it will take; whether that fits is known before anything is
+ * loaded.
  *
  * A sequence is a prompt and what the model said to it so far.  Each step builds one batch out of all
  * unfinished sequences: one row for those that are speaking, a chunk of the prompt for those that are still
@@ -79,15 +82,31 @@ typedef struct Sequence {
     Timing prompt, decode;   // the first token counts to the prompt, its sampling too
 } Sequence;
 
-/* Builds plan and executor for the model, which must outlive the engine.  false: ERR_MODEL, ERR_MEMORY,
- * ERR_USAGE. */
-bool engine_open(const Model *m, const EngineConfig *config, Engine **out, Err *e);
-void engine_close(Engine *g);
+/* Builds the plan of the model, which must outlive the engine.  false: ERR_MODEL; ERR_RUN, the GPU does not
+ * answer. */
+bool engine_prepare(const Model *m, const EngineConfig *config, Engine **out, Err *e);
+
+/* Opens the executor: from here on the engine computes.  false: ERR_MEMORY names each part and what would
+ * fit; ERR_USAGE. */
+bool engine_load(Engine *g, Err *e);
+
+bool engine_open(const Model *m, const EngineConfig *config, Engine **out, Err *e); // both
+void engine_close(Engine *g);                                                       // NULL is fine
 
 const Plan *engine_plan(const Engine *g);
 const char *engine_executor(const Engine *g); // "cpu", "cuda"
+
+/* What the engine takes, and what was free before it did. */
 ExecMemory engine_memory(const Engine *g);
 int engine_chunk(const Engine *g); // EngineConfig's, or what the executor likes
+
+/* The longest context that would fit in it; 0: not even one of a single position. */
+int engine_context_that_fits(const Engine *g);
+
+/* Executor, context, each part of the memory and what is free, as one clause; and what to do where it does
+ * not fit. */
+void engine_print_memory(const Engine *g, Buf *out);
+void engine_print_advice(const Engine *g, Buf *out);
 
 /* Adds a request; what it points to must outlive the sequence.  The number of the sequence (0..n_seq-1), or
  * -1: *e says why (ERR_RUN: prompt longer than the context, both numbers named; the cache is as it was). */

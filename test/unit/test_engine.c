@@ -563,6 +563,33 @@ TEST(engine_stops_at_a_damaged_weight) {
     buf_free(&file);
 }
 
+/* What would fit is found to the position, and told before anything is loaded. */
+TEST(engine_knows_its_memory_before_loading) {
+    Model model;
+    Err e = {0};
+    REQUIRE(model_open(NULL, &model, &e), "%s", e.text);
+    EngineConfig c = {.n_ctx = 1 << 30, .n_seq = 2, .n_threads = 1, .isa = "auto"};
+    Engine *large, *small;
+    REQUIRE(engine_prepare(&model, &c, &large, &e), "%s", e.text);
+    ExecMemory m = engine_memory(large);
+    CHECK(m.is_mapped && m.weights == weights_bytes(engine_plan(large)->weights) && m.registers > 0 &&
+          m.scratch > 0 && m.free > 0);
+    CHECK(exec_needed(&m) == m.kv + m.registers + m.scratch);
+    CHECK(m.kv == plan_kv_bytes(engine_plan(large), 2) * 2 << 30 && !exec_fits(&m));
+    c.n_ctx = engine_context_that_fits(large);
+    for (int more = 0; more < 2; more++, c.n_ctx++) {
+        REQUIRE(engine_prepare(&model, &c, &small, &e), "%s", e.text);
+        ExecMemory near = engine_memory(small);
+        near.free = m.free; // which changes as we look
+        CHECK(exec_fits(&near) == !more, "%d positions: %zu of %zu bytes", c.n_ctx, exec_needed(&near),
+              m.free);
+        engine_close(small);
+    }
+    CHECK(!engine_load(large, &e) && e.code == ERR_MEMORY && strstr(e.text, " would fit"), "%s", e.text);
+    engine_close(large);
+    model_close(&model);
+}
+
 TEST(engine_refuses_what_cannot_be_opened) {
     Model model;
     Engine *engine = NULL;
