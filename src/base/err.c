@@ -1,42 +1,21 @@
 /* err: see err.h.  The one trick: foreign text is escaped here, at the only door to stderr, so that no
  * caller has to remember it. */
 #include "err.h"
+#include "utf8.h"
 
 #include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
-/* Length of the well-formed UTF-8 sequence at s (at most n bytes), 0 if there is none. */
-static size_t utf8_length(const unsigned char *s, size_t n) {
-    size_t len = s[0] < 0x80                   ? 1
-                 : s[0] >= 0xC2 && s[0] < 0xE0 ? 2
-                 : s[0] >= 0xE0 && s[0] < 0xF0 ? 3
-                 : s[0] >= 0xF0 && s[0] < 0xF5 ? 4
-                                               : 0;
-    if (len == 0 || len > n) return 0;
-    for (size_t i = 1; i < len; i++)
-        if ((s[i] & 0xC0) != 0x80) return 0;
-    return len;
-}
-
+/* Writes text to out, escaped, and cut between characters where it is too long. */
 static void escape(char *out, size_t size, const char *text) {
-    size_t n = strlen(text), w = 0;
-    for (size_t i = 0; i < n;) {
-        const unsigned char *s = (const unsigned char *)text + i;
-        size_t len = utf8_length(s, n - i);
-        bool plain = len > 1 ? !(s[0] == 0xC2 && s[1] < 0xA0) : len == 1 && s[0] >= 0x20 && s[0] != 0x7F;
-        if (plain) {
-            if (w + len >= size) break;
-            memcpy(out + w, s, len);
-            w += len, i += len;
-        } else {
-            if (w + 5 > size) break;
-            w += (size_t)snprintf(out + w, size - w, "\\x%02x", s[0]);
-            i++;
-        }
-    }
-    out[w] = 0;
+    Buf shown = {0};
+    utf8_escape(text, strlen(text), "", &shown);
+    size_t n = shown.n < size ? shown.n : size - 1;
+    while (n < shown.n && (shown.data[n] & 0xC0) == 0x80) n--;
+    memcpy(out, shown.n ? shown.data : "", n);
+    out[n] = 0;
+    buf_free(&shown);
 }
 
 bool err_set(Err *e, int code, const char *format, ...) {

@@ -27,8 +27,7 @@ typedef struct Err {
 } Err;
 
 /* Fills *e and returns false, so that a check reads `return err_set(e, ERR_MODEL, "...")`.  e is never NULL.
- * Control characters and broken UTF-8 in the formatted text come out as \xNN: names inside a hostile file
- * must not drive the terminal. */
+ * The formatted text is escaped by utf8_escape: names inside a hostile file must not drive the terminal. */
 bool err_set(Err *e, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* One warning line on stderr, "zgen: warning: ...", escaped like err_set. */

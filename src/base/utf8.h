@@ -1,8 +1,8 @@
 /* utf8: the encoding, and what to do where bytes are not in it.
  *
- * Owns decoding one sequence, checking a text, and repairing one.  Ill-formed bytes become U+FFFD the way
- * browsers and Unicode recommend: one for each longest prefix that could still have become a character.
- * Overlong forms, surrogates and numbers beyond U+10FFFF are ill-formed.
+ * Owns decoding one sequence, checking a text, repairing one, and showing one to a terminal.  Ill-formed
+ * bytes become U+FFFD the way browsers and Unicode recommend: one for each longest prefix that could still
+ * have become a character. Overlong forms, surrogates and numbers beyond U+10FFFF are ill-formed.
  *
  * The one trick: "not yet" (UTF8_CUT) and "never" (UTF8_BAD) are told apart, so that the same decoder serves
  * a finished text and one that arrives in pieces. */
@@ -33,6 +33,10 @@ static inline size_t utf8_take(const char *s, size_t n, uint32_t *code_point) {
 }
 
 bool utf8_is_valid(const char *s, size_t n);
+
+/* Appends n bytes as they can be shown on one line: what prints nothing or turns the line around becomes \n,
+ * \t, \x1b, \u{202e}, a byte of no character \xff, and each of marks gets a backslash. */
+void utf8_escape(const char *s, size_t n, const char *marks, Buf *out);
 
 /* Text that arrives in pieces: whole characters pass through, the beginning of one waits for its end. */
 typedef struct Utf8Gate {

@@ -2,7 +2,6 @@
 #include "show.h"
 #include "out.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,31 +25,8 @@ json_t *show_piece(const Tok *t, int id) {
     return value;
 }
 
-/* Characters that print nothing, or turn the line around. */
-static bool is_invisible(uint32_t c) {
-    return c < 0x20 || (c >= 0x7F && c < 0xA0) || c == 0xAD || c == 0x61C || (c >= 0x200B && c <= 0x200F) ||
-           (c >= 0x2028 && c <= 0x202E) || (c >= 0x2060 && c <= 0x206F) || c == 0xFEFF ||
-           (c >= 0xE0000 && c <= 0xE0FFF);
-}
-
 void show_escape(const char *s, size_t n, Buf *out) {
-    for (size_t i = 0; i < n;) {
-        uint32_t c;
-        size_t taken = utf8_next(s + i, n - i, &c);
-        if (c == UTF8_BAD || c == UTF8_CUT)
-            for (size_t k = 0; k < taken; k++) buf_printf(out, "\\x%02x", (uint8_t)s[i + k]);
-        else if (c == '\n' || c == '\t')
-            buf_printf(out, "\\%c", c == '\n' ? 'n' : 't');
-        else if (c == '\\' || c == '\'')
-            buf_printf(out, "\\%c", (int)c);
-        else if (c < 0x80 && is_invisible(c))
-            buf_printf(out, "\\x%02" PRIx32, c);
-        else if (is_invisible(c))
-            buf_printf(out, "\\u{%" PRIx32 "}", c);
-        else
-            buf_add(out, s + i, taken);
-        i += taken;
-    }
+    utf8_escape(s, n, "\\'", out);
 }
 
 bool show_write(json_t *value, Err *e) {

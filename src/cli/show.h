@@ -16,8 +16,7 @@ json_t *show_json(const char *s, size_t n);
  * ("<0xE2>"). */
 json_t *show_piece(const Tok *t, int id);
 
-/* Appends n bytes as they can be shown: control and invisible characters, quotes and broken bytes become \n,
- * \x1b, \u{202e}. */
+/* Appends n bytes as utf8_escape does, for between single quotes. */
 void show_escape(const char *s, size_t n, Buf *out);
 
 /* Writes the value and a newline to stdout, and releases it. */

@@ -15,15 +15,4 @@ static bool supported(void) {
            __builtin_cpu_supports("fma");
 }
 
-const Kernels kernels_avx2 = {
-    .name = "avx2",
-    .supported = supported,
-    .any_act = false,
-    .matmul_q8 = matmul_q8,
-    .matmul_f32 = matmul_f32,
-    .quantize = quantize,
-    .rms_norm = rms_norm,
-    .silu_mul = silu_mul,
-    .to_f16 = to_f16,
-    .attn = attn,
-};
+const Kernels kernels_avx2 = {.name = "avx2", .supported = supported, SIMD_KERNELS};

@@ -198,4 +198,9 @@ static void attn(const AttnJob *job) {
         attn_all(job, false);
 }
 
+/* The rows of a table that are the same for all instruction sets. */
+#define SIMD_KERNELS                                                                                         \
+    .matmul_q8 = matmul_q8, .matmul_f32 = matmul_f32, .quantize = quantize, .rms_norm = rms_norm,            \
+    .silu_mul = silu_mul, .to_f16 = to_f16, .attn = attn
+
 #endif

@@ -154,32 +154,12 @@ bool value_strings(const Value *v, GgufString *out) {
     return true;
 }
 
-/* Characters that print nothing or turn the line around: a template could hide its instructions in them. */
-static bool is_invisible(uint32_t c) {
-    return c < 0x20 || (c >= 0x7F && c < 0xA0) || c == 0xAD || (c >= 0x200B && c <= 0x200F) ||
-           (c >= 0x2028 && c <= 0x202E) || (c >= 0x2060 && c <= 0x206F) || c == 0xFEFF ||
-           (c >= 0xE0000 && c <= 0xE0FFF);
-}
-
 static void print_string(GgufString s, size_t max, Buf *out) {
+    size_t n = s.n < max ? s.n : 0;
+    for (uint32_t c; n < s.n && n < max;) n += utf8_next(s.data + n, s.n - n, &c);
     buf_add(out, "\"", 1);
-    size_t i = 0;
-    while (i < s.n && i < max) {
-        uint32_t c;
-        size_t n = utf8_take(s.data + i, s.n - i, &c);
-        if (n == 0)
-            buf_printf(out, "\\x%02x", (uint8_t)s.data[i]);
-        else if (c == '\n' || c == '\t')
-            buf_printf(out, "\\%c", c == '\n' ? 'n' : 't');
-        else if (c == '"' || c == '\\')
-            buf_printf(out, "\\%c", (int)c);
-        else if (is_invisible(c))
-            buf_printf(out, "\\u{%" PRIx32 "}", c);
-        else
-            buf_add(out, s.data + i, n);
-        i += n ? n : 1;
-    }
-    buf_printf(out, i < s.n ? "\"... (%zu bytes)" : "\"", s.n);
+    utf8_escape(s.data, n, "\\\"", out);
+    buf_printf(out, n < s.n ? "\"... (%zu bytes)" : "\"", s.n);
 }
 
 static void print_scalar(const Value *v, uint64_t i, Buf *out) {

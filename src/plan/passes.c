@@ -104,9 +104,11 @@ void plan_fuse(Plan *p) {
 
 /* ---- place --------------------------------------------------------------------------------------------- */
 
-/* The forms in which an op reads its `in`: products as their weights ask, everything else floats. */
+/* The forms in which an op reads its `in`: products as their weights ask, unless they normalise it first;
+ * everything else floats. */
 static unsigned forms_read(const Plan *p, const Op *op) {
-    if (!op_is_product(op)) return FORM_F32;
+    bool has_norm = op->code != OP_EXPERT && op->vector;
+    if (!op_is_product(op) || has_norm) return FORM_F32;
     unsigned forms = 0;
     for (int i = 0; i < op->n_w; i++) {
         bool q8 =

@@ -146,13 +146,15 @@ bool weights_all_used(const Weights *w, Err *e) {
 
 static bool all_finite(const Weight *m) {
     const QuantTraits *traits = quant_traits(m->type);
-    size_t n_blocks = m->row_bytes / traits->n_bytes * (size_t)m->n_out * (size_t)m->n_expert;
+    size_t n_rows = (size_t)m->n_out * (size_t)m->n_expert;
     float values[256];
-    for (size_t i = 0; i < n_blocks; i++) {
-        traits->decode(m->data + i * traits->n_bytes, 1, values);
-        for (int k = 0; k < traits->n_weights; k++)
-            if (!isfinite(values[k])) return false;
-    }
+    for (size_t r = 0; r < n_rows; r++)
+        for (const uint8_t *p = m->data + r * m->row_bytes; p < m->data + (r + 1) * m->row_bytes;
+             p += traits->n_bytes) {
+            traits->decode(p, 1, values);
+            for (int k = 0; k < traits->n_weights; k++)
+                if (!isfinite(m->scale ? values[k] * m->scale[r] : values[k])) return false;
+        }
     return true;
 }
 

@@ -38,8 +38,8 @@ bool weights_has(const Weights *w, const char *name);
  * in silence, so it is an error that names it. */
 bool weights_all_used(const Weights *w, Err *e);
 
-/* The name of the first matrix with a value that is not finite, or NULL.  Reads everything: for explaining
- * non-finite logits, not for every start. */
+/* The name of the first matrix with a value that is not finite, scaled or not, or NULL.  Reads everything:
+ * for explaining non-finite logits, not for every start. */
 const char *weights_find_nonfinite(const Weights *w);
 
 uint64_t weights_bytes(const Weights *w); // of the matrices, as they lie in the file

@@ -242,20 +242,10 @@ static Value eval_call(Jinja *j, const Node *n) {
     return jinja_call(j, callee, &args);
 }
 
-static Value eval_filter(Jinja *j, const Node *n) {
-    const Builtin *b = jinja_filter(n->name);
+/* A filter or a test; b is NULL where there is none of that name. */
+static Value eval_builtin(Jinja *j, const Node *n, const Builtin *b, const char *kind) {
     j->at = n->at;
-    if (!b) jinja_fail(j, ERR_MODEL, "there is no filter '%s'", jinja_quote(j, n->name));
-    Value subject = jinja_eval(j, n->a);
-    Args args = eval_args(j, n->first);
-    j->at = n->at;
-    return jinja_call_builtin(j, b, subject, &args);
-}
-
-static Value eval_test(Jinja *j, const Node *n) {
-    const Builtin *b = jinja_test(n->name);
-    j->at = n->at;
-    if (!b) jinja_fail(j, ERR_MODEL, "there is no test '%s'", jinja_quote(j, n->name));
+    if (!b) jinja_fail(j, ERR_MODEL, "there is no %s '%s'", kind, jinja_quote(j, n->name));
     Value subject = jinja_eval(j, n->a);
     Args args = eval_args(j, n->first);
     j->at = n->at;
@@ -373,9 +363,9 @@ static Value eval_any(Jinja *j, const Node *n) {
     case N_CALL:
         return eval_call(j, n);
     case N_FILTER:
-        return eval_filter(j, n);
+        return eval_builtin(j, n, jinja_filter(n->name), "filter");
     case N_TEST:
-        return eval_test(j, n);
+        return eval_builtin(j, n, jinja_test(n->name), "test");
     case N_POSITIVE:
     case N_NEGATIVE:
         return eval_sign(j, n);

@@ -9,14 +9,8 @@ setup() {
     tiny=test/data/models/llama-s-F32.gguf
 }
 
-# zgen ARGUMENT...: the program with no input; into $status, $output (stdout) and $stderr.  Where a build for GPUs finds none it
-# warns in every run, which is the subject of one test only.
-zgen() {
-    run --separate-stderr "$ZGEN" "$@" </dev/null
-    stderr=$(grep -v '^zgen: warning: .*; using the CPU$' <<<"$stderr" || true)
-    stderr_lines=()
-    [ -z "$stderr" ] || mapfile -t stderr_lines <<<"$stderr"
-}
+# zgen ARGUMENT...: the program with no input; into $status, $output (stdout) and $stderr.
+zgen() { run --separate-stderr "$ZGEN" "$@" </dev/null; }
 
 # fails CODE TEXT ARGUMENT...: the program refuses with this code and one line on stderr that holds TEXT; stdout is empty.
 fails() {

@@ -328,7 +328,7 @@ def tensors():
     refuse("name-empty", "empty name", with_tensor(t, name=""))
     refuse("name-nul", "NUL", with_tensor(t, name="a\0b"))
     refuse("name-not-utf8", "UTF-8", with_tensor(t, name=b"a\xff"))
-    refuse("name-controls-the-terminal", "\\x1b[31mred\\x0a", extra_tensor("\x1b[31mred\n", [4], 0, bytes(16)))
+    refuse("name-controls-the-terminal", "\\x1b[31mred\\n", extra_tensor("\x1b[31mred\n", [4], 0, bytes(16)))
     refuse("offset-unaligned", "not a multiple of the alignment", with_tensor(t, offset=1))
     refuse("offset-overlap", "overlap", with_tensor(t, offset=32))
     refuse("offset-beyond", "cut off", with_tensor(t, offset=2**30))

@@ -1,8 +1,9 @@
 /* The unit test program: runs every registered test whose name contains one of the arguments (all without
  * arguments), prints a line for each that fails or is skipped, and ends with the counts.
  *
- * The program is also built for aarch64 and run under qemu-user, where there is no Jansson to link: a file of
- * tests that needs it, or a room that does, includes <jansson.h> itself and stays out of that build. */
+ * The program is also built for aarch64 and run under qemu-user, where there is no Jansson and no PCRE2 to
+ * link: files of tests that include <jansson.h>, golden.h or a header of src/text, src/run or src/cli stay
+ * out of that build. */
 #include "check.h"
 
 #include <stdarg.h>

@@ -345,7 +345,7 @@ TEST(gguf_prints_values) {
     check_printed(g, "f64", 20, "0.1");
     check_printed(g, "nan", 20, "nan");
     check_printed(g, "yes", 20, "true");
-    check_printed(g, "text", 99, "\"a\\\"b\\n\\u{1b}[31m\\xff\\u{202e}!\"");
+    check_printed(g, "text", 99, "\"a\\\"b\\n\\x1b[31m\\xff\\u{202e}!\"");
     check_printed(g, "text", 3, "\"a\\\"b\"... (14 bytes)");
     check_printed(g, "z", 3, "\"\"");
     gguf_close(g);

@@ -174,7 +174,7 @@ TEST(map_refuses_what_is_no_file) {
     very_long[5999] = 0;
     refuse_path("", "empty");
     refuse_path(path_in(&f, "missing.gguf"), "missing.gguf: there is no such file");
-    refuse_path(path_in(&f, "new\nline"), "new\\x0aline: there is no such file");
+    refuse_path(path_in(&f, "new\nline"), "new\\nline: there is no such file");
     refuse_path(very_long, "File name too long");
     refuse_path(f.path, "a directory");
     refuse_path("/dev/zero", "a device");
@@ -228,7 +228,7 @@ TEST(map_turns_a_shrinking_file_into_a_sentence) {
     write_file(&f, "sh\nrink", &b);
     int status = shrink_and_touch(path, true, said, sizeof said);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == ERR_MODEL);
-    CHECK(strncmp(said, "zgen: ", 6) == 0 && strstr(said, "/sh\\x0arink: the file was cut short"));
+    CHECK(strncmp(said, "zgen: ", 6) == 0 && strstr(said, "/sh\\nrink: the file was cut short"));
     CHECK(strchr(said, '\n') == said + strlen(said) - 1);
 
     write_file(&f, "sh\nrink", &b);

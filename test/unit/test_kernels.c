@@ -152,8 +152,17 @@ static Panel fenced_panel(const Panel *from, int n_rows, size_t length, bool at_
     return panel;
 }
 
-static void check_q8(const Kernels *table, const Panel *full, size_t length, const Act8 *x,
-                     const float *expected) {
+/* x: T rows as the type of the weights asks, Act8 or const float *. */
+static void multiply(const Kernels *table, const Panel *w, const void *x, int T, float *y) {
+    if (quant_traits(w->type)->act == QUANT_ACT_Q8)
+        table->matmul_q8(w, x, T, y);
+    else
+        table->matmul_f32(w, x, T, y);
+}
+
+/* Every number of the panel's rows, every T. */
+static void check_product(const Kernels *table, const Panel *full, size_t length, const void *x,
+                          const float *expected) {
     for (int n_rows = 1; n_rows <= PANEL_ROWS; n_rows++) {
         Fenced memory;
         Panel w = fenced_panel(full, n_rows, length, n_rows % 3 != 0, &memory);
@@ -161,7 +170,7 @@ static void check_q8(const Kernels *table, const Panel *full, size_t length, con
             int T = some_T[i];
             if (n_rows < PANEL_ROWS && T > 17) continue;
             float *y = banded((size_t)T * PANEL_ROWS);
-            table->matmul_q8(&w, x, T, y);
+            multiply(table, &w, x, T, y);
             CHECK(panels_equal(y, expected, T, n_rows), ": %s %s, T %d, %d rows of %d", table->name,
                   quant_traits(w.type)->name, T, n_rows, w.n_in);
             CHECK(bands_whole(y, (size_t)T * PANEL_ROWS), ": %s writes beside y", table->name);
@@ -190,7 +199,7 @@ static void try_q8(const Kernels **fast, int n_fast, QuantType type, int n_block
         act8_quantize(values, n_in, x[t]);
     }
     kernels_find("scalar")->matmul_q8(&w, x, MAX_T, expected);
-    for (int i = 0; i < n_fast; i++) check_q8(fast[i], &w, length, x, expected);
+    for (int i = 0; i < n_fast; i++) check_product(fast[i], &w, length, x, expected);
     fenced_free(memory);
     free(values);
     free(rows);
@@ -270,25 +279,6 @@ static void random_weight(QuantType type, uint8_t *p) {
     }
 }
 
-static void check_f32(const Kernels *table, const Panel *full, size_t length, const float *const *x,
-                      const float *expected) {
-    for (int n_rows = 1; n_rows <= PANEL_ROWS; n_rows++) {
-        Fenced memory;
-        Panel w = fenced_panel(full, n_rows, length, n_rows % 3 != 0, &memory);
-        for (int i = 0; i < N_T; i++) {
-            int T = some_T[i];
-            if (n_rows < PANEL_ROWS && T > 17) continue;
-            float *y = banded((size_t)T * PANEL_ROWS);
-            table->matmul_f32(&w, x, T, y);
-            CHECK(panels_equal(y, expected, T, n_rows), ": %s %s, T %d, %d rows of %d", table->name,
-                  quant_traits(w.type)->name, T, n_rows, w.n_in);
-            CHECK(bands_whole(y, (size_t)T * PANEL_ROWS), ": %s writes beside y", table->name);
-            banded_free(y);
-        }
-        fenced_free(memory);
-    }
-}
-
 static void try_f32(const Kernels **fast, int n_fast, QuantType type, int n_in, size_t gap) {
     const size_t size = quant_traits(type)->n_bytes, length = (size_t)n_in * size;
     Panel w = {.type = type, .row_bytes = length + gap, .n_rows = PANEL_ROWS, .n_in = n_in};
@@ -305,7 +295,7 @@ static void try_f32(const Kernels **fast, int n_fast, QuantType type, int n_in, 
         x[t] = row;
     }
     kernels_find("scalar")->matmul_f32(&w, x, MAX_T, expected);
-    for (int i = 0; i < n_fast; i++) check_f32(fast[i], &w, length, x, expected);
+    for (int i = 0; i < n_fast; i++) check_product(fast[i], &w, length, x, expected);
     fenced_free(memory);
     free(rows);
 }

@@ -9,6 +9,7 @@
 #include "../../src/cpu/cpu.h"
 
 #include <glob.h>
+#include <math.h>
 #include <stdlib.h>
 
 typedef struct Opened {
@@ -81,7 +82,7 @@ static PlanConfig config_of(int i) {
     if (!(i & 8)) return c;
     c.fuse_norm = c.fuse_glu = c.fuse_rope_kv =
         true; // as an executor wants it whose products quantise for themselves
-    c.fuse_norm_max = 1 << 20, c.act_forms = false;
+    c.fuse_norm_max = 1 << 20, c.act_forms = i & 16;
     return c;
 }
 
@@ -90,7 +91,7 @@ static void on_every_plan(void (*check)(const char *path, const Opened *o)) {
     REQUIRE(glob("test/data/models/llama*.gguf", 0, NULL, &files) == 0);
     CHECK(files.gl_pathc >= 30);
     for (size_t i = 0; i < files.gl_pathc; i++)
-        for (int k = 0; k < 16; k++) {
+        for (int k = 0; k < 32; k++) {
             Opened o;
             if (!open_plan(files.gl_pathv[i], config_of(k), &o)) continue;
             check(files.gl_pathv[i], &o);
@@ -126,6 +127,7 @@ static unsigned forms_needed(const Plan *p, int reg) {
         const Op *op = &p->ops[i];
         if (!reads(op, reg)) continue;
         bool product = op->code == OP_MATMUL || op->code == OP_EXPERT || op->code == OP_LOGITS;
+        product &= op->code == OP_EXPERT || !op->vector; // a norm wants floats
         if (!product || op->in != reg) forms |= FORM_F32;
         for (int k = 0; product && op->in == reg && k < op->n_w; k++) {
             bool may = p->config.act_forms && !p->config.act_f32;
@@ -276,6 +278,27 @@ static void check_cost(const char *path, const Opened *o) {
 
 TEST(plan_costs_are_the_files_bytes) {
     on_every_plan(check_cost);
+}
+
+TEST(plan_finds_a_scale_that_is_not_finite) {
+    Opened o;
+    if (!open_plan("test/data/models/llama-s-F32.gguf", cpu_exec.plan, &o)) return;
+    int i = 0;
+    while (!op_is_product(&o.plan->ops[i])) i++;
+    Weight *w = (Weight *)o.plan->ops[i].w[1];
+    float *scale = mem_new((size_t)w->n_out, sizeof *scale);
+    w->scale = scale;
+    for (int r = 0; r < w->n_out; r++) scale[r] = 1;
+    CHECK(weights_find_nonfinite(o.plan->weights) == NULL);
+    static const float damages[] = {INFINITY, NAN};
+    for (int d = 0; d < 2; d++) {
+        scale[w->n_out - 1] = damages[d];
+        const char *name = weights_find_nonfinite(o.plan->weights);
+        CHECK(name && strcmp(name, w->name) == 0, "%g: %s", (double)damages[d], name ? name : "nothing");
+    }
+    w->scale = NULL;
+    free(scale);
+    close_plan(&o);
 }
 
 TEST(plan_every_op_has_a_name_and_a_text) {

@@ -340,3 +340,17 @@ void check_mutations(Buf *file, size_t least) {
     stderr_show(saved);
     CHECK(n_used > least && n_refused > least, "%zu used, %zu refused", n_used, n_refused);
 }
+
+size_t work_for(const Tok *t, Work *work, const char *unit, size_t n) {
+    Buf text = {0};
+    while (text.n < n) buf_add(&text, unit, strlen(unit));
+    size_t steps = work(t, text.data, n);
+    buf_free(&text);
+    return steps;
+}
+
+void check_work(const Tok *t, Work *work, const char *unit, size_t per_byte) {
+    size_t small = work_for(t, work, unit, 4000), large = work_for(t, work, unit, 400000);
+    CHECK(large < 200 * small + 1000, "'%s': %zu steps for 4000 bytes, %zu for 400000", unit, small, large);
+    CHECK(large < per_byte * 400000, "'%s': %zu steps for 400000 bytes", unit, large);
+}

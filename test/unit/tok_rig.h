@@ -103,6 +103,13 @@ const char *encoded(const Tok *t, const char *text, size_t n, int flags);
         buf_free(file);                                                                                      \
     } while (0)
 
+/* Steps that an encoder takes for n bytes, and the same for n bytes of a repeated unit. */
+typedef size_t Work(const Tok *t, const char *text, size_t n);
+size_t work_for(const Tok *t, Work *work, const char *unit, size_t n);
+
+/* A hundred times the text is at most two hundred times the work, and at most per_byte steps a byte. */
+void check_work(const Tok *t, Work *work, const char *unit, size_t per_byte);
+
 /* Warnings that a test provokes on purpose are not shown. */
 int stderr_hide(void); // what stderr_show wants back
 void stderr_show(int saved);
