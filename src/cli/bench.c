@@ -10,6 +10,7 @@
 #include "bench_model.h"
 #include "bench_row.h"
 #include "cli.h"
+#include "profile.h"
 #include "prompt.h"
 #include "setup.h"
 #include "stop.h"
@@ -144,6 +145,7 @@ static bool add_place(Bench *b, const Options *one, int chunk, Err *e) {
         if (n_ctx > p.config.n_ctx) p.config.n_ctx = n_ctx;
         if (b->n_seq[i] > p.config.n_seq) p.config.n_seq = b->n_seq[i];
     }
+    if (b->o->profile) p.config.n_ctx += PROFILE_ROOM;
     p.config.R_max = p.config.n_seq;
     if (p.config.device == DEVICE_CUDA && !cuda_device(p.config.device_index, &p.gpu, e)) return false;
     b->beside_gpu |= p.config.device == DEVICE_CUDA;
@@ -228,6 +230,8 @@ static bool run_place(Bench *b, const Place *p, Err *e) {
     b->load_seconds = b->model_seconds + clock_now() - start;
     b->read_bandwidth = ok ? measure_bandwidth(b, engine) : 0;
     for (int i = 0; ok && i < b->n_tests; i++) ok = run_test(b, p, engine, i, e);
+    const BenchTest *last = &b->tests[b->n_tests - 1];
+    ok = ok && profile_tell(b->o, engine, last->n_depth + last->n_prompt + last->n_gen, NULL, e);
     engine_close(engine);
     return ok;
 }

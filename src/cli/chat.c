@@ -9,6 +9,7 @@
 #include "chat_commands.h"
 #include "line.h"
 #include "messages.h"
+#include "profile.h"
 #include "prompt.h"
 #include "setup.h"
 #include "stop.h"
@@ -222,6 +223,8 @@ bool cmd_chat(const Options *o, Err *e) {
     Line *line = ok ? line_open(c.on_terminal, voice_has_colour()) : NULL;
     ok = ok && first_turn(&c, e) && converse(&c, line, e);
     line_close(line);
+    const Sequence *said = c.session.seq;
+    ok = ok && profile_tell(o, c.engine, said ? said->n_prompt + said->n_generated : 0, NULL, e);
     engine_close(c.engine);
     session_close(&c.session);
     model_close(&c.model);

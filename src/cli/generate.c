@@ -7,6 +7,7 @@
  * Ctrl-C ends the text where it is, and what was said stays. */
 #include "cli.h"
 #include "messages.h"
+#include "profile.h"
 #include "prompt.h"
 #include "report.h"
 #include "setup.h"
@@ -180,12 +181,15 @@ static bool run(Run *r, const Options *o, Err *e) {
     if (!start(r, o, e)) return false;
     if (stop_wanted()) return stop_err(e);
     Report report = {o,          &r->model, r->engine,         &r->config,     &r->request,
-                     &r->prompt, r->seq,    r->device_seconds, r->load_seconds};
+                     &r->prompt, r->seq,    r->device_seconds, r->load_seconds, NULL};
     report_begin(&report);
     if (!speak(r, o, e)) return false;
-    if (options_json(o) && !report_json(&report, e)) return false;
-    report_end(&report);
-    return stop_wanted() ? stop_err(e) : true;
+    int n_past = r->seq->n_prompt + r->seq->n_generated;
+    bool ok =
+        stop_wanted() || profile_tell(o, r->engine, n_past, options_json(o) ? &report.profile : NULL, e);
+    ok = ok && (!options_json(o) || report_json(&report, e));
+    if (ok) report_end(&report);
+    return ok && (!stop_wanted() || stop_err(e));
 }
 
 bool cmd_generate(const Options *o, Err *e) {

@@ -7,12 +7,14 @@
 
 enum { COLUMN = 34 }; // where the explanations begin
 
-/* "-t, --threads N", "--kv f16|f32" */
+/* "-t, --threads N", "--kv f16|f32", "--profile[=kinds|ops]" */
 static void add_usage(const Option *o, Buf *out) {
     for (int k = 0; k < 4 && o->names[k]; k++) buf_printf(out, "%s%s", k ? ", " : "", o->names[k]);
     if (o->value) buf_printf(out, " %s", o->value);
-    if (o->choices) buf_printf(out, o->value ? "|" : " ");
+    bool is_optional = o->kind == OPTION_CHOICE && o->set;
+    if (o->choices) buf_printf(out, is_optional ? "[=" : o->value ? "|" : " ");
     for (const char *c = o->choices; c && *c; c++) buf_add(out, *c == ' ' ? "|" : c, 1);
+    if (is_optional) buf_printf(out, "]");
 }
 
 static void add_option(const Option *o, Buf *out) {

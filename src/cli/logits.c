@@ -6,6 +6,7 @@
  */
 #include "cli.h"
 #include "ids.h"
+#include "profile.h"
 #include "prompt.h"
 #include "setup.h"
 #include "stop.h"
@@ -135,7 +136,8 @@ static bool start(Work *w, const Options *o, Err *e) {
         !read_n_vocab(w->model.gguf, &n_vocab, e) || !read_ids(o, n_vocab, &w->ids, e))
         return false;
     w->config.n_seq = 1, w->config.R_max = ROWS;
-    w->config.n_ctx = o->n_ctx > 0 ? o->n_ctx : o->n_ctx == 0 ? setup_trained(w->model.gguf) : (int)w->ids.n;
+    int n_least = (int)w->ids.n + (o->profile ? PROFILE_ROOM : 0);
+    w->config.n_ctx = o->n_ctx > 0 ? o->n_ctx : o->n_ctx == 0 ? setup_trained(w->model.gguf) : n_least;
     return setup_engine(o, &w->model, &w->config, &w->engine, e);
 }
 
@@ -158,7 +160,7 @@ bool cmd_logits(const Options *o, Err *e) {
     if (ok && !o->model)
         setup_notice(
             o, "the logits are those of the demo model, part of this executable; -m FILE names another one");
-    ok = ok && compute(&w, o, e);
+    ok = ok && compute(&w, o, e) && profile_tell(o, w.engine, (int)w.ids.n, NULL, e);
     if (ok)
         setup_notice(o, "%zu rows of %d logits are in %s", w.ids.n, w.sink.n_vocab,
                      strcmp(o->out, "-") == 0 ? "standard output" : o->out);

@@ -189,6 +189,8 @@ static const Option TABLE[] = {
      .help = "with --json: log-probabilities of the N likeliest"},
     {{"--no-perf"}, SPEAKS, OPTION_FLAG, NULL, AT(perf), .set = "no", .standard = "yes",
      .help = "no timings among the notices"},
+    {{"--profile"}, RUNS | FOR_BENCH, OPTION_CHOICE, NULL, AT(profile), .choices = "kinds ops", .set = "kinds",
+     .help = "at the end, what each kind of operation takes, or each one"},
     {{"-q", "--quiet"}, ANY, OPTION_FLAG, NULL, AT(quiet), .set = "yes", .help = "no notices"},
     {{"-v", "--verbose"}, ANY, OPTION_FLAG, NULL, AT(verbose), .set = "yes",
      .help = "notices even when stderr is no terminal"},
@@ -437,8 +439,9 @@ static const char *bare(const char *name) {
     return name + strspn(name, "-");
 }
 
-static bool takes_value(const Option *o) {
-    return o->kind != OPTION_FLAG && o->kind != OPTION_WORD;
+static int takes_value(const Option *o) {
+    bool never = o->kind == OPTION_FLAG || o->kind == OPTION_WORD;
+    return never ? no_argument : o->set ? optional_argument : required_argument;
 }
 
 /* All names for getopt, those of the command first: some names mean different things to different commands.
@@ -528,7 +531,7 @@ static bool take(unsigned command, const Option *o, const char *argument, int co
                        command_of(o->commands), command_of(command));
     if (code == ':') return err_set(e, ERR_USAGE, "option %s needs a value", word);
     if (code == '?') return err_set(e, ERR_USAGE, "option %s takes no value", word);
-    return set_value(o, word, takes_value(o) ? optarg : o->set, out, e);
+    return set_value(o, word, optarg ? optarg : o->set, out, e);
 }
 
 bool options_parse(unsigned command, int argc, char **argv, Options *out, Err *e) {

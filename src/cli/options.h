@@ -2,7 +2,8 @@
  *
  * The table in options.c is the only place where an option is named: its spellings, the commands it belongs
  * to, the kind and range of its value, its default, its line of help.  Parser, help and the man page follow
- * it.  Long names are understood with one dash or two (-ngl), values in the next argument or behind '='.
+ * it.  Long names are understood with one dash or two (-ngl), values in the next argument or behind '=',
+ * which is where a value stands that may be absent.
  *
  * It refuses what others let pass: abbreviations, numbers with something behind them, values out of range,
  * ranges that never end, options of another command.  The one trick: a default is the text that a user would
@@ -84,6 +85,7 @@ typedef struct Options {
     const char *format; // "text", "json"
     int n_logprobs;
     bool quiet, verbose, perf;
+    const char *profile;           // "kinds", "ops"; NULL: not wanted
     bool plan, keys;               // info
     bool bos, parse_special, list; // tokenize
     const char *decode;
@@ -119,7 +121,7 @@ typedef struct Option {
     size_t at;            // of the field in Options
     double min, max;      // INT, FLOAT, INTS, PAIRS; inclusive
     const char *choices;  // INT, CHOICE, INTS, CHOICES: words with spaces between
-    const char *set;      // FLAG: "yes" or "no", WORD: the word
+    const char *set;      // FLAG: "yes" or "no", WORD: the word; CHOICE: the word where no value is given
     const char *standard; // the default as a user would type it, or NULL: 0, false, NULL
     const char *help;
 } Option;

@@ -5,7 +5,6 @@
 #include "show.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -152,6 +151,7 @@ bool report_json(const Report *r, Err *e) {
                         json_pack("{s:o,s:o,s:o,s:o}", "device_s", number(r->device_seconds), "load_s",
                                   number(r->load_seconds), "prompt", timing(&s->prompt), "decode",
                                   timing(&s->decode)));
+    if (r->profile) json_object_set_new(root, "profile", r->profile);
     if (r->request->n_logprobs) json_object_set_new(root, "logprobs", logprobs(r));
     return show_write(root, e);
 }

@@ -13,6 +13,8 @@
 #include "options.h"
 #include "../run/engine.h"
 
+#include <jansson.h>
+
 typedef struct Report {
     const Options *options;
     const Model *model;
@@ -23,6 +25,7 @@ typedef struct Report {
     const Sequence *seq;   // NULL until there is one
     double device_seconds; // that a GPU took to wake up
     double load_seconds;   // from opening the file to the first batch, without the former
+    json_t *profile;       // see profile.h, or NULL; report_json takes it
 } Report;
 
 void report_begin(const Report *r); // notices: model, seed, context, memory

@@ -53,6 +53,7 @@ struct Exec {
         SampleRow *sampling;
     } decode;
     int first_op, last_op;
+    double *seconds; // [n_ops] the walk adds the time of each op, or NULL
 };
 
 /* The rows of a register: row i of its kind, in float or 8-bit form. */

@@ -60,9 +60,9 @@ typedef struct ExecOps {
     bool (*decode_next)(Exec *x, int32_t *sampled, Err *e);
     void (*decode_stop)(Exec *x);
 
-    /* The time of each op of the tape, in seconds [n_ops], for a batch as decode_start takes it: each op is
-     * run `repeats` times by itself, so that the sum is more than an undisturbed step, in which ops overlap.
-     * Sequences are spoilt by it. */
+    /* The time of each op of the tape, in seconds [n_ops], for a batch as decode_start takes it: the mean of
+     * `repeats` passes over the tape, whose order leaves in caches what a step does.  Ops that overlap in a
+     * step are kept apart: then the sum is more than a step takes.  Sequences are spoilt by it. */
     bool (*profile)(Exec *x, const Batch *batch, int repeats, double *seconds, Err *e);
 
     /* Bytes per second at which this executor reads its memory, measured now beside all that it holds; 0 when

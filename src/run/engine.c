@@ -250,6 +250,10 @@ int engine_chunk(const Engine *g) {
     return g->config.chunk;
 }
 
+KvType engine_kv_type(const Engine *g) {
+    return g->config.kv_type;
+}
+
 /* ---- requests ------------------------------------------------------------------------------------------ */
 
 /* How many tokens of the request the cache holds; at least one is left to be computed, for its logits. */
@@ -522,20 +526,50 @@ bool engine_logits(Engine *g, const int32_t *ids, int n, bool (*row)(void *, int
     return true;
 }
 
-bool engine_profile(Engine *g, int depth, int repeats, double *seconds, Err *e) {
+/* ---- profile ------------------------------------------------------------------------------------------- */
+
+/* One sequence that says anything, behind n_past tokens. */
+static Batch profile_batch(Engine *g, int n_past) {
+    Batch b = empty_batch(g);
+    g->token[0] = 0, g->seq[0] = 0, g->position[0] = n_past, g->out_row[0] = 0;
+    g->sampling[0] = (SampleRow){.params = sample_defaults};
+    b.T = b.R = 1;
+    return b;
+}
+
+/* The mean of n whole steps. */
+static bool time_steps(Engine *g, int n_past, int n, double *seconds, Err *e) {
+    Batch b = profile_batch(g, n_past);
+    bool ok = g->exec_ops->decode_start(g->exec, &b, n + 1, e) &&
+              g->exec_ops->decode_next(g->exec, g->sampled, e); // for warming up
+    double start = clock_now();
+    for (int i = 0; ok && i < n; i++) ok = g->exec_ops->decode_next(g->exec, g->sampled, e);
+    *seconds = (clock_now() - start) / n;
+    g->exec_ops->decode_stop(g->exec);
+    return ok;
+}
+
+bool engine_profile(Engine *g, int n_past, Profile *out, Err *e) {
+    enum { LEAST = 3, MOST = PROFILE_ROOM - 2 };
+    const double enough = 0.5; // seconds
+    double start = clock_now();
+    int room = g->config.n_ctx - 2; // positions of the steps but for two
     stop_decoding(g);
     g->live[0].n_done = 0;
-    g->token[0] = 0, g->seq[0] = 0, g->position[0] = depth, g->out_row[0] = 0;
-    g->sampling[0] = (SampleRow){.params = sample_defaults};
-    Batch b = {.T = 1,
-               .R = 1,
-               .token = g->token,
-               .seq = g->seq,
-               .position = g->position,
-               .out_row = g->out_row,
-               .sampling = g->sampling,
-               .sampled = g->sampled};
-    return g->exec_ops->profile(g->exec, &b, repeats, seconds, e);
+    if (room < LEAST)
+        return err_set(e, ERR_RUN, "a context of %d tokens is too short for a profile; use -c %d or more",
+                       g->config.n_ctx, LEAST + 2);
+    *out = (Profile){.n_past = n_past < room - LEAST ? n_past : room - LEAST};
+    if (!time_steps(g, out->n_past, 1, &out->step, e)) return false;
+    double wanted = enough / out->step;
+    int most = room - out->n_past < MOST ? room - out->n_past : MOST;
+    out->repeats = wanted < LEAST ? LEAST : wanted < most ? (int)wanted : most;
+    out->seconds = mem_new((size_t)g->plan->n_ops, sizeof *out->seconds);
+    Batch b = profile_batch(g, out->n_past);
+    bool ok = g->exec_ops->profile(g->exec, &b, out->repeats, out->seconds, e) &&
+              time_steps(g, out->n_past, out->repeats, &out->step, e);
+    out->wall = clock_now() - start;
+    return ok;
 }
 
 double engine_read_bandwidth(Engine *g) {

@@ -95,6 +95,7 @@ void engine_close(Engine *g);                                                   
 
 const Plan *engine_plan(const Engine *g);
 const char *engine_executor(const Engine *g); // "cpu", "cuda"
+KvType engine_kv_type(const Engine *g);
 
 /* What the engine takes, and what was free before it did. */
 ExecMemory engine_memory(const Engine *g);
@@ -117,9 +118,19 @@ const Sequence *engine_sequence(const Engine *g, int seq);
  * failure. */
 bool engine_step(Engine *g, Err *e);
 
-/* The time of each op of a decode step of sequence 0 at the given depth, [n_ops of the plan]; see
- * ExecOps.profile. */
-bool engine_profile(Engine *g, int depth, int repeats, double *seconds, Err *e);
+enum { PROFILE_ROOM = 52 }; // positions behind n_past that a profile likes to have
+
+/* Times of a decode step of one sequence behind n_past tokens. */
+typedef struct Profile {
+    int n_past, repeats;
+    double *seconds; // [n_ops of the plan] of each op, see ExecOps.profile
+    double step;     // of a whole step, undisturbed
+    double wall;     // that measuring took
+} Profile;
+
+/* Measures for about a second, or a few steps where they take long; behind fewer tokens where the context is
+ * too short.  What the sequences' caches hold is lost.  out->seconds is to be freed, after a failure too. */
+bool engine_profile(Engine *g, int n_past, Profile *out, Err *e);
 
 /* The limit of decoding: see ExecOps.read_bandwidth. */
 double engine_read_bandwidth(Engine *g);
