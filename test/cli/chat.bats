@@ -76,7 +76,7 @@ END
     # the template opens a block, and the model never closes it: all that it says is thought
     printf '<|user|>{{ messages[0].content }}<|end|><|assistant|><think>\n' >"$T/t.jinja"
     zgen -p "Who are you?" --chat-template "$T/t.jinja" --temp 0 -n 8
-    [ "$status" = 0 ] && [ -n "$output" ]
+    [[ "$status" = 0 && -n "$output" ]]
     zgen -p "Who are you?" --chat-template "$T/t.jinja" --temp 0 -n 8 --think hide
     asserts "$status/$output" = "0/"
 }
@@ -131,7 +131,7 @@ END
     zgen tokenize -m "$model" --pre gpt-2 -p "It's 12345" --ids
     local gpt2=$output
     zgen tokenize -m "$model" --pre qwen2 -p "It's 12345" --ids
-    [ "$status" = 0 ] && [ "$output" != "$gpt2" ]
+    [[ "$status" = 0 && "$output" != "$gpt2" ]]
 }
 
 @test "a pipe: a turn per line, an answer per line" {
@@ -278,6 +278,6 @@ expect >
 send \x04
 exit 0
 END
-    ! grep -qE $'\x1b''\[[0-9;]*m' "$T/out"
+    run ! grep -qE $'\x1b''\[[0-9;]*m' "$T/out"
     ! "$ZGEN" -st -p "Who are you?" --chat-template "$T/t.jinja" -n 8 </dev/null | grep -q $'\x1b'
 }

@@ -52,7 +52,7 @@ END
     [ -L "$T/d/link" ]
     asserts "$(ls "$T/d" | tr '\n' ' ')" = "link out "
     zgen logits --ids 1 -o /dev/null
-    [ "$status" = 0 ] && [ -c /dev/null ]
+    [[ "$status" = 0 && -c /dev/null ]]
 }
 
 @test "a context that is too short" {

@@ -128,7 +128,7 @@ END
         n=$((n + 1))
     done < <(wrong_lines)
     echo "$bad of $n"
-    [ "$n" -ge 90 ] && [ "$bad" = 0 ]
+    [[ "$n" -ge 90 && "$bad" = 0 ]]
 }
 
 @test "some layers on a GPU are refused, after the warning where there is none" {
@@ -148,7 +148,7 @@ END
 
 @test "help names every option of a command and nothing else" {
     zgen --help
-    [ "$status" = 0 ] && [ -z "$stderr" ]
+    [[ "$status" = 0 && -z "$stderr" ]]
     for word in "zgen info" "zgen tokenize" "zgen logits" --predict --temp "-ngl" "Exit codes"; do [[ "$output" == *"$word"* ]]; done
     [[ "$output" != *--parse-special* ]]
     asserts "$(echo "$output" | awk 'length > 110' | wc -l)" = 0

@@ -54,7 +54,7 @@ interrupted() {
     code=0
     wait $pid || code=$?
     asserts "$code" = 130
-    [ ! -s "$T/out" ] && [ ! -s "$T/err" ]
+    [[ ! -s "$T/out" && ! -s "$T/err" ]]
 }
 
 @test "an ignored SIGHUP stays ignored, as nohup wants" {

@@ -6,7 +6,7 @@ load helper
     cmp "$T/a" "$T/b"
     zgen synth qwen3-0.6b q4_0 "$T/b" --layers 1 --seed 2 -t 1
     [ "$(stat -c %s "$T/a")" = "$(stat -c %s "$T/b")" ]
-    ! cmp -s "$T/a" "$T/b"
+    run ! cmp -s "$T/a" "$T/b"
     zgen info "$T/a" --json
     asserts "$(field 'd["architecture"]')/$(cd "$T" && echo ? ?.*)" = "qwen3/a b ?.*"
 }
