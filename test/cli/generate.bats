@@ -110,33 +110,33 @@ END
 }
 
 @test "memory: an absurd context names the parts and one that fits" {
-    fails 4 "keys and values 6144.00 GB" -p x -c 2000000000
+    fails 4 "keys and values 6144.00 GB" -p x --device cpu -c 2000000000
     for part in weights registers scratch "free are"; do [[ "$stderr" == *"$part "[0-9]* ]] || { echo "$part is missing"; false; }; done
     local fitting=${stderr##*-c }
     fitting=${fitting%% *}
     [[ "$fitting" =~ ^[0-9]+$ ]]
-    zgen -p x -n 1 -c $((fitting / 2))
+    zgen -p x -n 1 --device cpu -c $((fitting / 2))
     asserts "$status" = 0
-    fails 4 "would fit" -p x -n 1 -c $((fitting * 2))
+    fails 4 "would fit" -p x -n 1 --device cpu -c $((fitting * 2))
 }
 
 @test "memory: the type of the cache that would fit" {
-    fails 4 "would fit" -p x -c 2000000000 --kv f32
+    fails 4 "would fit" -p x --device cpu -c 2000000000 --kv f32
     local fitting=${stderr##*-c }
     fitting=${fitting%% *}
-    fails 4 " or --kv f16 would fit" -p x -c $((fitting * 4 / 3)) --kv f32
-    fails 4 "would fit" -p x -c $((fitting * 4)) --kv f32
+    fails 4 " or --kv f16 would fit" -p x --device cpu -c $((fitting * 4 / 3)) --kv f32
+    fails 4 "would fit" -p x --device cpu -c $((fitting * 4)) --kv f32
     [[ "$stderr" != *"--kv"* ]]
 }
 
 @test "memory: told before loading, as a notice and in JSON" {
-    zgen -p "Once" -n 1 -c 4000 -v --json
+    zgen -p "Once" -n 1 --device cpu -c 4000 -v --json
     [[ "$stderr" == *"cpu, context of 4000 tokens: weights 5.6 MB in the file, keys and values 12.3 MB (f16, 3072 bytes per position), registers "*"; free are "* ]]
     asserts "$(field 'd["memory"]["kv"], sorted(d["memory"])')" = \
         "(12288000, ['executor', 'free', 'kv', 'registers', 'scratch', 'weights'])"
     local generated
     generated=$(field 'd["memory"]["kv"], d["memory"]["registers"], d["memory"]["scratch"], d["memory"]["weights"]')
-    zgen info -c 4000 --json
+    zgen info --device cpu -c 4000 --json
     asserts "$(field 'd["memory"]["kv"], d["memory"]["registers"], d["memory"]["scratch"], d["memory"]["weights"]')" = "$generated"
 }
 

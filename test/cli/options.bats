@@ -75,6 +75,7 @@ wrong_lines() {
 2|from 1 to 4096|synth llama-3.2-1b q4_0 /dev/null --layers 0
 5|/nonexistent|synth llama-3.2-1b q4_0 /nonexistent/m.gguf --layers 1
 2|drop one of them|-p x -ngl 99 --device cpu
+2|6 layers|-p x -ngl 3
 2|or one of: auto all|-p x -ngl some
 2|one of: text json|-p x --output-format xml
 2|add --json|-p x --logprobs 3
@@ -129,11 +130,6 @@ END
     done < <(wrong_lines)
     echo "$bad of $n"
     [[ "$n" -ge 90 && "$bad" = 0 ]]
-}
-
-@test "some layers on a GPU are refused, after the warning where there is none" {
-    zgen -p x -ngl 3
-    [[ "$status" = 2 && -z "$output" && "${stderr_lines[-1]}" == "zgen: -ngl 3: the model has 6 layers"* ]]
 }
 
 @test "a repeated option: the last one counts" {
