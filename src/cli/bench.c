@@ -286,8 +286,10 @@ static bool print_footer(const Bench *b, Err *e) {
     buf_printf(&out, "mode: %s\n",
                real ? "real (a real text, sampled with the defaults)"
                     : "loop (random tokens, then the likeliest ones through the real loop)");
-    buf_printf(&out, "memory read at %.1f GB/s; load: %.3f s; peak memory: host %.1f MB, GPU %.1f MB\n",
-               b->read_bandwidth / 1e9, b->load_seconds, b->host_bytes / 1e6, b->gpu_bytes / 1e6);
+    if (b->read_bandwidth > 0) buf_printf(&out, "memory read at %.1f GB/s; ", b->read_bandwidth / 1e9);
+    buf_printf(&out, "load: %.3f s; peak memory: %.1f MB", b->load_seconds, b->host_bytes / 1e6);
+    if (b->gpu_bytes > 0) buf_printf(&out, ", on the GPU %.1f MB", b->gpu_bytes / 1e6);
+    buf_printf(&out, "\n");
     bool ok = out_write(out.data, out.n, e);
     buf_free(&out);
     return ok;

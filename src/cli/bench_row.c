@@ -431,6 +431,17 @@ void bench_batch_cells(const BenchRow *r, Buf *cells) {
     add_number(&cells[i++], "%.1f", read_share(r));
 }
 
+static void set_batch_spreads(json_t *object, const BenchRow *r) {
+    const BenchResult *result = r->result;
+    double *decode = mem_new((size_t)result->n, sizeof *decode);
+    for (int i = 0; i < result->n; i++) decode[i] = result->seconds[i] - result->prompt_seconds[i];
+    Spread pp = rate_spread(r->n_seq * r->test->n_prompt, result->prompt_seconds, result->n);
+    Spread tg = rate_spread(r->n_seq * r->test->n_gen, decode, result->n);
+    set(object, "stddev_pp", json_real(pp.deviation));
+    set(object, "stddev_tg", json_real(r->test->n_gen ? tg.deviation : 0));
+    free(decode);
+}
+
 json_t *bench_batch_object(const BenchRow *r) {
     const BenchTest *t = r->test;
     BatchTimes b = batch_times(r);
@@ -459,6 +470,7 @@ json_t *bench_batch_object(const BenchRow *r) {
     set_text(object, "type_k", r->options->kv);
     set_text(object, "type_v", r->options->kv);
     set_int(object, "repetitions", r->result->n);
+    set_batch_spreads(object, r);
     set_more(object, r);
     return object;
 }

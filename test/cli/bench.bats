@@ -29,7 +29,7 @@ print(eval(sys.argv[1]))' "$1"
     [[ "${lines[2]}" == "| llama ?B Q8_0                  |   5.33 MiB |     5.25 M | CPU        |       1 |            pp16 | "* ]]
     tests=$(printf '%s\n' "${lines[@]:2:6}" | cut -d'|' -f7 | xargs)
     asserts "$tests" = "pp16 tg4 pp8+tg2 pp16 @ d5 tg4 @ d5 pp8+tg2 @ d5"
-    [[ "$output" == *"build: zgen-"*"mode: loop"*"peak memory: host "* ]]
+    [[ "$output" == *"build: zgen-"*"mode: loop"*"peak memory: "* ]]
     for line in "${lines[@]:0:8}"; do asserts "$(wc -m <<<"$line")" = "$(wc -m <<<"${lines[0]}")"; done
 }
 
@@ -140,6 +140,34 @@ result() {
     printf '%s\n' "$output" >"$T/c.jsonl"
     zgen bench --compare "$T/c.jsonl" "$T/c.jsonl" -o jsonl
     asserts "$status/$(rows '[(x["test"], round(x["ratio"], 9)) for x in d]')" = "0/[('pp4 x 1', 1.0), ('tg2 x 1', 1.0), ('pp4 x 2', 1.0), ('tg2 x 2', 1.0)]"
+}
+
+@test "bench: Ctrl-C leaves what was measured, whole" {
+    run --separate-stderr timeout --preserve-status -s INT 1 "$ZGEN" bench -t 1 --device cpu -r 1 --no-warmup -p 1-900 -n 0 -o json
+    asserts "$status" = 130
+    asserts "$(field '0 < len(d) < 900 and d[-1]["n_prompt"] == len(d)')" = True
+}
+
+@test "plot_bench hands gnuplot a series per model and test, with its limits" {
+    mkdir "$T/bin"
+    cat >"$T/bin/gnuplot" <<END
+#!/bin/bash
+script=\$(cat)
+series=\${script#*for*\"}
+cp "\${series%%\"*}" "$T/series"
+printf '%s\n' "\$script" >"$T/script"
+END
+    chmod +x "$T/bin/gnuplot"
+    bench -p 4 -n 2 -d 0,6 -o jsonl
+    printf '%s\n' "$output" >"$T/r.jsonl"
+    PATH="$T/bin:$PATH" scripts/plot_bench "$T/picture.svg" "$T/r.jsonl"
+    expected=$(rows '"".join("\"r.jsonl: llama ?B Q8_0 " + t + "\"\n" + "".join("%d %s %s %s\n" % (x["n_depth"], x["avg_ts"], x["stddev_ts"], x["limit_ts"] or "?") for x in d if (x["n_gen"] > 0) == (t == "tg2")) + "\n\n" for t in ("pp4", "tg2"))')
+    asserts "$(cat "$T/series")" = "$expected"
+    grep -q 'set xlabel "depth in tokens"' "$T/script"
+    grep -q 'for \[i in "1"\]' "$T/script"
+    command -v gnuplot >/dev/null || skip "no gnuplot here: what it draws was not looked at"
+    scripts/plot_bench "$T/picture.svg" "$T/r.jsonl"
+    grep -q '<svg' "$T/picture.svg"
 }
 
 @test "bench: what cannot be measured is refused with one sentence" {

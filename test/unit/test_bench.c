@@ -142,7 +142,7 @@ TEST(bench_ceilings_of_the_cpu_are_possible) {
     Err e;
     REQUIRE(cpu_ceilings(2, &c, &e));
     CHECK(c.read > 1e8 && c.read < 1e13, "%g bytes/s", c.read);
-    CHECK(c.copy > c.read / 20 && c.copy < 4 * c.read, "%g bytes/s of %g", c.copy, c.read);
+    CHECK(c.copy > c.read / 20 && c.copy < 20 * c.read, "%g bytes/s of %g", c.copy, c.read);
     CHECK(c.boundary > 1e-9 && c.boundary < 1e-2, "%g s", c.boundary);
     CHECK(c.boundary_overlap == 0 && c.product == 0 && c.upload == 0);
     EngineConfig config = {.device = DEVICE_CPU, .isa = "auto", .n_ctx = 16, .n_seq = 1, .n_threads = 2};
