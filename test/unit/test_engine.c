@@ -563,6 +563,28 @@ TEST(engine_stops_at_a_damaged_weight) {
     buf_free(&file);
 }
 
+/* A profile adds up to about a step, and what it leaves in the cache is in no later answer. */
+TEST(engine_profiles_and_goes_on) {
+    Bench b;
+    TokIds ids;
+    Err e = {0};
+    if (!open_bench(&b, 256, 1)) return;
+    Request r = {.n_predict = -1, .params = greedy, .reuse = true};
+    for (int n_past = 0; n_past <= 1000; n_past += 500) { // the others are too deep
+        Profile p = {0};
+        const Sequence *q = ask(&b, QUESTION, r, &ids);
+        CHECK(text_of_is(q, ANSWER, strlen(ANSWER)), "says '%s'", q->text.data);
+        tok_ids_free(&ids);
+        REQUIRE(engine_profile(b.engine, n_past, &p, &e), "%s", e.text);
+        double sum = 0;
+        for (int i = 0; i < engine_plan(b.engine)->n_ops; i++) sum += p.seconds[i];
+        CHECK(p.repeats >= 3 && p.step > 0 && sum > 0 && p.n_past == (n_past ? 251 : 0), "behind %d",
+              p.n_past);
+        free(p.seconds);
+    }
+    close_bench(&b);
+}
+
 /* What would fit is found to the position, and told before anything is loaded. */
 TEST(engine_knows_its_memory_before_loading) {
     Model model;
