@@ -8,6 +8,12 @@
 
 #include <stdbool.h>
 
+#if defined(__SANITIZE_ADDRESS__) // which wants memory without limit, and handles signals itself
+enum { SANITIZED = 1 };
+#else
+enum { SANITIZED = 0 };
+#endif
+
 void test_register(const char *file, const char *name, void (*run)(void));
 void test_fail(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
 void test_skip(const char *reason);

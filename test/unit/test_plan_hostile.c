@@ -17,12 +17,6 @@
 #define EXPERTS "test/data/models/llama-moe-Q4_0.gguf"
 #define BIASES "test/data/models/llama-bias-F16.gguf"
 
-#if defined(__SANITIZE_ADDRESS__)
-enum { SANITIZED = 1 };
-#else
-enum { SANITIZED = 0 };
-#endif
-
 /* ---- A model with one thing changed ---- */
 
 typedef enum Change { KEEP, DROP, RENAME, RESHAPE, RETYPE, POKE, ADD } Change;
