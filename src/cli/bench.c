@@ -3,9 +3,8 @@
  *
  * It owns the cross product: every list of the command line is one side of it, in llama-bench's order.  What
  * an engine is made of (layers on the GPU, rows of a run, cache, threads) are the outer loops, so that a
- * model is loaded once for all tests that share them.  Everything that can be refused is refused before the
- * first line is printed.  How a test is run and timed is said in run/bench.h, what a row means in
- * bench_row.h. */
+ * model is loaded once for all tests that share them.  Nothing is printed before the first result.  How a
+ * test is run and timed is said in run/bench.h, what a row means in bench_row.h. */
 #include "bench.h"
 #include "bench_model.h"
 #include "bench_row.h"
@@ -25,6 +24,7 @@
 
 typedef struct Place { // what an engine is opened with
     Options options;   // the user's, with one value of each list
+    int n_batch;       // -b
     EngineConfig config;
     CudaDevice gpu; // as it was before: what it had free
 } Place;
@@ -52,19 +52,14 @@ typedef struct Bench {
 /* What --real reads where no -f names another text. */
 static const char TEXT[] =
     "The harbour wakes before the town does. At five the first boats come in past the light, low in the "
-    "water, "
-    "and the gulls know it before anybody else. Old Marta sets out her scales, as she has done for forty "
-    "years, "
-    "and argues with the skippers about the weight of ice. By six the street behind the market smells of "
-    "bread "
-    "and diesel. A boy on a bicycle carries newspapers that nobody under fifty reads; he has a system, he "
-    "says, "
-    "and throws each of them without slowing down. The ferry leaves at seven, if the fog lets it, with "
-    "nurses, "
-    "two lorries, and the teacher who lives on the island and works on the mainland because that is how it "
-    "turned out. When the sun reaches the roof of the net loft the whole harbour seems to stop for a moment, "
-    "as "
-    "if everyone had remembered something at once, and then the winches start again.\n\n";
+    "water, and the gulls know it before anybody else. Old Marta sets out her scales, as she has done "
+    "for forty years, and argues with the skippers about the weight of ice. By six the street behind "
+    "the market smells of bread and diesel. A boy on a bicycle carries newspapers that nobody under "
+    "fifty reads; he has a system, he says, and throws each of them without slowing down. The ferry "
+    "leaves at seven, if the fog lets it, with nurses, two lorries, and the teacher who lives on the "
+    "island and works on the mainland because that is how it turned out. When the sun reaches the roof "
+    "of the net loft the whole harbour seems to stop for a moment, as if everyone had remembered "
+    "something at once, and then the winches start again.\n\n";
 
 /* ---- what was asked for -------------------------------------------------------------------------------- */
 
@@ -131,14 +126,10 @@ static bool choose_kv(const BenchOptions *o, int i, Options *out) {
     return true;
 }
 
-static int lesser_chunk(int batch, int ubatch) {
-    return batch && (batch < ubatch || !ubatch) ? batch : ubatch;
-}
-
-static bool add_place(Bench *b, const Options *one, int chunk, Err *e) {
-    Place p = {.options = *one};
+static bool add_place(Bench *b, const Options *one, int n_batch, int n_ubatch, Err *e) {
+    Place p = {.options = *one, .n_batch = n_batch};
     if (!setup_config(one, &p.config, e)) return false;
-    p.config.chunk = chunk;
+    p.config.chunk = n_batch && (n_batch < n_ubatch || !n_ubatch) ? n_batch : n_ubatch;
     p.config.n_seq = 1;
     for (int i = 0; i < b->n_tests; i++) {
         int n_ctx = bench_context(&b->tests[i]) + (b->n_seq[i] > 0);
@@ -163,8 +154,7 @@ static bool add_places(Bench *b, Err *e) {
                 for (int k = 0; choose_kv(o, k, &one); k++)
                     for (int t = 0; t < o->n_threads.n; t++) {
                         one.gpu_layers = o->gpu_layers.values[l], one.n_threads = o->n_threads.values[t];
-                        int chunk = lesser_chunk(o->batch.values[n], o->ubatch.values[u]);
-                        if (!add_place(b, &one, chunk, e)) return false;
+                        if (!add_place(b, &one, o->batch.values[n], o->ubatch.values[u], e)) return false;
                     }
     return true;
 }
@@ -199,6 +189,7 @@ static bool run_test(Bench *b, const Place *p, Engine *engine, int i, Err *e) {
         take_peaks(b, p, &now);
         BenchRow row = {.options = &p->options,
                         .config = &p->config,
+                        .n_batch = p->n_batch,
                         .model = &b->model,
                         .filename = b->filename,
                         .gpu = p->gpu.name,

@@ -21,6 +21,13 @@ static int ngl(const BenchRow *r) {
     return !on_gpu(r) ? 0 : r->options->gpu_layers > 0 ? r->options->gpu_layers : GPU_LAYERS_MANY;
 }
 
+/* What llama-bench calls the logical batch: zgen knows no more than that a run is not larger. */
+static int n_batch(const BenchRow *r) {
+    enum { STANDARD = 2048 }; // llama-bench's
+    int n = engine_chunk(r->engine);
+    return r->n_batch ? r->n_batch : n > STANDARD ? n : STANDARD;
+}
+
 static const char *mode(const BenchRow *r) {
     return r->settings->text ? "real" : "loop";
 }
@@ -216,6 +223,8 @@ static void add_cell(Buf *out, const BenchRow *r, Column column) {
         buf_printf(out, "%d", r->config->n_threads);
         break;
     case N_BATCH:
+        buf_printf(out, "%d", n_batch(r));
+        break;
     case N_UBATCH:
         buf_printf(out, "%d", engine_chunk(r->engine));
         break;
@@ -296,7 +305,7 @@ static void set_model(json_t *object, const BenchRow *r) {
 
 /* The settings between model_n_params and n_prompt. */
 static void set_settings(json_t *object, const BenchRow *r) {
-    set_int(object, "n_batch", engine_chunk(r->engine));
+    set_int(object, "n_batch", n_batch(r));
     set_int(object, "n_ubatch", engine_chunk(r->engine));
     set_int(object, "n_threads", r->config->n_threads);
     set_text(object, "cpu_mask", "0x0");
@@ -353,6 +362,7 @@ static void set_samples(json_t *object, const BenchRow *r) {
 static void set_more(json_t *object, const BenchRow *r) {
     char digest[65];
     sha256_hex(r->result->ids, (size_t)r->result->n_ids * sizeof *r->result->ids, digest);
+    set(object, "use_mmap", json_true()); // what load_mode was before; tools still ask for it
     set_text(object, "mode", mode(r));
     set_int(object, "seed", (double)r->settings->seed);
     set_text(object, "executor", engine_executor(r->engine));
@@ -447,7 +457,7 @@ json_t *bench_batch_object(const BenchRow *r) {
     BatchTimes b = batch_times(r);
     json_t *object = json_object();
     set_int(object, "n_kv_max", r->n_seq * bench_context(t));
-    set_int(object, "n_batch", engine_chunk(r->engine));
+    set_int(object, "n_batch", n_batch(r));
     set_int(object, "n_ubatch", engine_chunk(r->engine));
     set_int(object, "flash_attn", 1);
     set_int(object, "is_pp_shared", 0);

@@ -20,6 +20,7 @@
 typedef struct BenchRow {
     const Options *options; // with one value of each list
     const EngineConfig *config;
+    int n_batch; // as asked for; 0: not
     const Model *model;
     const char *filename, *gpu; // the GPU's name, or ""
     bool beside_gpu;            // the table has rows of a GPU

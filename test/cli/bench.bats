@@ -64,7 +64,7 @@ print(" ".join(list(d[0])[:40]), len(d), d[1]["n_gen"], d[1]["cpu_strict"], d[1]
 @test "bench: all lists make one cross product, in llama-bench's order" {
     zgen bench --device cpu -r 1 --no-warmup -p 2,4 -n 1 -p 0 -d 0,3 -t 1,2 -ub 2,4 -b 8,3 --kv f16,f32 -o jsonl
     asserts "$status/$(rows 'len(d)')" = "0/$((2 * 2 * 2 * 2 * 2 * 3))"
-    asserts "$(rows '[(x["n_ubatch"], x["type_k"], x["n_threads"], x["n_depth"], x["n_prompt"], x["n_gen"]) for x in d] == [(min(b, u), k, t, p, *pg) for b in (8, 3) for u in (2, 4) for k in ("f16", "f32") for t in (1, 2) for p in (0, 3) for pg in ((2, 0), (4, 0), (0, 1))]')" = True
+    asserts "$(rows '[(x["n_batch"], x["n_ubatch"], x["type_k"], x["n_threads"], x["n_depth"], x["n_prompt"], x["n_gen"]) for x in d] == [(b, min(b, u), k, t, p, *pg) for b in (8, 3) for u in (2, 4) for k in ("f16", "f32") for t in (1, 2) for p in (0, 3) for pg in ((2, 0), (4, 0), (0, 1))]')" = True
 }
 
 @test "bench: the same tokens come every time, at every depth and in every chunk" {
