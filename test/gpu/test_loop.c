@@ -4,6 +4,7 @@
  * never shows: a text ends at its limit, its stop string, its interruption, and what ran ahead is in no text
  * and no cache; and the same request gives the same bytes every time. */
 #include "gpu.h"
+#include "../../src/run/bench.h"
 
 #define QUESTION "<|user|>What is the capital of Norway?<|end|><|assistant|>"
 #define ANSWER " The capital of Norway is Oslo."
@@ -261,5 +262,30 @@ TEST(gpu_loop_of_many_is_that_of_each) {
             }
         }
     for (int i = 0; i < N; i++) tok_ids_free(&ids[i]);
+    talk_close(&t);
+}
+
+static bool never(void) {
+    return false;
+}
+
+/* What zgen bench measures is the same work each time, behind a depth, too, and in a batch. */
+TEST(loop_bench_repeats) {
+    if (gpu_missing()) SKIP(gpu_missing());
+    static const BenchTest tests[] = {
+        {.n_prompt = 70}, {.n_gen = 20}, {70, 20, 0}, {.n_gen = 20, .n_depth = 90}, {40, 9, 50}};
+    BenchSettings s = {.n_repetitions = 3, .warm_up = true, .bos = -1, .params = greedy, .stopped = never};
+    Talk t;
+    Err e;
+    BenchResult r;
+    REQUIRE(talk_open(&t, 200, 16));
+    for (size_t i = 0; i < sizeof tests / sizeof *tests; i++) {
+        CHECK(bench_run(t.engine, &s, &tests[i], &r, &e), "%zu: %s", i, e.text);
+        CHECK(r.n == 3 && r.n_ids == tests[i].n_gen + 1 && !r.differs, "%zu", i);
+        bench_free(&r);
+    }
+    CHECK(bench_run_batch(t.engine, &s, &tests[2], 16, &r, &e), "%s", e.text);
+    CHECK(r.n_ids == 16 * 21 && !r.differs);
+    bench_free(&r);
     talk_close(&t);
 }
