@@ -1,10 +1,9 @@
 /* logits: what the model thinks comes next behind each of the given tokens, as raw numbers for other
  * programs.
  *
- * The file is [n_ids, n_vocab] float32, little endian, row by row.  It needs no tokenizer.  The one trick:
- * rows go to a temporary file beside OUT that takes its name at the end, so that OUT is whole or not there.
- */
+ * The file is [n_ids, n_vocab] float32, little endian, row by row.  It needs no tokenizer. */
 #include "cli.h"
+#include "draft.h"
 #include "ids.h"
 #include "profile.h"
 #include "prompt.h"
@@ -13,12 +12,8 @@
 #include "../base/float.h"
 #include "../base/mem.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { ROWS = 64 }; // positions whose logits are computed at once
@@ -26,43 +21,20 @@ enum { ROWS = 64 }; // positions whose logits are computed at once
 /* ---- the file ---- */
 
 typedef struct Sink {
-    char *path;      // where the rows end up; NULL: stdout
-    char *temporary; // where they are until then; NULL: at once in path, which is a device or a pipe
-    int fd;
+    Draft draft; // to stdout: one that is never closed
     int n_vocab;
     uint8_t *row; // one row as bytes of the file
     Err failure;  // of a write
 } Sink;
 
-static bool cannot(const char *path, Err *e) {
-    return err_set(e, ERR_OUTPUT, "cannot write to %.500s: %s", path, strerror(errno));
+static bool is_stdout(const Options *o) {
+    return strcmp(o->out, "-") == 0;
 }
 
-static bool sink_open(Sink *s, const char *path, Err *e) {
-    *s = (Sink){.fd = STDOUT_FILENO};
-    if (strcmp(path, "-") == 0) return true;
-    struct stat st;
-    bool exists = stat(path, &st) == 0;
-    s->fd = -1;
-    s->path = exists ? realpath(path, NULL)
-                     : mem_string(path); // behind a symbolic link the file is replaced, not the link
-    if (!s->path) return cannot(path, e);
-    if (exists && !S_ISREG(st.st_mode)) {
-        s->fd = open(s->path, O_WRONLY | O_CLOEXEC);
-        return s->fd >= 0 || cannot(path, e);
-    }
-    size_t n = strlen(s->path) + 8;
-    s->temporary = mem_new(n, 1);
-    snprintf(s->temporary, n, "%s.XXXXXX", s->path);
-    s->fd = mkostemp(s->temporary, O_CLOEXEC);
-    if (s->fd < 0) {
-        free(s->temporary);
-        s->temporary = NULL;
-        return cannot(path, e);
-    }
-    mode_t mask = umask(0);
-    umask(mask);
-    fchmod(s->fd, exists ? st.st_mode & 07777 : 0666 & ~mask);
+static bool sink_open(Sink *s, const Options *o, int n_vocab, Err *e) {
+    *s = (Sink){.draft = {.fd = STDOUT_FILENO, .name = "standard output"}, .n_vocab = n_vocab};
+    if (!is_stdout(o) && !draft_open(&s->draft, o->out, e)) return false;
+    s->row = mem_new((size_t)n_vocab, 4);
     return true;
 }
 
@@ -73,19 +45,8 @@ static bool sink_row(void *arg, int position, const float *logits) {
         uint32_t bits = f32_to_bits(logits[i]);
         for (int b = 0; b < 4; b++) s->row[4 * (size_t)i + (size_t)b] = (uint8_t)(bits >> 8 * b);
     }
-    const char *name = s->path ? s->path : "standard output";
-    return !stop_wanted() && out_write_to(s->fd, name, s->row, 4 * (size_t)s->n_vocab, &s->failure);
-}
-
-/* Ends the file: under its name if all is well, else not at all. */
-static bool sink_close(Sink *s, bool ok, Err *e) {
-    if (s->path && s->fd >= 0 && close(s->fd) != 0 && ok) ok = cannot(s->path, e);
-    if (s->temporary && ok && rename(s->temporary, s->path) != 0) ok = cannot(s->path, e);
-    if (s->temporary && !ok) unlink(s->temporary);
-    free(s->temporary);
-    free(s->path);
-    free(s->row);
-    return ok;
+    return !stop_wanted() &&
+           out_write_to(s->draft.fd, s->draft.name, s->row, 4 * (size_t)s->n_vocab, &s->failure);
 }
 
 /* ---- the command ---- */
@@ -142,15 +103,14 @@ static bool start(Work *w, const Options *o, Err *e) {
 }
 
 static bool compute(Work *w, const Options *o, Err *e) {
-    if (!sink_open(&w->sink, o->out, e)) return sink_close(&w->sink, false, e);
-    w->sink.n_vocab = engine_plan(w->engine)->hparams.n_vocab;
-    w->sink.row = mem_new((size_t)w->sink.n_vocab, 4);
+    if (!sink_open(&w->sink, o, engine_plan(w->engine)->hparams.n_vocab, e)) return false;
     bool ok = engine_logits(w->engine, w->ids.data, (int)w->ids.n, sink_row, &w->sink, e);
     if (!ok && w->sink.failure.code)
         *e = w->sink.failure;
     else if (stop_wanted())
         ok = stop_err(e);
-    return sink_close(&w->sink, ok, e);
+    free(w->sink.row);
+    return is_stdout(o) ? ok : draft_close(&w->sink.draft, ok, e);
 }
 
 bool cmd_logits(const Options *o, Err *e) {
@@ -163,7 +123,7 @@ bool cmd_logits(const Options *o, Err *e) {
     ok = ok && compute(&w, o, e) && profile_tell(o, w.engine, (int)w.ids.n, NULL, e);
     if (ok)
         setup_notice(o, "%zu rows of %d logits are in %s", w.ids.n, w.sink.n_vocab,
-                     strcmp(o->out, "-") == 0 ? "standard output" : o->out);
+                     is_stdout(o) ? "standard output" : o->out);
     engine_close(w.engine);
     tok_ids_free(&w.ids);
     model_close(&w.model);

@@ -1,25 +1,11 @@
 /* synth: a model of random weights in a real shape, as a file to measure with.
  *
- * The image is made in memory and written to a temporary file beside OUT that takes its name at the end, so
- * that OUT is whole or not there.  Shapes and mixes are known to run/synth.c alone, which lists them in its
- * refusals. */
+ * The image is made in memory.  Shapes and mixes are known to run alone, which lists them in its refusals. */
 #include "cli.h"
+#include "draft.h"
 #include "setup.h"
-#include "../base/mem.h"
 #include "../base/pool.h"
 #include "../run/synth.h"
-
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-static bool cannot(const char *path, Err *e) {
-    return err_set(e, ERR_OUTPUT, "cannot write to %.500s: %s", path, strerror(errno));
-}
 
 static bool check(const Options *o, Err *e) {
     Buf known = {0};
@@ -33,24 +19,10 @@ static bool check(const Options *o, Err *e) {
     return ok;
 }
 
-/* The whole image under the name, or nothing. */
 static bool write_file(const char *path, const SynthImage *image, Err *e) {
-    size_t n = strlen(path) + 8;
-    char *temporary = mem_new(n, 1);
-    snprintf(temporary, n, "%s.XXXXXX", path);
-    int fd = mkostemp(temporary, O_CLOEXEC);
-    bool ok = fd >= 0 || cannot(path, e);
-    if (ok) {
-        mode_t mask = umask(0);
-        umask(mask);
-        fchmod(fd, 0666 & ~mask);
-        ok = out_write_to(fd, path, image->data, image->n, e);
-        ok = (close(fd) == 0 && ok) || (ok && cannot(path, e));
-        ok = ok && (rename(temporary, path) == 0 || cannot(path, e));
-        if (!ok) unlink(temporary);
-    }
-    free(temporary);
-    return ok;
+    Draft draft;
+    return draft_open(&draft, path, e) &&
+           draft_close(&draft, out_write_to(draft.fd, path, image->data, image->n, e), e);
 }
 
 bool cmd_synth(const Options *o, Err *e) {
