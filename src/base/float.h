@@ -62,10 +62,27 @@ HOST_DEVICE static inline float bf16_to_f32(uint16_t h) {
     return f32_from_bits((uint32_t)h << 16);
 }
 
+HOST_DEVICE static inline uint16_t f32_to_bf16(float x) {
+    uint32_t bits = f32_to_bits(x);
+    if ((bits & 0x7FFFFFFF) > 0x7F800000) return (uint16_t)(bits >> 16 | 0x0040);
+    return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
 HOST_DEVICE static inline float e4m3_to_f32(uint8_t b) {
     uint32_t sign = (uint32_t)(b & 0x80) << 24, magnitude = (uint32_t)(b & 0x7F) << 20;
     if (magnitude == 0x07F00000) return f32_from_bits(sign | 0x7FC00000);
     return f32_from_bits(sign | f32_to_bits(f32_from_bits(magnitude) * 0x1p120f));
+}
+
+/* What lies beyond 448, Inf included, becomes 448. */
+HOST_DEVICE static inline uint8_t f32_to_e4m3(float x) {
+    uint32_t bits = f32_to_bits(x), sign = bits >> 24 & 0x80, magnitude = bits & 0x7FFFFFFF;
+    if (magnitude > 0x7F800000) return (uint8_t)(sign | 0x7F);
+    if (magnitude >= f32_to_bits(448.0f)) return (uint8_t)(sign | 0x7E);
+    if (magnitude < f32_to_bits(0x1p-6f)) // the last bit of 0x1p14f weighs 2^-9, as that of a subnormal e4m3
+        return (uint8_t)(sign | (f32_to_bits(f32_from_bits(magnitude) + 0x1p14f) - f32_to_bits(0x1p14f)));
+    uint32_t even = magnitude >> 20 & 1;
+    return (uint8_t)(sign | (((magnitude + 0x0007FFFF + even) >> 20) - ((127 - 7) << 3)));
 }
 
 HOST_DEVICE static inline float ue4m3_to_f32(uint8_t b) {

@@ -95,6 +95,26 @@ TEST(float_small_scales_every_code) {
     CHECK(e4m3_to_f32(0x7E) == 448);
 }
 
+/* Between every two neighbours, and at the ends. */
+TEST(float_e4m3_and_bf16_round_half_to_even) {
+    for (int b = 0; b < 0x7E; b++) {
+        float middle = (e4m3_to_f32((uint8_t)b) + e4m3_to_f32((uint8_t)(b + 1))) / 2;
+        int even = b & 1 ? b + 1 : b;
+        CHECK(f32_to_e4m3(middle) == even && f32_to_e4m3(-middle) == (even | 0x80), "at 0x%02X", b);
+        CHECK(f32_to_e4m3(nextafterf(middle, 0)) == b, "at 0x%02X", b);
+        CHECK(f32_to_e4m3(nextafterf(middle, INFINITY)) == b + 1, "at 0x%02X", b);
+    }
+    CHECK(f32_to_e4m3(1e9f) == 0x7E && f32_to_e4m3(-INFINITY) == 0xFE && f32_to_e4m3(-0.0f) == 0x80);
+    CHECK(f32_to_e4m3(NAN) == 0x7F && f32_to_e4m3(f32_from_bits(0xFF800001)) == 0xFF);
+    for (uint32_t h = 0; h < 0x7F80; h++) {
+        uint32_t middle = h << 16 | 0x8000, even = h & 1 ? h + 1 : h;
+        CHECK(f32_to_bf16(f32_from_bits(middle)) == even, "at 0x%04X", h);
+        CHECK(f32_to_bf16(f32_from_bits(middle | 0x80000000)) == (even | 0x8000), "at 0x%04X", h);
+        CHECK(f32_to_bf16(f32_from_bits(middle - 1)) == h && f32_to_bf16(f32_from_bits(middle + 1)) == h + 1);
+    }
+    CHECK(f32_to_bf16(f32_from_bits(0x7F800001)) == 0x7FC0 && f32_to_bf16(-INFINITY) == 0xFF80);
+}
+
 TEST(float_loads_are_little_endian) {
     const uint8_t bytes[] = {0x00, 0x01, 0x3C, 0x40, 0xFF};
     CHECK(load_u16(bytes + 1) == 0x3C01);

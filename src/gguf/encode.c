@@ -1,0 +1,417 @@
+/* encode: see encode.h.
+ *
+ * A block is solved in two steps.  First each group alone, with real numbers: the line scale * q - min that
+ * fits it best.  Then the block as it is stored, with f16 factors and packed integers: in turn each group
+ * tries the packed neighbours of its line, and the factors are fitted to all groups by least squares, as long
+ * as that helps.  A type with one scale per block is the case of one group whose packed scale is 1.
+ *
+ * The one trick: LANES candidates are tried on a group at once, weights in the outer loop and candidates in
+ * the inner.  So every error is summed in one fixed order, and the compiler still makes vector code of it. */
+#include "encode.h"
+#include "../base/float.h"
+
+#include <assert.h>
+#include <math.h>
+
+enum {
+    LANES = 16,    // candidates that are tried at once
+    ROUNDS = 4,    // of a block's fit, at most
+    GROUP_MAX = 32 // weights
+};
+
+/* What a type can write down. */
+typedef struct Grid {
+    int q_min, q_max;        // a weight's integer
+    int s_min, s_max, m_max; // a group's packed scale and minimum; 1, 1 and 0 or 1: the block has no groups
+    int n_groups, group;     // groups in a block, weights in a group
+} Grid;
+
+typedef struct Parts { // a block as integers and two factors that f16 can hold
+    float d, dmin;
+    int s[QUANT_MAX_GROUPS], m[QUANT_MAX_GROUPS]; // a group is d * s * q - dmin * m
+    int8_t q[QUANT_MAX_WEIGHTS];
+} Parts;
+
+typedef struct Line { // scale * q - min
+    float scale, min;
+} Line;
+
+typedef struct Weighed { // values, and what the square of an error in each counts
+    const float *x, *w;
+} Weighed;
+
+/* ---- one group ----------------------------------------------------------------------------------------- */
+
+static bool is_flat(const Grid *g) {
+    return g->s_max == 1;
+}
+
+/* Half to even; |x| < 2^22. */
+static inline float nearest(float x) {
+    return (x + 0x1.8p23f) - 0x1.8p23f;
+}
+
+static inline float clamp(float x, float low, float high) {
+    x = x > low ? x : low; // a NaN becomes low
+    return x < high ? x : high;
+}
+
+static float inverse(float scale) {
+    return fabsf(scale) > 0x1p-100f ? 1 / scale : 0;
+}
+
+/* Types without a minimum are fitted by plain least squares.  With one, large values count more, as they do
+ * in llama.cpp's quantiser: the fit has two parameters, and small values outnumber large ones. */
+static void weigh(const Grid *g, const float *x, float *w) {
+    float sum = 0;
+    for (int i = 0; i < g->group; i++) sum += x[i] * x[i];
+    float rms = sqrtf(sum / (float)g->group);
+    for (int i = 0; i < g->group; i++) w[i] = g->m_max && rms > 0 ? 0.35f + fabsf(x[i]) / rms : 1;
+}
+
+/* The squared error of a group under each line. */
+static void try_lines(const Grid *g, Weighed v, const Line *lines, float *out) {
+    float scale[LANES], min[LANES], inv[LANES], error[LANES];
+    float low = (float)g->q_min, high = (float)g->q_max;
+    for (int k = 0; k < LANES; k++) {
+        scale[k] = lines[k].scale, min[k] = lines[k].min;
+        inv[k] = inverse(scale[k]), error[k] = 0;
+    }
+    for (int i = 0; i < g->group; i++)
+        for (int k = 0; k < LANES; k++) {
+            float q = nearest(clamp((v.x[i] + min[k]) * inv[k], low, high));
+            float e = scale[k] * q - min[k] - v.x[i];
+            error[k] += v.w[i] * (e * e);
+        }
+    for (int k = 0; k < LANES; k++) out[k] = error[k];
+}
+
+/* The place of the best of LANES lines, the first of equals; *error is what it leaves. */
+static int best_line(const Grid *g, Weighed v, const Line *lines, float *error) {
+    float errors[LANES];
+    int best = 0;
+    try_lines(g, v, lines, errors);
+    for (int k = 1; k < LANES; k++)
+        if (errors[k] < errors[best]) best = k;
+    *error = errors[best];
+    return best;
+}
+
+static void round_to_line(const Grid *g, const float *x, Line line, int8_t *q) {
+    float inv = inverse(line.scale);
+    for (int i = 0; i < g->group; i++)
+        q[i] = (int8_t)nearest(clamp((x[i] + line.min) * inv, (float)g->q_min, (float)g->q_max));
+}
+
+/* The line through the integers that `line` gives, by least squares. */
+static Line refit_line(const Grid *g, Weighed v, Line line) {
+    int8_t q[GROUP_MAX];
+    round_to_line(g, v.x, line, q);
+    double n = 0, sq = 0, sqq = 0, sx = 0, sxq = 0;
+    for (int i = 0; i < g->group; i++) {
+        double w = v.w[i], x = v.x[i];
+        n += w, sq += w * q[i], sqq += w * q[i] * q[i];
+        sx += w * x, sxq += w * x * q[i];
+    }
+    double det = n * sqq - sq * sq;
+    if (g->m_max && det > 0) {
+        Line fit = {(float)((n * sxq - sq * sx) / det), (float)((sq * sxq - sqq * sx) / det)};
+        if (fit.min >= 0 || is_flat(g)) return fit;
+    }
+    if (g->m_max && det <= 0) return line; // all integers are the same: nothing to turn
+    return sqq > 0 ? (Line){(float)(sxq / sqq), 0} : line;
+}
+
+/* Lines for a group without a minimum: its largest value lands near one end of the integers or the other. */
+static void first_scales(const Grid *g, const float *x, Line *lines) {
+    float peak = 0;
+    for (int i = 0; i < g->group; i++)
+        if (fabsf(x[i]) > fabsf(peak)) peak = x[i];
+    for (int k = 0; k < LANES; k++) {
+        float beyond = 0.35f * (float)(k / 2) - 1.05f; // of the end, in steps
+        float end = k % 2 ? (float)g->q_max + beyond : (float)g->q_min - beyond;
+        lines[k] = (Line){peak / end, 0};
+    }
+}
+
+/* Lines for a group with a minimum: its range takes up a little more or less than that of the integers. */
+static void first_ranges(const Grid *g, const float *x, Line *lines) {
+    float low = x[0], high = x[0];
+    for (int i = 1; i < g->group; i++) {
+        low = x[i] < low ? x[i] : low;
+        high = x[i] > high ? x[i] : high;
+    }
+    if (low > 0 && !is_flat(g)) low = 0;
+    for (int k = 0; k < LANES; k++) {
+        float scale = (high - low) / ((float)g->q_max + 0.4f * (float)(k % 8) - 1.0f);
+        lines[k] = (Line){scale, -low - (k < 8 ? 0.0f : 0.5f) * scale};
+        if (lines[k].min < 0 && !is_flat(g)) lines[k].min = 0;
+    }
+}
+
+/* Lines about one: the end of its integers moves by up to a step, and so does its minimum. */
+static void nearby_lines(const Grid *g, Line line, Line *lines) {
+    for (int k = 0; k < LANES; k++) {
+        float x = g->m_max ? (float)(k % 4) / 2 - 0.75f : (float)k / 8 - 0.9375f,
+              y = g->m_max ? (float)(k / 4) / 2 - 0.75f : 0; // symmetric
+        lines[k].scale = line.scale * (1 + 0.4f * x / (float)g->q_max);
+        lines[k].min = line.min + 0.4f * y * line.scale;
+        if (!g->m_max || (lines[k].min < 0 && !is_flat(g))) lines[k].min = 0;
+    }
+}
+
+static Line fit_group(const Grid *g, Weighed v) {
+    Line lines[LANES];
+    float least;
+    if (g->m_max)
+        first_ranges(g, v.x, lines);
+    else
+        first_scales(g, v.x, lines);
+    Line best = refit_line(g, v, lines[best_line(g, v, lines, &least)]);
+    nearby_lines(g, best, lines);
+    lines[0] = best;
+    return refit_line(g, v, lines[best_line(g, v, lines, &least)]);
+}
+
+/* ---- one block ----------------------------------------------------------------------------------------- */
+
+static float as_f16(float x) {
+    return f16_to_f32(f32_to_f16(x));
+}
+
+static int between(int x, int low, int high) {
+    return x < low ? low : x > high ? high : x;
+}
+
+static int packed(float x, float unit, int low, int high) {
+    return unit > 0 ? (int)nearest(clamp(x / unit, (float)low, (float)high)) : 0;
+}
+
+/* The factors that let the largest line of all be written, and the lines in them. */
+static void pack_lines(const Grid *g, const Line *lines, Parts *p) {
+    float scale = 0, min = 0;
+    for (int i = 0; i < g->n_groups; i++) {
+        scale = fmaxf(scale, fabsf(lines[i].scale));
+        min = fmaxf(min, fabsf(lines[i].min));
+    }
+    p->d = scale / (float)g->s_max, p->dmin = g->m_max ? min / (float)g->m_max : 0;
+    if (is_flat(g)) p->d = lines[0].scale, p->dmin = lines[0].min;
+    for (int i = 0; i < g->n_groups; i++) {
+        p->s[i] = is_flat(g) ? 1 : packed(lines[i].scale, p->d, g->s_min, g->s_max);
+        p->m[i] = is_flat(g) ? g->m_max : packed(lines[i].min, p->dmin, 0, g->m_max);
+    }
+}
+
+/* Gives group i the best of its packed scale's and minimum's neighbours, under the factors as they are, and
+ * the integers that follow.  Returns the squared error. */
+static float settle_group(const Grid *g, Weighed v, int i, Parts *p) {
+    Line lines[LANES];
+    int s[LANES], m[LANES];
+    for (int k = 0; k < LANES; k++) {
+        s[k] = between(p->s[i] + (g->m_max ? k % 3 - 1 : k - LANES / 2), g->s_min, g->s_max);
+        m[k] = is_flat(g) ? p->m[i] : between(p->m[i] + k / 3 - 2, 0, g->m_max);
+        lines[k] = (Line){p->d * (float)s[k], p->dmin * (float)m[k]};
+    }
+    float error;
+    int k = best_line(g, v, lines, &error);
+    p->s[i] = s[k], p->m[i] = m[k];
+    round_to_line(g, v.x, lines[k], p->q + i * g->group);
+    return error;
+}
+
+/* The factors by least squares, the packed integers being what they are. */
+static void refit_factors(const Grid *g, Weighed v, Parts *p) {
+    double aa = 0, ab = 0, bb = 0, ax = 0, bx = 0; // x is about d * a - dmin * b
+    for (int i = 0; i < g->n_groups * g->group; i++) {
+        double a = p->s[i / g->group] * p->q[i], b = p->m[i / g->group], w = v.w[i], x = v.x[i];
+        aa += w * a * a, ab += w * a * b, bb += w * b * b, ax += w * a * x, bx += w * b * x;
+    }
+    double det = aa * bb - ab * ab;
+    if (det > 0)
+        p->d = (float)((bb * ax - ab * bx) / det), p->dmin = (float)((ab * ax - aa * bx) / det);
+    else if (aa > 0)
+        p->d = (float)(ax / aa);
+    else if (bb > 0)
+        p->dmin = (float)(-bx / bb);
+}
+
+static void fit_block(const Grid *g, const float *x, Parts *out) {
+    Line lines[QUANT_MAX_GROUPS];
+    Weighed groups[QUANT_MAX_GROUPS];
+    float w[QUANT_MAX_WEIGHTS];
+    Parts p = {0};
+    for (int i = 0, at = 0; i < g->n_groups; i++, at += g->group) {
+        groups[i] = (Weighed){x + at, w + at};
+        weigh(g, x + at, w + at);
+        lines[i] = fit_group(g, groups[i]);
+    }
+    pack_lines(g, lines, &p);
+    float least = INFINITY;
+    for (int round = 0; round < ROUNDS; round++) {
+        float error = 0;
+        p.d = as_f16(p.d), p.dmin = as_f16(p.dmin);
+        for (int i = 0; i < g->n_groups; i++) error += settle_group(g, groups[i], i, &p);
+        if (round > 0 && !(error < least)) break;
+        least = error;
+        *out = p;
+        refit_factors(g, groups[0], &p);
+    }
+}
+
+/* ---- blocks put together: unpack.h backwards --------------------------------------------------------------
+ */
+
+static void store_u16(uint8_t *at, uint16_t x) {
+    at[0] = (uint8_t)x, at[1] = (uint8_t)(x >> 8);
+}
+
+static void store_f16(uint8_t *at, float x) {
+    store_u16(at, f32_to_f16(x));
+}
+
+/* The low four bits of 2 * n integers, each with `zero` added: n in the low halves, n in the high ones. */
+static void pack_nibbles(const int8_t *q, int zero, int n, uint8_t *qs) {
+    for (int i = 0; i < n; i++) qs[i] = (uint8_t)(((q[i] + zero) & 15) | ((q[i + n] + zero) & 15) << 4);
+}
+
+/* The fifth bits of 32 integers. */
+static void pack_fifth_bits(const int8_t *q, int zero, uint8_t *qh) {
+    for (int i = 0; i < 4; i++) qh[i] = 0;
+    for (int i = 0; i < 32; i++) qh[i / 8] |= (uint8_t)(((q[i] + zero) >> 4 & 1) << i % 8);
+}
+
+static void pack_Q4_0(const Parts *p, void *block) {
+    BlockQ4_0 *b = block;
+    store_f16(b->d, p->d);
+    pack_nibbles(p->q, 8, 16, b->qs);
+}
+
+static void pack_Q4_1(const Parts *p, void *block) {
+    BlockQ4_1 *b = block;
+    store_f16(b->d, p->d);
+    store_f16(b->m, -p->dmin);
+    pack_nibbles(p->q, 0, 16, b->qs);
+}
+
+static void pack_Q5_0(const Parts *p, void *block) {
+    BlockQ5_0 *b = block;
+    store_f16(b->d, p->d);
+    pack_nibbles(p->q, 16, 16, b->qs);
+    pack_fifth_bits(p->q, 16, b->qh);
+}
+
+static void pack_Q5_1(const Parts *p, void *block) {
+    BlockQ5_1 *b = block;
+    store_f16(b->d, p->d);
+    store_f16(b->m, -p->dmin);
+    pack_nibbles(p->q, 0, 16, b->qs);
+    pack_fifth_bits(p->q, 0, b->qh);
+}
+
+static void pack_Q8_0(const Parts *p, void *block) {
+    BlockQ8_0 *b = block;
+    store_f16(b->d, p->d);
+    memcpy(b->qs, p->q, sizeof b->qs);
+}
+
+static void pack_k_scales(const Parts *p, uint8_t *out) {
+    for (int g = 0; g < 4; g++) {
+        out[g] = (uint8_t)(p->s[g] | p->s[g + 4] >> 4 << 6);
+        out[g + 4] = (uint8_t)(p->m[g] | p->m[g + 4] >> 4 << 6);
+        out[g + 8] = (uint8_t)((p->s[g + 4] & 15) | (p->m[g + 4] & 15) << 4);
+    }
+}
+
+static void pack_Q4_K(const Parts *p, void *block) {
+    BlockQ4_K *b = block;
+    store_f16(b->d, p->d);
+    store_f16(b->dmin, p->dmin);
+    pack_k_scales(p, b->scales);
+    for (int i = 0; i < 256; i += 64) pack_nibbles(p->q + i, 0, 32, b->qs + i / 2);
+}
+
+static void pack_Q5_K(const Parts *p, void *block) {
+    BlockQ5_K *b = block;
+    store_f16(b->d, p->d);
+    store_f16(b->dmin, p->dmin);
+    pack_k_scales(p, b->scales);
+    for (int i = 0; i < 256; i += 64) pack_nibbles(p->q + i, 0, 32, b->qs + i / 2);
+    memset(b->qh, 0, sizeof b->qh);
+    for (int i = 0; i < 256; i++) b->qh[i % 32] |= (uint8_t)((p->q[i] >> 4 & 1) << i / 32);
+}
+
+static void pack_Q6_K(const Parts *p, void *block) {
+    BlockQ6_K *b = block;
+    store_f16(b->d, p->d);
+    for (int g = 0; g < 16; g++) b->scales[g] = (int8_t)p->s[g];
+    for (int i = 0; i < 256; i += 128) pack_nibbles(p->q + i, 32, 64, b->ql + i / 2);
+    memset(b->qh, 0, sizeof b->qh);
+    for (int i = 0; i < 256; i++)
+        b->qh[i / 128 * 32 + i % 32] |= (uint8_t)((p->q[i] + 32) >> 4 << i % 128 / 32 * 2);
+}
+
+/* ---- all types ------------------------------------------------------------------------------------------
+ */
+
+static const struct Coder {
+    QuantType type;
+    Grid grid; // but for its groups, which are the type's
+    void (*pack)(const Parts *, void *block);
+} coders[] = {
+    {QUANT_Q4_0, {.q_min = -8, .q_max = 7, .s_min = 1, .s_max = 1}, pack_Q4_0},
+    {QUANT_Q4_1, {.q_max = 15, .s_min = 1, .s_max = 1, .m_max = 1}, pack_Q4_1},
+    {QUANT_Q5_0, {.q_min = -16, .q_max = 15, .s_min = 1, .s_max = 1}, pack_Q5_0},
+    {QUANT_Q5_1, {.q_max = 31, .s_min = 1, .s_max = 1, .m_max = 1}, pack_Q5_1},
+    {QUANT_Q8_0, {.q_min = -127, .q_max = 127, .s_min = 1, .s_max = 1}, pack_Q8_0},
+    {QUANT_Q4_K, {.q_max = 15, .s_max = 63, .m_max = 63}, pack_Q4_K},
+    {QUANT_Q5_K, {.q_max = 31, .s_max = 63, .m_max = 63}, pack_Q5_K},
+    {QUANT_Q6_K, {.q_min = -32, .q_max = 31, .s_min = -128, .s_max = 127}, pack_Q6_K},
+};
+
+static const struct Coder *find_coder(QuantType type) {
+    for (size_t i = 0; i < sizeof coders / sizeof *coders; i++)
+        if (coders[i].type == type) return &coders[i];
+    return NULL;
+}
+
+bool quant_can_encode(QuantType type) {
+    return quant_traits(type)->act == QUANT_ACT_F32 || find_coder(type);
+}
+
+static void encode_blocks(const struct Coder *coder, const float *x, size_t n_blocks, uint8_t *out) {
+    const QuantTraits *t = quant_traits(coder->type);
+    Grid grid = coder->grid;
+    grid.group = t->group, grid.n_groups = t->n_weights / t->group;
+    assert(grid.group <= GROUP_MAX);
+    for (size_t b = 0; b < n_blocks; b++) {
+        Parts parts;
+        fit_block(&grid, x + b * (size_t)t->n_weights, &parts);
+        coder->pack(&parts, out + b * t->n_bytes);
+    }
+}
+
+void quant_encode(QuantType type, const float *x, size_t n_blocks, void *blocks) {
+    uint8_t *out = blocks;
+    switch (type) {
+    case QUANT_F32:
+        memcpy(out, x, n_blocks * sizeof *x);
+        break;
+    case QUANT_F16:
+        for (size_t i = 0; i < n_blocks; i++) store_f16(out + 2 * i, x[i]);
+        break;
+    case QUANT_BF16:
+        for (size_t i = 0; i < n_blocks; i++) store_u16(out + 2 * i, f32_to_bf16(x[i]));
+        break;
+    case QUANT_FP8_E4M3:
+        for (size_t i = 0; i < n_blocks; i++) out[i] = f32_to_e4m3(x[i]);
+        break;
+    default:
+        encode_blocks(find_coder(type), x, n_blocks, out);
+    }
+}
+
+float quant_fp8_scale(const float *x, size_t n) {
+    float peak = 0;
+    for (size_t i = 0; i < n; i++) peak = fmaxf(peak, fabsf(x[i]));
+    return peak / 448;
+}
