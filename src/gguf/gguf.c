@@ -486,6 +486,10 @@ int gguf_version(const Gguf *g) {
 int gguf_n_shards(const Gguf *g) {
     return g->n_parts;
 }
+const char *gguf_shard(const Gguf *g, int i) {
+    assert(i >= 0 && i < g->n_parts);
+    return g->parts[i].label;
+}
 int64_t gguf_n_tensors(const Gguf *g) {
     return g->n_tensors;
 }
@@ -516,6 +520,13 @@ const GgufTensor *gguf_find_tensor(const Gguf *g, const char *name) {
 GgufString gguf_key(const Gguf *g, int64_t i) {
     assert(i >= 0 && i < gguf_n_keys(g));
     return g->parts[0].keys[i].name;
+}
+
+GgufString gguf_value_bytes(const Gguf *g, int64_t i) {
+    assert(i >= 0 && i < gguf_n_keys(g));
+    const Value *v = &g->parts[0].keys[i].value;
+    size_t head = v->is_array ? 4 + 4 + 8 : 4; // type; type of the elements and their count
+    return (GgufString){(const char *)v->data - head, head + v->n_bytes};
 }
 
 void gguf_print_value(const Gguf *g, int64_t i, size_t max, Buf *out) {

@@ -44,7 +44,8 @@ void gguf_close(Gguf *g); // NULL is fine
 const char *gguf_label(const Gguf *g); // the path or label it was opened with
 int gguf_version(const Gguf *g);
 int gguf_n_shards(const Gguf *g);
-uint64_t gguf_n_bytes(const Gguf *g); // size of all its files
+const char *gguf_shard(const Gguf *g, int i); // the path of file i of n_shards
+uint64_t gguf_n_bytes(const Gguf *g);         // size of all its files
 
 int64_t gguf_n_tensors(const Gguf *g);
 const GgufTensor *gguf_tensor(const Gguf *g, int64_t i);             // one array, in file order
@@ -53,6 +54,7 @@ const GgufTensor *gguf_find_tensor(const Gguf *g, const char *name); // NULL if 
 /* Metadata, for listing (`zgen info`). */
 int64_t gguf_n_keys(const Gguf *g);
 GgufString gguf_key(const Gguf *g, int64_t i);
+GgufString gguf_value_bytes(const Gguf *g, int64_t i); // value i as the file has it, its type in front
 /* Appends a short printable form of value i: numbers, quoted strings (cut at max bytes), "[n x type] a, b,
  * ...". */
 struct Buf;

@@ -42,6 +42,13 @@ void gguf_write_string(GgufWriter *w, const char *key, const char *value) {
     gguf_write_element(&w->keys, value, strlen(value));
 }
 
+void gguf_write_copy(GgufWriter *w, const Gguf *from, int64_t key) {
+    GgufString name = gguf_key(from, key), value = gguf_value_bytes(from, key);
+    w->n_keys++;
+    gguf_write_element(&w->keys, name.data, name.n);
+    buf_add(&w->keys, value.data, value.n);
+}
+
 Buf *gguf_write_array(GgufWriter *w, const char *key, GgufArray type, uint64_t n) {
     put_key(w, key, 9);
     put_u32(&w->keys, type);
@@ -60,7 +67,7 @@ uint64_t gguf_write_tensor(GgufWriter *w, const char *name, QuantType type, int 
     gguf_write_element(&w->tensors, name, strlen(name));
     put_u32(&w->tensors, (uint32_t)n_dims);
     for (int i = 0; i < n_dims; i++) put_u64(&w->tensors, (uint64_t)ne[i]), n *= (uint64_t)ne[i];
-    put_u32(&w->tensors, type);
+    put_u32(&w->tensors, type == QUANT_FP8_E4M3 ? QUANT_I8 : type);
     put_u64(&w->tensors, offset);
     w->n_tensors++;
     w->data_bytes = align_up(offset + n / (uint64_t)traits->n_weights * traits->n_bytes);

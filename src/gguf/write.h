@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "../base/buf.h"
-#include "quant.h"
+#include "gguf.h"
 
 enum { GGUF_ALIGNMENT = 32 };
 
@@ -24,6 +24,9 @@ void gguf_write_f32(GgufWriter *w, const char *key, float value);
 void gguf_write_bool(GgufWriter *w, const char *key, bool value);
 void gguf_write_string(GgufWriter *w, const char *key, const char *value);
 
+/* A key of another file with its value, whatever that is. */
+void gguf_write_copy(GgufWriter *w, const Gguf *from, int64_t key);
+
 /* An array of n elements, of which the caller appends the bytes to the Buf returned: i32 and f32 as they are,
  * strings with gguf_write_element. */
 typedef enum GgufArray {
@@ -35,7 +38,7 @@ Buf *gguf_write_array(GgufWriter *w, const char *key, GgufArray type, uint64_t n
 void gguf_write_element(Buf *array, const char *text, size_t n);
 
 /* Announces a tensor with its dimensions, innermost first; returns the offset of its data behind the header.
- */
+ * FP8 is written as I8: the caller sets the key zgen.fp8.format and writes the scales. */
 uint64_t gguf_write_tensor(GgufWriter *w, const char *name, QuantType type, int n_dims, const int64_t *ne);
 
 /* The header, padded so that the data may follow.  Frees the writer. */

@@ -72,12 +72,15 @@ static bool refuse_type(const Weights *w, const GgufTensor *t, Err *e) {
                    gguf_label(w->g), t->name, quant_traits(t->type)->name);
 }
 
+const char *weight_scale_name(const char *name, char out[WEIGHT_NAME]) {
+    snprintf(out, WEIGHT_NAME, "%.*s.scale", (int)(strlen(name) - strlen(".weight")), name);
+    return out;
+}
+
 /* NAME.scale for NAME.weight, where the file has it: per row for FP8, per expert or one for all elsewhere. */
 static bool add_scale(Weights *w, Weight *m, Err *e) {
-    char name[80];
-    size_t stem = strlen(m->name) - strlen(".weight");
-    snprintf(name, sizeof name, "%.*s.scale", (int)stem, m->name);
-    const GgufTensor *t = gguf_find_tensor(w->g, name);
+    char name[WEIGHT_NAME];
+    const GgufTensor *t = gguf_find_tensor(w->g, weight_scale_name(m->name, name));
     if (!t && m->type != QUANT_FP8_E4M3) return true;
     int n_rows = m->n_expert * m->n_out;
     int64_t n = t ? t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3] : 0;

@@ -42,6 +42,10 @@ bool weights_all_used(const Weights *w, Err *e);
  * for explaining non-finite logits, not for every start. */
 const char *weights_find_nonfinite(const Weights *w);
 
+/* The name of the scales of NAME.weight: NAME.scale, written to out, which is returned. */
+enum { WEIGHT_NAME = 80 }; // bytes that are enough
+const char *weight_scale_name(const char *name, char out[WEIGHT_NAME]);
+
 uint64_t weights_bytes(const Weights *w); // of the matrices, as they lie in the file
 
 #endif

@@ -3,10 +3,12 @@
  * Weights are random bytes with the scales of each block set so that a weight's standard deviation is about
  * that of a trained model; activations then neither die nor explode over many layers. */
 #include "synth.h"
+#include "mix.h"
 #include "../base/float.h"
 #include "../base/mem.h"
 #include "../base/pool.h"
 #include "../gguf/write.h"
+#include "../plan/weight.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -36,25 +38,11 @@ static const Shape shapes[] = {
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
-/* What a mix gives to most matrices, to the output, and to the half of attn_v and ffn_down that needs more
- * bits. */
-static const struct Mix {
-    const char *name;
-    QuantType most, output, more;
-    uint32_t file_type; // what GGUF's general.file_type calls it
-} mixes[] = {
-    {"f32", QUANT_F32, QUANT_F32, QUANT_F32, 0},        {"f16", QUANT_F16, QUANT_F16, QUANT_F16, 1},
-    {"bf16", QUANT_BF16, QUANT_BF16, QUANT_BF16, 32},   {"q8_0", QUANT_Q8_0, QUANT_Q8_0, QUANT_Q8_0, 7},
-    {"q4_0", QUANT_Q4_0, QUANT_Q6_K, QUANT_Q4_0, 2},    {"q4_k_m", QUANT_Q4_K, QUANT_Q6_K, QUANT_Q6_K, 15},
-    {"q5_k_m", QUANT_Q5_K, QUANT_Q6_K, QUANT_Q6_K, 17}, {"q6_k", QUANT_Q6_K, QUANT_Q6_K, QUANT_Q6_K, 18},
-};
-enum { N_MIXES = sizeof mixes / sizeof *mixes };
-
 void synth_list(Buf *out) {
     buf_printf(out, "shapes:");
     for (int i = 0; i < N_SHAPES; i++) buf_printf(out, " %s", shapes[i].name);
-    buf_printf(out, "; mixes:");
-    for (int i = 0; i < N_MIXES; i++) buf_printf(out, " %s", mixes[i].name);
+    buf_printf(out, "; mixes: ");
+    mix_list(out);
 }
 
 void synth_print(Buf *out) {
@@ -65,90 +53,98 @@ void synth_print(Buf *out) {
         buf_printf(out, "%-16s %-8s %6d %6d %7d %7d\n", s->name, s->arch, s->n_layer, s->n_embd, s->n_expert,
                    s->n_vocab);
     }
-    buf_printf(out, "\nmixes:");
-    for (int i = 0; i < N_MIXES; i++) buf_printf(out, " %s", mixes[i].name);
+    buf_printf(out, "\nmixes: ");
+    mix_list(out);
     buf_printf(out, "\n");
 }
 
 /* ---- tensors ------------------------------------------------------------------------------------------- */
 
-typedef enum Kind { NORM, MATRIX, OUTPUT, SENSITIVE, ROUTER } Kind;
-
-typedef struct Tensor {
-    Kind kind;
-    QuantType type;
-    uint64_t offset, n_blocks;
-} Tensor;
-
 typedef struct Making {
     const Shape *s;
-    const struct Mix *mix;
+    const Mix *mix;
     int n_layer;
-    GgufWriter w;
-    Tensor *tensors;
+    GgufTensor *tensors; // [n_tensors]
     int n_tensors;
+    QuantType *types;
+    uint64_t *offsets; // of their data behind the header
+    GgufWriter w;
 } Making;
 
-/* The layers to which the _m mixes give more bits: the first and last eighth and every third between. */
-static bool more_bits(int layer, int n) {
-    return layer < n / 8 || layer >= 7 * n / 8 || (layer - n / 8) % 3 == 2;
+static void add_named(Making *m, const char *name, int64_t n_in, int64_t n_out, int64_t n_expert) {
+    m->tensors = mem_resize(m->tensors, (size_t)(m->n_tensors + 1) * sizeof *m->tensors);
+    m->tensors[m->n_tensors++] = (GgufTensor){.name = mem_string(name),
+                                              .type = QUANT_F32,
+                                              .n_dims = n_expert > 1 ? 3
+                                                        : n_out > 1  ? 2
+                                                                     : 1,
+                                              .ne = {n_in, n_out, n_expert, 1}};
 }
 
-static QuantType type_of(const Making *m, Kind kind, int layer, int64_t row) {
-    QuantType type = kind == NORM || kind == ROUTER                      ? QUANT_F32
-                     : kind == OUTPUT                                    ? m->mix->output
-                     : kind == SENSITIVE && more_bits(layer, m->n_layer) ? m->mix->more
-                                                                         : m->mix->most;
-    if (row % quant_traits(type)->n_weights == 0) return type;
-    return row % 32 == 0 ? QUANT_Q8_0
-                         : QUANT_F16; // a row must hold whole blocks; real quantisers fall back likewise
-}
-
-static void add(Making *m, Kind kind, int layer, const char *name, int64_t n_in, int64_t n_out,
-                int64_t n_expert) {
+static void add(Making *m, int layer, const char *name, int64_t n_in, int64_t n_out, int64_t n_expert) {
     char full[64];
     if (layer >= 0)
         snprintf(full, sizeof full, "blk.%d.%s.weight", layer, name);
     else
         snprintf(full, sizeof full, "%s.weight", name);
-    int64_t ne[3] = {n_in, n_out, n_expert};
-    QuantType type = type_of(m, kind, layer, n_in);
-    uint64_t offset = gguf_write_tensor(&m->w, full, type, n_expert > 1 ? 3 : n_out > 1 ? 2 : 1, ne);
-    m->tensors = mem_resize(m->tensors, (size_t)(m->n_tensors + 1) * sizeof *m->tensors);
-    m->tensors[m->n_tensors++] = (Tensor){
-        kind, type, offset, (uint64_t)(n_in * n_out * n_expert) / (uint64_t)quant_traits(type)->n_weights};
+    add_named(m, full, n_in, n_out, n_expert);
 }
 
 static void add_layer(Making *m, int i) {
     const Shape *s = m->s;
     int64_t d = s->n_embd, q = s->n_head * s->head_dim, kv = s->n_kv_head * s->head_dim, e = s->n_expert;
-    add(m, NORM, i, "attn_norm", d, 1, 1);
-    add(m, MATRIX, i, "attn_q", d, q, 1);
-    add(m, MATRIX, i, "attn_k", d, kv, 1);
-    add(m, SENSITIVE, i, "attn_v", d, kv, 1);
-    add(m, MATRIX, i, "attn_output", q, d, 1);
+    add(m, i, "attn_norm", d, 1, 1);
+    add(m, i, "attn_q", d, q, 1);
+    add(m, i, "attn_k", d, kv, 1);
+    add(m, i, "attn_v", d, kv, 1);
+    add(m, i, "attn_output", q, d, 1);
     if (strcmp(s->arch, "llama") != 0) {
-        add(m, NORM, i, "attn_q_norm", s->head_dim, 1, 1);
-        add(m, NORM, i, "attn_k_norm", s->head_dim, 1, 1);
+        add(m, i, "attn_q_norm", s->head_dim, 1, 1);
+        add(m, i, "attn_k_norm", s->head_dim, 1, 1);
     }
     if (s->window) {
-        add(m, NORM, i, "post_attention_norm", d, 1, 1);
-        add(m, NORM, i, "post_ffw_norm", d, 1, 1);
+        add(m, i, "post_attention_norm", d, 1, 1);
+        add(m, i, "post_ffw_norm", d, 1, 1);
     }
-    add(m, NORM, i, "ffn_norm", d, 1, 1);
-    if (e) add(m, ROUTER, i, "ffn_gate_inp", d, e, 1);
+    add(m, i, "ffn_norm", d, 1, 1);
+    if (e) add(m, i, "ffn_gate_inp", d, e, 1);
     int64_t ff = e ? s->n_ff_expert : s->n_ff, n = e ? e : 1;
-    add(m, MATRIX, i, e ? "ffn_gate_exps" : "ffn_gate", d, ff, n);
-    add(m, MATRIX, i, e ? "ffn_up_exps" : "ffn_up", d, ff, n);
-    add(m, SENSITIVE, i, e ? "ffn_down_exps" : "ffn_down", ff, d, n);
+    add(m, i, e ? "ffn_gate_exps" : "ffn_gate", d, ff, n);
+    add(m, i, e ? "ffn_up_exps" : "ffn_up", d, ff, n);
+    add(m, i, e ? "ffn_down_exps" : "ffn_down", ff, d, n);
 }
 
 static void add_tensors(Making *m) {
     const Shape *s = m->s;
-    add(m, s->tied ? OUTPUT : MATRIX, -1, "token_embd", s->n_embd, s->n_vocab, 1);
+    add(m, -1, "token_embd", s->n_embd, s->n_vocab, 1);
     for (int i = 0; i < m->n_layer; i++) add_layer(m, i);
-    add(m, NORM, -1, "output_norm", s->n_embd, 1, 1);
-    if (!s->tied) add(m, OUTPUT, -1, "output", s->n_embd, s->n_vocab, 1);
+    add(m, -1, "output_norm", s->n_embd, 1, 1);
+    if (!s->tied) add(m, -1, "output", s->n_embd, s->n_vocab, 1);
+}
+
+/* The rows of an FP8 matrix have scales. */
+static void add_scales(Making *m) {
+    for (int i = 0, n = m->n_tensors; m->mix->most == QUANT_FP8_E4M3 && i < n; i++) {
+        char name[WEIGHT_NAME];
+        const GgufTensor t = m->tensors[i];
+        if (m->types[i] == QUANT_FP8_E4M3)
+            add_named(m, weight_scale_name(t.name, name), t.ne[1] * t.ne[2], 1, 1);
+    }
+}
+
+/* Gives every tensor its type and its place. */
+static void place_tensors(Making *m) {
+    MixModel model = {.n_layer = m->n_layer, .n_expert = m->s->n_expert};
+    model.is_70b = m->n_layer == 80 && m->s->n_head != m->s->n_kv_head;
+    size_t n = (size_t)m->n_tensors;
+    m->types = mem_new(2 * n, sizeof *m->types); // QUANT_F32 for scales
+    m->offsets = mem_new(2 * n, sizeof *m->offsets);
+    mix_types(m->mix, &model, m->tensors, m->n_tensors, m->types);
+    add_scales(m);
+    for (int i = 0; i < m->n_tensors; i++) {
+        const GgufTensor *t = &m->tensors[i];
+        m->offsets[i] = gguf_write_tensor(&m->w, t->name, m->types[i], t->n_dims, t->ne);
+    }
 }
 
 /* ---- metadata ------------------------------------------------------------------------------------------ */
@@ -176,7 +172,8 @@ static void add_keys(Making *m) {
     gguf_write_string(&m->w, "general.architecture", s->arch);
     snprintf(key, sizeof key, "synthetic %s %s", s->name, m->mix->name);
     gguf_write_string(&m->w, "general.name", key);
-    gguf_write_u32(&m->w, "general.file_type", m->mix->file_type);
+    if (m->mix->file_type >= 0) gguf_write_u32(&m->w, "general.file_type", (uint32_t)m->mix->file_type);
+    if (m->mix->most == QUANT_FP8_E4M3) gguf_write_string(&m->w, "zgen.fp8.format", "e4m3");
     for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) {
         if (ints[i].value == 0) continue;
         snprintf(key, sizeof key, "%s.%s", s->arch, ints[i].name);
@@ -235,8 +232,22 @@ static void set_scales(QuantType type, uint8_t *block, uint64_t chance) {
     case QUANT_BF16:
         block[1] = (uint8_t)(0x3C | (block[1] & 0x80));
         break; // 2^-7 .. 2^-6
+    case QUANT_FP8_E4M3:
+        *block = (uint8_t)(0x30 | (*block & 0x8F));
+        break; // 0.5 .. 2, with a scale of STD
     case QUANT_Q4_0:
         put_f16(((BlockQ4_0 *)(void *)block)->d, STD / 4.6f, chance);
+        break;
+    case QUANT_Q4_1:
+        put_f16(((BlockQ4_1 *)(void *)block)->d, STD / 4.6f, chance);
+        put_f16(((BlockQ4_1 *)(void *)block)->m, -STD * 7.5f / 4.6f, chance);
+        break;
+    case QUANT_Q5_0:
+        put_f16(((BlockQ5_0 *)(void *)block)->d, STD / 9.2f, chance);
+        break;
+    case QUANT_Q5_1:
+        put_f16(((BlockQ5_1 *)(void *)block)->d, STD / 9.2f, chance);
+        put_f16(((BlockQ5_1 *)(void *)block)->m, -STD * 15.5f / 9.2f, chance);
         break;
     case QUANT_Q8_0:
         put_f16(((BlockQ8_0 *)(void *)block)->d, STD / 74, chance);
@@ -264,25 +275,32 @@ typedef struct Filling {
     atomic_int next; // tensor
 } Filling;
 
+/* Norms are ones, scales the deviation, the rest is random. */
+static void fill_floats(const char *name, uint64_t base, size_t n, uint8_t *data) {
+    bool is_norm = strstr(name, "_norm."), is_scale = strstr(name, ".scale");
+    for (size_t i = 0; i < n; i++) {
+        float random = STD * ((float)(mix64(base + i) & 0xFFFF) / 32768.0f - 1.0f);
+        memcpy(data + 4 * i, &(float){is_norm ? 1 : is_scale ? STD : random}, sizeof(float));
+    }
+}
+
 static void fill_tensor(const Filling *f, int i) {
-    const Tensor *t = &f->m->tensors[i];
-    const QuantTraits *traits = quant_traits(t->type);
-    uint8_t *data = f->data + t->offset;
-    size_t n = t->n_blocks * traits->n_bytes;
+    const GgufTensor *t = &f->m->tensors[i];
+    QuantType type = f->m->types[i];
+    const QuantTraits *traits = quant_traits(type);
+    uint8_t *data = f->data + f->m->offsets[i];
+    size_t n_blocks = (size_t)(t->ne[0] * t->ne[1] * t->ne[2]) / (size_t)traits->n_weights,
+           n = n_blocks * traits->n_bytes;
     uint64_t base = f->seed * 0x100000001B3u + ((uint64_t)i << 40);
-    if (t->type == QUANT_F32) { // norms are ones, the rest random
-        for (size_t k = 0; k < t->n_blocks; k++) {
-            float v = t->kind == NORM ? 1.0f : STD * ((float)(mix64(base + k) & 0xFFFF) / 32768.0f - 1.0f);
-            memcpy(data + 4 * k, &v, sizeof v);
-        }
+    if (type == QUANT_F32) {
+        fill_floats(t->name, base, n_blocks, data);
         return;
     }
     for (size_t k = 0; k < n; k += 8) {
         uint64_t r = mix64(base + k / 8);
         memcpy(data + k, &r, n - k < 8 ? n - k : 8);
     }
-    for (size_t b = 0; b < t->n_blocks; b++)
-        set_scales(t->type, data + b * traits->n_bytes, mix64(~base + b));
+    for (size_t b = 0; b < n_blocks; b++) set_scales(type, data + b * traits->n_bytes, mix64(~base + b));
 }
 
 static void fill(void *arg, int thread) {
@@ -297,15 +315,9 @@ static const Shape *find_shape(const char *name) {
     return NULL;
 }
 
-static const struct Mix *find_mix(const char *name) {
-    for (int i = 0; i < N_MIXES; i++)
-        if (strcmp(mixes[i].name, name) == 0) return &mixes[i];
-    return NULL;
-}
-
 bool synth_make(const char *shape, const char *mix, int n_layers, uint64_t seed, int n_threads,
                 SynthImage *out, Err *e) {
-    Making m = {.s = find_shape(shape), .mix = find_mix(mix)};
+    Making m = {.s = find_shape(shape), .mix = mix_find(mix)};
     if (!m.s || !m.mix) {
         Buf known = {0};
         synth_list(&known);
@@ -318,6 +330,7 @@ bool synth_make(const char *shape, const char *mix, int n_layers, uint64_t seed,
     add_keys(&m);
     add_vocabulary(&m);
     add_tensors(&m);
+    place_tensors(&m);
     Buf header = {0};
     uint64_t data_bytes = m.w.data_bytes;
     gguf_write_header(&m.w, &header);
@@ -333,7 +346,8 @@ bool synth_make(const char *shape, const char *mix, int n_layers, uint64_t seed,
         pool_close(pool);
     }
     buf_free(&header);
-    free(m.tensors);
+    for (int i = 0; i < m.n_tensors; i++) free(m.tensors[i].name);
+    free(m.tensors), free(m.types), free(m.offsets);
     return ok;
 }
 

@@ -107,7 +107,7 @@ print(" ".join(list(d[0])[:40]), len(d), d[1]["n_gen"], d[1]["cpu_strict"], d[1]
     zgen bench --shape llama-3.2-1b --mix q8_0 --layers 1 -p 2 -n 1 -r 1 --no-warmup -t 2 --device cpu -o jsonl
     asserts "$status/$(rows 'd[0]["model_type"], d[0]["model_filename"], len(d)')" = "0/('llama ?B Q8_0', 'synthetic llama-3.2-1b q8_0', 2)"
     zgen bench --list-shapes
-    [[ "$output" == *"llama-3.1-8b     llama        32   4096"*"mixes: "*" q4_k_m "* ]]
+    [[ "$output" == *"llama-3.1-8b     llama        32   4096"*"mixes: "*" Q4_K_M "* ]]
 }
 
 @test "bench: ceilings are measured and printed" {
