@@ -21,6 +21,8 @@ static const Command commands[] = {
      cmd_logits},
     {"bench", FOR_BENCH, "[-m MODEL | --shape SHAPE | --ceilings | --compare A B]",
      "how fast it is here, in llama-bench's words", cmd_bench},
+    {"quantize", FOR_QUANTIZE, "IN OUT TYPE", "the model IN with weights of another type; replaces OUT",
+     cmd_quantize},
     {"synth", FOR_SYNTH, "SHAPE MIX OUT", "a model of random weights, to measure with", cmd_synth},
     {0},
 };

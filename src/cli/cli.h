@@ -25,6 +25,7 @@ bool cmd_info(const Options *o, Err *e);
 bool cmd_tokenize(const Options *o, Err *e);
 bool cmd_logits(const Options *o, Err *e);
 bool cmd_bench(const Options *o, Err *e);
+bool cmd_quantize(const Options *o, Err *e);
 bool cmd_synth(const Options *o, Err *e);
 
 /* Prints what one command understands; with is_all, the list of commands before it.  commands ends with a

@@ -23,7 +23,7 @@ enum {
     PLANS = RUNS | FOR_INFO,      // commands that know what one run takes
     COMPUTES = PLANS | FOR_BENCH, // commands that choose where to
     ALL = RUNS | READS | FOR_INFO,
-    ANY = ALL | FOR_SYNTH | FOR_BENCH,
+    ANY = ALL | FOR_SYNTH | FOR_BENCH | FOR_QUANTIZE,
 };
 
 enum { MOST_VALUES = 1000 }; // of a list
@@ -70,7 +70,7 @@ static const Option TABLE[] = {
      .standard = "-1", .help = "new tokens at most; -1, -2: until the context is full"},
     {{"-c", "--ctx-size"}, PLANS, OPTION_INT, "N", AT(n_ctx), 0, INT_MAX,
      .help = "tokens of context; 0: as trained (4096 at most, or as prompt and -n need)"},
-    {{"-t", "--threads"}, PLANS | FOR_SYNTH, OPTION_INT, "N", AT(n_threads), 1, 1024,
+    {{"-t", "--threads"}, PLANS | FOR_SYNTH | FOR_QUANTIZE, OPTION_INT, "N", AT(n_threads), 1, 1024,
      .help = "threads (the CPUs this process may use)"},
     {{"-ngl", "--gpu-layers", "--n-gpu-layers"}, PLANS, OPTION_INT, "N", AT(gpu_layers), 0, INT_MAX,
      .choices = "auto all", .standard = "auto", .help = "layers on the GPU: 0 or all of them"},
@@ -181,9 +181,12 @@ static const Option TABLE[] = {
     {{"-s", "--seed"}, FOR_SYNTH | FOR_BENCH, OPTION_INT, "N", AT(fixed_seed), 0, INT_MAX, .standard = "1",
      .help = "same seed, same random weights and tokens"},
 
-    {{"--output-format"}, READS | FOR_INFO, OPTION_CHOICE, NULL, AT(format), .choices = "text json",
+    {{"--requantize", "--allow-requantize"}, FOR_QUANTIZE, OPTION_FLAG, NULL, AT(requantize), .set = "yes",
+     .help = "take weights that are quantised already, too"},
+
+    {{"--output-format"}, READS | FOR_INFO | FOR_QUANTIZE, OPTION_CHOICE, NULL, AT(format), .choices = "text json",
      .standard = "text", .help = "what to print"},
-    {{"--json"}, READS | FOR_INFO, OPTION_WORD, NULL, AT(format), .set = "json",
+    {{"--json"}, READS | FOR_INFO | FOR_QUANTIZE, OPTION_WORD, NULL, AT(format), .set = "json",
      .help = "short for --output-format json"},
     {{"--logprobs"}, FOR_GENERATE, OPTION_INT, "N", AT(n_logprobs), 0, 100, .standard = "0",
      .help = "with --json: log-probabilities of the N likeliest"},
@@ -507,6 +510,7 @@ static const char *command_of(unsigned commands) {
            : commands & FOR_TOKENIZE ? "tokenize"
            : commands & FOR_LOGITS   ? "logits"
            : commands & FOR_SYNTH    ? "synth"
+           : commands & FOR_QUANTIZE ? "quantize"
            : commands & FOR_CHAT     ? "chat"
            : commands & FOR_BENCH    ? "bench"
                                      : "info";

@@ -23,7 +23,8 @@ enum {
     FOR_LOGITS = 8,
     FOR_SYNTH = 16,
     FOR_CHAT = 32,
-    FOR_BENCH = 64
+    FOR_BENCH = 64,
+    FOR_QUANTIZE = 256,
 }; // commands, as bits
 
 typedef struct Seed {
@@ -94,6 +95,7 @@ typedef struct Options {
     const char **models;              // bench [n_models]; none: the demo model
     int n_models;
     BenchOptions bench;
+    bool requantize; // quantize
     bool help, version;
     const char **rest; // arguments that are no options [n_rest]
     int n_rest;
