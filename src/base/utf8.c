@@ -38,27 +38,33 @@ bool utf8_is_valid(const char *s, size_t n) {
 }
 
 static bool is_invisible(uint32_t c) {
-    return c < 0x20 || (c >= 0x7F && c < 0xA0) || c == 0xAD || c == 0x61C || (c >= 0x200B && c <= 0x200F) ||
+    if (c < 0x7F) return c < 0x20;
+    return c < 0xA0 || c == 0xAD || c == 0x61C || (c >= 0x200B && c <= 0x200F) ||
            (c >= 0x2028 && c <= 0x202E) || (c >= 0x2060 && c <= 0x206F) || c == 0xFEFF ||
            (c >= 0xE0000 && c <= 0xE0FFF);
 }
 
+static void add_escaped(const char *s, size_t n, uint32_t c, Buf *out) {
+    if (c == UTF8_BAD || c == UTF8_CUT)
+        for (size_t k = 0; k < n; k++) buf_printf(out, "\\x%02x", (uint8_t)s[k]);
+    else if (c == '\n' || c == '\t')
+        buf_printf(out, "\\%c", c == '\n' ? 'n' : 't');
+    else if (is_invisible(c))
+        buf_printf(out, c < 0x80 ? "\\x%02" PRIx32 : "\\u{%" PRIx32 "}", c);
+    else
+        buf_printf(out, "\\%c", (int)c);
+}
+
 void utf8_escape(const char *s, size_t n, const char *marks, Buf *out) {
-    for (size_t i = 0; i < n;) {
+    size_t done = 0;
+    for (size_t i = 0, taken; i < n; i += taken) {
         uint32_t c;
-        size_t taken = utf8_next(s + i, n - i, &c);
-        if (c == UTF8_BAD || c == UTF8_CUT)
-            for (size_t k = 0; k < taken; k++) buf_printf(out, "\\x%02x", (uint8_t)s[i + k]);
-        else if (c == '\n' || c == '\t')
-            buf_printf(out, "\\%c", c == '\n' ? 'n' : 't');
-        else if (c && c < 0x80 && strchr(marks, (int)c))
-            buf_printf(out, "\\%c", (int)c);
-        else if (is_invisible(c))
-            buf_printf(out, c < 0x80 ? "\\x%02" PRIx32 : "\\u{%" PRIx32 "}", c);
-        else
-            buf_add(out, s + i, taken);
-        i += taken;
+        taken = utf8_next(s + i, n - i, &c);
+        if (c < UTF8_BAD && !is_invisible(c) && !(c < 0x80 && strchr(marks, (int)c))) continue;
+        buf_add(out, s + done, i - done), done = i + taken;
+        add_escaped(s + i, taken, c, out);
     }
+    buf_add(out, s + done, n - done);
 }
 
 static void replace(Utf8Gate *g, Buf *out) {
