@@ -111,7 +111,8 @@ TEST(mix_eight_experts) {
 
 TEST(mix_eighty_layers) {
     MixModel large = {.n_layer = 80, .is_70b = true};
-    CHECK(type_in("q4_k_s", large, "blk.5.attn_v.weight", 256, true) == QUANT_Q5_K);
+    CHECK(type_in("q4_k_m", large, "blk.5.attn_v.weight", 256, true) == QUANT_Q5_K);
+    CHECK(type_in("q4_k_m", (MixModel){.n_layer = 80}, "blk.5.attn_v.weight", 256, true) == QUANT_Q4_K);
     CHECK(type_in("q4_k_m", large, "blk.5.attn_q.weight", 256, true) == QUANT_Q4_K);
     CHECK(type_in("q5_k_s", large, "blk.5.attn_v.weight", 256, true) == QUANT_Q5_K);
 }

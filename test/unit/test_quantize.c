@@ -273,6 +273,33 @@ TEST(quantize_joins_a_split_model) {
     buf_free(&bytes);
 }
 
+/* Rows that many threads write in many pieces: row r holds r + 1. */
+TEST(quantize_puts_every_row_in_its_place) {
+    enum { WIDTH = 64, ROWS = 5000 };
+    Buf b = {0}, out = {0};
+    put_header(&b, 3, 1, 1);
+    put_key_string(&b, "general.architecture", "llama");
+    put_tensor(&b, "blk.0.ffn_up.weight", 2, (uint64_t[]){WIDTH, ROWS}, QUANT_F32, 0);
+    pad(&b, 32, 0);
+    for (int i = 0; i < WIDTH * ROWS; i++) put(&b, &(float){(float)(i / WIDTH + 1)}, 4);
+    Gguf *g, *h;
+    Err e;
+    REQUIRE(gguf_open_bytes(b.data, b.n, "it", &g, &e) && quantize(g, "fp8", false, 4, yes, &out, &e), "%s",
+            e.text);
+    REQUIRE(gguf_open_bytes(out.data, out.n, "it", &h, &e), "%s", e.text);
+    const GgufTensor *t = gguf_find_tensor(h, "blk.0.ffn_up.weight"),
+                     *scale = gguf_find_tensor(h, "blk.0.ffn_up.scale");
+    REQUIRE(t && scale && scale->ne[0] == ROWS);
+    for (int r = 0; r < ROWS; r++) {
+        CHECK(f32_from_bits(load_u32(scale->data + 4 * r)) == (float)(r + 1) / 448, "row %d", r);
+        CHECK(t->data[r * WIDTH] == 0x7E && t->data[r * WIDTH + WIDTH - 1] == 0x7E, "row %d", r);
+    }
+    gguf_close(g);
+    gguf_close(h);
+    buf_free(&out);
+    buf_free(&b);
+}
+
 TEST(quantize_stops_when_told) {
     Gguf *source;
     Buf bytes = {0};
