@@ -1,9 +1,7 @@
 // dequant: a weight matrix as a plain matrix of f16, for products on the matrix units.
 //
-// Four bits in, sixteen out: the writes are what costs.  A lane decodes a whole chunk, 64 bytes of output, so
-// that a warp's stores would lie 64 bytes apart; it passes them through a tile in shared memory instead, and
-// stores 512 bytes in a row.  The one trick: 16-byte pieces of a chunk stand in the tile exclusive-ored by
-// the chunk's number, so that neither side meets a bank twice.
+// Four bits in, sixteen out: the writes are what costs.  A warp takes a tile; the four lanes that share a row
+// store 32 neighbouring bytes at a time, a whole sector of the memory.
 #include "device.cuh"
 #include "launch.cuh"
 #include "quant.cuh"
@@ -11,7 +9,6 @@
 namespace {
 
 constexpr int WARPS = 8, THREADS = WARPS * 32;
-constexpr int PIECES = CHUNK_WEIGHTS / 8; // 16-byte pieces of a chunk in f16
 
 __device__ uint32_t saturated(float a,
                               float b) { // two halves; beyond the largest it stays the largest, NaN stays NaN
@@ -20,77 +17,68 @@ __device__ uint32_t saturated(float a,
     return *(uint32_t *)&v;
 }
 
-__device__ uint4 piece_of(const float *v) {
-    return make_uint4(saturated(v[0], v[1]), saturated(v[2], v[3]), saturated(v[4], v[5]),
-                      saturated(v[6], v[7]));
-}
-
-__device__ int place_of(int chunk, int piece) {
-    return chunk * PIECES + (piece ^ (chunk / 2 & 3));
-}
-
-// A warp decodes a segment into out[n_chunks * 32].
-template <QuantType T>
-__device__ void block_segment(const uint8_t *segment, int n_chunks, uint4 *tile, uint4 *out) {
-    int lane = threadIdx.x % 32;
-    for (int base = 0; base < n_chunks; base += 32) {
-        int n = min(32, n_chunks - base);
-        if (lane < n) {
-            float v[CHUNK_WEIGHTS];
-            chunk_values<T>(segment, n_chunks, base + lane, v);
+// N values, of which n exist, to `to`, aligned to N halves if all do.
+template <int N> __device__ void put(const float *v, int n, __half *to) {
+    uint32_t word[N / 2];
 #pragma unroll
-            for (int i = 0; i < PIECES; i++) tile[place_of(lane, i)] = piece_of(v + 8 * i);
-        }
-        __syncwarp();
+    for (int i = 0; i < N / 2; i++) word[i] = saturated(v[2 * i], v[2 * i + 1]);
+    if (n >= N && (uintptr_t)to % 8 == 0) {
 #pragma unroll
-        for (int i = 0; i < PIECES; i++) {
-            int k = i * 32 + lane;
-            if (k < n * PIECES) out[base * PIECES + k] = tile[place_of(k / PIECES, k % PIECES)];
-        }
-        __syncwarp();
+        for (int i = 0; i < N / 4; i++) ((uint2 *)to)[i] = make_uint2(word[2 * i], word[2 * i + 1]);
+    } else {
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            if (j < n) to[j] = __ushort_as_half((unsigned short)(word[j / 2] >> j % 2 * 16));
     }
 }
 
-// The same for a segment of `length` floats.
-template <QuantType T> __device__ void float_segment(const uint8_t *segment, int length, __half *out) {
-    for (int k = threadIdx.x % 32 * 8; k < length; k += 256) {
-        float v[8];
-        load_floats<T>(segment, k, length, v);
-        uint4 piece = piece_of(v);
-        if (length % 8 == 0) { // then so is the row's, and out is aligned
-            *(uint4 *)(out + k) = piece;
-        } else {
+// Row 8h + g of a tile to `to`, where n of its weights exist; n <= 0 for a row that does not.
+template <QuantType T> __device__ void tile_half(const uint8_t *tile, int lane, int h, int n, __half *to) {
+    int i = lane % 4;
+    if constexpr (Format<T>::FLOAT) {
+        for (int k = 0; k < 4; k++) {
+            float w[VECTOR_FLOATS<T>];
+            tile_floats<T>(tile, lane, h, k, w);
+            int first = (4 * k + i) * VECTOR_FLOATS<T>;
+            put<VECTOR_FLOATS<T>>(w, n - first, to + first);
+        }
+    } else {
+        for (int k = 0; k < 2; k++) {
+            float v[4][8];
+            tile_values<T>(tile, lane, h, k, v);
 #pragma unroll
-            for (int j = 0; j < 8; j++)
-                if (k + j < length) out[k + j] = __ushort_as_half((&piece.x)[j / 2] >> j % 2 * 16 & 0xffff);
+            for (int c = 0; c < 4; c++)
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    int first = (4 * k + c) * CHUNK_WEIGHTS + 16 * half + 4 * i;
+                    put<4>(v[c] + 4 * half, n - first, to + first);
+                }
         }
     }
 }
 
 template <QuantType T>
 __global__ void __launch_bounds__(THREADS) k_dequant(DeviceWeight w, int expert, __half *out) {
-    __shared__ uint4 tiles[WARPS][32 * PIECES];
     pdl_launch();
     pdl_wait(); // the kernel before may still read what out held
-    int warp = threadIdx.x / 32;
-    size_t index = (size_t)blockIdx.x * WARPS + warp; // of the segment in this expert's matrix
-    if (index >= (size_t)w.n_out * w.layout.n_segments) return;
-    int length = w.n_in / w.layout.n_segments;
-    const uint8_t *segment =
-        w.data + ((size_t)expert * w.n_out * w.layout.n_segments + index) * w.layout.segment_bytes;
-    __half *to = out + index * length;
-    if constexpr (Format<T>::FLOAT)
-        float_segment<T>(segment, length, to);
-    else
-        block_segment<T>(segment, w.layout.segment_chunks, tiles[warp], (uint4 *)to);
+    const Layout &at = w.layout;
+    int index = blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32; // tile in the row of tiles
+    if (index >= at.n_tiles) return;
+    size_t tile_row = (size_t)expert * at.n_tile_rows + blockIdx.y;
+    const uint8_t *tile = w.data + (tile_row * at.n_tiles + index) * at.tile_bytes;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        int row = blockIdx.y * TILE_ROWS + 8 * h + lane / 4, column = index * at.tile_weights;
+        tile_half<T>(tile, lane, h, row < w.n_out ? w.n_in - column : 0, out + (size_t)row * w.n_in + column);
+    }
 }
 
 } // namespace
 
 extern "C" cudaError_t launch_dequant(const Launch *l, const DeviceWeight *w, int expert, void *out) {
     if (expert < 0 || expert >= w->n_expert || (uintptr_t)out % 16) return cudaErrorInvalidValue;
-    size_t n_segments = (size_t)w->n_out * w->layout.n_segments;
-    unsigned blocks = (unsigned)((n_segments + WARPS - 1) / WARPS);
+    dim3 blocks((unsigned)(w->layout.n_tiles + WARPS - 1) / WARPS, (unsigned)w->layout.n_tile_rows);
+    if (blocks.y > 65535) return cudaErrorInvalidValue;
     return for_type(w->type, [&](auto type) {
         return launch_kernel(l, k_dequant<type>, blocks, THREADS, 0, *w, expert, (__half *)out);
     });

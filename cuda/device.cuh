@@ -20,14 +20,17 @@ __device__ inline float warp_max(float v) {
 // Sum over a block of WARPS warps; every thread gets it.  Holds two barriers, so that calls may follow each
 // other.
 template <int WARPS> __device__ inline float block_sum(float v) {
-    __shared__ float part[WARPS];
+    __shared__ __align__(16) float part[WARPS];
     v = warp_sum(v);
     __syncthreads();
     if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
     __syncthreads();
     v = 0;
 #pragma unroll
-    for (int i = 0; i < WARPS; i++) v += part[i];
+    for (int i = 0; i < WARPS; i += 4) {
+        float4 x = *(const float4 *)(part + i);
+        v += x.x, v += x.y, v += x.z, v += x.w;
+    }
     return v;
 }
 

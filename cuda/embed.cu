@@ -1,7 +1,7 @@
 // embed: the rows of the embedding matrix that the batch's tokens name, as floats.
 //
-// A block per row of the batch, a thread per chunk: a few kilobytes are read, and the launch costs more than
-// the work.
+// A block per row of the batch, a warp per tile, of which one row is wanted and four lanes have something to
+// write: a few dozen kilobytes are read, and the launch costs more than the work.
 #include "device.cuh"
 #include "launch.cuh"
 #include "quant.cuh"
@@ -10,31 +10,39 @@ namespace {
 
 constexpr int THREADS = 256;
 
-template <QuantType T>
-__device__ void block_row(const Layout &at, const uint8_t *row, float factor, float *out) {
-    int n = at.n_segments * at.segment_chunks;
-    for (int i = threadIdx.x; i < n; i += THREADS) {
-        float v[CHUNK_WEIGHTS];
-        const uint8_t *segment = row + i / at.segment_chunks * at.segment_bytes;
-        chunk_values<T>(segment, at.segment_chunks, i % at.segment_chunks, v);
-        float4 *to = (float4 *)(out + (size_t)i * CHUNK_WEIGHTS);
-#pragma unroll
-        for (int k = 0; k < CHUNK_WEIGHTS / 4; k++)
-            to[k] = make_float4(v[4 * k] * factor, v[4 * k + 1] * factor, v[4 * k + 2] * factor,
-                                v[4 * k + 3] * factor);
-    }
-}
+struct Place { // of a row in its tiles
+    int lane, g, h;
+    __device__ bool mine() const { return lane / 4 == g; }
+};
 
+// What a tile says of the row, from to[0] on, of which n elements exist.
 template <QuantType T>
-__device__ void float_row(const Layout &at, const uint8_t *row, int n_in, float factor, float *out) {
-    int length = n_in / at.n_segments, eights = (length + 7) / 8; // per segment
-    for (int i = threadIdx.x; i < at.n_segments * eights; i += THREADS) {
-        int s = i / eights, k = i % eights * 8;
-        float v[8];
-        load_floats<T>(row + s * at.segment_bytes, k, length, v);
+__device__ void tile_row(const uint8_t *tile, const Place &at, int n, float factor, float *to) {
+    int i = at.lane % 4;
+    if constexpr (Format<T>::FLOAT) {
+        for (int k = 0; k < 4; k++) {
+            float w[VECTOR_FLOATS<T>];
+            tile_floats<T>(tile, at.lane, at.h, k, w);
+            int first = (4 * k + i) * VECTOR_FLOATS<T>;
 #pragma unroll
-        for (int j = 0; j < 8; j++)
-            if (k + j < length) out[(size_t)s * length + k + j] = v[j] * factor;
+            for (int j = 0; j < VECTOR_FLOATS<T>; j++)
+                if (at.mine() && first + j < n) to[first + j] = w[j] * factor;
+        }
+    } else {
+        for (int k = 0; k < 2; k++) {
+            float v[4][8];
+            tile_values<T>(tile, at.lane, at.h, k, v);
+#pragma unroll
+            for (int c = 0; c < 4; c++)
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    int first = (4 * k + c) * CHUNK_WEIGHTS + 16 * half + 4 * i;
+                    const float *x = v[c] + 4 * half;
+                    if (at.mine() && first < n)
+                        *(float4 *)(to + first) =
+                            make_float4(x[0] * factor, x[1] * factor, x[2] * factor, x[3] * factor);
+                }
+        }
     }
 }
 
@@ -45,13 +53,14 @@ __global__ void __launch_bounds__(THREADS) k_embed(DeviceWeight w, const int32_t
     // A row without logits leaves token -1 behind; the run stops soon, but must not touch foreign memory
     // until then.
     int row = min(max(__ldcg(token + blockIdx.x), 0), w.n_out - 1);
-    const uint8_t *data = w.data + (size_t)row * w.layout.n_segments * w.layout.segment_bytes;
+    const Layout &at = w.layout;
+    const uint8_t *tiles = w.data + (size_t)(row / TILE_ROWS) * at.n_tiles * at.tile_bytes;
     float factor = w.scale ? w.scale[row] : 1.0f;
-    float *to = out + (size_t)blockIdx.x * ((w.n_in + 15) / 16 * 16);
-    if constexpr (Format<T>::FLOAT)
-        float_row<T>(w.layout, data, w.n_in, factor, to);
-    else
-        block_row<T>(w.layout, data, factor, to);
+    float *to = out + (size_t)blockIdx.x * row_stride(w.n_in);
+    Place place = {(int)threadIdx.x % 32, row % 8, row / 8 % 2};
+    for (int i = threadIdx.x / 32; i < at.n_tiles; i += THREADS / 32)
+        tile_row<T>(tiles + (size_t)i * at.tile_bytes, place, w.n_in - i * at.tile_weights, factor,
+                    to + i * at.tile_weights);
 }
 
 } // namespace

@@ -109,6 +109,7 @@ void carve_small(Exec *x, Carver *c) {
     x->history = c->take<int32_t>(n_seq * (n_ctx + 1));
     x->banned = c->take<int32_t>(x->plan->hparams.n_vocab);
     x->step_counter = c->take<uint32_t>(R);
+    x->launch.met = c->take<unsigned long long>(1);
 }
 
 size_t attn_bytes(const Exec *x) {
@@ -268,7 +269,7 @@ const int *row_map(const Exec *x, const Op *op) {
     return op->on_R && op->in != NO_REG && !x->plan->regs[op->in].on_R ? x->d.out_row : nullptr;
 }
 
-cudaError_t run_product(Exec *x, const Op *op, const Step &step) {
+Product product_of(const Exec *x, const Op *op) {
     Product p = {};
     p.n_segments = op->n_w;
     for (int k = 0; k < op->n_w; k++) {
@@ -286,9 +287,26 @@ cudaError_t run_product(Exec *x, const Op *op, const Step &step) {
         p.n_used = op->moe.n_used;
         p.per_slot = x->plan->regs[op->in].width != op->w[0]->n_in;
     }
-    int n = rows_of(op, step);
-    bool many = !step.decode && n >= GEMM_ROWS && x->gemm && op->code == OP_MATMUL;
-    return many ? launch_gemm(x->gemm, &x->launch, &p, n) : launch_product(&x->launch, &p, n);
+    return p;
+}
+
+bool is_gemm(const Exec *x, const Op *op, const Step &step) {
+    return !step.decode && rows_of(op, step) >= GEMM_ROWS && x->gemm && op->code == OP_MATMUL;
+}
+
+// Products that may go together with their neighbours, if those have as many rows.
+bool is_chained(const Exec *x, const Op *op, const Step &step) {
+    return (op->code == OP_MATMUL || op->code == OP_LOGITS) && !is_gemm(x, op, step);
+}
+
+// n ops that are chained, or one op with products.
+cudaError_t run_products(Exec *x, const Op *op, int n, const Step &step) {
+    Product p[MAX_PRODUCTS];
+    for (int i = 0; i < n; i++) p[i] = product_of(x, op + i);
+    int rows = rows_of(op, step);
+    if (rows == 0) return cudaSuccess;
+    return is_gemm(x, op, step) ? launch_gemm(x->gemm, &x->launch, p, rows)
+                                : launch_products(&x->launch, p, n, rows);
 }
 
 DeviceKv layer_kv(const Exec *x, const Op *op) {
@@ -350,7 +368,7 @@ cudaError_t run_op(Exec *x, const Op *op, const Step &step) {
     case OP_MATMUL:
     case OP_EXPERT:
     case OP_LOGITS:
-        return run_product(x, op, step);
+        return run_products(x, op, 1, step);
     case OP_ROPEKV: {
         DeviceKv kv = layer_kv(x, op);
         return launch_rope_kvput(l, reg(x, out), reg(x, op->in), reg(x, op->in2), op->rope.n_head[0], &kv,
@@ -378,9 +396,14 @@ cudaError_t run_op(Exec *x, const Op *op, const Step &step) {
 }
 
 cudaError_t walk(Exec *x, const Step &step, int first_op, int last_op) {
-    for (int i = first_op; i < last_op; i++) {
-        cudaError_t error = run_op(x, &x->plan->ops[i], step);
+    const Op *ops = x->plan->ops;
+    for (int i = first_op, n; i < last_op; i += n) {
+        for (n = 0; i + n < last_op && n < MAX_PRODUCTS && is_chained(x, ops + i + n, step) &&
+                    rows_of(ops + i, step) == rows_of(ops + i + n, step);)
+            n++;
+        cudaError_t error = n ? run_products(x, ops + i, n, step) : run_op(x, ops + i, step);
         if (error != cudaSuccess) return error;
+        n += !n;
     }
     return cudaSuccess;
 }
@@ -624,14 +647,9 @@ bool cuda_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
     x->plan = p, x->config = *config;
     x->config.R_max = bucket_of(config->R_max); // room for rows of padding
     x->config.T_max = std::max(config->T_max, x->config.R_max);
-    int major = 0;
     cudaError_t error = cudaSetDevice(config->device);
     if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&x->launch.stream, cudaStreamNonBlocking);
-    if (error == cudaSuccess)
-        error = cudaDeviceGetAttribute(&x->launch.n_sm, cudaDevAttrMultiProcessorCount, config->device);
-    if (error == cudaSuccess)
-        error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, config->device);
-    x->launch.dependent = major >= 9;
+    if (error == cudaSuccess) error = launch_for_device(config->device, &x->launch);
     bool ok = error == cudaSuccess ? open_memory(x, e) && upload_weights(x, e) : fail(e, error, "starting");
     if (!ok) {
         cuda_close(x);
@@ -642,6 +660,17 @@ bool cuda_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
 }
 
 } // namespace
+
+extern "C" cudaError_t launch_for_device(int device, Launch *l) {
+    int major = 0, shared = 0;
+    cudaError_t error = cudaDeviceGetAttribute(&l->n_sm, cudaDevAttrMultiProcessorCount, device);
+    if (error == cudaSuccess)
+        error = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (error == cudaSuccess)
+        error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    l->shared_max = (size_t)shared, l->dependent = major >= 9;
+    return error;
+}
 
 extern "C" bool cuda_device(int index, CudaDevice *out, Err *e) {
     *out = {};

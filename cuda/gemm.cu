@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(THREADS) k_input(const float *in, int in_strid
     if (norm) {
         float4 v[8];
 #pragma unroll
-        for (int i = 0; i < 8; i++) v[i] = load4(row, (i * THREADS + (int)threadIdx.x) * 4, n_in);
+        for (int i = 0; i < 8; i++) v[i] = load4(row, element_of<WARPS>(i), n_in);
         scale = block_rms_scale<WARPS, 8>(v, n_in, eps);
     }
     for (int k = threadIdx.x; k < n_in; k += THREADS)

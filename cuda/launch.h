@@ -30,15 +30,16 @@ typedef struct DeviceWeight {
     QuantType type;
     int n_in, n_out, n_expert;
     Layout layout;
-    const uint8_t
-        *data; // row r of expert e begins at (e * n_out + r) * layout.n_segments * layout.segment_bytes
+    const uint8_t *data; // tile i of tile row r of expert e: number (e * n_tile_rows + r) * n_tiles + i
     const float *scale; // [n_expert * n_out] or NULL
 } DeviceWeight;
 
 typedef struct Launch { // where and how
     cudaStream_t stream;
     int n_sm;
-    bool dependent; // programmatic dependent launch: sm_90 and later
+    size_t shared_max; // bytes of shared memory that a block may have
+    bool dependent;    // programmatic dependent launch: sm_90 and later
+    unsigned long long *met; // [1] zero at first, for the kernels whose blocks meet
 } Launch;
 
 typedef struct ProductSegment {
@@ -73,14 +74,18 @@ typedef struct Product {
 extern "C" {
 #endif
 
+cudaError_t launch_for_device(int device, Launch *l); // all but the stream
+
 /* Products of T rows (any T, meant for few), exact integer block sums; a row's result does not depend on T.
- */
-cudaError_t launch_product(const Launch *l, const Product *p, int T);
+ * Each may read, row by row, what the ones before it write: n of them, at most MAX_PRODUCTS, are one kernel where
+ * that is possible.  Products of experts go alone. */
+enum { MAX_PRODUCTS = 4 };
+cudaError_t launch_products(const Launch *l, const Product *p, int n, int T);
 
 /* The same for many rows (prompt chunks) on the matrix units, in f16 with f32 sums; no experts. */
 typedef struct Gemm Gemm; // cuBLASLt, found at run time, and scratch
 /* Scratch for weights of at most weight_elements and inputs of at most input_elements, outputs of
- * output_elements.  NULL when there is no cuBLASLt on this machine (then launch_product does everything) or
+ * output_elements.  NULL when there is no cuBLASLt on this machine (then launch_products does everything) or
  * no memory. */
 Gemm *gemm_open(size_t weight_elements, size_t input_elements, size_t output_elements);
 void gemm_close(Gemm *g);

@@ -1,63 +1,70 @@
 /* layout: how a weight matrix lies in device memory.
  *
- * A row of n_in weights is cut into segments of equal length, and a segment is a few planes, each contiguous,
- * so that a warp whose lane i works on chunk i (32 weights) reads every plane 16, 8 or 4 bytes a lane,
- * without gaps.  The bytes are those of the file in another order: nothing is rounded, nothing grows but the
- * padding of a segment to 16 bytes.
+ * A matrix is cut into tiles of 16 rows; a tile is what a warp multiplies in one step, and is stored in the
+ * order in which the warp's 32 lanes read it: plane after plane, in each plane vectors of 16 bytes, lane after
+ * lane.  The bytes are those of the file in another order: nothing is rounded, nothing grows but the last
+ * tiles, which are filled up with zeros.  Tiles follow each other along the row, then rows of tiles, then
+ * experts.
  *
- *     bits  planes of a segment of n chunks
- *       2   two[n][8]
- *       3   two[n][8], one[n][4]
- *       4   low[n][16]
- *       5   low[n][16], one[n][4]
- *       6   low[n][16], two[n][8]
- *       8   even[n][16], odd[n][16]
+ * Lane 4g + i has rows g and 8 + g of the tile (h = 0 and 1 below): that is how a matrix unit wants them
+ * (mma.m16n8k32).
  *
- *     low   byte b of word k: low nibble  = low 4 bits of weight 4k + b of the chunk, high nibble = those of
- *           weight 16 + 4k + b; but where the bits go through a table, nibble j of word k = weight 8k + j
- *     two   word h, bits 2i.. of byte b:    next 2 bits of weight 16h + 4i + b
- *     one   bit i of byte b of the word:    next bit of weight 4i + b
- *     even  bytes of weights 0..15, odd     of weights 16..31
+ * Block types: 256 weights of each row, that is 8 chunks of 32.  Of a chunk, lane 4g + i has the weights
+ * 4i..4i+3 ("first") and 16+4i..16+4i+3 ("second").  Planes by the bits of a number:
  *
- * and behind them the heads: the scale bytes of each file block, in the order of the blocks.
+ *     bits  planes
+ *       2   two
+ *       3   two, one
+ *       4   low
+ *       5   low, one
+ *       6   low, two
+ *       8   byte
  *
- *     Q4_0 Q5_0 Q8_0 IQ4_NL    d
- *     Q4_1 Q5_1                d, m
- *     MXFP4                    e
- *     NVFP4                    s[4]
- *     Q2_K                     d, dmin, scales[16]
- *     Q3_K                     d, pairs
- *     Q4_K Q5_K                d, dmin, pairs
- *     Q6_K                     d, scales[16]
- *     IQ4_XS                   d, then 6 bits per chunk, from the lowest on
+ *     low   vector 2h + c / 4, word c % 4:   of chunk c, low nibbles the first weights' low 4 bits, high nibbles
+ *           the second weights'; but where the bits go through a table, nibbles 0..3 the first, 4..7 the second
+ *     two   vector h, word c / 2, bits 2f.. of byte b:  next 2 bits of weight b; f = c % 2 * 2, +1 for the second
+ *     one   half a vector h: word 0 for the first weights, 1 for the second, bit c of byte b: next bit
+ *     byte  vector 4h + c / 2, words 2(c % 2) and the next: first and second weights
  *
- *     pairs  12 bits for each of the block's 8 chunks, two six-bit numbers a | b << 6 (scales of its halves,
- * or scale and minimum): first the high 4 bits, a nibble per chunk, then the low 8, a byte per chunk
+ * and behind them the heads: what the file says of scales.  With j = 0, 1 for the chunks 2i and 2i + 1 of lane
+ * 4g + i, so that each lane has those that meet its results:
  *
- * A weight is its bits as an unsigned number q: less `ZERO`, or looked up in a table of 16 signed bytes, by
- * type (quant.cuh); 8-bit weights are signed as they stand.  Types multiplied as floats (F32, F16, BF16, FP8)
- * stay as they are, a segment being a stretch of the row. */
+ *     Q4_0 Q5_0 Q8_0 IQ4_NL    d[lane][h][j]
+ *     Q4_1 Q5_1                {d, m}[lane][h][j]
+ *     MXFP4                    e[lane][h][j]
+ *     NVFP4                    s[lane][h][j][2]
+ *     Q2_K                     {d, dmin}[g][h], scales[lane][h][j][2]
+ *     Q6_K                     d[g][h], scales[lane][h][j][2]
+ *     Q3_K                     d[g][h], pairs (scales of the two halves)
+ *     Q4_K Q5_K                {d, dmin}[g][h], pairs (scale, minimum)
+ *     IQ4_XS                   d[g][h], low nibbles of the scales [lane][h], their high 2 bits [g][h] from chunk 0 on
+ *
+ *     pairs  two six-bit numbers a, b: byte 2j + h of word[lane] = a | (b >> 4) << 6, then nibble 2h + j of
+ *            short[lane] = b & 15
+ *
+ * Types multiplied as floats (F32, F16, BF16, FP8): 64, 128 or 256 weights of each row; vector 4h + k of lane
+ * 4g + i begins at weight (4k + i) * 16 / size. */
 #ifndef ZGEN_CUDA_LAYOUT_H
 #define ZGEN_CUDA_LAYOUT_H
 
 #include "../src/gguf/quant.h"
 
-enum { CHUNK_WEIGHTS = 32, SEGMENT_MAX_BYTES = 2560 };
+enum { CHUNK_WEIGHTS = 32, TILE_ROWS = 16, TILE_CHUNKS = 8, TILE_MAX_BYTES = 4352 };
 
 typedef struct Layout {
-    int n_segments;       // per row, each of n_in / n_segments weights
-    int segment_chunks;   // chunks per segment; 0 for float types
-    size_t segment_bytes; // a multiple of 16, at most SEGMENT_MAX_BYTES
+    int tile_weights; // of a row in a tile
+    int n_tiles;      // along a row
+    int n_tile_rows;  // rows of tiles, of each expert
+    int tile_bytes;   // a multiple of 16, at most TILE_MAX_BYTES
 } Layout;
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/* The layout of rows of n_in > 0 weights, a multiple of the type's block, of a type that can be multiplied
- * with: as few segments as equal length allows.  Segments hold whole file blocks; segments of floats a
- * multiple of 8 weights if n_in is one. */
-Layout layout_of(QuantType type, int n_in);
+/* The layout of n_out > 0 rows of n_in > 0 weights, a multiple of the type's block, of a type that can be
+ * multiplied with. */
+Layout layout_of(QuantType type, int n_in, int n_out);
 
 #ifdef __cplusplus
 }

@@ -1,10 +1,15 @@
 // norm: the RMS norm's scale of a row, the same bits wherever it is computed.
 //
-// A block of WARPS warps holds the row in registers: thread i has the float4 number i, i + threads, i + 2
-// threads, ... of it, zeros behind its end.  Each thread adds its squares in that order; then the block adds
+// A block of WARPS warps holds the row in registers: thread i has elements 8i..8i+7 of every 8 * threads as
+// two float4s, zeros behind the row's end.  Each thread adds its squares in that order; then the block adds
 // up.
 #pragma once
 #include "device.cuh"
+
+// The element with which a thread's float4 number i begins.
+template <int WARPS> __device__ inline int element_of(int i) {
+    return (i / 2 * WARPS * 32 + (int)threadIdx.x) * 8 + i % 2 * 4;
+}
 
 // Elements element..element + 3 of a row of n_in, zeros behind its end; read through L2, as another kernel
 // wrote them.

@@ -1,10 +1,10 @@
-// quant: the block formats on the device: from the file's blocks to the planes of layout.h, and from there to
+// quant: the block formats on the device: from the file's blocks to the tiles of layout.h, and from there to
 // numbers.
 //
-// The kernels see every block format as chunks of 32 weights: eight words of bytes and the scales of two
-// halves.  What a format needs for that is one line of numbers here, the rest follows from the list in
-// quant.h; only the heads differ by type.  All functions inline, and with the type fixed at compile time
-// nothing of the choice remains.
+// The kernels see every block format as a lane's share of a tile: words of four bytes, in the order in which
+// a matrix unit wants them, and the scales that meet its results.  What a format needs for that is one line
+// of numbers here, the rest follows from the list in quant.h; only the heads differ by type.  All functions
+// inline, and with the type fixed at compile time nothing of the choice remains.
 //
 // The one trick: four bits through a table of 16 bytes are two byte permutes over the table's halves and a
 // third that chooses by the fourth bit, four weights at once; a permute is a table look-up whose selector is
@@ -114,147 +114,231 @@ __device__ __forceinline__ uint32_t moved(uint32_t x, uint32_t mask, int by) {
     return by >= 0 ? x << by & mask << by : x >> -by & mask >> -by;
 }
 
-// Weights 4i..4i+3 of chunk c as the bytes of q[i], unsigned numbers or signed values of the table.  The
-// segment, in shared or global memory, is aligned to 16 bytes.
+// ---- a lane's share of a tile ---------------------------------------------------------------------------
+
+// Where things lie in a tile of blocks.
+template <QuantType T> struct Planes {
+    static constexpr int BITS = Format<T>::BITS, LOW = 0, TWO = BITS >= 4 ? 2048 : 0,
+                         ONE = TWO + (BITS == 3 ? 1024 : 0), HEAD = BITS * 512;
+};
+
+// Of rows 8h + g, chunks 4k..4k+3: the weights 4i..4i+3 of each as the bytes of first[], 16+4i.. of second[],
+// unsigned numbers or signed values of the table.  The tile, in shared or global memory, is aligned to 16
+// bytes.
 template <QuantType T>
-__device__ __forceinline__ void chunk_words(const uint8_t *segment, int n_chunks, int c, uint32_t q[8]) {
-    constexpr int BITS = Format<T>::BITS;
+__device__ __forceinline__ void tile_words(const uint8_t *tile, int lane, int h, int k, uint32_t first[4],
+                                           uint32_t second[4]) {
+    using P = Planes<T>;
+    constexpr int BITS = P::BITS;
     if constexpr (BITS == 8) {
-        uint4 even = load<uint4>(segment + c * 16), odd = load<uint4>(segment + (n_chunks + c) * 16);
-        q[0] = even.x, q[1] = even.y, q[2] = even.z, q[3] = even.w;
-        q[4] = odd.x, q[5] = odd.y, q[6] = odd.z, q[7] = odd.w;
+#pragma unroll
+        for (int pair = 0; pair < 2; pair++) {
+            uint4 v = load<uint4>(tile + ((4 * h + 2 * k + pair) * 32 + lane) * 16);
+            first[2 * pair] = v.x, second[2 * pair] = v.y;
+            first[2 * pair + 1] = v.z, second[2 * pair + 1] = v.w;
+        }
         return;
     }
     if constexpr (BITS >= 4) {
-        uint4 low = load<uint4>(segment + c * 16);
+        uint4 low = load<uint4>(tile + P::LOW + ((2 * h + k) * 32 + lane) * 16);
         const uint32_t word[4] = {low.x, low.y, low.z, low.w};
 #pragma unroll
-        for (int k = 0; k < 4; k++) {
+        for (int c = 0; c < 4; c++) {
             if constexpr (Format<T>::TABLE != TABLE_NONE)
-                look_up_nibbles<Format<T>::TABLE>(word[k], &q[2 * k], &q[2 * k + 1]);
+                look_up_nibbles<Format<T>::TABLE>(word[c], &first[c], &second[c]);
             else
-                q[k] = word[k] & 0x0f0f0f0f, q[k + 4] = word[k] >> 4 & 0x0f0f0f0f;
+                first[c] = word[c] & 0x0f0f0f0f, second[c] = word[c] >> 4 & 0x0f0f0f0f;
         }
-        segment += n_chunks * 16;
     }
     if constexpr (BITS == 2 || BITS == 3 || BITS == 6) {
         constexpr int place = BITS & 4;
-        uint2 two = load<uint2>(segment + c * 8);
+        uint2 two = load<uint2>(tile + P::TWO + (h * 32 + lane) * 16 + 8 * k);
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            uint32_t first = moved(two.x, 0x03030303u << 2 * i, place - 2 * i);
-            uint32_t second = moved(two.y, 0x03030303u << 2 * i, place - 2 * i);
-            q[i] = place ? q[i] | first : first, q[i + 4] = place ? q[i + 4] | second : second;
+        for (int c = 0; c < 4; c++) {
+            uint32_t word = c < 2 ? two.x : two.y;
+            int at = c % 2 * 4;
+            uint32_t a = moved(word, 0x03030303u << at, place - at),
+                     b = moved(word, 0x03030303u << (at + 2), place - at - 2);
+            first[c] = place ? first[c] | a : a, second[c] = place ? second[c] | b : b;
         }
-        segment += n_chunks * 8;
     }
     if constexpr (BITS == 3 || BITS == 5) {
-        uint32_t one = load<uint32_t>(segment + c * 4);
+        uint2 one = load<uint2>(tile + P::ONE + lane * 16 + 8 * h);
+        one.x >>= 4 * k, one.y >>= 4 * k;
 #pragma unroll
-        for (int i = 0; i < 8; i++) q[i] |= moved(one, 0x01010101u << i, BITS - 1 - i);
-    }
-}
-
-// The 12 bits of a pair: the low ones, and the nibble number `nibble` of high.
-__device__ __forceinline__ uint32_t pair_of(uint32_t low, uint32_t high, unsigned nibble) {
-    return low | (__funnelshift_r(high, high, 4 * nibble + 24) & 0xf00);
-}
-
-// The scales of weights 0..15 and 16..31 of chunk c, and their minima (0 where the type has none): the
-// numbers of QuantTraits.unpack to the bit.
-template <QuantType T>
-__device__ __forceinline__ void chunk_scales(const uint8_t *segment, int n_chunks, int c, float scale[2],
-                                             float min[2]) {
-    using F = Format<T>;
-    unsigned block = (unsigned)c / F::BLOCK_CHUNKS, k = (unsigned)c % F::BLOCK_CHUNKS;
-    const uint8_t *head = segment + n_chunks * (F::BITS * 4) + block * F::HEAD;
-    min[0] = min[1] = 0;
-    if constexpr (T == QUANT_Q4_1 || T == QUANT_Q5_1) {
-        float2 dm = __half22float2(load<__half2>(head));
-        scale[0] = scale[1] = dm.x, min[0] = min[1] = -dm.y;
-    } else if constexpr (T == QUANT_MXFP4) {
-        scale[0] = scale[1] = e8m0_half_to_f32(*head);
-    } else if constexpr (T == QUANT_NVFP4) {
-        uint32_t s = load<uint16_t>(head + 2 * k);
-        scale[0] = ue4m3_to_f32((uint8_t)s) * 0.5f, scale[1] = ue4m3_to_f32((uint8_t)(s >> 8)) * 0.5f;
-    } else if constexpr (T == QUANT_Q2_K) {
-        float2 dm = __half22float2(load<__half2>(head));
-        uint32_t s = load<uint16_t>(head + 4 + 2 * k);
-        scale[0] = dm.x * (float)(s & 15), min[0] = dm.y * (float)(s >> 4 & 15);
-        scale[1] = dm.x * (float)(s >> 8 & 15), min[1] = dm.y * (float)(s >> 12);
-    } else if constexpr (T == QUANT_Q3_K) {
-        float d = half_at(head);
-        uint32_t pair = pair_of(head[6 + k], load<uint16_t>(head + 2 + k / 4 * 2), k % 4);
-        scale[0] = d * (float)((int)(pair & 63) - 32), scale[1] = d * (float)((int)(pair >> 6) - 32);
-    } else if constexpr (T == QUANT_Q4_K || T == QUANT_Q5_K) {
-        uint2 words = load<uint2>(head);
-        float2 dm = __half22float2(*(const __half2 *)&words.x);
-        uint32_t pair = pair_of(head[8 + k], words.y, k);
-        scale[0] = scale[1] = dm.x * (float)(pair & 63), min[0] = min[1] = dm.y * (float)(pair >> 6);
-    } else if constexpr (T == QUANT_Q6_K) {
-        float d = half_at(head);
-        uint32_t s = load<uint16_t>(head + 2 + 2 * k);
-        scale[0] = d * (float)(int8_t)s, scale[1] = d * (float)(int8_t)(s >> 8);
-    } else if constexpr (T == QUANT_IQ4_XS) {
-        uint64_t bits = load<uint64_t>(head);
-        float d = __half2float(__ushort_as_half((unsigned short)bits));
-        scale[0] = scale[1] = d * (float)((int)(bits >> (16 + 6 * k) & 63) - 32);
-    } else {
-        static_assert(F::HEAD == 2 && F::BLOCK_CHUNKS == 1, "a head of its own");
-        scale[0] = scale[1] = half_at(head);
-    }
-}
-
-// The weights of chunk c as floats, to the bit those of QuantTraits.decode: the product is exact.
-template <QuantType T>
-__device__ __forceinline__ void chunk_values(const uint8_t *segment, int n_chunks, int c,
-                                             float v[CHUNK_WEIGHTS]) {
-    constexpr bool is_signed = Format<T>::TABLE != TABLE_NONE || Format<T>::BITS == 8;
-    uint32_t q[8];
-    float scale[2], min[2];
-    chunk_words<T>(segment, n_chunks, c, q);
-    chunk_scales<T>(segment, n_chunks, c, scale, min);
-#pragma unroll
-    for (int i = 0; i < CHUNK_WEIGHTS; i++) {
-        uint32_t byte = q[i / 4] >> i % 4 * 8 & 255;
-        int number = is_signed ? (int8_t)byte : (int)byte - Format<T>::ZERO;
-        v[i] = fmaf(scale[i / 16], (float)number, -min[i / 16]);
-    }
-}
-
-// Weights k..k+7 (k a multiple of 8) of a segment of n_weights floats; those from n_weights on are undefined.
-template <QuantType T>
-__device__ __forceinline__ void load_floats(const uint8_t *segment, int k, int n_weights, float w[8]) {
-    if constexpr (T == QUANT_F32) {
-        float4 a = load<float4>(segment + k * 4), b = a;
-        if (k + 4 < n_weights) b = load<float4>(segment + k * 4 + 16);
-        w[0] = a.x, w[1] = a.y, w[2] = a.z, w[3] = a.w, w[4] = b.x, w[5] = b.y, w[6] = b.z, w[7] = b.w;
-    } else if constexpr (T == QUANT_FP8_E4M3) {
-        uint2 bytes = load<uint2>(segment + k);
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            uint32_t two = (i < 2 ? bytes.x : bytes.y) >> i % 2 * 16;
-            float2 pair = __half22float2(__nv_cvt_fp8x2_to_halfraw2((__nv_fp8x2_storage_t)two, __NV_E4M3));
-            w[2 * i] = pair.x, w[2 * i + 1] = pair.y;
+        for (int c = 0; c < 4; c++) {
+            first[c] |= moved(one.x, 0x01010101u << c, BITS - 1 - c);
+            second[c] |= moved(one.y, 0x01010101u << c, BITS - 1 - c);
         }
-    } else {
-        uint4 halves = load<uint4>(segment + k * 2);
-        const uint32_t word[4] = {halves.x, halves.y, halves.z, halves.w};
+    }
+}
+
+// Byte k of x as a float: the byte becomes the last of the mantissa of 2^23.
+__device__ __forceinline__ float byte_of(uint32_t x, int k) {
+    return __uint_as_float(__byte_perm(x, 0x4b000000, 0x7440 | k)) - 8388608.0f;
+}
+__device__ __forceinline__ float signed_byte_of(uint32_t x, int k) {
+    return __uint_as_float(__byte_perm(x ^ 0x80808080, 0x4b000000, 0x7440 | k)) - 8388736.0f;
+}
+
+// The four nibbles of x, 2h + j, as the bytes 2j + h.
+__device__ __forceinline__ uint32_t spread_nibbles(uint32_t x) {
+    return (x & 0x0f0f) | (x << 12 & 0x0f0f0000);
+}
+
+// Pairs of a lane: both numbers of each as the bytes 2j + h.
+__device__ __forceinline__ void load_pairs(const uint8_t *pairs, int lane, uint32_t *a, uint32_t *b) {
+    uint32_t word = load<uint32_t>(pairs + 4 * lane);
+    *a = word & 0x3f3f3f3f;
+    *b = (word >> 2 & 0x30303030) | spread_nibbles(load<uint16_t>(pairs + 128 + 2 * lane));
+}
+
+// The scales of rows 8h + g, chunks 2i + j, their halves apart where the type's groups are of 16, and their
+// minima (0 where the type has none): the numbers of QuantTraits.unpack to the bit.
+template <QuantType T>
+__device__ __forceinline__ void tile_scales(const uint8_t *tile, int lane, float scale[2][2][2],
+                                            float min[2][2][2]) {
+    const uint8_t *head = tile + Planes<T>::HEAD;
+    int g = lane / 4;
+    if constexpr (T == QUANT_Q4_1 || T == QUANT_Q5_1) {
+        uint4 dm = load<uint4>(head + 16 * lane);
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            if constexpr (T == QUANT_F16) {
-                float2 pair = __half22float2(*(const __half2 *)&word[i]);
-                w[2 * i] = pair.x, w[2 * i + 1] = pair.y;
-            } else {
-                static_assert(T == QUANT_BF16, "a float type of its own");
-                w[2 * i] = __uint_as_float(word[i] << 16),
-                      w[2 * i + 1] = __uint_as_float(word[i] & 0xffff0000);
+        for (int k = 0; k < 4; k++) {
+            float2 v = __half22float2(*(const __half2 *)(&dm.x + k));
+            scale[k / 2][k % 2][0] = v.x, min[k / 2][k % 2][0] = -v.y;
+        }
+    } else if constexpr (T == QUANT_MXFP4) {
+        uint32_t e = load<uint32_t>(head + 4 * lane);
+#pragma unroll
+        for (int k = 0; k < 4; k++) scale[k / 2][k % 2][0] = e8m0_half_to_f32((uint8_t)(e >> 8 * k));
+    } else if constexpr (T == QUANT_NVFP4) {
+        uint2 s = load<uint2>(head + 8 * lane);
+#pragma unroll
+        for (int k = 0; k < 8; k++)
+            scale[k / 4][k / 2 % 2][k % 2] =
+                ue4m3_to_f32((uint8_t)((k < 4 ? s.x : s.y) >> 8 * (k % 4))) * 0.5f;
+    } else if constexpr (T == QUANT_Q2_K) {
+        uint2 dms = load<uint2>(head + 8 * g), s = load<uint2>(head + 64 + 8 * lane);
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float2 dm = __half22float2(*(const __half2 *)(h ? &dms.y : &dms.x));
+            uint32_t word = h ? s.y : s.x, low = word & 0x0f0f0f0f, high = word >> 4 & 0x0f0f0f0f;
+#pragma unroll
+            for (int k = 0; k < 4; k++)
+                scale[h][k / 2][k % 2] = dm.x * byte_of(low, k),
+                                    min[h][k / 2][k % 2] = dm.y * byte_of(high, k);
+        }
+    } else if constexpr (T == QUANT_Q6_K) {
+        float2 d = __half22float2(load<__half2>(head + 4 * g));
+        uint2 s = load<uint2>(head + 32 + 8 * lane);
+#pragma unroll
+        for (int k = 0; k < 8; k++)
+            scale[k / 4][k / 2 % 2][k % 2] = (k < 4 ? d.x : d.y) * signed_byte_of(k < 4 ? s.x : s.y, k % 4);
+    } else if constexpr (T == QUANT_Q3_K) {
+        float2 d = __half22float2(load<__half2>(head + 4 * g));
+        uint32_t a, b;
+        load_pairs(head + 32, lane, &a, &b);
+#pragma unroll
+        for (int k = 0; k < 4; k++) { // byte 2j + h
+            float dh = k % 2 ? d.y : d.x;
+            scale[k % 2][k / 2][0] = dh * (byte_of(a, k) - 32),
+                             scale[k % 2][k / 2][1] = dh * (byte_of(b, k) - 32);
+        }
+    } else if constexpr (T == QUANT_Q4_K || T == QUANT_Q5_K) {
+        uint2 dms = load<uint2>(head + 8 * g);
+        float2 dm[2] = {__half22float2(*(const __half2 *)&dms.x), __half22float2(*(const __half2 *)&dms.y)};
+        uint32_t a, b;
+        load_pairs(head + 64, lane, &a, &b);
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            scale[k % 2][k / 2][0] = dm[k % 2].x * byte_of(a, k),
+                             min[k % 2][k / 2][0] = dm[k % 2].y * byte_of(b, k);
+    } else if constexpr (T == QUANT_IQ4_XS) {
+        float2 d = __half22float2(load<__half2>(head + 4 * g));
+        uint32_t low = spread_nibbles(load<uint16_t>(head + 32 + 2 * lane));
+        uint32_t rows = load<uint32_t>(head + 96 + 4 * g) >> 4 * (lane % 4); // both rows' bits of this lane
+        uint32_t high =
+            (rows & 3) << 4 | (rows & 12) << 18 | (rows >> 16 & 3) << 12 | (rows >> 16 & 12) << 26;
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            scale[k % 2][k / 2][0] = (k % 2 ? d.y : d.x) * (byte_of(low | high, k) - 32);
+    } else {
+        static_assert(sizeof(typename Format<T>::Block) - Format<T>::WEIGHTS * Format<T>::BITS / 8 == 2 &&
+                          Format<T>::BLOCK_CHUNKS == 1,
+                      "a head of its own");
+        uint2 d = load<uint2>(head + 8 * lane);
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float2 v = __half22float2(*(const __half2 *)(h ? &d.y : &d.x));
+            scale[h][0][0] = v.x, scale[h][1][0] = v.y;
+        }
+    }
+}
+
+// The weights of rows 8h + g as floats, to the bit those of QuantTraits.decode (the product is exact): of
+// chunk 4k + c in v[c] the weights 4i..4i+3, then 16+4i..  The whole warp calls.
+template <QuantType T>
+__device__ __forceinline__ void tile_values(const uint8_t *tile, int lane, int h, int k, float v[4][8]) {
+    using F = Format<T>;
+    constexpr bool is_signed = F::TABLE != TABLE_NONE || F::BITS == 8;
+    uint32_t first[4], second[4];
+    float scale[2][2][2], min[2][2][2];
+    tile_words<T>(tile, lane, h, k, first, second);
+    tile_scales<T>(tile, lane, scale, min);
+#pragma unroll
+    for (int c = 0; c < 4; c++) {
+        int owner = lane / 4 * 4 + 2 * k + c / 2; // the lane with this chunk's scales
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            constexpr int halves = F::GROUP == 16 ? 1 : 0;
+            float mine = h ? scale[1][c % 2][half * halves] : scale[0][c % 2][half * halves], less = 0;
+            float s = __shfl_sync(0xffffffffu, mine, owner);
+            if constexpr (F::HAS_MIN) {
+                mine = h ? min[1][c % 2][half * halves] : min[0][c % 2][half * halves];
+                less = __shfl_sync(0xffffffffu, mine, owner);
+            }
+#pragma unroll
+            for (int b = 0; b < 4; b++) {
+                uint32_t byte = (half ? second[c] : first[c]) >> 8 * b & 255;
+                int number = is_signed ? (int8_t)byte : (int)byte - F::ZERO;
+                v[c][4 * half + b] = fmaf(s, (float)number, -less);
             }
         }
     }
 }
 
-// ---- from the file's blocks to planes -------------------------------------------------------------------
+// How many floats a vector holds, and a tile along a row.
+template <QuantType T> constexpr int VECTOR_FLOATS = (int)(16 / sizeof(typename Format<T>::Element));
+template <QuantType T> constexpr int TILE_FLOATS = 16 * VECTOR_FLOATS<T>;
+
+// Vector 4h + k of a lane: the weights from (4k + i) * VECTOR_FLOATS on.
+template <QuantType T>
+__device__ __forceinline__ void tile_floats(const uint8_t *tile, int lane, int h, int k,
+                                            float w[VECTOR_FLOATS<T>]) {
+    uint4 bits = load<uint4>(tile + ((4 * h + k) * 32 + lane) * 16);
+    const uint32_t word[4] = {bits.x, bits.y, bits.z, bits.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        if constexpr (T == QUANT_F32) {
+            w[i] = __uint_as_float(word[i]);
+        } else if constexpr (T == QUANT_FP8_E4M3) {
+#pragma unroll
+            for (int k2 = 0; k2 < 2; k2++) {
+                float2 pair = __half22float2(
+                    __nv_cvt_fp8x2_to_halfraw2((__nv_fp8x2_storage_t)(word[i] >> 16 * k2), __NV_E4M3));
+                w[4 * i + 2 * k2] = pair.x, w[4 * i + 2 * k2 + 1] = pair.y;
+            }
+        } else if constexpr (T == QUANT_F16) {
+            float2 pair = __half22float2(*(const __half2 *)&word[i]);
+            w[2 * i] = pair.x, w[2 * i + 1] = pair.y;
+        } else {
+            static_assert(T == QUANT_BF16, "a float type of its own");
+            w[2 * i] = __uint_as_float(word[i] << 16), w[2 * i + 1] = __uint_as_float(word[i] & 0xffff0000);
+        }
+    }
+}
+
+// ---- from the file's blocks to tiles --------------------------------------------------------------------
 
 // The numbers of a block as unsigned bits (8-bit ones as they stand).
 template <QuantType T> __device__ void block_bits(const typename Format<T>::Block *b, int8_t *q) {
@@ -275,34 +359,47 @@ template <QuantType T> __device__ void block_bits(const typename Format<T>::Bloc
     }
 }
 
-// The 32 numbers of chunk c into the planes of its segment.
-template <QuantType T> __device__ void pack_chunk(const uint8_t *q, uint8_t *segment, int n_chunks, int c) {
-    constexpr int BITS = Format<T>::BITS;
-    if constexpr (BITS == 8) {
-        for (int i = 0; i < 32; i++) segment[(i / 16 * n_chunks + c) * 16 + i % 16] = q[i];
-        return;
-    }
-    if constexpr (BITS >= 4) {
-        uint8_t *low = segment + c * 16;
-        for (int i = 0; i < 16; i++)
-            low[i] = Format<T>::TABLE != TABLE_NONE ? (uint8_t)(q[2 * i] | q[2 * i + 1] << 4)
-                                                    : (uint8_t)((q[i] & 15) | (q[i + 16] & 15) << 4);
-        segment += n_chunks * 16;
-    }
-    if constexpr (BITS == 2 || BITS == 3 || BITS == 6) {
-        uint8_t *two = segment + c * 8;
-        for (int i = 0; i < 8; i++) {
-            two[i] = 0;
-            for (int k = 0; k < 4; k++) two[i] |= (q[i / 4 * 16 + k * 4 + i % 4] >> (BITS & 4) & 3) << 2 * k;
-        }
-        segment += n_chunks * 8;
-    }
-    if constexpr (BITS == 3 || BITS == 5) {
-        uint8_t *one = segment + c * 4;
-        for (int i = 0; i < 4; i++) {
-            one[i] = 0;
-            for (int k = 0; k < 8; k++) one[i] |= (q[k * 4 + i] >> (BITS - 1) & 1) << k;
-        }
+// Four numbers' bits from `from` on, `n` of them each, as the bits `at`.. of the bytes of a word.
+__device__ inline uint32_t pack_word(const uint8_t *q, int from, int n, int at) {
+    uint32_t word = 0;
+    for (int b = 0; b < 4; b++) word |= (uint32_t)(q[b] >> from & ((1 << n) - 1)) << (8 * b + at);
+    return word;
+}
+
+// The 256 numbers of row 8h + g into its places in the planes.
+template <QuantType T> __device__ void pack_numbers(const uint8_t *q, uint8_t *tile, int g, int h) {
+    using P = Planes<T>;
+    constexpr int BITS = P::BITS;
+    for (int i = 0; i < 4; i++) {
+        int lane = 4 * g + i;
+        const uint8_t *mine = q + 4 * i; // first weights of chunk c at 32 c, second 16 later
+        if constexpr (BITS == 8)
+            for (int c = 0; c < 8; c++)
+                *(uint2 *)(tile + ((4 * h + c / 2) * 32 + lane) * 16 + c % 2 * 8) =
+                    make_uint2(pack_word(mine + 32 * c, 0, 8, 0), pack_word(mine + 32 * c + 16, 0, 8, 0));
+        if constexpr (BITS >= 4 && BITS < 8)
+            for (int c = 0; c < 8; c++) {
+                const uint8_t *a = mine + 32 * c, *b = a + 16;
+                uint32_t word = pack_word(a, 0, 4, 0) | pack_word(b, 0, 4, 4);
+                if (Format<T>::TABLE != TABLE_NONE) {
+                    word = 0;
+                    for (int k = 0; k < 4; k++)
+                        word |= (uint32_t)(a[k] & 15) << 4 * k | (uint32_t)(b[k] & 15) << (16 + 4 * k);
+                }
+                *(uint32_t *)(tile + P::LOW + ((2 * h + c / 4) * 32 + lane) * 16 + c % 4 * 4) = word;
+            }
+        if constexpr (BITS == 2 || BITS == 3 || BITS == 6)
+            for (int c = 0; c < 8; c += 2) {
+                uint32_t word = 0;
+                for (int f = 0; f < 4; f++) word |= pack_word(mine + 32 * c + 16 * f, BITS & 4, 2, 2 * f);
+                *(uint32_t *)(tile + P::TWO + (h * 32 + lane) * 16 + c / 2 * 4) = word;
+            }
+        if constexpr (BITS == 3 || BITS == 5)
+            for (int second = 0; second < 2; second++) {
+                uint32_t word = 0;
+                for (int c = 0; c < 8; c++) word |= pack_word(mine + 32 * c + 16 * second, BITS - 1, 1, c);
+                *(uint32_t *)(tile + P::ONE + lane * 16 + 8 * h + 4 * second) = word;
+            }
     }
 }
 
@@ -310,42 +407,62 @@ __device__ inline void copy_bytes(uint8_t *to, const void *from, int n) {
     for (int i = 0; i < n; i++) to[i] = ((const uint8_t *)from)[i];
 }
 
-__device__ inline void put_pair(uint8_t *pairs, int k, int a, int b) { // in the order of k: two share a byte
-    int pair = a | b << 6;
-    pairs[k / 2] = (uint8_t)(k % 2 ? pairs[k / 2] | pair >> 8 << 4 : pair >> 8);
-    pairs[4 + k] = (uint8_t)pair;
+__device__ inline void put_pair(uint8_t *pairs, int lane, int h, int j, int a, int b) {
+    pairs[4 * lane + 2 * j + h] = (uint8_t)(a | b >> 4 << 6);
+    uint8_t *low = pairs + 128 + 2 * lane + h;
+    *low = (uint8_t)(j ? *low | (b & 15) << 4 : b & 15); // in the order of j: two share a byte
 }
 
-template <QuantType T> __device__ void pack_head(const typename Format<T>::Block *b, uint8_t *head) {
-    if constexpr (T == QUANT_MXFP4)
-        *head = b->e;
-    else if constexpr (T == QUANT_NVFP4)
-        copy_bytes(head, b->scales, 4);
-    else
-        copy_bytes(head, b->d, 2);
+// The scales of a block, whose first chunk is number c of row 8h + g.
+template <QuantType T>
+__device__ void pack_head(const typename Format<T>::Block *b, uint8_t *tile, int g, int h, int c) {
+    uint8_t *head = tile + Planes<T>::HEAD;
+    int lane = 4 * g + c / 2, j = c % 2; // of the first chunk
+    if constexpr (T == QUANT_MXFP4) {
+        head[4 * lane + 2 * h + j] = b->e;
+    } else if constexpr (T == QUANT_NVFP4) {
+        copy_bytes(head + 8 * lane + 4 * h, b->scales, 4);
+    } else if constexpr (T == QUANT_Q4_1 || T == QUANT_Q5_1) {
+        copy_bytes(head + 16 * lane + 8 * h + 4 * j, b->d, 2);
+        copy_bytes(head + 16 * lane + 8 * h + 4 * j + 2, b->m, 2);
+    } else if constexpr (Format<T>::BLOCK_CHUNKS == 1) {
+        copy_bytes(head + 8 * lane + 4 * h + 2 * j, b->d, 2);
+    } else if constexpr (T == QUANT_Q2_K || T == QUANT_Q4_K || T == QUANT_Q5_K) {
+        copy_bytes(head + 8 * g + 4 * h, b->d, 2), copy_bytes(head + 8 * g + 4 * h + 2, b->dmin, 2);
+    } else {
+        copy_bytes(head + 4 * g + 2 * h, b->d, 2);
+    }
 
-    if constexpr (T == QUANT_Q4_1 || T == QUANT_Q5_1) copy_bytes(head + 2, b->m, 2);
-    if constexpr (T == QUANT_Q2_K || T == QUANT_Q4_K || T == QUANT_Q5_K) copy_bytes(head + 2, b->dmin, 2);
-    if constexpr (T == QUANT_Q2_K) copy_bytes(head + 4, b->scales, 16);
-    if constexpr (T == QUANT_Q6_K) copy_bytes(head + 2, b->scales, 16);
+    if constexpr (T == QUANT_Q2_K || T == QUANT_Q6_K)
+        for (int i = 0; i < 4; i++)
+            copy_bytes(head + (T == QUANT_Q2_K ? 64 : 32) + 8 * (4 * g + i) + 4 * h, b->scales + 4 * i, 4);
     if constexpr (T == QUANT_Q3_K)
-        for (int k = 0; k < 8; k++) put_pair(head + 2, k, q3_k_scale(b, 2 * k), q3_k_scale(b, 2 * k + 1));
+        for (int k = 0; k < 8; k++)
+            put_pair(head + 32, 4 * g + k / 2, h, k % 2, q3_k_scale(b, 2 * k), q3_k_scale(b, 2 * k + 1));
     if constexpr (T == QUANT_Q4_K || T == QUANT_Q5_K)
-        for (int k = 0; k < 8; k++) put_pair(head + 4, k, k_scale(b->scales, k), k_min(b->scales, k));
+        for (int k = 0; k < 8; k++)
+            put_pair(head + 64, 4 * g + k / 2, h, k % 2, k_scale(b->scales, k), k_min(b->scales, k));
     if constexpr (T == QUANT_IQ4_XS) {
-        uint64_t bits = 0;
-        for (int k = 0; k < 8; k++) bits |= (uint64_t)iq4_xs_scale(b, k) << 6 * k;
-        copy_bytes(head + 2, &bits, 6); // little-endian, as every GPU is
+        uint16_t high = 0;
+        for (int k = 0; k < 8; k++) high |= (uint16_t)((iq4_xs_scale(b, k) >> 4) << 2 * k);
+        for (int i = 0; i < 4; i++)
+            head[32 + 2 * (4 * g + i) + h] =
+                (uint8_t)((iq4_xs_scale(b, 2 * i) & 15) | (iq4_xs_scale(b, 2 * i + 1) & 15) << 4);
+        *(uint16_t *)(head + 96 + 4 * g + 2 * h) = high;
     }
 }
 
-// File block number i of a segment to its places in there.
+// n_chunks chunks of a row, at most a tile's, to their places in row 8h + g; what the tile has beyond becomes
+// 0.
 template <QuantType T>
-__device__ void repack_block(const typename Format<T>::Block *b, uint8_t *segment, int n_chunks, int i) {
+__device__ void repack_row(const typename Format<T>::Block *b, int n_chunks, uint8_t *tile, int g, int h) {
     using F = Format<T>;
-    int8_t q[F::WEIGHTS];
-    block_bits<T>(b, q);
-    for (int k = 0; k < F::BLOCK_CHUNKS; k++)
-        pack_chunk<T>((const uint8_t *)q + 32 * k, segment, n_chunks, i * F::BLOCK_CHUNKS + k);
-    pack_head<T>(b, segment + n_chunks * (F::BITS * 4) + i * F::HEAD);
+    int8_t q[256];
+    for (int c = n_chunks; c < TILE_CHUNKS; c++)
+        for (int i = 0; i < CHUNK_WEIGHTS; i++) q[c * CHUNK_WEIGHTS + i] = 0;
+    for (int c = 0; c < n_chunks; c += F::BLOCK_CHUNKS, b++) {
+        block_bits<T>(b, q + c * CHUNK_WEIGHTS);
+        pack_head<T>(b, tile, g, h, c);
+    }
+    pack_numbers<T>((const uint8_t *)q, tile, g, h);
 }

@@ -1,6 +1,6 @@
 // upload: see upload.h.
 //
-// A piece is a whole number of segments, which are contiguous in the file as on the device.  Each of a few
+// A piece is a whole number of rows, which are contiguous in the file.  Each of a few
 // lanes has pinned memory, device memory and a stream of its own; pieces take the lanes in turn, so that
 // while one lane's bytes cross the bus another's are repacked and the host fills a third.  The order within a
 // lane is all the ordering there is.
@@ -33,8 +33,8 @@ size_t n_rows(const Weight *w) {
 }
 
 size_t data_bytes(const Weight *w) {
-    Layout at = layout_of(w->type, w->n_in);
-    return n_rows(w) * at.n_segments * at.segment_bytes;
+    Layout at = layout_of(w->type, w->n_in, w->n_out);
+    return (size_t)w->n_expert * at.n_tile_rows * at.n_tiles * at.tile_bytes;
 }
 
 size_t weight_bytes(const Weight *w) {
@@ -69,16 +69,47 @@ void copy_share(void *arg, int thread) {
         memcpy(c->to + first, c->from + first, c->bytes - first < share ? c->bytes - first : share);
 }
 
+struct Rows { // of a matrix, what a kernel repacks
+    const uint8_t *file;
+    size_t row_bytes; // in the file
+    size_t first;     // row of the tensor, all experts' rows counted through
+    unsigned n;
+    int n_in, n_out;
+    Layout at;
+    uint8_t *out; // the tensor's tiles
+
+    __device__ uint8_t *tile(size_t row, unsigned index) const {
+        size_t tile_row = row / n_out * at.n_tile_rows + row % n_out / TILE_ROWS;
+        return out + (tile_row * at.n_tiles + index) * at.tile_bytes;
+    }
+};
+
+// A thread repacks one row of one tile.
 template <QuantType T>
-__global__ void __launch_bounds__(THREADS)
-    k_repack(const uint8_t *file, unsigned n_blocks, unsigned segment_blocks, unsigned segment_bytes,
-             uint8_t *out) {
-    using F = Format<T>;
-    unsigned i = blockIdx.x * THREADS + threadIdx.x; // a thread per block of the file
-    if (i >= n_blocks) return;
-    uint8_t *segment = out + (size_t)(i / segment_blocks) * segment_bytes;
-    repack_block<T>((const typename F::Block *)file + i, segment, segment_blocks * F::BLOCK_CHUNKS,
-                    i % segment_blocks);
+__global__ void __launch_bounds__(THREADS) k_repack(const __grid_constant__ Rows rows) {
+    unsigned i = blockIdx.x * THREADS + threadIdx.x, number = i / rows.at.n_tiles,
+             index = i % rows.at.n_tiles;
+    if (number >= rows.n) return;
+    size_t row = rows.first + number;
+    const uint8_t *from = rows.file + number * rows.row_bytes;
+    uint8_t *tile = rows.tile(row, index);
+    int r = (int)(row % rows.n_out % TILE_ROWS), g = r % 8, h = r / 8;
+    if constexpr (Format<T>::FLOAT) {
+        using Element = typename Format<T>::Element;
+        const Element *values = (const Element *)from;
+        for (int k = 0; k < 16; k++) { // vector 4h + k / 4 of lane 4g + k % 4
+            Element *to = (Element *)(tile + ((4 * h + k / 4) * 32 + 4 * g + k % 4) * 16);
+            for (int i = 0; i < VECTOR_FLOATS<T>; i++) {
+                int column = (int)index * TILE_FLOATS<T> + k * VECTOR_FLOATS<T> + i;
+                if (column < rows.n_in) to[i] = values[column];
+            }
+        }
+    } else {
+        using Block = typename Format<T>::Block;
+        int chunks = min(rows.n_in / CHUNK_WEIGHTS - (int)index * TILE_CHUNKS, (int)TILE_CHUNKS);
+        repack_row<T>((const Block *)from + (size_t)index * TILE_CHUNKS / Format<T>::BLOCK_CHUNKS, chunks,
+                      tile, g, h);
+    }
 }
 
 } // namespace
@@ -112,6 +143,8 @@ bool allocate(Upload *u, bool managed, Err *e) {
     if (u->bytes > free) return fail_memory(e, u->bytes, free);
     error = managed ? cudaMallocManaged(&u->memory, u->bytes) : cudaMalloc(&u->memory, u->bytes);
     if (error == cudaErrorMemoryAllocation) return cudaGetLastError(), fail_memory(e, u->bytes, free);
+    if (error == cudaSuccess) error = cudaMemset(u->memory, 0, u->bytes); // what fills up the last tiles
+    if (error == cudaSuccess) error = cudaDeviceSynchronize();
     for (Lane &lane : u->lanes) {
         if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&lane.stream, cudaStreamNonBlocking);
         if (error == cudaSuccess) error = cudaMallocHost(&lane.pinned, LANE_BYTES);
@@ -148,41 +181,42 @@ cudaError_t fill_lane(Upload *u, const uint8_t *from, size_t bytes, Lane **out) 
     return cudaSuccess;
 }
 
-// n stretches of file_bytes into a plane of stretches step bytes apart.
-cudaError_t send_floats(Upload *u, const uint8_t *from, size_t n, size_t file_bytes, uint8_t *to,
-                        size_t step) {
-    size_t most = LANE_BYTES / file_bytes;
+// n floats as they are.
+cudaError_t send_floats(Upload *u, const float *from, size_t n, float *to) {
+    size_t most = LANE_BYTES / sizeof(float);
     for (size_t first = 0; first < n; first += most) {
         size_t count = n - first < most ? n - first : most;
         Lane *lane;
-        cudaError_t error = fill_lane(u, from + first * file_bytes, count * file_bytes, &lane);
+        cudaError_t error = fill_lane(u, (const uint8_t *)(from + first), count * sizeof(float), &lane);
         if (error == cudaSuccess)
-            error = cudaMemcpy2DAsync(to + first * step, step, lane->pinned, file_bytes, file_bytes, count,
-                                      cudaMemcpyHostToDevice, lane->stream);
+            error = cudaMemcpyAsync(to + first, lane->pinned, count * sizeof(float), cudaMemcpyHostToDevice,
+                                    lane->stream);
         if (error != cudaSuccess) return error;
     }
     return cudaSuccess;
 }
 
-// n segments of blocks.
-template <QuantType T>
-cudaError_t send_blocks(Upload *u, const uint8_t *from, size_t n, const Layout &at, uint8_t *to) {
-    using F = Format<T>;
-    unsigned segment_blocks = at.segment_chunks / F::BLOCK_CHUNKS;
-    size_t file_bytes = segment_blocks * sizeof(typename F::Block), most = LANE_BYTES / file_bytes;
+// The rows of a weight into its tiles.
+template <QuantType T> cudaError_t send_rows(Upload *u, const Weight *w, const Layout &at, uint8_t *to) {
+    const QuantTraits *traits = quant_traits(T);
+    Rows rows = {.row_bytes = (size_t)w->n_in / traits->n_weights * traits->n_bytes,
+                 .n_in = w->n_in,
+                 .n_out = w->n_out,
+                 .at = at,
+                 .out = to};
+    size_t most = LANE_BYTES / rows.row_bytes, n = n_rows(w);
+    if (most == 0) return cudaErrorInvalidValue; // no row is that long
     for (size_t first = 0; first < n; first += most) {
-        size_t count = n - first < most ? n - first : most;
+        size_t count = n - first < most ? n - first : most, bytes = count * rows.row_bytes;
         Lane *lane;
-        cudaError_t error = fill_lane(u, from + first * file_bytes, count * file_bytes, &lane);
+        cudaError_t error = fill_lane(u, w->data + first * rows.row_bytes, bytes, &lane);
         if (error == cudaSuccess)
-            error = cudaMemcpyAsync(lane->device, lane->pinned, count * file_bytes, cudaMemcpyHostToDevice,
-                                    lane->stream);
+            error = cudaMemcpyAsync(lane->device, lane->pinned, bytes, cudaMemcpyHostToDevice, lane->stream);
         if (error != cudaSuccess) return error;
-        unsigned n_blocks = (unsigned)count * segment_blocks;
-        Launch l = {lane->stream, 0, false};
-        error = launch_kernel(&l, k_repack<T>, (n_blocks + THREADS - 1) / THREADS, THREADS, 0, lane->device,
-                              n_blocks, segment_blocks, (unsigned)at.segment_bytes,
-                              to + first * at.segment_bytes);
+        rows.file = lane->device, rows.first = first, rows.n = (unsigned)count;
+        Launch l = {.stream = lane->stream};
+        unsigned n_threads = rows.n * at.n_tiles;
+        error = launch_kernel(&l, k_repack<T>, (n_threads + THREADS - 1) / THREADS, THREADS, 0, rows);
         if (error != cudaSuccess) return error;
     }
     return cudaSuccess;
@@ -190,18 +224,16 @@ cudaError_t send_blocks(Upload *u, const uint8_t *from, size_t n, const Layout &
 
 } // namespace
 
-extern "C" Layout layout_of(QuantType type, int n_in) {
+extern "C" Layout layout_of(QuantType type, int n_in, int n_out) {
     const QuantTraits *t = quant_traits(type);
-    bool blocks = t->act == QUANT_ACT_Q8;
-    int unit = blocks ? t->n_weights : n_in % 8 == 0 ? 8 : 1; // weights
-    assert(n_in > 0 && n_in % unit == 0);
-    int n_units = n_in / unit, n_segments = 1;
-    size_t unit_bytes = (size_t)unit / t->n_weights * t->n_bytes;
-    while (n_units % n_segments || n_units / n_segments * unit_bytes > SEGMENT_MAX_BYTES) n_segments++;
+    assert(n_in > 0 && n_out > 0 && n_in % t->n_weights == 0);
     Layout at;
-    at.n_segments = n_segments;
-    at.segment_chunks = blocks ? n_in / n_segments / CHUNK_WEIGHTS : 0;
-    at.segment_bytes = (n_units / n_segments * unit_bytes + 15) / 16 * 16;
+    bool blocks = t->act == QUANT_ACT_Q8;
+    at.tile_weights = blocks ? TILE_CHUNKS * CHUNK_WEIGHTS : 4096 / TILE_ROWS / (int)t->n_bytes;
+    at.tile_bytes = TILE_ROWS * (int)(at.tile_weights / t->n_weights * t->n_bytes);
+    at.n_tiles = (n_in + at.tile_weights - 1) / at.tile_weights;
+    at.n_tile_rows = (n_out + TILE_ROWS - 1) / TILE_ROWS;
+    assert(at.tile_bytes % 16 == 0 && at.tile_bytes <= TILE_MAX_BYTES);
     return at;
 }
 
@@ -215,21 +247,11 @@ extern "C" Upload *upload_open(const Plan *p, bool managed, int n_threads, Err *
 }
 
 extern "C" bool upload_tensor(Upload *u, const Weight *w, DeviceWeight *out, Err *e) {
-    Layout at = layout_of(w->type, w->n_in);
+    Layout at = layout_of(w->type, w->n_in, w->n_out);
     uint8_t *data = take(u, data_bytes(w));
-    size_t n_segments = n_rows(w) * at.n_segments;
-    cudaError_t error = for_type(w->type, [&](auto type) {
-        if constexpr (Format<type>::FLOAT) {
-            size_t length = w->n_in / at.n_segments;
-            return send_floats(u, w->data, n_segments, length * sizeof(typename Format<type>::Element), data,
-                               at.segment_bytes);
-        } else
-            return send_blocks<type>(u, w->data, n_segments, at, data);
-    });
+    cudaError_t error = for_type(w->type, [&](auto type) { return send_rows<type>(u, w, at, data); });
     float *scale = w->scale ? (float *)take(u, n_rows(w) * sizeof(float)) : nullptr;
-    if (error == cudaSuccess && scale)
-        error = send_floats(u, (const uint8_t *)w->scale, n_rows(w), sizeof(float), (uint8_t *)scale,
-                            sizeof(float));
+    if (error == cudaSuccess && scale) error = send_floats(u, w->scale, n_rows(w), scale);
     *out = DeviceWeight{w->type, w->n_in, w->n_out, w->n_expert, at, data, scale};
     return error == cudaSuccess || fail(e, error, w->name);
 }

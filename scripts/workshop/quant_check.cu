@@ -6,9 +6,9 @@
 //         cuda/upload.cu cuda/embed.cu cuda/dequant.cu build/quant_check.o
 //     build/quant_check [exact]
 //
-// Every type, matrices of odd shapes with random blocks: uploaded, then read back through chunk_words and
-// chunk_scales (from global and from shared memory), launch_dequant and launch_embed.  All must be equal to
-// the bit.
+// Every type, matrices of odd shapes with random blocks: uploaded, then read back through tile_words,
+// tile_scales and tile_values (from global and from shared memory), launch_dequant and launch_embed.  All
+// must be equal to the bit.
 #include "../../cuda/launch.cuh"
 #include "../../cuda/quant.cuh"
 #include "../../cuda/upload.h"
@@ -52,45 +52,69 @@ double seconds() {
 
 // ---- what a weight is, read on the device ---------------------------------------------------------------
 
-struct Seen { // of one chunk, or of eight floats in the first eight values
-    uint32_t word[8];
+struct Seen { // of a chunk of a row of blocks; of 32 floats in a row, only the values
+    int8_t number[32];
     float scale[2], min[2], value[32];
 };
 
-// A block per segment.  Chunks are read where they lie, or from shared memory.
+// A warp per tile, which is read where it lies, or from shared memory; out: [rows of tiles * 16][n_tiles][8].
 template <QuantType T> __global__ void k_see(DeviceWeight w, bool from_shared, Seen *out) {
-    __shared__ uint4 copy[SEGMENT_MAX_BYTES / 16];
-    const uint8_t *segment = w.data + (size_t)blockIdx.x * w.layout.segment_bytes;
-    int length = w.n_in / w.layout.n_segments,
-        n = Format<T>::FLOAT ? (length + 7) / 8 : w.layout.segment_chunks;
+    __shared__ uint4 copy[TILE_MAX_BYTES / 16];
+    const Layout &at = w.layout;
+    const uint8_t *tile = w.data + (size_t)blockIdx.x * at.tile_bytes;
+    int lane = threadIdx.x, g = lane / 4, i = lane % 4;
+    size_t row = blockIdx.x / at.n_tiles * TILE_ROWS + g, chunks = (size_t)at.n_tiles * at.tile_weights / 32,
+           chunk = (size_t)(blockIdx.x % at.n_tiles) * at.tile_weights / 32;
     if (from_shared) {
-        for (int i = threadIdx.x; i < (int)w.layout.segment_bytes / 16; i += blockDim.x)
-            copy[i] = ((const uint4 *)segment)[i];
+        for (int k = lane; k < at.tile_bytes / 16; k += 32) copy[k] = ((const uint4 *)tile)[k];
         __syncthreads();
-        segment = (const uint8_t *)copy;
+        tile = (const uint8_t *)copy;
     }
-    for (int i = threadIdx.x; i < n; i += blockDim.x) {
-        Seen *s = out + (size_t)blockIdx.x * n + i;
+    for (int h = 0; h < 2; h++) {
+        Seen *s = out + (row + 8 * h) * chunks + chunk;
         if constexpr (Format<T>::FLOAT) {
-            load_floats<T>(segment, i * 8, length, s->value);
+            for (int k = 0; k < 4; k++) {
+                float v[VECTOR_FLOATS<T>];
+                tile_floats<T>(tile, lane, h, k, v);
+                for (int j = 0; j < VECTOR_FLOATS<T>; j++) {
+                    int column = (4 * k + i) * VECTOR_FLOATS<T> + j;
+                    s[column / 32].value[column % 32] = v[j];
+                }
+            }
         } else {
-            chunk_words<T>(segment, n, i, s->word);
-            chunk_scales<T>(segment, n, i, s->scale, s->min);
-            chunk_values<T>(segment, n, i, s->value);
+            float scale[2][2][2], min[2][2][2];
+            tile_scales<T>(tile, lane, scale, min);
+            for (int j = 0; j < 2; j++)
+                for (int half = 0; half < 2; half++) {
+                    int from = Format<T>::GROUP == 16 ? half : 0;
+                    s[2 * i + j].scale[half] = scale[h][j][from];
+                    s[2 * i + j].min[half] = Format<T>::HAS_MIN ? min[h][j][from] : 0;
+                }
+            for (int k = 0; k < 2; k++) {
+                uint32_t first[4], second[4];
+                float v[4][8];
+                tile_words<T>(tile, lane, h, k, first, second);
+                tile_values<T>(tile, lane, h, k, v);
+                for (int c = 0; c < 4; c++)
+                    for (int b = 0; b < 4; b++) {
+                        Seen *at = s + 4 * k + c;
+                        at->number[4 * i + b] = (int8_t)(first[c] >> 8 * b);
+                        at->number[16 + 4 * i + b] = (int8_t)(second[c] >> 8 * b);
+                        at->value[4 * i + b] = v[c][b], at->value[16 + 4 * i + b] = v[c][4 + b];
+                    }
+            }
         }
     }
 }
 
 std::vector<Seen> see(const Launch *l, const DeviceWeight &w, bool from_shared) {
-    unsigned n_segments = (unsigned)(w.n_expert * w.n_out * w.layout.n_segments);
-    int length = w.n_in / w.layout.n_segments,
-        n = w.layout.segment_chunks ? w.layout.segment_chunks : (length + 7) / 8;
-    std::vector<Seen> seen((size_t)n_segments * n);
+    const Layout &at = w.layout;
+    unsigned n_tiles = (unsigned)(w.n_expert * at.n_tile_rows * at.n_tiles);
+    std::vector<Seen> seen((size_t)n_tiles * TILE_ROWS * at.tile_weights / 32);
     Seen *device;
     must(cudaMalloc(&device, seen.size() * sizeof(Seen)), "memory");
-    must(for_type(
-             w.type,
-             [&](auto T) { return launch_kernel(l, k_see<T>, n_segments, 64, 0, w, from_shared, device); }),
+    must(for_type(w.type,
+                  [&](auto T) { return launch_kernel(l, k_see<T>, n_tiles, 32, 0, w, from_shared, device); }),
          "k_see");
     must(cudaMemcpyAsync(seen.data(), device, seen.size() * sizeof(Seen), cudaMemcpyDeviceToHost, l->stream),
          "copy");
@@ -145,16 +169,24 @@ bool same(const void *a, const void *b, size_t bytes) {
 bool layout_is_sound(const DeviceWeight &w) {
     const Layout &at = w.layout;
     const QuantTraits *t = quant_traits(w.type);
-    size_t plain = w.n_in / at.n_segments / t->n_weights * t->n_bytes;
-    return w.n_in % (at.n_segments * t->n_weights) == 0 && at.segment_bytes == (plain + 15) / 16 * 16 &&
-           at.segment_bytes <= SEGMENT_MAX_BYTES && (uintptr_t)w.data % 256 == 0 &&
-           at.segment_chunks == (t->n_weights == 1 ? 0 : w.n_in / at.n_segments / 32);
+    return (size_t)at.tile_bytes == TILE_ROWS * at.tile_weights / t->n_weights * t->n_bytes &&
+           at.tile_bytes <= TILE_MAX_BYTES && (uintptr_t)w.data % 256 == 0 &&
+           at.n_tiles * at.tile_weights >= w.n_in && (at.n_tiles - 1) * at.tile_weights < w.n_in &&
+           at.n_tile_rows * TILE_ROWS >= w.n_out && (at.n_tile_rows - 1) * TILE_ROWS < w.n_out;
 }
 
-bool floats_agree(const Matrix &m, const DeviceWeight &w, const std::vector<Seen> &seen) {
-    int length = w.n_in / w.layout.n_segments, n = (length + 7) / 8;
-    for (size_t i = 0; i < m.value.size(); i++)
-        if (!same(&seen[i / length * n + i % length / 8].value[i % length % 8], &m.value[i], 4)) return false;
+// Row r of the matrix, all experts' rows counted through, among those seen.
+const Seen *seen_row(const DeviceWeight &w, const std::vector<Seen> &seen, size_t r) {
+    size_t row = r / w.n_out * w.layout.n_tile_rows * TILE_ROWS + r % w.n_out;
+    return &seen[row * w.layout.n_tiles * w.layout.tile_weights / 32];
+}
+
+bool values_agree(const Matrix &m, const DeviceWeight &w, const std::vector<Seen> &seen) {
+    for (size_t i = 0; i < m.value.size(); i++) {
+        int column = (int)(i % w.n_in);
+        if (!same(&seen_row(w, seen, i / w.n_in)[column / 32].value[column % 32], &m.value[i], 4))
+            return false;
+    }
     return true;
 }
 
@@ -165,16 +197,17 @@ bool blocks_agree(const Matrix &m, const DeviceWeight &w, const std::vector<Seen
         if constexpr (!Format<T>::FLOAT) zero = Format<T>::ZERO;
         return cudaSuccess;
     });
-    for (size_t c = 0; c < seen.size(); c++) {
-        int8_t q[QUANT_MAX_WEIGHTS], byte[32];
+    for (size_t i = 0; i < m.value.size(); i += 32) {
+        const Seen &s = seen_row(w, seen, i / w.n_in)[i % w.n_in / 32];
+        int8_t q[QUANT_MAX_WEIGHTS];
         float scale[QUANT_MAX_GROUPS], min[QUANT_MAX_GROUPS];
-        int first = (int)(c * 32 % t->n_weights);
-        t->unpack(m.bytes.data() + c * 32 / t->n_weights * t->n_bytes, q, scale, min);
-        for (int i = 0; i < 32; i++) byte[i] = (int8_t)(q[first + i] + zero);
-        if (!same(byte, seen[c].word, 32) || !same(&m.value[c * 32], seen[c].value, 32 * 4)) return false;
+        int first = (int)(i % t->n_weights);
+        t->unpack(m.bytes.data() + i / t->n_weights * t->n_bytes, q, scale, min);
+        for (int k = 0; k < 32; k++)
+            if (s.number[k] != (int8_t)(q[first + k] + zero)) return false;
         for (int h = 0; h < 2; h++) {
             int g = (first + 16 * h) / t->group;
-            if (!same(&scale[g], &seen[c].scale[h], 4) || !same(&min[g], &seen[c].min[h], 4)) return false;
+            if (!same(&scale[g], &s.scale[h], 4) || !same(&min[g], &s.min[h], 4)) return false;
         }
     }
     return true;
@@ -263,7 +296,8 @@ void check_type(const Launch *l, QuantType type, bool managed) {
         const DeviceWeight &w = device[i];
         auto agree = [&](bool from_shared) {
             std::vector<Seen> seen = see(l, w, from_shared);
-            return w.layout.segment_chunks ? blocks_agree(m, w, seen) : floats_agree(m, w, seen);
+            bool blocks = quant_traits(w.type)->act == QUANT_ACT_Q8;
+            return values_agree(m, w, seen) && (!blocks || blocks_agree(m, w, seen));
         };
         layout &= layout_is_sound(w);
         global &= agree(false), shared &= agree(true);
@@ -271,8 +305,8 @@ void check_type(const Launch *l, QuantType type, bool managed) {
         if (w.n_expert == 1) embed &= embed_agrees(l, m, w);
     }
     verdict(layout, t->name, "layout");
-    verdict(global, t->name, "chunks from global memory");
-    verdict(shared, t->name, "chunks from shared memory");
+    verdict(global, t->name, "tiles from global memory");
+    verdict(shared, t->name, "tiles from shared memory");
     verdict(dequant, t->name, "dequant");
     verdict(embed, t->name, "embed");
     upload_close(u);

@@ -19,12 +19,9 @@ void device_check(cudaError_t error, const char *name) {
 
 const Launch *device_launch(void) {
     static Launch launch;
-    int major = 0;
     if (launch.stream) return &launch;
     device_check(cudaStreamCreateWithFlags(&launch.stream, cudaStreamNonBlocking), "stream");
-    device_check(cudaDeviceGetAttribute(&launch.n_sm, cudaDevAttrMultiProcessorCount, 0), "attribute");
-    device_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), "attribute");
-    launch.dependent = major >= 9;
+    device_check(launch_for_device(0, &launch), "attribute");
     return &launch;
 }
 

@@ -202,7 +202,7 @@ static void trial_check(Trial *t, Gemm *gemm, int T, float *whole[MAX_SEGMENTS])
     trial_send(t);
     t->T = rows;
     const Launch *l = device_launch();
-    device_check(gemm ? launch_gemm(gemm, l, &t->p, T) : launch_product(l, &t->p, T), t->name);
+    device_check(gemm ? launch_gemm(gemm, l, &t->p, T) : launch_products(l, &t->p, 1, T), t->name);
     for (int s = 0; s < (t->glu ? 1 : t->n_segments); s++) {
         size_t n = (size_t)T * (size_t)t->m[s].w.n_out;
         float *got = mem_new(n, sizeof *got), *expected = mem_new(n, sizeof *expected);
@@ -304,7 +304,7 @@ static void check_experts(QuantType type, bool per_slot, int T) {
     p.ids = device_new(ids, (size_t)T * IDS_STRIDE * sizeof(int32_t));
     p.segment[0] = (ProductSegment){.w = m.device, .out_stride = out_stride};
     p.segment[0].out = device_new(NULL, (size_t)T * (size_t)out_stride * sizeof(float));
-    device_check(launch_product(device_launch(), &p, T), "experts");
+    device_check(launch_products(device_launch(), &p, 1, T), "experts");
     device_read(got, p.segment[0].out, (size_t)T * (size_t)out_stride * sizeof(float));
     for (int i = 0; i < T; i++)
         for (int s = 0; s < N_USED; s++) {
