@@ -28,6 +28,7 @@ constexpr int RING_STEPS = 64;  // more than that
 constexpr int GEMM_ROWS = 33;   // from here on the matrix units win over exact block sums
 constexpr int PROMPT_ROWS = 16; // of one sequence: from here on attention is tiled
 constexpr int MAX_BUCKET = 64;
+constexpr size_t RESERVE = (size_t)64 << 20; // staging of the upload; graphs and what else the driver takes
 
 struct Memory { // device memory, one allocation per purpose
     uint8_t *data = nullptr;
@@ -118,67 +119,54 @@ size_t attn_bytes(const Exec *x) {
         if (x->plan->ops[i].code == OP_ATTN)
             most = std::max(most, attn_scratch_bytes(x->config.T_max, x->plan->ops[i].attn.n_head,
                                                      x->plan->ops[i].attn.head_dim, x->launch.n_sm));
-    return most;
+    return align(most);
 }
 
-struct GemmNeed {
-    size_t weight = 0, input = 0, output = 0;
+struct Need {
+    ExecMemory all; // but for what is free
+    size_t small, attn, sample;
+    struct {
+        size_t weight, input, output;
+    } gemm; // elements
 };
 
-GemmNeed gemm_need(const Exec *x) {
-    GemmNeed need;
-    for (int i = 0; i < x->plan->n_ops; i++) {
-        const Op *op = &x->plan->ops[i];
+Need need_of(Exec *x) {
+    const Plan *p = x->plan;
+    Need need = {};
+    for (int i = 0; i < p->n_ops; i++) {
+        const Op *op = &p->ops[i];
         if (op->code != OP_MATMUL) continue;
         size_t out = 0;
         for (int k = 0; k < op->n_w; k++) {
-            need.weight = std::max(need.weight, (size_t)op->w[k]->n_in * op->w[k]->n_out);
-            need.input = std::max(need.input, (size_t)op->w[k]->n_in * x->config.T_max);
+            need.gemm.weight = std::max(need.gemm.weight, (size_t)op->w[k]->n_in * op->w[k]->n_out);
+            need.gemm.input = std::max(need.gemm.input, (size_t)op->w[k]->n_in * x->config.T_max);
             out += op->w[k]->n_out;
         }
-        need.output = std::max(need.output, out * x->config.T_max);
+        need.gemm.output = std::max(need.gemm.output, out * x->config.T_max);
     }
+    Carver count = {nullptr};
+    carve_small(x, &count);
+    need.small = count.used, need.attn = attn_bytes(x);
+    need.sample = align(sample_device_scratch_bytes(x->config.R_max, p->hparams.n_vocab));
+    need.all = exec_memory(p, &x->config);
+    need.all.weights = upload_bytes(p);
+    need.all.scratch = need.small + need.attn + need.sample +
+                       gemm_bytes(need.gemm.weight, need.gemm.input, need.gemm.output) + RESERVE;
     return need;
-}
-
-bool fits(const Exec *x, size_t kv, size_t registers, size_t scratch, Err *e) {
-    size_t free_bytes = 0, total = 0, weights = weights_bytes(x->plan->weights);
-    cudaError_t error = cudaMemGetInfo(&free_bytes, &total);
-    if (error != cudaSuccess) return fail(e, error, "asking for its free memory");
-    size_t need = weights + kv + registers + scratch, reserve = (size_t)64 << 20;
-    if (need + reserve <= free_bytes) return true;
-    double others = (double)(weights + registers + scratch + reserve),
-           per_position = (double)kv / x->config.n_ctx;
-    int n_ctx = (double)free_bytes > others ? (int)(((double)free_bytes - others) / per_position) : 0;
-    char advice[64] = "use a smaller file or --device cpu";
-    if (n_ctx > 0) snprintf(advice, sizeof advice, "-c %d would fit", n_ctx);
-    return err_set(
-        e, ERR_MEMORY,
-        "the model does not fit on the GPU: weights %.0f MB, keys and values for %d positions %.0f MB, "
-        "registers %.0f MB, scratch %.0f MB, but %.0f MB are free; %s",
-        weights / 1e6, x->config.n_ctx, kv / 1e6, registers / 1e6, scratch / 1e6, free_bytes / 1e6, advice);
 }
 
 bool open_memory(Exec *x, Err *e) {
     const Plan *p = x->plan;
-    ExecMemory need = exec_memory(p, &x->config);
-    Carver count = {nullptr};
-    carve_small(x, &count);
-    size_t attn = align(attn_bytes(x)),
-           sample = align(sample_device_scratch_bytes(x->config.R_max, p->hparams.n_vocab));
-    GemmNeed g = gemm_need(x);
-    if (!fits(x, need.kv, need.registers,
-              count.used + attn + sample + gemm_bytes(g.weight, g.input, g.output), e))
-        return false;
-    cudaError_t error = allocate(&x->kv, need.kv);
+    Need need = need_of(x);
+    cudaError_t error = allocate(&x->kv, need.all.kv);
     if (error == cudaSuccess) error = allocate(&x->regs[0], p->row_bytes_T * x->config.T_max);
     if (error == cudaSuccess) error = allocate(&x->regs[1], p->row_bytes_R * x->config.R_max);
-    if (error == cudaSuccess) error = allocate(&x->small, count.used);
-    if (error == cudaSuccess) error = allocate(&x->scratch, attn + sample);
+    if (error == cudaSuccess) error = allocate(&x->small, need.small);
+    if (error == cudaSuccess) error = allocate(&x->scratch, need.attn + need.sample);
     if (error != cudaSuccess) return fail(e, error, "keys, values and registers");
     Carver carver = {x->small.data};
     carve_small(x, &carver);
-    x->attn_scratch = x->scratch.data, x->sample_scratch = x->scratch.data + attn;
+    x->attn_scratch = x->scratch.data, x->sample_scratch = x->scratch.data + need.attn;
     size_t offset = 0;
     for (int i = 0; i < p->n_kv; i++) {
         x->kv_offset.push_back(offset);
@@ -193,7 +181,7 @@ bool open_memory(Exec *x, Err *e) {
         error = cudaMallocHost(&x->samplers_host, sizeof(DeviceSampler) * x->config.n_seq);
     if (error != cudaSuccess) return fail(e, error, "pinned host memory");
     x->logits_host = (float *)mem_new((size_t)x->config.R_max * p->hparams.n_vocab, sizeof(float));
-    x->gemm = gemm_open(g.weight, g.input, g.output);
+    x->gemm = gemm_open(need.gemm.weight, need.gemm.input, need.gemm.output);
     return true;
 }
 
@@ -592,23 +580,27 @@ void cuda_decode_stop(Exec *x) {
 }
 
 bool cuda_profile(Exec *x, const Batch *b, int repeats, double *seconds, Err *e) {
+    int n_ops = x->plan->n_ops;
     if (!cuda_decode_start(x, b, 0, e)) return false;
-    cudaEvent_t begin, end;
-    cudaError_t error = cudaEventCreate(&begin);
-    if (error == cudaSuccess) error = cudaEventCreate(&end);
-    for (int i = 0; i < x->plan->n_ops && error == cudaSuccess; i++) {
-        float ms = 0;
-        for (int n = -1; n < repeats && error == cudaSuccess; n++) { // the first is for warming up
-            if (n == 0) error = cudaEventRecord(begin, x->launch.stream);
-            if (error == cudaSuccess)
-                error = run_op(x, &x->plan->ops[i], {x->decode.bucket, x->decode.bucket, true});
+    std::vector<cudaEvent_t> end(n_ops + 1); // of the op before
+    cudaError_t error = cudaSuccess;
+    for (cudaEvent_t &event : end)
+        if (error == cudaSuccess) error = cudaEventCreate(&event);
+    for (int n = -1; n < repeats && error == cudaSuccess; n++) { // the first is for warming up
+        error = cudaEventRecord(end[0], x->launch.stream);
+        for (int i = 0; i < n_ops && error == cudaSuccess; i++) {
+            error = run_op(x, &x->plan->ops[i], {x->decode.bucket, x->decode.bucket, true});
+            if (error == cudaSuccess) error = cudaEventRecord(end[i + 1], x->launch.stream);
         }
-        if (error == cudaSuccess) error = cudaEventRecord(end, x->launch.stream);
-        if (error == cudaSuccess) error = cudaEventSynchronize(end);
-        if (error == cudaSuccess) error = cudaEventElapsedTime(&ms, begin, end);
-        seconds[i] = ms * 1e-3 / repeats;
+        if (error == cudaSuccess) error = cudaStreamSynchronize(x->launch.stream);
+        for (int i = 0; i < n_ops && error == cudaSuccess; i++) {
+            float ms = 0;
+            error = cudaEventElapsedTime(&ms, end[i], end[i + 1]);
+            seconds[i] = n < 0 ? 0 : seconds[i] + ms * 1e-3 / repeats;
+        }
     }
-    cudaEventDestroy(begin), cudaEventDestroy(end);
+    for (cudaEvent_t event : end)
+        if (event) cudaEventDestroy(event);
     return error == cudaSuccess || fail(e, error, "profiling");
 }
 
@@ -642,14 +634,30 @@ void cuda_close(Exec *x) {
     delete x;
 }
 
-bool cuda_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
-    Exec *x = new Exec{};
+// What need_of asks of an executor.
+cudaError_t describe(Exec *x, const Plan *p, const ExecConfig *config) {
     x->plan = p, x->config = *config;
     x->config.R_max = bucket_of(config->R_max); // room for rows of padding
     x->config.T_max = std::max(config->T_max, x->config.R_max);
     cudaError_t error = cudaSetDevice(config->device);
+    return error == cudaSuccess ? launch_for_device(config->device, &x->launch) : error;
+}
+
+bool cuda_memory(const Plan *p, const ExecConfig *config, ExecMemory *out, Err *e) {
+    Exec x = {};
+    size_t free_bytes, total;
+    cudaError_t error = describe(&x, p, config);
+    if (error == cudaSuccess) error = cudaMemGetInfo(&free_bytes, &total);
+    if (error != cudaSuccess) return fail(e, error, "asking for its free memory");
+    *out = need_of(&x).all;
+    out->free = free_bytes;
+    return true;
+}
+
+bool cuda_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
+    Exec *x = new Exec{};
+    cudaError_t error = describe(x, p, config);
     if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&x->launch.stream, cudaStreamNonBlocking);
-    if (error == cudaSuccess) error = launch_for_device(config->device, &x->launch);
     bool ok = error == cudaSuccess ? open_memory(x, e) && upload_weights(x, e) : fail(e, error, "starting");
     if (!ok) {
         cuda_close(x);
@@ -717,6 +725,7 @@ extern "C" const ExecOps cuda_exec = {
     .name = "cuda",
     .plan = gpu_plan(),
     .prompt_chunk = 2048,
+    .memory = cuda_memory,
     .open = cuda_open,
     .run = cuda_run,
     .decode_start = cuda_decode_start,

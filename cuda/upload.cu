@@ -41,15 +41,6 @@ size_t weight_bytes(const Weight *w) {
     return aligned(data_bytes(w)) + (w->scale ? aligned(n_rows(w) * sizeof(float)) : 0);
 }
 
-size_t plan_bytes(const Plan *p) {
-    std::unordered_set<const Weight *> seen;
-    size_t bytes = 0;
-    for (int i = 0; i < p->n_ops; i++)
-        for (int k = 0; k < p->ops[i].n_w; k++)
-            if (seen.insert(p->ops[i].w[k]).second) bytes += weight_bytes(p->ops[i].w[k]);
-    return bytes;
-}
-
 struct Lane {
     cudaStream_t stream;
     uint8_t *pinned, *device; // [LANE_BYTES] each
@@ -237,9 +228,18 @@ extern "C" Layout layout_of(QuantType type, int n_in, int n_out) {
     return at;
 }
 
+extern "C" size_t upload_bytes(const Plan *p) {
+    std::unordered_set<const Weight *> seen;
+    size_t bytes = 0;
+    for (int i = 0; i < p->n_ops; i++)
+        for (int k = 0; k < p->ops[i].n_w; k++)
+            if (seen.insert(p->ops[i].w[k]).second) bytes += weight_bytes(p->ops[i].w[k]);
+    return bytes;
+}
+
 extern "C" Upload *upload_open(const Plan *p, bool managed, int n_threads, Err *e) {
     Upload *u = (Upload *)mem_new(1, sizeof *u);
-    u->bytes = plan_bytes(p);
+    u->bytes = upload_bytes(p);
     u->pool = pool_open(n_threads);
     if (allocate(u, managed, e)) return u;
     upload_close(u);

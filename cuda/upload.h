@@ -16,6 +16,8 @@ extern "C" {
 
 typedef struct Upload Upload; // owns the weights on the device
 
+size_t upload_bytes(const Plan *p); // of device memory for the weights of a plan
+
 /* Allocates device memory for the weights of all ops of the plan, or managed memory that the host shares, and
  * n_threads >= 1 threads that read the file.  NULL: ERR_MEMORY says what is needed and what is free, ERR_RUN
  * what CUDA says. */

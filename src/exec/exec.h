@@ -39,8 +39,7 @@ typedef struct ExecOps {
     PlanConfig plan;  // what its plans look like; the caller sets act_f32
     int prompt_chunk; // rows of a prompt that it likes to have in one run
 
-    /* What open would take, and what is free now.  false: ERR_RUN, the device does not answer.  NULL: open
-     * itself refuses what does not fit. */
+    /* What open would take, and what is free now.  false: ERR_RUN, the device does not answer. */
     bool (*memory)(const Plan *p, const ExecConfig *config, ExecMemory *out, Err *e);
 
     /* false: ERR_MEMORY, the system or the device refuses some part; ERR_USAGE for an unknown isa. */

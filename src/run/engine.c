@@ -70,23 +70,13 @@ ExecMemory engine_memory(const Engine *g) {
     return g->memory;
 }
 
-/* An executor that does not tell yet looks for itself when it is opened, too. */
-static bool ask_memory(const Engine *g, const ExecConfig *c, ExecMemory *out, Err *e) {
-    CudaDevice device;
-    if (g->exec_ops->memory) return g->exec_ops->memory(g->plan, c, out, e);
-    *out = exec_memory(g->plan, c), out->weights = weights_bytes(g->plan->weights);
-    if (!cuda_device(c->device, &device, e)) return false;
-    out->free = device.free_bytes;
-    return true;
-}
-
 static bool would_fit(const Engine *g, int n_ctx, KvType kv_type) {
     EngineConfig c = g->config;
     ExecMemory m;
     Err ignored;
     c.n_ctx = n_ctx, c.kv_type = kv_type;
     ExecConfig config = config_of(&c);
-    if (!ask_memory(g, &config, &m, &ignored)) return false;
+    if (!g->exec_ops->memory(g->plan, &config, &m, &ignored)) return false;
     m.free = g->memory.free;
     return exec_fits(&m);
 }
@@ -190,7 +180,7 @@ bool engine_prepare(const Model *m, const EngineConfig *config, Engine **out, Er
     if (!config->chunk) g->config.chunk = ops->prompt_chunk;
     g->chunk = chunk_of(&g->config), g->exec_config = config_of(&g->config);
     bool ok = (g->plan = plan_build(m->gguf, &plan_config, e)) && check_vocab(g, e) &&
-              ask_memory(g, &g->exec_config, &g->memory, e);
+              ops->memory(g->plan, &g->exec_config, &g->memory, e);
     if (!ok) {
         engine_close(g);
         return false;

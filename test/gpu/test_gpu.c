@@ -433,12 +433,15 @@ TEST(gpu_takes_little_memory_beyond_weights_and_cache) {
                          .R_max = 1,
                          .n_threads = pool_cpus()};
     Exec *exec = NULL;
+    ExecMemory told;
     double before = free_bytes();
+    REQUIRE(cuda_exec.memory(plan, &config, &told, &e), "%s", e.text);
     REQUIRE(cuda_exec.open(plan, &config, &exec, &e), "%s", e.text);
-    double used = before - free_bytes(),
-           needed = (double)weights_bytes(plan->weights) + (double)exec_memory(plan, &config).kv;
+    double used = before - free_bytes(), needed = (double)(told.weights + told.kv);
     CHECK(used >= 0.9 * needed && used <= needed + 1.5e9, "%.0f MB are used, weights and cache take %.0f MB",
           used / 1e6, needed / 1e6);
+    CHECK(used <= (double)exec_needed(&told), "%.0f MB are used, %.0f MB were told", used / 1e6,
+          (double)exec_needed(&told) / 1e6);
     cuda_exec.close(exec);
     CHECK(before - free_bytes() < 256e6, "%.0f MB are not given back", (before - free_bytes()) / 1e6);
     plan_free(plan);
@@ -449,16 +452,16 @@ TEST(gpu_takes_little_memory_beyond_weights_and_cache) {
 TEST(gpu_refuses_what_does_not_fit) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
-    Gguf *gguf;
-    Rig rig;
+    Model model;
+    Engine *engine;
     Err e = {0};
-    RigConfig c = on_gpu;
-    c.n_ctx = 1 << 30;
-    REQUIRE(gguf_open(models[0], &gguf, &e), "%s", e.text);
-    bool opened = rig_build(&rig, gguf, c, &e);
+    EngineConfig c = {.device = DEVICE_CUDA, .n_ctx = 1 << 30, .n_seq = 1, .n_threads = 1};
+    REQUIRE(model_open(models[0], &model, &e), "%s", e.text);
+    bool opened = engine_open(&model, &c, &engine, &e);
     CHECK(!opened && e.code == ERR_MEMORY && strstr(e.text, "weights") && strstr(e.text, "would fit"),
           "%d: %s", e.code, e.text);
-    if (opened) rig_close(&rig);
+    if (opened) engine_close(engine);
+    model_close(&model);
 }
 
 /* ---- The sampler ---- */
