@@ -448,19 +448,8 @@ cudaError_t send_sampling(Exec *x, const Batch *b) {
 // position: of each row, steps_later steps ago.
 bool check_finite(const Exec *x, const int32_t *sampled, const int32_t *position, int steps_later, int n,
                   Err *e) {
-    for (int r = 0; r < n; r++) {
-        if (sampled[r] >= 0) continue;
-        const char *tensor = weights_find_nonfinite(x->plan->weights);
-        int at = position[r] + steps_later;
-        if (tensor)
-            return err_set(e, ERR_RUN,
-                           "the logits at position %d are not finite: tensor '%s' holds values that are not; "
-                           "the file is damaged, "
-                           "get it again",
-                           at, tensor);
-        return err_set(e, ERR_RUN,
-                       "the logits at position %d are not finite: the numbers of this model overflow", at);
-    }
+    for (int r = 0; r < n; r++)
+        if (sampled[r] < 0) return exec_not_finite(x->plan, position[r] + steps_later, e);
     return true;
 }
 

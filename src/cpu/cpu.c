@@ -195,19 +195,8 @@ static void walk(void *arg, int thread) {
 }
 
 static bool check_finite(const Exec *x, const Batch *b, Err *e) {
-    for (int r = 0; r < b->R; r++) {
-        if (b->sampled[r] >= 0) continue;
-        const char *tensor = weights_find_nonfinite(x->plan->weights);
-        int position = b->position[b->out_row[r]];
-        if (tensor)
-            return err_set(e, ERR_RUN,
-                           "the logits at position %d are not finite: tensor '%s' holds values that are not; "
-                           "the file is damaged, get it again",
-                           position, tensor);
-        return err_set(e, ERR_RUN,
-                       "the logits at position %d are not finite: the numbers of this model overflow",
-                       position);
-    }
+    for (int r = 0; r < b->R; r++)
+        if (b->sampled[r] < 0) return exec_not_finite(x->plan, b->position[b->out_row[r]], e);
     return true;
 }
 

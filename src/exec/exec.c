@@ -10,6 +10,17 @@ void exec_rope_frequencies(const Op *op, double *out) {
     }
 }
 
+bool exec_not_finite(const Plan *p, int position, Err *e) {
+    const char *tensor = weights_find_nonfinite(p->weights);
+    if (tensor)
+        return err_set(e, ERR_RUN,
+                       "the logits at position %d are not finite: tensor '%s' holds values that are not; "
+                       "the file is damaged, get it again",
+                       position, tensor);
+    return err_set(e, ERR_RUN, "the logits at position %d are not finite: the numbers of this model overflow",
+                   position);
+}
+
 ExecMemory exec_memory(const Plan *p, const ExecConfig *c) {
     return (ExecMemory){
         .kv = plan_kv_bytes(p, kv_type_bytes(c->kv_type)) * (size_t)c->n_ctx * (size_t)c->n_seq,

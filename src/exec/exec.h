@@ -86,6 +86,10 @@ typedef struct Ceilings {
 /* Angle per position of each rotated pair of a ROPE or ROPEKV op, [n_rot / 2], in radians. */
 void exec_rope_frequencies(const Op *op, double *out);
 
+/* The error of logits at a position that are not finite: ERR_RUN, and the damaged tensor if there is one; all
+ * weights are read for it.  Returns false. */
+bool exec_not_finite(const Plan *p, int position, Err *e);
+
 /* The parts of the memory that are the same in all executors: keys and values, registers. */
 ExecMemory exec_memory(const Plan *p, const ExecConfig *config);
 
