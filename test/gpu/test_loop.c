@@ -70,6 +70,28 @@ static void check_sane(Talk *t) {
           q->text.data ? q->text.data : "");
 }
 
+/* Ops are kept apart there, so that they take no less than a step. */
+TEST(gpu_loop_can_be_profiled) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    Talk t;
+    Err e = {0};
+    if (!talk_open(&t, 256, 1)) return;
+    talk_ask(&t, STORY, (Request){.n_predict = 20, .params = lively});
+    Profile p = {0};
+    REQUIRE(engine_profile(t.engine, 20, &p, &e), "%s", e.text);
+    double sum = 0;
+    for (int i = 0; i < engine_plan(t.engine)->n_ops; i++) {
+        CHECK(p.seconds[i] > 0, "op %d", i);
+        sum += p.seconds[i];
+    }
+    CHECK(p.n_past == 20 && p.repeats >= 3 && p.step > 0 && sum > 0.8 * p.step, "%g s, a step %g s", sum,
+          p.step);
+    free(p.seconds);
+    check_sane(&t);
+    talk_close(&t);
+}
+
 TEST(gpu_loop_says_the_same_twenty_times) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
