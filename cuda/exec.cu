@@ -170,8 +170,8 @@ bool open_memory(Exec *x, Err *e) {
     size_t offset = 0;
     for (int i = 0; i < p->n_kv; i++) {
         x->kv_offset.push_back(offset);
-        offset += 2 * (size_t)x->config.n_seq * p->kv[i].n_head * x->config.n_ctx * p->kv[i].head_dim *
-                  kv_type_bytes(x->config.kv_type);
+        offset += 2 * (size_t)x->config.n_seq * p->kv[i].n_head * kv_positions(x->config.n_ctx) *
+                  kv_row_bytes(x->config.kv_type, p->kv[i].head_dim);
     }
     size_t staged = (size_t)3 * x->config.T_max + 2 * x->config.R_max;
     error = cudaMallocHost(&x->staging, staged * sizeof(int32_t));
@@ -298,10 +298,11 @@ cudaError_t run_products(Exec *x, const Op *op, int n, const Step &step) {
 }
 
 DeviceKv layer_kv(const Exec *x, const Op *op) {
-    size_t bytes = (size_t)x->config.n_seq * op->attn.n_kv_head * x->config.n_ctx * op->attn.head_dim *
-                   kv_type_bytes(x->config.kv_type);
+    size_t positions = kv_positions(x->config.n_ctx);
+    size_t bytes = (size_t)x->config.n_seq * op->attn.n_kv_head * positions *
+                   kv_row_bytes(x->config.kv_type, op->attn.head_dim);
     uint8_t *k = x->kv.data + x->kv_offset[op->attn.kv_layer];
-    return {k, k + bytes, x->config.kv_type, x->config.n_ctx, op->attn.n_kv_head, op->attn.head_dim};
+    return {k, k + bytes, x->config.kv_type, (int)positions, op->attn.n_kv_head, op->attn.head_dim};
 }
 
 // Prompt pieces are tiled one by one; the rows between them, few of each sequence, go together as if

@@ -111,8 +111,8 @@ cudaError_t launch_mix(const Launch *l, const float *in, int in_stride, const fl
                        int weights_stride, int n_used, int width, const float *residual, int out_stride,
                        int n, float *out);
 
-/* Where one layer's keys and values lie: position p of head h of sequence s at
- * ((s * n_head + h) * n_ctx + p) * head_dim elements of kv_type in k, the same in v. */
+/* Where one layer's keys and values lie: histories (kv.h) of n_ctx positions, a multiple of KV_TILE; that of head h of
+ * sequence s is the (s * n_head + h)th in k, and in v. */
 typedef struct DeviceKv {
     void *k, *v;
     KvType type;

@@ -101,7 +101,7 @@ struct Cache {
 
     void fill(std::vector<float> &host, Device<uint8_t> &device, const std::vector<int> &length,
               bool halves) {
-        size_t bytes = kv_type_bytes(type);
+        size_t bytes = (size_t)kv_element_bytes(type);
         std::vector<uint8_t> raw(host.size() * bytes, 0xff);
         for (size_t s = 0; s < length.size(); s++)
             for (int h = 0; h < n_kv_head; h++)
@@ -125,7 +125,7 @@ struct Cache {
         : n_kv_head(n_kv_head_), head_dim(head_dim_),
           n_ctx(std::max(1, *std::max_element(length.begin(), length.end())) + 3), type(type_),
           k(length.size() * n_kv_head * n_ctx * head_dim), v(k.size()),
-          device_k(k.size() * kv_type_bytes(type)), device_v(k.size() * kv_type_bytes(type)) {
+          device_k(k.size() * (size_t)kv_element_bytes(type)), device_v(k.size() * (size_t)kv_element_bytes(type)) {
         fill(k, device_k, length, halves || type == KV_F16),
             fill(v, device_v, length, halves || type == KV_F16);
     }
@@ -322,7 +322,7 @@ static void check_rope(int head_dim, int n_rot, KvType type, const std::vector<i
                        k = random_queries((size_t)T * n_kv * head_dim), v = random_queries(k.size());
     std::vector<double> frequency(n_rot / 2);
     for (int i = 0; i < n_rot / 2; i++) frequency[i] = pow(500000, -2.0 * i / n_rot);
-    size_t bytes = kv_type_bytes(type), n_cache = (size_t)n_seq * n_kv * n_ctx * head_dim;
+    size_t bytes = (size_t)kv_element_bytes(type), n_cache = (size_t)n_seq * n_kv * n_ctx * head_dim;
     Device<float> device_q(q), device_k(k), device_v(v);
     Device<double> device_frequency(frequency);
     Device<int32_t> device_seq(seq), device_position(position);

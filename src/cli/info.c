@@ -274,7 +274,7 @@ static json_t *memory_json(const Facts *f) {
     if (!f->engine) return json_null();
     ExecMemory m = engine_memory(f->engine);
     json_t *object = setup_memory(f->engine);
-    size_t position = plan_kv_bytes(engine_plan(f->engine), kv_type_bytes(f->config.kv_type));
+    size_t position = plan_kv_bytes(engine_plan(f->engine), kv_element_bytes(f->config.kv_type));
     json_object_set_new(object, "kv_per_position", json_integer((json_int_t)position));
     json_object_set_new(object, "n_ctx", json_integer(f->config.n_ctx));
     json_object_set_new(object, "fits", json_boolean(exec_fits(&m)));
@@ -313,7 +313,7 @@ static bool print_plan(const Facts *f, Err *e) {
         return false;
     }
     Buf text = {0};
-    plan_print(engine_plan(f->engine), kv_type_bytes(f->config.kv_type), &text);
+    plan_print(engine_plan(f->engine), kv_element_bytes(f->config.kv_type), &text);
     bool ok = options_json(f->options)
                   ? show_write(json_pack("{s:o}", "plan", show_json(text.data, text.n)), e)
                   : out_write(text.data, text.n, e);

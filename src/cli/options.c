@@ -28,7 +28,7 @@ enum {
 
 enum { MOST_VALUES = 1000 }; // of a list
 
-static const char KV_TYPES[] = "f16 f32";
+static const char KV_TYPES[] = "f16 f32 q8_0 fp8";
 
 /* A row is read along, not down. */
 // clang-format off

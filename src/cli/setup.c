@@ -107,7 +107,7 @@ bool setup_config(const Options *o, EngineConfig *config, Err *e) {
     if (!isa)
         return err_set(e, ERR_USAGE, "--isa %s: this machine or build has no such kernels; use --isa auto",
                        o->isa);
-    config->kv_type = is(kv, "f32") ? KV_F32 : KV_F16;
+    kv_type_find(kv, &config->kv_type);
     config->isa = isa;
     config->act_f32 = is(o->act, "f32") || (is(o->act, "auto") && is(o->isa, "scalar"));
     config->n_threads = choose_threads(o);

@@ -114,11 +114,11 @@ static bool open_memory(Exec *x, Err *e) {
                        "the system refuses %.2f GB for keys, values and registers; use a smaller -c",
                        (double)(need.kv + need.registers) / 1e9);
     x->kv_offset = mem_new((size_t)p->n_kv, sizeof *x->kv_offset);
-    size_t offset = 0, element = kv_type_bytes(c->kv_type);
+    size_t offset = 0, positions = kv_positions(c->n_ctx);
     for (int i = 0; i < p->n_kv; i++) {
         x->kv_offset[i] = offset;
-        offset += 2 * (size_t)c->n_seq * (size_t)p->kv[i].n_head * (size_t)c->n_ctx *
-                  (size_t)p->kv[i].head_dim * element;
+        offset += 2 * (size_t)c->n_seq * (size_t)p->kv[i].n_head * positions *
+                  kv_row_bytes(c->kv_type, p->kv[i].head_dim);
     }
     return true;
 }

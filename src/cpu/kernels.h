@@ -33,11 +33,11 @@ typedef struct AttnJob {
     const float *q;    // [n_q][head_dim], the query heads that share this KV head
     int n_q, head_dim; // head_dim is even
     KvType kv_type;
-    const void *k, *v; // [n_pos][head_dim] of kv_type
-    int n_pos;         // at least 1
-    float scale;       // of the scores
-    float *scores;     // scratch [n_q][n_pos]
-    float *out;        // [n_q][head_dim] = softmax(scale * q k^T) v
+    KvHistory k, v; // of n_pos positions or more
+    int n_pos;      // at least 1
+    float scale;    // of the scores
+    float *scores;  // scratch [n_q][n_pos]
+    float *out;     // [n_q][head_dim] = softmax(scale * q k^T) v
 } AttnJob;
 
 typedef struct Kernels {

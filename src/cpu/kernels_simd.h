@@ -97,10 +97,16 @@ static void to_f16(const float *x, int n, uint16_t *out) {
     memcpy(out + i, padded, (size_t)(n - i) * sizeof *out);
 }
 
-/* Up to 16 values of the KV cache from index i on, n at most. */
-INLINE F kv_load(bool half, const void *p, size_t i, int n) {
-    if (!half) return tail((const float *)p + i, n);
-    const uint16_t *from = (const uint16_t *)p + i;
+/* Up to 16 values of the KV cache from index i on, n at most; those of 8 bits always come in sixteens. */
+INLINE F kv_load(const KvType type, KvHistory h, size_t i, int n) {
+    const void *cells = h.cells;
+    if (type == KV_F32) return tail((const float *)cells + i, n);
+    if (type == KV_FP8) return e4m3(v_load_i8((const int8_t *)cells + i), 0);
+    if (type == KV_Q8_0) {
+        F q = f_of_int(v_load_i8((const int8_t *)cells + i));
+        return f_mul(q, f_half(v_set(h.scales[i / KV_SCALED])));
+    }
+    const uint16_t *from = (const uint16_t *)cells + i;
     if (n >= LANES) return f_load_half(from);
     uint16_t padded[LANES] = {0};
     memcpy(padded, from, (size_t)n * sizeof *from);
@@ -108,7 +114,7 @@ INLINE F kv_load(bool half, const void *p, size_t i, int n) {
 }
 
 /* Scores of n_q (a constant) heads from head h on; each K vector is loaded once for all of them. */
-INLINE void attn_scores(const AttnJob *job, bool half, int h, const int n_q) {
+INLINE void attn_scores(const AttnJob *job, const KvType type, int h, const int n_q) {
     const int width = job->head_dim;
     const float *q = job->q + (size_t)h * (size_t)width;
     float *scores = job->scores + (size_t)h * (size_t)job->n_pos;
@@ -117,7 +123,7 @@ INLINE void attn_scores(const AttnJob *job, bool half, int h, const int n_q) {
 #pragma GCC unroll 4
         for (int i = 0; i < n_q; i++) sum[i] = f_set(0);
         for (int d = 0; d < width; d += LANES) {
-            F k = kv_load(half, job->k, (size_t)pos * (size_t)width + (size_t)d, width - d);
+            F k = kv_load(type, job->k, (size_t)pos * (size_t)width + (size_t)d, width - d);
 #pragma GCC unroll 4
             for (int i = 0; i < n_q; i++) sum[i] = f_fma(k, tail(q + i * width + d, width - d), sum[i]);
         }
@@ -141,7 +147,7 @@ static float attn_weights(float *scores, int n) {
 }
 
 /* out[h ..][d .. d + 16 * n_vec] of n_q heads; n_q and n_vec are constants. */
-INLINE void attn_values(const AttnJob *job, bool half, int h, const int n_q, int d, const int n_vec,
+INLINE void attn_values(const AttnJob *job, const KvType type, int h, const int n_q, int d, const int n_vec,
                         const float *inverse) {
     const int width = job->head_dim;
     const float *scores = job->scores + (size_t)h * (size_t)job->n_pos;
@@ -155,7 +161,7 @@ INLINE void attn_values(const AttnJob *job, bool half, int h, const int n_q, int
         F v[VEC_DIMS];
 #pragma GCC unroll 4
         for (int j = 0; j < n_vec; j++)
-            v[j] = kv_load(half, job->v, (size_t)pos * (size_t)width + (size_t)(d + j * LANES),
+            v[j] = kv_load(type, job->v, (size_t)pos * (size_t)width + (size_t)(d + j * LANES),
                            width - d - j * LANES);
 #pragma GCC unroll 4
         for (int i = 0; i < n_q; i++) {
@@ -174,28 +180,34 @@ INLINE void attn_values(const AttnJob *job, bool half, int h, const int n_q, int
 }
 
 /* n_q heads from head h on, all the way. */
-INLINE void attn_heads(const AttnJob *job, bool half, int h, const int n_q) {
+INLINE void attn_heads(const AttnJob *job, const KvType type, int h, const int n_q) {
     float inverse[VEC_HEADS];
-    attn_scores(job, half, h, n_q);
+    attn_scores(job, type, h, n_q);
     for (int i = 0; i < n_q; i++)
         inverse[i] = attn_weights(job->scores + (size_t)(h + i) * (size_t)job->n_pos, job->n_pos);
     int d = 0;
     for (; job->head_dim - d >= VEC_DIMS * LANES; d += VEC_DIMS * LANES)
-        attn_values(job, half, h, n_q, d, VEC_DIMS, inverse);
-    for (; d < job->head_dim; d += LANES) attn_values(job, half, h, n_q, d, 1, inverse);
+        attn_values(job, type, h, n_q, d, VEC_DIMS, inverse);
+    for (; d < job->head_dim; d += LANES) attn_values(job, type, h, n_q, d, 1, inverse);
 }
 
-INLINE void attn_all(const AttnJob *job, bool half) {
+INLINE void attn_all(const AttnJob *job, const KvType type) {
     int h = 0;
-    for (; job->n_q - h >= VEC_HEADS; h += VEC_HEADS) attn_heads(job, half, h, VEC_HEADS);
-    for (; h < job->n_q; h++) attn_heads(job, half, h, 1);
+    for (; job->n_q - h >= VEC_HEADS; h += VEC_HEADS) attn_heads(job, type, h, VEC_HEADS);
+    for (; h < job->n_q; h++) attn_heads(job, type, h, 1);
 }
 
 static void attn(const AttnJob *job) {
-    if (job->kv_type == KV_F16)
-        attn_all(job, true);
-    else
-        attn_all(job, false);
+    switch (job->kv_type) { // constants, for each of which the loops are compiled
+    case KV_F16:
+        return attn_all(job, KV_F16);
+    case KV_Q8_0:
+        return attn_all(job, KV_Q8_0);
+    case KV_FP8:
+        return attn_all(job, KV_FP8);
+    default:
+        return attn_all(job, KV_F32);
+    }
 }
 
 /* The rows of a table that are the same for all instruction sets. */

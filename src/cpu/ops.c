@@ -187,13 +187,15 @@ static void op_rope(Exec *x, const Op *op) {
     }
 }
 
-/* Keys (which = 0) or values (1) of one head of one sequence: [n_ctx][head_dim]. */
-static uint8_t *kv_head(const Exec *x, const Op *op, int which, int seq, int head) {
-    size_t n_ctx = (size_t)x->config.n_ctx, heads = (size_t)op->attn.n_kv_head;
-    size_t head_bytes = n_ctx * (size_t)op->attn.head_dim * kv_type_bytes(x->config.kv_type);
+/* Keys (which = 0) or values (1) of one head of one sequence. */
+static KvHistory kv_head(const Exec *x, const Op *op, int which, int seq, int head) {
+    KvType type = x->config.kv_type;
+    size_t positions = kv_positions(x->config.n_ctx), heads = (size_t)op->attn.n_kv_head;
+    size_t head_bytes = positions * kv_row_bytes(type, op->attn.head_dim);
     size_t layer_bytes = (size_t)x->config.n_seq * heads * head_bytes;
-    return x->kv + x->kv_offset[op->attn.kv_layer] + (size_t)which * layer_bytes +
-           ((size_t)seq * heads + (size_t)head) * head_bytes;
+    uint8_t *base = x->kv + x->kv_offset[op->attn.kv_layer] + (size_t)which * layer_bytes +
+                    ((size_t)seq * heads + (size_t)head) * head_bytes;
+    return kv_history(type, base, positions, op->attn.head_dim);
 }
 
 static void op_kvput(Exec *x, const Op *op) {
@@ -202,12 +204,12 @@ static void op_kvput(Exec *x, const Op *op) {
         for (int which = 0; which < 2; which++) {
             const float *in = machine_f32(x, which ? op->in2 : op->in, t);
             for (int h = 0; h < op->attn.n_kv_head; h++, in += d) {
-                uint8_t *cell = kv_head(x, op, which, x->batch->seq[t], h) +
-                                (size_t)x->batch->position[t] * (size_t)d * kv_type_bytes(x->config.kv_type);
+                KvHistory history = kv_head(x, op, which, x->batch->seq[t], h);
+                size_t position = (size_t)x->batch->position[t];
                 if (x->config.kv_type == KV_F16)
-                    x->kernels->to_f16(in, d, (uint16_t *)(void *)cell);
+                    x->kernels->to_f16(in, d, (uint16_t *)(void *)history.cells + position * (size_t)d);
                 else
-                    memcpy(cell, in, (size_t)d * sizeof(float));
+                    kv_put(x->config.kv_type, in, d, history, position);
             }
         }
 }

@@ -53,10 +53,6 @@ static void to_f16(const float *x, int n, uint16_t *out) {
     for (int i = 0; i < n; i++) out[i] = f32_to_f16(x[i]);
 }
 
-static float kv_at(KvType type, const void *p, size_t i) {
-    return type == KV_F16 ? f16_to_f32(((const uint16_t *)p)[i]) : ((const float *)p)[i];
-}
-
 static void softmax(float *x, int n) {
     float max = x[0], sum = 0;
     for (int i = 1; i < n; i++) max = fmaxf(max, x[i]);
@@ -72,14 +68,14 @@ static void attn(const AttnJob *job) {
         for (int pos = 0; pos < job->n_pos; pos++) {
             float sum = 0;
             for (size_t d = 0; d < width; d++)
-                sum += q[d] * kv_at(job->kv_type, job->k, (size_t)pos * width + d);
+                sum += q[d] * kv_get(job->kv_type, job->k, (size_t)pos * width + d);
             scores[pos] = sum * job->scale;
         }
         softmax(scores, job->n_pos);
         memset(out, 0, width * sizeof *out);
         for (int pos = 0; pos < job->n_pos; pos++)
             for (size_t d = 0; d < width; d++)
-                out[d] += scores[pos] * kv_at(job->kv_type, job->v, (size_t)pos * width + d);
+                out[d] += scores[pos] * kv_get(job->kv_type, job->v, (size_t)pos * width + d);
     }
 }
 

@@ -142,6 +142,12 @@ INLINE void v_rows32(const uint8_t *p, size_t stride, V *out) {
     v_rows16(p + 16, stride, out + 4);
 }
 
+/* Sixteen int8 as lanes. */
+INLINE V v_load_i8(const int8_t *p) {
+    return (V){_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p)),
+               _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(p + 8)))};
+}
+
 /* Sixteen int16 as lanes; or, in the first eight lanes, the sums of neighbours. */
 INLINE V v_load_i16(const int16_t *p) {
     return (V){_mm256_cvtepi16_epi32(_mm_loadu_si128((const void *)p)),

@@ -142,6 +142,11 @@ INLINE void v_rows32(const uint8_t *p, size_t stride, V *out) {
     }
 }
 
+/* Sixteen int8 as lanes. */
+INLINE V v_load_i8(const int8_t *p) {
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p));
+}
+
 /* Sixteen int16 as lanes; or, in the first eight lanes, the sums of neighbours. */
 INLINE V v_load_i16(const int16_t *p) {
     return _mm512_cvtepi16_epi32(_mm256_loadu_si256((const void *)p));

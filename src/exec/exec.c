@@ -21,9 +21,21 @@ bool exec_not_finite(const Plan *p, int position, Err *e) {
                    position);
 }
 
+bool exec_check_kv(const Plan *p, KvType type, Err *e) {
+    int unit = kv_type_unit(type);
+    for (int i = 0; i < p->n_kv; i++)
+        if (p->kv[i].head_dim % unit)
+            return err_set(
+                e, ERR_USAGE,
+                "--kv %s keeps %d numbers of a head together, but the heads of this model have %d; use "
+                "--kv %s",
+                kv_type_name(type), unit, p->kv[i].head_dim, kv_type_name(KV_F16));
+    return true;
+}
+
 ExecMemory exec_memory(const Plan *p, const ExecConfig *c) {
     return (ExecMemory){
-        .kv = plan_kv_bytes(p, kv_type_bytes(c->kv_type)) * (size_t)c->n_ctx * (size_t)c->n_seq,
+        .kv = plan_kv_bytes(p, kv_element_bytes(c->kv_type)) * kv_positions(c->n_ctx) * (size_t)c->n_seq,
         .registers = p->row_bytes_T * (size_t)c->T_max + p->row_bytes_R * (size_t)c->R_max,
     };
 }

@@ -13,11 +13,11 @@
 #include "../plan/plan.h"
 
 typedef struct ExecConfig {
-    int n_ctx; // positions per sequence
-    int n_seq; // sequences
-    int T_max; // rows of the largest batch
-    int R_max; // rows with logits of the largest batch
-    KvType kv_type;
+    int n_ctx;       // positions per sequence
+    int n_seq;       // sequences
+    int T_max;       // rows of the largest batch
+    int R_max;       // rows with logits of the largest batch
+    KvType kv_type;  // one that exec_check_kv allows
     int n_threads;   // CPU; elsewhere for reading the file
     const char *isa; // CPU: "auto" or the name of a table in cpu/kernels.h
     int device;      // GPU: its number
@@ -89,6 +89,8 @@ void exec_rope_frequencies(const Op *op, double *out);
 /* The error of logits at a position that are not finite: ERR_RUN, and the damaged tensor if there is one; all
  * weights are read for it.  Returns false. */
 bool exec_not_finite(const Plan *p, int position, Err *e);
+/* Whether the heads of the model can be kept in that type.  false: ERR_USAGE naming one that can. */
+bool exec_check_kv(const Plan *p, KvType type, Err *e);
 
 /* The parts of the memory that are the same in all executors: keys and values, registers. */
 ExecMemory exec_memory(const Plan *p, const ExecConfig *config);

@@ -75,9 +75,8 @@ void plan_free(Plan *p) {
     free(p);
 }
 
-Cost plan_cost(const Plan *p, const Op *op, size_t kv_element_bytes) {
+Cost plan_cost(const Plan *p, const Op *op, double kv_element_bytes) {
     Cost c = {0};
-    double element = (double)kv_element_bytes;
     if (op->code == OP_EMBED) c.bytes_row = (double)op->w[0]->row_bytes;
     for (int i = 0; op_is_product(op) && i < op->n_w; i++) {
         double macs = (double)op->w[i]->n_in * op->w[i]->n_out,
@@ -86,16 +85,16 @@ Cost plan_cost(const Plan *p, const Op *op, size_t kv_element_bytes) {
         c.macs_row += n * macs, c.bytes_fixed += n * bytes;
     }
     double kv_width = op->attn.n_kv_head * (double)op->attn.head_dim;
-    if (op->code == OP_KVPUT || op->code == OP_ROPEKV) c.bytes_row = 2 * kv_width * element;
+    if (op->code == OP_KVPUT || op->code == OP_ROPEKV) c.bytes_row = 2 * kv_width * kv_element_bytes;
     if (op->code == OP_ATTN) {
-        c.bytes_past = 2 * kv_width * element;
+        c.bytes_past = 2 * kv_width * kv_element_bytes;
         c.macs_past = 2.0 * op->attn.n_head * op->attn.head_dim;
     }
     (void)p;
     return c;
 }
 
-Cost plan_cost_total(const Plan *p, size_t kv_element_bytes) {
+Cost plan_cost_total(const Plan *p, double kv_element_bytes) {
     Cost sum = {0};
     for (int i = 0; i < p->n_ops; i++) {
         Cost c = plan_cost(p, &p->ops[i], kv_element_bytes);
@@ -105,9 +104,8 @@ Cost plan_cost_total(const Plan *p, size_t kv_element_bytes) {
     return sum;
 }
 
-size_t plan_kv_bytes(const Plan *p, size_t kv_element_bytes) {
-    size_t sum = 0;
-    for (int i = 0; i < p->n_kv; i++)
-        sum += 2 * (size_t)p->kv[i].n_head * (size_t)p->kv[i].head_dim * kv_element_bytes;
-    return sum;
+size_t plan_kv_bytes(const Plan *p, double kv_element_bytes) {
+    double n = 0;
+    for (int i = 0; i < p->n_kv; i++) n += 2.0 * p->kv[i].n_head * p->kv[i].head_dim;
+    return (size_t)(n * kv_element_bytes);
 }

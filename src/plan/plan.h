@@ -61,21 +61,22 @@ typedef struct Plan {
 Plan *plan_build(const Gguf *g, const PlanConfig *config, Err *e);
 void plan_free(Plan *p);
 
-/* What an op costs: the bytes it must read or write at least, and its multiply-adds. */
+/* What an op costs: the bytes it must read or write at least, and its multiply-adds.  kv_element_bytes, here
+ * and below: of one number in the cache. */
 typedef struct Cost {
     double bytes_fixed; // weights, however many rows
     double bytes_row;   // for each row: embedding row, keys and values written
     double bytes_past;  // for each row and position of its past: keys and values read
     double macs_row, macs_past;
 } Cost;
-Cost plan_cost(const Plan *p, const Op *op, size_t kv_element_bytes);
-Cost plan_cost_total(const Plan *p, size_t kv_element_bytes);
+Cost plan_cost(const Plan *p, const Op *op, double kv_element_bytes);
+Cost plan_cost_total(const Plan *p, double kv_element_bytes);
 
 /* Bytes of one sequence's keys and values per position. */
-size_t plan_kv_bytes(const Plan *p, size_t kv_element_bytes);
+size_t plan_kv_bytes(const Plan *p, double kv_element_bytes);
 
 /* The tape as text, a line per op: place, op, name, registers with forms, weights with types and shapes,
  * bytes. */
-void plan_print(const Plan *p, size_t kv_element_bytes, Buf *out);
+void plan_print(const Plan *p, double kv_element_bytes, Buf *out);
 
 #endif

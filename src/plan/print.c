@@ -51,7 +51,7 @@ static void print_parameters(const Op *op, Buf *out) {
     }
 }
 
-void plan_print(const Plan *p, size_t kv_element_bytes, Buf *out) {
+void plan_print(const Plan *p, double kv_element_bytes, Buf *out) {
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
         char place[16] = "-";

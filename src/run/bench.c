@@ -220,7 +220,7 @@ void bench_free(BenchResult *r) {
 /* ---- what it must cost --------------------------------------------------------------------------------- */
 
 double bench_decode_bytes(const Plan *p, KvType kv, int n_seq, int position, int n) {
-    Cost c = plan_cost_total(p, kv_type_bytes(kv));
+    Cost c = plan_cost_total(p, kv_element_bytes(kv));
     double past = n * (position + (n - 1) / 2.0); // of the n rows together
     return n * c.bytes_fixed + n_seq * (n * c.bytes_row + past * c.bytes_past);
 }

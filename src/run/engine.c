@@ -101,23 +101,33 @@ static void print_bytes(const char *name, double bytes, Buf *out) {
 
 void engine_print_memory(const Engine *g, Buf *out) {
     const ExecMemory *m = &g->memory;
-    size_t element = kv_type_bytes(g->config.kv_type);
+    double element = kv_element_bytes(g->config.kv_type);
     buf_printf(out, "%s, context of %d tokens: ", g->exec_ops->name, g->config.n_ctx);
     print_bytes("weights", (double)m->weights, out);
     print_bytes(m->is_mapped ? " in the file, keys and values" : ", keys and values", (double)m->kv, out);
-    buf_printf(out, " (%s, %zu bytes per position)", g->config.kv_type == KV_F32 ? "f32" : "f16",
+    buf_printf(out, " (%s, %zu bytes per position)", kv_type_name(g->config.kv_type),
                plan_kv_bytes(g->plan, element) * (size_t)g->config.n_seq);
     print_bytes(", registers", (double)m->registers, out);
     print_bytes(", scratch", (double)m->scratch, out);
     print_bytes("; free are", (double)m->free, out);
 }
 
+/* The best type of cache that is smaller than the one asked for and small enough, or NULL. */
+static const char *smaller_cache(const Engine *g) {
+    static const KvType types[] = {KV_F16, KV_Q8_0, KV_FP8};
+    Err ignored;
+    for (int i = 0; i < 3; i++)
+        if (kv_element_bytes(types[i]) < kv_element_bytes(g->config.kv_type) &&
+            exec_check_kv(g->plan, types[i], &ignored) && would_fit(g, g->config.n_ctx, types[i]))
+            return kv_type_name(types[i]);
+    return NULL;
+}
+
 void engine_print_advice(const Engine *g, Buf *out) {
     int n_ctx = engine_context_that_fits(g);
-    const char *kv =
-        g->config.kv_type != KV_F16 && would_fit(g, g->config.n_ctx, KV_F16) ? " or --kv f16" : "";
+    const char *kv = smaller_cache(g);
     if (n_ctx > 0)
-        buf_printf(out, "-c %d%s would fit", n_ctx, kv);
+        buf_printf(out, "-c %d%s%s would fit", n_ctx, kv ? " or --kv " : "", kv ? kv : "");
     else if (g->memory.is_mapped)
         buf_printf(out, "not even a context of one token would fit; end other programs");
     else
@@ -180,7 +190,7 @@ bool engine_prepare(const Model *m, const EngineConfig *config, Engine **out, Er
     if (!config->chunk) g->config.chunk = ops->prompt_chunk;
     g->chunk = chunk_of(&g->config), g->exec_config = config_of(&g->config);
     bool ok = (g->plan = plan_build(m->gguf, &plan_config, e)) && check_vocab(g, e) &&
-              ops->memory(g->plan, &g->exec_config, &g->memory, e);
+              exec_check_kv(g->plan, config->kv_type, e) && ops->memory(g->plan, &g->exec_config, &g->memory, e);
     if (!ok) {
         engine_close(g);
         return false;
@@ -404,7 +414,7 @@ static void add_rows(Engine *g, int s, Batch *b) {
 }
 
 static void add_time(const Engine *g, Live *l, double seconds) {
-    Cost c = plan_cost_total(g->plan, kv_type_bytes(g->config.kv_type));
+    Cost c = plan_cost_total(g->plan, kv_element_bytes(g->config.kv_type));
     Timing *t = l->seq.n_generated == 0 ? &l->seq.prompt : &l->seq.decode;
     t->n += l->n_rows;
     t->seconds += seconds;

@@ -37,6 +37,14 @@ END
     asserts "$(field 'd["act"], d["text"]')" = "('q8', ' The capital of Norway is Oslo.')"
 }
 
+@test "keys and values in every type, and how much memory they take" {
+    for kv in f16=2 f32=4 q8_0=1.0625 fp8=1; do
+        zgen -p "$norway" --temp 0 --kv ${kv%=*} -c 256 --device cpu --json
+        asserts "$(field 'd["kv"], d["text"], d["memory"]["kv"]')" = \
+            "('${kv%=*}', ' The capital of Norway is Oslo.', $(python3 -c "print(round(6 * 2 * 128 * 256 * ${kv#*=}))"))"
+    done
+}
+
 @test "same seed, same bytes, whatever the threads" {
     for t in 1 2 3; do "$ZGEN" -p "Once upon" -s 42 -n 60 -t $t >"$T/$t" </dev/null; done
     cmp "$T/1" "$T/2"

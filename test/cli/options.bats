@@ -53,8 +53,8 @@ wrong_lines() {
 2|18446744073709551615|-p x --seed abc
 2|the text is empty|-p x --stop ''
 2|the text is empty|-p x -r ''
-2|one of: f16 f32|-p x --kv q8_0
-2|one of: f16 f32|-p x -ctk q4_0
+2|one of: f16 f32 q8_0 fp8|-p x --kv q4_0
+2|one of: f16 f32 q8_0 fp8|-p x -ctk q4_0
 2|name the same|-p x -ctk f32
 2|name the same|-p x -ctk f16 -ctv f32
 2|name the same|-p x --kv f16 -ctk f32 -ctv f32

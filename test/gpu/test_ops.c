@@ -222,7 +222,7 @@ static void *packed(const Cache *c, const float *x) {
 static Cache cache_new(int n_seq, int n_head, int head_dim, int n_ctx, KvType type, uint64_t *state) {
     Cache c = {.n_seq = n_seq, .n_head = n_head, .head_dim = head_dim, .n_ctx = n_ctx, .type = type};
     c.n = (size_t)n_seq * (size_t)n_head * (size_t)n_ctx * (size_t)head_dim,
-    c.bytes = c.n * kv_type_bytes(type);
+    c.bytes = (size_t)((double)c.n * kv_element_bytes(type));
     c.k = floats_new(c.n, state), c.v = floats_new(c.n, state);
     for (size_t i = 0; i < c.n; i++) c.k[i] = rounded(type, c.k[i]), c.v[i] = rounded(type, c.v[i]);
     void *k = packed(&c, c.k), *v = packed(&c, c.v);

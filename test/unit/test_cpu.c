@@ -23,7 +23,7 @@ static void on_every_table(RigConfig c, void (*check)(const char *path, RigConfi
         if (!kernels_all[k]->supported()) continue;
         c.isa = kernels_all[k]->name;
         for (int m = 0; m < N_MODELS; m++) {
-            c.kv_type = m % 2 ? KV_F32 : KV_F16;
+            c.kv_type = (KvType)(m % KV_N_TYPES);
             check(models[m], c);
         }
     }
@@ -351,6 +351,17 @@ TEST(cpu_refusals) {
     for (int k = 0; k < kernels_n; k++)
         if (kernels_all[k]->supported() && !kernels_all[k]->any_act)
             check_refused((RigConfig){.isa = kernels_all[k]->name, .act_f32 = true}, ERR_USAGE, "scalar");
+    KvLayer odd[] = {{1, 64}, {2, 48}, {1, 40}};
+    for (int type = 0; type < KV_N_TYPES; type++)
+        for (int n = 0; n <= 3; n++) {
+            Err e = {0};
+            Plan p = {.kv = odd, .n_kv = n};
+            bool whole = type == KV_Q8_0 ? n < 2 : type == KV_FP8 ? n < 3 : true;
+            CHECK(exec_check_kv(&p, (KvType)type, &e) == whole && (e.code == ERR_USAGE) == !whole,
+                  "%s, %d heads", kv_type_name((KvType)type), n);
+            CHECK(whole || (strstr(e.text, kv_type_name((KvType)type)) && strstr(e.text, "--kv f16")), "%s",
+                  e.text);
+        }
     CHECK(cpu_isa("scalar") && strcmp(cpu_isa("scalar"), "scalar") == 0);
     CHECK(cpu_isa("auto") && !cpu_isa("abacus"));
 }

@@ -464,24 +464,38 @@ TEST(kernels_to_f16) {
     }
 }
 
-/* n values of the cache, as it stores them. */
-static Fenced fenced_cache(KvType type, int n) {
-    Fenced f = fenced((size_t)n * kv_type_bytes(type), true);
-    for (int i = 0; i < n; i++) {
-        float value = random_float();
-        uint16_t half = f32_to_f16(value);
-        if (type == KV_F16)
-            memcpy(f.data + 2 * i, &half, 2);
-        else
-            memcpy(f.data + 4 * i, &value, 4);
+/* A history of n_pos positions that ends at a fence, and what it says, told by kv.h's text alone. */
+typedef struct Cache {
+    Fenced memory;
+    KvHistory history;
+} Cache;
+
+static Cache fenced_cache(KvType type, int n_pos, int head_dim) {
+    Cache c = {fenced((size_t)n_pos * kv_row_bytes(type, head_dim), true), {0}};
+    c.history = kv_history(type, c.memory.data, (size_t)n_pos, head_dim);
+    for (int pos = 0; pos < n_pos; pos++) {
+        float x[256];
+        for (int d = 0; d < head_dim; d++) x[d] = random_float();
+        kv_put(type, x, head_dim, c.history, (size_t)pos);
     }
-    return f;
-}
-static double cache_at(KvType type, Fenced f, int i) {
-    return type == KV_F16 ? f16_to_f32(load_u16(f.data + 2 * i)) : ((const float *)f.data)[i];
+    return c;
 }
 
-static void attn_double(const AttnJob *job, Fenced k, Fenced v, double *out) {
+static double cache_at(KvType type, Cache c, int i) {
+    const uint8_t *cells = c.memory.data;
+    switch (type) {
+    case KV_F16:
+        return f16_to_f32(load_u16(cells + 2 * i));
+    case KV_Q8_0:
+        return (double)(int8_t)cells[i] * f16_to_f32(c.history.scales[i / 32]);
+    case KV_FP8:
+        return e4m3_to_f32(cells[i]);
+    default:
+        return ((const float *)cells)[i];
+    }
+}
+
+static void attn_double(const AttnJob *job, Cache k, Cache v, double *out) {
     for (int h = 0; h < job->n_q; h++) {
         double score[300], max = -INFINITY, sum = 0;
         for (int pos = 0; pos < job->n_pos; pos++) {
@@ -504,20 +518,20 @@ static void attn_double(const AttnJob *job, Fenced k, Fenced v, double *out) {
 
 static void try_attn(const Kernels *table, KvType type, int n_q, int head_dim, int n_pos, float size) {
     Fenced q = fenced_floats(n_q * head_dim, size);
-    Fenced k = fenced_cache(type, n_pos * head_dim), v = fenced_cache(type, n_pos * head_dim);
+    Cache k = fenced_cache(type, n_pos, head_dim), v = fenced_cache(type, n_pos, head_dim);
     float *scores = banded((size_t)(n_q * n_pos)), *out = banded((size_t)(n_q * head_dim));
     double *expected = malloc((size_t)(n_q * head_dim) * sizeof *expected);
-    AttnJob job = {(const float *)q.data,      n_q,    head_dim, type, k.data, v.data, n_pos,
+    AttnJob job = {(const float *)q.data,      n_q,    head_dim, type, k.history, v.history, n_pos,
                    1 / sqrtf((float)head_dim), scores, out};
     table->attn(&job);
     attn_double(&job, k, v, expected);
     double error = nmse(out, expected, n_q * head_dim);
-    CHECK(error <= 1e-7, ": %s, %d heads of %d over %d positions: %g", table->name, n_q, head_dim, n_pos,
-          error);
+    CHECK(error <= 1e-7, ": %s, %s, %d heads of %d over %d positions: %g", table->name, kv_type_name(type),
+          n_q, head_dim, n_pos, error);
     CHECK(bands_whole(out, (size_t)(n_q * head_dim)) && bands_whole(scores, (size_t)(n_q * n_pos)),
           ": %s writes beside its output", table->name);
     banded_free(scores), banded_free(out), free(expected);
-    fenced_free(q), fenced_free(k), fenced_free(v);
+    fenced_free(q), fenced_free(k.memory), fenced_free(v.memory);
 }
 
 TEST(kernels_attn) {
@@ -528,9 +542,116 @@ TEST(kernels_attn) {
         for (int i = 0; i < 11; i++)
             for (int j = 0; j < 7; j++)
                 for (int n_q = 1; n_q <= 9; n_q += n_q < 5 ? 1 : 4)
-                    try_attn(kernels_all[k], j % 2 ? KV_F16 : KV_F32, n_q, dims[i], positions[j],
-                             j % 3 ? 1 : 30);
-        try_attn(kernels_all[k], KV_F16, 4, 64, 257, 1), try_attn(kernels_all[k], KV_F32, 3, 128, 16, 1);
+                    for (int type = 0; type < KV_N_TYPES; type++)
+                        if (dims[i] % kv_type_unit((KvType)type) == 0)
+                            try_attn(kernels_all[k], (KvType)type, n_q, dims[i], positions[j],
+                                     j % 3 ? 1 : 30);
+    }
+}
+
+/* ---- The numbers of the cache ---- */
+
+TEST(kv_layout) {
+    static const struct {
+        KvType type;
+        const char *name;
+        size_t row; // bytes of 64 elements
+    } types[] = {{KV_F16, "f16", 128}, {KV_F32, "f32", 256}, {KV_Q8_0, "q8_0", 68}, {KV_FP8, "fp8", 64}};
+    for (int i = 0; i < KV_N_TYPES; i++) {
+        KvType found = KV_N_TYPES;
+        CHECK(kv_type_find(types[i].name, &found) && found == types[i].type);
+        CHECK(strcmp(kv_type_name(found), types[i].name) == 0);
+        CHECK(kv_row_bytes(found, 64) == types[i].row &&
+              kv_element_bytes(found) * 64 == (double)types[i].row);
+    }
+    KvType none;
+    CHECK(!kv_type_find("q4_0", &none) && !kv_type_find("", &none) && !kv_type_find("F16", &none));
+    CHECK(kv_positions(1) == 16 && kv_positions(16) == 16 && kv_positions(17) == 32);
+    uint8_t base[16 * 68];
+    KvHistory h = kv_history(KV_Q8_0, base, 16, 64);
+    CHECK(h.cells == base && (uint8_t *)h.scales == base + 16 * 64);
+}
+
+/* Each number is the nearest that its type has, and nothing beside the position is written. */
+static void check_put(KvType type, float size) {
+    enum { N = 96, AT = 2 };
+    uint8_t memory[5 * N * 4];
+    uint16_t scales[5 * N / 32];
+    float x[N];
+    memset(memory, 0x5A, sizeof memory), memset(scales, 0x5A, sizeof scales);
+    for (int i = 0; i < N; i++) x[i] = random_float() * size * (i < 32 ? 1 : i < 64 ? 0.01f : 0);
+    KvHistory h = {memory, scales};
+    kv_put(type, x, N, h, AT);
+    size_t bytes = kv_row_bytes(type, N) - (type == KV_Q8_0 ? 2 * N / 32 : 0);
+    for (size_t i = 0; i < sizeof memory; i++)
+        CHECK(memory[i] == 0x5A || (i >= AT * bytes && i < (AT + 1) * bytes), ": %s", kv_type_name(type));
+    for (int i = 0; i < 5 * N / 32; i++)
+        CHECK(scales[i] == 0x5A5A || (type == KV_Q8_0 && i / 3 == AT), ": %s", kv_type_name(type));
+    for (int i = 0; i < N; i++) {
+        double d = f16_to_f32(scales[AT * 3 + i / 32]), magnitude = fabs((double)x[i]);
+        double step = type == KV_F32   ? 0
+                      : type == KV_F16 ? fmax(magnitude * 0x1p-11, 0x1p-25)
+                      : type == KV_FP8 ? fmax(magnitude * 0x1p-4, 0x1p-10)
+                                       : d * 0.5;
+        double limit = type == KV_FP8 && magnitude > 448 ? magnitude - 448 : step * 1.0001;
+        double error = fabs((double)kv_get(type, h, AT * N + (size_t)i) - (double)x[i]);
+        CHECK(error <= limit, ": %s of %a: %g", kv_type_name(type), (double)x[i], error);
+    }
+}
+
+TEST(kv_keeps_the_nearest_numbers) {
+    static const float sizes[] = {1, 30, 1e-3f, 400, 600, 1e-5f, 1e-7f, 0};
+    for (int type = 0; type < KV_N_TYPES; type++)
+        for (int i = 0; i < 8; i++) {
+            if (type == KV_Q8_0 && sizes[i] < 1 && sizes[i] > 0) continue; // d has few bits: below
+            check_put((KvType)type, sizes[i]);
+        }
+}
+
+/* Halves go to the even neighbour; ends of the range; a scale of few bits; what is not finite. */
+TEST(kv_q8_0_at_its_ends) {
+    float x[32] = {127, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -2.5f, -127, 126.5f, -126.5f};
+    static const int expected[] = {127, 0, 2, 2, 0, -2, -2, -127, 126, -126};
+    int8_t q[32];
+    uint16_t d;
+    KvHistory h = {(uint8_t *)q, &d};
+    kv_put(KV_Q8_0, x, 32, h, 0);
+    CHECK(f16_to_f32(d) == 1);
+    for (int i = 0; i < 10; i++) CHECK(q[i] == expected[i], ": %d is %d", i, q[i]);
+    for (int i = 0; i < 32; i++) x[i] = i % 2 ? -1.4f * 127 * 0x1p-24f : 1.4f * 127 * 0x1p-24f;
+    kv_put(KV_Q8_0, x, 32, h, 0); // the scale is the smallest there is, and too small
+    for (int i = 0; i < 32; i++) CHECK(d == 1 && q[i] == (x[i] < 0 ? -127 : 127), ": %d", q[i]);
+    static const float damage[] = {NAN, -NAN, INFINITY, -INFINITY, 3e38f, 1e7f};
+    for (int k = 0; k < 6; k++) {
+        x[k] = damage[k];
+        kv_put(KV_Q8_0, x, 32, h, 0);
+        for (size_t i = 0; i < 32; i++) CHECK(isnan(kv_get(KV_Q8_0, h, i)) && q[i] == 0, ": %g", damage[k]);
+        x[k] = 1;
+    }
+}
+
+TEST(kv_fp8_at_its_ends) {
+    static const struct {
+        float x;
+        uint8_t code;
+    } cases[] = {{0, 0},           {-0.0f, 0x80},  {448, 0x7E},     {-449, 0xFE},    {INFINITY, 0x7E},
+                 {464, 0x7E},      {-3e38f, 0xFE}, {0x1p-9f, 1},    {0x1p-10f, 0},   {0x1.8p-9f, 2},
+                 {0x1p-6f, 8},     {1, 0x38},      {1.0625f, 0x38}, {1.1875f, 0x3A}, {0x1.fp-7f, 8},
+                 {0x1.01p-10f, 1}, {1.124f, 0x39}, {-240, 0xF7},    {0x1.ep-7f, 8},  {432, 0x7E}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        CHECK(f32_to_e4m3(cases[i].x) == cases[i].code, ": %a is %02x", (double)cases[i].x,
+              f32_to_e4m3(cases[i].x));
+    CHECK((f32_to_e4m3(NAN) & 0x7F) == 0x7F);
+    for (int b = 0; b < 256; b++) {
+        float x = e4m3_to_f32((uint8_t)b);
+        CHECK(isnan(x) ? (b & 0x7F) == 0x7F : f32_to_e4m3(x) == b, ": %02x", b);
+        float above =
+            e4m3_to_f32((uint8_t)(b + 1)); // the last before the middle between two, and the first behind
+        if (isnan(x) || isnan(above) || (b & 0x7F) == 0x7F || b == 0xFF) continue;
+        float middle = (x + above) / 2;
+        CHECK(f32_to_e4m3(nextafterf(middle, x)) == b && f32_to_e4m3(nextafterf(middle, above)) == b + 1,
+              ": %02x", b);
+        CHECK((f32_to_e4m3(middle) & 1) == 0, ": %02x", b);
     }
 }
 
@@ -547,10 +668,11 @@ TEST(kernels_let_no_nan_vanish) {
             CHECK(isnan(out[at]) && !isnan(out[39 - at]), ": %s silu_mul", table->name);
             table->rms_norm(x, ones, 40, 1e-5f, out);
             CHECK(isnan(out[0]) && isnan(out[39]), ": %s rms_norm", table->name);
-            AttnJob job = {ones, 1, 2, KV_F32, x, ones, 20, 1, scores, out};
+            KvHistory history = {(uint8_t *)x, NULL}, even = {(uint8_t *)ones, NULL};
+            AttnJob job = {ones, 1, 2, KV_F32, history, even, 20, 1, scores, out};
             table->attn(&job);
             CHECK(isnan(out[0]) && isnan(out[1]), ": %s attn, NaN in K at %d", table->name, at);
-            job.k = ones, job.v = x;
+            job.k = even, job.v = history;
             table->attn(&job);
             CHECK(isnan(out[at & 1]), ": %s attn, NaN in V at %d", table->name, at);
         }
