@@ -8,12 +8,13 @@
 // The trick: the matrix units do the arithmetic although there is one row, by taking positions as the rows of
 // the matrix and the query heads as its columns: scores^T = K q^T, out^T = V^T weights^T.  Queries and
 // weights enter as the sum of two f16 (22 bits), so that nothing of f32 accuracy is lost; keys and values are
-// f16 as they lie, or f32 split the same way. Each warp streams tiles of 16 positions through a ring of its
+// f16 as they lie, or f32 split the same way, or bytes widened to f16 exactly: a scale of q8_0 joins the sums of
+// its dimensions (keys) or the weights of its position (values).  Each warp streams tiles of 16 positions through a ring of its
 // own and keeps its own running maximum; warps meet at the end. The last block to finish a row's head
 // combines the splits in their order.
 //
 // Head dimensions that are no instance are padded with zeros to the next.  f32 keys and values beyond 65504
-// overflow.
+// overflow, and values of q8_0 beyond 32512.
 #include "attn.cuh"
 #include <algorithm>
 #include <cassert>
@@ -40,7 +41,9 @@ struct Decode {
 // A block's shared memory: a ring for each warp.  Two blocks keep well over 35 KB in flight on each SM of an
 // H200, which is what its memory needs at a latency of 1 us.
 template <KvType KV, int HD> struct Shape {
-    static constexpr int ROW = padded_row_bytes(HD * ELEMENT_BYTES<KV>), SLOT = TILE * ROW;
+    static constexpr int ROW = padded_row_bytes(HD * ELEMENT_BYTES<KV>), ROWS = TILE * ROW;
+    static constexpr int SCALES = KV == KV_Q8_0 ? TILE * HD / KV_SCALED * 2 : 0; // bytes, behind the rows
+    static constexpr int SLOT = ROWS + SCALES;
     static constexpr int SLOTS = SLOT < 5000 ? 5 : 2, WARPS = SLOT < 10000 ? 4 : 2, THREADS = WARPS * 32;
     static constexpr size_t SHARED = (size_t)WARPS * SLOTS * SLOT;
     static_assert(SHARED <= 99 * 1024, "fits every GPU since sm_80");
@@ -117,11 +120,23 @@ template <KvType KV, int HD> __device__ const uint8_t *at(const uint8_t *tile, i
     return tile + row * Shape<KV, HD>::ROW + column * ELEMENT_BYTES<KV>;
 }
 
-// Keys of 16 positions, dimensions 16 step...: positions are rows.  Low parts only where the cache has them.
+// Where a lane's columns of the A fragments, lane % 4 * 2 and + 8, stand among the 16 dimensions of a step: in bytes
+// four neighbours are read at once, and the queries follow.
+template <KvType KV> __device__ int column_of(int half) {
+    int pair = threadIdx.x % 4;
+    return BYTES<KV> ? pair * 4 + half * 2 : pair * 2 + half * 8;
+}
+
+// Keys of 16 positions, dimensions 16 step...: positions are rows, columns as column_of has them.  Low parts only
+// where the cache has them.
 template <KvType KV, int HD> __device__ void load_keys(Fragment &f, const uint8_t *tile, int step) {
     int lane = threadIdx.x % 32;
     if constexpr (KV == KV_F16) {
         load_matrices(f.high, shared_address(at<KV, HD>(tile, lane % 16, step * 16 + lane / 16 * 8)));
+    } else if constexpr (BYTES<KV>) {
+        for (int i = 0; i < 2; i++)
+            widen<KV>(*(const uint32_t *)at<KV, HD>(tile, lane / 4 + i * 8, step * 16 + column_of<KV>(0)), f.high[i],
+                      f.high[i + 2]);
     } else {
         for (int i = 0; i < 4; i++) {
             int row = lane / 4 + i % 2 * 8, column = step * 16 + lane % 4 * 2 + i / 2 * 8;
@@ -131,12 +146,23 @@ template <KvType KV, int HD> __device__ void load_keys(Fragment &f, const uint8_
     }
 }
 
-// Values of 16 positions, dimensions 16 step...: dimensions are rows.
+// Which of the 16 dimensions of a step the rows lane / 4 and + 8 are: bytes come in pairs of dimensions.
+template <KvType KV> __device__ int dimension_of(int half) {
+    int row = threadIdx.x % 32 / 4;
+    return BYTES<KV> ? row * 2 + half : row + half * 8;
+}
+
+// Values of 16 positions, dimensions 16 step...: dimensions are rows, as dimension_of has them.
 template <KvType KV, int HD> __device__ void load_values(Fragment &f, const uint8_t *tile, int step) {
     int lane = threadIdx.x % 32;
     if constexpr (KV == KV_F16) {
         const uint8_t *from = at<KV, HD>(tile, lane % 8 + lane / 16 * 8, step * 16 + lane / 8 % 2 * 8);
         load_matrices_transposed(f.high, shared_address(from));
+    } else if constexpr (BYTES<KV>) {
+        uint32_t pairs[2]; // dimensions 2 row, 2 row + 1 of position lane % 4 * 2, then of the next; + 8
+        load_two_matrices_transposed(pairs, shared_address(at<KV, HD>(tile, lane % 16, step * 16)));
+        for (int i = 0; i < 2; i++)
+            widen<KV>(__byte_perm(pairs[i], 0, 0x3120), f.high[2 * i], f.high[2 * i + 1]);
     } else {
         for (int i = 0; i < 4; i++) {
             int column = step * 16 + lane / 4 + i % 2 * 8, row = lane % 4 * 2 + i / 2 * 8;
@@ -147,8 +173,16 @@ template <KvType KV, int HD> __device__ void load_values(Fragment &f, const uint
     }
 }
 
+// The scale of a block of dimensions at a position of the tile, 0 for those that the cache does not have.
+template <KvType KV, int HD>
+__device__ float scale_at(const uint8_t *tile, int n_blocks, int n_positions, int position, int block) {
+    const __half *scales = (const __half *)(tile + Shape<KV, HD>::ROWS);
+    if (position >= n_positions || block >= n_blocks) return 0;
+    return __half2float(scales[position * n_blocks + block]);
+}
+
 // The queries of a unit, scaled: heads are columns, dimensions 16 step... are rows.
-template <int HD> struct Query {
+template <KvType KV, int HD> struct Query {
     uint32_t high[HD / 16][2], low[HD / 16][2];
 
     __device__ void load(const Attention &a, const Unit &unit) {
@@ -156,7 +190,7 @@ template <int HD> struct Query {
         const float *q = a.q + head_offset(a, unit.row, unit.head + head);
 #pragma unroll
         for (int i = 0; i < HD / 8; i++) {
-            int column = i * 8 + lane % 4 * 2;
+            int column = i / 2 * 16 + column_of<KV>(i % 2);
             float2 x = make_float2(0, 0);
             if (head < unit.n_heads && column < a.head_dim) x = __ldcg((const float2 *)(q + column));
             split_half(x.x * a.scale, x.y * a.scale, high[i / 2][i % 2], low[i / 2][i % 2]);
@@ -171,6 +205,7 @@ template <int HD> struct Query {
 template <KvType KV, int HD> struct Stream {
     using S = Shape<KV, HD>;
     const uint8_t *k, *v;
+    size_t scales; // in k and v
     uint8_t *slots;
     int row_bytes, length, end;
     int tile;                 // of the next fetch
@@ -180,8 +215,8 @@ template <KvType KV, int HD> struct Stream {
     __device__ Stream(const Attention &a, const Unit &unit, uint8_t *slots_, int first, int end_)
         : slots(slots_), row_bytes(a.head_dim * ELEMENT_BYTES<KV>), length(unit.length), end(end_),
           tile(first) {
-        size_t history = history_offset(a, unit.seq, unit.kv_head) * ELEMENT_BYTES<KV>;
-        k = a.k + history, v = a.v + history;
+        size_t history = history_offset<KV>(a, unit.seq, unit.kv_head);
+        k = a.k + history, v = a.v + history, scales = scales_offset(a);
         for (int i = 0; i < S::SLOTS - 1; i++) fetch();
     }
 
@@ -189,12 +224,17 @@ template <KvType KV, int HD> struct Stream {
         constexpr int COPIES = HD * ELEMENT_BYTES<KV> / 16; // per row
         if (tile < end) {
             uint32_t slot = shared_address(slots + into * S::SLOT);
-            const uint8_t *from = (values ? v : k) + (size_t)tile * TILE * row_bytes;
+            const uint8_t *history = values ? v : k, *from = history + (size_t)tile * TILE * row_bytes;
 #pragma unroll
             for (int i = 0; i < TILE * COPIES / 32; i++) {
                 int item = i * 32 + threadIdx.x % 32, row = item / COPIES, byte = item % COPIES * 16;
                 copy_async(slot + row * S::ROW + byte, from + row * row_bytes + byte,
                            tile * TILE + row < length && byte < row_bytes);
+            }
+            if constexpr (KV == KV_Q8_0) { // one piece, as positions of a tile follow each other
+                int byte = threadIdx.x % 32 * 16, bytes = row_bytes / KV_SCALED * TILE * (int)sizeof(__half);
+                if (byte < bytes)
+                    copy_async(slot + S::ROWS + byte, history + scales + (size_t)tile * bytes + byte, true);
             }
         }
         copy_commit();
@@ -219,6 +259,7 @@ template <KvType KV, int HD> struct Stream {
 // What a warp knows so far: weighted sums of values (dimensions are rows, heads columns), the maximum of the
 // scores, and this lane's share of the sum of weights, for heads lane % 4 * 2 and the next.
 template <KvType KV, int HD> struct Sums {
+    static constexpr float LIFT = KV == KV_Q8_0 ? 256 : 1; // of o: a weight times a scale may be too small for f16
     float o[HD / 16][4] = {};
     float top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
 
@@ -239,19 +280,23 @@ template <KvType KV, int HD> struct Sums {
         }
     }
 
-    __device__ void add_values(const uint8_t *tile, const float weight[4]) {
+    __device__ void add_values(const uint8_t *tile, const float weight[4], int n_blocks, int n_positions) {
         uint32_t high[2], low[2]; // positions were rows of the scores and are rows again
-        for (int i = 0; i < 2; i++) {
-            split_half(weight[2 * i], weight[2 * i + 1], high[i], low[i]);
-            high[i] = transpose_matrix(high[i]), low[i] = transpose_matrix(low[i]);
-        }
 #pragma unroll
         for (int i = 0; i < HD / 16; i++) {
+            if (i == 0 || (KV == KV_Q8_0 && i % 2 == 0)) // a scale belongs to 32 dimensions
+                for (int half = 0; half < 2; half++) {
+                    int position = (int)threadIdx.x % 32 / 4 + half * 8;
+                    float d = LIFT;
+                    if constexpr (KV == KV_Q8_0) d *= scale_at<KV, HD>(tile, n_blocks, n_positions, position, i / 2);
+                    split_half(weight[2 * half] * d, weight[2 * half + 1] * d, high[half], low[half]);
+                    high[half] = transpose_matrix(high[half]), low[half] = transpose_matrix(low[half]);
+                }
             Fragment f;
             load_values<KV, HD>(f, tile, i);
             multiply(o[i], f.high, high);
             multiply(o[i], f.high, low);
-            if constexpr (KV != KV_F16) multiply(o[i], f.low, high);
+            if constexpr (KV == KV_F32) multiply(o[i], f.low, high);
         }
     }
 
@@ -266,25 +311,31 @@ template <KvType KV, int HD> struct Sums {
 #pragma unroll
         for (int i = 0; i < HD / 16; i++)
             for (int r = 0; r < 4; r++)
-                to[(lane % 4 * 2 + r % 2) * (HD + 4) + i * 16 + lane / 4 + r / 2 * 8] = o[i][r];
+                to[(lane % 4 * 2 + r % 2) * (HD + 4) + i * 16 + dimension_of<KV>(r / 2)] = o[i][r] / LIFT;
     }
 };
 
 template <KvType KV, int HD>
-__device__ void scores(float s[4], const uint8_t *tile, const Query<HD> &q, int first_position, int length) {
-    float part[4][4] = {}; // four chains, as a product waits for the one it adds to
+__device__ void scores(float s[4], const uint8_t *tile, const Query<KV, HD> &q, int n_blocks, int n_positions) {
+    int position = threadIdx.x % 32 / 4;
+    float part[4][4] = {}, sum[4] = {}; // four chains, as a product waits for the one it adds to
 #pragma unroll
     for (int i = 0; i < HD / 16; i++) {
         Fragment f;
         load_keys<KV, HD>(f, tile, i);
         multiply(part[i % 2 * 2], f.high, q.high[i]);
         multiply(part[i % 2 * 2 + 1], f.high, q.low[i]);
-        if constexpr (KV != KV_F16) multiply(part[i % 2 * 2 + 1], f.low, q.high[i]);
+        if constexpr (KV == KV_F32) multiply(part[i % 2 * 2 + 1], f.low, q.high[i]);
+        if (i + 1 < HD / 16 && (KV != KV_Q8_0 || i % 2 == 0)) continue;
+        float d[2] = {1, 1};
+        for (int half = 0; KV == KV_Q8_0 && half < 2; half++)
+            d[half] = scale_at<KV, HD>(tile, n_blocks, n_positions, position + half * 8, i / 2);
+        for (int r = 0; r < 4; r++) {
+            sum[r] += d[r / 2] * ((part[0][r] + part[2][r]) + (part[1][r] + part[3][r]));
+            part[0][r] = part[1][r] = part[2][r] = part[3][r] = 0;
+        }
     }
-    for (int r = 0; r < 4; r++) {
-        s[r] = (part[0][r] + part[2][r]) + (part[1][r] + part[3][r]);
-        if (first_position + (int)threadIdx.x % 32 / 4 + r / 2 * 8 >= length) s[r] = -INFINITY;
-    }
+    for (int r = 0; r < 4; r++) s[r] = position + r / 2 * 8 < n_positions ? sum[r] : -INFINITY;
 }
 
 template <KvType KV, int HD>
@@ -294,14 +345,15 @@ __device__ void attend_warp(const Attention &a, const Unit &unit, uint8_t *slots
     int tile = (int)((int64_t)unit.split * tiles / unit.n_splits) + warp;
     int end = (int)((int64_t)(unit.split + 1) * tiles / unit.n_splits);
     Stream<KV, HD> stream(a, unit, slots, tile, end);
-    Query<HD> q;
+    Query<KV, HD> q;
     q.load(a, unit);
     Sums<KV, HD> sums;
     for (; tile < end; tile += S::WARPS) {
         float s[4];
-        scores<KV, HD>(s, stream.next(), q, tile * TILE, unit.length);
+        int n_blocks = a.head_dim / KV_SCALED, n_positions = unit.length - tile * TILE;
+        scores<KV, HD>(s, stream.next(), q, n_blocks, n_positions);
         sums.weigh(s);
-        sums.add_values(stream.next(), s);
+        sums.add_values(stream.next(), s, n_blocks, n_positions);
     }
     copy_wait<0>();
     __syncwarp();
@@ -448,7 +500,7 @@ template <KvType KV> cudaError_t launch_type(const Launch *l, const Decode &d) {
     case 64:
         return launch_padded<KV, 64>(l, d);
     case 80:
-        return launch_padded<KV, 80>(l, d);
+        return launch_padded<KV, KV == KV_Q8_0 ? 96 : 80>(l, d);
     case 96:
         return launch_padded<KV, 96>(l, d);
     case 128:
@@ -468,7 +520,16 @@ cudaError_t launch_decode(const Launch *l, const Attention &a, KvType type, void
     d.arrived = (uint32_t *)scratch;
     d.stat = (float2 *)(d.arrived + ARRIVED_MAX);
     d.partial = (float *)(d.stat + (size_t)a.T * columns * d.splits_max * HEADS);
-    return type == KV_F16 ? launch_type<KV_F16>(l, d) : launch_type<KV_F32>(l, d);
+    switch (type) {
+    case KV_F16:
+        return launch_type<KV_F16>(l, d);
+    case KV_Q8_0:
+        return launch_type<KV_Q8_0>(l, d);
+    case KV_FP8:
+        return launch_type<KV_FP8>(l, d);
+    default:
+        return launch_type<KV_F32>(l, d);
+    }
 }
 
 } // namespace
@@ -485,7 +546,9 @@ extern "C" cudaError_t launch_attn(const Launch *l, const float *q, int n_head, 
                                    float scale, const int32_t *seq, const int32_t *position, int T,
                                    bool decode, float *out, void *scratch) {
     assert(kv->n_head > 0 && n_head % kv->n_head == 0 && T > 0);
-    if (kv->head_dim < 8 || kv->head_dim > 256 || kv->head_dim % 8) return cudaErrorInvalidValue;
+    if (kv->head_dim < 8 || kv->head_dim > 256 || kv->head_dim % 8 || kv->head_dim % kv_type_unit(kv->type) ||
+        kv->n_ctx % KV_TILE)
+        return cudaErrorInvalidValue;
     Attention a = {.q = q,
                    .k = (const uint8_t *)kv->k,
                    .v = (const uint8_t *)kv->v,

@@ -5,8 +5,8 @@
 // to memory.  The copy of a tile's values runs under its scores, that of the next tile's keys under its sum
 // of values.  Blocks with the most tiles start first.
 //
-// Queries and weights are rounded to f16; scores, maxima and sums are f32.  f32 caches are rounded on the way
-// into shared memory.  A row's result does not depend on how a prompt is cut into chunks: tiles of positions
+// Queries and weights are rounded to f16; scores, maxima and sums are f32.  f32 and q8_0 caches are rounded to f16 on
+// the way into shared memory.  A row's result does not depend on how a prompt is cut into chunks: tiles of positions
 // are counted from 0, and what a row may not see changes no bit of its sums.
 #include "attn.cuh"
 
@@ -24,10 +24,26 @@ template <int HD> struct Shape {
 
 // ---- into shared memory ---------------------------------------------------------------------------------
 
-// 8 elements of the cache to shared memory as f16, or 8 zeros.
-template <KvType KV> __device__ void copy_f16(uint32_t to, const uint8_t *from, bool valid) {
+// 8 elements of the cache, which share a scale where they have one, to shared memory as f16; or 8 zeros.
+template <KvType KV>
+__device__ void copy_f16(uint32_t to, const uint8_t *from, const __half *scale, bool valid) {
     if constexpr (KV == KV_F16) {
         copy_async(to, from, valid);
+    } else if constexpr (BYTES<KV>) {
+        uint2 bytes = make_uint2(0, 0);
+        uint32_t halves[4] = {};
+        if (valid) {
+            bytes = __ldcg((const uint2 *)from);
+            widen<KV>(bytes.x, halves[0], halves[1]), widen<KV>(bytes.y, halves[2], halves[3]);
+        }
+        if constexpr (KV == KV_Q8_0) {
+            __half2 d = __half2half2(valid ? __ldcg(scale) : __half(0));
+            for (uint32_t &h : halves) {
+                __half2 x = __hmul2(*(__half2 *)&h, d);
+                h = *(uint32_t *)&x;
+            }
+        }
+        store_shared(to, halves[0], halves[1], halves[2], halves[3]);
     } else {
         float4 x = make_float4(0, 0, 0, 0), y = x;
         if (valid) x = __ldcg((const float4 *)from), y = __ldcg((const float4 *)from + 1);
@@ -37,18 +53,21 @@ template <KvType KV> __device__ void copy_f16(uint32_t to, const uint8_t *from, 
 
 // Keys or values of positions first.. < length of one head as f16; zeros behind.  A thread keeps its column.
 template <KvType KV, int HD>
-__device__ void fetch_tile(uint32_t tile, const uint8_t *history, int first, int length, int head_dim) {
+__device__ void fetch_tile(uint32_t tile, const Attention &a, const uint8_t *history, int first, int length) {
     using S = Shape<HD>;
     constexpr int COLUMNS = HD <= 32 ? 4 : HD <= 64 ? 8 : HD <= 128 ? 16 : 32; // of 8 elements
     constexpr int STEP = S::THREADS / COLUMNS;                                 // rows at a time
     int row = threadIdx.x / COLUMNS, column = threadIdx.x % COLUMNS * 8;
     if (column < HD) {
-        int left = column < head_dim ? length - first - row : 0;
+        int head_dim = a.head_dim, left = column < head_dim ? length - first - row : 0;
         int step = STEP * head_dim * ELEMENT_BYTES<KV>;
         uint32_t to = tile + row * S::PITCH + column * 2;
-        const uint8_t *from = history + ((size_t)(first + row) * head_dim + column) * ELEMENT_BYTES<KV>;
-#pragma unroll(KV == KV_F16 ? S::SPAN / STEP : 1) // f32 passes through registers
-        for (int i = 0; i < S::SPAN; i += STEP, from += step) copy_f16<KV>(to + i * S::PITCH, from, i < left);
+        size_t at = (size_t)(first + row) * head_dim + column;
+        const uint8_t *from = history + at * ELEMENT_BYTES<KV>;
+        const __half *scale = (const __half *)(history + scales_offset(a)) + at / KV_SCALED;
+#pragma unroll(KV == KV_F16 ? S::SPAN / STEP : BYTES<KV> ? 4 : 1) // others than f16 pass through registers
+        for (int i = 0; i < S::SPAN; i += STEP, from += step, scale += step / KV_SCALED)
+            copy_f16<KV>(to + i * S::PITCH, from, scale, i < left);
     }
     copy_commit();
 }
@@ -211,23 +230,23 @@ __global__ void __launch_bounds__(Shape<HD>::THREADS, 2) k_attn_prompt(const __g
     if (seq < 0) return;
     int kv_head = head / (a.n_head / a.n_kv_head),
         length = min(begin + min(block_row + S::ROWS, a.T), a.n_ctx);
-    size_t history = history_offset(a, seq, kv_head) * ELEMENT_BYTES<KV>;
+    size_t history = history_offset<KV>(a, seq, kv_head);
 
     int warp_row = threadIdx.x / 32 * S::BANDS * 16;
     int first_row = block_row + warp_row, first_position = begin + first_row;
     Rows<HD> rows;
-    fetch_tile<KV, HD>(keys, a.k + history, 0, length, a.head_dim);
+    fetch_tile<KV, HD>(keys, a, a.k + history, 0, length);
     load_queries<HD>(shared, a, head, block_row);
     for (int tile = 0; tile < length; tile += S::SPAN) {
         bool sees = first_row < a.T && tile < first_position + S::BANDS * 16;
         copy_wait<0>();
         __syncthreads(); // keys are here, and nobody reads the values of the tile before
-        fetch_tile<KV, HD>(values, a.v + history, tile, length, a.head_dim);
+        fetch_tile<KV, HD>(values, a, a.v + history, tile, length);
         if (sees) rows.score(queries + warp_row * S::PITCH, keys);
         copy_wait<0>();
         __syncthreads(); // values are here, and nobody reads these keys
         if (tile + S::SPAN < length)
-            fetch_tile<KV, HD>(keys, a.k + history, tile + S::SPAN, length, a.head_dim);
+            fetch_tile<KV, HD>(keys, a, a.k + history, tile + S::SPAN, length);
         if (!sees) continue;
         if (tile + S::SPAN > first_position + 1) rows.mask(first_position, tile);
         rows.weigh();
@@ -253,5 +272,14 @@ template <KvType KV> cudaError_t launch_type(const Launch *l, const Attention &a
 } // namespace
 
 cudaError_t launch_attn_prompt(const Launch *l, const Attention &a, KvType type) {
-    return type == KV_F16 ? launch_type<KV_F16>(l, a) : launch_type<KV_F32>(l, a);
+    switch (type) {
+    case KV_F16:
+        return launch_type<KV_F16>(l, a);
+    case KV_Q8_0:
+        return launch_type<KV_Q8_0>(l, a);
+    case KV_FP8:
+        return launch_type<KV_FP8>(l, a);
+    default:
+        return launch_type<KV_F32>(l, a);
+    }
 }

@@ -17,7 +17,8 @@ constexpr int THREADS = 256, HEADS_PER_THREAD = 4;
 struct Rope {
     float *q;
     const float *k, *v;
-    void *cache_k, *cache_v;
+    uint8_t *cache_k, *cache_v;
+    size_t history_bytes;
     const double *frequency;
     const int32_t *seq, *position;
     int n_head, n_kv_head, head_dim, n_rot, n_ctx;
@@ -35,23 +36,39 @@ __device__ float2 rotate(float2 x, float cosine, float sine) {
     return make_float2(x.x * cosine - x.y * sine, x.x * sine + x.y * cosine);
 }
 
-__device__ void store(float *to, float2 x) {
-    *(float2 *)to = x;
-}
-__device__ void store(__half *to, float2 x) {
-    *(__half2 *)to = __floats2half2_rn(x.x, x.y);
+// What kv_put does, of which this thread has the elements `at` and `at` + 1 of a history; 16 threads in a row have what
+// shares a scale.
+template <KvType KV> __device__ void put_pair(uint8_t *history, const Rope &r, size_t at, float2 x) {
+    if constexpr (KV == KV_F32) {
+        *(float2 *)((float *)history + at) = x;
+    } else if constexpr (KV == KV_F16) {
+        *(__half2 *)((__half *)history + at) = __floats2half2_rn(x.x, x.y);
+    } else if constexpr (KV == KV_FP8) {
+        *(uchar2 *)(history + at) = make_uchar2(f32_to_e4m3(x.x), f32_to_e4m3(x.y));
+    } else {
+        int lane = (threadIdx.y * blockDim.x + threadIdx.x) % 32;
+        uint32_t neighbours = 0xFFFFu << lane / 16 * 16;
+        uint32_t amax = max(f32_to_bits(x.x) & 0x7FFFFFFF, f32_to_bits(x.y) & 0x7FFFFFFF);
+#pragma unroll
+        for (int offset = 8; offset; offset >>= 1) amax = max(amax, __shfl_xor_sync(neighbours, amax, offset));
+        uint16_t scale = kv_scale(amax);
+        float inverse = kv_inverse(scale);
+        *(char2 *)(history + at) = make_char2(kv_quantize(x.x, inverse), kv_quantize(x.y, inverse));
+        uint16_t *scales = (uint16_t *)(history + (size_t)r.n_ctx * r.head_dim);
+        if (lane % 16 == 0) scales[at / KV_SCALED] = scale;
+    }
 }
 
-template <typename Element>
+template <KvType KV>
 __device__ void store_cache(const Rope &r, int seq, int position, int head, int pair, float2 x) {
     bool is_k = head < r.n_kv_head;
-    size_t history = (size_t)seq * r.n_kv_head + (is_k ? head : head - r.n_kv_head);
-    store((Element *)(is_k ? r.cache_k : r.cache_v) + (history * r.n_ctx + position) * r.head_dim + 2 * pair,
-          x);
+    size_t number = (size_t)seq * r.n_kv_head + (is_k ? head : head - r.n_kv_head);
+    uint8_t *history = (is_k ? r.cache_k : r.cache_v) + number * r.history_bytes;
+    put_pair<KV>(history, r, (size_t)position * r.head_dim + 2 * pair, x);
 }
 
 // grid (T, heads / heads of a block), block (head_dim / 2, heads at a time)
-template <typename Element>
+template <KvType KV>
 __global__ void __launch_bounds__(THREADS) k_rope_kvput(const __grid_constant__ Rope r) {
     pdl_wait();
     pdl_launch(); // not before: what comes next would take the room that this kernel needs
@@ -78,9 +95,9 @@ __global__ void __launch_bounds__(THREADS) k_rope_kvput(const __grid_constant__ 
         if (head >= n_heads) break;
         if (turns && head < r.n_head + r.n_kv_head) x[i] = rotate(x[i], cosine, sine);
         if (head >= r.n_head)
-            store_cache<Element>(r, seq, position, head - r.n_head, pair, x[i]);
+            store_cache<KV>(r, seq, position, head - r.n_head, pair, x[i]);
         else if (turns)
-            store((float *)head_input(r, t, head) + 2 * pair, x[i]);
+            *(float2 *)(head_input(r, t, head) + 2 * pair) = x[i];
     }
 }
 
@@ -90,12 +107,15 @@ extern "C" cudaError_t launch_rope_kvput(const Launch *l, float *q, const float 
                                          int n_head, const DeviceKv *kv, const double *frequency, int n_rot,
                                          const int32_t *seq, const int32_t *position, int T) {
     assert(n_rot % 2 == 0 && n_rot <= kv->head_dim && T > 0);
-    if (kv->head_dim < 2 || kv->head_dim > 2 * THREADS || kv->head_dim % 2) return cudaErrorInvalidValue;
+    if (kv->head_dim < 2 || kv->head_dim > 2 * THREADS || kv->head_dim % 2 ||
+        kv->head_dim % kv_type_unit(kv->type) || kv->n_ctx % KV_TILE)
+        return cudaErrorInvalidValue;
     Rope r = {.q = q,
               .k = k,
               .v = v,
-              .cache_k = kv->k,
-              .cache_v = kv->v,
+              .cache_k = (uint8_t *)kv->k,
+              .cache_v = (uint8_t *)kv->v,
+              .history_bytes = (size_t)kv->n_ctx * kv_row_bytes(kv->type, kv->head_dim),
               .frequency = frequency,
               .seq = seq,
               .position = position,
@@ -108,6 +128,14 @@ extern "C" cudaError_t launch_rope_kvput(const Launch *l, float *q, const float 
              per_block = at_a_time * HEADS_PER_THREAD;
     dim3 grid((unsigned)T, ((unsigned)(n_head + 2 * kv->n_head) + per_block - 1) / per_block),
         block(pairs, at_a_time);
-    if (kv->type == KV_F16) return launch_kernel(l, k_rope_kvput<__half>, grid, block, 0, r);
-    return launch_kernel(l, k_rope_kvput<float>, grid, block, 0, r);
+    switch (kv->type) {
+    case KV_F16:
+        return launch_kernel(l, k_rope_kvput<KV_F16>, grid, block, 0, r);
+    case KV_Q8_0:
+        return launch_kernel(l, k_rope_kvput<KV_Q8_0>, grid, block, 0, r);
+    case KV_FP8:
+        return launch_kernel(l, k_rope_kvput<KV_FP8>, grid, block, 0, r);
+    default:
+        return launch_kernel(l, k_rope_kvput<KV_F32>, grid, block, 0, r);
+    }
 }

@@ -1,12 +1,13 @@
 // attn_check: attention and rotation on the GPU, against a reference in double on the CPU, and how fast they
 // are.
 //
-// Right: decoding over head dimensions, groups, lengths and both cache types, the same bytes alone and among
+// Right: decoding over head dimensions, groups, lengths and caches of floats (test_ops.c has all), the same bytes alone and among
 // others, prompts of odd shapes at odd places, the same bytes however they are cut; caches hold NaN wherever
 // a kernel has no business. Fast: medians over replays of a graph that walks over more layers than the L2
 // holds.
 //
-//     nvcc -std=c++17 -O3 -arch=sm_90 -o build/attn_check scripts/workshop/attn_check.cu cuda/{attn*,rope}.cu
+//     nvcc -std=c++17 -O3 -arch=sm_90 -o build/attn_check scripts/workshop/attn_check.cu cuda/{attn*,rope}.cu \
+//         src/exec/kv.c
 //     build/attn_check [right | fast]
 #include "../../cuda/launch.h"
 #include <algorithm>
@@ -123,7 +124,7 @@ struct Cache {
     // halves: f32 caches too hold numbers of f16.
     Cache(const std::vector<int> &length, int n_kv_head_, int head_dim_, KvType type_, bool halves)
         : n_kv_head(n_kv_head_), head_dim(head_dim_),
-          n_ctx(std::max(1, *std::max_element(length.begin(), length.end())) + 3), type(type_),
+          n_ctx((int)kv_positions(*std::max_element(length.begin(), length.end()) + 3)), type(type_),
           k(length.size() * n_kv_head * n_ctx * head_dim), v(k.size()),
           device_k(k.size() * (size_t)kv_element_bytes(type)), device_v(k.size() * (size_t)kv_element_bytes(type)) {
         fill(k, device_k, length, halves || type == KV_F16),
@@ -394,7 +395,7 @@ static void check_all() {
         check_rope(128, 128, type, {0, 1, 2, 3, 4095, 4096, 77, -1, 1000}, 4096);
         check_rope(80, 32, type, {17}, 64);
         check_rope(32, 32, type, {131071, 100000, 65537}, 131072);
-        check_rope(256, 64, type, {5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}, 40);
+        check_rope(256, 64, type, {5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}, 48);
     }
 }
 
@@ -425,11 +426,11 @@ static double time_graph(int n, const std::function<void()> &enqueue) {
     return ms[ms.size() / 2] * 1000 / n;
 }
 
-static void time_decode(int T, int n_kv, int n_head, int head_dim, int depth) {
-    int n_ctx = depth + 1;
-    size_t layer = (size_t)T * n_kv * n_ctx * head_dim, width = (size_t)n_head * head_dim;
-    int layers = (int)std::min<size_t>(256, std::max<size_t>(8, 400000000 / (layer * 4)));
-    Device<__half> k(layer * layers), v(layer * layers);
+static void time_decode(int T, int n_kv, int n_head, int head_dim, int depth, KvType type = KV_F16) {
+    int n_ctx = (int)kv_positions(depth + 1);
+    size_t layer = (size_t)T * n_kv * n_ctx * kv_row_bytes(type, head_dim), width = (size_t)n_head * head_dim;
+    int layers = (int)std::min<size_t>(256, std::max<size_t>(8, 400000000 / (layer * 2)));
+    Device<uint8_t> k(layer * layers), v(layer * layers);
     k.fill(0), v.fill(0);
     std::vector<int> seq(T), position(T, depth);
     for (int t = 0; t < T; t++) seq[t] = t;
@@ -439,7 +440,7 @@ static void time_decode(int T, int n_kv, int n_head, int head_dim, int depth) {
     Device<double> frequency(std::vector<double>(head_dim / 2, 1e-3));
     auto step = [&](bool attn, bool rope) {
         for (int i = 0; i < layers; i++) {
-            DeviceKv kv = {k.data + i * layer, v.data + i * layer, KV_F16, n_ctx, n_kv, head_dim};
+            DeviceKv kv = {k.data + i * layer, v.data + i * layer, type, n_ctx, n_kv, head_dim};
             if (rope)
                 must(launch_rope_kvput(&launch, q.data, new_k.data, new_k.data, n_head, &kv, frequency.data,
                                        head_dim, device_seq.data, device_position.data, T),
@@ -452,23 +453,23 @@ static void time_decode(int T, int n_kv, int n_head, int head_dim, int depth) {
     };
     double both = time_graph(layers, [&] { step(true, true); }),
            rope = time_graph(layers, [&] { step(false, true); });
-    double attn = time_graph(layers, [&] { step(true, false); }), gb = layer * 4 / attn / 1000;
+    double attn = time_graph(layers, [&] { step(true, false); }), gb = layer * 2 / attn / 1000;
     printf(
-        "time decode rows %2d kv %d q %d head_dim %3d depth %5d: attn %6.2f us  %4.0f GB/s (%2.0f %%)  rope "
+        "time decode %s rows %2d kv %d q %d head_dim %3d depth %5d: attn %6.2f us  %4.0f GB/s (%2.0f %%)  rope "
         "%.2f us  both %.2f us\n",
-        T, n_kv, n_head, head_dim, depth, attn, gb, gb / PEAK_GB * 100, rope, both);
+        kv_type_name(type), T, n_kv, n_head, head_dim, depth, attn, gb, gb / PEAK_GB * 100, rope, both);
     fflush(stdout);
 }
 
-static void time_prompt(int T, int n_kv, int n_head, int head_dim) {
+static void time_prompt(int T, int n_kv, int n_head, int head_dim, KvType type = KV_F16) {
     size_t layer = (size_t)n_kv * T * head_dim, width = (size_t)n_head * head_dim;
-    Device<__half> k(layer), v(layer);
+    Device<uint8_t> k(layer * 2), v(layer * 2);
     Device<float> q(random_queries(T * width)), in(random_queries(layer)), out(T * width);
     Device<double> frequency(std::vector<double>(head_dim / 2, 1e-3));
     std::vector<int> seq(T, 0), position(T);
     for (int t = 0; t < T; t++) position[t] = t;
     Device<int32_t> device_seq(seq), device_position(position);
-    DeviceKv kv = {k.data, v.data, KV_F16, T, n_kv, head_dim};
+    DeviceKv kv = {k.data, v.data, type, T, n_kv, head_dim};
     auto rotate = [&] {
         must(launch_rope_kvput(&launch, q.data, in.data, in.data, n_head, &kv, frequency.data, head_dim,
                                device_seq.data, device_position.data, T),
@@ -483,9 +484,9 @@ static void time_prompt(int T, int n_kv, int n_head, int head_dim) {
     });
     double tflop = 2.0 * T * (T + 1) * head_dim * n_head / us / 1e6; // causal: half of 4 T^2
     printf(
-        "time prompt rows %4d kv %d q %d head_dim %3d: attn %7.1f us  %3.0f TFLOP/s (%2.0f %%)  rope %.1f "
+        "time prompt %s rows %4d kv %d q %d head_dim %3d: attn %7.1f us  %3.0f TFLOP/s (%2.0f %%)  rope %.1f "
         "us\n",
-        T, n_kv, n_head, head_dim, us, tflop, tflop / PEAK_TFLOP * 100, rope);
+        kv_type_name(type), T, n_kv, n_head, head_dim, us, tflop, tflop / PEAK_TFLOP * 100, rope);
     fflush(stdout);
 }
 
@@ -498,6 +499,11 @@ static void time_all() {
     for (int T : {512, 2048, 8192}) time_prompt(T, 8, 32, 128);
     time_prompt(2048, 8, 32, 64);
     time_prompt(2048, 1, 4, 256);
+    for (KvType type : {KV_Q8_0, KV_FP8}) {
+        for (int depth : {128, 1024, 4096, 32768}) time_decode(1, 8, 32, 128, depth, type);
+        time_decode(1, 8, 32, 64, 32768, type), time_decode(16, 8, 32, 128, 1024, type);
+        time_prompt(2048, 8, 32, 128, type);
+    }
 }
 
 int main(int argc, char **argv) {

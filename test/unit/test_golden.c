@@ -19,14 +19,12 @@ TEST(golden_logits_on_float_activations) {
     golden_each(check_on_floats, (RigConfig){.isa = "scalar"});
 }
 
-/* A number of q8_0 is off by a step of 1/127 of the largest of 32, evenly spread: an NMSE of 3e-5 where that
- * is 2.3 times the root of their mean square.  One of fp8 is off by up to 1/16 of itself: 7e-4.  Layers of
- * random weights make up to 15 times that of it; a number in the wrong place makes 1. */
 static void check_on_8_bit_caches(const Golden *g, const Case *c, RigConfig config) {
-    config.act_f32 = true, config.kv_type = KV_Q8_0;
-    check_mode(g, c, (Mode){config, 30 * 3e-5, INFINITY, 0.5});
-    config.kv_type = KV_FP8;
-    check_mode(g, c, (Mode){config, 30 * 7e-4, INFINITY, 0.5});
+    static const KvType types[] = {KV_Q8_0, KV_FP8};
+    for (int i = 0; i < 2; i++) {
+        config.act_f32 = true, config.kv_type = types[i];
+        check_mode(g, c, (Mode){config, cache_nmse(types[i]), INFINITY, 0.5});
+    }
 }
 
 TEST(golden_logits_of_8_bit_caches) {
