@@ -82,6 +82,8 @@ static const Option TABLE[] = {
      .standard = "auto", .help = "the CPU kernels"},
     {{"--act"}, COMPUTES, OPTION_CHOICE, NULL, AT(act), .choices = "auto f32 q8", .standard = "auto",
      .help = "activations in products; auto: f32 with --isa scalar, else q8"},
+    {{"--weights"}, COMPUTES, OPTION_CHOICE, NULL, AT(weights), .choices = "file fp8", .standard = "file",
+     .help = "fp8: converted at load, where that is smaller"},
     {{"--kv"}, PLANS, OPTION_CHOICE, NULL, AT(kv), .choices = KV_TYPES,
      .help = "the key and value cache (f16)"},
     {{"-ctk", "--cache-type-k"}, PLANS, OPTION_CHOICE, NULL, AT(cache_k), .choices = KV_TYPES,

@@ -76,7 +76,7 @@ typedef struct Options {
     int gpu_layers;
     const char *device;          // "auto", "cpu", "cuda", "cuda:N": setup reads it
     const char *mem, *isa, *act; // one of their choices, and so below
-    const char *kv, *cache_k, *cache_v;
+    const char *weights, *kv, *cache_k, *cache_v;
     Seed seed;
     float temp, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty;
     int top_k, repeat_last_n;

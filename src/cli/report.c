@@ -141,6 +141,7 @@ bool report_json(const Report *r, Err *e) {
     json_object_set_new(root, "executor", json_string(engine_executor(r->engine)));
     json_object_set_new(root, "isa", json_string(r->config->isa));
     json_object_set_new(root, "act", json_string(r->config->act_f32 ? "f32" : "q8"));
+    json_object_set_new(root, "weights", json_string(r->config->weights_fp8 ? "fp8" : "file"));
     json_object_set_new(root, "kv", json_string(kv_type_name(r->config->kv_type)));
     json_object_set_new(root, "threads", json_integer(r->config->n_threads));
     json_object_set_new(root, "n_ctx", json_integer(r->config->n_ctx));

@@ -108,6 +108,7 @@ bool setup_config(const Options *o, EngineConfig *config, Err *e) {
         return err_set(e, ERR_USAGE, "--isa %s: this machine or build has no such kernels; use --isa auto",
                        o->isa);
     kv_type_find(kv, &config->kv_type);
+    config->weights_fp8 = is(o->weights, "fp8");
     config->isa = isa;
     config->act_f32 = is(o->act, "f32") || (is(o->act, "auto") && is(o->isa, "scalar"));
     config->n_threads = choose_threads(o);

@@ -90,7 +90,7 @@ static void open_scratch(Exec *x) {
 static bool cpu_memory(const Plan *p, const ExecConfig *c, ExecMemory *out, Err *e) {
     (void)e;
     *out = exec_memory(p, c);
-    out->weights = weights_bytes(p->weights), out->is_mapped = true;
+    out->weights = weights_bytes(p->weights), out->is_mapped = weights_converted_bytes(p->weights) == 0;
     scratch_of(p, c, false, &out->scratch);
     out->scratch *= (size_t)c->n_threads;
     out->free = mem_available();

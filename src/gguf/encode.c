@@ -410,8 +410,11 @@ void quant_encode(QuantType type, const float *x, size_t n_blocks, void *blocks)
     }
 }
 
-float quant_fp8_scale(const float *x, size_t n) {
+float quant_fp8_row(const float *x, size_t n, uint8_t *out) {
     float peak = 0;
     for (size_t i = 0; i < n; i++) peak = fmaxf(peak, fabsf(x[i]));
-    return peak / 448;
+    float scale = peak >= 0x1p-100f ? peak / 448 : 0,
+          inverse = scale > 0 ? 1 / scale : 0; // of less the inverse is Inf
+    for (size_t i = 0; i < n; i++) out[i] = f32_to_e4m3(x[i] * inverse);
+    return scale;
 }

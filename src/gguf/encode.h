@@ -18,8 +18,9 @@ bool quant_can_encode(QuantType type);
  * and saturates at 448; block types leave no smaller error within the search of encode.c. */
 void quant_encode(QuantType type, const float *x, size_t n_blocks, void *blocks);
 
-/* The factor by which a row of n values is divided before it becomes FP8: its largest value lands on the
- * largest code.  0 for a row of zeros. */
-float quant_fp8_scale(const float *x, size_t n);
+/* Encodes a row of n values as E4M3 and returns its scale (value = scale * code): its largest magnitude lands
+ * on the largest code.  0 for a row of zeros, and of what is as good as that.  Values that are not finite
+ * stay so. */
+float quant_fp8_row(const float *x, size_t n, uint8_t *out);
 
 #endif

@@ -50,12 +50,34 @@ static bool emit_family(Plan *p, const Family *family, Err *e) {
     return pen.ok && weights_all_used(p->weights, e);
 }
 
+/* Whether the op makes what a ROUTE decides by: small, and a small error chooses another expert. */
+static bool is_router(const Plan *p, const Op *op) {
+    for (int i = 0; i < p->n_ops; i++)
+        if (p->ops[i].code == OP_ROUTE && p->ops[i].in == op->out[0]) return true;
+    return false;
+}
+
+/* Before the passes, while each product is an op. */
+static bool convert_products(Plan *p, const Gguf *g, Err *e) {
+    bool any = false;
+    for (int i = 0; i < p->n_ops; i++)
+        for (int k = 0; op_is_product(&p->ops[i]) && k < p->ops[i].n_w && !is_router(p, &p->ops[i]); k++)
+            any |= weights_convert(p->weights, p->ops[i].w[k]);
+    return any ||
+           err_set(
+               e, ERR_USAGE,
+               "--weights fp8: no matrix of %s takes more than a byte per weight, so that none would become "
+               "smaller; leave it out",
+               gguf_label(g));
+}
+
 Plan *plan_build(const Gguf *g, const PlanConfig *config, Err *e) {
     Plan *p = mem_new(1, sizeof *p);
     p->config = *config;
     p->weights = weights_open(g);
     const Family *family = find_family(g, e);
-    if (!family || !hparams_read(g, &p->hparams, e) || !emit_family(p, family, e)) {
+    if (!family || !hparams_read(g, &p->hparams, e) || !emit_family(p, family, e) ||
+        (config->weights_fp8 && !convert_products(p, g, e))) {
         plan_free(p);
         return NULL;
     }

@@ -42,6 +42,7 @@ typedef struct PlanConfig {
     bool act_forms;    // products read registers in the 8-bit form; otherwise they quantise floats themselves
     size_t (*q8_bytes)(int width); // of a row in the 8-bit form
     bool act_f32;                  // all products on float activations: exact, for executors that can
+    bool weights_fp8;              // products in FP8 where that is smaller; weights_load must follow
 } PlanConfig;
 
 typedef struct Plan {
@@ -57,7 +58,8 @@ typedef struct Plan {
     size_t row_bytes_T, row_bytes_R; // register memory per row of each kind
 } Plan;
 
-/* Builds the plan of the model in g, which must outlive it.  NULL: *e (ERR_MODEL). */
+/* Builds the plan of the model in g, which must outlive it.  NULL: *e (ERR_MODEL; ERR_USAGE where weights_fp8
+ * would make nothing smaller). */
 Plan *plan_build(const Gguf *g, const PlanConfig *config, Err *e);
 void plan_free(Plan *p);
 

@@ -1,8 +1,11 @@
 /* weight: see weight.h. */
 #include "weight.h"
 #include "../base/mem.h"
+#include "../base/pool.h"
+#include "../gguf/encode.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +13,8 @@
 typedef struct Node { // matrices and vectors live in lists, so that pointers to them stay good
     struct Node *next;
     Weight matrix;
+    Weight source; // what a conversion is made from; its name is NULL where there is none
+    uint8_t *copy; // what it makes
     float vector[];
 } Node;
 
@@ -31,9 +36,21 @@ Weights *weights_open(const Gguf *g) {
     return w;
 }
 
+static size_t n_rows(const Weight *m) {
+    return (size_t)m->n_expert * (size_t)m->n_out;
+}
+
+static size_t matrix_bytes(const Weight *m) {
+    return m->row_bytes * n_rows(m);
+}
+
 void weights_close(Weights *w) {
     if (!w) return;
-    for (Node *n = w->nodes, *next; n; n = next) next = n->next, free(n);
+    for (Node *n = w->nodes, *next; n; n = next) {
+        next = n->next;
+        if (n->copy) mem_release(n->copy, matrix_bytes(&n->matrix));
+        free(n);
+    }
     free(w->used);
     free(w);
 }
@@ -170,7 +187,71 @@ const char *weights_find_nonfinite(const Weights *w) {
 uint64_t weights_bytes(const Weights *w) {
     uint64_t sum = 0;
     for (const Node *n = w->nodes; n; n = n->next)
-        if (n->matrix.name)
-            sum += (uint64_t)n->matrix.row_bytes * (uint64_t)n->matrix.n_out * (uint64_t)n->matrix.n_expert;
+        if (n->matrix.name) sum += matrix_bytes(&n->matrix);
     return sum;
+}
+
+uint64_t weights_converted_bytes(const Weights *w) {
+    uint64_t sum = 0;
+    for (const Node *n = w->nodes; n; n = n->next)
+        if (n->source.name) sum += matrix_bytes(&n->matrix);
+    return sum;
+}
+
+/* ---- conversion ---------------------------------------------------------------------------------------- */
+
+static Node *node_of(Weights *w, const Weight *m) {
+    Node *n = w->nodes;
+    while (&n->matrix != m) n = n->next;
+    return n;
+}
+
+bool weights_convert(Weights *w, const Weight *m) {
+    Node *n = node_of(w, m);
+    if (m->row_bytes <= (size_t)m->n_in) return n->source.name != NULL; // a tied matrix is asked for twice
+    n->source = *m;
+    n->matrix.type = QUANT_FP8_E4M3;
+    n->matrix.row_bytes = (size_t)m->n_in;
+    n->matrix.data = NULL;
+    n->matrix.scale = add_node(w, n_rows(m))->vector;
+    return true;
+}
+
+typedef struct Conversion {
+    Node *node;
+    float *scale;
+    atomic_size_t next; // row
+} Conversion;
+
+static void convert_rows(void *arg, int thread) {
+    enum { ROWS = 16 }; // taken at a time
+    Conversion *c = arg;
+    const Weight *from = &c->node->source;
+    const QuantTraits *traits = quant_traits(from->type);
+    size_t n_in = (size_t)from->n_in, n = n_rows(from), first;
+    float *x = mem_new(n_in, sizeof *x);
+    (void)thread;
+    while ((first = atomic_fetch_add(&c->next, ROWS)) < n)
+        for (size_t r = first; r < first + ROWS && r < n; r++) {
+            traits->decode(from->data + r * from->row_bytes, n_in / (size_t)traits->n_weights, x);
+            float scale = quant_fp8_row(x, n_in, c->node->copy + r * n_in);
+            c->scale[r] = from->scale ? scale * from->scale[r] : scale;
+        }
+    free(x);
+}
+
+bool weights_load(Weights *w, int n_threads, Err *e) {
+    Pool *pool = weights_converted_bytes(w) ? pool_open(n_threads) : NULL;
+    bool ok = true;
+    for (Node *n = w->nodes; n && ok; n = n->next) {
+        if (!n->source.name || n->copy) continue;
+        Conversion c = {.node = n, .scale = (float *)n->matrix.scale};
+        n->copy = mem_try(matrix_bytes(&n->matrix));
+        ok = n->copy || err_set(e, ERR_MEMORY, "%s: the weights do not fit in fp8 beside the file: %.1f GB",
+                                gguf_label(w->g), (double)weights_converted_bytes(w) / 1e9);
+        if (ok) pool_run(pool, convert_rows, &c);
+        n->matrix.data = n->copy;
+    }
+    if (pool) pool_close(pool);
+    return ok;
 }

@@ -1,10 +1,12 @@
 /* weight: a tensor of the file, checked and ready to be multiplied with.
  *
- * Matrices stay in the file mapping, in their own type.  Vectors (norms, biases, rotary factors) are few and
- * small: they are decoded to floats once, so that nobody behind meets an unaligned or exotic one.
+ * Matrices stay in the file mapping, in their own type, unless a conversion to FP8 was asked for.  Vectors
+ * (norms, biases, rotary factors) are few and small: they are decoded to floats once, so that nobody behind
+ * meets an unaligned or exotic one.
  *
  * FP8 has no tensor type in GGUF: under the key zgen.fp8.format = "e4m3" a tensor of type I8 is read as E4M3
- * bytes with one f32 scale per row beside it (".scale" for ".weight"). */
+ * bytes with one f32 scale per row beside it (".scale" for ".weight").  A conversion makes the same in
+ * memory. */
 #ifndef ZGEN_PLAN_WEIGHT_H
 #define ZGEN_PLAN_WEIGHT_H
 
@@ -15,7 +17,7 @@ typedef struct Weight {
     QuantType type;
     int n_in, n_out;     // product: y[n_out] = W x[n_in]; the tensor is [n_in, n_out, n_expert]
     int n_expert;        // 1 for a plain matrix
-    const uint8_t *data; // rows of row_bytes, expert after expert
+    const uint8_t *data; // rows of row_bytes, expert after expert; NULL before a conversion
     size_t row_bytes;
     const float *scale; // [n_expert * n_out] factors of the rows' results, or NULL
 } Weight;
@@ -46,6 +48,14 @@ const char *weights_find_nonfinite(const Weights *w);
 enum { WEIGHT_NAME = 80 }; // bytes that are enough
 const char *weight_scale_name(const char *name, char out[WEIGHT_NAME]);
 
-uint64_t weights_bytes(const Weights *w); // of the matrices, as they lie in the file
+/* From now on m is a matrix of FP8 with a scale per row, which weights_load makes of what the file has;
+ * false: it takes no more than a byte per weight and stays as it is. */
+bool weights_convert(Weights *w, const Weight *m);
+
+/* Makes all matrices that are to be converted, on n_threads threads.  false: ERR_MEMORY. */
+bool weights_load(Weights *w, int n_threads, Err *e);
+
+uint64_t weights_bytes(const Weights *w);           // of the matrices
+uint64_t weights_converted_bytes(const Weights *w); // of those that are not in the file
 
 #endif

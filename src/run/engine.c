@@ -184,7 +184,7 @@ static bool check_vocab(const Engine *g, Err *e) {
 bool engine_prepare(const Model *m, const EngineConfig *config, Engine **out, Err *e) {
     const ExecOps *ops = config->device == DEVICE_CUDA ? &cuda_exec : &cpu_exec;
     PlanConfig plan_config = ops->plan;
-    plan_config.act_f32 = config->act_f32;
+    plan_config.act_f32 = config->act_f32, plan_config.weights_fp8 = config->weights_fp8;
     Engine *g = mem_new(1, sizeof *g);
     g->model = m, g->config = *config, g->exec_ops = ops;
     if (!config->chunk) g->config.chunk = ops->prompt_chunk;
@@ -201,6 +201,7 @@ bool engine_prepare(const Model *m, const EngineConfig *config, Engine **out, Er
 
 bool engine_load(Engine *g, Err *e) {
     if (!exec_fits(&g->memory)) return too_large(g, e);
+    if (!weights_load(g->plan->weights, g->config.n_threads, e)) return false;
     if (!g->exec_ops->open(g->plan, &g->exec_config, &g->exec, e)) return false;
     g->logits = g->plan->ops[g->plan->n_ops - 1].in; // what SAMPLE reads
     open_batch(g);

@@ -29,10 +29,11 @@ typedef struct EngineConfig {
     int n_seq;        // sequences at once
     int n_threads;
     KvType kv_type;
-    const char *isa; // see ExecConfig
-    bool act_f32;    // exact products on float activations
-    int R_max;       // rows with logits per run: at least n_seq; more only for engine_logits
-    int chunk;       // rows of a prompt in one run; 0: as the executor likes
+    const char *isa;  // see ExecConfig
+    bool act_f32;     // exact products on float activations
+    bool weights_fp8; // converted at load
+    int R_max;        // rows with logits per run: at least n_seq; more only for engine_logits
+    int chunk;        // rows of a prompt in one run; 0: as the executor likes
 } EngineConfig;
 
 typedef struct Engine Engine;

@@ -266,10 +266,7 @@ static void encode_fp8(Piece *p) {
     for (int64_t r = 0; r < p->n_rows; r++) {
         float *x = p->values + (size_t)r * width, *y = p->again + (size_t)r * width;
         uint8_t *out = p->bytes + (size_t)r * width;
-        p->scales[r] = quant_fp8_scale(x, width);
-        float inverse = p->scales[r] > 0 ? 1 / p->scales[r] : 0;
-        for (size_t i = 0; i < width; i++) y[i] = x[i] * inverse;
-        quant_encode(QUANT_FP8_E4M3, y, width, out);
+        p->scales[r] = quant_fp8_row(x, width, out);
         quant_traits(QUANT_FP8_E4M3)->decode(out, width, y);
         for (size_t i = 0; i < width; i++) y[i] *= p->scales[r];
     }

@@ -45,6 +45,20 @@ END
     done
 }
 
+@test "weights converted to fp8 at load" {
+    zgen -p "$norway" --temp 0 --weights fp8 --device cpu --json
+    asserts "$(field 'd["weights"], d["text"], d["memory"]["weights"]')" = \
+        "('fp8', ' The capital of Norway is Oslo.', 5242880)"
+    zgen quantize test/data/models/llama-tied-F16.gguf "$T/fp8.gguf" FP8
+    zgen logits -m "$T/fp8.gguf" --ids 1,5,9,17 -o "$T/file"
+    zgen logits -m test/data/models/llama-tied-F16.gguf --weights fp8 --ids 1,5,9,17 -o "$T/load"
+    cmp "$T/file" "$T/load"
+    zgen info --weights fp8 --plan
+    [[ "$output" == *FP8_E4M3* && "$output" != *Q8_0* ]]
+    fails 2 'none would become smaller' -m test/data/models/llama-Q4_0.gguf -p x --weights fp8
+    fails 2 'one of: file fp8' -p x --weights f8
+}
+
 @test "same seed, same bytes, whatever the threads" {
     for t in 1 2 3; do "$ZGEN" -p "Once upon" -s 42 -n 60 -t $t >"$T/$t" </dev/null; done
     cmp "$T/1" "$T/2"

@@ -85,13 +85,13 @@ TEST(gpu_golden_logits_of_an_f32_cache) {
     golden_each(check_case, config);
 }
 
-/* A whole model with each cache on the GPU and on the scalar executor, which keep the same bits. */
-static void check_cache(const char *path, KvType type) {
+/* A whole model on the GPU and on the scalar executor, which keep the same bits in a cache. */
+static void check_oracle(const char *path, KvType type, bool weights_fp8) {
     enum { N = 40, STEPS = 8 };
     int32_t ids[N], said[STEPS], expected[STEPS];
     Rig gpu = {0}, cpu = {0};
-    RigConfig config = {.isa = "scalar", .kv_type = type}, other = on_gpu;
-    other.kv_type = type;
+    RigConfig config = {.isa = "scalar", .kv_type = type, .weights_fp8 = weights_fp8}, other = on_gpu;
+    other.kv_type = type, other.weights_fp8 = weights_fp8;
     Err e;
     if (!rig_open(&cpu, path, config)) return;
     if (!rig_open(&gpu, path, other)) return rig_close(&cpu);
@@ -119,7 +119,16 @@ TEST(gpu_caches_agree_with_the_oracle) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
     for (int type = 0; type < KV_N_TYPES; type++)
-        for (int m = type % 2; m < N_MODELS; m += 2) check_cache(models[m], (KvType)type);
+        for (int m = type % 2; m < N_MODELS; m += 2) check_oracle(models[m], (KvType)type, false);
+}
+
+TEST(gpu_weights_converted_at_load_agree_with_the_oracle) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const char *const wide[] = {MODELS "llama-s-BF16.gguf", MODELS "llama-hd128-F16.gguf",
+                                       MODELS "llama-moe-F16.gguf", MODELS "llama-tied-F16.gguf",
+                                       MODELS "llama-s-Q8_0.gguf"};
+    for (int i = 0; i < 5; i++) check_oracle(wide[i], KV_F16, true);
 }
 
 TEST(gpu_golden_stories) {

@@ -21,7 +21,7 @@ typedef struct RigConfig {   // {0}: scalar kernels, 8-bit activations, f16 cach
     int n_ctx, n_seq, n_threads;
     int n_rows; // per run, at most RIG_MAX_ROWS; 0: RIG_ROWS
     KvType kv_type;
-    bool act_f32, no_segments, no_residual, managed;
+    bool act_f32, no_segments, no_residual, managed, weights_fp8;
 } RigConfig;
 
 typedef struct Rig {
@@ -52,7 +52,7 @@ static inline bool rig_build(Rig *rig, Gguf *gguf, RigConfig c, Err *e) {
     *rig = (Rig){
         .ops = c.executor ? c.executor : &cpu_exec, .gguf = gguf, .n_rows = c.n_rows ? c.n_rows : RIG_ROWS};
     PlanConfig plan = rig->ops->plan;
-    plan.act_f32 = c.act_f32;
+    plan.act_f32 = c.act_f32, plan.weights_fp8 = c.weights_fp8;
     plan.fuse_segments = !c.no_segments, plan.fuse_residual = !c.no_residual;
     ExecConfig exec = {.n_ctx = c.n_ctx ? c.n_ctx : RIG_CONTEXT,
                        .n_seq = c.n_seq ? c.n_seq : 1,
@@ -63,7 +63,8 @@ static inline bool rig_build(Rig *rig, Gguf *gguf, RigConfig c, Err *e) {
                        .isa = c.isa ? c.isa : "scalar",
                        .managed = c.managed};
     rig->plan = plan_build(gguf, &plan, e);
-    if (!rig->plan || !rig->ops->open(rig->plan, &exec, &rig->exec, e)) {
+    if (!rig->plan || !weights_load(rig->plan->weights, exec.n_threads, e) ||
+        !rig->ops->open(rig->plan, &exec, &rig->exec, e)) {
         rig_close(rig);
         return false;
     }

@@ -82,8 +82,13 @@ TEST(encode_floats) {
 }
 
 TEST(encode_fp8_scale_reaches_the_end) {
-    static const float x[3] = {1, -896, 3}, zeros[2] = {0, -0.0f};
-    CHECK(quant_fp8_scale(x, 3) == 2 && quant_fp8_scale(zeros, 2) == 0);
+    static const float x[3] = {1, -896, 3}, zeros[2] = {0, -0.0f}, tiny[2] = {1e-39f, 0},
+                       damaged[2] = {INFINITY, 1};
+    uint8_t out[3];
+    CHECK(quant_fp8_row(x, 3, out) == 2 && out[0] == 0x30 && out[1] == 0xFE && out[2] == 0x3C);
+    CHECK(quant_fp8_row(zeros, 2, out) == 0 && out[0] == 0 && out[1] == 0x80);
+    CHECK(quant_fp8_row(tiny, 2, out) == 0 && out[0] == 0 && out[1] == 0);
+    CHECK(!isfinite(quant_fp8_row(damaged, 2, out) * e4m3_to_f32(out[0])));
 }
 
 TEST(encode_leaves_less_error_than_llama_cpp) {

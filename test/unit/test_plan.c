@@ -305,3 +305,64 @@ TEST(plan_every_op_has_a_name_and_a_text) {
     for (int i = 0; i < OP_COUNT; i++)
         CHECK(strlen(op_name((OpCode)i)) >= 2 && strlen(op_text((OpCode)i)) > 8);
 }
+
+/* ---- Conversion to FP8 ---- */
+
+static void check_converted(const Gguf *g, const Weight *m) {
+    const GgufTensor *t = gguf_find_tensor(g, m->name);
+    const QuantTraits *traits = quant_traits(t->type);
+    size_t n_in = (size_t)m->n_in, n_rows = (size_t)m->n_out * (size_t)m->n_expert,
+           bytes = t->n_bytes / n_rows;
+    float *x = mem_new(n_in, sizeof *x);
+    for (size_t r = 0; r < n_rows; r++) {
+        double peak = 0, worst = 0;
+        traits->decode(t->data + r * bytes, n_in / (size_t)traits->n_weights, x);
+        for (size_t i = 0; i < n_in; i++) peak = fmax(peak, fabs((double)x[i]));
+        for (size_t i = 0; i < n_in; i++) {
+            double got = (double)e4m3_to_f32(m->data[r * n_in + i]) * m->scale[r],
+                   step = fmax(fabs((double)x[i]) / 16, peak / 448 / 1024);
+            worst = fmax(worst, fabs(got - x[i]) / step);
+        }
+        CHECK(worst <= 1.0001 && m->scale[r] == (float)peak / 448, "%s: row %zu, %g steps", m->name, r,
+              worst);
+    }
+    free(x);
+}
+
+/* The weights of products become FP8 where that is smaller, and nothing else does. */
+static void check_conversion(const char *path, int n_converted) {
+    Gguf *g;
+    Err e = {0};
+    PlanConfig config = cpu_exec.plan;
+    config.weights_fp8 = true;
+    REQUIRE(gguf_open(path, &g, &e), "%s", e.text);
+    Plan *p = plan_build(g, &config, &e);
+    CHECK((p != NULL) == (n_converted > 0) && (p || e.code == ERR_USAGE), "%s: %s", path, e.text);
+    if (p) {
+        int n = 0;
+        uint64_t bytes = weights_converted_bytes(p->weights);
+        CHECK(weights_load(p->weights, 3, &e), "%s", e.text);
+        for (int i = 0; i < p->n_ops; i++)
+            for (int k = 0; k < p->ops[i].n_w; k++) {
+                const Weight *m = p->ops[i].w[k];
+                bool is_router = strstr(m->name, "ffn_gate_inp"), is_embedding = p->ops[i].code == OP_EMBED;
+                if (m->type == QUANT_FP8_E4M3 && !is_embedding)
+                    n++, bytes -= m->row_bytes * (size_t)m->n_out * (size_t)m->n_expert,
+                        check_converted(g, m);
+                CHECK(m->data && (!is_router || m->type != QUANT_FP8_E4M3), "%s: %s", path, m->name);
+            }
+        CHECK(n == n_converted && bytes == 0, "%s: %d matrices", path, n);
+    }
+    plan_free(p);
+    gguf_close(g);
+}
+
+TEST(plan_converts_products_to_fp8) {
+    check_conversion("test/data/models/llama-s-F16.gguf", 3 * 7 + 1);
+    check_conversion("test/data/models/llama-s-F32.gguf", 3 * 7 + 1);
+    check_conversion("test/data/models/llama-s-Q8_0.gguf", 3 * 7 + 1);
+    check_conversion("test/data/models/llama-tied-F16.gguf", 3 * 7 + 1);
+    check_conversion("test/data/models/llama-moe-F16.gguf", 2 * 7 + 1);
+    check_conversion("test/data/models/llama-s-MXFP4.gguf", 1); // its output is Q8_0
+    check_conversion("test/data/models/llama-Q2_K.gguf", 0);
+}
