@@ -520,7 +520,8 @@ bool cuda_decode_start(Exec *x, const Batch *b, int n_steps, Err *e) {
     std::vector<int32_t> identity(bucket);
     for (int r = 0; r < bucket; r++) identity[r] = r;
     if (error == cudaSuccess)
-        error = cudaMemcpy(x->d.out_row, identity.data(), bucket * sizeof(int32_t), cudaMemcpyHostToDevice);
+        error = cudaMemcpyAsync(x->d.out_row, identity.data(), bucket * sizeof(int32_t), cudaMemcpyHostToDevice,
+                                x->launch.stream); // cudaMemcpy may return before the bytes have come
     if (error != cudaSuccess) return fail(e, error, "starting to decode");
     if (!x->graph[bucket] && !capture(x, bucket, e)) return false;
     x->decode = {b->R, bucket, n_steps, 0, 0};

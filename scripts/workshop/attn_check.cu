@@ -511,7 +511,7 @@ int main(int argc, char **argv) {
     must(cudaGetDeviceProperties(&device, 0), "no GPU");
     cudaStream_t stream;
     must(cudaStreamCreate(&stream), "stream");
-    launch = {stream, device.multiProcessorCount, device.major >= 9};
+    launch = {stream, device.multiProcessorCount, device.sharedMemPerBlockOptin, device.major >= 9};
     printf("%s, %d multiprocessors\n", device.name, launch.n_sm);
     Device<uint8_t> memory(attn_scratch_bytes(70, 32, 256, launch.n_sm));
     memory.fill(0);

@@ -89,6 +89,7 @@ void exec_rope_frequencies(const Op *op, double *out);
 /* The error of logits at a position that are not finite: ERR_RUN, and the damaged tensor if there is one; all
  * weights are read for it.  Returns false. */
 bool exec_not_finite(const Plan *p, int position, Err *e);
+
 /* Whether the heads of the model can be kept in that type.  false: ERR_USAGE naming one that can. */
 bool exec_check_kv(const Plan *p, KvType type, Err *e);
 

@@ -190,7 +190,8 @@ bool engine_prepare(const Model *m, const EngineConfig *config, Engine **out, Er
     if (!config->chunk) g->config.chunk = ops->prompt_chunk;
     g->chunk = chunk_of(&g->config), g->exec_config = config_of(&g->config);
     bool ok = (g->plan = plan_build(m->gguf, &plan_config, e)) && check_vocab(g, e) &&
-              exec_check_kv(g->plan, config->kv_type, e) && ops->memory(g->plan, &g->exec_config, &g->memory, e);
+              exec_check_kv(g->plan, config->kv_type, e) &&
+              ops->memory(g->plan, &g->exec_config, &g->memory, e);
     if (!ok) {
         engine_close(g);
         return false;
