@@ -20,13 +20,22 @@ typedef struct Talk {
     TokIds ids; // of the latest prompt
 } Talk;
 
-static bool talk_open(Talk *t, int n_ctx, int n_seq) {
+static bool talk_open_cache(Talk *t, int n_ctx, int n_seq, KvType kv_type) {
     Err e;
     *t = (Talk){0};
-    EngineConfig c = {.device = DEVICE_CUDA, .n_ctx = n_ctx, .n_seq = n_seq, .n_threads = 1, .R_max = 64};
+    EngineConfig c = {.device = DEVICE_CUDA,
+                      .n_ctx = n_ctx,
+                      .n_seq = n_seq,
+                      .n_threads = 1,
+                      .R_max = 64,
+                      .kv_type = kv_type};
     bool ok = model_open(NULL, &t->model, &e) && engine_open(&t->model, &c, &t->engine, &e);
     if (!ok) test_fail(__FILE__, __LINE__, "%s", e.text);
     return ok;
+}
+
+static bool talk_open(Talk *t, int n_ctx, int n_seq) {
+    return talk_open_cache(t, n_ctx, n_seq, KV_F16);
 }
 
 static void talk_close(Talk *t) {
@@ -107,6 +116,29 @@ TEST(gpu_loop_says_the_same_twenty_times) {
     CHECK(first.n > 40);
     buf_free(&first);
     talk_close(&t);
+}
+
+/* The context is no whole number of tiles, and is used to its last position. */
+TEST(gpu_loop_says_the_same_from_every_cache) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    for (int type = 0; type < KV_N_TYPES; type++) {
+        Talk t;
+        if (!talk_open_cache(&t, 201, 2, (KvType)type)) continue;
+        Buf first = {0};
+        for (int i = 0; i < 3; i++) {
+            const Sequence *q =
+                talk_ask(&t, STORY, (Request){.n_predict = -1, .params = lively, .ignore_eos = true});
+            if (i == 0) buf_add(&first, q->text.data, q->text.n);
+            CHECK(q->finish == FINISH_LENGTH && q->n_prompt + q->n_generated == 201, "%s: %d tokens",
+                  kv_type_name((KvType)type), q->n_generated);
+            CHECK(says(q, first.data, first.n), "%s, time %d: '%s'", kv_type_name((KvType)type), i,
+                  q->text.data);
+            check_sane(&t);
+        }
+        buf_free(&first);
+        talk_close(&t);
+    }
 }
 
 typedef struct Kept { // the logits of the first time, and how far the comparison is
