@@ -8,10 +8,10 @@
 // The trick: the matrix units do the arithmetic although there is one row, by taking positions as the rows of
 // the matrix and the query heads as its columns: scores^T = K q^T, out^T = V^T weights^T.  Queries and
 // weights enter as the sum of two f16 (22 bits), so that nothing of f32 accuracy is lost; keys and values are
-// f16 as they lie, or f32 split the same way, or bytes widened to f16 exactly: a scale of q8_0 joins the sums of
-// its dimensions (keys) or the weights of its position (values).  Each warp streams tiles of 16 positions through a ring of its
-// own and keeps its own running maximum; warps meet at the end. The last block to finish a row's head
-// combines the splits in their order.
+// f16 as they lie, or f32 split the same way, or bytes widened to f16 exactly: a scale of q8_0 joins the sums
+// of its dimensions (keys) or the weights of its position (values).  Each warp streams tiles of 16 positions
+// through a ring of its own and keeps its own running maximum; warps meet at the end. The last block to
+// finish a row's head combines the splits in their order.
 //
 // Head dimensions that are no instance are padded with zeros to the next.  f32 keys and values beyond 65504
 // overflow, and values of q8_0 beyond 32512.
@@ -120,23 +120,23 @@ template <KvType KV, int HD> __device__ const uint8_t *at(const uint8_t *tile, i
     return tile + row * Shape<KV, HD>::ROW + column * ELEMENT_BYTES<KV>;
 }
 
-// Where a lane's columns of the A fragments, lane % 4 * 2 and + 8, stand among the 16 dimensions of a step: in bytes
-// four neighbours are read at once, and the queries follow.
+// Where a lane's columns of the A fragments, lane % 4 * 2 and + 8, stand among the 16 dimensions of a step:
+// in bytes four neighbours are read at once, and the queries follow.
 template <KvType KV> __device__ int column_of(int half) {
     int pair = threadIdx.x % 4;
     return BYTES<KV> ? pair * 4 + half * 2 : pair * 2 + half * 8;
 }
 
-// Keys of 16 positions, dimensions 16 step...: positions are rows, columns as column_of has them.  Low parts only
-// where the cache has them.
+// Keys of 16 positions, dimensions 16 step...: positions are rows, columns as column_of has them.  Low parts
+// only where the cache has them.
 template <KvType KV, int HD> __device__ void load_keys(Fragment &f, const uint8_t *tile, int step) {
     int lane = threadIdx.x % 32;
     if constexpr (KV == KV_F16) {
         load_matrices(f.high, shared_address(at<KV, HD>(tile, lane % 16, step * 16 + lane / 16 * 8)));
     } else if constexpr (BYTES<KV>) {
         for (int i = 0; i < 2; i++)
-            widen<KV>(*(const uint32_t *)at<KV, HD>(tile, lane / 4 + i * 8, step * 16 + column_of<KV>(0)), f.high[i],
-                      f.high[i + 2]);
+            widen<KV>(*(const uint32_t *)at<KV, HD>(tile, lane / 4 + i * 8, step * 16 + column_of<KV>(0)),
+                      f.high[i], f.high[i + 2]);
     } else {
         for (int i = 0; i < 4; i++) {
             int row = lane / 4 + i % 2 * 8, column = step * 16 + lane % 4 * 2 + i / 2 * 8;
@@ -226,8 +226,9 @@ template <KvType KV, int HD> struct Stream {
             uint32_t slot = shared_address(slots + into * S::SLOT);
             const uint8_t *history = values ? v : k, *from = history + (size_t)tile * TILE * row_bytes;
 #pragma unroll
-            for (int i = 0; i < TILE * COPIES / 32; i++) {
+            for (int i = 0; i < (TILE * COPIES + 31) / 32; i++) {
                 int item = i * 32 + threadIdx.x % 32, row = item / COPIES, byte = item % COPIES * 16;
+                if (row >= TILE) break;
                 copy_async(slot + row * S::ROW + byte, from + row * row_bytes + byte,
                            tile * TILE + row < length && byte < row_bytes);
             }
@@ -259,7 +260,8 @@ template <KvType KV, int HD> struct Stream {
 // What a warp knows so far: weighted sums of values (dimensions are rows, heads columns), the maximum of the
 // scores, and this lane's share of the sum of weights, for heads lane % 4 * 2 and the next.
 template <KvType KV, int HD> struct Sums {
-    static constexpr float LIFT = KV == KV_Q8_0 ? 256 : 1; // of o: a weight times a scale may be too small for f16
+    // Of o: a weight times a scale may be too small for f16.
+    static constexpr float LIFT = KV == KV_Q8_0 ? 256 : 1;
     float o[HD / 16][4] = {};
     float top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
 
@@ -288,7 +290,8 @@ template <KvType KV, int HD> struct Sums {
                 for (int half = 0; half < 2; half++) {
                     int position = (int)threadIdx.x % 32 / 4 + half * 8;
                     float d = LIFT;
-                    if constexpr (KV == KV_Q8_0) d *= scale_at<KV, HD>(tile, n_blocks, n_positions, position, i / 2);
+                    if constexpr (KV == KV_Q8_0)
+                        d *= scale_at<KV, HD>(tile, n_blocks, n_positions, position, i / 2);
                     split_half(weight[2 * half] * d, weight[2 * half + 1] * d, high[half], low[half]);
                     high[half] = transpose_matrix(high[half]), low[half] = transpose_matrix(low[half]);
                 }
@@ -316,7 +319,8 @@ template <KvType KV, int HD> struct Sums {
 };
 
 template <KvType KV, int HD>
-__device__ void scores(float s[4], const uint8_t *tile, const Query<KV, HD> &q, int n_blocks, int n_positions) {
+__device__ void scores(float s[4], const uint8_t *tile, const Query<KV, HD> &q, int n_blocks,
+                       int n_positions) {
     int position = threadIdx.x % 32 / 4;
     float part[4][4] = {}, sum[4] = {}; // four chains, as a product waits for the one it adds to
 #pragma unroll
@@ -500,7 +504,7 @@ template <KvType KV> cudaError_t launch_type(const Launch *l, const Decode &d) {
     case 64:
         return launch_padded<KV, 64>(l, d);
     case 80:
-        return launch_padded<KV, KV == KV_Q8_0 ? 96 : 80>(l, d);
+        return launch_padded<KV, (KV == KV_Q8_0 ? 96 : 80)>(l, d);
     case 96:
         return launch_padded<KV, 96>(l, d);
     case 128:

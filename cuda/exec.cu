@@ -23,11 +23,10 @@ extern "C" {
 
 namespace {
 
-constexpr int AHEAD = 8;        // decode steps enqueued beyond what the host has seen
-constexpr int RING_STEPS = 64;  // more than that
-constexpr int GEMM_ROWS = 33;   // from here on the matrix units win over exact block sums
-constexpr int PROMPT_ROWS = 16; // of one sequence: from here on attention is tiled
-constexpr int MAX_BUCKET = 64;
+constexpr int AHEAD = 8;                     // decode steps enqueued beyond what the host has seen
+constexpr int RING_STEPS = 64;               // more than that
+constexpr int GEMM_ROWS = 33;                // from here on the matrix units win over exact block sums
+constexpr int PROMPT_ROWS = 16;              // of one sequence: from here on attention is tiled
 constexpr size_t RESERVE = (size_t)64 << 20; // staging of the upload; graphs and what else the driver takes
 
 struct Memory { // device memory, one allocation per purpose
@@ -58,9 +57,9 @@ struct Exec {
     uint32_t *step_counter;
     RingEntry *ring; // pinned, seen by both
     void *attn_scratch, *sample_scratch;
-    float *logits_host;                    // [R_max][n_vocab], for read
-    const Batch *batch;                    // of the running run
-    cudaGraphExec_t graph[MAX_BUCKET + 1]; // by bucket
+    float *logits_host;                             // [R_max][n_vocab], for read
+    const Batch *batch;                             // of the running run
+    std::unordered_map<int, cudaGraphExec_t> graph; // a captured step by its bucket
     struct {
         int n, bucket, n_steps, enqueued, taken;
     } decode;
@@ -83,7 +82,8 @@ bool fail(Err *e, cudaError_t error, const char *what) {
 cudaError_t allocate(Memory *m, size_t bytes) {
     m->bytes = bytes;
     cudaError_t error = cudaMalloc(&m->data, bytes ? bytes : 1);
-    return error == cudaSuccess ? cudaMemset(m->data, 0, bytes) : error;
+    if (error == cudaSuccess) error = cudaMemset(m->data, 0, bytes);
+    return error == cudaSuccess ? cudaDeviceSynchronize() : error; // our stream does not wait for it
 }
 
 size_t align(size_t n) {
@@ -192,7 +192,8 @@ template <class T> bool add_vector(Exec *x, const T *host, size_t n, Err *e) {
     if (!host || x->vectors.count(host)) return true;
     void *device;
     cudaError_t error = cudaMalloc(&device, n * sizeof(T));
-    if (error == cudaSuccess) error = cudaMemcpy(device, host, n * sizeof(T), cudaMemcpyHostToDevice);
+    if (error == cudaSuccess)
+        error = cudaMemcpyAsync(device, host, n * sizeof(T), cudaMemcpyHostToDevice, x->launch.stream);
     if (error != cudaSuccess) return fail(e, error, "small weights");
     x->vectors[host] = device;
     return true;
@@ -421,21 +422,27 @@ cudaError_t send_batch(Exec *x, const Batch *b) {
     return error;
 }
 
-// Parameters and history of the sequences that will sample; the ring starts anew.
+// Parameters and history of the sequences that will sample; the ring starts anew.  Rows that follow each
+// other mostly ban the same tokens, in the same array: it is sent once.
 cudaError_t send_sampling(Exec *x, const Batch *b) {
     cudaError_t error =
         cudaMemsetAsync(x->step_counter, 0, x->config.R_max * sizeof(uint32_t), x->launch.stream);
     memset(x->ring, 0, sizeof(RingEntry) * RING_STEPS * x->config.R_max);
+    const int32_t *banned = nullptr;
+    int at = 0, n_banned = 0; // of the latest list in x->banned
     for (int r = 0; b->sampling && r < b->R && error == cudaSuccess; r++) {
         const SampleRow *row = &b->sampling[r];
         int seq = b->seq[b->out_row[r]];
         int32_t *history = x->history + (size_t)seq * (x->config.n_ctx + 1);
         DeviceSampler *s = &x->samplers_host[seq];
         *s = {row->params, history, row->n_history};
-        s->params.banned = x->banned; // the same for all that ban: the end-of-generation tokens
-        if (row->params.n_banned)
-            error = cudaMemcpyAsync(x->banned, row->params.banned, row->params.n_banned * sizeof(int32_t),
+        if (row->params.banned != banned && row->params.n_banned) {
+            banned = row->params.banned, at += n_banned, n_banned = row->params.n_banned;
+            if (at + n_banned > x->plan->hparams.n_vocab) return cudaErrorInvalidValue;
+            error = cudaMemcpyAsync(x->banned + at, banned, n_banned * sizeof(int32_t),
                                     cudaMemcpyHostToDevice, x->launch.stream);
+        }
+        s->params.banned = x->banned + at;
         if (error == cudaSuccess)
             error = cudaMemcpyAsync(history, row->history, row->n_history * sizeof(int32_t),
                                     cudaMemcpyHostToDevice, x->launch.stream);
@@ -495,9 +502,10 @@ bool capture(Exec *x, int bucket, Err *e) {
     error = cudaStreamEndCapture(x->launch.stream, &graph);
     if (walked != cudaSuccess || error != cudaSuccess)
         return fail(e, walked != cudaSuccess ? walked : error, "capturing a step");
-    error = cudaGraphInstantiate(&x->graph[bucket], graph, 0);
+    cudaGraphExec_t ready;
+    error = cudaGraphInstantiate(&ready, graph, 0);
     cudaGraphDestroy(graph);
-    if (error == cudaSuccess) error = cudaGraphUpload(x->graph[bucket], x->launch.stream);
+    if (error == cudaSuccess) error = cudaGraphUpload(x->graph[bucket] = ready, x->launch.stream);
     return error == cudaSuccess || fail(e, error, "instantiating a step");
 }
 
@@ -520,23 +528,28 @@ bool cuda_decode_start(Exec *x, const Batch *b, int n_steps, Err *e) {
     std::vector<int32_t> identity(bucket);
     for (int r = 0; r < bucket; r++) identity[r] = r;
     if (error == cudaSuccess)
-        error = cudaMemcpyAsync(x->d.out_row, identity.data(), bucket * sizeof(int32_t), cudaMemcpyHostToDevice,
-                                x->launch.stream); // cudaMemcpy may return before the bytes have come
+        error = cudaMemcpyAsync(x->d.out_row, identity.data(), bucket * sizeof(int32_t),
+                                cudaMemcpyHostToDevice, x->launch.stream);
     if (error != cudaSuccess) return fail(e, error, "starting to decode");
-    if (!x->graph[bucket] && !capture(x, bucket, e)) return false;
+    if (!x->graph.count(bucket) && !capture(x, bucket, e)) return false;
     x->decode = {b->R, bucket, n_steps, 0, 0};
     x->decode_position.assign(b->position, b->position + b->R);
     return true;
 }
 
+// What the GPU wrote before the step's number is read after it.
+uint32_t step_in(const RingEntry *entry) {
+    return __atomic_load_n(&entry->step, __ATOMIC_ACQUIRE);
+}
+
 // Watches the ring for step number `step` (from 1); a dead GPU is an error of the stream, never a hang.
 cudaError_t wait_for_step(Exec *x, uint32_t step) {
-    volatile RingEntry *entry = x->ring + (size_t)((step - 1) % RING_STEPS) * x->decode.bucket;
-    for (int spins = 0; entry->step != step; spins++) {
+    const RingEntry *entry = x->ring + (size_t)((step - 1) % RING_STEPS) * x->decode.bucket;
+    for (int spins = 0; step_in(entry) != step; spins++) {
         if (spins % 1024 != 1023) continue;
         cudaError_t error = cudaStreamQuery(x->launch.stream);
         if (error != cudaSuccess && error != cudaErrorNotReady) return error;
-        if (error == cudaSuccess && entry->step != step)
+        if (error == cudaSuccess && step_in(entry) != step)
             return cudaErrorLaunchFailure; // idle without an answer
         if (spins > 1 << 16) {
             struct timespec nap = {0, 20000};
@@ -549,7 +562,7 @@ cudaError_t wait_for_step(Exec *x, uint32_t step) {
 bool cuda_decode_next(Exec *x, int32_t *sampled, Err *e) {
     auto &d = x->decode;
     for (; d.enqueued < d.n_steps && d.enqueued < d.taken + AHEAD; d.enqueued++) {
-        cudaError_t error = cudaGraphLaunch(x->graph[d.bucket], x->launch.stream);
+        cudaError_t error = cudaGraphLaunch(x->graph.at(d.bucket), x->launch.stream);
         if (error != cudaSuccess) return fail(e, error, "launching a step");
     }
     uint32_t step = (uint32_t)d.taken + 1;
@@ -557,9 +570,9 @@ bool cuda_decode_next(Exec *x, int32_t *sampled, Err *e) {
     if (error != cudaSuccess) return fail(e, error, "a decode step");
     const RingEntry *entries = x->ring + (size_t)((step - 1) % RING_STEPS) * d.bucket;
     for (int r = 0; r < d.n; r++) {
-        while (((volatile RingEntry *)entries)[r].step != step) {
+        while (step_in(entries + r) != step) {
         } // the rows' entries come within the same kernel
-        sampled[r] = ((volatile RingEntry *)entries)[r].token;
+        sampled[r] = entries[r].token;
     }
     return check_finite(x, sampled, x->decode_position.data(), d.taken++, d.n, e);
 }
@@ -612,8 +625,7 @@ const float *cuda_read(const Exec *x, int r, size_t *stride) {
 void cuda_close(Exec *x) {
     if (!x) return;
     if (x->launch.stream) cudaStreamSynchronize(x->launch.stream);
-    for (cudaGraphExec_t graph : x->graph)
-        if (graph) cudaGraphExecDestroy(graph);
+    for (auto &graph : x->graph) cudaGraphExecDestroy(graph.second);
     for (auto &v : x->vectors) cudaFree(v.second);
     for (auto &f : x->frequencies) cudaFree(f.second);
     for (Memory *m : {&x->regs[0], &x->regs[1], &x->kv, &x->small, &x->scratch}) cudaFree(m->data);

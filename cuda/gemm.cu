@@ -67,8 +67,8 @@ struct Gemm {
 
 namespace {
 
-__device__ __half saturate(float v) {
-    return __float2half_rn(fminf(fmaxf(v, -65504.0f), 65504.0f));
+__device__ __half saturate(float v) { // what is not finite becomes a NaN, so that it is found in the logits
+    return __float2half_rn(isfinite(v) ? fminf(fmaxf(v, -65504.0f), 65504.0f) : nanf(""));
 }
 
 // Row t of the input, normalised if asked, as f16.

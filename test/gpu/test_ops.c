@@ -542,6 +542,7 @@ static void sampling_send(Sampling *s, const SampleParams *p, bool ban, uint64_t
     device_check(cudaMemcpy(s->device_history, s->history, sizeof s->history, cudaMemcpyHostToDevice),
                  "history");
     device_check(cudaMemcpy(s->device_logits, s->logits, sizeof s->logits, cudaMemcpyHostToDevice), "logits");
+    device_check(cudaDeviceSynchronize(), "logits"); // a copy returns before its last bytes have come
 }
 
 /* One launch against the host's sampler.  The number of rows that differ. */
