@@ -12,6 +12,7 @@
 #define ZGEN_TEST_GOLDEN_H
 
 #include "rig.h"
+#include "../../src/run/divergence.h"
 #include "../../src/run/engine.h"
 
 #include <glob.h>
@@ -100,19 +101,6 @@ typedef struct Distance {
     int n_far;                     // positions beyond ten times the limit
 } Distance;
 
-static inline double log_sum(const float *x, int n) {
-    double max = x[0], sum = 0;
-    for (int i = 1; i < n; i++) max = fmax(max, x[i]);
-    for (int i = 0; i < n; i++) sum += exp(x[i] - max);
-    return max + log(sum);
-}
-
-static inline double divergence(const float *exact, const float *run, int n) {
-    double a = log_sum(exact, n), b = log_sum(run, n), sum = 0;
-    for (int i = 0; i < n; i++) sum += exp(exact[i] - a) * ((exact[i] - a) - (run[i] - b));
-    return sum;
-}
-
 static inline int ascending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
@@ -133,7 +121,7 @@ static inline Distance distance(const float *run, const float *exact, int n, int
             e += delta * delta, w += (double)exact[i] * exact[i];
         }
         error += e, power += w;
-        nmse[p] = e / w, kl[p] = divergence(exact, run, n_vocab);
+        nmse[p] = e / w, kl[p] = kl_divergence(exact, run, n_vocab);
         d.kl += kl[p] / n;
         d.n_far += !(nmse[p] <= 10 * limit); // a NaN is far too
     }
