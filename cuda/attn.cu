@@ -13,9 +13,14 @@
 // through a ring of its own and keeps its own running maximum; warps meet at the end. The last block to
 // finish a row's head combines the splits in their order.
 //
+// Where each row is the newest of its sequence, its key and value may come along, not yet in the cache: then the
+// blocks wait for nothing but these.  What the cache holds is fetched while the kernel before still runs; the
+// query is turned as it is loaded; and the warp that has the newest tile turns the key, stores it and the value
+// in the cache, and puts both into the tile that it is about to read.
+//
 // Head dimensions that are no instance are padded with zeros to the next.  f32 keys and values beyond 65504
 // overflow, and values of q8_0 beyond 32512.
-#include "attn.cuh"
+#include "rope.cuh"
 #include <algorithm>
 #include <cassert>
 
@@ -25,12 +30,13 @@ constexpr int TILE = 16;       // positions of a warp's step: rows of a matrix i
 constexpr int HEADS = 8;       // query heads of a unit: its columns
 constexpr int SPLIT_TILES = 8; // tiles that are worth a block
 constexpr int SPLITS_MAX = 64; // what one block combines in little time
-constexpr int BLOCKS_PER_SM = 2;
+constexpr int BLOCKS_PER_SM = 4;
 constexpr int ROWS_MAX = 64; // rows of a launch; more are several, which keeps the scratch small
 constexpr int ARRIVED_MAX = ROWS_MAX * 1024; // rows times KV heads of a launch
 
 struct Decode {
     Attention a;
+    NewKv fresh; // k NULL: the cache has all
     int group, parts;          // query heads of a KV head, and units they make
     int splits_max, units_max; // of a row's head, and of all
     uint32_t *arrived;         // [T][n_kv_head * parts] splits done, 0 between launches
@@ -38,15 +44,17 @@ struct Decode {
     float *partial; // [T][n_kv_head * parts][splits_max][HEADS][padded head_dim] weighted sum of values
 };
 
-// A block's shared memory: a ring for each warp.  Two blocks keep well over 35 KB in flight on each SM of an
-// H200, which is what its memory needs at a latency of 1 us.
+// A block's shared memory: a ring for each warp.  The blocks of an SM keep well over 35 KB in flight, which is
+// what an H200's memory needs at a latency of 1 us.
 template <KvType KV, int HD> struct Shape {
     static constexpr int ROW = padded_row_bytes(HD * ELEMENT_BYTES<KV>), ROWS = TILE * ROW;
     static constexpr int SCALES = KV == KV_Q8_0 ? TILE * HD / KV_SCALED * 2 : 0; // bytes, behind the rows
     static constexpr int SLOT = ROWS + SCALES;
-    static constexpr int SLOTS = SLOT < 5000 ? 5 : 2, WARPS = SLOT < 10000 ? 4 : 2, THREADS = WARPS * 32;
+    static constexpr int FIT = (ATTN_SHARED - 2048) / (ATTN_THREADS / 32 * SLOT); // beside 2 KB that are static
+    static constexpr int SLOTS = FIT < 2 ? 2 : FIT > 5 ? 5 : FIT;
+    static constexpr int WARPS = SLOT < 10000 ? 4 : 2, THREADS = WARPS * 32;
     static constexpr size_t SHARED = (size_t)WARPS * SLOTS * SLOT;
-    static_assert(SHARED <= 99 * 1024, "fits every GPU since sm_80");
+    static_assert(SHARED <= 96 * 1024, "fits every GPU since sm_80");
 };
 
 // ---- who does what --------------------------------------------------------------------------------------
@@ -54,6 +62,7 @@ template <KvType KV, int HD> struct Shape {
 struct Unit {
     int row; // -1: there is no such unit
     int seq, length;
+    int newest; // the position that is not in the cache yet, -1: none
     int column, kv_head, head, n_heads; // column: of kv heads x parts; head: the first query head
     int split, n_splits;
 };
@@ -70,9 +79,9 @@ __device__ int splits_of(int length, int splits_max) {
 __device__ Unit find_unit(const Decode &d, int u) {
     int lane = threadIdx.x % 32, columns = d.a.n_kv_head * d.parts;
     for (int base = 0; base < d.a.T; base += 32) {
-        int t = base + lane, seq = -1, length = 0, end = 0;
+        int t = base + lane, seq = -1, position = 0, length = 0, end = 0;
         if (t < d.a.T) {
-            int position = __ldcg(d.a.position + t); // asked for at once, not after seq has come
+            position = __ldcg(d.a.position + t); // asked for at once, not after seq has come
             seq = __ldcg(d.a.seq + t);
             length = seq < 0 ? 0 : min(position + 1, d.a.n_ctx);
             end = splits_of(length, d.splits_max) * columns;
@@ -90,6 +99,8 @@ __device__ Unit find_unit(const Decode &d, int u) {
         Unit unit = {.row = base + owner};
         unit.seq = __shfl_sync(0xffffffffu, seq, owner);
         unit.length = __shfl_sync(0xffffffffu, length, owner);
+        position = __shfl_sync(0xffffffffu, position, owner);
+        unit.newest = d.fresh.k && unit.seq >= 0 && position < d.a.n_ctx ? position : -1;
         unit.n_splits = splits_of(unit.length, d.splits_max);
         u -= __shfl_sync(0xffffffffu, end, owner) - unit.n_splits * columns;
         unit.split = u / columns, unit.column = u % columns;
@@ -181,11 +192,12 @@ __device__ float scale_at(const uint8_t *tile, int n_blocks, int n_positions, in
     return __half2float(scales[position * n_blocks + block]);
 }
 
-// The queries of a unit, scaled: heads are columns, dimensions 16 step... are rows.
+// The queries of a unit, turned where that is still to do, and scaled: heads are columns, dimensions
+// 16 step... are rows.
 template <KvType KV, int HD> struct Query {
     uint32_t high[HD / 16][2], low[HD / 16][2];
 
-    __device__ void load(const Attention &a, const Unit &unit) {
+    __device__ void load(const Attention &a, const Unit &unit, int n_turning, const float2 *turns) {
         int lane = threadIdx.x % 32, head = lane / 4;
         const float *q = a.q + head_offset(a, unit.row, unit.head + head);
 #pragma unroll
@@ -193,6 +205,7 @@ template <KvType KV, int HD> struct Query {
             int column = i / 2 * 16 + column_of<KV>(i % 2);
             float2 x = make_float2(0, 0);
             if (head < unit.n_heads && column < a.head_dim) x = __ldcg((const float2 *)(q + column));
+            if (column < n_turning) x = rotate(x, turns[column / 2]);
             split_half(x.x * a.scale, x.y * a.scale, high[i / 2][i % 2], low[i / 2][i % 2]);
         }
     }
@@ -200,58 +213,97 @@ template <KvType KV, int HD> struct Query {
 
 // ---- the stream of a warp -------------------------------------------------------------------------------
 
-// Tiles first, first + WARPS, ... < end of one head's history: keys and values of each in turn, SLOTS - 1 of
-// them ahead.
+// Tiles first, first + WARPS, ... < end of what the cache has of one head: keys and values of each in turn,
+// SLOTS of them ahead.
 template <KvType KV, int HD> struct Stream {
     using S = Shape<KV, HD>;
     const uint8_t *k, *v;
     size_t scales; // in k and v
     uint8_t *slots;
     int row_bytes, length, end;
-    int tile;                 // of the next fetch
-    bool values = false;      // whose turn it is
-    int into = 0, out_of = 0; // slots
+    int tile;            // of the next fetch
+    bool values = false; // whose turn it is
+    int slot = 0;        // the oldest
+    bool reading = false;
 
     __device__ Stream(const Attention &a, const Unit &unit, uint8_t *slots_, int first, int end_)
-        : slots(slots_), row_bytes(a.head_dim * ELEMENT_BYTES<KV>), length(unit.length), end(end_),
-          tile(first) {
+        : slots(slots_), row_bytes(a.head_dim * ELEMENT_BYTES<KV>),
+          length(unit.newest < 0 ? unit.length : unit.newest), end(end_), tile(first) {
         size_t history = history_offset<KV>(a, unit.seq, unit.kv_head);
         k = a.k + history, v = a.v + history, scales = scales_offset(a);
-        for (int i = 0; i < S::SLOTS - 1; i++) fetch();
+        for (; slot < S::SLOTS; slot++) fetch();
+        slot = 0;
     }
 
+    // Into the slot.
     __device__ void fetch() {
         constexpr int COPIES = HD * ELEMENT_BYTES<KV> / 16; // per row
         if (tile < end) {
-            uint32_t slot = shared_address(slots + into * S::SLOT);
+            uint32_t to = shared_address(slots + slot * S::SLOT);
             const uint8_t *history = values ? v : k, *from = history + (size_t)tile * TILE * row_bytes;
 #pragma unroll
             for (int i = 0; i < (TILE * COPIES + 31) / 32; i++) {
                 int item = i * 32 + threadIdx.x % 32, row = item / COPIES, byte = item % COPIES * 16;
                 if (row >= TILE) break;
-                copy_async(slot + row * S::ROW + byte, from + row * row_bytes + byte,
+                copy_async(to + row * S::ROW + byte, from + row * row_bytes + byte,
                            tile * TILE + row < length && byte < row_bytes);
             }
             if constexpr (KV == KV_Q8_0) { // one piece, as positions of a tile follow each other
                 int byte = threadIdx.x % 32 * 16, bytes = row_bytes / KV_SCALED * TILE * (int)sizeof(__half);
                 if (byte < bytes)
-                    copy_async(slot + S::ROWS + byte, history + scales + (size_t)tile * bytes + byte, true);
+                    copy_async(to + S::ROWS + byte, history + scales + (size_t)tile * bytes + byte, true);
             }
         }
         copy_commit();
-        into = into + 1 == S::SLOTS ? 0 : into + 1;
         if (values) tile += S::WARPS;
         values = !values;
     }
 
     // The oldest tile; the one before it is given back.
-    __device__ const uint8_t *next() {
-        copy_wait<S::SLOTS - 2>();
+    __device__ uint8_t *next() {
+        if (reading) {
+            __syncwarp();
+            fetch();
+            slot = slot + 1 == S::SLOTS ? 0 : slot + 1;
+        }
+        reading = true;
+        copy_wait<S::SLOTS - 1>();
         __syncwarp();
-        fetch();
-        const uint8_t *slot = slots + out_of * S::SLOT;
-        out_of = out_of + 1 == S::SLOTS ? 0 : out_of + 1;
-        return slot;
+        return slots + slot * S::SLOT;
+    }
+};
+
+// A key or value on its way into the cache, and into a tile that was fetched without it.
+template <KvType KV, int HD> struct Fresh {
+    float2 x[(HD + 63) / 64]; // pairs lane, lane + 32, ... of the head
+
+    __device__ void load(const Attention &a, const float *from, const Unit &unit) {
+        from += (size_t)unit.row * row_stride(a.n_kv_head * a.head_dim) + unit.kv_head * a.head_dim;
+        for_each(a, [&](int i, int column) { x[i] = __ldcg((const float2 *)(from + column)); });
+    }
+    __device__ void turn(const Attention &a, int n_turning, const float2 *turns) {
+        for_each(a, [&](int i, int column) {
+            if (column < n_turning) x[i] = rotate(x[i], turns[column / 2]);
+        });
+    }
+    __device__ void put(const Attention &a, const Unit &unit, uint8_t *cache, uint8_t *tile) const {
+        uint8_t *history = cache + history_offset<KV>(a, unit.seq, unit.kv_head);
+        uint8_t *row = tile + unit.newest % TILE * Shape<KV, HD>::ROW;
+        uint16_t *scales = (uint16_t *)(tile + Shape<KV, HD>::ROWS) + unit.newest % TILE * (a.head_dim / KV_SCALED);
+        for_each(a, [&](int i, int column) {
+            store_pair<KV>(history, a.n_ctx, a.head_dim, unit.newest, column, x[i]);
+            put_pair<KV>(row, scales, column, x[i]);
+        });
+        __syncwarp();
+    }
+
+  private:
+    template <class Do> static __device__ void for_each(const Attention &a, Do pair) {
+#pragma unroll
+        for (int i = 0; i < (HD + 63) / 64; i++) {
+            int column = (i * 32 + (int)threadIdx.x % 32) * 2;
+            if (column < a.head_dim) pair(i, column);
+        }
     }
 };
 
@@ -343,21 +395,31 @@ __device__ void scores(float s[4], const uint8_t *tile, const Query<KV, HD> &q, 
 }
 
 template <KvType KV, int HD>
-__device__ void attend_warp(const Attention &a, const Unit &unit, uint8_t *slots, float2 *stat) {
+__device__ void attend_warp(const Decode &d, const Unit &unit, uint8_t *slots, const float2 *turns,
+                            float2 *stat) {
     using S = Shape<KV, HD>;
-    int tiles = tiles_of(unit.length), warp = threadIdx.x / 32;
+    const Attention &a = d.a;
+    int tiles = tiles_of(unit.length), warp = threadIdx.x / 32, n_turning = unit.newest < 0 ? 0 : d.fresh.n_rot;
     int tile = (int)((int64_t)unit.split * tiles / unit.n_splits) + warp;
     int end = (int)((int64_t)(unit.split + 1) * tiles / unit.n_splits);
+    int newest = end == tiles && (end - 1 - tile) % S::WARPS == 0 && unit.newest >= 0 ? end - 1 : -1;
     Stream<KV, HD> stream(a, unit, slots, tile, end);
+    pdl_wait();
+    Fresh<KV, HD> key, value;
+    if (tile <= newest) key.load(a, d.fresh.k, unit), value.load(a, d.fresh.v, unit);
     Query<KV, HD> q;
-    q.load(a, unit);
+    q.load(a, unit, n_turning, turns);
     Sums<KV, HD> sums;
     for (; tile < end; tile += S::WARPS) {
         float s[4];
         int n_blocks = a.head_dim / KV_SCALED, n_positions = unit.length - tile * TILE;
-        scores<KV, HD>(s, stream.next(), q, n_blocks, n_positions);
+        uint8_t *keys = stream.next();
+        if (tile == newest) key.turn(a, n_turning, turns), key.put(a, unit, (uint8_t *)a.k, keys);
+        scores<KV, HD>(s, keys, q, n_blocks, n_positions);
         sums.weigh(s);
-        sums.add_values(stream.next(), s, n_blocks, n_positions);
+        uint8_t *values = stream.next();
+        if (tile == newest) value.put(a, unit, (uint8_t *)a.v, values);
+        sums.add_values(values, s, n_blocks, n_positions);
     }
     copy_wait<0>();
     __syncwarp();
@@ -444,11 +506,14 @@ template <int HD> __device__ void gather_splits(const Decode &d, const Unit &uni
 
 template <KvType KV, int HD> __device__ void attend(const Decode &d, const Unit &unit, uint8_t *shared) {
     using S = Shape<KV, HD>;
-    __shared__ float2 stat[S::WARPS][HEADS];
+    __shared__ float2 stat[S::WARPS][HEADS], turns[HD / 2];
     __shared__ bool last;
+    for (int i = threadIdx.x; unit.newest >= 0 && i < d.fresh.n_rot / 2; i += S::THREADS)
+        turns[i] = turn_of(unit.newest, d.fresh.frequency[i]);
+    __syncthreads();
     int warp = threadIdx.x / 32, head = unit.row * d.a.n_kv_head * d.parts + unit.column;
     size_t first_part = (size_t)head * d.splits_max;
-    attend_warp<KV, HD>(d.a, unit, shared + warp * S::SLOTS * S::SLOT, stat[warp]);
+    attend_warp<KV, HD>(d, unit, shared + warp * S::SLOTS * S::SLOT, turns, stat[warp]);
     __syncthreads();
     gather_warps<KV, HD>(d, unit, first_part, shared, stat);
     if (unit.n_splits > 1) {
@@ -468,11 +533,11 @@ template <KvType KV, int HD> __device__ void attend(const Decode &d, const Unit 
 // ---- kernel and launcher --------------------------------------------------------------------------------
 
 template <KvType KV, int HD>
-__global__ void __launch_bounds__(Shape<KV, HD>::THREADS, BLOCKS_PER_SM)
+__global__ void __launch_bounds__(Shape<KV, HD>::THREADS, HD > 128 ? 2 : BLOCKS_PER_SM)
     k_attn(const __grid_constant__ Decode d) {
     extern __shared__ __align__(16) uint8_t shared[];
-    pdl_wait();
-    pdl_launch(); // not before: what comes next would take the room that this kernel needs
+    if (!d.fresh.k) pdl_wait(); // for keys and values
+    pdl_launch();
     for (int u = blockIdx.x; u < d.units_max; u += gridDim.x) {
         Unit unit = find_unit(d, u);
         if (unit.row < 0) break;
@@ -514,8 +579,8 @@ template <KvType KV> cudaError_t launch_type(const Launch *l, const Decode &d) {
     }
 }
 
-cudaError_t launch_decode(const Launch *l, const Attention &a, KvType type, void *scratch) {
-    Decode d = {.a = a, .group = a.n_head / a.n_kv_head};
+cudaError_t launch_decode(const Launch *l, const Attention &a, const NewKv *fresh, KvType type, void *scratch) {
+    Decode d = {.a = a, .fresh = fresh ? *fresh : NewKv{}, .group = a.n_head / a.n_kv_head};
     d.parts = (d.group + HEADS - 1) / HEADS;
     int columns = a.n_kv_head * d.parts;
     if (a.T * columns > ARRIVED_MAX) return cudaErrorInvalidValue;
@@ -546,10 +611,10 @@ extern "C" size_t attn_scratch_bytes(int T, int n_head, int head_dim, int n_sm) 
                ((size_t)padded_head_dim(head_dim) * sizeof(float) + sizeof(float2));
 }
 
-extern "C" cudaError_t launch_attn(const Launch *l, const float *q, int n_head, const DeviceKv *kv,
-                                   float scale, const int32_t *seq, const int32_t *position, int T,
-                                   bool decode, float *out, void *scratch) {
-    assert(kv->n_head > 0 && n_head % kv->n_head == 0 && T > 0);
+extern "C" cudaError_t launch_attn(const Launch *l, const float *q, int n_head, const NewKv *fresh,
+                                   const DeviceKv *kv, float scale, const int32_t *seq,
+                                   const int32_t *position, int T, bool decode, float *out, void *scratch) {
+    assert(kv->n_head > 0 && n_head % kv->n_head == 0 && T > 0 && (decode || !fresh));
     if (kv->head_dim < 8 || kv->head_dim > 256 || kv->head_dim % 8 || kv->head_dim % kv_type_unit(kv->type) ||
         kv->n_ctx % KV_TILE)
         return cudaErrorInvalidValue;
@@ -566,12 +631,15 @@ extern "C" cudaError_t launch_attn(const Launch *l, const float *q, int n_head, 
                    .head_dim = kv->head_dim,
                    .n_ctx = kv->n_ctx};
     if (!decode) return launch_attn_prompt(l, a, kv->type);
+    NewKv of_rows = fresh ? *fresh : NewKv{};
     for (int first = 0; first < T; first += ROWS_MAX) {
         size_t skip = (size_t)first * row_stride(n_head * kv->head_dim);
         a.q = q + skip, a.out = out + skip, a.seq = seq + first, a.position = position + first;
         a.T = std::min(T - first, ROWS_MAX);
-        cudaError_t error = launch_decode(l, a, kv->type, scratch);
+        cudaError_t error = launch_decode(l, a, fresh ? &of_rows : nullptr, kv->type, scratch);
         if (error != cudaSuccess) return error;
+        size_t kv_skip = (size_t)ROWS_MAX * row_stride(kv->n_head * kv->head_dim);
+        if (fresh) of_rows.k += kv_skip, of_rows.v += kv_skip;
     }
     return cudaSuccess;
 }

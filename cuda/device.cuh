@@ -34,9 +34,11 @@ template <int WARPS> __device__ inline float block_sum(float v) {
     return v;
 }
 
-// Programmatic dependent launch.  A kernel lets its successor start early with pdl_launch, and touches
-// nothing that its predecessors write before pdl_wait; weights may be fetched earlier.  Every kernel of the
-// tape calls both, so that waiting for the one before is waiting for all before.
+// Programmatic dependent launch.  A kernel lets its successor start early with pdl_launch, and touches nothing
+// that its predecessor writes before pdl_wait; weights may be fetched earlier.  Every kernel of the tape calls
+// both, so that waiting for the one before is waiting for all before; and it calls pdl_wait first, so that
+// what the predecessor's own predecessors wrote is there from the start.  The exception is attention with
+// fresh keys and values, whose successor must know this.
 __device__ inline void pdl_launch() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;");

@@ -306,14 +306,19 @@ DeviceKv layer_kv(const Exec *x, const Op *op) {
     return {k, k + bytes, x->config.kv_type, (int)positions, op->attn.n_kv_head, op->attn.head_dim};
 }
 
+NewKv new_kv_of(const Exec *x, const Op *op) {
+    return {reg(x, op->in), reg(x, op->in2), x->frequencies.at(op), op->rope.n_rot};
+}
+
 // Prompt pieces are tiled one by one; the rows between them, few of each sequence, go together as if
 // decoding.
-cudaError_t run_attn(Exec *x, const Op *op, const Step &step) {
+// fresh: NULL, or what the op before has left to do.
+cudaError_t run_attn(Exec *x, const Op *op, const NewKv *fresh, const Step &step) {
     DeviceKv kv = layer_kv(x, op);
     const float *q = reg(x, op->in);
     float *out = reg(x, op->out[0]);
     auto launch = [&](int first, int n, bool decode) {
-        return launch_attn(&x->launch, q + (size_t)first * stride_of(x, op->in), op->attn.n_head, &kv,
+        return launch_attn(&x->launch, q + (size_t)first * stride_of(x, op->in), op->attn.n_head, fresh, &kv,
                            op->attn.scale, x->d.seq + first, x->d.position + first, n, decode,
                            out + (size_t)first * stride_of(x, op->out[0]), x->attn_scratch);
     };
@@ -361,11 +366,11 @@ cudaError_t run_op(Exec *x, const Op *op, const Step &step) {
         return run_products(x, op, 1, step);
     case OP_ROPEKV: {
         DeviceKv kv = layer_kv(x, op);
-        return launch_rope_kvput(l, reg(x, out), reg(x, op->in), reg(x, op->in2), op->rope.n_head[0], &kv,
-                                 x->frequencies.at(op), op->rope.n_rot, x->d.seq, x->d.position, n);
+        NewKv fresh = new_kv_of(x, op);
+        return launch_rope_kvput(l, reg(x, out), op->rope.n_head[0], &fresh, &kv, x->d.seq, x->d.position, n);
     }
     case OP_ATTN:
-        return run_attn(x, op, step);
+        return run_attn(x, op, nullptr, step);
     case OP_GLU:
         return launch_glu(l, reg(x, op->in), reg(x, op->in2), (size_t)n * stride_of(x, out), reg(x, out));
     case OP_ADD:
@@ -385,15 +390,26 @@ cudaError_t run_op(Exec *x, const Op *op, const Step &step) {
     }
 }
 
+// Runs the first of n ops together with those behind it that go with it; their number in *together.
+cudaError_t run_ops(Exec *x, const Op *op, int n, const Step &step, int *together) {
+    int chained = 0;
+    while (chained < n && chained < MAX_PRODUCTS && is_chained(x, op + chained, step) &&
+           rows_of(op, step) == rows_of(op + chained, step))
+        chained++;
+    *together = std::max(chained, 1);
+    if (chained) return run_products(x, op, chained, step);
+    if (n > 1 && step.decode && op->code == OP_ROPEKV && op[1].code == OP_ATTN) { // a row of each sequence
+        NewKv fresh = new_kv_of(x, op);
+        *together = 2;
+        return run_attn(x, op + 1, &fresh, step);
+    }
+    return run_op(x, op, step);
+}
+
 cudaError_t walk(Exec *x, const Step &step, int first_op, int last_op) {
-    const Op *ops = x->plan->ops;
     for (int i = first_op, n; i < last_op; i += n) {
-        for (n = 0; i + n < last_op && n < MAX_PRODUCTS && is_chained(x, ops + i + n, step) &&
-                    rows_of(ops + i, step) == rows_of(ops + i + n, step);)
-            n++;
-        cudaError_t error = n ? run_products(x, ops + i, n, step) : run_op(x, ops + i, step);
+        cudaError_t error = run_ops(x, x->plan->ops + i, last_op - i, step, &n);
         if (error != cudaSuccess) return error;
-        n += !n;
     }
     return cudaSuccess;
 }

@@ -7,6 +7,11 @@ __host__ __device__ inline int row_stride(int width) {
     return (width + 15) / 16 * 16;
 }
 
+// What a block of the attention of single rows may take of an SM.  Where the SM is large enough, products of one
+// row leave it free: their blocks then sit beside it, and fetch their first weights while it works.
+constexpr int ATTN_THREADS = 128;
+constexpr size_t ATTN_SHARED = 55 * 1024;
+
 template <class... Parameters, class... Arguments>
 cudaError_t launch_kernel(const Launch *l, void (*kernel)(Parameters...), dim3 blocks, dim3 threads,
                           size_t shared_bytes, Arguments... arguments) {
@@ -14,7 +19,7 @@ cudaError_t launch_kernel(const Launch *l, void (*kernel)(Parameters...), dim3 b
     // SM is empty.
     cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                              cudaSharedmemCarveoutMaxShared);
-    if (error == cudaSuccess && shared_bytes > 48 * 1024)
+    if (error == cudaSuccess)
         error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
     if (error != cudaSuccess) return error;
     cudaLaunchAttribute dependent = {};

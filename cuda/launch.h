@@ -119,21 +119,27 @@ typedef struct DeviceKv {
     int n_ctx, n_head, head_dim;
 } DeviceKv;
 
-/* ROPE and KVPUT as one: rotates the first n_rot dimensions of q [T][n_head * head_dim] in place and of k
- * [T][kv.n_head * head_dim] on the way into the cache, pairs (2i, 2i + 1) by position[t] * frequency[i]
- * (double [n_rot / 2]); v goes as it is. */
-cudaError_t launch_rope_kvput(const Launch *l, float *q, const float *k, const float *v, int n_head,
-                              const DeviceKv *kv, const double *frequency, int n_rot, const int32_t *seq,
-                              const int32_t *position, int T);
+/* Keys and values of T rows before they are in the cache. */
+typedef struct NewKv {
+    const float *k, *v;      // [T][n_head * head_dim]
+    const double *frequency; // [n_rot / 2]: by how much a pair turns from one position to the next
+    int n_rot;               // dimensions that turn, as pairs (2i, 2i + 1)
+} NewKv;
 
-/* out[t] = softmax(scale * q[t] K^T) V over positions 0..position[t] of seq[t], for rows whose keys and
- * values are in the cache. decode: T rows of any sequences, few each: the sequence is split over blocks;
- * otherwise prompt chunks: rows of one sequence in ascending positions, tiled on the matrix units.  scratch:
- * attn_scratch_bytes, zero before the first launch; NULL will do for prompts. head_dim: a multiple of 8 up to
- * 256. */
-cudaError_t launch_attn(const Launch *l, const float *q, int n_head, const DeviceKv *kv, float scale,
-                        const int32_t *seq, const int32_t *position, int T, bool decode, float *out,
-                        void *scratch);
+/* ROPE and KVPUT as one: rotates q [T][n_head * head_dim] in place and new keys on the way into the cache;
+ * values go as they are. */
+cudaError_t launch_rope_kvput(const Launch *l, float *q, int n_head, const NewKv *fresh, const DeviceKv *kv,
+                              const int32_t *seq, const int32_t *position, int T);
+
+/* out[t] = softmax(scale * q[t] K^T) V over positions 0..position[t] of seq[t].  decode: T rows of any
+ * sequences, few each: the sequence is split over blocks; otherwise prompt chunks: rows of one sequence in
+ * ascending positions, tiled on the matrix units.  fresh: NULL where ROPE and KVPUT are done; else they are
+ * done on the way, to the same bits, but q stays as it is: for decode, of rows that are each the newest of a
+ * sequence of its own.  scratch: attn_scratch_bytes, zero before the first launch; NULL will do for prompts.
+ * head_dim: a multiple of 8 up to 256. */
+cudaError_t launch_attn(const Launch *l, const float *q, int n_head, const NewKv *fresh, const DeviceKv *kv,
+                        float scale, const int32_t *seq, const int32_t *position, int T, bool decode,
+                        float *out, void *scratch);
 size_t attn_scratch_bytes(int T, int n_head, int head_dim, int n_sm);
 
 /* The sampler's state of each sequence, in device memory. */

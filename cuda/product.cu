@@ -509,14 +509,13 @@ struct Meeting {
 };
 
 template <int T>
-__global__ void __launch_bounds__(THREADS, 1) k_products(const __grid_constant__ Chain chain) {
+__global__ void __launch_bounds__(T == 1 ? THREADS + ATTN_THREADS : THREADS, 1) k_products(const __grid_constant__ Chain chain) {
     int warp = threadIdx.x / 32, ring_bytes = chain.n_stages * chain.slot_bytes;
     uint8_t *ring_memory = shared_memory(), *barriers = ring_memory + WARPS * ring_bytes;
     int at_parts = WARPS * ring_bytes + WARPS * MAX_STAGES * (int)sizeof(uint64_t),
         at_input = at_parts + 2 * chain.parts_bytes, parity = 0;
-    pdl_launch();
     bool routed = chain.p[0].ids; // which weights to fetch is what the kernel before decides
-    if (routed) pdl_wait();
+    if (routed) pdl_wait(), pdl_launch();
     Ring ring(ring_memory + warp * ring_bytes, (uint64_t *)barriers + warp * MAX_STAGES, chain.slot_bytes,
               chain.n_stages);
     List list = {};
@@ -538,7 +537,7 @@ __global__ void __launch_bounds__(THREADS, 1) k_products(const __grid_constant__
             if (threadIdx.x == 0) meeting.wait();
             __syncthreads();
         } else {
-            if (!routed) pdl_wait();
+            if (!routed) pdl_wait(), pdl_launch();
             if (threadIdx.x == 0 && chain.n > 1) meeting.before = meeting.look();
         }
         for (int t = 0; t < chain.n_rows; t++) {
@@ -608,9 +607,15 @@ Cut cut_of(const Product *p, int n_blocks, Forms forms) {
     return cut;
 }
 
+// The shared memory of a block of T rows.
+size_t room(const Launch *l, int T) {
+    bool shares = T == 1 && l->dependent && l->shared_max > 3 * ATTN_SHARED;
+    return l->shared_max - (shares ? ATTN_SHARED : 0);
+}
+
 // Cuts all products for T rows at once and divides what shared memory there is; 0 where it does not suffice.
 size_t cut_chain(Chain *chain, int n_blocks, int T, size_t most) {
-    size_t input = 0, parts = most / 14; // of one round
+    size_t input = 0, parts = most / 24; // of one round
     chain->slot_bytes = chain->parts_bytes = 0;
     for (int i = 0; i < chain->n; i++) {
         const Product *p = &chain->p[i];
@@ -671,7 +676,7 @@ extern "C" cudaError_t launch_products(const Launch *l, const Product *products,
     int n_blocks = std::min(units, l->n_sm);
     while (at_once > 1 && at_once >= 2 * T) at_once /= 2;
     size_t shared; // the most rows that leave the rings two stages, or one row
-    while (!(shared = cut_chain(&chain, n_blocks, at_once, l->shared_max)) || chain.n_stages < 2)
+    while (!(shared = cut_chain(&chain, n_blocks, at_once, room(l, at_once))) || chain.n_stages < 2)
         if (at_once == 1)
             break;
         else

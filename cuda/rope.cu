@@ -1,13 +1,10 @@
 // rope: queries are rotated in place, keys are rotated on their way into the cache, values just go there.
 //
-// Pairs (2i, 2i + 1) turn by position * frequency[i].  Positions go into the hundreds of thousands, so the
-// angle is made and brought back to half a turn either way in f64, and only then handed to f32: what is left
-// of error is that of f32.  A thread owns one pair and turns it in several heads, so that the angle is worked
-// out once.
+// A thread owns one pair of dimensions and turns it in several heads, so that the angle is worked out once.
 //
 // Rows of padding (sequence -1) and positions that the cache does not have write nothing.
 #include "launch.h"
-#include "attn.cuh"
+#include "rope.cuh"
 #include <cassert>
 
 namespace {
@@ -16,12 +13,11 @@ constexpr int THREADS = 256, HEADS_PER_THREAD = 4;
 
 struct Rope {
     float *q;
-    const float *k, *v;
+    NewKv fresh;
     uint8_t *cache_k, *cache_v;
     size_t history_bytes;
-    const double *frequency;
     const int32_t *seq, *position;
-    int n_head, n_kv_head, head_dim, n_rot, n_ctx;
+    int n_head, n_kv_head, head_dim, n_ctx;
 };
 
 // Heads are counted through: those of q, then of k, then of v.
@@ -29,34 +25,8 @@ __device__ const float *head_input(const Rope &r, int t, int head) {
     if (head < r.n_head) return r.q + (size_t)t * row_stride(r.n_head * r.head_dim) + head * r.head_dim;
     head -= r.n_head;
     size_t row = (size_t)t * row_stride(r.n_kv_head * r.head_dim);
-    return head < r.n_kv_head ? r.k + row + head * r.head_dim : r.v + row + (head - r.n_kv_head) * r.head_dim;
-}
-
-__device__ float2 rotate(float2 x, float cosine, float sine) {
-    return make_float2(x.x * cosine - x.y * sine, x.x * sine + x.y * cosine);
-}
-
-// What kv_put does, of which this thread has the elements `at` and `at` + 1 of a history; 16 threads in a row have what
-// shares a scale.
-template <KvType KV> __device__ void put_pair(uint8_t *history, const Rope &r, size_t at, float2 x) {
-    if constexpr (KV == KV_F32) {
-        *(float2 *)((float *)history + at) = x;
-    } else if constexpr (KV == KV_F16) {
-        *(__half2 *)((__half *)history + at) = __floats2half2_rn(x.x, x.y);
-    } else if constexpr (KV == KV_FP8) {
-        *(uchar2 *)(history + at) = make_uchar2(f32_to_e4m3(x.x), f32_to_e4m3(x.y));
-    } else {
-        int lane = (threadIdx.y * blockDim.x + threadIdx.x) % 32;
-        uint32_t neighbours = 0xFFFFu << lane / 16 * 16;
-        uint32_t amax = max(f32_to_bits(x.x) & 0x7FFFFFFF, f32_to_bits(x.y) & 0x7FFFFFFF);
-#pragma unroll
-        for (int offset = 8; offset; offset >>= 1) amax = max(amax, __shfl_xor_sync(neighbours, amax, offset));
-        uint16_t scale = kv_scale(amax);
-        float inverse = kv_inverse(scale);
-        *(char2 *)(history + at) = make_char2(kv_quantize(x.x, inverse), kv_quantize(x.y, inverse));
-        uint16_t *scales = (uint16_t *)(history + (size_t)r.n_ctx * r.head_dim);
-        if (lane % 16 == 0) scales[at / KV_SCALED] = scale;
-    }
+    return head < r.n_kv_head ? r.fresh.k + row + head * r.head_dim
+                              : r.fresh.v + row + (head - r.n_kv_head) * r.head_dim;
 }
 
 template <KvType KV>
@@ -64,12 +34,11 @@ __device__ void store_cache(const Rope &r, int seq, int position, int head, int 
     bool is_k = head < r.n_kv_head;
     size_t number = (size_t)seq * r.n_kv_head + (is_k ? head : head - r.n_kv_head);
     uint8_t *history = (is_k ? r.cache_k : r.cache_v) + number * r.history_bytes;
-    put_pair<KV>(history, r, (size_t)position * r.head_dim + 2 * pair, x);
+    store_pair<KV>(history, r.n_ctx, r.head_dim, position, 2 * pair, x);
 }
 
 // grid (T, heads / heads of a block), block (head_dim / 2, heads at a time)
-template <KvType KV>
-__global__ void __launch_bounds__(THREADS) k_rope_kvput(const __grid_constant__ Rope r) {
+template <KvType KV> __global__ void __launch_bounds__(THREADS) k_rope_kvput(const __grid_constant__ Rope r) {
     pdl_wait();
     pdl_launch(); // not before: what comes next would take the room that this kernel needs
     int t = blockIdx.x, pair = threadIdx.x, n_heads = r.n_head + 2 * r.n_kv_head;
@@ -82,18 +51,13 @@ __global__ void __launch_bounds__(THREADS) k_rope_kvput(const __grid_constant__ 
         if (head < n_heads) x[i] = __ldcg((const float2 *)head_input(r, t, head) + pair);
     }
     if (seq < 0 || position < 0 || position >= r.n_ctx) return;
-    bool turns = 2 * pair < r.n_rot;
-    float cosine = 1, sine = 0;
-    if (turns) {
-        constexpr double TURN = 6.283185307179586;
-        double angle = position * r.frequency[pair] * (1 / TURN);
-        sincospif((float)(2 * (angle - rint(angle))), &sine, &cosine);
-    }
+    bool turns = 2 * pair < r.fresh.n_rot;
+    float2 turn = turns ? turn_of(position, r.fresh.frequency[pair]) : make_float2(1, 0);
 #pragma unroll
     for (int i = 0; i < HEADS_PER_THREAD; i++) {
         int head = first + i * blockDim.y;
         if (head >= n_heads) break;
-        if (turns && head < r.n_head + r.n_kv_head) x[i] = rotate(x[i], cosine, sine);
+        if (turns && head < r.n_head + r.n_kv_head) x[i] = rotate(x[i], turn);
         if (head >= r.n_head)
             store_cache<KV>(r, seq, position, head - r.n_head, pair, x[i]);
         else if (turns)
@@ -103,26 +67,23 @@ __global__ void __launch_bounds__(THREADS) k_rope_kvput(const __grid_constant__ 
 
 } // namespace
 
-extern "C" cudaError_t launch_rope_kvput(const Launch *l, float *q, const float *k, const float *v,
-                                         int n_head, const DeviceKv *kv, const double *frequency, int n_rot,
-                                         const int32_t *seq, const int32_t *position, int T) {
-    assert(n_rot % 2 == 0 && n_rot <= kv->head_dim && T > 0);
+extern "C" cudaError_t launch_rope_kvput(const Launch *l, float *q, int n_head, const NewKv *fresh,
+                                         const DeviceKv *kv, const int32_t *seq, const int32_t *position,
+                                         int T) {
+    assert(fresh->n_rot % 2 == 0 && fresh->n_rot <= kv->head_dim && T > 0);
     if (kv->head_dim < 2 || kv->head_dim > 2 * THREADS || kv->head_dim % 2 ||
         kv->head_dim % kv_type_unit(kv->type) || kv->n_ctx % KV_TILE)
         return cudaErrorInvalidValue;
     Rope r = {.q = q,
-              .k = k,
-              .v = v,
+              .fresh = *fresh,
               .cache_k = (uint8_t *)kv->k,
               .cache_v = (uint8_t *)kv->v,
               .history_bytes = (size_t)kv->n_ctx * kv_row_bytes(kv->type, kv->head_dim),
-              .frequency = frequency,
               .seq = seq,
               .position = position,
               .n_head = n_head,
               .n_kv_head = kv->n_head,
               .head_dim = kv->head_dim,
-              .n_rot = n_rot,
               .n_ctx = kv->n_ctx};
     unsigned pairs = (unsigned)kv->head_dim / 2, at_a_time = THREADS / pairs,
              per_block = at_a_time * HEADS_PER_THREAD;

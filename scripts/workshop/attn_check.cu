@@ -196,7 +196,7 @@ static std::vector<float> decode(Cache &cache, int n_head, const std::vector<flo
     Device<int32_t> device_seq(seq), device_position(position);
     out.fill(0xff);
     DeviceKv kv = cache.kv();
-    must(launch_attn(&launch, device_q.data, n_head, &kv, scale, device_seq.data, device_position.data, T,
+    must(launch_attn(&launch, device_q.data, n_head, nullptr, &kv, scale, device_seq.data, device_position.data, T,
                      true, out.data, scratch->data),
          "launch_attn");
     must(cudaDeviceSynchronize(), "decode");
@@ -270,7 +270,7 @@ static std::vector<float> prompt(Cache &cache, int n_head, const float *q, int T
     Device<int32_t> device_seq(seq), device_position(position);
     out.fill(0xff);
     DeviceKv kv = cache.kv();
-    must(launch_attn(&launch, device_q.data, n_head, &kv, 1 / sqrtf((float)cache.head_dim), device_seq.data,
+    must(launch_attn(&launch, device_q.data, n_head, nullptr, &kv, 1 / sqrtf((float)cache.head_dim), device_seq.data,
                      device_position.data, T, false, out.data, nullptr),
          "launch_attn");
     must(cudaDeviceSynchronize(), "prompt");
@@ -330,8 +330,8 @@ static void check_rope(int head_dim, int n_rot, KvType type, const std::vector<i
     Device<uint8_t> cache_k(n_cache * bytes), cache_v(n_cache * bytes);
     cache_k.fill(0x2a), cache_v.fill(0x2a);
     DeviceKv kv = {cache_k.data, cache_v.data, type, n_ctx, n_kv, head_dim};
-    must(launch_rope_kvput(&launch, device_q.data, device_k.data, device_v.data, n_head, &kv,
-                           device_frequency.data, n_rot, device_seq.data, device_position.data, T),
+    NewKv fresh = {device_k.data, device_v.data, device_frequency.data, n_rot};
+    must(launch_rope_kvput(&launch, device_q.data, n_head, &fresh, &kv, device_seq.data, device_position.data, T),
          "launch_rope_kvput");
     must(cudaDeviceSynchronize(), "rope");
 
@@ -438,15 +438,16 @@ static void time_decode(int T, int n_kv, int n_head, int head_dim, int depth, Kv
     Device<float> q(random_queries(T * width)), new_k(random_queries((size_t)T * n_kv * head_dim)),
         out(T * width);
     Device<double> frequency(std::vector<double>(head_dim / 2, 1e-3));
+    NewKv fresh = {new_k.data, new_k.data, frequency.data, head_dim};
     auto step = [&](bool attn, bool rope) {
         for (int i = 0; i < layers; i++) {
             DeviceKv kv = {k.data + i * layer, v.data + i * layer, type, n_ctx, n_kv, head_dim};
             if (rope)
-                must(launch_rope_kvput(&launch, q.data, new_k.data, new_k.data, n_head, &kv, frequency.data,
-                                       head_dim, device_seq.data, device_position.data, T),
+                must(launch_rope_kvput(&launch, q.data, n_head, &fresh, &kv, device_seq.data, device_position.data,
+                                       T),
                      "launch_rope_kvput");
             if (attn)
-                must(launch_attn(&launch, q.data, n_head, &kv, 0.1f, device_seq.data, device_position.data, T,
+                must(launch_attn(&launch, q.data, n_head, nullptr, &kv, 0.1f, device_seq.data, device_position.data, T,
                                  true, out.data, scratch->data),
                      "launch_attn");
         }
@@ -470,15 +471,15 @@ static void time_prompt(int T, int n_kv, int n_head, int head_dim, KvType type =
     for (int t = 0; t < T; t++) position[t] = t;
     Device<int32_t> device_seq(seq), device_position(position);
     DeviceKv kv = {k.data, v.data, type, T, n_kv, head_dim};
+    NewKv fresh = {in.data, in.data, frequency.data, head_dim};
     auto rotate = [&] {
-        must(launch_rope_kvput(&launch, q.data, in.data, in.data, n_head, &kv, frequency.data, head_dim,
-                               device_seq.data, device_position.data, T),
+        must(launch_rope_kvput(&launch, q.data, n_head, &fresh, &kv, device_seq.data, device_position.data, T),
              "launch_rope_kvput");
     };
     double rope = time_graph(1, rotate);
     double us = time_graph(4, [&] {
         for (int i = 0; i < 4; i++)
-            must(launch_attn(&launch, q.data, n_head, &kv, 0.1f, device_seq.data, device_position.data, T,
+            must(launch_attn(&launch, q.data, n_head, nullptr, &kv, 0.1f, device_seq.data, device_position.data, T,
                              false, out.data, nullptr),
                  "launch_attn");
     });

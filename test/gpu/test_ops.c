@@ -306,9 +306,9 @@ static void check_rope(int head_dim, int n_rot, KvType type, int T) {
     for (int i = 0; i < n_rot / 2; i++) frequency[i] = pow(10000, -2.0 * i / n_rot);
     for (int t = 0; t < T; t++) seq[t] = t == 2 ? -1 : t % N_SEQ, position[t] = t == 2 ? 0 : N_CTX - 1 - t;
     float *device_q = device_new(q, rows_bytes(T, q_width));
-    device_check(launch_rope_kvput(device_launch(), device_q, device_new(k, rows_bytes(T, kv_width)),
-                                   device_new(v, rows_bytes(T, kv_width)), N_HEAD, &c.device,
-                                   device_new(frequency, sizeof(double) * (size_t)(n_rot / 2)), n_rot,
+    NewKv fresh = {device_new(k, rows_bytes(T, kv_width)), device_new(v, rows_bytes(T, kv_width)),
+                   device_new(frequency, sizeof(double) * (size_t)(n_rot / 2)), n_rot};
+    device_check(launch_rope_kvput(device_launch(), device_q, N_HEAD, &fresh, &c.device,
                                    device_new(seq, (size_t)T * sizeof *seq),
                                    device_new(position, (size_t)T * sizeof *position), T),
                  "rope");
@@ -395,7 +395,7 @@ static void launch_rows(const Cache *c, Heads h, const Rows *rows, const float *
     float *out = device_new(NULL, bytes);
     void *scratch = device_zeros(attn_scratch_bytes(rows->T, h.n_head, h.head_dim, l->n_sm));
     for (int again = 0; again < 2; again++) // the scratch is left as it was found
-        device_check(launch_attn(l, device_new(q, bytes), h.n_head, &c->device, 0.3f,
+        device_check(launch_attn(l, device_new(q, bytes), h.n_head, NULL, &c->device, 0.3f,
                                  device_new(rows->seq, sizeof rows->seq),
                                  device_new(rows->position, sizeof rows->position), rows->T, decode, out,
                                  scratch),
@@ -454,6 +454,76 @@ TEST(gpu_ops_attention_of_single_rows) {
             for (int t = 0; t < rows.T; t++)
                 rows.seq[t] = t % 7 == 3 ? -1 : t % 4, rows.position[t] = (t * 197 + 699) % 700;
             check_types(heads[i], &rows, 700, true, 1e-9);
+        }
+}
+
+/* What rows that are the newest of their sequences give and leave in the cache: with keys and values put there
+ * before, or on the way. */
+static void attend_newest(Cache *c, Heads h, const Rows *rows, bool on_the_way, float *got) {
+    uint64_t seed = 7;
+    int q_width = h.n_head * h.head_dim, kv_width = h.n_kv_head * h.head_dim, n_rot = h.head_dim / 4 * 2;
+    size_t bytes = rows_bytes(rows->T, q_width);
+    float *q = rows_new(rows->T, q_width, &seed), *k = rows_new(rows->T, kv_width, &seed),
+          *v = rows_new(rows->T, kv_width, &seed);
+    double frequency[128];
+    for (int i = 0; i < n_rot / 2; i++) frequency[i] = pow(10000, -2.0 * i / n_rot);
+    NewKv fresh = {device_new(k, rows_bytes(rows->T, kv_width)), device_new(v, rows_bytes(rows->T, kv_width)),
+                   device_new(frequency, sizeof(double) * (size_t)(n_rot / 2)), n_rot};
+    const Launch *l = device_launch();
+    float *device_q = device_new(q, bytes), *out = device_new(NULL, bytes);
+    int32_t *seq = device_new(rows->seq, sizeof rows->seq),
+            *position = device_new(rows->position, sizeof rows->position);
+    void *scratch = device_zeros(attn_scratch_bytes(rows->T, h.n_head, h.head_dim, l->n_sm));
+    if (!on_the_way)
+        device_check(launch_rope_kvput(l, device_q, h.n_head, &fresh, &c->device, seq, position, rows->T), "rope");
+    device_check(launch_attn(l, device_q, h.n_head, on_the_way ? &fresh : NULL, &c->device, 0.3f, seq, position,
+                             rows->T, true, out, scratch),
+                 "attention");
+    device_read(got, out, bytes);
+    device_read(c->k, c->device.k, c->bytes), device_read(c->v, c->device.v, c->bytes);
+    device_end("attention");
+    free(q), free(k), free(v);
+}
+
+static void check_newest(Heads h, KvType type, const Rows *rows, int n_ctx) {
+    size_t bytes = rows_bytes(rows->T, h.n_head * h.head_dim);
+    Cache cache[2];
+    float *got[2];
+    for (int i = 0; i < 2; i++) {
+        uint64_t seed = 6;
+        cache[i] = cache_new(rows->T, h.n_kv_head, h.head_dim, n_ctx, type, &seed);
+        attend_newest(&cache[i], h, rows, i, got[i] = mem_new(bytes, 1));
+    }
+    bool same = true;
+    for (int t = 0; t < rows->T; t++) {
+        size_t at = (size_t)t * (size_t)stride_of(h.n_head * h.head_dim);
+        if (rows->seq[t] >= 0)
+            same &= memcmp(got[0] + at, got[1] + at, (size_t)(h.n_head * h.head_dim) * sizeof **got) == 0;
+    }
+    CHECK(same, "%d heads on %d of %d, %d rows, %s: other bytes on the way", h.n_head, h.n_kv_head, h.head_dim,
+          rows->T, kv_type_name(type));
+    CHECK(memcmp(cache[0].k, cache[1].k, cache[0].bytes) == 0 && memcmp(cache[0].v, cache[1].v, cache[0].bytes) == 0,
+          "%d heads on %d of %d, %d rows, %s: another cache", h.n_head, h.n_kv_head, h.head_dim, rows->T,
+          kv_type_name(type));
+    for (int i = 0; i < 2; i++) cache_free(&cache[i]), free(got[i]);
+}
+
+TEST(gpu_ops_attention_of_newest_rows) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const int positions[] = {699, 0, 1, 15, 16, 17, 63, 64, 127, 128, 129, 255};
+    static const struct {
+        int n_rows, n_ctx;
+    } sizes[] = {{1, 700}, {9, 300}, {70, 40}};
+    for (int i = 0; i < N_HEADS; i++)
+        for (int n = 0; n < 3; n++) {
+            Rows rows = {.T = sizes[n].n_rows};
+            for (int t = 0; t < rows.T; t++)
+                rows.seq[t] = t == 5 ? -1 : rows.T - 1 - t,
+                rows.position[t] = positions[(i + t) % 12] % sizes[n].n_ctx;
+            for (int type = 0; type < KV_N_TYPES; type++)
+                if (heads[i].head_dim % kv_type_unit((KvType)type) == 0)
+                    check_newest(heads[i], (KvType)type, &rows, sizes[n].n_ctx);
         }
 }
 
