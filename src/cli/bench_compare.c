@@ -11,7 +11,7 @@
 #include "prompt.h"
 #include "show.h"
 #include "../base/mem.h"
-#include "../run/bench.h"
+#include "../base/stat.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -56,8 +56,8 @@ static void read_rate(const json_t *row, Result *out) {
     int n = (int)json_array_size(samples);
     double *x = mem_new((size_t)n, sizeof *x);
     for (int i = 0; i < n; i++) x[i] = json_number_value(json_array_get(samples, (size_t)i));
-    out->mean = n ? bench_mean(x, n) : read_real(row, "avg_ts");
-    out->deviation = n ? bench_deviation(x, n) : read_real(row, "stddev_ts");
+    out->mean = n ? stat_mean(x, n) : read_real(row, "avg_ts");
+    out->deviation = n ? stat_deviation(x, n) : read_real(row, "stddev_ts");
     free(x);
 }
 

@@ -5,6 +5,7 @@
 #include "sha256.h"
 #include "show.h"
 #include "../base/mem.h"
+#include "../base/stat.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -44,7 +45,7 @@ typedef struct Spread {
 } Spread;
 
 static Spread spread(const double *x, int n) {
-    return (Spread){bench_mean(x, n), bench_deviation(x, n)};
+    return (Spread){stat_mean(x, n), stat_deviation(x, n)};
 }
 
 static Spread rate_spread(double n, const double *seconds, int n_seconds) {
@@ -60,7 +61,7 @@ static int n_tokens(const BenchRow *r) {
 
 /* The time of the decoding in one repetition. */
 static double decode_seconds(const BenchRow *r) {
-    return bench_mean(r->result->gaps, r->result->n_gaps) * r->test->n_gen;
+    return stat_mean(r->result->gaps, r->result->n_gaps) * r->test->n_gen;
 }
 
 static double decode_bytes(const BenchRow *r) {
@@ -90,17 +91,17 @@ static double limit(const BenchRow *r) {
 
 static double operations_per_second(const BenchRow *r) {
     const BenchTest *t = r->test;
-    double seconds = bench_mean(r->result->prompt_seconds, r->result->n);
+    double seconds = stat_mean(r->result->prompt_seconds, r->result->n);
     double n = bench_prompt_operations(engine_plan(r->engine), t->n_depth, t->n_prompt);
     return t->n_prompt ? n * (r->n_seq ? r->n_seq : 1) / seconds : NAN;
 }
 
 static double first_seconds(const BenchRow *r) {
-    return r->test->n_prompt ? bench_mean(r->result->prompt_seconds, r->result->n) : NAN;
+    return r->test->n_prompt ? stat_mean(r->result->prompt_seconds, r->result->n) : NAN;
 }
 
 static double gap_seconds(const BenchRow *r, double q) {
-    return r->result->n_gaps ? bench_quantile(r->result->gaps, r->result->n_gaps, q) : NAN;
+    return r->result->n_gaps ? stat_quantile(r->result->gaps, r->result->n_gaps, q) : NAN;
 }
 
 /* ---- llama-bench's columns ---- */
@@ -415,8 +416,8 @@ typedef struct BatchTimes {
 
 static BatchTimes batch_times(const BenchRow *r) {
     BatchTimes b = {.n_kv = r->n_seq * n_tokens(r)};
-    b.prompt_seconds = bench_mean(r->result->prompt_seconds, r->result->n);
-    b.seconds = bench_mean(r->result->seconds, r->result->n);
+    b.prompt_seconds = stat_mean(r->result->prompt_seconds, r->result->n);
+    b.seconds = stat_mean(r->result->seconds, r->result->n);
     b.decode_seconds = b.seconds - b.prompt_seconds;
     return b;
 }

@@ -9,7 +9,6 @@
 
 #include <assert.h>
 #include <limits.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -232,34 +231,4 @@ double bench_prompt_operations(const Plan *p, int position, int n) {
         macs += p->ops[i].on_R ? c.macs_row : n * c.macs_row + past * c.macs_past;
     }
     return 2 * macs;
-}
-
-/* ---- statistics ---------------------------------------------------------------------------------------- */
-
-double bench_mean(const double *x, int n) {
-    double sum = 0;
-    for (int i = 0; i < n; i++) sum += x[i];
-    return n ? sum / n : 0;
-}
-
-double bench_deviation(const double *x, int n) {
-    double mean = bench_mean(x, n), sum = 0;
-    for (int i = 0; i < n; i++) sum += (x[i] - mean) * (x[i] - mean);
-    return n > 1 ? sqrt(sum / (n - 1)) : 0;
-}
-
-static int compare(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-double bench_quantile(const double *x, int n, double q) {
-    if (n == 0) return 0;
-    double *sorted = mem_new((size_t)n, sizeof *sorted), place = q * (n - 1);
-    memcpy(sorted, x, (size_t)n * sizeof *sorted);
-    qsort(sorted, (size_t)n, sizeof *sorted, compare);
-    int below = (int)place, above = below + 1 < n ? below + 1 : below;
-    double value = sorted[below] + (place - below) * (sorted[above] - sorted[below]);
-    free(sorted);
-    return value;
 }

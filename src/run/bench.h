@@ -66,10 +66,4 @@ void bench_free(BenchResult *r);
 double bench_decode_bytes(const Plan *p, KvType kv, int n_seq, int position, int n);
 double bench_prompt_operations(const Plan *p, int position, int n);
 
-/* Of n values: the mean; the sample standard deviation (over n - 1; 0 for one value); the q-th quantile, q in
- * 0..1, between the two nearest values in proportion (0 for none). */
-double bench_mean(const double *x, int n);
-double bench_deviation(const double *x, int n);
-double bench_quantile(const double *x, int n, double q);
-
 #endif

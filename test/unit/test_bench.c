@@ -1,5 +1,6 @@
 /* bench: what is measured must be possible, what is computed from it must be right. */
 #include "check.h"
+#include "../../src/base/stat.h"
 #include "../../src/cpu/cpu.h"
 #include "../../src/run/bench.h"
 
@@ -8,18 +9,6 @@
 
 static bool near(double a, double b) {
     return fabs(a - b) <= 1e-12 * fabs(b);
-}
-
-TEST(bench_statistics) {
-    static const double x[] = {4, 1, 3, 2}, one[] = {7};
-    CHECK(bench_mean(x, 4) == 2.5 && bench_mean(one, 1) == 7 && bench_mean(x, 0) == 0);
-    CHECK(near(bench_deviation(x, 4), sqrt(5.0 / 3))); // over n - 1
-    CHECK(bench_deviation(one, 1) == 0 && bench_deviation(x, 0) == 0);
-    CHECK(bench_quantile(x, 4, 0) == 1 && bench_quantile(x, 4, 1) == 4 && bench_quantile(x, 4, 0.5) == 2.5);
-    CHECK(near(bench_quantile(x, 4, 0.9), 3.7) && bench_quantile(one, 1, 0.99) == 7);
-    CHECK(bench_quantile(x, 0, 0.5) == 0 && x[0] == 4, "the values stay as they were");
-    static const double near_each_other[] = {1e9 + 1, 1e9 + 2, 1e9 + 3}; // squares would lose these
-    CHECK(bench_deviation(near_each_other, 3) == 1);
 }
 
 typedef struct Small { // a model of which everything can be counted
@@ -95,7 +84,7 @@ TEST(bench_depth_and_prompt_are_one_text) {
     CHECK(memcmp(split.ids, whole.ids, 7 * sizeof *split.ids) == 0, "the same 29 tokens go before");
     CHECK(memcmp(split.ids, alone.ids, 7 * sizeof *split.ids) == 0, "and here, too");
     for (int i = 0; i < 3; i++) {
-        double gaps = bench_mean(split.gaps + 6 * i, 6) * 6;
+        double gaps = stat_mean(split.gaps + 6 * i, 6) * 6;
         CHECK(fabs(split.prompt_seconds[i] + gaps - split.seconds[i]) < 1e-9, "%d", i);
         CHECK(alone.prompt_seconds[i] == 0 && alone.seconds[i] > 0);
     }
