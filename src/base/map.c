@@ -88,19 +88,20 @@ static bool refuse_open(const char *path, Err *e) {
     return err_set(e, ERR_MODEL, "%.300s: cannot be opened (%s); check the path", path, strerror(errno));
 }
 
-static bool refuse_kind(const char *path, mode_t mode, Err *e) {
+static bool refuse_kind(const char *path, const char *what, mode_t mode, Err *e) {
     const char *kind = S_ISDIR(mode)                    ? "a directory"
                        : S_ISFIFO(mode)                 ? "a pipe"
                        : S_ISCHR(mode) || S_ISBLK(mode) ? "a device"
                                                         : "a socket";
-    return err_set(e, ERR_MODEL, "%.300s: this is %s, not a file; give the path of a GGUF file", path, kind);
+    return err_set(e, ERR_MODEL, "%.300s: this is %s, not a file; give the path of %s", path, kind, what);
 }
 
-static bool map_fd(const char *path, int fd, Map *out, Err *e) {
+static bool map_fd(const char *path, const char *what, int fd, Map *out, Err *e) {
     struct stat s;
     if (fstat(fd, &s) != 0) return refuse_open(path, e);
-    if (!S_ISREG(s.st_mode)) return refuse_kind(path, s.st_mode, e);
-    if (s.st_size == 0) return err_set(e, ERR_MODEL, "%.300s: the file is empty; download it again", path);
+    if (!S_ISREG(s.st_mode)) return refuse_kind(path, what, s.st_mode, e);
+    if (s.st_size == 0)
+        return err_set(e, ERR_MODEL, "%.300s: the file is empty; give the path of %s", path, what);
     void *p = mmap(NULL, (size_t)s.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (p == MAP_FAILED)
         return err_set(e, errno == ENOMEM ? ERR_MEMORY : ERR_MODEL,
@@ -110,13 +111,13 @@ static bool map_fd(const char *path, int fd, Map *out, Err *e) {
     return true;
 }
 
-bool map_open(const char *path, Map *out, Err *e) {
+bool map_open(const char *path, const char *what, Map *out, Err *e) {
     *out = (Map){0};
-    if (!*path) return err_set(e, ERR_MODEL, "the path of the model is empty; give the path of a GGUF file");
+    if (!*path) return err_set(e, ERR_MODEL, "a path is empty; give that of %s", what);
     int fd =
         open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); // a FIFO without a writer must not block
     if (fd < 0) return refuse_open(path, e);
-    bool ok = map_fd(path, fd, out, e);
+    bool ok = map_fd(path, what, fd, out, e);
     close(fd);
     if (!ok) return false;
     pthread_once(&handler_once, install_handler);

@@ -15,8 +15,9 @@ typedef struct Map {
     size_t size;         // bytes
 } Map;
 
-/* Maps the file at path.  false: ERR_MODEL with a sentence that names the path and the reason. */
-bool map_open(const char *path, Map *out, Err *e);
+/* Maps the file at path; what says what is wanted there ("a GGUF file").  false: ERR_MODEL with a sentence
+ * that names the path and the reason. */
+bool map_open(const char *path, const char *what, Map *out, Err *e);
 void map_close(Map *m);
 
 #endif

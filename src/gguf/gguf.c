@@ -311,7 +311,7 @@ static bool read_part(Gguf *g, Part *p, Err *e) {
 
 static bool open_part(Gguf *g, Part *p, const char *path, Err *e) {
     p->label = mem_string(path);
-    if (!map_open(path, &p->map, e)) return false;
+    if (!map_open(path, "a GGUF file", &p->map, e)) return false;
     p->data = p->map.data;
     p->size = p->map.size;
     return read_part(g, p, e);

@@ -110,7 +110,7 @@ wrong_lines() {
 5|cannot write to /nonexistent/out|logits --ids 1 -o /nonexistent/out
 5|cannot write to test|logits --ids 1 -o test
 3|/nonexistent/m.gguf|-m /nonexistent/m.gguf -p x
-3|the path of the model is empty|-m '' -p x
+3|a path is empty; give that of a GGUF file|-m '' -p x
 3|directory|-m test -p x
 3|README.md|-m README.md -p x
 3|/dev/zero|-m /dev/zero -p x

@@ -154,7 +154,7 @@ TEST(gguf_refuses_a_shard_in_memory) {
 static void refuse_path(const char *path, const char *wanted) {
     Map m;
     Err e = {0};
-    bool opened = map_open(path, &m, &e);
+    bool opened = map_open(path, "a GGUF file", &m, &e);
     if (opened || m.data || !says(&e, wanted))
         test_fail(__FILE__, __LINE__, "%.60s: \"%s\"; expected \"%s\"", path, opened ? "opened" : e.text,
                   wanted);
@@ -194,7 +194,7 @@ static int shrink_and_touch(const char *path, bool through_map, char *said, size
         dup2(pipe_ends[1], 2);
         Map m;
         Err e;
-        if (!map_open(path, &m, &e)) _exit(99);
+        if (!map_open(path, "a GGUF file", &m, &e)) _exit(99);
         size_t page = (size_t)sysconf(_SC_PAGESIZE);
         int fd = open(path, O_RDWR);
         const volatile uint8_t *data = m.data;
