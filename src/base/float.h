@@ -1,4 +1,5 @@
-/* float: the small floating-point formats as bits, and the little-endian loads that read them from a file.
+/* float: the small floating-point formats as bits, and the little-endian loads and stores
+ * that move them from and to a file.
  *
  * Every conversion is exact or rounds half to even, subnormals included, and gives the bits of the hardware's
  * own instruction (F16C, NEON; CUDA but for the payload of a NaN), so that a kernel may use either.  Loads go
@@ -101,6 +102,14 @@ HOST_DEVICE static inline uint16_t load_u16(const uint8_t *p) {
 
 HOST_DEVICE static inline uint32_t load_u32(const uint8_t *p) {
     return load_u16(p) | (uint32_t)load_u16(p + 2) << 16;
+}
+
+HOST_DEVICE static inline void store_u16(uint8_t *at, uint16_t x) {
+    at[0] = (uint8_t)x, at[1] = (uint8_t)(x >> 8);
+}
+
+HOST_DEVICE static inline void store_u32(uint8_t *at, uint32_t x) {
+    store_u16(at, (uint16_t)x), store_u16(at + 2, (uint16_t)(x >> 16));
 }
 
 HOST_DEVICE static inline float load_f16(const uint8_t *p) {

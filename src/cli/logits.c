@@ -38,15 +38,16 @@ static bool sink_open(Sink *s, const Options *o, int n_vocab, Err *e) {
     return true;
 }
 
-static bool sink_row(void *arg, int position, const float *logits) {
-    Sink *s = arg;
-    (void)position;
-    for (int i = 0; i < s->n_vocab; i++) {
-        uint32_t bits = f32_to_bits(logits[i]);
-        for (int b = 0; b < 4; b++) s->row[4 * (size_t)i + (size_t)b] = (uint8_t)(bits >> 8 * b);
-    }
+static bool sink_row(Sink *s, const float *logits) {
+    for (int i = 0; i < s->n_vocab; i++) store_u32(s->row + 4 * (size_t)i, f32_to_bits(logits[i]));
     return !stop_wanted() &&
            out_write_to(s->draft.fd, s->draft.name, s->row, 4 * (size_t)s->n_vocab, &s->failure);
+}
+
+static bool sink_rows(void *arg, const LogitRows *rows) {
+    bool ok = true;
+    for (int i = 0; ok && i < rows->n; i++) ok = sink_row(arg, rows->data + (size_t)i * rows->stride);
+    return ok;
 }
 
 /* ---- the command ---- */
@@ -104,7 +105,7 @@ static bool start(Work *w, const Options *o, Err *e) {
 
 static bool compute(Work *w, const Options *o, Err *e) {
     if (!sink_open(&w->sink, o, engine_plan(w->engine)->hparams.n_vocab, e)) return false;
-    bool ok = engine_logits(w->engine, w->ids.data, (int)w->ids.n, sink_row, &w->sink, e);
+    bool ok = engine_logits(w->engine, w->ids.data, 0, (int)w->ids.n, sink_rows, &w->sink, e);
     if (!ok && w->sink.failure.code)
         *e = w->sink.failure;
     else if (stop_wanted())

@@ -261,10 +261,6 @@ static void fit_block(const Grid *g, const float *x, Parts *out) {
 /* ---- blocks put together: unpack.h backwards --------------------------------------------------------------
  */
 
-static void store_u16(uint8_t *at, uint16_t x) {
-    at[0] = (uint8_t)x, at[1] = (uint8_t)(x >> 8);
-}
-
 static void store_f16(uint8_t *at, float x) {
     store_u16(at, f32_to_f16(x));
 }

@@ -499,9 +499,18 @@ bool engine_step(Engine *g, Err *e) {
     return any_unfinished(g);
 }
 
-bool engine_logits(Engine *g, const int32_t *ids, int n, bool (*row)(void *, int, const float *), void *arg,
-                   Err *e) {
-    int chunk = g->exec_config.R_max < g->chunk ? g->exec_config.R_max : g->chunk;
+/* Appends positions from `at` on to the batch: up to n, a chunk of them, and as many wanted ones as fit. */
+static void add_positions(const Engine *g, const int32_t *ids, int at, int first, int n, Batch *b) {
+    for (; at < n && b->T < g->chunk; at++, b->T++) {
+        bool wanted = at >= first;
+        if (wanted && b->R == g->exec_config.R_max) return;
+        g->token[b->T] = ids[at], g->seq[b->T] = 0, g->position[b->T] = at;
+        if (wanted) g->out_row[b->R++] = b->T;
+    }
+}
+
+bool engine_logits(Engine *g, const int32_t *ids, int first, int n, bool (*take)(void *, const LogitRows *),
+                   void *arg, Err *e) {
     stop_decoding(g);
     g->live[0].n_done = 0; // the cache will hold other tokens
     e->code = 0;
@@ -509,21 +518,14 @@ bool engine_logits(Engine *g, const int32_t *ids, int n, bool (*row)(void *, int
         return err_set(e, ERR_RUN, "%d tokens do not fit into a context of %d; use a larger -c", n,
                        g->config.n_ctx);
     for (int done = 0; done < n;) {
-        Batch b = {.token = g->token,
-                   .seq = g->seq,
-                   .position = g->position,
-                   .out_row = g->out_row,
-                   .sampled = g->sampled};
-        for (; b.T < chunk && done + b.T < n; b.T++)
-            g->token[b.T] = ids[done + b.T], g->seq[b.T] = 0, g->position[b.T] = done + b.T,
-            g->out_row[b.T] = b.T;
-        b.R = b.T;
+        Batch b = empty_batch(g);
+        b.sampling = NULL;
+        add_positions(g, ids, done, first, n, &b);
         if (!g->exec_ops->run(g->exec, &b, 0, g->plan->n_ops, e)) return false;
-        size_t stride;
-        const float *logits = g->exec_ops->read(g->exec, g->logits, &stride);
-        for (int i = 0; i < b.T; i++)
-            if (!row(arg, done + i, logits + (size_t)i * stride)) return false;
         done += b.T;
+        LogitRows rows = {.position = done - b.R, .n = b.R};
+        rows.data = g->exec_ops->read(g->exec, g->logits, &rows.stride);
+        if (b.R && !take(arg, &rows)) return false;
     }
     return true;
 }

@@ -139,9 +139,15 @@ double engine_read_bandwidth(Engine *g);
 /* Ends all unfinished sequences as interrupted; what was said stays. */
 void engine_interrupt(Engine *g);
 
-/* Logits of every position of ids[n], chunk by chunk: calls row(arg, position, logits[n_vocab]) in order;
- * stops when it returns false.  Uses sequence 0 from position 0.  false: *e, or code 0 when row said stop. */
-bool engine_logits(Engine *g, const int32_t *ids, int n,
-                   bool (*row)(void *arg, int position, const float *logits), void *arg, Err *e);
+typedef struct LogitRows { // of neighbouring positions
+    int position, n;       // the first one, and how many: R_max at most
+    const float *data;     // row i: n_vocab floats at data + i * stride
+    size_t stride;         // in floats
+} LogitRows;
+
+/* Logits of the positions from `first` on of ids[n], chunk by chunk: calls take(arg, rows) in order; stops
+ * when it returns false.  Uses sequence 0 from position 0.  false: *e, or code 0 when take said stop. */
+bool engine_logits(Engine *g, const int32_t *ids, int first, int n,
+                   bool (*take)(void *arg, const LogitRows *rows), void *arg, Err *e);
 
 #endif

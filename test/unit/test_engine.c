@@ -404,23 +404,26 @@ TEST(engine_threads_change_no_word) {
 /* ---- Long prompts and logits ---- */
 
 typedef struct Rows { // what engine_logits handed over
-    int n, n_vocab, stop_at;
+    int first, n, n_vocab, stop_at;
     float *logits;
 } Rows;
 
-static bool keep_row(void *arg, int position, const float *logits) {
+static bool keep_rows(void *arg, const LogitRows *new) {
     Rows *rows = arg;
-    CHECK(position == rows->n, "rows come in order");
-    memcpy(rows->logits + (size_t)rows->n * (size_t)rows->n_vocab, logits,
-           (size_t)rows->n_vocab * sizeof *logits);
-    return ++rows->n != rows->stop_at;
+    size_t n_vocab = (size_t)rows->n_vocab;
+    CHECK(new->position == rows->first + rows->n &&new->n > 0, "rows come in order");
+    for (int i = 0; i < new->n; i++)
+        memcpy(rows->logits + (size_t)rows->n++ * n_vocab, new->data + (size_t)i *new->stride,
+               n_vocab * sizeof *rows->logits);
+    return !rows->stop_at || rows->n < rows->stop_at;
 }
 
-static Rows logits_of(Bench *b, const int32_t *ids, int n) {
-    Rows rows = {.n_vocab = engine_plan(b->engine)->hparams.n_vocab};
+/* Of the positions from `first` on. */
+static Rows logits_of(Bench *b, const int32_t *ids, int first, int n) {
+    Rows rows = {.first = first, .n_vocab = engine_plan(b->engine)->hparams.n_vocab};
     Err e = {0};
-    rows.logits = mem_new((size_t)n * (size_t)rows.n_vocab, sizeof *rows.logits);
-    CHECK(engine_logits(b->engine, ids, n, keep_row, &rows, &e) && rows.n == n, "%s", e.text);
+    rows.logits = mem_new((size_t)(n - first) * (size_t)rows.n_vocab, sizeof *rows.logits);
+    CHECK(engine_logits(b->engine, ids, first, n, keep_rows, &rows, &e) && rows.n == n - first, "%s", e.text);
     return rows;
 }
 
@@ -460,7 +463,7 @@ TEST(engine_reads_long_prompts_in_chunks) {
         memcpy(said[i], q->ids, (size_t)n[i] * sizeof *q->ids);
     }
     for (int i = 0; i < 3; i++) {
-        Rows rows = logits_of(&b, said[i], n[i]);
+        Rows rows = logits_of(&b, said[i], 0, n[i]);
         for (int k = n[i] - MORE; k < n[i]; k++) {
             const float *logits = rows.logits + (size_t)(k - 1) * (size_t)rows.n_vocab;
             int best = best_of(logits, rows.n_vocab);
@@ -473,7 +476,7 @@ TEST(engine_reads_long_prompts_in_chunks) {
 }
 
 TEST(engine_logits_do_not_depend_on_the_pieces) {
-    enum { N = 300 };
+    enum { N = 300, LAST = 190 };
     int32_t ids[N];
     float *first = NULL;
     for (int i = 0; i < N; i++) ids[i] = 3 + i * 37 % 320;
@@ -481,13 +484,19 @@ TEST(engine_logits_do_not_depend_on_the_pieces) {
     for (int i = 0; i < 3; i++) {
         Bench b;
         if (!open_config(&b, TINY, (EngineConfig){.n_ctx = N, .R_max = pieces[i]})) continue;
-        Rows rows = logits_of(&b, ids, N);
+        Rows rows = logits_of(&b, ids, 0, N);
         size_t bytes = (size_t)N * (size_t)rows.n_vocab * sizeof *first;
         CHECK(!first || memcmp(first, rows.logits, bytes) == 0, "in pieces of %d", pieces[i]);
         Rows some = {.n_vocab = rows.n_vocab, .stop_at = 5, .logits = rows.logits};
         Err e = {0};
-        CHECK(!engine_logits(b.engine, ids, N, keep_row, &some, &e) && e.code == 0 && some.n == 5);
-        CHECK(!engine_logits(b.engine, ids, N + 1, keep_row, &some, &e) && e.code == ERR_RUN &&
+        int whole = (5 + pieces[i] - 1) / pieces[i] * pieces[i]; // pieces are handed over whole
+        CHECK(!engine_logits(b.engine, ids, 0, N, keep_rows, &some, &e) && e.code == 0 && some.n == whole);
+        Rows last = logits_of(&b, ids, LAST, N);
+        size_t skipped = LAST * (size_t)rows.n_vocab, bytes_of_last = bytes - skipped * sizeof *first;
+        CHECK(memcmp(rows.logits + skipped, last.logits, bytes_of_last) == 0, "the last in pieces of %d",
+              pieces[i]);
+        free(last.logits);
+        CHECK(!engine_logits(b.engine, ids, 0, N + 1, keep_rows, &some, &e) && e.code == ERR_RUN &&
                   strstr(e.text, "301") && strstr(e.text, "300"),
               "%s", e.text);
         if (first)
@@ -510,7 +519,7 @@ TEST(engine_logprobs_are_the_logits) {
         Request r = {.n_predict = 20, .params = i ? hot : greedy, .n_logprobs = BEST, .ignore_eos = true};
         const Sequence *q = ask(&b, STORY, r, &ids);
         REQUIRE(q->n_generated == 20 && q->logprobs);
-        Rows rows = logits_of(&b, q->ids, q->n_prompt + q->n_generated);
+        Rows rows = logits_of(&b, q->ids, 0, q->n_prompt + q->n_generated);
         for (int k = 0; k < q->n_generated; k++) {
             const float *logits = rows.logits + (size_t)(q->n_prompt + k - 1) * (size_t)rows.n_vocab;
             const TokenLogprobs *p = &q->logprobs[k];
