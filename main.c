@@ -19,6 +19,8 @@ static const Command commands[] = {
      "the tokens of a text, and back", cmd_tokenize},
     {"logits", FOR_LOGITS, "[-m MODEL] (--ids IDS | --ids-file FILE) -o OUT", "the logits behind each token",
      cmd_logits},
+    {"perplexity", FOR_PERPLEXITY, "[-m MODEL] -f FILE [--save-logits F] [--kl F]",
+     "how well a text is predicted, and how far from another model's predictions", cmd_perplexity},
     {"bench", FOR_BENCH, "[-m MODEL | --shape SHAPE | --ceilings | --compare A B]",
      "how fast it is here, in llama-bench's words", cmd_bench},
     {"quantize", FOR_QUANTIZE, "IN OUT TYPE", "the model IN with weights of another type; replaces OUT",

@@ -24,6 +24,7 @@ bool cmd_chat(const Options *o, Err *e);
 bool cmd_info(const Options *o, Err *e);
 bool cmd_tokenize(const Options *o, Err *e);
 bool cmd_logits(const Options *o, Err *e);
+bool cmd_perplexity(const Options *o, Err *e);
 bool cmd_bench(const Options *o, Err *e);
 bool cmd_quantize(const Options *o, Err *e);
 bool cmd_synth(const Options *o, Err *e);

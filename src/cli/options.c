@@ -17,8 +17,8 @@
 #define AT(field) offsetof(Options, field)
 
 enum {
-    SPEAKS = FOR_GENERATE | FOR_CHAT, // commands that say something
-    RUNS = SPEAKS | FOR_LOGITS,       // commands that compute
+    SPEAKS = FOR_GENERATE | FOR_CHAT,            // commands that say something
+    RUNS = SPEAKS | FOR_LOGITS | FOR_PERPLEXITY, // commands that compute
     READS = FOR_GENERATE | FOR_TOKENIZE,
     PLANS = RUNS | FOR_INFO,      // commands that know what one run takes
     COMPUTES = PLANS | FOR_BENCH, // commands that choose where to
@@ -43,7 +43,7 @@ static const Option TABLE[] = {
     {{"--no-escape"}, READS | FOR_CHAT, OPTION_FLAG, NULL, AT(escape), .set = "no", .help = "take -p as it is"},
     {{"--echo"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(echo), .set = "yes",
      .help = "print the prompt before the text"},
-    {{"--pre"}, SPEAKS | FOR_TOKENIZE, OPTION_STRING, "NAME", AT(pre),
+    {{"--pre"}, SPEAKS | FOR_TOKENIZE | FOR_PERPLEXITY, OPTION_STRING, "NAME", AT(pre),
      .help = "the pre-tokenizer of this name instead of the model's"},
 
     {{"-cnv", "--conversation"}, SPEAKS, OPTION_FLAG, NULL, AT(chat), .set = "yes",
@@ -68,7 +68,7 @@ static const Option TABLE[] = {
 
     {{"-n", "--predict", "--n-predict"}, SPEAKS, OPTION_INT, "N", AT(n_predict), -2, INT_MAX,
      .standard = "-1", .help = "new tokens at most; -1, -2: until the context is full"},
-    {{"-c", "--ctx-size"}, PLANS, OPTION_INT, "N", AT(n_ctx), 0, INT_MAX,
+    {{"-c", "--ctx-size"}, PLANS & ~FOR_PERPLEXITY, OPTION_INT, "N", AT(n_ctx), 0, INT_MAX,
      .help = "tokens of context; 0: as trained (4096 at most, or as prompt and -n need)"},
     {{"-t", "--threads"}, PLANS | FOR_SYNTH | FOR_QUANTIZE, OPTION_INT, "N", AT(n_threads), 1, 1024,
      .help = "threads (the CPUs this process may use)"},
@@ -131,6 +131,18 @@ static const Option TABLE[] = {
     {{"-o", "--output"}, FOR_LOGITS, OPTION_STRING, "OUT", AT(out),
      .help = "where the float32 logits [n_ids, n_vocab] go; - is stdout"},
 
+    {{"-f", "--file"}, FOR_PERPLEXITY, OPTION_STRING, "FILE", AT(file), .help = "the text; - reads stdin"},
+    {{"-c", "--ctx-size"}, FOR_PERPLEXITY, OPTION_INT, "N", AT(n_ctx), 0, 1 << 30,
+     .help = "tokens of a window, of whose second half each is judged (512); 0: as trained"},
+    {{"--chunks"}, FOR_PERPLEXITY, OPTION_INT, "N", AT(n_windows), 1, INT_MAX,
+     .help = "windows at most (all that the text has)"},
+    {{"-b", "--batch-size"}, FOR_PERPLEXITY, OPTION_INT, "N", AT(n_batch), 1, 1 << 16,
+     .help = "tokens of a window computed at once (as the executor likes)"},
+    {{"--save-logits", "--save-all-logits"}, FOR_PERPLEXITY, OPTION_STRING, "F", AT(save),
+     .help = "write what the model predicts, for --kl and llama-perplexity"},
+    {{"--kl"}, FOR_PERPLEXITY, OPTION_STRING, "F", AT(base),
+     .help = "the KL divergence from the model that wrote F; without -f: on F's own text"},
+
     {{"-m", "--model"}, FOR_BENCH, OPTION_STRINGS, "FILE", AT(models),
      .help = "the model; may be repeated (the demo model in the executable)"},
     {{"--shape"}, FOR_BENCH, OPTION_STRING, "SHAPE", AT(bench.shape),
@@ -186,9 +198,9 @@ static const Option TABLE[] = {
     {{"--requantize", "--allow-requantize"}, FOR_QUANTIZE, OPTION_FLAG, NULL, AT(requantize), .set = "yes",
      .help = "take weights that are quantised already, too"},
 
-    {{"--output-format"}, READS | FOR_INFO | FOR_QUANTIZE, OPTION_CHOICE, NULL, AT(format), .choices = "text json",
+    {{"--output-format"}, READS | FOR_INFO | FOR_PERPLEXITY | FOR_QUANTIZE, OPTION_CHOICE, NULL, AT(format), .choices = "text json",
      .standard = "text", .help = "what to print"},
-    {{"--json"}, READS | FOR_INFO | FOR_QUANTIZE, OPTION_WORD, NULL, AT(format), .set = "json",
+    {{"--json"}, READS | FOR_INFO | FOR_PERPLEXITY | FOR_QUANTIZE, OPTION_WORD, NULL, AT(format), .set = "json",
      .help = "short for --output-format json"},
     {{"--logprobs"}, FOR_GENERATE, OPTION_INT, "N", AT(n_logprobs), 0, 100, .standard = "0",
      .help = "with --json: log-probabilities of the N likeliest"},
@@ -508,14 +520,15 @@ static bool unknown(unsigned command, const char *argument, Err *e) {
 }
 
 static const char *command_of(unsigned commands) {
-    return commands & FOR_GENERATE   ? "generate"
-           : commands & FOR_TOKENIZE ? "tokenize"
-           : commands & FOR_LOGITS   ? "logits"
-           : commands & FOR_SYNTH    ? "synth"
-           : commands & FOR_QUANTIZE ? "quantize"
-           : commands & FOR_CHAT     ? "chat"
-           : commands & FOR_BENCH    ? "bench"
-                                     : "info";
+    return commands & FOR_GENERATE     ? "generate"
+           : commands & FOR_TOKENIZE   ? "tokenize"
+           : commands & FOR_LOGITS     ? "logits"
+           : commands & FOR_SYNTH      ? "synth"
+           : commands & FOR_QUANTIZE   ? "quantize"
+           : commands & FOR_CHAT       ? "chat"
+           : commands & FOR_PERPLEXITY ? "perplexity"
+           : commands & FOR_BENCH      ? "bench"
+                                       : "info";
 }
 
 /* Whether the argument spells a name of the option whole. */

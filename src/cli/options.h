@@ -24,6 +24,7 @@ enum {
     FOR_SYNTH = 16,
     FOR_CHAT = 32,
     FOR_BENCH = 64,
+    FOR_PERPLEXITY = 128,
     FOR_QUANTIZE = 256,
 }; // commands, as bits
 
@@ -91,6 +92,8 @@ typedef struct Options {
     bool bos, parse_special, list; // tokenize
     const char *decode;
     const char *ids, *ids_file, *out; // logits
+    const char *base, *save;          // perplexity: files of logits to compare with and to write
+    int n_windows, n_batch;           // 0: all of the text, as the executor likes
     int n_layers, fixed_seed;         // synth, bench; 0 layers: as many as the shape has
     const char **models;              // bench [n_models]; none: the demo model
     int n_models;

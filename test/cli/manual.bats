@@ -1,7 +1,7 @@
 # What is written about zgen agrees with what it says about itself.
 
 @test "every option that zgen --help names stands in the man page, and none besides" {
-    help=$(for command in generate chat info tokenize logits bench quantize synth; do "$ZGEN" $command --help; done)
+    help=$(for command in generate chat info tokenize logits perplexity bench quantize synth; do "$ZGEN" $command --help; done)
     manual=$(sed -e 's/^\.\\".*//' -e 's/\\-/-/g' -e 's/^\.RE*B* *//' -e 's/\\f.//g' -e 's/"//g' src/cli/zgen.1)
     names() { grep -oE '(^|[ ,(])--?[a-z][a-z-]*' <<<"$1" | tr -d ' ,(' | sort -u; }
     diff <(names "$help") <(names "$manual")

@@ -1,0 +1,297 @@
+/* perplexity: how well a model predicts a text, and how far its predictions are from another model's.
+ *
+ * The text is computed in windows, as llama-perplexity does it; run/perplexity.h has the formulas.  With
+ * --save-logits the predictions are kept in a file of llama-perplexity's kind, and --kl compares with such a
+ * file: of its own text, or of the same text named once more by -f, which is then checked.
+ *
+ * stdout gets a line for each number, `name = value +/- one standard error`, or with --json an object:
+ *
+ *     {"model", "n_ctx", "windows", "tokens" (judged), "ppl", "running": [after each window],
+ *      "executor", "isa", "act", "weights", "kv", "threads", "memory", "seconds", "tok_s",
+ *      "base": {"file", "ppl", "cut" (tokens), "ln_ratio", "kl": {"mean", "median", "p90", "p99", "p999",
+ * "max"}, "same_top"}, "profile"}
+ *
+ * where each number with an error is {"value", "error"}. */
+#include "cli.h"
+#include "draft.h"
+#include "profile.h"
+#include "progress.h"
+#include "prompt.h"
+#include "setup.h"
+#include "show.h"
+#include "stop.h"
+#include "../base/clock.h"
+#include "../base/mem.h"
+#include "../base/stat.h"
+#include "../run/perplexity.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WINDOW = 512, ROWS = 256 }; // tokens where nothing is said; predictions whose logits are there at once
+
+typedef struct Work {
+    const Options *options;
+    Model model;
+    EngineConfig config;
+    Engine *engine;
+    TokIds ids; // of -f
+    LogitsFile base;
+    PerplexityTask task;
+    Perplexity result;
+    Draft draft; // of --save-logits
+    Progress progress;
+    char bar[40];   // what the bar says
+    double seconds; // that computing took
+    json_t *profile;
+    Err failure; // of a write
+} Work;
+
+/* ---- what is asked for -----------------------------------------------------------------------------------
+ */
+
+static bool check(const Options *o, Err *e) {
+    if (o->n_rest)
+        return err_set(e, ERR_USAGE, "unexpected argument '%.100s'; the text is given with -f", o->rest[0]);
+    if (!o->file && !o->base)
+        return err_set(e, ERR_USAGE,
+                       "a text is wanted: -f FILE, or -f - for standard input; or --kl F for that of F");
+    if (o->n_ctx > 0 && o->n_ctx < WINDOW_MIN)
+        return err_set(e, ERR_USAGE, "-c %d: a window has %d tokens at least", o->n_ctx, WINDOW_MIN);
+    return true;
+}
+
+/* As llama-perplexity reads it: one newline at the end does not count, "<s>" is text. */
+static bool read_text(Work *w, Err *e) {
+    const Options *o = w->options;
+    Buf text = {0};
+    bool ok = prompt_read_file(o->file, "the text", &text, e);
+    if (ok && text.n && text.data[text.n - 1] == '\n') text.n--;
+    if (ok) tok_encode(w->model.tok, text.data, text.n, TOK_ADD_SPECIAL, &w->ids);
+    buf_free(&text);
+    return ok;
+}
+
+static bool take_text(Work *w, Err *e) {
+    const Options *o = w->options;
+    int n_ctx = o->n_ctx > 0 ? o->n_ctx : o->n_ctx == 0 ? setup_trained(w->model.gguf) : WINDOW;
+    if (w->ids.n < 2 * (size_t)n_ctx)
+        return err_set(e, ERR_RUN,
+                       "the text has %zu tokens; two windows of %d are the least to judge by: give a longer "
+                       "one, or a smaller -c",
+                       w->ids.n, n_ctx);
+    w->task.ids = w->ids.data;
+    w->task.n_ctx = n_ctx, w->task.n_windows = (int)(w->ids.n / (size_t)n_ctx);
+    return true;
+}
+
+/* Windows and text are the base's; what else the user says of them must be the same. */
+static bool take_base(Work *w, Err *e) {
+    const Options *o = w->options;
+    const LogitsFile *base = &w->base;
+    size_t n = (size_t)base->n_windows * (size_t)base->n_ctx, same = 0;
+    if (o->n_ctx > 0 && o->n_ctx != base->n_ctx)
+        return err_set(e, ERR_USAGE, "-c %d: the windows of %.300s have %d tokens; drop -c", o->n_ctx,
+                       o->base, base->n_ctx);
+    while (same < n && same < w->ids.n && w->ids.data[same] == base->ids[same]) same++;
+    if (o->file && same < n)
+        return err_set(e, ERR_RUN,
+                       "%.300s is of another text, or another tokenizer's: from token %zu on the two differ; "
+                       "drop -f to take its own, or make it again with --save-logits",
+                       o->base, same);
+    w->task.base = base, w->task.ids = base->ids;
+    w->task.n_ctx = base->n_ctx, w->task.n_windows = base->n_windows;
+    return true;
+}
+
+static bool take_task(Work *w, Err *e) {
+    const Options *o = w->options;
+    if (!model_need_tok(&w->model, e) || (o->file && !read_text(w, e)) ||
+        !(o->base ? take_base(w, e) : take_text(w, e)))
+        return false;
+    if (o->n_windows && o->n_windows < w->task.n_windows) w->task.n_windows = o->n_windows;
+    w->task.bos = tok_adds_bos(w->model.tok) ? tok_bos(w->model.tok) : -1;
+    w->task.n_threads = w->config.n_threads;
+    return true;
+}
+
+static bool check_vocab(const Work *w, Err *e) {
+    int n_vocab = engine_plan(w->engine)->hparams.n_vocab;
+    return !w->task.base || w->base.n_vocab == n_vocab ||
+           err_set(
+               e, ERR_RUN,
+               "%.300s is of a model with %d tokens, this one has %d; only models of one vocabulary can be "
+               "compared",
+               w->options->base, w->base.n_vocab, n_vocab);
+}
+
+static bool start(Work *w, Err *e) {
+    const Options *o = w->options;
+    if ((o->base && !logits_file_open(o->base, &w->base, e)) ||
+        !model_open_as(o->model, o->pre, &w->model, e) || !setup_layers(o, w->model.gguf, e) ||
+        !take_task(w, e))
+        return false;
+    w->config.n_seq = 1, w->config.chunk = o->n_batch;
+    w->config.R_max = o->n_batch && o->n_batch < ROWS ? o->n_batch : ROWS;
+    w->config.n_ctx = w->task.n_ctx + (o->profile ? PROFILE_ROOM : 0);
+    return setup_engine(o, &w->model, &w->config, &w->engine, e) && check_vocab(w, e);
+}
+
+/* ---- the work --------------------------------------------------------------------------------------------
+ */
+
+static bool save(void *arg, const void *bytes, size_t n) {
+    Work *w = arg;
+    return out_write_to(w->draft.fd, w->draft.name, bytes, n, &w->failure);
+}
+
+/* The bar, with the perplexity so far; with -v a line for each window. */
+static bool go_on(void *arg, const Perplexity *p) {
+    Work *w = arg;
+    int n_rows = window_rows(w->task.n_ctx);
+    bool is_new = p->n_rows % n_rows == 0;
+    if (is_new) snprintf(w->bar, sizeof w->bar, "PPL %.4f", p->running[p->n_windows - 1]);
+    if (is_new && w->options->verbose) {
+        progress_end(&w->progress);
+        setup_notice(w->options, "window %d of %d: %s", p->n_windows, w->task.n_windows, w->bar);
+    }
+    progress_show(&w->progress, (double)p->n_rows / n_rows / w->task.n_windows);
+    return !stop_wanted();
+}
+
+static bool run(Work *w, Err *e) {
+    double begun = clock_now();
+    snprintf(w->bar, sizeof w->bar, "perplexity");
+    progress_begin(&w->progress, w->options, w->bar);
+    w->task.go_on = go_on, w->task.arg = w;
+    bool ok = perplexity_run(w->engine, &w->task, &w->result, e);
+    progress_end(&w->progress);
+    w->seconds = clock_now() - begun;
+    if (!ok && w->failure.code) *e = w->failure;
+    return stop_wanted() ? stop_err(e) : ok;
+}
+
+static bool run_saving(Work *w, Err *e) {
+    const PerplexityTask *t = &w->task;
+    Buf head = {0};
+    if (!draft_open(&w->draft, w->options->save, e)) return false;
+    logits_file_head(t->n_ctx, engine_plan(w->engine)->hparams.n_vocab, t->n_windows, t->ids, &head);
+    bool ok = out_write_to(w->draft.fd, w->draft.name, head.data, head.n, e);
+    buf_free(&head);
+    w->task.save = save;
+    return draft_close(&w->draft, ok && run(w, e), e);
+}
+
+/* ---- the report ------------------------------------------------------------------------------------------
+ */
+
+typedef struct Summary { // of n predictions
+    int n;
+    Estimate ppl;
+    Estimate base_ppl, ln_ratio, kl, p99, same_top; // beside a base, and so below
+    double median, p90, p999, max;
+} Summary;
+
+/* ln_ratio: of two perplexities, that is the mean of the differences of nll, whose error knows that the two
+ * go together. */
+static Summary summary_of(const Perplexity *p) {
+    int n = p->n_rows;
+    Summary s = {.n = n, .ppl = perplexity_of(p->nll, n)};
+    if (!p->kl) return s;
+    double *difference = mem_new((size_t)n, sizeof *difference);
+    for (int i = 0; i < n; i++) difference[i] = p->nll[i] - p->base_nll[i];
+    s.base_ppl = perplexity_of(p->base_nll, n), s.ln_ratio = estimate_mean(difference, n);
+    s.kl = estimate_mean(p->kl, n), s.same_top = estimate_mean(p->same_top, n);
+    s.p99 = (Estimate){stat_quantile(p->kl, n, 0.99), stat_quantile_error(p->kl, n, 0.99)};
+    s.median = stat_quantile(p->kl, n, 0.5), s.p90 = stat_quantile(p->kl, n, 0.9);
+    s.p999 = stat_quantile(p->kl, n, 0.999), s.max = stat_quantile(p->kl, n, 1);
+    free(difference);
+    return s;
+}
+
+static bool report_text(const Summary *s, bool has_base, Err *e) {
+    Buf text = {0};
+    buf_printf(&text, "PPL = %.4f +/- %.5f\n", s->ppl.value, s->ppl.error);
+    if (has_base)
+        buf_printf(&text,
+                   "PPL of base = %.4f +/- %.5f\nln(PPL / PPL of base) = %.5g +/- %.2g\n"
+                   "KL mean = %.5g +/- %.2g\nKL median = %.5g\nKL 90 %% = %.5g\n"
+                   "KL 99 %% = %.5g +/- %.2g\nKL 99.9 %% = %.5g\nKL max = %.5g\n"
+                   "same top %% = %.3f +/- %.3f\n",
+                   s->base_ppl.value, s->base_ppl.error, s->ln_ratio.value, s->ln_ratio.error, s->kl.value,
+                   s->kl.error, s->median, s->p90, s->p99.value, s->p99.error, s->p999, s->max,
+                   100 * s->same_top.value, 100 * s->same_top.error);
+    bool ok = out_write(text.data, text.n, e);
+    buf_free(&text);
+    return ok;
+}
+
+static json_t *number(double x) {
+    return isfinite(x) ? json_real(x) : json_null();
+}
+
+static json_t *estimate_json(Estimate x) {
+    return json_pack("{s:o,s:o}", "value", number(x.value), "error", number(x.error));
+}
+
+static json_t *base_json(const Work *w, const Summary *s) {
+    json_t *kl = json_pack("{s:o,s:o,s:o,s:o,s:o,s:o}", "mean", estimate_json(s->kl), "median",
+                           number(s->median), "p90", number(s->p90), "p99", estimate_json(s->p99), "p999",
+                           number(s->p999), "max", number(s->max));
+    return json_pack("{s:o,s:o,s:i,s:o,s:o,s:o}", "file", show_json(w->base.path, strlen(w->base.path)),
+                     "ppl", estimate_json(s->base_ppl), "cut", w->result.n_cut, "ln_ratio",
+                     estimate_json(s->ln_ratio), "kl", kl, "same_top", estimate_json(s->same_top));
+}
+
+static double n_computed(const Work *w) {
+    return (double)w->task.n_windows * (w->task.n_ctx - 1);
+}
+
+static bool report_json(const Work *w, const Summary *s, Err *e) {
+    const EngineConfig *c = &w->config;
+    const char *label = gguf_label(w->model.gguf);
+    json_t *running = json_array();
+    for (int i = 0; i < w->result.n_windows; i++)
+        json_array_append_new(running, number(w->result.running[i]));
+    json_t *root = json_pack(
+        "{s:o,s:i,s:i,s:i,s:o,s:o,s:s,s:s,s:s,s:s,s:s,s:i,s:o,s:f,s:f}", "model",
+        show_json(label, strlen(label)), "n_ctx", w->task.n_ctx, "windows", w->task.n_windows, "tokens", s->n,
+        "ppl", estimate_json(s->ppl), "running", running, "executor", engine_executor(w->engine), "isa",
+        c->isa, "act", c->act_f32 ? "f32" : "q8", "weights", c->weights_fp8 ? "fp8" : "file", "kv",
+        kv_type_name(c->kv_type), "threads", c->n_threads, "memory", setup_memory(w->engine), "seconds",
+        w->seconds, "tok_s", n_computed(w) / w->seconds);
+    if (w->task.base) json_object_set_new(root, "base", base_json(w, s));
+    if (w->profile) json_object_set_new(root, "profile", w->profile);
+    return show_write(root, e);
+}
+
+static bool report(const Work *w, Err *e) {
+    const Options *o = w->options;
+    Summary s = summary_of(&w->result);
+    setup_notice(o, "%d windows of %d tokens in %.1f s, %.0f tok/s", w->task.n_windows, w->task.n_ctx,
+                 w->seconds, n_computed(w) / w->seconds);
+    if (w->result.n_cut)
+        err_warn(
+            "%d of the %d tokens are less likely than %.300s can say, which is 16 nats below the likeliest; "
+            "its "
+            "perplexity looks better than it was",
+            w->result.n_cut, s.n, o->base);
+    return options_json(o) ? report_json(w, &s, e) : report_text(&s, w->task.base, e);
+}
+
+bool cmd_perplexity(const Options *o, Err *e) {
+    Work w = {.options = o};
+    stop_install();
+    bool ok = check(o, e) && setup_config(o, &w.config, e) && start(&w, e) &&
+              (o->save ? run_saving(&w, e) : run(&w, e)) &&
+              profile_tell(o, w.engine, w.task.n_ctx - 1, options_json(o) ? &w.profile : NULL, e) &&
+              report(&w, e);
+    perplexity_free(&w.result);
+    engine_close(w.engine);
+    logits_file_close(&w.base);
+    tok_ids_free(&w.ids);
+    model_close(&w.model);
+    return ok;
+}
