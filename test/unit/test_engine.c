@@ -405,15 +405,17 @@ TEST(engine_threads_change_no_word) {
 
 typedef struct Rows { // what engine_logits handed over
     int first, n, n_vocab, stop_at;
+    int most; // rows at once
     float *logits;
 } Rows;
 
-static bool keep_rows(void *arg, const LogitRows *new) {
+static bool keep_rows(void *arg, const LogitRows *piece) {
     Rows *rows = arg;
     size_t n_vocab = (size_t)rows->n_vocab;
-    CHECK(new->position == rows->first + rows->n &&new->n > 0, "rows come in order");
-    for (int i = 0; i < new->n; i++)
-        memcpy(rows->logits + (size_t)rows->n++ * n_vocab, new->data + (size_t)i *new->stride,
+    CHECK(piece->position == rows->first + rows->n && piece->n > 0, "rows come in order");
+    if (piece->n > rows->most) rows->most = piece->n;
+    for (int i = 0; i < piece->n; i++)
+        memcpy(rows->logits + (size_t)rows->n++ * n_vocab, piece->data + (size_t)i * piece->stride,
                n_vocab * sizeof *rows->logits);
     return !rows->stop_at || rows->n < rows->stop_at;
 }
@@ -487,6 +489,7 @@ TEST(engine_logits_do_not_depend_on_the_pieces) {
         Rows rows = logits_of(&b, ids, 0, N);
         size_t bytes = (size_t)N * (size_t)rows.n_vocab * sizeof *first;
         CHECK(!first || memcmp(first, rows.logits, bytes) == 0, "in pieces of %d", pieces[i]);
+        CHECK(rows.most == pieces[i], "%d", rows.most);
         Rows some = {.n_vocab = rows.n_vocab, .stop_at = 5, .logits = rows.logits};
         Err e = {0};
         int whole = (5 + pieces[i] - 1) / pieces[i] * pieces[i]; // pieces are handed over whole
