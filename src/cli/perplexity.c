@@ -58,8 +58,6 @@ static bool check(const Options *o, Err *e) {
     if (!o->file && !o->base)
         return err_set(e, ERR_USAGE,
                        "a text is wanted: -f FILE, or -f - for standard input; or --kl F for that of F");
-    if (o->n_ctx > 0 && o->n_ctx < WINDOW_MIN)
-        return err_set(e, ERR_USAGE, "-c %d: a window has %d tokens at least", o->n_ctx, WINDOW_MIN);
     return true;
 }
 
@@ -77,6 +75,9 @@ static bool read_text(Work *w, Err *e) {
 static bool take_text(Work *w, Err *e) {
     const Options *o = w->options;
     int n_ctx = o->n_ctx > 0 ? o->n_ctx : o->n_ctx == 0 ? setup_trained(w->model.gguf) : WINDOW;
+    if (n_ctx < WINDOW_MIN)
+        return err_set(e, ERR_USAGE, "a window of %d tokens is too short; use -c %d or more", n_ctx,
+                       WINDOW_MIN);
     if (w->ids.n < 2 * (size_t)n_ctx)
         return err_set(e, ERR_RUN,
                        "the text has %zu tokens; two windows of %d are the least to judge by: give a longer "
@@ -284,10 +285,11 @@ static bool report(const Work *w, Err *e) {
 bool cmd_perplexity(const Options *o, Err *e) {
     Work w = {.options = o};
     stop_install();
-    bool ok = check(o, e) && setup_config(o, &w.config, e) && start(&w, e) &&
-              (o->save ? run_saving(&w, e) : run(&w, e)) &&
-              profile_tell(o, w.engine, w.task.n_ctx - 1, options_json(o) ? &w.profile : NULL, e) &&
-              report(&w, e);
+    bool ok = check(o, e) && setup_config(o, &w.config, e) && start(&w, e);
+    if (ok && !o->model)
+        setup_notice(o, "it is the demo model's, part of this executable; -m FILE names another one");
+    ok = ok && (o->save ? run_saving(&w, e) : run(&w, e)) &&
+         profile_tell(o, w.engine, w.task.n_ctx - 1, options_json(o) ? &w.profile : NULL, e) && report(&w, e);
     perplexity_free(&w.result);
     engine_close(w.engine);
     logits_file_close(&w.base);

@@ -13,6 +13,7 @@ enum {
     HEAD_BYTES = MAGIC_BYTES + 12,
     DEPTH = 16, // how far below the likeliest token a row reaches, in nats
     STEPS = 65535,
+    COUNT_MAX = 1 << 30, // of the header's
 };
 
 size_t logits_file_row_bytes(int n_vocab) {
@@ -64,11 +65,11 @@ bool logits_row_is_cut(const uint8_t *row, int id) {
     return logits_row_step(row, id) == 0 && logits_row_scale(row) * STEPS > DEPTH - 0.01;
 }
 
-/* A number of the header, positive and small enough to be counted with. */
+/* A number of the header, small enough to be counted with. */
 static bool read_count(const LogitsFile *f, int place, int *out, Err *e) {
     uint32_t x = load_u32(f->map.data + MAGIC_BYTES + 4 * place);
-    *out = (int)(x & INT32_MAX);
-    return (x > 0 && x <= INT32_MAX) || logits_file_damaged(f, "a count in the header is not positive", e);
+    *out = (int)x;
+    return (x > 0 && x < COUNT_MAX) || logits_file_damaged(f, "a count in its header is impossible", e);
 }
 
 static bool read_head(LogitsFile *f, Err *e) {

@@ -178,7 +178,7 @@ END
 @test "a wrong command line" {
     fails 2 "a text is wanted: -f FILE" perplexity
     fails 2 "unexpected argument" perplexity $text
-    fails 2 "a window has 8 tokens at least" perplexity -f $text -c 7
+    fails 2 "a window of 7 tokens is too short; use -c 8 or more" perplexity -f $text -c 7
     fails 2 "whole number from 1" perplexity -f $text --chunks 0
     fails 2 "belongs to zgen perplexity" -p x --kl F
     fails 1 "cannot read the text" perplexity -f /nonexistent
