@@ -13,6 +13,7 @@
 #include "prompt.h"
 #include "setup.h"
 #include "stop.h"
+#include "verdict.h"
 #include "voice.h"
 
 #include <stdarg.h>
@@ -125,7 +126,8 @@ static bool attempt(Chat *c, Err *e) {
     c->total.n_turns++;
     c->total.n_evaluated += c->session.seq->prompt.n;
     c->total.n_said += c->session.seq->n_generated;
-    if (!ok || !tell_end(c, e)) return false;
+    if (!ok || !tell_end(c, e) || !verdict_take(c->options, c->verify, c->engine, NULL, e)) return false;
+    if (!stop_wanted() && !verdict_passes(c->verify, e)) return false;
     return said || !stop_wanted() || !c->on_terminal || chat_tell(c, e, "(nothing was said)");
 }
 
@@ -198,7 +200,9 @@ static bool start(Chat *c, Err *e) {
         return false;
     c->config.n_seq = c->config.R_max = 1;
     c->config.n_ctx = setup_context(o, c->model.gguf, 0, 0);
-    if (!setup_engine(o, &c->model, &c->config, &c->engine, e)) return false;
+    if (!setup_engine(o, &c->model, &c->config, &c->engine, e) ||
+        !verdict_open(o, &c->model, &c->config, &c->verify, e))
+        return false;
     s->tok = c->model.tok, s->engine = c->engine;
     return true;
 }
@@ -225,6 +229,7 @@ bool cmd_chat(const Options *o, Err *e) {
     line_close(line);
     const Sequence *said = c.session.seq;
     ok = ok && profile_tell(o, c.engine, said ? said->n_prompt + said->n_generated : 0, NULL, e);
+    verify_close(c.verify);
     engine_close(c.engine);
     session_close(&c.session);
     model_close(&c.model);

@@ -7,6 +7,7 @@
 #include "cli.h"
 #include "voice.h"
 #include "../run/session.h"
+#include "../run/verify.h"
 
 typedef struct ChatTotal {
     int n_turns, n_evaluated, n_said; // answers, tokens of prompts that were computed, tokens of answers
@@ -18,6 +19,7 @@ typedef struct Chat {
     Model model;
     EngineConfig config;
     Engine *engine;
+    Verify *verify; // NULL: not wanted
     Session session;
     Request request; // of every turn, but for ids
     Voice voice;

@@ -12,6 +12,7 @@
 #include "report.h"
 #include "setup.h"
 #include "stop.h"
+#include "verdict.h"
 #include "voice.h"
 #include "../base/clock.h"
 
@@ -21,6 +22,7 @@ typedef struct Run {
     Model model;
     EngineConfig config;
     Engine *engine;
+    Verify *verify; // NULL: not wanted
     Buf prompt;
     TokIds ids;
     bool is_chat;    // the prompt goes through a chat template
@@ -119,7 +121,9 @@ static bool start(Run *r, const Options *o, Err *e) {
     r->request.ids = r->ids.data, r->request.n_ids = (int)r->ids.n;
     r->config.n_seq = r->config.R_max = 1;
     r->config.n_ctx = setup_context(o, r->model.gguf, r->request.n_ids, o->n_predict);
-    if (!setup_engine(o, &r->model, &r->config, &r->engine, e)) return false;
+    if (!setup_engine(o, &r->model, &r->config, &r->engine, e) ||
+        !verdict_open(o, &r->model, &r->config, &r->verify, e))
+        return false;
     int seq = engine_add(r->engine, &r->request, e);
     if (seq < 0) return false;
     r->seq = engine_sequence(r->engine, seq);
@@ -177,19 +181,31 @@ static bool speak(Run *r, const Options *o, Err *e) {
     return print_new(r, o, e) && print_end(r, e) && end_line(r, o, e);
 }
 
+/* What was asked for besides the text: the profile comes last, as it spoils the sequence. */
+static bool look_back(Run *r, const Options *o, Report *report, Err *e) {
+    int n_past = r->seq->n_prompt + r->seq->n_generated;
+    bool json = options_json(o);
+    if (!verdict_take(o, r->verify, r->engine, json ? &report->verify : NULL, e)) return false;
+    return stop_wanted() || profile_tell(o, r->engine, n_past, json ? &report->profile : NULL, e);
+}
+
 static bool run(Run *r, const Options *o, Err *e) {
     if (!start(r, o, e)) return false;
     if (stop_wanted()) return stop_err(e);
-    Report report = {o,          &r->model, r->engine,         &r->config,     &r->request,
-                     &r->prompt, r->seq,    r->device_seconds, r->load_seconds, NULL};
+    Report report = {.options = o,
+                     .model = &r->model,
+                     .engine = r->engine,
+                     .config = &r->config,
+                     .request = &r->request,
+                     .prompt = &r->prompt,
+                     .seq = r->seq,
+                     .device_seconds = r->device_seconds,
+                     .load_seconds = r->load_seconds};
     report_begin(&report);
     if (!speak(r, o, e)) return false;
-    int n_past = r->seq->n_prompt + r->seq->n_generated;
-    bool ok =
-        stop_wanted() || profile_tell(o, r->engine, n_past, options_json(o) ? &report.profile : NULL, e);
-    ok = ok && (!options_json(o) || report_json(&report, e));
+    bool ok = look_back(r, o, &report, e) && (!options_json(o) || report_json(&report, e));
     if (ok) report_end(&report);
-    return ok && (!stop_wanted() || stop_err(e));
+    return ok && (stop_wanted() ? stop_err(e) : verdict_passes(r->verify, e));
 }
 
 bool cmd_generate(const Options *o, Err *e) {
@@ -200,6 +216,7 @@ bool cmd_generate(const Options *o, Err *e) {
     bool ok = check(o, e) && (o->print_prompt || setup_config(o, &r.config, e));
     r.device_seconds = clock_now() - begin;
     ok = ok && read_prompt(&r, o, e) && (o->print_prompt ? print_prompt(&r, o, e) : run(&r, o, e));
+    verify_close(r.verify);
     engine_close(r.engine);
     session_close(&r.session);
     model_close(&r.model);

@@ -9,6 +9,7 @@
 #include "prompt.h"
 #include "setup.h"
 #include "stop.h"
+#include "verdict.h"
 #include "../base/float.h"
 #include "../base/mem.h"
 
@@ -23,8 +24,10 @@ enum { ROWS = 64 }; // positions whose logits are computed at once
 typedef struct Sink {
     Draft draft; // to stdout: one that is never closed
     int n_vocab;
-    uint8_t *row; // one row as bytes of the file
-    Err failure;  // of a write
+    uint8_t *row;   // one row as bytes of the file
+    Verify *verify; // NULL: not wanted
+    const int32_t *ids;
+    Err failure; // of a write, of the oracle
 } Sink;
 
 static bool is_stdout(const Options *o) {
@@ -38,15 +41,17 @@ static bool sink_open(Sink *s, const Options *o, int n_vocab, Err *e) {
     return true;
 }
 
-static bool sink_row(Sink *s, const float *logits) {
+static bool sink_row(Sink *s, int position, const float *logits) {
     for (int i = 0; i < s->n_vocab; i++) store_u32(s->row + 4 * (size_t)i, f32_to_bits(logits[i]));
     return !stop_wanted() &&
-           out_write_to(s->draft.fd, s->draft.name, s->row, 4 * (size_t)s->n_vocab, &s->failure);
+           out_write_to(s->draft.fd, s->draft.name, s->row, 4 * (size_t)s->n_vocab, &s->failure) &&
+           (!s->verify || verify_row(s->verify, s->ids, position, logits, &s->failure));
 }
 
 static bool sink_rows(void *arg, const LogitRows *rows) {
     bool ok = true;
-    for (int i = 0; ok && i < rows->n; i++) ok = sink_row(arg, rows->data + (size_t)i * rows->stride);
+    for (int i = 0; ok && i < rows->n; i++)
+        ok = sink_row(arg, rows->position + i, rows->data + (size_t)i * rows->stride);
     return ok;
 }
 
@@ -56,6 +61,7 @@ typedef struct Work {
     Model model;
     EngineConfig config;
     Engine *engine;
+    Verify *verify; // NULL: not wanted
     TokIds ids;
     Sink sink;
 } Work;
@@ -100,11 +106,13 @@ static bool start(Work *w, const Options *o, Err *e) {
     w->config.n_seq = 1, w->config.R_max = ROWS;
     int n_least = (int)w->ids.n + (o->profile ? PROFILE_ROOM : 0);
     w->config.n_ctx = o->n_ctx > 0 ? o->n_ctx : o->n_ctx == 0 ? setup_trained(w->model.gguf) : n_least;
-    return setup_engine(o, &w->model, &w->config, &w->engine, e);
+    return setup_engine(o, &w->model, &w->config, &w->engine, e) &&
+           verdict_open(o, &w->model, &w->config, &w->verify, e);
 }
 
 static bool compute(Work *w, const Options *o, Err *e) {
     if (!sink_open(&w->sink, o, engine_plan(w->engine)->hparams.n_vocab, e)) return false;
+    w->sink.verify = w->verify, w->sink.ids = w->ids.data;
     bool ok = engine_logits(w->engine, w->ids.data, 0, (int)w->ids.n, sink_rows, &w->sink, e);
     if (!ok && w->sink.failure.code)
         *e = w->sink.failure;
@@ -121,10 +129,13 @@ bool cmd_logits(const Options *o, Err *e) {
     if (ok && !o->model)
         setup_notice(
             o, "the logits are those of the demo model, part of this executable; -m FILE names another one");
-    ok = ok && compute(&w, o, e) && profile_tell(o, w.engine, (int)w.ids.n, NULL, e);
+    ok = ok && compute(&w, o, e) && verdict_tell(o, w.verify, NULL, e) &&
+         profile_tell(o, w.engine, (int)w.ids.n, NULL, e);
     if (ok)
         setup_notice(o, "%zu rows of %d logits are in %s", w.ids.n, w.sink.n_vocab,
                      is_stdout(o) ? "standard output" : o->out);
+    ok = ok && verdict_passes(w.verify, e);
+    verify_close(w.verify);
     engine_close(w.engine);
     tok_ids_free(&w.ids);
     model_close(&w.model);

@@ -88,6 +88,7 @@ typedef struct Options {
     int n_logprobs;
     bool quiet, verbose, perf;
     const char *profile;           // "kinds", "ops"; NULL: not wanted
+    int n_verify;                  // steps, 0: none
     bool plan, keys;               // info
     bool bos, parse_special, list; // tokenize
     const char *decode;

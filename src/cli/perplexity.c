@@ -229,18 +229,14 @@ static bool report_text(const Summary *s, bool has_base, Err *e) {
     return ok;
 }
 
-static json_t *number(double x) {
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 static json_t *estimate_json(Estimate x) {
-    return json_pack("{s:o,s:o}", "value", number(x.value), "error", number(x.error));
+    return json_pack("{s:o,s:o}", "value", show_number(x.value), "error", show_number(x.error));
 }
 
 static json_t *base_json(const Work *w, const Summary *s) {
     json_t *kl = json_pack("{s:o,s:o,s:o,s:o,s:o,s:o}", "mean", estimate_json(s->kl), "median",
-                           number(s->median), "p90", number(s->p90), "p99", estimate_json(s->p99), "p999",
-                           number(s->p999), "max", number(s->max));
+                           show_number(s->median), "p90", show_number(s->p90), "p99", estimate_json(s->p99),
+                           "p999", show_number(s->p999), "max", show_number(s->max));
     return json_pack("{s:o,s:o,s:i,s:o,s:o,s:o}", "file", show_json(w->base.path, strlen(w->base.path)),
                      "ppl", estimate_json(s->base_ppl), "cut", w->result.n_cut, "ln_ratio",
                      estimate_json(s->ln_ratio), "kl", kl, "same_top", estimate_json(s->same_top));
@@ -255,7 +251,7 @@ static bool report_json(const Work *w, const Summary *s, Err *e) {
     const char *label = gguf_label(w->model.gguf);
     json_t *running = json_array();
     for (int i = 0; i < w->result.n_windows; i++)
-        json_array_append_new(running, number(w->result.running[i]));
+        json_array_append_new(running, show_number(w->result.running[i]));
     json_t *root = json_pack(
         "{s:o,s:i,s:i,s:i,s:o,s:o,s:s,s:s,s:s,s:s,s:s,s:i,s:o,s:f,s:f}", "model",
         show_json(label, strlen(label)), "n_ctx", w->task.n_ctx, "windows", w->task.n_windows, "tokens", s->n,

@@ -103,18 +103,14 @@ static bool report_text(const Work *w, Err *e) {
     return ok;
 }
 
-static json_t *number(double x) {
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 static json_t *tensor_json(const Quantized *t) {
     json_t *shape = json_array();
     for (int i = 0; i < t->source->n_dims; i++) json_array_append_new(shape, json_integer(t->source->ne[i]));
     return json_pack("{s:o,s:o,s:s,s:s,s:I,s:o,s:o}", "name",
                      show_json(t->source->name, strlen(t->source->name)), "shape", shape, "from",
                      quant_traits(t->from)->name, "to", quant_traits(t->to)->name, "bytes",
-                     (json_int_t)t->n_bytes, "rmse", number(t->rmse), "relative",
-                     number(t->rms > 0 ? t->rmse / t->rms : NAN));
+                     (json_int_t)t->n_bytes, "rmse", show_number(t->rmse), "relative",
+                     show_number(t->rms > 0 ? t->rmse / t->rms : NAN));
 }
 
 static json_t *types_json(const Quantize *q) {
@@ -124,7 +120,7 @@ static json_t *types_json(const Quantize *q) {
         json_object_set_new(types, quant_traits(id)->name,
                             json_pack("{s:I,s:I,s:I,s:o,s:o}", "tensors", (json_int_t)t.n_tensors, "weights",
                                       (json_int_t)t.n_weights, "bytes", (json_int_t)t.n_bytes, "rmse",
-                                      number(rmse(&t)), "relative", number(relative(&t))));
+                                      show_number(rmse(&t)), "relative", show_number(relative(&t))));
     return types;
 }
 
@@ -137,7 +133,7 @@ static bool report_json(const Work *w, Err *e) {
                                 show_json(w->in, strlen(w->in)), "out", show_json(w->out, strlen(w->out)),
                                 "type", w->mix->name, "bytes_in", (json_int_t)gguf_n_bytes(w->gguf),
                                 "bytes_out", (json_int_t)quantize_bytes(w->quantize), "bits_per_weight",
-                                number(8 * (double)total.n_bytes / (double)total.n_weights), "seconds",
+                                show_number(8 * (double)total.n_bytes / (double)total.n_weights), "seconds",
                                 w->seconds, "types", types_json(w->quantize), "tensors", tensors),
                       e);
 }

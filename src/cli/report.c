@@ -58,10 +58,6 @@ void report_end(const Report *r) {
 
 /* ---- JSON ---- */
 
-static json_t *number(double x) {
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 /* A parameter as the user wrote it: 0.8 and not the nearest float in full. */
 static json_t *decimal(float x) {
     char text[32];
@@ -82,9 +78,9 @@ static json_t *seed_value(uint64_t seed) {
 static json_t *timing(const Timing *t) {
     json_t *object = json_object();
     json_object_set_new(object, "n", json_integer(t->n));
-    json_object_set_new(object, "s", number(t->seconds));
-    json_object_set_new(object, "tok_s", number(rate(t->n, t->seconds)));
-    json_object_set_new(object, "gb_s", number(rate(t->bytes / 1e9, t->seconds)));
+    json_object_set_new(object, "s", show_number(t->seconds));
+    json_object_set_new(object, "tok_s", show_number(rate(t->n, t->seconds)));
+    json_object_set_new(object, "gb_s", show_number(rate(t->bytes / 1e9, t->seconds)));
     return object;
 }
 
@@ -107,7 +103,7 @@ static json_t *one_logprob(const Report *r, int32_t id, float logprob) {
     json_t *object = json_object();
     json_object_set_new(object, "id", json_integer(id));
     json_object_set_new(object, "piece", show_piece(r->model->tok, id));
-    json_object_set_new(object, "logprob", number(logprob));
+    json_object_set_new(object, "logprob", show_number(logprob));
     return object;
 }
 
@@ -149,9 +145,10 @@ bool report_json(const Report *r, Err *e) {
                         json_pack("{s:i,s:i}", "prompt", s->n_prompt, "generated", s->n_generated));
     json_object_set_new(root, "memory", setup_memory(r->engine));
     json_object_set_new(root, "timings",
-                        json_pack("{s:o,s:o,s:o,s:o}", "device_s", number(r->device_seconds), "load_s",
-                                  number(r->load_seconds), "prompt", timing(&s->prompt), "decode",
+                        json_pack("{s:o,s:o,s:o,s:o}", "device_s", show_number(r->device_seconds), "load_s",
+                                  show_number(r->load_seconds), "prompt", timing(&s->prompt), "decode",
                                   timing(&s->decode)));
+    if (r->verify) json_object_set_new(root, "verify", r->verify);
     if (r->profile) json_object_set_new(root, "profile", r->profile);
     if (r->request->n_logprobs) json_object_set_new(root, "logprobs", logprobs(r));
     return show_write(root, e);

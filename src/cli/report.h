@@ -25,7 +25,8 @@ typedef struct Report {
     const Sequence *seq;   // NULL until there is one
     double device_seconds; // that a GPU took to wake up
     double load_seconds;   // from opening the file to the first batch, without the former
-    json_t *profile;       // see profile.h, or NULL; report_json takes it
+    json_t *profile;       // see profile.h, or NULL; report_json takes it, and so below
+    json_t *verify;        // see verdict.h, or NULL
 } Report;
 
 void report_begin(const Report *r); // notices: model, seed, context, memory

@@ -2,6 +2,7 @@
 #include "show.h"
 #include "out.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +24,10 @@ json_t *show_piece(const Tok *t, int id) {
     json_t *value = is_whole ? show_json(piece.data, piece.n) : show_json(spelled.data, spelled.n);
     buf_free(&piece);
     return value;
+}
+
+json_t *show_number(double x) {
+    return isfinite(x) ? json_real(x) : json_null();
 }
 
 void show_escape(const char *s, size_t n, Buf *out) {

@@ -16,6 +16,9 @@ json_t *show_json(const char *s, size_t n);
  * ("<0xE2>"). */
 json_t *show_piece(const Tok *t, int id);
 
+/* null for what is no number. */
+json_t *show_number(double x);
+
 /* Appends n bytes as utf8_escape does, for between single quotes. */
 void show_escape(const char *s, size_t n, Buf *out);
 

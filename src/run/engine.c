@@ -288,7 +288,7 @@ int engine_add(Engine *g, const Request *r, Err *e) {
     l->stream = (TokStream){.tok = g->model->tok, .special = r->special};
     l->seq.ids = mem_new((size_t)l->n_limit + 1, sizeof *l->seq.ids);
     memcpy(l->seq.ids, r->ids, (size_t)r->n_ids * sizeof *r->ids);
-    l->seq.n_prompt = r->n_ids;
+    l->seq.n_prompt = r->n_ids, l->seq.end = -1;
     if (r->n_logprobs)
         l->seq.logprobs = mem_new((size_t)(l->n_limit - r->n_ids) + 1, sizeof *l->seq.logprobs);
     if (l->n_limit == r->n_ids) l->seq.finish = FINISH_LENGTH;
@@ -297,6 +297,10 @@ int engine_add(Engine *g, const Request *r, Err *e) {
 
 const Sequence *engine_sequence(const Engine *g, int seq) {
     return &g->live[seq].seq;
+}
+
+const SampleParams *engine_sampling(const Engine *g, int seq) {
+    return &g->live[seq].request.params;
 }
 
 static bool unfinished(const Live *l) {
@@ -383,6 +387,7 @@ static bool is_eog(const Engine *g, int token) {
 
 static void add_token(Engine *g, Live *l, int r, int token) {
     if (is_eog(g, token)) {
+        l->seq.end = token;
         finish(l, FINISH_STOP);
         return;
     }
@@ -399,15 +404,25 @@ static int n_tokens(const Live *l) {
     return l->seq.n_prompt + l->seq.n_generated;
 }
 
-/* Appends the rows of one sequence to the batch: up to the next multiple of the chunk, if they fit. */
+/* Where the piece that begins at `from` of n tokens ends: at the next multiple of the chunk, if not before.
+ */
+static int piece_end(const Engine *g, int from, int n) {
+    int end = (from / g->chunk + 1) * g->chunk;
+    return end < n ? end : n;
+}
+
+/* Appends ids[from..end) of sequence s to the batch. */
+static void add_piece(Engine *g, int s, const int32_t *ids, int from, int end, Batch *b) {
+    for (int i = from; i < end; i++, b->T++) g->token[b->T] = ids[i], g->seq[b->T] = s, g->position[b->T] = i;
+}
+
+/* Appends the rows of one sequence to the batch: its next piece, if that fits. */
 static void add_rows(Engine *g, int s, Batch *b) {
     Live *l = &g->live[s];
-    int end = (l->n_done / g->chunk + 1) * g->chunk;
-    if (end > n_tokens(l)) end = n_tokens(l);
+    int end = piece_end(g, l->n_done, n_tokens(l));
     l->n_rows = 0, l->r = -1;
     if (b->T + end - l->n_done > g->exec_config.T_max) return; // in a later step
-    for (int i = l->n_done; i < end; i++, b->T++)
-        g->token[b->T] = l->seq.ids[i], g->seq[b->T] = s, g->position[b->T] = i;
+    add_piece(g, s, l->seq.ids, l->n_done, end, b);
     l->n_rows = end - l->n_done;
     if (end < n_tokens(l)) return;
     l->r = b->R;
@@ -528,6 +543,19 @@ bool engine_logits(Engine *g, const int32_t *ids, int first, int n, bool (*take)
         if (b.R && !take(arg, &rows)) return false;
     }
     return true;
+}
+
+const float *engine_feed(Engine *g, const int32_t *ids, int *at, int end, Err *e) {
+    Batch b = empty_batch(g);
+    int piece = piece_end(g, *at, end);
+    size_t stride;
+    b.sampling = NULL;
+    stop_decoding(g);
+    add_piece(g, 0, ids, *at, piece, &b);
+    g->out_row[b.R++] = b.T - 1;
+    if (!g->exec_ops->run(g->exec, &b, 0, g->plan->n_ops, e)) return NULL;
+    *at = piece;
+    return g->exec_ops->read(g->exec, g->logits, &stride);
 }
 
 /* ---- profile ------------------------------------------------------------------------------------------- */

@@ -79,6 +79,7 @@ typedef struct Sequence {
     Buf text;       // of the generated tokens, whole characters, less the stop string
     size_t n_final; // bytes of text that can no longer become part of a stop string: print up to here
     Finish finish;  // when not NONE, all of text is final
+    int32_t end;    // the end-of-generation token that finished it, or -1
     TokenLogprobs *logprobs; // [n_generated], or NULL
     Timing prompt, decode;   // the first token counts to the prompt, its sampling too
 } Sequence;
@@ -115,6 +116,9 @@ void engine_print_advice(const Engine *g, Buf *out);
 int engine_add(Engine *g, const Request *r, Err *e);
 const Sequence *engine_sequence(const Engine *g, int seq);
 
+/* How its tokens are chosen: the request's parameters, with the ids that are banned. */
+const SampleParams *engine_sampling(const Engine *g, int seq);
+
 /* Runs one batch.  True while there is something left to do; false when all are finished (e->code 0) or on
  * failure. */
 bool engine_step(Engine *g, Err *e);
@@ -138,6 +142,12 @@ double engine_read_bandwidth(Engine *g);
 
 /* Ends all unfinished sequences as interrupted; what was said stays. */
 void engine_interrupt(Engine *g);
+
+/* Computes ids[*at..end) behind the *at tokens that sequence 0 has in its cache, up to the end of the piece
+ * in which a prompt is computed, and moves *at there.  Returns the logits behind the last of them [n_vocab],
+ * good until the engine runs again; NULL: *e.  A sequence whose own ids these are, computed in the pieces in
+ * which it was, keeps its cache. */
+const float *engine_feed(Engine *g, const int32_t *ids, int *at, int end, Err *e);
 
 typedef struct LogitRows { // of neighbouring positions
     int position, n;       // the first one, and how many: R_max at most

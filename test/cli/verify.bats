@@ -1,0 +1,86 @@
+#!/usr/bin/env bats
+# --verify: a run's first steps beside the scalar executor; what is printed stays what it was.
+load helper
+
+story="Once upon a time"
+
+@test "every table of kernels, cache and conversion passes, and says the same as without" {
+    for isa in scalar avx2 avx512; do
+        "$ZGEN" -p x -n 1 --isa $isa >/dev/null 2>&1 || continue
+        for more in "--kv f16" "--kv f32 --temp 0" "--kv q8_0" "--kv fp8" "--weights fp8" "--act q8 --repeat-penalty 1.3"; do
+            zgen -p "$story" -n 12 -s 4 --isa $isa $more
+            local plain=$output
+            zgen -p "$story" -n 12 -s 4 --isa $isa $more --verify 10
+            asserts "$status/$output" = "0/$plain"
+            [[ "$stderr" == "zgen: verify: 10 steps beside the scalar executor: mean KL "*", max "*"; NMSE "*"the same token first in "* ]]
+            asserts "$(wc -l <<<"$stderr")" = 1
+        done
+    done
+}
+
+@test "the object in JSON" {
+    zgen -p "<|user|>What is the capital of Norway?<|end|><|assistant|>" --temp 0 --device cpu --json --verify 99
+    asserts "$(field 'd["text"], d["counts"]["generated"]')" = "(' The capital of Norway is Oslo.', 7)"
+    asserts "$(field 'sorted(d["verify"])')" = \
+        "['agree', 'asked', 'kl', 'kl_max', 'kl_max_step', 'limits', 'margin', 'margin_step', 'medians', 'nmse', 'passes', 'rounding', 'steps']"
+    asserts "$(field '[d["verify"][k] for k in ("asked", "steps", "agree", "margin", "passes")]')" = "[99, 8, 8, None, True]"
+    asserts "$(field 'd["verify"]["limits"], d["verify"]["medians"]')" = "({'kl': 0.002, 'nmse': 0.0004, 'margin': 0.5}, False)"
+    asserts "$(field '0 < d["verify"]["rounding"]["nmse"] < 1e-4')" = True
+    asserts "$(field '0 <= d["verify"]["kl"] <= d["verify"]["kl_max"] < 1e-3')" = True
+    zgen -m test/data/models/llama-moe-F16.gguf -p "$story" -n 5 --ignore-eos --device cpu --json --verify 5
+    asserts "$(field 'd["verify"]["limits"], d["verify"]["kl"] < 1e-6, d["verify"]["medians"]')" = "({'kl': None, 'nmse': 3e-05, 'margin': 0.05}, True, True)"
+    zgen -p Once -n 2 --json
+    asserts "$(field '"verify" in d')" = False
+}
+
+@test "quiet, nothing said, the profile behind it" {
+    zgen -p "$story" -n 5 -q --verify 3
+    asserts "$status/$stderr" = 0/
+    zgen -p "$story" -n 0 --verify 3
+    asserts "$status/$stderr" = "0/zgen: verify: 0 steps beside the scalar executor"
+    zgen -p "$story" -n 5 --device cpu --verify 3 --profile
+    [[ "$status" = 0 && "$stderr" == "zgen: verify: 3 steps "*"whole step"* ]]
+}
+
+@test "chat verifies each answer, logits the first positions" {
+    printf 'Who are you?\n/undo\nWhat is the capital of Norway?\n' | "$ZGEN" chat --temp 0 --verify 4 >"$T/out" 2>"$T/err"
+    asserts "$(grep -c '^zgen: verify: 4 steps ' "$T/err")" = 2
+    grep -q "Oslo" "$T/out"
+    zgen logits --ids 1,5,9,17,300 -o "$T/plain"
+    zgen logits --ids 1,5,9,17,300 -o "$T/logits" --verify 4
+    asserts "$status" = 0
+    [[ "$stderr" == "zgen: verify: 4 steps "* ]]
+    cmp "$T/plain" "$T/logits"
+}
+
+# expf is the C library's for the scalar kernels, and none for the others: a wrong one takes them apart.
+@test "beyond the rules: all is printed, then one sentence, exit 1" {
+    grep -q avx2 /proc/cpuinfo || skip "no kernels here but the scalar ones"
+    ! nm "$ZGEN" 2>/dev/null | grep -q __asan_init || skip "the sanitizer wants to be loaded first"
+    echo 'double exp(double); float expf(float x); float expf(float x) { return (float)exp(0.8 * (double)x); }' >"$T/expf.c"
+    cc -O1 -fno-builtin -shared -fPIC -o "$T/expf.so" "$T/expf.c"
+    zgen -p "$story" -n 12 -s 4 --isa avx2
+    local plain=$output
+    export LD_PRELOAD=$T/expf.so
+    zgen -p "$story" -n 12 -s 4 --isa avx2 --verify 10
+    asserts "$status/$output" = "1/$plain"
+    asserts "$(wc -l <<<"$stderr")" = 2
+    [[ "$stderr" == *"zgen: --verify: over 10 steps the mean NMSE from the scalar executor is "*" and may be 0.0004, the worst is step "* ]]
+    zgen -p "$story" -n 12 -s 4 --isa avx2 --verify 10 --json
+    asserts "$status" = 1
+    asserts "$(field 'd["verify"]["passes"], d["verify"]["nmse"] > 4e-4, d["text"] == '"'''$plain'''")" = "(False, True, True)"
+    zgen logits --ids 1,5,9,17,300 -o "$T/logits" --isa avx2 --verify 4
+    asserts "$status/$(stat -c %s "$T/logits")" = "1/$((5 * 2048 * 4))"
+    run --separate-stderr "$ZGEN" chat --temp 0 --isa avx2 --verify 4 <<<"Who are you?"
+    unset LD_PRELOAD
+    asserts "$status" = 1
+    [[ -n "$output" && "$stderr" == *"zgen: --verify: "* ]]
+}
+
+@test "how many steps, and where it belongs" {
+    fails 2 "from 1 to" -p x --verify 0
+    fails 2 "is not a whole number" -p x --verify some
+    fails 2 "belongs to zgen generate" info --verify 3
+    zgen --help
+    [[ "$output" == *"--verify N"*"scalar executor"* ]]
+}
