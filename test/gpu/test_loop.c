@@ -5,6 +5,7 @@
  * and no cache; and the same request gives the same bytes every time. */
 #include "gpu.h"
 #include "../../src/run/bench.h"
+#include "../../src/run/verify.h"
 
 #define QUESTION "<|user|>What is the capital of Norway?<|end|><|assistant|>"
 #define ANSWER " The capital of Norway is Oslo."
@@ -284,6 +285,42 @@ TEST(gpu_loop_says_what_runs_say) {
     talk_close(&t);
 }
 
+static bool never(void) {
+    return false;
+}
+
+/* Runs give the bits of the steps that the GPU drives, so that the sampler gives the same tokens; and both
+ * are near the scalar executor.  A second prompt begins with what the cache has of the first. */
+TEST(gpu_loop_is_verified) {
+    enum { STEPS = 16 };
+    if (gpu_missing()) SKIP(gpu_missing());
+    for (int type = 0; type < KV_N_TYPES; type++) {
+        Talk t;
+        Verify *verify = NULL;
+        Err e = {0};
+        EngineConfig c = {.n_ctx = 256, .n_seq = 1, .n_threads = 2, .kv_type = (KvType)type};
+        if (!talk_open_cache(&t, 256, 1, (KvType)type)) continue;
+        REQUIRE(verify_open(&t.model, &c, STEPS, &verify, &e), "%s", e.text);
+        static const char *const prompts[] = {
+            STORY, STORY
+            " there was a little fox named Ruby who lived in the woods with her mother and her father, "
+            "and every day she went out to look for berries, and for someone to play with. One day"};
+        for (int i = 0; i < 4; i++) {
+            Request r = {
+                .n_predict = 40, .params = i % 2 ? lively : greedy, .ignore_eos = true, .reuse = true};
+            talk_ask(&t, prompts[i / 2], r);
+            CHECK(verify_sequence(verify, t.engine, never, &e), "%s", e.text);
+            Verdict d = verify_verdict(verify);
+            CHECK(d.n_steps == STEPS && d.said_step == 0, "%s: step %d", kv_type_name((KvType)type),
+                  d.said_step);
+            CHECK(verify_passes(&d, &e), "%s: %s", kv_type_name((KvType)type), e.text);
+        }
+        verify_close(verify);
+        check_sane(&t);
+        talk_close(&t);
+    }
+}
+
 /* Many speak at once, some are done early, the batch is built anew: each says what it says alone. */
 TEST(gpu_loop_of_many_is_that_of_each) {
     const char *why = gpu_missing();
@@ -320,10 +357,6 @@ TEST(gpu_loop_of_many_is_that_of_each) {
         }
     for (int i = 0; i < N; i++) tok_ids_free(&ids[i]);
     talk_close(&t);
-}
-
-static bool never(void) {
-    return false;
 }
 
 /* What zgen bench measures is the same work each time, behind a depth, too, and in a batch. */
