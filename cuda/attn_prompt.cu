@@ -223,8 +223,8 @@ __global__ void __launch_bounds__(Shape<HD>::THREADS, 2) k_attn_prompt(const __g
     extern __shared__ __align__(16) uint8_t shared[];
     uint32_t queries = shared_address(shared), keys = queries + S::ROWS * S::PITCH,
              values = keys + S::SPAN * S::PITCH;
-    pdl_launch();
     pdl_wait();
+    pdl_launch();
     int head = blockIdx.x, block_row = (int)(gridDim.y - 1 - blockIdx.y) * S::ROWS;
     int seq = __ldcg(a.seq), begin = __ldcg(a.position);
     if (seq < 0) return;

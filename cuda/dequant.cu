@@ -59,8 +59,8 @@ template <QuantType T> __device__ void tile_half(const uint8_t *tile, int lane, 
 
 template <QuantType T>
 __global__ void __launch_bounds__(THREADS) k_dequant(DeviceWeight w, int expert, __half *out) {
-    pdl_launch();
     pdl_wait(); // the kernel before may still read what out held
+    pdl_launch();
     const Layout &at = w.layout;
     int index = blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32; // tile in the row of tiles
     if (index >= at.n_tiles) return;

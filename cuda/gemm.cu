@@ -74,8 +74,8 @@ __device__ __half saturate(float v) { // what is not finite becomes a NaN, so th
 // Row t of the input, normalised if asked, as f16.
 __global__ void __launch_bounds__(THREADS) k_input(const float *in, int in_stride, const int *rows,
                                                    const float *norm, float eps, int n_in, __half *out) {
-    pdl_launch();
     pdl_wait();
+    pdl_launch();
     const float *row = in + (size_t)(rows ? rows[blockIdx.x] : (int)blockIdx.x) * in_stride;
     float scale = 1.0f;
     if (norm) {
@@ -92,8 +92,8 @@ __global__ void __launch_bounds__(THREADS) k_input(const float *in, int in_strid
 // What the library does not do: scales of rows and biases, before the residual is added.
 __global__ void k_scale_bias(float *out, int stride, int n_out, const float *scale, const float *bias,
                              const float *residual, int residual_stride) {
-    pdl_launch();
     pdl_wait();
+    pdl_launch();
     int i = blockIdx.x * blockDim.x + threadIdx.x, t = blockIdx.y;
     if (i >= n_out) return;
     float v = out[(size_t)t * stride + i];
@@ -103,8 +103,8 @@ __global__ void k_scale_bias(float *out, int stride, int n_out, const float *sca
 }
 
 __global__ void k_join(const float *gate, const float *up, int n, float *out, int stride) {
-    pdl_launch();
     pdl_wait();
+    pdl_launch();
     int i = blockIdx.x * blockDim.x + threadIdx.x, t = blockIdx.y;
     if (i >= n) return;
     float g = gate[(size_t)t * n + i];

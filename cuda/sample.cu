@@ -138,8 +138,8 @@ __device__ void note_top(const Row &row, Word key) {
 }
 
 __global__ void __launch_bounds__(RANK_THREADS) k_rank(SampleStep s) {
-    pdl_launch();
     pdl_wait();
+    pdl_launch();
     int r = blockIdx.y, first = blockIdx.x * TILE, id = first + 4 * threadIdx.x, seq = __ldcg(s.seq + r);
     float4 v = make_float4(0, 0, 0, 0);
     if (id < s.n_vocab)
@@ -533,8 +533,8 @@ __device__ int32_t choose(const Row &row, const DeviceSampler &d, int n_vocab) {
 }
 
 __global__ void __launch_bounds__(THREADS) k_choose(SampleStep s) {
-    pdl_launch();
     pdl_wait();
+    pdl_launch();
     int r = blockIdx.y, seq = __ldcg(s.seq + r);
     if (seq < 0) return;
     uint32_t step = __ldcg(s.step_counter + r) + 1;

@@ -12,8 +12,8 @@ constexpr int WARPS = 16, THREADS = WARPS * 32;
 // Rows longer than a block's registers are read twice.
 __global__ void __launch_bounds__(THREADS)
     k_norm(const float *in, const int *rows, const float *weight, int width, float eps, float *out) {
-    pdl_launch();
     pdl_wait();
+    pdl_launch();
     const float *row = in + (size_t)(rows ? __ldcg(rows + blockIdx.x) : (int)blockIdx.x) * row_stride(width);
     float scale;
     if (width <= THREADS * 32) {
@@ -31,15 +31,15 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 __global__ void k_add(const float *a, const float *b, size_t n, float *out) {
-    pdl_launch();
     pdl_wait();
+    pdl_launch();
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) out[i] = __ldcg(a + i) + __ldcg(b + i);
 }
 
 __global__ void k_glu(const float *gate, const float *up, size_t n, float *out) {
-    pdl_launch();
     pdl_wait();
+    pdl_launch();
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
     float g = __ldcg(gate + i);
@@ -50,8 +50,8 @@ __global__ void k_glu(const float *gate, const float *up, size_t n, float *out) 
 // of the chosen.
 __global__ void k_route(const float *logits, int logits_stride, int n_expert, int n_used, float factor,
                         int32_t *ids, float *weights, int stride) {
-    pdl_launch();
     pdl_wait();
+    pdl_launch();
     int lane = threadIdx.x;
     const float *row = logits + (size_t)blockIdx.x * logits_stride;
     int32_t *chosen = ids + (size_t)blockIdx.x * stride;
@@ -87,8 +87,8 @@ __global__ void k_route(const float *logits, int logits_stride, int n_expert, in
 
 __global__ void k_mix(const float *in, int in_stride, const float *weights, int weights_stride, int n_used,
                       int width, const float *residual, float *out, int out_stride) {
-    pdl_launch();
     pdl_wait();
+    pdl_launch();
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     size_t t = blockIdx.y;
     if (i >= width) return;
