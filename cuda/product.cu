@@ -444,9 +444,12 @@ __device__ __forceinline__ float silu(float x) {
     return __fdividef(x, 1.0f + __expf(-x));
 }
 
-__device__ float add_slices(const float *part, int n_slices, int step) {
-    float sum = 0;
-    for (int i = 0; i < n_slices; i++) sum += part[i * step];
+__device__ __forceinline__ float add_slices(const float *part, int n_slices, int step) {
+    float x[WARPS], sum = 0;
+#pragma unroll
+    for (int i = 0; i < WARPS; i++) x[i] = i < n_slices ? part[i * step] : 0; // all on their way at once
+#pragma unroll
+    for (int i = 0; i < WARPS; i++) sum += x[i];
     return sum;
 }
 

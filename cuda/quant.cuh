@@ -173,12 +173,14 @@ __device__ __forceinline__ void tile_words(const uint8_t *tile, int lane, int h,
     }
 }
 
-// Byte k of x as a float: the byte becomes the last of the mantissa of 2^23.
+// Byte k of x as a float.
 __device__ __forceinline__ float byte_of(uint32_t x, int k) {
-    return __uint_as_float(__byte_perm(x, 0x4b000000, 0x7440 | k)) - 8388608.0f;
+    return (float)(int)__byte_perm(x, 0, 0x4440 | k);
 }
 __device__ __forceinline__ float signed_byte_of(uint32_t x, int k) {
-    return __uint_as_float(__byte_perm(x ^ 0x80808080, 0x4b000000, 0x7440 | k)) - 8388736.0f;
+    int byte; // selectors with bit 3 set repeat the sign
+    asm("prmt.b32 %0, %1, 0, %2;" : "=r"(byte) : "r"(x), "r"(0x8880 | 0x1110 * k | k));
+    return (float)byte;
 }
 
 // The four nibbles of x, 2h + j, as the bytes 2j + h.
