@@ -374,21 +374,21 @@ template <KvType KV, int HD>
 __device__ void scores(float s[4], const uint8_t *tile, const Query<KV, HD> &q, int n_blocks,
                        int n_positions) {
     int position = threadIdx.x % 32 / 4;
-    float part[4][4] = {}, sum[4] = {}; // four chains, as a product waits for the one it adds to
+    float part[2][4] = {}, sum[4] = {}; // more chains would wait less, but take registers that memory must hold
 #pragma unroll
     for (int i = 0; i < HD / 16; i++) {
         Fragment f;
         load_keys<KV, HD>(f, tile, i);
-        multiply(part[i % 2 * 2], f.high, q.high[i]);
-        multiply(part[i % 2 * 2 + 1], f.high, q.low[i]);
-        if constexpr (KV == KV_F32) multiply(part[i % 2 * 2 + 1], f.low, q.high[i]);
+        multiply(part[0], f.high, q.high[i]);
+        multiply(part[1], f.high, q.low[i]);
+        if constexpr (KV == KV_F32) multiply(part[1], f.low, q.high[i]);
         if (i + 1 < HD / 16 && (KV != KV_Q8_0 || i % 2 == 0)) continue;
         float d[2] = {1, 1};
         for (int half = 0; KV == KV_Q8_0 && half < 2; half++)
             d[half] = scale_at<KV, HD>(tile, n_blocks, n_positions, position + half * 8, i / 2);
         for (int r = 0; r < 4; r++) {
-            sum[r] += d[r / 2] * ((part[0][r] + part[2][r]) + (part[1][r] + part[3][r]));
-            part[0][r] = part[1][r] = part[2][r] = part[3][r] = 0;
+            sum[r] += d[r / 2] * (part[0][r] + part[1][r]);
+            part[0][r] = part[1][r] = 0;
         }
     }
     for (int r = 0; r < 4; r++) s[r] = position + r / 2 * 8 < n_positions ? sum[r] : -INFINITY;
