@@ -45,6 +45,7 @@ struct Exec {
     std::unordered_map<const Weight *, DeviceWeight> weights;
     std::unordered_map<const void *, void *> vectors; // host pointer of the plan -> device copy
     std::unordered_map<const Op *, double *> frequencies;
+    std::unordered_map<const Op *, Link *> links; // in small
     Memory regs[2], kv, small, scratch;
     std::vector<size_t> kv_offset;
     Gemm *gemm;
@@ -110,7 +111,11 @@ void carve_small(Exec *x, Carver *c) {
     x->history = c->take<int32_t>(n_seq * (n_ctx + 1));
     x->banned = c->take<int32_t>(x->plan->hparams.n_vocab);
     x->step_counter = c->take<uint32_t>(R);
-    x->launch.met = c->take<unsigned long long>(1);
+    for (int i = 0; i < x->plan->n_ops; i++) {
+        const Op *op = &x->plan->ops[i];
+        if (op->code == OP_MATMUL)
+            x->links[op] = (Link *)c->take<uint8_t>(sizeof(Link) + op->w[0]->n_out * sizeof(uint32_t));
+    }
 }
 
 size_t attn_bytes(const Exec *x) {
@@ -269,6 +274,7 @@ Product product_of(const Exec *x, const Op *op) {
     p.in = reg(x, op->in), p.in_stride = stride_of(x, op->in), p.rows = row_map(x, op);
     p.norm = op->code == OP_EXPERT ? nullptr : device_vector(x, op->vector), p.norm_eps = op->eps;
     p.glu = op->glu;
+    if (op->code == OP_MATMUL) p.link = x->links.at(op);
     if (op->residual != NO_REG)
         p.residual = reg(x, op->residual), p.residual_stride = stride_of(x, op->residual);
     if (op->code == OP_EXPERT) {

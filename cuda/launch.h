@@ -39,7 +39,6 @@ typedef struct Launch { // where and how
     int n_sm;
     size_t shared_max; // bytes of shared memory that a block may have
     bool dependent;    // programmatic dependent launch: sm_90 and later
-    unsigned long long *met; // [1] zero at first, for the kernels whose blocks meet
 } Launch;
 
 typedef struct ProductSegment {
@@ -48,6 +47,14 @@ typedef struct ProductSegment {
     float *out;        // [T][out_stride]
     int out_stride;
 } ProductSegment;
+
+/* The output of a product on its way to the next, while both run: a number is there when its lowest bit is that of
+ * the lap, which each block counts for itself.  All zero at first. */
+enum { LINK_BLOCKS = 256 };
+typedef struct Link {
+    uint32_t laps[LINK_BLOCKS];
+    uint32_t row[]; // [n_out]
+} Link;
 
 /* MATMUL, EXPERT and LOGITS of few rows: out = w in * scale + bias [+ residual], with in optionally
  * normalised first, and optionally two segments joined by out = silu(first) * second, written to the first's
@@ -63,6 +70,7 @@ typedef struct Product {
     bool glu;
     const float *residual; // [T][residual_stride], added to the first output, or NULL
     int residual_stride;
+    Link *link; // of the first output, this product's own, or NULL: then nothing follows it in the same kernel
     const int32_t *ids; // experts of each row, n_used in rows ids_stride apart, or NULL; slot s writes out +
                         // s * n_out and,
     int ids_stride;     //   if per_slot, reads in + s * n_in
@@ -77,8 +85,8 @@ extern "C" {
 cudaError_t launch_for_device(int device, Launch *l); // all but the stream
 
 /* Products of T rows (any T, meant for few), exact integer block sums; a row's result does not depend on T.
- * Each may read, row by row, what the ones before it write: n of them, at most MAX_PRODUCTS, are one kernel where
- * that is possible.  Products of experts go alone. */
+ * n of them, at most MAX_PRODUCTS, one after the other: for a single row as one kernel, where each has the first
+ * output of the one before it as its input. */
 enum { MAX_PRODUCTS = 4 };
 cudaError_t launch_products(const Launch *l, const Product *p, int n, int T);
 

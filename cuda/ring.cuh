@@ -9,41 +9,45 @@
 
 constexpr int MAX_STAGES = 4;
 
+// A block's dynamic shared memory.
+__device__ __forceinline__ uint8_t *shared_memory() {
+    extern __shared__ __align__(128) uint8_t shared[];
+    return shared;
+}
+
 struct Ring {
-    uint8_t *slots;     // [n_stages][slot_bytes], shared
-    uint64_t *barriers; // [n_stages], shared
+    static constexpr int LINE = 128; // bytes of shared memory that are read and written at once
+
+    int at; // in shared memory: barriers [MAX_STAGES] of 8 bytes, slots [n_stages][slot_bytes], both LINE by LINE
     int slot_bytes, n_stages, lane;
     int stage = 0, phase = 0; // of the next wait
 
-    __device__ Ring(uint8_t *slots_, uint64_t *barriers_, int slot_bytes_, int n_stages_)
-        : slots(slots_), barriers(barriers_), slot_bytes(slot_bytes_), n_stages(n_stages_),
-          lane(threadIdx.x % 32) {
+    static __host__ __device__ constexpr int bytes(int slot_bytes, int n_stages) {
+        return LINE + n_stages * slot_bytes;
+    }
+
+    __device__ Ring(int at_, int slot_bytes_, int n_stages_)
+        : at(at_), slot_bytes(slot_bytes_), n_stages(n_stages_), lane(threadIdx.x % 32) {
 #if __CUDA_ARCH__ >= 900
-        if (lane < n_stages)
-            asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(address(barriers + lane)));
+        if (lane < n_stages) asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier(lane)));
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
         __syncwarp();
 #endif
-    }
-
-    static __device__ uint32_t address(const void *p) {
-        return (uint32_t)__cvta_generic_to_shared(p);
     }
 
     // Starts to fill slot i, which nobody reads any more, with what the lane `who` says, a multiple of 16
     // bytes; 0 bytes: nothing more is to come, and nobody will wait for it.
     __device__ void fetch(int i, int who, const uint8_t *from, int bytes) {
         __syncwarp(); // all have read the slot
-        uint32_t to = address(slots + i * slot_bytes);
+        uint32_t to = address(slot(i));
 #if __CUDA_ARCH__ >= 900
         if (lane == who && bytes) {
-            uint32_t barrier = address(barriers + i);
-            asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+            asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier(i)), "r"(bytes)
                          : "memory");
             asm volatile(
                 "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
                     "r"(to),
-                "l"(from), "r"(bytes), "r"(barrier)
+                "l"(from), "r"(bytes), "r"(barrier(i))
                 : "memory");
         }
 #else
@@ -60,7 +64,7 @@ struct Ring {
 #if __CUDA_ARCH__ >= 900
         asm volatile(
             "{\n.reg .pred p;\nWAIT:\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@!p bra "
-            "WAIT;\n}" ::"r"(address(barriers + stage)),
+            "WAIT;\n}" ::"r"(barrier(stage)),
             "r"(phase)
             : "memory");
 #else
@@ -79,11 +83,18 @@ struct Ring {
         }
         __syncwarp();
 #endif
-        return slots + stage * slot_bytes;
+        return slot(stage);
     }
 
     // After the slot's next fetch has been started: on to the other slots.
     __device__ void advance() {
         if (++stage == n_stages) stage = 0, phase ^= 1;
     }
+
+  private:
+    static __device__ uint32_t address(const void *p) {
+        return (uint32_t)__cvta_generic_to_shared(p);
+    }
+    __device__ const uint8_t *slot(int i) const { return shared_memory() + at + LINE + i * slot_bytes; }
+    __device__ uint32_t barrier(int i) const { return address(shared_memory() + at) + i * 8; }
 };
