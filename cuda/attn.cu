@@ -13,10 +13,10 @@
 // through a ring of its own and keeps its own running maximum; warps meet at the end. The last block to
 // finish a row's head combines the splits in their order.
 //
-// Where each row is the newest of its sequence, its key and value may come along, not yet in the cache: then the
-// blocks wait for nothing but these.  What the cache holds is fetched while the kernel before still runs; the
-// query is turned as it is loaded; and the warp that has the newest tile turns the key, stores it and the value
-// in the cache, and puts both into the tile that it is about to read.
+// Where each row is the newest of its sequence, its key and value may come along, not yet in the cache: then
+// the blocks wait for nothing but these.  What the cache holds is fetched while the kernel before still runs;
+// the query is turned as it is loaded; and the warp that has the newest tile turns the key, stores it and the
+// value in the cache, and puts both into the tile that it is about to read.
 //
 // Head dimensions that are no instance are padded with zeros to the next.  f32 keys and values beyond 65504
 // overflow, and values of q8_0 beyond 32512.
@@ -36,7 +36,7 @@ constexpr int ARRIVED_MAX = ROWS_MAX * 1024; // rows times KV heads of a launch
 
 struct Decode {
     Attention a;
-    NewKv fresh; // k NULL: the cache has all
+    NewKv fresh;               // k NULL: the cache has all
     int group, parts;          // query heads of a KV head, and units they make
     int splits_max, units_max; // of a row's head, and of all
     uint32_t *arrived;         // [T][n_kv_head * parts] splits done, 0 between launches
@@ -44,13 +44,14 @@ struct Decode {
     float *partial; // [T][n_kv_head * parts][splits_max][HEADS][padded head_dim] weighted sum of values
 };
 
-// A block's shared memory: a ring for each warp.  The blocks of an SM keep well over 35 KB in flight, which is
-// what an H200's memory needs at a latency of 1 us.
+// A block's shared memory: a ring for each warp.  The blocks of an SM keep well over 35 KB in flight, which
+// is what an H200's memory needs at a latency of 1 us.
 template <KvType KV, int HD> struct Shape {
     static constexpr int ROW = padded_row_bytes(HD * ELEMENT_BYTES<KV>), ROWS = TILE * ROW;
     static constexpr int SCALES = KV == KV_Q8_0 ? TILE * HD / KV_SCALED * 2 : 0; // bytes, behind the rows
     static constexpr int SLOT = ROWS + SCALES;
-    static constexpr int FIT = (ATTN_SHARED - 2048) / (ATTN_THREADS / 32 * SLOT); // beside 2 KB that are static
+    static constexpr int FIT =
+        (ATTN_SHARED - 2048) / (ATTN_THREADS / 32 * SLOT); // beside 2 KB that are static
     static constexpr int SLOTS = FIT < 2 ? 2 : FIT > 5 ? 5 : FIT;
     static constexpr int WARPS = SLOT < 10000 ? 4 : 2, THREADS = WARPS * 32;
     static constexpr size_t SHARED = (size_t)WARPS * SLOTS * SLOT;
@@ -62,7 +63,7 @@ template <KvType KV, int HD> struct Shape {
 struct Unit {
     int row; // -1: there is no such unit
     int seq, length;
-    int newest; // the position that is not in the cache yet, -1: none
+    int newest;                         // the position that is not in the cache yet, -1: none
     int column, kv_head, head, n_heads; // column: of kv heads x parts; head: the first query head
     int split, n_splits;
 };
@@ -289,7 +290,8 @@ template <KvType KV, int HD> struct Fresh {
     __device__ void put(const Attention &a, const Unit &unit, uint8_t *cache, uint8_t *tile) const {
         uint8_t *history = cache + history_offset<KV>(a, unit.seq, unit.kv_head);
         uint8_t *row = tile + unit.newest % TILE * Shape<KV, HD>::ROW;
-        uint16_t *scales = (uint16_t *)(tile + Shape<KV, HD>::ROWS) + unit.newest % TILE * (a.head_dim / KV_SCALED);
+        uint16_t *scales =
+            (uint16_t *)(tile + Shape<KV, HD>::ROWS) + unit.newest % TILE * (a.head_dim / KV_SCALED);
         for_each(a, [&](int i, int column) {
             store_pair<KV>(history, a.n_ctx, a.head_dim, unit.newest, column, x[i]);
             put_pair<KV>(row, scales, column, x[i]);
@@ -374,7 +376,8 @@ template <KvType KV, int HD>
 __device__ void scores(float s[4], const uint8_t *tile, const Query<KV, HD> &q, int n_blocks,
                        int n_positions) {
     int position = threadIdx.x % 32 / 4;
-    float part[2][4] = {}, sum[4] = {}; // more chains would wait less, but take registers that memory must hold
+    float part[2][4] = {},
+          sum[4] = {}; // more chains would wait less, but take registers that memory must hold
 #pragma unroll
     for (int i = 0; i < HD / 16; i++) {
         Fragment f;
@@ -399,7 +402,8 @@ __device__ void attend_warp(const Decode &d, const Unit &unit, uint8_t *slots, c
                             float2 *stat) {
     using S = Shape<KV, HD>;
     const Attention &a = d.a;
-    int tiles = tiles_of(unit.length), warp = threadIdx.x / 32, n_turning = unit.newest < 0 ? 0 : d.fresh.n_rot;
+    int tiles = tiles_of(unit.length), warp = threadIdx.x / 32,
+        n_turning = unit.newest < 0 ? 0 : d.fresh.n_rot;
     int tile = (int)((int64_t)unit.split * tiles / unit.n_splits) + warp;
     int end = (int)((int64_t)(unit.split + 1) * tiles / unit.n_splits);
     int newest = end == tiles && (end - 1 - tile) % S::WARPS == 0 && unit.newest >= 0 ? end - 1 : -1;
@@ -579,7 +583,8 @@ template <KvType KV> cudaError_t launch_type(const Launch *l, const Decode &d) {
     }
 }
 
-cudaError_t launch_decode(const Launch *l, const Attention &a, const NewKv *fresh, KvType type, void *scratch) {
+cudaError_t launch_decode(const Launch *l, const Attention &a, const NewKv *fresh, KvType type,
+                          void *scratch) {
     Decode d = {.a = a, .fresh = fresh ? *fresh : NewKv{}, .group = a.n_head / a.n_kv_head};
     d.parts = (d.group + HEADS - 1) / HEADS;
     int columns = a.n_kv_head * d.parts;

@@ -102,6 +102,10 @@ struct Carver {
     }
 };
 
+bool is_product(const Op *op) {
+    return op->code == OP_MATMUL || op->code == OP_LOGITS || op->code == OP_EXPERT;
+}
+
 void carve_small(Exec *x, Carver *c) {
     size_t T = x->config.T_max, R = x->config.R_max, n_seq = x->config.n_seq, n_ctx = x->config.n_ctx;
     x->d.token = c->take<int32_t>(T), x->d.seq = c->take<int32_t>(T), x->d.position = c->take<int32_t>(T);
@@ -111,11 +115,14 @@ void carve_small(Exec *x, Carver *c) {
     x->history = c->take<int32_t>(n_seq * (n_ctx + 1));
     x->banned = c->take<int32_t>(x->plan->hparams.n_vocab);
     x->step_counter = c->take<uint32_t>(R);
+    int n_in = 0; // of the longest row
     for (int i = 0; i < x->plan->n_ops; i++) {
         const Op *op = &x->plan->ops[i];
+        if (is_product(op)) n_in = std::max(n_in, op->w[0]->n_in);
         if (op->code == OP_MATMUL)
             x->links[op] = (Link *)c->take<uint8_t>(sizeof(Link) + op->w[0]->n_out * sizeof(uint32_t));
     }
+    x->launch.inputs = c->take<uint8_t>(product_scratch_bytes(n_in));
 }
 
 size_t attn_bytes(const Exec *x) {

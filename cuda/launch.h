@@ -39,6 +39,7 @@ typedef struct Launch { // where and how
     int n_sm;
     size_t shared_max; // bytes of shared memory that a block may have
     bool dependent;    // programmatic dependent launch: sm_90 and later
+    uint8_t *inputs;   // scratch of launch_products: product_scratch_bytes of the longest row
 } Launch;
 
 typedef struct ProductSegment {
@@ -82,12 +83,13 @@ typedef struct Product {
 extern "C" {
 #endif
 
-cudaError_t launch_for_device(int device, Launch *l); // all but the stream
+cudaError_t launch_for_device(int device, Launch *l); // all but the stream and the scratch
 
 /* Products of T rows (any T, meant for few), exact integer block sums; a row's result does not depend on T.
  * n of them, at most MAX_PRODUCTS, one after the other: for a single row as one kernel, where each has the first
  * output of the one before it as its input. */
-enum { MAX_PRODUCTS = 4 };
+enum { MAX_PRODUCTS = 4, PRODUCT_ROWS = 64 }; // rows made ready at once
+size_t product_scratch_bytes(int n_in);
 cudaError_t launch_products(const Launch *l, const Product *p, int n, int T);
 
 /* The same for many rows (prompt chunks) on the matrix units, in f16 with f32 sums; no experts. */

@@ -18,7 +18,8 @@ __device__ __forceinline__ uint8_t *shared_memory() {
 struct Ring {
     static constexpr int LINE = 128; // bytes of shared memory that are read and written at once
 
-    int at; // in shared memory: barriers [MAX_STAGES] of 8 bytes, slots [n_stages][slot_bytes], both LINE by LINE
+    int at; // in shared memory: barriers [MAX_STAGES] of 8 bytes, slots [n_stages][slot_bytes], both LINE by
+            // LINE
     int slot_bytes, n_stages, lane;
     int stage = 0, phase = 0; // of the next wait
 
@@ -42,7 +43,8 @@ struct Ring {
         uint32_t to = address(slot(i));
 #if __CUDA_ARCH__ >= 900
         if (lane == who && bytes) {
-            asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier(i)), "r"(bytes)
+            asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier(i)),
+                         "r"(bytes)
                          : "memory");
             asm volatile(
                 "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
@@ -95,6 +97,10 @@ struct Ring {
     static __device__ uint32_t address(const void *p) {
         return (uint32_t)__cvta_generic_to_shared(p);
     }
-    __device__ const uint8_t *slot(int i) const { return shared_memory() + at + LINE + i * slot_bytes; }
-    __device__ uint32_t barrier(int i) const { return address(shared_memory() + at) + i * 8; }
+    __device__ const uint8_t *slot(int i) const {
+        return shared_memory() + at + LINE + i * slot_bytes;
+    }
+    __device__ uint32_t barrier(int i) const {
+        return address(shared_memory() + at) + i * 8;
+    }
 };

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BAND = 4096, BAND_BYTE = 0xA7, MAX_BUFFERS = 64 };
+enum { BAND = 4096, BAND_BYTE = 0xA7, MAX_BUFFERS = 64, INPUT_MAX = 32768 /* elements of a row */ };
 
 static struct Buffer {
     uint8_t *base; // BAND bytes before what the kernel is given
@@ -22,6 +22,7 @@ const Launch *device_launch(void) {
     if (launch.stream) return &launch;
     device_check(cudaStreamCreateWithFlags(&launch.stream, cudaStreamNonBlocking), "stream");
     device_check(launch_for_device(0, &launch), "attribute");
+    device_check(cudaMalloc((void **)&launch.inputs, product_scratch_bytes(INPUT_MAX)), "scratch");
     return &launch;
 }
 

@@ -423,3 +423,59 @@ TEST(gpu_ops_weights_decode_exactly) {
             check_decoding(tiny_types[i], odd[k]);
     }
 }
+
+/* ---- Products in a chain ---- */
+
+/* As in a layer: a product, gate and up behind a norm, one back with a residual, and one of another type. The
+ * first, third and last have fewer rows of tiles than an H200 has blocks, the second has more. */
+enum { CHAIN = 4, CHAIN_WIDTH = 160, CHAIN_MIDDLE = 2304, CHAIN_IN = 256, CHAIN_OUT = 52, CHAIN_LAPS = 50 };
+
+static void check_chain(const QuantType types[CHAIN]) {
+    static const int n_ins[] = {CHAIN_IN, CHAIN_WIDTH, CHAIN_MIDDLE, CHAIN_WIDTH},
+                     n_outs[] = {CHAIN_WIDTH, CHAIN_MIDDLE, CHAIN_WIDTH, CHAIN_OUT};
+    uint64_t seed = 9;
+    Matrix m[CHAIN], up = matrix_new(types[1], CHAIN_WIDTH, CHAIN_MIDDLE, 1, &seed);
+    Product p[CHAIN];
+    memset(p, 0, sizeof p);
+    float *norm = floats_new(CHAIN_WIDTH, &seed), got[2][CHAIN_OUT];
+    for (int i = 0; i < CHAIN; i++) {
+        m[i] = matrix_new(types[i], n_ins[i], n_outs[i], 1, &seed);
+        matrix_upload(&m[i]);
+        p[i].n_segments = 1, p[i].segment[0].w = m[i].device,
+        p[i].segment[0].out_stride = stride_of(n_outs[i]);
+        p[i].segment[0].out = device_new(NULL, (size_t)n_outs[i] * sizeof(float));
+        p[i].in_stride = stride_of(n_ins[i]);
+        p[i].link = device_zeros(sizeof(Link) + (size_t)n_outs[i] * sizeof(uint32_t));
+        if (i) p[i].in = p[i - 1].segment[0].out;
+    }
+    matrix_upload(&up);
+    p[1].n_segments = 2, p[1].glu = true, p[1].segment[1] = (ProductSegment){.w = up.device};
+    p[1].norm = device_new(norm, CHAIN_WIDTH * sizeof(float)), p[1].norm_eps = EPS;
+    p[2].residual = p[0].segment[0].out, p[2].residual_stride = stride_of(CHAIN_WIDTH);
+    float *in = device_new(NULL, CHAIN_IN * sizeof(float));
+    p[0].in = in;
+    for (int lap = 0; lap < CHAIN_LAPS; lap++) {
+        float *x = floats_new(CHAIN_IN, &seed);
+        device_check(cudaMemcpy(in, x, CHAIN_IN * sizeof(float), cudaMemcpyHostToDevice), "input");
+        for (int i = 0; i < CHAIN; i++)
+            device_check(launch_products(device_launch(), &p[i], 1, 1), "one by one");
+        device_read(got[0], p[CHAIN - 1].segment[0].out, sizeof got[0]);
+        device_check(cudaMemset(p[CHAIN - 1].segment[0].out, 0xFF, sizeof got[0]), "forgetting");
+        device_check(launch_products(device_launch(), p, CHAIN, 1), "a chain");
+        device_read(got[1], p[CHAIN - 1].segment[0].out, sizeof got[1]);
+        CHECK(memcmp(got[0], got[1], sizeof got[0]) == 0, "%s, lap %d: a chain gives other bytes",
+              quant_traits(types[1])->name, lap);
+        free(x);
+    }
+    device_end("a chain");
+    free(norm), matrix_free(&up);
+    for (int i = 0; i < CHAIN; i++) matrix_free(&m[i]);
+}
+
+TEST(gpu_ops_products_in_a_chain) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    check_chain((const QuantType[CHAIN]){QUANT_Q8_0, QUANT_Q8_0, QUANT_Q8_0, QUANT_Q4_0});
+    check_chain((const QuantType[CHAIN]){QUANT_F16, QUANT_Q5_1, QUANT_Q8_0, QUANT_F32});
+    check_chain((const QuantType[CHAIN]){QUANT_Q4_K, QUANT_F32, QUANT_Q6_K, QUANT_BF16});
+}

@@ -1,0 +1,202 @@
+// tile: a tile of weights (layout.h) times rows of activations (input.cuh), by one warp.
+//
+// The one trick: the integer sum of each group of 32 weights must stay apart, because each has its own scale,
+// but a matrix unit adds up all it is given.  It has eight columns: chunk c of a tile meets an input that is
+// zero in all columns but c, so that after eight multiplications the 16 x 8 results are the sums of 16 rows
+// and 8 chunks, each exact, and spread over the lanes so that each meets its scale there.  What the zeros
+// waste is free.  Several input rows are columns themselves; then each chunk is a multiplication of its own.
+//
+// The order of all additions of floats depends on nothing but the matrix's shape; so a row of activations
+// gives the same bytes alone and among others.
+#pragma once
+#include "input.cuh"
+#include "quant.cuh"
+
+// sums += a b: 16 rows of bytes a (rows g, 8 + g; first and second 16 of the columns), 8 columns of b.
+__device__ __forceinline__ void multiply_32(int sums[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+                                            uint32_t b0, uint32_t b1) {
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+__device__ __forceinline__ void multiply_16(int sums[4], uint32_t a0, uint32_t a1, uint32_t b) {
+    asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+        : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+        : "r"(a0), "r"(a1), "r"(b));
+}
+
+// The exact sums of one chunk and row, whole or by halves, meet their scales; what a type subtracts from its
+// numbers is added up in the input's own sums.
+template <QuantType F>
+__device__ __forceinline__ float add_chunk(float sum, int dot0, int dot1, const float scale[2],
+                                           const float min[2], float2 d, float2 halves) {
+    constexpr float zero = Format<F>::ZERO;
+    if constexpr (Format<F>::GROUP == 32) {
+        float y = (float)dot0 * d.x;
+        if constexpr (Format<F>::ZERO != 0) y = fmaf(-zero, d.y, y);
+        sum = fmaf(scale[0], y, sum);
+        if constexpr (Format<F>::HAS_MIN) sum = fmaf(-min[0], d.y, sum);
+    } else {
+        float y0 = (float)dot0 * d.x, y1 = (float)dot1 * d.x;
+        if constexpr (Format<F>::ZERO != 0) y0 = fmaf(-zero, halves.x, y0), y1 = fmaf(-zero, halves.y, y1);
+        sum = fmaf(scale[0], y0, sum);
+        if constexpr (Format<F>::HAS_MIN) sum = fmaf(-min[0], halves.x, sum);
+        sum = fmaf(scale[1], y1, sum);
+        if constexpr (Format<F>::HAS_MIN) sum = fmaf(-min[1], halves.y, sum);
+    }
+    return sum;
+}
+
+// What a lane has of the sums of a slice.  One row of the input, or floats: its share of each row t and
+// weights' row 8h + g, at [t][h].  Several rows of blocks: of columns 8n + 2i + j, rows 8h + g, what chunks
+// 2k and 2k + 1 give, at [n][k][2h + j]: the same sums, in one lane rather than four.
+template <QuantType F, int T> struct Sums {
+    static constexpr bool COLUMNS = T > 1 && !Format<F>::FLOAT;
+    float of[COLUMNS ? (T + 7) / 8 * 16 : T * 2] = {};
+
+    __device__ float &share(int t, int h) { return of[t * 2 + h]; }
+    __device__ float &column(int n, int k, int r) { return of[(n * 4 + k) * 4 + r]; }
+
+    // Adds up a row's four shares, in an order that does not depend on T, and leaves the row to [T][16]
+    // parts.
+    __device__ void leave(float *part, int lane) {
+        if constexpr (COLUMNS) {
+#pragma unroll
+            for (int n = 0; n < (T + 7) / 8; n++)
+#pragma unroll
+                for (int r = 0; r < 4; r++) {
+                    int t = 8 * n + lane % 4 * 2 + r % 2;
+                    float sum = (column(n, 0, r) + column(n, 1, r)) + (column(n, 2, r) + column(n, 3, r));
+                    if (t < T) part[t * TILE_ROWS + r / 2 * 8 + lane / 4] = sum;
+                }
+        } else {
+#pragma unroll
+            for (int t = 0; t < T; t++)
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    float sum = share(t, h);
+                    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+                    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+                    if (lane % 4 == 0) part[t * TILE_ROWS + 8 * h + lane / 4] = sum;
+                }
+        }
+    }
+};
+
+// A chunk's exact sums of 16 rows (a, by first and second words) and 8 columns (b), by groups.
+template <int GROUPS>
+__device__ __forceinline__ void multiply_chunk(int dots[GROUPS][4], const uint32_t first[2],
+                                               const uint32_t second[2], uint2 b) {
+    if constexpr (GROUPS == 1) {
+        multiply_32(dots[0], first[0], first[1], second[0], second[1], b.x, b.y);
+    } else {
+        multiply_16(dots[0], first[0], first[1], b.x);
+        multiply_16(dots[1], second[0], second[1], b.y);
+    }
+}
+
+// A tile of blocks times row x0 of x: the trick above.
+template <QuantType F>
+__device__ __forceinline__ void multiply_blocks(const uint8_t *tile, int index, const Input &x, int x0,
+                                                int lane, Sums<F, 1> &sums) {
+    constexpr int GROUPS = Format<F>::GROUP == 16 ? 2 : 1;
+    float scale[2][2][2], min[2][2][2];
+    tile_scales<F>(tile, lane, scale, min);
+    int dots[GROUPS][4] = {};
+    const TileInput *met = x.tiles(x0) + index;
+    uint2 in = met->words[lane];
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+        uint32_t first[2][4], second[2][4];
+#pragma unroll
+        for (int h = 0; h < 2; h++) tile_words<F>(tile, lane, h, k, first[h], second[h]);
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+            bool mine = lane / 4 == 4 * k + c; // this lane holds a column; only column c is not zero
+            const uint32_t a[2] = {first[0][c], first[1][c]}, b[2] = {second[0][c], second[1][c]};
+            multiply_chunk<GROUPS>(dots, a, b, make_uint2(mine ? in.x : 0, mine ? in.y : 0));
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < 2; j++) {
+        int chunk = 2 * (lane % 4) + j;
+        float2 d = met->scales[chunk], halves = GROUPS == 2 ? met->halves[chunk] : make_float2(0, 0);
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+            sums.share(0, h) = add_chunk<F>(sums.share(0, h), dots[0][2 * h + j], dots[GROUPS - 1][2 * h + j],
+                                            scale[h][j], min[h][j], d, halves);
+    }
+}
+
+// A tile of blocks times T rows, which are the columns: a chunk at a time, whose scales come from the lanes
+// that have them.
+template <QuantType F, int T>
+__device__ __forceinline__ void multiply_blocks(const uint8_t *tile, int index, const Input &x, int lane,
+                                                Sums<F, T> &sums) {
+    constexpr int GROUPS = Format<F>::GROUP == 16 ? 2 : 1;
+    float scale[2][2][2], min[2][2][2];
+    tile_scales<F>(tile, lane, scale, min);
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+        uint32_t first[2][4], second[2][4];
+#pragma unroll
+        for (int h = 0; h < 2; h++) tile_words<F>(tile, lane, h, k, first[h], second[h]);
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+            int chunk = 4 * k + c, owner = lane / 4 * 4 + chunk / 2;
+            float of_rows[2][2] = {}, below[2][2] = {};
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+#pragma unroll
+                for (int group = 0; group < GROUPS; group++) {
+                    of_rows[h][group] = __shfl_sync(0xffffffffu, scale[h][chunk % 2][group], owner);
+                    if constexpr (Format<F>::HAS_MIN)
+                        below[h][group] = __shfl_sync(0xffffffffu, min[h][chunk % 2][group], owner);
+                }
+            const uint32_t a[2] = {first[0][c], first[1][c]}, b[2] = {second[0][c], second[1][c]};
+#pragma unroll
+            for (int n = 0; n < (T + 7) / 8; n++) {
+                int dots[GROUPS][4] = {};
+                multiply_chunk<GROUPS>(
+                    dots, a, b, x.tiles(::min(8 * n + lane / 4, T - 1))[index].words[4 * chunk + lane % 4]);
+#pragma unroll
+                for (int j = 0; j < 2; j++) {
+                    const TileInput *met = x.tiles(::min(8 * n + lane % 4 * 2 + j, T - 1)) + index;
+                    float2 d = met->scales[chunk],
+                           halves = GROUPS == 2 ? met->halves[chunk] : make_float2(0, 0);
+#pragma unroll
+                    for (int h = 0; h < 2; h++) {
+                        float &sum = sums.column(n, chunk / 2, 2 * h + j);
+                        sum = add_chunk<F>(sum, dots[0][2 * h + j], dots[GROUPS - 1][2 * h + j], of_rows[h],
+                                           below[h], d, halves);
+                    }
+                }
+            }
+        }
+    }
+}
+
+// The same for a tile of floats.
+template <QuantType F, int T>
+__device__ __forceinline__ void multiply_floats(const uint8_t *tile, int index, const Input &x, int x0,
+                                                int lane, Sums<F, T> &sums) {
+    constexpr int N = VECTOR_FLOATS<F>;
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+        float w[2][N];
+        tile_floats<F>(tile, lane, 0, k, w[0]), tile_floats<F>(tile, lane, 1, k, w[1]);
+        const float *in = x.floats(x0) + index * TILE_FLOATS<F> + (4 * k + lane % 4) * N;
+#pragma unroll
+        for (int t = 0; t < T; t++, in += x.stride / 4)
+#pragma unroll
+            for (int i = 0; i < N; i += 4) {
+                float4 v = *(const float4 *)(in + i);
+#pragma unroll
+                for (int h = 0; h < 2; h++)
+#pragma unroll
+                    for (int j = 0; j < 4; j++)
+                        sums.share(t, h) = fmaf(w[h][i + j], (&v.x)[j], sums.share(t, h));
+            }
+    }
+}
