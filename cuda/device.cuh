@@ -17,12 +17,11 @@ __device__ inline float warp_max(float v) {
     return v;
 }
 
-// Sum over a block of WARPS warps; every thread gets it.  Holds two barriers, so that calls may follow each
-// other.
+// Sum over a block of WARPS warps; every thread gets it.  Holds one barrier; between two calls there must be
+// another.
 template <int WARPS> __device__ inline float block_sum(float v) {
     __shared__ __align__(16) float part[WARPS];
     v = warp_sum(v);
-    __syncthreads();
     if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
     __syncthreads();
     v = 0;

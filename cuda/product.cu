@@ -70,26 +70,26 @@ __global__ void __launch_bounds__(THREADS) k_inputs(const __grid_constant__ Prod
 
 // A block takes every gridDim.x-th unit, numbered k = 0, 1, ... here; units count through matrix after
 // matrix, or expert after expert, the parts.
-struct Place {
-    int k, part, row; // row of tiles in the part
+template <bool ROUTED> struct Place { // ROUTED: the product is one of experts
+    int k, part, row;                 // row of tiles in the part
 
     __device__ int rows(const Product &p) const { // of tiles in the part
-        return p.segment[p.ids ? 0 : part].w.layout.n_tile_rows;
+        return p.segment[ROUTED ? 0 : part].w.layout.n_tile_rows;
     }
     __device__ void go(const Product &p, int units) { // that many units on
         k += units, row += units * (int)gridDim.x;
-        if (!p.glu || p.ids)
-            for (int n; row >= (n = rows(p)) && part + 1 < (p.ids ? p.n_used : p.n_segments); part++)
+        if (!p.glu || ROUTED)
+            for (int n; row >= (n = rows(p)) && part + 1 < (ROUTED ? p.n_used : p.n_segments); part++)
                 row -= n;
     }
     __device__ int segment(const Product &p) const { // of a pair the first
-        return p.ids ? 0 : part;
+        return ROUTED ? 0 : part;
     }
-    __device__ size_t expert(const Product &p) const { return p.ids ? (size_t)__ldcg(p.ids + part) : 0; }
+    __device__ size_t expert(const Product &p) const { return ROUTED ? (size_t)__ldcg(p.ids + part) : 0; }
 };
 
-__device__ Place place_of(const Product &p, int k) {
-    Place at = {0, 0, (int)blockIdx.x};
+template <bool ROUTED> __device__ Place<ROUTED> place_of(const Product &p, int k) {
+    Place<ROUTED> at = {0, 0, (int)blockIdx.x};
     at.go(p, k);
     return at;
 }
@@ -134,7 +134,7 @@ struct Team { // what a warp needs besides the matrix
 // what works them out would be in the way among the instructions of a tile.
 constexpr int LISTED = 32;
 
-struct List {
+template <bool ROUTED> struct List {
     const uint8_t *at; // this lane's slice: its next tile
     int bytes, tiles;  // of a tile, 0 beyond the end; of the slice
     unsigned slice;    // the next fetch, for the whole warp
@@ -154,7 +154,7 @@ struct List {
     }
     __device__ void enter(const Team &team, int number) {
         const Product &p = team.p;
-        Place place = place_of(p, team.group + (number >> p.glu) * team.cut.n_groups);
+        Place<ROUTED> place = place_of<ROUTED>(p, team.group + (number >> p.glu) * team.cut.n_groups);
         int segment = place.segment(p) + (number & p.glu);
         const DeviceWeight &w = p.segment[segment].w;
         bytes = w.layout.tile_bytes, tiles = team.tiles(segment);
@@ -170,9 +170,9 @@ struct List {
 
 // n slices of the matrices from `segment` on, which are of one type: the sums of their 16 rows for each of
 // the T inputs, to the parts, one behind the other.
-template <QuantType F, int T>
-__device__ __forceinline__ void multiply_slices(const Team &team, Ring &ring, List &list, int segment, int x0,
-                                                float *part, int n) {
+template <QuantType F, int T, bool ROUTED>
+__device__ __forceinline__ void multiply_slices(const Team &team, Ring &ring, List<ROUTED> &list, int segment,
+                                                int x0, float *part, int n) {
     int first = team.first_tile(segment), end = first + team.tiles(segment);
     for (; n; n--, part += team.part_step<T>()) {
         Sums<F, T> sums;
@@ -201,19 +201,19 @@ struct AllTypes {
 };
 
 // The warp's units of a round, from `place` on.
-template <int T, class Known>
-__device__ __forceinline__ void multiply_round(const Team &team, Ring &ring, List &list, Place &place,
-                                               int round) {
+template <int T, class Known, bool ROUTED>
+__device__ __forceinline__ void multiply_round(const Team &team, Ring &ring, List<ROUTED> &list,
+                                               Place<ROUTED> &place, int round) {
     const Product &p = team.p;
     int end = min(round + team.cut.round, team.n_units), matrices = p.glu ? 2 : 1;
     bool alike = !p.glu || p.segment[0].w.type == p.segment[1].w.type;
     while (place.k < end) {
-        Place from = place;
+        Place<ROUTED> from = place;
         int count = 0;
         do place.go(p, team.cut.n_groups), count++;
         while (place.k < end && place.part == from.part && alike);
         for (int matrix = 0; matrix < matrices; matrix += alike ? matrices : 1) {
-            int segment = from.segment(p) + matrix, x0 = p.per_slot ? from.part : 0;
+            int segment = from.segment(p) + matrix, x0 = ROUTED && p.per_slot ? from.part : 0;
             float *part = team.parts() +
                           (team.part_of(from.k - round) * matrices + matrix) * team.part_step<T>() +
                           team.slice * T * TILE_ROWS;
@@ -256,7 +256,7 @@ __device__ __forceinline__ float add_slices(const float *part, int n_slices, int
 }
 
 // A thread's output of a round: element `row` of row t of the first matrix or of its own.
-template <int T> struct Output {
+template <int T, bool ROUTED> struct Output {
     int part, row; // row: -1 where there is none
     float before;  // what is added to it
 
@@ -264,22 +264,26 @@ template <int T> struct Output {
         const Product &p = team.p;
         int unit = threadIdx.x / (T * TILE_ROWS), t = row_of_input();
         if (unit >= team.cut.round || round + unit >= team.n_units || t >= n_rows) return;
-        Place place = place_of(p, round + unit);
+        Place<ROUTED> place = place_of<ROUTED>(p, round + unit);
         int to = place.row * TILE_ROWS + threadIdx.x % TILE_ROWS;
         if (to >= p.segment[place.segment(p)].w.n_out) return;
         part = place.part, row = to;
-        if (p.residual && part == 0) before = __ldcg(p.residual + (size_t)t * p.residual_stride + row);
+    }
+    // Asks for what is added to it.
+    __device__ void ask(const Product &p) {
+        if (row >= 0 && p.residual && part == 0)
+            before = __ldcg(p.residual + (size_t)row_of_input() * p.residual_stride + row);
     }
     // Adds up the slices.  lap: for the chain's next product, where there is one.
     __device__ void write(const Team &team, bool linked, uint32_t lap) const {
         if (row < 0) return;
         const Product &p = team.p;
-        const ProductSegment &s = p.segment[p.ids ? 0 : part];
+        const ProductSegment &s = p.segment[ROUTED ? 0 : part];
         constexpr int STEP = T * TILE_ROWS; // from slice to slice
         int n_slices = team.cut.n_slices, slices = team.part_step<T>();
         const float *parts =
             team.parts() + team.part_of(threadIdx.x / STEP) * (p.glu ? 2 : 1) * slices + threadIdx.x % STEP;
-        size_t w_row = (p.ids ? (size_t)__ldcg(p.ids + part) * s.w.n_out : 0) + row;
+        size_t w_row = (ROUTED ? (size_t)__ldcg(p.ids + part) * s.w.n_out : 0) + row;
         float y = finish(s, w_row, add_slices(parts, n_slices, STEP));
         if (p.glu) y = silu(y) * finish(p.segment[1], w_row, add_slices(parts + slices, n_slices, STEP));
         y += before;
@@ -287,23 +291,22 @@ template <int T> struct Output {
             asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p.link->row + row),
                          "r"((__float_as_uint(y) & ~1u) | lap)
                          : "memory");
-        s.out[(size_t)row_of_input() * s.out_stride + (p.ids ? (size_t)part * s.w.n_out : 0) + row] = y;
+        s.out[(size_t)row_of_input() * s.out_stride + (ROUTED ? (size_t)part * s.w.n_out : 0) + row] = y;
     }
 
   private:
     static __device__ int row_of_input() { return threadIdx.x / TILE_ROWS % T; }
 };
 
-template <int T, class Known>
+template <int T, class Known, bool ROUTED>
 __global__ void __launch_bounds__(T == 1 ? THREADS + ATTN_THREADS : THREADS, 1)
     k_products(const __grid_constant__ Chain chain) {
     int ring_bytes = Ring::bytes(chain.slot_bytes, chain.n_stages), at_parts = WARPS * ring_bytes,
         at_input = at_parts + PARTS<T> * chain.parts_bytes;
-    int parts = at_parts;
-    bool routed = chain.p[0].ids; // which weights to fetch is what the kernel before decides
-    if (routed) pdl_wait(), pdl_launch();
+    int parts = at_parts, n_rows = T == 1 ? 1 : chain.n_rows;
+    if (ROUTED) pdl_wait(), pdl_launch(); // which weights to fetch is what the kernel before decides
     Ring ring(threadIdx.x / 32 * ring_bytes, chain.slot_bytes, chain.n_stages);
-    List list = {};
+    List<ROUTED> list = {};
     list.fill(chain);
     for (int i = 0; i < chain.n_stages; i++) list.fetch(ring, i);
     __shared__ uint32_t laps[MAX_PRODUCTS];
@@ -316,6 +319,8 @@ __global__ void __launch_bounds__(T == 1 ? THREADS + ATTN_THREADS : THREADS, 1)
         Team team(p, chain.cut[number]);
         team.at_parts = parts;
         team.x = input_at(at_input, team.cut.n_floats, team.cut.n_tiles);
+        Place<ROUTED> place = place_of<ROUTED>(p, team.group);
+        Output<T, ROUTED> out(team, 0, n_rows);
         if constexpr (T > 1) {
             pdl_wait(), pdl_launch();
             for (int i = threadIdx.x * 16; i < chain.n_rows * team.x.stride; i += THREADS * 16)
@@ -323,8 +328,8 @@ __global__ void __launch_bounds__(T == 1 ? THREADS + ATTN_THREADS : THREADS, 1)
         } else {
             float4 norm[VECTORS];
             load_norm(p, norm);
-            if (number == 0 && !routed) pdl_wait(), pdl_launch();
-            int n_in = p.segment[0].w.n_in, n_slots = p.per_slot ? p.n_used : 1;
+            if (number == 0 && !ROUTED) pdl_wait(), pdl_launch();
+            int n_in = p.segment[0].w.n_in, n_slots = ROUTED && p.per_slot ? p.n_used : 1;
             Row row = {p.in + (size_t)(p.rows ? __ldcg(p.rows) : 0) * p.in_stride, n_in, number > 0, 0};
             if (row.linked) {
                 row.in = (const float *)chain.p[number - 1].link->row, row.lap = laps[number - 1] & 1;
@@ -332,7 +337,6 @@ __global__ void __launch_bounds__(T == 1 ? THREADS + ATTN_THREADS : THREADS, 1)
             }
             for (int i = 0; i < n_slots; i++, row.in += n_in) load_row(p, team.x, i, row, norm);
         }
-        Place place = place_of(p, team.group);
         int round = 0;
         do { // once even where there is nothing to do: the barriers are for the whole block
             if (PARTS<T> == 2)
@@ -340,10 +344,11 @@ __global__ void __launch_bounds__(T == 1 ? THREADS + ATTN_THREADS : THREADS, 1)
                 team.at_parts = parts; // the other ones
             else if (round)
                 __syncthreads(); // all have written their outputs
-            Output<T> out(team, round, T == 1 ? 1 : chain.n_rows);
+            if (round) out = Output<T, ROUTED>(team, round, n_rows);
+            out.ask(p);
             if (chain.many_slices) list.fill(chain);
             if (round == 0) __syncthreads(); // the input is there
-            multiply_round<T, Known>(team, ring, list, place, round);
+            multiply_round<T, Known, ROUTED>(team, ring, list, place, round);
             __syncthreads(); // the other parts are free too: all have written their outputs before coming
                              // here
             out.write(team, number + 1 < chain.n, laps[number] & 1);
@@ -478,16 +483,17 @@ template <int T, class Known, class... Others>
 cudaError_t launch_known(const Launch *l, const Chain &chain, int n_blocks, size_t shared) {
     if constexpr (sizeof...(Others) > 0)
         if (!knows<Known>(chain)) return launch_known<T, Others...>(l, chain, n_blocks, shared);
-    return launch_kernel(l, k_products<T, Known>, n_blocks, THREADS, shared, chain);
+    if constexpr (T == 1)
+        if (chain.p[0].ids)
+            return launch_kernel(l, k_products<T, Known, true>, n_blocks, THREADS, shared, chain);
+    return launch_kernel(l, k_products<T, Known, false>, n_blocks, THREADS, shared, chain);
 }
 
 // The mixes in which most models come; F32 is what routes experts.
-using KMix = Types<QUANT_Q4_K, QUANT_Q5_K, QUANT_Q6_K, QUANT_F32>;
-using BlockMix = Types<QUANT_Q4_0, QUANT_Q8_0, QUANT_F32>;
-using FloatMix = Types<QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_FP8_E4M3>;
-
 template <int T> cudaError_t launch_rows(const Launch *l, const Chain &chain, int n_blocks, size_t shared) {
-    return launch_known<T, KMix, BlockMix, FloatMix, AllTypes>(l, chain, n_blocks, shared);
+    return launch_known<T, Types<QUANT_Q4_K, QUANT_Q6_K>, Types<QUANT_Q5_K, QUANT_Q6_K>, Types<QUANT_Q4_0>,
+                        Types<QUANT_Q8_0>, Types<QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_FP8_E4M3>, AllTypes>(
+        l, chain, n_blocks, shared);
 }
 
 cudaError_t check(const Product *p) {
