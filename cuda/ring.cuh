@@ -17,6 +17,9 @@ __device__ __forceinline__ uint8_t *shared_memory() {
 
 struct Ring {
     static constexpr int LINE = 128; // bytes of shared memory that are read and written at once
+    // The L2 policy of createpolicy.fractional.L2::evict_first: weights make room for each other, not for
+    // what blocks tell each other.
+    static constexpr uint64_t READ_ONCE = 0x12F0000000000000;
 
     int at; // in shared memory: barriers [MAX_STAGES] of 8 bytes, slots [n_stages][slot_bytes], both LINE by
             // LINE
@@ -47,9 +50,9 @@ struct Ring {
                          "r"(bytes)
                          : "memory");
             asm volatile(
-                "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-                    "r"(to),
-                "l"(from), "r"(bytes), "r"(barrier(i))
+                "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+                "[%1], %2, [%3], %4;" ::"r"(to),
+                "l"(from), "r"(bytes), "r"(barrier(i)), "l"(READ_ONCE)
                 : "memory");
         }
 #else
