@@ -292,23 +292,32 @@ Product product_of(const Exec *x, const Op *op) {
     return p;
 }
 
-bool is_gemm(const Exec *x, const Op *op, const Step &step) {
-    return !step.decode && rows_of(op, step) >= GEMM_ROWS && x->gemm && op->code == OP_MATMUL;
+// Rows from t on that follow each other in one sequence.
+int piece_rows(const Batch *b, int t) {
+    int n = 1;
+    while (t + n < b->T && b->seq[t + n] == b->seq[t] && b->position[t + n] == b->position[t] + n) n++;
+    return n;
 }
 
-// Products that may go together with their neighbours, if those have as many rows.
-bool is_chained(const Exec *x, const Op *op, const Step &step) {
-    return (op->code == OP_MATMUL || op->code == OP_LOGITS) && !is_gemm(x, op, step);
-}
-
-// n ops that are chained, or one op with products.
+// n ops, for a single row a chain, or one op.  Of many rows those of prompts go through the matrix units in
+// f16, but never a sequence's single row: it gives the same bytes alone and among others.
 cudaError_t run_products(Exec *x, const Op *op, int n, const Step &step) {
     Product p[MAX_PRODUCTS];
     for (int i = 0; i < n; i++) p[i] = product_of(x, op + i);
     int rows = rows_of(op, step);
     if (rows == 0) return cudaSuccess;
-    return is_gemm(x, op, step) ? launch_gemm(x->gemm, &x->launch, p, rows)
-                                : launch_products(&x->launch, p, n, rows);
+    if (step.decode || rows < GEMM_ROWS || !x->gemm || op->code != OP_MATMUL || op->on_R)
+        return launch_products(&x->launch, p, n, rows);
+    cudaError_t error = cudaSuccess;
+    for (int first = 0, end = 0; first < rows && error == cudaSuccess; first = end) {
+        bool single = piece_rows(x->batch, first) == 1;
+        do end += piece_rows(x->batch, end);
+        while (end < rows && (piece_rows(x->batch, end) == 1) == single);
+        Product some = product_rows(p[0], first);
+        error = single || end - first < GEMM_ROWS ? launch_products(&x->launch, &some, 1, end - first)
+                                                  : launch_gemm(x->gemm, &x->launch, &some, end - first);
+    }
+    return error;
 }
 
 DeviceKv layer_kv(const Exec *x, const Op *op) {
@@ -339,8 +348,7 @@ cudaError_t run_attn(Exec *x, const Op *op, const NewKv *fresh, const Step &step
     const Batch *b = x->batch;
     int few = 0; // where the rows that wait for a common launch begin
     for (int t = 0; t < b->T;) {
-        int n = 1;
-        while (t + n < b->T && b->seq[t + n] == b->seq[t] && b->position[t + n] == b->position[t] + n) n++;
+        int n = piece_rows(b, t);
         if (n >= PROMPT_ROWS) {
             cudaError_t error = few < t ? launch(few, t - few, true) : cudaSuccess;
             if (error == cudaSuccess) error = launch(t, n, false);
@@ -406,8 +414,8 @@ cudaError_t run_op(Exec *x, const Op *op, const Step &step) {
 // Runs the first of n ops together with those behind it that go with it; their number in *together.
 cudaError_t run_ops(Exec *x, const Op *op, int n, const Step &step, int *together) {
     int chained = 0;
-    while (chained < n && chained < MAX_PRODUCTS && is_chained(x, op + chained, step) &&
-           rows_of(op, step) == rows_of(op + chained, step))
+    while (chained < n && chained < MAX_PRODUCTS && rows_of(op + chained, step) == 1 &&
+           (op[chained].code == OP_MATMUL || op[chained].code == OP_LOGITS))
         chained++;
     *together = std::max(chained, 1);
     if (chained) return run_products(x, op, chained, step);

@@ -90,6 +90,7 @@ cudaError_t launch_for_device(int device, Launch *l); // all but the stream and 
  * output of the one before it as its input. */
 enum { MAX_PRODUCTS = 4, PRODUCT_ROWS = 64 }; // rows made ready at once
 size_t product_scratch_bytes(int n_in);
+Product product_rows(Product p, int first); // its rows from `first` on
 cudaError_t launch_products(const Launch *l, const Product *p, int n, int T);
 
 /* The same for many rows (prompt chunks) on the matrix units, in f16 with f32 sums; no experts. */

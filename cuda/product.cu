@@ -502,18 +502,6 @@ cudaError_t check(const Product *p) {
     return p->ids && p->n_segments > 1 && !p->glu ? cudaErrorInvalidValue : cudaSuccess;
 }
 
-// Rows done.. of a product.
-Product rows_from(Product p, int done) {
-    if (p.rows)
-        p.rows += done;
-    else
-        p.in += (size_t)done * p.in_stride;
-    if (p.ids) p.ids += (size_t)done * p.ids_stride;
-    if (p.residual) p.residual += (size_t)done * p.residual_stride;
-    for (int i = 0; i < p.n_segments; i++) p.segment[i].out += (size_t)done * p.segment[i].out_stride;
-    return p;
-}
-
 int fewer(int at_once) {
     return at_once == 4 ? 1 : at_once / 2;
 }
@@ -526,6 +514,17 @@ bool is_linked(const Launch *l, const Product &a, const Product &b) {
 }
 
 } // namespace
+
+extern "C" Product product_rows(Product p, int first) {
+    if (p.rows)
+        p.rows += first;
+    else
+        p.in += (size_t)first * p.in_stride;
+    if (p.ids) p.ids += (size_t)first * p.ids_stride;
+    if (p.residual) p.residual += (size_t)first * p.residual_stride;
+    for (int i = 0; i < p.n_segments; i++) p.segment[i].out += (size_t)first * p.segment[i].out_stride;
+    return p;
+}
 
 // A row takes most in both forms.
 extern "C" size_t product_scratch_bytes(int n_in) {
@@ -564,7 +563,7 @@ extern "C" cudaError_t launch_products(const Launch *l, const Product *products,
     if (!shared) return cudaErrorInvalidValue;
     Input x = input_at(0, chain.cut[0].n_floats, chain.cut[0].n_tiles);
     for (int done = 0; done < T; done += at_once) {
-        for (int i = 0; i < n; i++) chain.p[i] = rows_from(products[i], done);
+        for (int i = 0; i < n; i++) chain.p[i] = product_rows(products[i], done);
         chain.n_rows = std::min(T - done, at_once);
         int ready = done % PRODUCT_ROWS; // of the rows that were made ready last
         if (at_once > 1 && ready == 0) {
