@@ -180,7 +180,8 @@ cudaError_t measure_all(int n_sm, bool dependent, Ceilings *out) {
     Rig rig;
     *out = {};
     cudaError_t error = rig.open((size_t)SIDE * SIDE * 8, READ_BYTES);
-    Launch plain = {rig.stream, n_sm, false}, overlapping = {rig.stream, n_sm, true};
+    Launch plain = {.stream = rig.stream, .n_sm = n_sm, .dependent = false},
+           overlapping = {.stream = rig.stream, .n_sm = n_sm, .dependent = true};
     if (error == cudaSuccess) error = measure_read(&rig, n_sm, &out->read);
     if (error == cudaSuccess) error = measure_copy(&rig, &out->copy);
     if (error == cudaSuccess) error = measure_product(&rig, &plain, &out->product);

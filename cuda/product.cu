@@ -49,8 +49,6 @@ struct Chain {
     bool many_slices;         // a warp may have more than it lists
 };
 
-// Shared memory: the warps' rings, the parts of two rounds, the input.
-
 // Several rows are made ready once, a block each, and not by every block that needs them.
 __global__ void __launch_bounds__(THREADS) k_inputs(const __grid_constant__ Product p, Input x, uint8_t *to) {
     float4 norm[VECTORS];
@@ -269,7 +267,8 @@ template <int T, bool ROUTED> struct Output {
         if (to >= p.segment[place.segment(p)].w.n_out) return;
         part = place.part, row = to;
     }
-    // Asks for what is added to it.
+    // Asks for what is added to it; where this chain wrote it, this block did: a row goes to the same block
+    // in every product of as many rows.
     __device__ void ask(const Product &p) {
         if (row >= 0 && p.residual && part == 0)
             before = __ldcg(p.residual + (size_t)row_of_input() * p.residual_stride + row);
@@ -301,6 +300,7 @@ template <int T, bool ROUTED> struct Output {
 template <int T, class Known, bool ROUTED>
 __global__ void __launch_bounds__(T == 1 ? THREADS + ATTN_THREADS : THREADS, 1)
     k_products(const __grid_constant__ Chain chain) {
+    // Shared memory: the warps' rings, the parts, the input.
     int ring_bytes = Ring::bytes(chain.slot_bytes, chain.n_stages), at_parts = WARPS * ring_bytes,
         at_input = at_parts + PARTS<T> * chain.parts_bytes;
     int parts = at_parts, n_rows = T == 1 ? 1 : chain.n_rows;
@@ -489,7 +489,7 @@ cudaError_t launch_known(const Launch *l, const Chain &chain, int n_blocks, size
     return launch_kernel(l, k_products<T, Known, false>, n_blocks, THREADS, shared, chain);
 }
 
-// The mixes in which most models come; F32 is what routes experts.
+// The mixes in which most models come.
 template <int T> cudaError_t launch_rows(const Launch *l, const Chain &chain, int n_blocks, size_t shared) {
     return launch_known<T, Types<QUANT_Q4_K, QUANT_Q6_K>, Types<QUANT_Q5_K, QUANT_Q6_K>, Types<QUANT_Q4_0>,
                         Types<QUANT_Q8_0>, Types<QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_FP8_E4M3>, AllTypes>(
