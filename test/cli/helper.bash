@@ -25,6 +25,18 @@ fails() {
     return 1
 }
 
+# leaves_nothing ARGUMENT...: the program, interrupted as soon as it has begun a file in the folder $T/d, leaves none there,
+# says nothing, and ends with 130.
+leaves_nothing() {
+    "$ZGEN" "$@" >/dev/null 2>"$T/err" </dev/null 3>&- &
+    local pid=$! code=0
+    for _ in $(seq 200); do [ -z "$(ls "$T/d")" ] || break; sleep 0.05; done
+    [ -n "$(ls "$T/d")" ] || { echo "$*: began no file in $T/d"; return 1; }
+    kill -s INT $pid
+    wait $pid || code=$?
+    asserts "$code/$(ls "$T/d")/$(cat "$T/err")" = "130//"
+}
+
 # field EXPRESSION: of the JSON object d in $output, by Python.
 field() {
     printf '%s' "$output" | python3 -c 'import json, sys
