@@ -149,10 +149,13 @@ static size_t form_bytes(const Plan *p, const Reg *reg, int form) {
     return form == 0 ? ((size_t)reg->width * sizeof(float) + 63) / 64 * 64 : p->config.q8_bytes(reg->width);
 }
 
+/* What ROPEKV reads stays until the attention behind it is done: of single rows an executor may run both as
+ * one, and its parts do not finish together. */
 static void find_lifetimes(const Plan *p, int *first, int *last) {
     for (int r = 0; r < p->n_regs; r++) first[r] = -1;
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
+        int until = op->code == OP_ROPEKV ? i + 1 : i;
         int used[4 + 1 + OP_MAX_SEGMENTS], n = 5;
         other_inputs(op, used);
         used[4] = op->in;
@@ -160,7 +163,7 @@ static void find_lifetimes(const Plan *p, int *first, int *last) {
         for (int k = 0; k < n; k++)
             if (used[k] != NO_REG) {
                 if (first[used[k]] < 0) first[used[k]] = i;
-                last[used[k]] = i;
+                last[used[k]] = until;
             }
     }
 }

@@ -306,10 +306,7 @@ TEST(gpu_prefill_and_decode_are_one_prefill) {
 enum { N_SEQ = 64, N_STEPS = 12 };
 
 /* Sequences of 1 to 14 positions, each with ids of its own; the last id of each is the first to speak. */
-static bool open_crowd(Rig *rig, const char *path, Speaker speakers[N_SEQ]) {
-    RigConfig c = on_gpu;
-    c.n_seq = N_SEQ, c.n_ctx = 64;
-    if (!rig_open(rig, path, c)) return false;
+static bool gather_crowd(Rig *rig, Speaker speakers[N_SEQ]) {
     float *logits = rig_rows(rig, 16);
     bool ok = true;
     for (int s = 0; s < N_SEQ && ok; s++) {
@@ -325,10 +322,10 @@ static bool open_crowd(Rig *rig, const char *path, Speaker speakers[N_SEQ]) {
 }
 
 static void check_crowd_logits(Rig *rig, const Speaker speakers[N_SEQ]) {
-    static const int sizes[] = {2, 3, 4, 5, 8, 9, 16, 17, 32};
+    static const int sizes[] = {2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64};
     Row rows[N_SEQ];
-    float *alone = rig_rows(rig, 32), *among = rig_rows(rig, 32);
-    for (int s = 0; s < 32; s++) {
+    float *alone = rig_rows(rig, N_SEQ), *among = rig_rows(rig, N_SEQ);
+    for (int s = 0; s < N_SEQ; s++) {
         rows[s] = (Row){speakers[s].token, s, speakers[s].position, true};
         rig_run(rig, &rows[s], 1, alone + (size_t)s * (size_t)rig->n_vocab);
     }
@@ -355,17 +352,40 @@ static void check_crowd_steps(Rig *rig, const Speaker speakers[N_SEQ]) {
     }
 }
 
+static void check_crowd(Rig *rig) {
+    Speaker speakers[N_SEQ];
+    if (!gather_crowd(rig, speakers)) return;
+    check_crowd_logits(rig, speakers);
+    check_crowd_steps(rig, speakers);
+}
+
 TEST(gpu_row_alone_and_among_others) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
-    for (int m = 0; m < N_MODELS; m++) {
-        Rig rig;
-        Speaker speakers[N_SEQ];
-        if (!open_crowd(&rig, models[m], speakers)) continue;
-        check_crowd_logits(&rig, speakers);
-        check_crowd_steps(&rig, speakers);
-        rig_close(&rig);
-    }
+    RigConfig config = on_gpu;
+    config.n_seq = N_SEQ, config.n_ctx = 64;
+    Rig rig;
+    for (int m = 0; m < N_MODELS; m++)
+        if (rig_open(&rig, models[m], config)) check_crowd(&rig), rig_close(&rig);
+}
+
+/* Then some heads are done, and have written what they found, before others have begun.  With more heads of
+ * queries than of keys a row that is written does not lie where it was read. */
+TEST(gpu_row_among_more_than_run_at_once) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    RigConfig config = on_gpu;
+    config.n_seq = N_SEQ, config.n_ctx = 64;
+    Tiny t = {QUANT_Q8_0, 2, 128, 64, 32, 32, 128, 1000, 0, 0, 9};
+    Buf file = tiny_model(&t, NULL);
+    Gguf *gguf;
+    Rig rig;
+    Err e;
+    bool ok = gguf_open_bytes((const uint8_t *)file.data, file.n, "64 heads", &gguf, &e) &&
+              rig_build(&rig, gguf, config, &e);
+    CHECK(ok, "%s", e.text);
+    if (ok) check_crowd(&rig), rig_close(&rig);
+    buf_free(&file);
 }
 
 /* ---- The ends of the cache ---- */

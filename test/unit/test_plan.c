@@ -112,9 +112,11 @@ static bool writes(const Op *op, int reg) {
     return false;
 }
 
-/* Whether what a register holds around op i is written by then and still needed. */
+/* Whether what a register holds around op i is written by then and still needed; attention may run as one with
+ * the ROPEKV before it. */
 static bool alive(const Plan *p, int reg, int i) {
     bool written = false, needed = writes(&p->ops[i], reg);
+    needed |= i > 0 && p->ops[i - 1].code == OP_ROPEKV && reads(&p->ops[i - 1], reg);
     for (int k = 0; k <= i; k++) written |= writes(&p->ops[k], reg);
     for (int k = i; k < p->n_ops; k++) needed |= reads(&p->ops[k], reg);
     return written && needed;
