@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <thread>
 #include <unordered_map>
 #include <vector>
 
@@ -40,7 +41,6 @@ struct Exec {
     const Plan *plan;
     ExecConfig config;
     Launch launch;
-    bool graphs_ready;
     Upload *upload; // owns the weights
     std::unordered_map<const Weight *, DeviceWeight> weights;
     std::unordered_map<const void *, void *> vectors; // host pointer of the plan -> device copy
@@ -167,9 +167,8 @@ Need need_of(Exec *x) {
     return need;
 }
 
-bool open_memory(Exec *x, Err *e) {
+bool open_memory(Exec *x, const Need &need, Err *e) {
     const Plan *p = x->plan;
-    Need need = need_of(x);
     cudaError_t error = allocate(&x->kv, need.all.kv);
     if (error == cudaSuccess) error = allocate(&x->regs[0], p->row_bytes_T * x->config.T_max);
     if (error == cudaSuccess) error = allocate(&x->regs[1], p->row_bytes_R * x->config.R_max);
@@ -193,7 +192,6 @@ bool open_memory(Exec *x, Err *e) {
         error = cudaMallocHost(&x->samplers_host, sizeof(DeviceSampler) * x->config.n_seq);
     if (error != cudaSuccess) return fail(e, error, "pinned host memory");
     x->logits_host = (float *)mem_new((size_t)x->config.R_max * p->hparams.n_vocab, sizeof(float));
-    x->gemm = gemm_open(need.gemm.weight, need.gemm.input, need.gemm.output);
     return true;
 }
 
@@ -239,6 +237,18 @@ bool upload_weights(Exec *x, Err *e) {
     for (int i = 0; i < x->plan->n_ops; i++)
         if (!add_op_weights(x, &x->plan->ops[i], e)) return false;
     return upload_finish(x->upload, e);
+}
+
+// Finding and starting cuBLASLt takes about as long as the weights of a small model need to come: it does so
+// beside them.
+bool open_rest(Exec *x, const Need &need, Err *e) {
+    std::thread library([&] {
+        if (cudaSetDevice(x->config.device) == cudaSuccess)
+            x->gemm = gemm_open(need.gemm.weight, need.gemm.input, need.gemm.output);
+    });
+    bool ok = upload_weights(x, e);
+    library.join();
+    return ok;
 }
 
 // ---- the walk -------------------------------------------------------------------------------------------
@@ -698,7 +708,11 @@ bool cuda_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
     Exec *x = new Exec{};
     cudaError_t error = describe(x, p, config);
     if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&x->launch.stream, cudaStreamNonBlocking);
-    bool ok = error == cudaSuccess ? open_memory(x, e) && upload_weights(x, e) : fail(e, error, "starting");
+    bool ok = error == cudaSuccess || fail(e, error, "starting");
+    if (ok) {
+        Need need = need_of(x);
+        ok = open_memory(x, need, e) && open_rest(x, need, e);
+    }
     if (!ok) {
         cuda_close(x);
         return false;
