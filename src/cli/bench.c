@@ -3,8 +3,9 @@
  *
  * It owns the cross product: every list of the command line is one side of it, in llama-bench's order.  What
  * an engine is made of (layers on the GPU, rows of a run, cache, threads) are the outer loops, so that a
- * model is loaded once for all tests that share them.  Nothing is printed before the first result.  How a
- * test is run and timed is said in run/bench.h, what a row means in bench_row.h. */
+ * model is loaded once for all tests that share them.  Nothing is printed before the first result, and with
+ * --verify no speed of a text that is wrong.  How a test is run and timed is said in run/bench.h, what a row
+ * means in bench_row.h. */
 #include "bench.h"
 #include "bench_model.h"
 #include "bench_row.h"
@@ -13,6 +14,7 @@
 #include "prompt.h"
 #include "setup.h"
 #include "stop.h"
+#include "verdict.h"
 #include "../base/clock.h"
 #include "../base/mem.h"
 #include "../base/pool.h"
@@ -175,40 +177,58 @@ static void take_peaks(Bench *b, const Place *p, const CudaDevice *now) {
     if (gpu > b->gpu_bytes) b->gpu_bytes = gpu;
 }
 
+/* Whether the test may have a row.  The scalar executor lives for one test only: its memory and threads are
+ * no part of the next one. */
+static bool verify_test(const Bench *b, const Place *p, Engine *engine, json_t **verdict, Err *e) {
+    Verify *v;
+    bool ok = verdict_open(b->o, &b->model, &p->config, &v, e) &&
+              (!v || (verdict_take(b->o, v, engine, verdict, e) && !stop_wanted() && verdict_passes(v, e)));
+    verify_close(v);
+    bench_forget_peak_memory();
+    return ok;
+}
+
+static bool print_row(Bench *b, const Place *p, Engine *engine, int i, const BenchResult *result,
+                      json_t *verdict, Err *e) {
+    Buf cells[BENCH_COLUMNS] = {0};
+    BenchRow row = {.options = &p->options,
+                    .config = &p->config,
+                    .n_batch = p->n_batch,
+                    .model = &b->model,
+                    .filename = b->filename,
+                    .gpu = p->gpu.name,
+                    .beside_gpu = b->beside_gpu,
+                    .engine = engine,
+                    .test = &b->tests[i],
+                    .n_seq = b->n_seq[i],
+                    .settings = &b->settings,
+                    .result = result,
+                    .load_seconds = b->load_seconds,
+                    .read_bandwidth = b->read_bandwidth,
+                    .host_bytes = b->host_bytes,
+                    .gpu_bytes = b->gpu_bytes,
+                    .verdict = verdict};
+    (row.n_seq ? bench_batch_cells : bench_row_cells)(&row, cells);
+    bool ok = bench_table_row(&b->table, cells, (row.n_seq ? bench_batch_object : bench_row_object)(&row), e);
+    for (int k = 0; k < BENCH_COLUMNS; k++) buf_free(&cells[k]);
+    if (result->differs)
+        err_warn("repetitions of one test generated different tokens; see ids_repeat in -o jsonl");
+    return ok;
+}
+
 static bool run_test(Bench *b, const Place *p, Engine *engine, int i, Err *e) {
     const BenchTest *t = &b->tests[i];
     BenchResult result;
     CudaDevice now = p->gpu;
-    Buf cells[BENCH_COLUMNS] = {0};
+    json_t *verdict = NULL;
     setup_notice(b->o, "test %d of %d: %d tokens of prompt, %d generated, depth %d", i + 1, b->n_tests,
                  t->n_prompt, t->n_gen, t->n_depth);
     bool ok = b->n_seq[i] ? bench_run_batch(engine, &b->settings, t, b->n_seq[i], &result, e)
                           : bench_run(engine, &b->settings, t, &result, e);
     ok = ok && (p->config.device != DEVICE_CUDA || cuda_device(p->config.device_index, &now, e));
-    if (ok) {
-        take_peaks(b, p, &now);
-        BenchRow row = {.options = &p->options,
-                        .config = &p->config,
-                        .n_batch = p->n_batch,
-                        .model = &b->model,
-                        .filename = b->filename,
-                        .gpu = p->gpu.name,
-                        .beside_gpu = b->beside_gpu,
-                        .engine = engine,
-                        .test = t,
-                        .n_seq = b->n_seq[i],
-                        .settings = &b->settings,
-                        .result = &result,
-                        .load_seconds = b->load_seconds,
-                        .read_bandwidth = b->read_bandwidth,
-                        .host_bytes = b->host_bytes,
-                        .gpu_bytes = b->gpu_bytes};
-        (row.n_seq ? bench_batch_cells : bench_row_cells)(&row, cells);
-        ok = bench_table_row(&b->table, cells, (row.n_seq ? bench_batch_object : bench_row_object)(&row), e);
-        if (result.differs)
-            err_warn("repetitions of one test generated different tokens; see ids_repeat in -o jsonl");
-    }
-    for (int k = 0; k < BENCH_COLUMNS; k++) buf_free(&cells[k]);
+    if (ok) take_peaks(b, p, &now);
+    ok = ok && verify_test(b, p, engine, &verdict, e) && print_row(b, p, engine, i, &result, verdict, e);
+    json_decref(verdict);
     bench_free(&result);
     return ok || (stop_wanted() ? stop_err(e) : false);
 }

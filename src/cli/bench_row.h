@@ -30,6 +30,7 @@ typedef struct BenchRow {
     const BenchSettings *settings;
     const BenchResult *result;
     double load_seconds, read_bandwidth, host_bytes, gpu_bytes; // 0: not known
+    json_t *verdict;                                            // see verdict.h; NULL: --verify is not given
 } BenchRow;
 
 /* The columns for these options, into out[BENCH_COLUMNS]; how many. */

@@ -80,7 +80,7 @@ static void add_csv(json_t *object, bool is_header, Buf *out) {
     const char *key, *separator = "";
     json_t *value;
     json_object_foreach(object, key, value) {
-        if (json_is_array(value)) continue;
+        if (json_is_array(value) || json_is_object(value)) continue;
         buf_printf(out, "%s", separator);
         if (is_header)
             buf_printf(out, "%s", key);

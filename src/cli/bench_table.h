@@ -1,9 +1,9 @@
 /* bench_table: rows of results in the four formats of llama-bench.
  *
  * A row is what a person reads, cells under the columns' titles (md), and what a program reads, one JSON
- * object whose keys stand in the order in which they were set (csv, json, jsonl).  CSV has no lists: such
- * keys are left out of it.  Rows are written as they come; what was begun is ended, so that an array that an
- * error cuts short is still one. */
+ * object whose keys stand in the order in which they were set (csv, json, jsonl).  CSV has no lists and
+ * no objects: such keys are left out of it.  Rows are written as they come; what was begun is ended, so that
+ * an array that an error cuts short is still one. */
 #ifndef ZGEN_CLI_BENCH_TABLE_H
 #define ZGEN_CLI_BENCH_TABLE_H
 

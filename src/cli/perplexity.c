@@ -128,6 +128,16 @@ static bool check_vocab(const Work *w, Err *e) {
                w->options->base, w->base.n_vocab, n_vocab);
 }
 
+/* A model that never saw so many tokens at once may predict the last of them as badly as it likes. */
+static void warn_untrained(const Work *w) {
+    int n_ctx = w->task.n_ctx, trained = engine_plan(w->engine)->hparams.n_ctx_train;
+    if (n_ctx > trained)
+        err_warn(
+            "windows of %d tokens are longer than the %d that the model was trained with, and say little "
+            "about it; use -c %d or less",
+            n_ctx, trained, trained);
+}
+
 static bool start(Work *w, Err *e) {
     const Options *o = w->options;
     if ((o->base && !logits_file_open(o->base, &w->base, e)) ||
@@ -137,7 +147,9 @@ static bool start(Work *w, Err *e) {
     w->config.n_seq = 1, w->config.chunk = o->n_batch;
     w->config.R_max = o->n_batch && o->n_batch < ROWS ? o->n_batch : ROWS;
     w->config.n_ctx = w->task.n_ctx + (o->profile ? PROFILE_ROOM : 0);
-    return setup_engine(o, &w->model, &w->config, &w->engine, e) && check_vocab(w, e);
+    if (!setup_engine(o, &w->model, &w->config, &w->engine, e) || !check_vocab(w, e)) return false;
+    warn_untrained(w);
+    return true;
 }
 
 /* ---- the work --------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ bool verdict_take(const Options *o, Verify *v, Engine *g, json_t **json, Err *e)
 /* Writes the line, but for --quiet, and where json is not NULL makes *json. */
 bool verdict_tell(const Options *o, const Verify *v, json_t **json, Err *e);
 
-/* To be asked when all else is printed.  false: see verify_passes. */
+/* To be asked when all else is printed, but for the speed of a test.  false: see verify_passes. */
 bool verdict_passes(const Verify *v, Err *e);
 
 #endif

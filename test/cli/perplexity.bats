@@ -162,6 +162,18 @@ END
     leaves_nothing perplexity --device cpu -f "$T/long" --save-logits "$T/d/out" -t 1
 }
 
+@test "windows longer than the model was trained with are warned of" {
+    ppl -f $text -c 513 --chunks 1 --save-logits "$T/base"
+    asserts "$status/$(wc -l <<<"$stderr")" = 0/1
+    [[ "$stderr" == "zgen: warning: windows of 513 tokens are longer than the 512 that the model was trained with"*"use -c 512 or less" ]]
+    ppl --kl "$T/base"
+    [[ "$status" = 0 && "$stderr" == "zgen: warning: windows of 513 tokens "* ]]
+    for trained in 512 0; do
+        ppl -f $text -c $trained --chunks 1 --profile
+        [[ "$status" = 0 && "$stderr" != *warning* ]]
+    done
+}
+
 @test "a profile behind a window" {
     ppl -f $text -c 64 --chunks 2 --json --profile
     [[ "$stderr" == *"whole step"*"behind 63 tokens on cpu"* ]]

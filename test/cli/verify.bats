@@ -53,8 +53,49 @@ story="Once upon a time"
     cmp "$T/plain" "$T/logits"
 }
 
+@test "bench verifies each test before its row, and measures what it measures without" {
+    local tests="-r 2 -p 6 -n 4 -pg 3,2 -d 0,5 -t 1 --device cpu -o json" same='[x["ids_sha256"] for x in d]'
+    zgen bench $tests
+    asserts "$(field 'any("verify" in x for x in d)')" = False
+    local plain; plain=$(field "$same")
+    zgen bench $tests --verify 4
+    asserts "$status/$(grep -c '^zgen: verify: [0-9]* steps* beside the scalar executor: mean KL ' <<<"$stderr")" = 0/6
+    asserts "$(field "$same")" = "$plain"
+    asserts "$(field '[(x["verify"]["asked"], x["verify"]["steps"]) for x in d]')" = "[(4, 1), (4, 4), (4, 3), (4, 1), (4, 4), (4, 3)]"
+    asserts "$(field 'all(x["verify"]["passes"] and list(x)[-1] == "verify" for x in d)')" = True
+    zgen bench $tests --verify 4 --real --kv q8_0,f32 -t 2 -q
+    asserts "$status/$stderr/$(field 'len(d), all(x["verify"]["passes"] for x in d)')" = "0//(24, True)"
+    zgen bench $tests --verify 4 -o csv
+    [[ "$status" = 0 && "${lines[0]}" == *",ids_repeat" ]]
+}
+
+@test "bench verifies the first of many sequences" {
+    zgen bench -r 2 -npl 1,3 -p 6 -n 4,0 -t 1 --device cpu --verify 9 -o json
+    asserts "$status/$(field '[(x["pl"], x["verify"]["steps"], x["verify"]["passes"]) for x in d]')" = \
+        "0/[(1, 5, True), (3, 5, True), (1, 1, True), (3, 1, True)]"
+}
+
+@test "the memory of the scalar executor is no part of bench's peak" {
+    ! nm "$ZGEN" 2>/dev/null | grep -q __asan_init || skip "the sanitizer keeps what was released"
+    [ -w /proc/self/clear_refs ] || skip "no peak is forgotten here"
+    local peak='max(x["peak_host_bytes"] for x in d)'
+    zgen bench -r 1 -p 8 -n 8 -d 0,200 -t 1 --device cpu -o json
+    local plain; plain=$(field "$peak")
+    zgen bench -r 1 -p 8 -n 8 -d 0,200 -t 1 --device cpu -o json --verify 2
+    asserts "$(field "$peak < 1.1 * $plain")" = True
+}
+
+@test "Ctrl-C while bench verifies a test leaves no row of it" {
+    "$ZGEN" bench -r 1 --no-warmup -p 3000 -n 0 -t 1 --device cpu --verify 1 -o json >"$T/out" 2>/dev/null </dev/null 3>&- &
+    local pid=$! code=0
+    sleep 3
+    kill -s INT $pid
+    wait $pid || code=$?
+    asserts "$code/$(cat "$T/out")" = "130/"
+}
+
 # expf is the C library's for the scalar kernels, and none for the others: a wrong one takes them apart.
-@test "beyond the rules: all is printed, then one sentence, exit 1" {
+@test "beyond the rules: all is printed, but no row of bench, then one sentence, exit 1" {
     grep -q avx2 /proc/cpuinfo || skip "no kernels here but the scalar ones"
     ! nm "$ZGEN" 2>/dev/null | grep -q __asan_init || skip "the sanitizer wants to be loaded first"
     echo 'double exp(double); float expf(float x); float expf(float x) { return (float)exp(0.8 * (double)x); }' >"$T/expf.c"
@@ -72,9 +113,14 @@ story="Once upon a time"
     zgen logits --ids 1,5,9,17,300 -o "$T/logits" --isa avx2 --verify 4
     asserts "$status/$(stat -c %s "$T/logits")" = "1/$((5 * 2048 * 4))"
     run --separate-stderr "$ZGEN" chat --temp 0 --isa avx2 --verify 4 <<<"Who are you?"
-    unset LD_PRELOAD
     asserts "$status" = 1
     [[ -n "$output" && "$stderr" == *"zgen: --verify: "* ]]
+    for format in md csv json jsonl; do
+        fails 1 "--verify: over 1 steps the mean KL from the scalar executor is " bench -r 1 -p 6 -n 4 -t 1 --isa avx2 --verify 4 -q -o $format
+    done
+    fails 1 "--verify: over 4 steps the mean " bench -r 1 -p 0 -n 4 -t 1 --isa avx2 --verify 4 -q
+    fails 1 "--verify: over 4 steps the mean " bench -r 1 -p 6 -n 4 -npl 2 -t 1 --isa avx2 --verify 4 -q
+    unset LD_PRELOAD
 }
 
 @test "how many steps, and where it belongs" {
