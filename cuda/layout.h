@@ -20,11 +20,12 @@
  *       6   low, two
  *       8   byte
  *
- *     low   vector 2h + c / 4, word c % 4:   of chunk c, low nibbles the first weights' low 4 bits, high nibbles
- *           the second weights'; but where the bits go through a table, nibbles 0..3 the first, 4..7 the second
+ *     low   vector 2h + c / 4: words c / 2 % 2 * 2 and the next, the low 4 bits of the first and of the second
+ *           weights, low nibbles of chunk c, high nibbles of c + 1 (c even); but where the bits go through a
+ *           table, word c % 4: nibbles 0..3 the first weights of chunk c, 4..7 the second
  *     two   vector h, word c / 2, bits 2f.. of byte b:  next 2 bits of weight b; f = c % 2 * 2, +1 for the second
  *     one   half a vector h: word 0 for the first weights, 1 for the second, bit c of byte b: next bit
- *     byte  vector 4h + c / 2, words 2(c % 2) and the next: first and second weights
+ *     byte  vector c, words h and 2 + h: first and second weights, as a matrix unit takes them
  *
  * and behind them the heads: what the file says of scales.  With j = 0, 1 for the chunks 2i and 2i + 1 of lane
  * 4g + i, so that each lane has those that meet its results:

@@ -160,9 +160,9 @@ template <bool ROUTED> struct List {
         at = w.data + (row * w.layout.n_tiles + team.first_tile(segment)) * bytes;
     }
     __device__ void fetch(Ring &ring, int stage) {
+        bool last = ++tile == __shfl_sync(0xffffffffu, tiles, slice % LISTED);
         ring.fetch(stage, slice % LISTED, at, bytes);
-        if (ring.lane == slice % LISTED) at += bytes;
-        if (++tile == __shfl_sync(0xffffffffu, tiles, slice % LISTED)) tile = 0, slice++;
+        if (last) tile = 0, slice++;
     }
 };
 

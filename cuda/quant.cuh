@@ -22,6 +22,11 @@ enum Table { TABLE_NONE, TABLE_IQ4, TABLE_E2M1 };
 template <int bits, int zero, Table table = TABLE_NONE> struct Numbers {
     static constexpr int BITS = bits, ZERO = zero; // ZERO: what to subtract from the unsigned number
     static constexpr Table TABLE = table;
+    static constexpr bool SIGNED = bits == 8 || table != TABLE_NONE;
+    // Numbers of four bits are taken out by one mask, and so are 16 times as large in odd chunks, whose scales
+    // are 16 times smaller instead: no result changes.
+    static constexpr int ODD = bits == 4 && !SIGNED ? 16 : 1;
+    static __host__ __device__ constexpr int zero_of(int chunk) { return chunk % 2 ? ZERO * ODD : ZERO; }
 };
 
 template <QuantType T> struct NumbersOf;
@@ -123,8 +128,8 @@ template <QuantType T> struct Planes {
 };
 
 // Of rows 8h + g, chunks 4k..4k+3: the weights 4i..4i+3 of each as the bytes of first[], 16+4i.. of second[],
-// unsigned numbers or signed values of the table.  The tile, in shared or global memory, is aligned to 16
-// bytes.
+// unsigned numbers (in odd chunks ODD times as large) or signed values.  The tile, in shared or global memory,
+// is aligned to 16 bytes.
 template <QuantType T>
 __device__ __forceinline__ void tile_words(const uint8_t *tile, int lane, int h, int k, uint32_t first[4],
                                            uint32_t second[4]) {
@@ -132,10 +137,9 @@ __device__ __forceinline__ void tile_words(const uint8_t *tile, int lane, int h,
     constexpr int BITS = P::BITS;
     if constexpr (BITS == 8) {
 #pragma unroll
-        for (int pair = 0; pair < 2; pair++) {
-            uint4 v = load<uint4>(tile + ((4 * h + 2 * k + pair) * 32 + lane) * 16);
-            first[2 * pair] = v.x, second[2 * pair] = v.y;
-            first[2 * pair + 1] = v.z, second[2 * pair + 1] = v.w;
+        for (int c = 0; c < 4; c++) {
+            uint4 v = load<uint4>(tile + ((4 * k + c) * 32 + lane) * 16);
+            first[c] = h ? v.y : v.x, second[c] = h ? v.w : v.z;
         }
         return;
     }
@@ -144,10 +148,15 @@ __device__ __forceinline__ void tile_words(const uint8_t *tile, int lane, int h,
         const uint32_t word[4] = {low.x, low.y, low.z, low.w};
 #pragma unroll
         for (int c = 0; c < 4; c++) {
+            uint32_t a = word[c & 2], b = word[c | 1];
             if constexpr (Format<T>::TABLE != TABLE_NONE)
                 look_up_nibbles<Format<T>::TABLE>(word[c], &first[c], &second[c]);
+            else if (c % 2 == 0)
+                first[c] = a & 0x0f0f0f0f, second[c] = b & 0x0f0f0f0f;
+            else if (Format<T>::ODD == 16)
+                first[c] = a & 0xf0f0f0f0, second[c] = b & 0xf0f0f0f0;
             else
-                first[c] = word[c] & 0x0f0f0f0f, second[c] = word[c] >> 4 & 0x0f0f0f0f;
+                first[c] = a >> 4 & 0x0f0f0f0f, second[c] = b >> 4 & 0x0f0f0f0f;
         }
     }
     if constexpr (BITS == 2 || BITS == 3 || BITS == 6) {
@@ -196,7 +205,7 @@ __device__ __forceinline__ void load_pairs(const uint8_t *pairs, int lane, uint3
 }
 
 // The scales of rows 8h + g, chunks 2i + j, their halves apart where the type's groups are of 16, and their
-// minima (0 where the type has none): the numbers of QuantTraits.unpack to the bit.
+// minima (0 where the type has none): the numbers of QuantTraits.unpack to the bit, but for ODD.
 template <QuantType T>
 __device__ __forceinline__ void tile_scales(const uint8_t *tile, int lane, float scale[2][2][2],
                                             float min[2][2][2]) {
@@ -275,6 +284,8 @@ __device__ __forceinline__ void tile_scales(const uint8_t *tile, int lane, float
             scale[h][0][0] = v.x, scale[h][1][0] = v.y;
         }
     }
+    if constexpr (Format<T>::ODD > 1)
+        scale[0][1][0] *= 1.0f / Format<T>::ODD, scale[1][1][0] *= 1.0f / Format<T>::ODD;
 }
 
 // The weights of rows 8h + g as floats, to the bit those of QuantTraits.decode (the product is exact): of
@@ -282,7 +293,6 @@ __device__ __forceinline__ void tile_scales(const uint8_t *tile, int lane, float
 template <QuantType T>
 __device__ __forceinline__ void tile_values(const uint8_t *tile, int lane, int h, int k, float v[4][8]) {
     using F = Format<T>;
-    constexpr bool is_signed = F::TABLE != TABLE_NONE || F::BITS == 8;
     uint32_t first[4], second[4];
     float scale[2][2][2], min[2][2][2];
     tile_words<T>(tile, lane, h, k, first, second);
@@ -302,7 +312,7 @@ __device__ __forceinline__ void tile_values(const uint8_t *tile, int lane, int h
 #pragma unroll
             for (int b = 0; b < 4; b++) {
                 uint32_t byte = (half ? second[c] : first[c]) >> 8 * b & 255;
-                int number = is_signed ? (int8_t)byte : (int)byte - F::ZERO;
+                int number = F::SIGNED ? (int8_t)byte : (int)byte - F::zero_of(c);
                 v[c][4 * half + b] = fmaf(s, (float)number, -less);
             }
         }
@@ -376,15 +386,17 @@ template <QuantType T> __device__ void pack_numbers(const uint8_t *q, uint8_t *t
         int lane = 4 * g + i;
         const uint8_t *mine = q + 4 * i; // first weights of chunk c at 32 c, second 16 later
         if constexpr (BITS == 8)
-            for (int c = 0; c < 8; c++)
-                *(uint2 *)(tile + ((4 * h + c / 2) * 32 + lane) * 16 + c % 2 * 8) =
-                    make_uint2(pack_word(mine + 32 * c, 0, 8, 0), pack_word(mine + 32 * c + 16, 0, 8, 0));
+            for (int c = 0; c < 8; c++) {
+                uint32_t *words = (uint32_t *)(tile + (c * 32 + lane) * 16);
+                words[h] = pack_word(mine + 32 * c, 0, 8, 0);
+                words[2 + h] = pack_word(mine + 32 * c + 16, 0, 8, 0);
+            }
         if constexpr (BITS >= 4 && BITS < 8)
             for (int c = 0; c < 8; c++) {
-                const uint8_t *a = mine + 32 * c, *b = a + 16;
+                const uint8_t *a = mine + 32 * (c & 6) + 16 * (c & 1), *b = a + 32;
                 uint32_t word = pack_word(a, 0, 4, 0) | pack_word(b, 0, 4, 4);
                 if (Format<T>::TABLE != TABLE_NONE) {
-                    word = 0;
+                    a = mine + 32 * c, b = a + 16, word = 0;
                     for (int k = 0; k < 4; k++)
                         word |= (uint32_t)(a[k] & 15) << 4 * k | (uint32_t)(b[k] & 15) << (16 + 4 * k);
                 }

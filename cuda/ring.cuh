@@ -40,12 +40,14 @@ struct Ring {
     }
 
     // Starts to fill slot i, which nobody reads any more, with what the lane `who` says, a multiple of 16
-    // bytes; 0 bytes: nothing more is to come, and nobody will wait for it.
-    __device__ void fetch(int i, int who, const uint8_t *from, int bytes) {
+    // bytes, and takes that lane's `from` behind them; 0 bytes: nothing more is to come, and nobody will wait
+    // for it.
+    __device__ void fetch(int i, int who, const uint8_t *&from, int bytes) {
         __syncwarp(); // all have read the slot
+        bool mine = lane == who && bytes;
         uint32_t to = address(slot(i));
 #if __CUDA_ARCH__ >= 900
-        if (lane == who && bytes) {
+        if (mine) {
             asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier(i)),
                          "r"(bytes)
                          : "memory");
@@ -56,12 +58,13 @@ struct Ring {
                 : "memory");
         }
 #else
-        from = (const uint8_t *)__shfl_sync(0xffffffffu, (unsigned long long)from, who);
-        bytes = __shfl_sync(0xffffffffu, bytes, who);
-        for (int k = lane * 16; k < bytes; k += 512)
-            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + k), "l"(from + k) : "memory");
+        const uint8_t *its = (const uint8_t *)__shfl_sync(0xffffffffu, (unsigned long long)from, who);
+        int n = __shfl_sync(0xffffffffu, bytes, who);
+        for (int k = lane * 16; k < n; k += 512)
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + k), "l"(its + k) : "memory");
         asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
+        if (mine) from += bytes;
     }
 
     // Waits for the oldest fetch and returns its slot's bytes.

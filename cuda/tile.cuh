@@ -4,7 +4,9 @@
 // but a matrix unit adds up all it is given.  It has eight columns: chunk c of a tile meets an input that is
 // zero in all columns but c, so that after eight multiplications the 16 x 8 results are the sums of 16 rows
 // and 8 chunks, each exact, and spread over the lanes so that each meets its scale there.  What the zeros
-// waste is free.  Several input rows are columns themselves; then each chunk is a multiplication of its own.
+// waste is free.  With sums of their own for even and odd chunks, a pair may share its zeros: column c of the
+// other's sums is nobody's.  Several input rows are columns themselves; then each chunk is a multiplication of
+// its own.
 //
 // The order of all additions of floats depends on nothing but the matrix's shape; so a row of activations
 // gives the same bytes alone and among others.
@@ -12,13 +14,21 @@
 #include "input.cuh"
 #include "quant.cuh"
 
-// sums += a b: 16 rows of bytes a (rows g, 8 + g; first and second 16 of the columns), 8 columns of b.
-__device__ __forceinline__ void multiply_32(int sums[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
-                                            uint32_t b0, uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-        "{%0,%1,%2,%3};"
-        : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+// sums += a b: 16 rows of bytes a (rows g, 8 + g; first and second 16 of the columns), 8 columns of b, which
+// are signed.
+template <bool SIGNED>
+__device__ __forceinline__ void multiply_32(int sums[4], const uint32_t first[2], const uint32_t second[2],
+                                            uint2 b) {
+    if constexpr (SIGNED)
+        asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+            "{%0,%1,%2,%3};"
+            : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+            : "r"(first[0]), "r"(first[1]), "r"(second[0]), "r"(second[1]), "r"(b.x), "r"(b.y));
+    else
+        asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+            "{%0,%1,%2,%3};"
+            : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+            : "r"(first[0]), "r"(first[1]), "r"(second[0]), "r"(second[1]), "r"(b.x), "r"(b.y));
 }
 __device__ __forceinline__ void multiply_16(int sums[4], uint32_t a0, uint32_t a1, uint32_t b) {
     asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
@@ -29,9 +39,9 @@ __device__ __forceinline__ void multiply_16(int sums[4], uint32_t a0, uint32_t a
 // The exact sums of one chunk and row, whole or by halves, meet their scales; what a type subtracts from its
 // numbers is added up in the input's own sums.
 template <QuantType F>
-__device__ __forceinline__ float add_chunk(float sum, int dot0, int dot1, const float scale[2],
+__device__ __forceinline__ float add_chunk(float sum, int chunk, int dot0, int dot1, const float scale[2],
                                            const float min[2], float2 d, float2 halves) {
-    constexpr float zero = Format<F>::ZERO;
+    float zero = Format<F>::zero_of(chunk);
     if constexpr (Format<F>::GROUP == 32) {
         float y = (float)dot0 * d.x;
         if constexpr (Format<F>::ZERO != 0) y = fmaf(-zero, d.y, y);
@@ -85,11 +95,11 @@ template <QuantType F, int T> struct Sums {
 };
 
 // A chunk's exact sums of 16 rows (a, by first and second words) and 8 columns (b), by groups.
-template <int GROUPS>
+template <QuantType F, int GROUPS>
 __device__ __forceinline__ void multiply_chunk(int dots[GROUPS][4], const uint32_t first[2],
                                                const uint32_t second[2], uint2 b) {
     if constexpr (GROUPS == 1) {
-        multiply_32(dots[0], first[0], first[1], second[0], second[1], b.x, b.y);
+        multiply_32<Format<F>::SIGNED>(dots[0], first, second, b);
     } else {
         multiply_16(dots[0], first[0], first[1], b.x);
         multiply_16(dots[1], second[0], second[1], b.y);
@@ -100,10 +110,10 @@ __device__ __forceinline__ void multiply_chunk(int dots[GROUPS][4], const uint32
 template <QuantType F>
 __device__ __forceinline__ void multiply_blocks(const uint8_t *tile, int index, const Input &x, int x0,
                                                 int lane, Sums<F, 1> &sums) {
-    constexpr int GROUPS = Format<F>::GROUP == 16 ? 2 : 1;
+    constexpr int GROUPS = Format<F>::GROUP == 16 ? 2 : 1, SHARE = 2 / GROUPS; // chunks that share zeros
     float scale[2][2][2], min[2][2][2];
     tile_scales<F>(tile, lane, scale, min);
-    int dots[GROUPS][4] = {};
+    int dots[SHARE][GROUPS][4] = {};
     const TileInput *met = x.tiles(x0) + index;
     uint2 in = met->words[lane];
 #pragma unroll
@@ -113,19 +123,22 @@ __device__ __forceinline__ void multiply_blocks(const uint8_t *tile, int index, 
         for (int h = 0; h < 2; h++) tile_words<F>(tile, lane, h, k, first[h], second[h]);
 #pragma unroll
         for (int c = 0; c < 4; c++) {
-            bool mine = lane / 4 == 4 * k + c; // this lane holds a column; only column c is not zero
+            bool mine = lane / 4 / SHARE == (4 * k + c) / SHARE; // this lane holds a column of the input
             const uint32_t a[2] = {first[0][c], first[1][c]}, b[2] = {second[0][c], second[1][c]};
-            multiply_chunk<GROUPS>(dots, a, b, make_uint2(mine ? in.x : 0, mine ? in.y : 0));
+            multiply_chunk<F, GROUPS>(dots[c % SHARE], a, b, make_uint2(mine ? in.x : 0, mine ? in.y : 0));
         }
     }
+    float4 d2 = *(const float4 *)(met->scales + 2 * (lane % 4)), halves2 = make_float4(0, 0, 0, 0);
+    if constexpr (GROUPS == 2) halves2 = *(const float4 *)(met->halves + 2 * (lane % 4));
 #pragma unroll
     for (int j = 0; j < 2; j++) {
-        int chunk = 2 * (lane % 4) + j;
-        float2 d = met->scales[chunk], halves = GROUPS == 2 ? met->halves[chunk] : make_float2(0, 0);
+        float2 d = j ? make_float2(d2.z, d2.w) : make_float2(d2.x, d2.y),
+               halves = j ? make_float2(halves2.z, halves2.w) : make_float2(halves2.x, halves2.y);
 #pragma unroll
         for (int h = 0; h < 2; h++)
-            sums.share(0, h) = add_chunk<F>(sums.share(0, h), dots[0][2 * h + j], dots[GROUPS - 1][2 * h + j],
-                                            scale[h][j], min[h][j], d, halves);
+            sums.share(0, h) =
+                add_chunk<F>(sums.share(0, h), j, dots[j % SHARE][0][2 * h + j],
+                             dots[j % SHARE][GROUPS - 1][2 * h + j], scale[h][j], min[h][j], d, halves);
     }
 }
 
@@ -158,7 +171,7 @@ __device__ __forceinline__ void multiply_blocks(const uint8_t *tile, int index, 
 #pragma unroll
             for (int n = 0; n < (T + 7) / 8; n++) {
                 int dots[GROUPS][4] = {};
-                multiply_chunk<GROUPS>(
+                multiply_chunk<F, GROUPS>(
                     dots, a, b, x.tiles(::min(8 * n + lane / 4, T - 1))[index].words[4 * chunk + lane % 4]);
 #pragma unroll
                 for (int j = 0; j < 2; j++) {
@@ -168,8 +181,8 @@ __device__ __forceinline__ void multiply_blocks(const uint8_t *tile, int index, 
 #pragma unroll
                     for (int h = 0; h < 2; h++) {
                         float &sum = sums.column(n, chunk / 2, 2 * h + j);
-                        sum = add_chunk<F>(sum, dots[0][2 * h + j], dots[GROUPS - 1][2 * h + j], of_rows[h],
-                                           below[h], d, halves);
+                        sum = add_chunk<F>(sum, c, dots[0][2 * h + j], dots[GROUPS - 1][2 * h + j],
+                                           of_rows[h], below[h], d, halves);
                     }
                 }
             }
