@@ -59,7 +59,7 @@ typedef struct Link {
 
 /* MATMUL, EXPERT and LOGITS of few rows: out = w in * scale + bias [+ residual], with in optionally
  * normalised first, and optionally two segments joined by out = silu(first) * second, written to the first's
- * out. */
+ * out.  No input may lie where an output goes: what is there before the end is half done. */
 typedef struct Product {
     ProductSegment segment[3];
     int n_segments;

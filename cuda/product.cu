@@ -11,7 +11,9 @@
 // adds up what the slices gave.
 //
 // A row of one input goes through a chain of products in one kernel: what one leaves to the next are links,
-// and the rings run on.  Of several rows the inputs are made ready by a kernel before.
+// and the rings run on.  Of several rows the inputs are made ready by a kernel before; where so many of them
+// are too long for shared memory, they are cut into pieces of some slices each, one kernel after the other,
+// each of which goes on with the sums of those before.
 #include <algorithm>
 #include <climits>
 
@@ -20,7 +22,8 @@
 
 namespace {
 
-constexpr int ROWS_MAX = 16; // of the instances of the kernel: for 1, 4, 8, 16 rows at once
+constexpr int ROWS_MAX = 16;  // of the instances of the kernel: for 1, 4, 8, 16 rows at once
+constexpr int PIECES_MAX = 2; // of a row; more would leave half of the warps without work
 template <int T> constexpr int PARTS = T == 1 ? 2 : 1; // that a block has: with two, rounds wait less
 
 // How the work is cut; the host decides.  Division is slow on the device, so it is done here.
@@ -33,6 +36,7 @@ struct Cut {
     int round;                     // units of a block between two additions
     int per_group;                 // and of a group
     int n_tiles, n_floats;         // of an input row in either form, filled up to whole tiles; 0: not wanted
+    bool goes_on, is_last;         // of a piece: whether there are some before; whether it is the last
 };
 
 // Products of which each has the one before it as its input.  They run as one kernel, so that the rings run
@@ -43,7 +47,8 @@ struct Chain {
     Product p[MAX_PRODUCTS];
     Cut cut[MAX_PRODUCTS];
     int n, n_rows;
-    const uint8_t *inputs;    // of several rows, as k_inputs leaves them
+    const uint8_t *inputs;    // of several rows, as k_inputs leaves them, input_stride bytes apart
+    int input_stride;
     int slot_bytes, n_stages; // of a warp's ring
     int parts_bytes;          // of one round
     bool many_slices;         // a warp may have more than it lists
@@ -244,8 +249,8 @@ __device__ __forceinline__ float silu(float x) {
     return __fdividef(x, 1.0f + __expf(-x));
 }
 
-__device__ __forceinline__ float add_slices(const float *part, int n_slices, int step) {
-    float x[WARPS], sum = 0;
+__device__ __forceinline__ float add_slices(float sum, const float *part, int n_slices, int step) {
+    float x[WARPS];
 #pragma unroll
     for (int i = 0; i < WARPS; i++) x[i] = i < n_slices ? part[i * step] : 0; // all on their way at once
 #pragma unroll
@@ -257,8 +262,9 @@ __device__ __forceinline__ float add_slices(const float *part, int n_slices, int
 template <int T, bool ROUTED> struct Output {
     int part, row; // row: -1 where there is none
     float before;  // what is added to it
+    float so_far;  // what the pieces before left
 
-    __device__ Output(const Team &team, int round, int n_rows) : part(0), row(-1), before(0) {
+    __device__ Output(const Team &team, int round, int n_rows) : part(0), row(-1), before(0), so_far(0) {
         const Product &p = team.p;
         int unit = threadIdx.x / (T * TILE_ROWS), t = row_of_input();
         if (unit >= team.cut.round || round + unit >= team.n_units || t >= n_rows) return;
@@ -269,9 +275,12 @@ template <int T, bool ROUTED> struct Output {
     }
     // Asks for what is added to it; where this chain wrote it, this block did: a row goes to the same block
     // in every product of as many rows.
-    __device__ void ask(const Product &p) {
+    __device__ void ask(const Team &team) {
+        const Product &p = team.p;
         if (row >= 0 && p.residual && part == 0)
             before = __ldcg(p.residual + (size_t)row_of_input() * p.residual_stride + row);
+        if (T > 1 && row >= 0 && team.cut.goes_on)
+            so_far = __ldcg(p.segment[part].out + (size_t)row_of_input() * p.segment[part].out_stride + row);
     }
     // Adds up the slices.  lap: for the chain's next product, where there is one.
     __device__ void write(const Team &team, bool linked, uint32_t lap) const {
@@ -283,9 +292,12 @@ template <int T, bool ROUTED> struct Output {
         const float *parts =
             team.parts() + team.part_of(threadIdx.x / STEP) * (p.glu ? 2 : 1) * slices + threadIdx.x % STEP;
         size_t w_row = (ROUTED ? (size_t)__ldcg(p.ids + part) * s.w.n_out : 0) + row;
-        float y = finish(s, w_row, add_slices(parts, n_slices, STEP));
-        if (p.glu) y = silu(y) * finish(p.segment[1], w_row, add_slices(parts + slices, n_slices, STEP));
-        y += before;
+        float y = add_slices(so_far, parts, n_slices, STEP);
+        if (T == 1 || team.cut.is_last) {
+            y = finish(s, w_row, y);
+            if (p.glu) y = silu(y) * finish(p.segment[1], w_row, add_slices(0, parts + slices, n_slices, STEP));
+            y += before;
+        }
         if (linked)
             asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p.link->row + row),
                          "r"((__float_as_uint(y) & ~1u) | lap)
@@ -323,8 +335,12 @@ __global__ void __launch_bounds__(T == 1 ? THREADS + ATTN_THREADS : THREADS, 1)
         Output<T, ROUTED> out(team, 0, n_rows);
         if constexpr (T > 1) {
             pdl_wait(), pdl_launch();
-            for (int i = threadIdx.x * 16; i < chain.n_rows * team.x.stride; i += THREADS * 16)
-                *(uint4 *)(shared_memory() + at_input + i) = __ldcg((const uint4 *)(chain.inputs + i));
+            int bytes = team.x.stride;
+            for (int t = threadIdx.x / 32; t < chain.n_rows; t += WARPS)
+#pragma unroll 4
+                for (int i = threadIdx.x % 32 * 16; i < bytes; i += 32 * 16)
+                    *(uint4 *)(shared_memory() + at_input + t * bytes + i) =
+                        __ldcg((const uint4 *)(chain.inputs + (size_t)t * chain.input_stride + i));
         } else {
             float4 norm[VECTORS];
             load_norm(p, norm);
@@ -345,7 +361,7 @@ __global__ void __launch_bounds__(T == 1 ? THREADS + ATTN_THREADS : THREADS, 1)
             else if (round)
                 __syncthreads(); // all have written their outputs
             if (round) out = Output<T, ROUTED>(team, round, n_rows);
-            out.ask(p);
+            out.ask(team);
             if (chain.many_slices) list.fill(chain);
             if (round == 0) __syncthreads(); // the input is there
             multiply_round<T, Known, ROUTED>(team, ring, list, place, round);
@@ -376,10 +392,8 @@ void cut_rows(Cut *cut, const Product *p, int n_blocks) {
         int per_slice = ceil_div(n_tiles, n), slices = ceil_div(n_tiles, per_slice), groups = WARPS / slices;
         int steps = ceil_div(units, groups) * per_slice;
         if (best && steps > best) continue;
-        best = steps, cut->n_slices = slices, cut->n_groups = groups;
+        best = steps, cut->n_slices = slices;
     }
-    cut->slice_inverse = (65536u + cut->n_slices - 1) / cut->n_slices;
-    cut->group_inverse = (65536u + cut->n_groups - 1) / cut->n_groups;
     cut->per_block = cut->units / n_blocks, cut->n_longer = cut->units % n_blocks;
     for (int i = 0; i < p->n_segments; i++) {
         int tiles = p->segment[i].w.layout.n_tiles;
@@ -387,7 +401,11 @@ void cut_rows(Cut *cut, const Product *p, int n_blocks) {
     }
 }
 
-Cut cut_of(const Product *p, int n_blocks) {
+int first_tile(const Cut *cut, int slice) { // of the first segment's rows
+    return slice * cut->per_slice[0] + std::min(slice, cut->n_wider[0]);
+}
+
+Cut cut_of(const Product *p, int n_blocks, int n_pieces) {
     Cut cut = {};
     int slots = p->ids ? p->n_used : 1;
     for (int i = 0; i < p->n_segments; i++) {
@@ -399,7 +417,25 @@ Cut cut_of(const Product *p, int n_blocks) {
             cut.n_floats = std::max(cut.n_floats, at.n_tiles * at.tile_weights);
     }
     cut_rows(&cut, p, n_blocks);
+    if (n_pieces > 1) // the first is the longest
+        cut.n_slices /= n_pieces, cut.n_tiles = first_tile(&cut, cut.n_slices);
+    cut.n_groups = WARPS / cut.n_slices;
+    cut.slice_inverse = (65536u + cut.n_slices - 1) / cut.n_slices;
+    cut.group_inverse = (65536u + cut.n_groups - 1) / cut.n_groups;
     return cut;
+}
+
+// Takes piece number i of the product and its input.
+void take_piece(Chain *chain, int i, int n_pieces) {
+    Cut *cut = &chain->cut[0];
+    int skipped = i * cut->n_slices, tile = first_tile(cut, skipped);
+    chain->inputs += tile * sizeof(TileInput);
+    for (int s = 0; s < chain->p[0].n_segments; s++) {
+        DeviceWeight *w = &chain->p[0].segment[s].w;
+        w->data += (size_t)tile * w->layout.tile_bytes;
+        cut->n_wider[s] = std::max(cut->n_wider[s] - skipped, 0);
+    }
+    cut->goes_on = i > 0, cut->is_last = i + 1 == n_pieces;
 }
 
 // The shared memory of a block of T rows.
@@ -442,14 +478,22 @@ bool cut_rounds(Chain *chain) {
     return true;
 }
 
+// Whether a product's rows can be cut into so many pieces of as many slices; what comes of a pair cannot be
+// left half done.
+bool has_pieces(const Product *p, int n_blocks, int n_pieces) {
+    Cut whole = cut_of(p, n_blocks, 1);
+    return whole.n_floats == 0 && !p->glu && whole.n_slices % n_pieces == 0;
+}
+
 // Cuts all products for T rows at once and divides what shared memory there is; 0 where it does not suffice,
-// or where the products' rows are too unlike for one kernel.
-size_t cut_chain(Chain *chain, int n_blocks, int T, size_t most) {
+// or where the products' rows are too unlike for one kernel or cannot be cut into pieces.
+size_t cut_chain(Chain *chain, int n_blocks, int T, int n_pieces, size_t most) {
     size_t input = 0, parts = most / 24; // of one round
     chain->slot_bytes = chain->parts_bytes = 0;
     for (int i = 0; i < chain->n; i++) {
         const Product *p = &chain->p[i];
-        Cut *cut = &(chain->cut[i] = cut_of(p, n_blocks));
+        if (n_pieces > 1 && !has_pieces(p, n_blocks, n_pieces)) return 0;
+        Cut *cut = &(chain->cut[i] = cut_of(p, n_blocks, n_pieces));
         for (int s = 0; s < p->n_segments; s++)
             chain->slot_bytes =
                 std::max(chain->slot_bytes, round_up(p->segment[s].w.layout.tile_bytes, Ring::LINE));
@@ -543,16 +587,19 @@ extern "C" cudaError_t launch_products(const Launch *l, const Product *products,
         if (error != cudaSuccess) return error;
         if (products[i].ids) at_once = 1; // rows with experts of their own go one by one
         if (i) linked &= is_linked(l, products[i - 1], products[i]);
-        units = std::max(units, cut_of(&products[i], l->n_sm).units);
+        units = std::max(units, cut_of(&products[i], l->n_sm, 1).units);
     }
     int n_blocks = n > 1 ? l->n_sm : std::min(units, l->n_sm);
     while (at_once > 1 && fewer(at_once) >= T) at_once = fewer(at_once);
-    size_t shared; // the most rows that leave the rings two stages, or one row
-    while (!(shared = cut_chain(&chain, n_blocks, at_once, room(l, at_once))) || chain.n_stages < 2)
+    size_t shared; // the most rows in the fewest pieces that leave the rings two stages, or one row
+    int n_pieces = 1;
+    while (!(shared = cut_chain(&chain, n_blocks, at_once, n_pieces, room(l, at_once))) || chain.n_stages < 2)
         if (at_once == 1)
             break;
+        else if (n_pieces == PIECES_MAX)
+            at_once = fewer(at_once), n_pieces = 1;
         else
-            at_once = fewer(at_once);
+            n_pieces++;
     if (n > 1 && (!shared || !linked)) {
         for (int i = 0; i < n; i++) {
             cudaError_t error = launch_products(l, products + i, 1, T);
@@ -561,22 +608,28 @@ extern "C" cudaError_t launch_products(const Launch *l, const Product *products,
         return cudaSuccess;
     }
     if (!shared) return cudaErrorInvalidValue;
-    Input x = input_at(0, chain.cut[0].n_floats, chain.cut[0].n_tiles);
+    Cut whole = cut_of(&products[0], n_blocks, 1);
+    Input x = input_at(0, whole.n_floats, whole.n_tiles);
     for (int done = 0; done < T; done += at_once) {
-        for (int i = 0; i < n; i++) chain.p[i] = product_rows(products[i], done);
-        chain.n_rows = std::min(T - done, at_once);
+        Chain rows = chain;
+        for (int i = 0; i < n; i++) rows.p[i] = product_rows(products[i], done);
+        rows.n_rows = std::min(T - done, at_once);
         int ready = done % PRODUCT_ROWS; // of the rows that were made ready last
         if (at_once > 1 && ready == 0) {
             cudaError_t error = launch_kernel(l, k_inputs, std::min(T - done, (int)PRODUCT_ROWS), THREADS,
-                                              x.stride, chain.p[0], x, l->inputs);
+                                              x.stride, rows.p[0], x, l->inputs);
             if (error != cudaSuccess) return error;
         }
-        chain.inputs = l->inputs + (size_t)ready * x.stride;
-        cudaError_t error = at_once == 1   ? launch_rows<1>(l, chain, n_blocks, shared)
-                            : at_once == 4 ? launch_rows<4>(l, chain, n_blocks, shared)
-                            : at_once == 8 ? launch_rows<8>(l, chain, n_blocks, shared)
-                                           : launch_rows<16>(l, chain, n_blocks, shared);
-        if (error != cudaSuccess) return error;
+        rows.inputs = l->inputs + (size_t)ready * x.stride, rows.input_stride = x.stride;
+        for (int i = 0; i < n_pieces; i++) {
+            Chain piece = rows;
+            take_piece(&piece, i, n_pieces);
+            cudaError_t error = at_once == 1   ? launch_rows<1>(l, piece, n_blocks, shared)
+                                : at_once == 4 ? launch_rows<4>(l, piece, n_blocks, shared)
+                                : at_once == 8 ? launch_rows<8>(l, piece, n_blocks, shared)
+                                               : launch_rows<16>(l, piece, n_blocks, shared);
+            if (error != cudaSuccess) return error;
+        }
     }
     return cudaSuccess;
 }

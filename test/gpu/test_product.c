@@ -232,13 +232,18 @@ static void trial_few(Trial *t) {
 
 /* ---- Few rows ---- */
 
-/* Rows of one segment and of several, an odd number of them; bias, residual and rows' scales behind. */
+/* Short rows and such as are cut into pieces, an odd number of outputs; bias, residual and rows' scales
+ * behind. */
 TEST(gpu_ops_product_of_every_type) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
-    static const int shapes[][3] = {{256, 331, 513}, {2048, 37, 33}, {7168, 19, 9}}; // n_in, n_out, rows
+    static const int shapes[][3] = {// n_in, n_out, rows
+                                    {256, 331, 513},
+                                    {2048, 37, 33},
+                                    {7168, 19, 9},
+                                    {14336, 75, 33}};
     for (int i = 0; i < tiny_n_types; i++)
-        for (int k = 0; k < 3; k++) {
+        for (int k = 0; k < 4; k++) {
             Trial *t = trial_new(&tiny_types[i], &shapes[k][1], 1, shapes[k][0], 1);
             t->T = shapes[k][2], t->bias = k != 1, t->residual = k != 2;
             trial_few(t);
