@@ -101,7 +101,7 @@ struct Team { // what a warp needs besides the matrix
     const Product &p;
     const Cut &cut;
     Input x;
-    int at_parts; // float [group][unit of the round][gate, up][slice][T][16], in shared memory
+    int at_parts; // float [group][unit of the round][gate, up][slice][T][PART_ROW], in shared memory
     int n_units;  // of this block
     int slice,
         group; // the warp takes this slice of every n_groups-th unit from number `group` on; -1: of none
@@ -122,7 +122,7 @@ struct Team { // what a warp needs besides the matrix
         int in_group = unit * cut.group_inverse >> 16;
         return (unit - in_group * cut.n_groups) * cut.per_group + in_group;
     }
-    template <int T> __device__ int part_step() const { return cut.n_slices * T * TILE_ROWS; }
+    template <int T> __device__ int part_step() const { return cut.n_slices * T * PART_ROW<T>; }
     __device__ int first_tile(int segment) const {
         return slice * cut.per_slice[segment] + min(slice, cut.n_wider[segment]);
     }
@@ -219,7 +219,7 @@ __device__ __forceinline__ void multiply_round(const Team &team, Ring &ring, Lis
             int segment = from.segment(p) + matrix, x0 = ROUTED && p.per_slot ? from.part : 0;
             float *part = team.parts() +
                           (team.part_of(from.k - round) * matrices + matrix) * team.part_step<T>() +
-                          team.slice * T * TILE_ROWS;
+                          team.slice * T * PART_ROW<T>;
             int n = alike ? count * matrices : count;
             switch (p.segment[segment].w.type) {
 #define MULTIPLY(type, ...)                                                                                  \
@@ -287,10 +287,11 @@ template <int T, bool ROUTED> struct Output {
         if (row < 0) return;
         const Product &p = team.p;
         const ProductSegment &s = p.segment[ROUTED ? 0 : part];
-        constexpr int STEP = T * TILE_ROWS; // from slice to slice
+        constexpr int STEP = T * PART_ROW<T>; // from slice to slice
         int n_slices = team.cut.n_slices, slices = team.part_step<T>();
-        const float *parts =
-            team.parts() + team.part_of(threadIdx.x / STEP) * (p.glu ? 2 : 1) * slices + threadIdx.x % STEP;
+        const float *parts = team.parts() +
+                             team.part_of(threadIdx.x / (T * TILE_ROWS)) * (p.glu ? 2 : 1) * slices +
+                             row_of_input() * PART_ROW<T> + threadIdx.x % TILE_ROWS;
         size_t w_row = (ROUTED ? (size_t)__ldcg(p.ids + part) * s.w.n_out : 0) + row;
         float y = add_slices(so_far, parts, n_slices, STEP);
         if (T == 1 || team.cut.is_last) {
@@ -438,10 +439,11 @@ void take_piece(Chain *chain, int i, int n_pieces) {
     cut->goes_on = i > 0, cut->is_last = i + 1 == n_pieces;
 }
 
-// The shared memory of a block of T rows.
+// The shared memory of a block of T rows, but for a little that is static.
 size_t room(const Launch *l, int T) {
+    constexpr size_t fixed = 256;
     bool shares = T == 1 && l->dependent && l->shared_max > 3 * ATTN_SHARED;
-    return l->shared_max - (shares ? ATTN_SHARED : 0);
+    return l->shared_max - fixed - (shares ? ATTN_SHARED : 0);
 }
 
 // What a warp lists of a product at most: slices, and their tiles at most and at least; of a pair, both.
@@ -488,7 +490,7 @@ bool has_pieces(const Product *p, int n_blocks, int n_pieces) {
 // Cuts all products for T rows at once and divides what shared memory there is; 0 where it does not suffice,
 // or where the products' rows are too unlike for one kernel or cannot be cut into pieces.
 size_t cut_chain(Chain *chain, int n_blocks, int T, int n_pieces, size_t most) {
-    size_t input = 0, parts = most / 24; // of one round
+    size_t input = 0, parts = most / 22; // of one round
     chain->slot_bytes = chain->parts_bytes = 0;
     for (int i = 0; i < chain->n; i++) {
         const Product *p = &chain->p[i];
@@ -497,7 +499,8 @@ size_t cut_chain(Chain *chain, int n_blocks, int T, int n_pieces, size_t most) {
         for (int s = 0; s < p->n_segments; s++)
             chain->slot_bytes =
                 std::max(chain->slot_bytes, round_up(p->segment[s].w.layout.tile_bytes, Ring::LINE));
-        int unit = (p->glu ? 2 : 1) * cut->n_slices * T * TILE_ROWS * (int)sizeof(float);
+        int part_row = T == 1 ? PART_ROW<1> : PART_ROW<ROWS_MAX>;
+        int unit = (p->glu ? 2 : 1) * cut->n_slices * T * part_row * (int)sizeof(float);
         int outputs = THREADS / (T * TILE_ROWS); // units that a block's threads write at once
         cut->round = std::min((int)parts / unit, outputs);
         cut->round -= cut->round % cut->n_groups;

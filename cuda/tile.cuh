@@ -58,6 +58,15 @@ __device__ __forceinline__ float add_chunk(float sum, int chunk, int dot0, int d
     return sum;
 }
 
+// Several rows of the input are columns, in an order in which neither what the lanes 4c multiply nor the
+// scales of every second column lie in the same banks: rows are 32 bytes beyond a multiple of 128 apart.
+__device__ __forceinline__ int row_of_column(int n) {
+    return n % 8 < 4 ? n : n / 8 * 8 + 4 + (n + 1) % 4;
+}
+
+// Where a product leaves the sums of 16 weights' rows for each of T inputs: floats from one input to the next.
+template <int T> constexpr int PART_ROW = T == 1 ? TILE_ROWS : TILE_ROWS + 4; // so that columns lie in different banks
+
 // What a lane has of the sums of a slice.  One row of the input, or floats: its share of each row t and
 // weights' row 8h + g, at [t][h].  Several rows of blocks: of columns 8n + 2i + j, rows 8h + g, what chunks
 // 2k and 2k + 1 give, at [n][k][2h + j]: the same sums, in one lane rather than four.
@@ -68,17 +77,17 @@ template <QuantType F, int T> struct Sums {
     __device__ float &share(int t, int h) { return of[t * 2 + h]; }
     __device__ float &column(int n, int k, int r) { return of[(n * 4 + k) * 4 + r]; }
 
-    // Adds up a row's four shares, in an order that does not depend on T, and leaves the row to [T][16]
-    // parts.
+    // Adds up a row's four shares, in an order that does not depend on T, and leaves the row to
+    // [T][PART_ROW] parts.
     __device__ void leave(float *part, int lane) {
         if constexpr (COLUMNS) {
 #pragma unroll
             for (int n = 0; n < (T + 7) / 8; n++)
 #pragma unroll
                 for (int r = 0; r < 4; r++) {
-                    int t = 8 * n + lane % 4 * 2 + r % 2;
+                    int t = row_of_column(8 * n + lane % 4 * 2 + r % 2);
                     float sum = (column(n, 0, r) + column(n, 1, r)) + (column(n, 2, r) + column(n, 3, r));
-                    if (t < T) part[t * TILE_ROWS + r / 2 * 8 + lane / 4] = sum;
+                    if (t < T) part[t * PART_ROW<T> + r / 2 * 8 + lane / 4] = sum;
                 }
         } else {
 #pragma unroll
@@ -88,7 +97,7 @@ template <QuantType F, int T> struct Sums {
                     float sum = share(t, h);
                     sum += __shfl_xor_sync(0xffffffffu, sum, 1);
                     sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-                    if (lane % 4 == 0) part[t * TILE_ROWS + 8 * h + lane / 4] = sum;
+                    if (lane % 4 == 0) part[t * PART_ROW<T> + 8 * h + lane / 4] = sum;
                 }
         }
     }
@@ -172,10 +181,10 @@ __device__ __forceinline__ void multiply_blocks(const uint8_t *tile, int index, 
             for (int n = 0; n < (T + 7) / 8; n++) {
                 int dots[GROUPS][4] = {};
                 multiply_chunk<F, GROUPS>(
-                    dots, a, b, x.tiles(::min(8 * n + lane / 4, T - 1))[index].words[4 * chunk + lane % 4]);
+                    dots, a, b, x.tiles(::min(row_of_column(8 * n + lane / 4), T - 1))[index].words[4 * chunk + lane % 4]);
 #pragma unroll
                 for (int j = 0; j < 2; j++) {
-                    const TileInput *met = x.tiles(::min(8 * n + lane % 4 * 2 + j, T - 1)) + index;
+                    const TileInput *met = x.tiles(::min(row_of_column(8 * n + lane % 4 * 2 + j), T - 1)) + index;
                     float2 d = met->scales[chunk],
                            halves = GROUPS == 2 ? met->halves[chunk] : make_float2(0, 0);
 #pragma unroll
