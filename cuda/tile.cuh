@@ -58,10 +58,10 @@ __device__ __forceinline__ float add_chunk(float sum, int chunk, int dot0, int d
     return sum;
 }
 
-// Several rows of the input are columns, in an order in which neither what the lanes 4c multiply nor the
+// Several rows of the input are columns, eight at a time, in an order in which neither what the lanes 4c multiply nor the
 // scales of every second column lie in the same banks: rows are 32 bytes beyond a multiple of 128 apart.
 __device__ __forceinline__ int row_of_column(int n) {
-    return n % 8 < 4 ? n : n / 8 * 8 + 4 + (n + 1) % 4;
+    return n < 4 ? n : 4 + (n + 1) % 4;
 }
 
 // Where a product leaves the sums of 16 weights' rows for each of T inputs: floats from one input to the next.
@@ -85,7 +85,7 @@ template <QuantType F, int T> struct Sums {
             for (int n = 0; n < (T + 7) / 8; n++)
 #pragma unroll
                 for (int r = 0; r < 4; r++) {
-                    int t = row_of_column(8 * n + lane % 4 * 2 + r % 2);
+                    int t = 8 * n + row_of_column(lane % 4 * 2 + r % 2);
                     float sum = (column(n, 0, r) + column(n, 1, r)) + (column(n, 2, r) + column(n, 3, r));
                     if (t < T) part[t * PART_ROW<T> + r / 2 * 8 + lane / 4] = sum;
                 }
@@ -115,6 +115,12 @@ __device__ __forceinline__ void multiply_chunk(int dots[GROUPS][4], const uint32
     }
 }
 
+// Two chunks' scales, d and d times the sum, or the halves'.
+__device__ __forceinline__ void load_pair(const float2 *from, float2 to[2]) {
+    float4 v = *(const float4 *)from;
+    to[0] = make_float2(v.x, v.y), to[1] = make_float2(v.z, v.w);
+}
+
 // A tile of blocks times row x0 of x: the trick above.
 template <QuantType F>
 __device__ __forceinline__ void multiply_blocks(const uint8_t *tile, int index, const Input &x, int x0,
@@ -137,21 +143,19 @@ __device__ __forceinline__ void multiply_blocks(const uint8_t *tile, int index, 
             multiply_chunk<F, GROUPS>(dots[c % SHARE], a, b, make_uint2(mine ? in.x : 0, mine ? in.y : 0));
         }
     }
-    float4 d2 = *(const float4 *)(met->scales + 2 * (lane % 4)), halves2 = make_float4(0, 0, 0, 0);
-    if constexpr (GROUPS == 2) halves2 = *(const float4 *)(met->halves + 2 * (lane % 4));
+    float2 d[2], halves[2] = {};
+    load_pair(met->scales + 2 * (lane % 4), d);
+    if constexpr (GROUPS == 2) load_pair(met->halves + 2 * (lane % 4), halves);
 #pragma unroll
-    for (int j = 0; j < 2; j++) {
-        float2 d = j ? make_float2(d2.z, d2.w) : make_float2(d2.x, d2.y),
-               halves = j ? make_float2(halves2.z, halves2.w) : make_float2(halves2.x, halves2.y);
+    for (int j = 0; j < 2; j++)
 #pragma unroll
         for (int h = 0; h < 2; h++)
             sums.share(0, h) =
                 add_chunk<F>(sums.share(0, h), j, dots[j % SHARE][0][2 * h + j],
-                             dots[j % SHARE][GROUPS - 1][2 * h + j], scale[h][j], min[h][j], d, halves);
-    }
+                             dots[j % SHARE][GROUPS - 1][2 * h + j], scale[h][j], min[h][j], d[j], halves[j]);
 }
 
-// A tile of blocks times T rows, which are the columns: a chunk at a time, whose scales come from the lanes
+// A tile of blocks times T rows, which are the columns: two chunks at a time, whose scales come from the lanes
 // that have them.
 template <QuantType F, int T>
 __device__ __forceinline__ void multiply_blocks(const uint8_t *tile, int index, const Input &x, int lane,
@@ -159,40 +163,44 @@ __device__ __forceinline__ void multiply_blocks(const uint8_t *tile, int index, 
     constexpr int GROUPS = Format<F>::GROUP == 16 ? 2 : 1;
     float scale[2][2][2], min[2][2][2];
     tile_scales<F>(tile, lane, scale, min);
+    auto column = [&](int c) { return x.tiles(::min(row_of_column(c), T - 1)) + index; };
+    const TileInput *multiplied = column(lane / 4), *met[2] = {column(lane % 4 * 2), column(lane % 4 * 2 + 1)};
 #pragma unroll
-    for (int k = 0; k < 2; k++) {
+    for (int pair = 0; pair < TILE_CHUNKS / 2; pair++) {
         uint32_t first[2][4], second[2][4];
+        float of_rows[2][2][2] = {}, below[2][2][2] = {}; // [chunk][h][group]
+        int owner = lane / 4 * 4 + pair;
 #pragma unroll
-        for (int h = 0; h < 2; h++) tile_words<F>(tile, lane, h, k, first[h], second[h]);
+        for (int h = 0; h < 2; h++) tile_words<F>(tile, lane, h, pair / 2, first[h], second[h]);
 #pragma unroll
-        for (int c = 0; c < 4; c++) {
-            int chunk = 4 * k + c, owner = lane / 4 * 4 + chunk / 2;
-            float of_rows[2][2] = {}, below[2][2] = {};
+        for (int i = 0; i < 4 * GROUPS; i++) {
+            int c = i % 2, h = i / 2 % 2, group = i / 4;
+            of_rows[c][h][group] = __shfl_sync(0xffffffffu, scale[h][c][group], owner);
+            if constexpr (Format<F>::HAS_MIN)
+                below[c][h][group] = __shfl_sync(0xffffffffu, min[h][c][group], owner);
+        }
 #pragma unroll
-            for (int h = 0; h < 2; h++)
+        for (int n = 0; n < (T + 7) / 8; n++) {
+            auto below_by_8 = [&](const TileInput *p) { // n times
+                return (const TileInput *)((const uint8_t *)p + n * 8 * x.stride);
+            };
+            float2 d[2][2], halves[2][2] = {}; // [j][chunk]
 #pragma unroll
-                for (int group = 0; group < GROUPS; group++) {
-                    of_rows[h][group] = __shfl_sync(0xffffffffu, scale[h][chunk % 2][group], owner);
-                    if constexpr (Format<F>::HAS_MIN)
-                        below[h][group] = __shfl_sync(0xffffffffu, min[h][chunk % 2][group], owner);
-                }
-            const uint32_t a[2] = {first[0][c], first[1][c]}, b[2] = {second[0][c], second[1][c]};
+            for (int j = 0; j < 2; j++) {
+                load_pair(below_by_8(met[j])->scales + 2 * pair, d[j]);
+                if constexpr (GROUPS == 2) load_pair(below_by_8(met[j])->halves + 2 * pair, halves[j]);
+            }
+            const uint2 *words = below_by_8(multiplied)->words + 8 * pair + lane % 4;
 #pragma unroll
-            for (int n = 0; n < (T + 7) / 8; n++) {
-                int dots[GROUPS][4] = {};
-                multiply_chunk<F, GROUPS>(
-                    dots, a, b, x.tiles(::min(row_of_column(8 * n + lane / 4), T - 1))[index].words[4 * chunk + lane % 4]);
+            for (int c = 0; c < 2; c++) {
+                int at = pair % 2 * 2 + c, dots[GROUPS][4] = {};
+                const uint32_t a[2] = {first[0][at], first[1][at]}, b[2] = {second[0][at], second[1][at]};
+                multiply_chunk<F, GROUPS>(dots, a, b, words[4 * c]);
 #pragma unroll
-                for (int j = 0; j < 2; j++) {
-                    const TileInput *met = x.tiles(::min(row_of_column(8 * n + lane % 4 * 2 + j), T - 1)) + index;
-                    float2 d = met->scales[chunk],
-                           halves = GROUPS == 2 ? met->halves[chunk] : make_float2(0, 0);
-#pragma unroll
-                    for (int h = 0; h < 2; h++) {
-                        float &sum = sums.column(n, chunk / 2, 2 * h + j);
-                        sum = add_chunk<F>(sum, c, dots[0][2 * h + j], dots[GROUPS - 1][2 * h + j],
-                                           of_rows[h], below[h], d, halves);
-                    }
+                for (int r = 0; r < 4; r++) {
+                    float &sum = sums.column(n, pair, r);
+                    sum = add_chunk<F>(sum, c, dots[0][r], dots[GROUPS - 1][r], of_rows[c][r / 2],
+                                       below[c][r / 2], d[r % 2][c], halves[r % 2][c]);
                 }
             }
         }
