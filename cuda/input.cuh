@@ -108,18 +108,20 @@ struct Row {
     // This thread's elements from `base` on.
     __device__ void load(float4 v[VECTORS], int base) const {
 #pragma unroll
-        for (int i = 0; i < VECTORS; i++) {
-            v[i] = make_float4(0, 0, 0, 0);
-            if (base + i / 2 * THREADS * 8 >= n) continue; // the same for the whole block
-            int element = base + element_of<WARPS>(i);
-            v[i] = linked && element < n ? look(in + element) : load4(in, element, n);
-        }
+        for (int i = 0; i < VECTORS; i++) v[i] = make_float4(0, 0, 0, 0);
         if (linked) {
 #pragma unroll
-            for (int i = 0; i < VECTORS; i++) {
-                int element = base + element_of<WARPS>(i);
-                while (element < n && stale(v[i])) v[i] = look(in + element);
-            }
+            for (int i = 0; i < VECTORS; i++)
+                if (base + element_of<WARPS>(i) < n) v[i] = look(in + base + element_of<WARPS>(i));
+#pragma unroll
+            for (int i = 0; i < VECTORS; i++)
+                while (base + element_of<WARPS>(i) < n && stale(v[i]))
+                    v[i] = look(in + base + element_of<WARPS>(i));
+        } else {
+#pragma unroll
+            for (int i = 0; i < VECTORS; i++)
+                if (base + i / 2 * THREADS * 8 < n) // the same for the whole block
+                    v[i] = load4(in, base + element_of<WARPS>(i), n);
         }
 #pragma unroll
         for (int i = 0; i < VECTORS; i++)
