@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <system_error>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -232,22 +233,30 @@ bool add_op_weights(Exec *x, const Op *op, Err *e) {
 }
 
 bool upload_weights(Exec *x, Err *e) {
-    x->upload = upload_open(x->plan, x->config.managed, x->config.n_threads, e);
-    if (!x->upload) return false;
     for (int i = 0; i < x->plan->n_ops; i++)
         if (!add_op_weights(x, &x->plan->ops[i], e)) return false;
     return upload_finish(x->upload, e);
 }
 
 // Finding and starting cuBLASLt takes about as long as the weights of a small model need to come: it does so
-// beside them.
+// beside them, once they have their memory; after them where there is no thread to be had.
 bool open_rest(Exec *x, const Need &need, Err *e) {
-    std::thread library([&] {
+    x->upload = upload_open(x->plan, x->config.managed, x->config.n_threads, e);
+    if (!x->upload) return false;
+    auto open_library = [&] {
         if (cudaSetDevice(x->config.device) == cudaSuccess)
             x->gemm = gemm_open(need.gemm.weight, need.gemm.input, need.gemm.output);
-    });
+    };
+    std::thread library;
+    try {
+        library = std::thread(open_library);
+    } catch (const std::system_error &) {
+    }
     bool ok = upload_weights(x, e);
-    library.join();
+    if (library.joinable())
+        library.join();
+    else
+        open_library();
     return ok;
 }
 

@@ -36,8 +36,7 @@ struct Input {
 __host__ __device__ inline Input input_at(int at, int n_floats, int n_tiles) {
     Input x = {at, 0, n_floats, n_tiles};
     int tiles = x.n_tiles * (int)sizeof(TileInput);
-    x.stride =
-        x.n_floats * (int)sizeof(float) + tiles + (tiles ? 32 : 0); // so that 8 rows lie in different banks
+    x.stride = x.n_floats * (int)sizeof(float) + tiles + (tiles ? 32 : 0); // for banks: see row_of_column
     return x;
 }
 

@@ -96,8 +96,8 @@ cudaError_t launch_products(const Launch *l, const Product *p, int n, int T);
 /* The same for many rows (prompt chunks) on the matrix units, in f16 with f32 sums; no experts. */
 typedef struct Gemm Gemm; // cuBLASLt, found at run time, and scratch
 /* Scratch for weights of at most weight_elements and inputs of at most input_elements, outputs of
- * output_elements.  NULL when there is no cuBLASLt on this machine (then launch_products does everything) or
- * no memory. */
+ * output_elements; takes long, as the library's first answer does.  NULL when there is no cuBLASLt that answers
+ * on this machine (then launch_products does everything) or no memory. */
 Gemm *gemm_open(size_t weight_elements, size_t input_elements, size_t output_elements);
 void gemm_close(Gemm *g);
 size_t gemm_bytes(size_t weight_elements, size_t input_elements, size_t output_elements);

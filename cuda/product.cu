@@ -23,7 +23,7 @@
 namespace {
 
 constexpr int ROWS_MAX = 16;  // of the instances of the kernel: for 1, 4, 8, 16 rows at once
-constexpr int PIECES_MAX = 2; // of a row; more would leave half of the warps without work
+constexpr int PIECES_MAX = 2; // of a row; with four fewer warps have work
 template <int T> constexpr int PARTS = T == 1 ? 2 : 1; // that a block has: with two, rounds wait less
 
 // How the work is cut; the host decides.  Division is slow on the device, so it is done here.
@@ -490,7 +490,7 @@ bool has_pieces(const Product *p, int n_blocks, int n_pieces) {
 // Cuts all products for T rows at once and divides what shared memory there is; 0 where it does not suffice,
 // or where the products' rows are too unlike for one kernel or cannot be cut into pieces.
 size_t cut_chain(Chain *chain, int n_blocks, int T, int n_pieces, size_t most) {
-    size_t input = 0, parts = most / 22; // of one round
+    size_t input = 0, parts = most / 22; // of one round: two units of four rows in 16 slices
     chain->slot_bytes = chain->parts_bytes = 0;
     for (int i = 0; i < chain->n; i++) {
         const Product *p = &chain->p[i];

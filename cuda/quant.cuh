@@ -25,8 +25,8 @@ template <int bits, int zero, Table table = TABLE_NONE> struct Numbers {
     static constexpr bool SIGNED = bits == 8 || table != TABLE_NONE;
     // Numbers of four bits are taken out by one mask, and so are 16 times as large in odd chunks, whose scales
     // are 16 times smaller instead: no result changes.
-    static constexpr int ODD = bits == 4 && !SIGNED ? 16 : 1;
-    static __host__ __device__ constexpr int zero_of(int chunk) { return chunk % 2 ? ZERO * ODD : ZERO; }
+    static constexpr int ODD_TIMES = bits == 4 && !SIGNED ? 16 : 1;
+    static __host__ __device__ constexpr int zero_of(int chunk) { return chunk % 2 ? ZERO * ODD_TIMES : ZERO; }
 };
 
 template <QuantType T> struct NumbersOf;
@@ -128,8 +128,8 @@ template <QuantType T> struct Planes {
 };
 
 // Of rows 8h + g, chunks 4k..4k+3: the weights 4i..4i+3 of each as the bytes of first[], 16+4i.. of second[],
-// unsigned numbers (in odd chunks ODD times as large) or signed values.  The tile, in shared or global memory,
-// is aligned to 16 bytes.
+// unsigned numbers (in odd chunks ODD_TIMES times as large) or signed values.  The tile, in shared or global
+// memory, is aligned to 16 bytes.
 template <QuantType T>
 __device__ __forceinline__ void tile_words(const uint8_t *tile, int lane, int h, int k, uint32_t first[4],
                                            uint32_t second[4]) {
@@ -153,7 +153,7 @@ __device__ __forceinline__ void tile_words(const uint8_t *tile, int lane, int h,
                 look_up_nibbles<Format<T>::TABLE>(word[c], &first[c], &second[c]);
             else if (c % 2 == 0)
                 first[c] = a & 0x0f0f0f0f, second[c] = b & 0x0f0f0f0f;
-            else if (Format<T>::ODD == 16)
+            else if (Format<T>::ODD_TIMES == 16)
                 first[c] = a & 0xf0f0f0f0, second[c] = b & 0xf0f0f0f0;
             else
                 first[c] = a >> 4 & 0x0f0f0f0f, second[c] = b >> 4 & 0x0f0f0f0f;
@@ -205,7 +205,7 @@ __device__ __forceinline__ void load_pairs(const uint8_t *pairs, int lane, uint3
 }
 
 // The scales of rows 8h + g, chunks 2i + j, their halves apart where the type's groups are of 16, and their
-// minima (0 where the type has none): the numbers of QuantTraits.unpack to the bit, but for ODD.
+// minima (0 where the type has none): the numbers of QuantTraits.unpack to the bit, but for ODD_TIMES.
 template <QuantType T>
 __device__ __forceinline__ void tile_scales(const uint8_t *tile, int lane, float scale[2][2][2],
                                             float min[2][2][2]) {
@@ -284,8 +284,9 @@ __device__ __forceinline__ void tile_scales(const uint8_t *tile, int lane, float
             scale[h][0][0] = v.x, scale[h][1][0] = v.y;
         }
     }
-    if constexpr (Format<T>::ODD > 1)
-        scale[0][1][0] *= 1.0f / Format<T>::ODD, scale[1][1][0] *= 1.0f / Format<T>::ODD;
+    static_assert(Format<T>::ODD_TIMES == 1 || Format<T>::GROUP == 32, "a chunk has one scale");
+    if constexpr (Format<T>::ODD_TIMES > 1)
+        scale[0][1][0] *= 1.0f / Format<T>::ODD_TIMES, scale[1][1][0] *= 1.0f / Format<T>::ODD_TIMES;
 }
 
 // The weights of rows 8h + g as floats, to the bit those of QuantTraits.decode (the product is exact): of

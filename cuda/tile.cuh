@@ -64,8 +64,9 @@ __device__ __forceinline__ int row_of_column(int n) {
     return n < 4 ? n : 4 + (n + 1) % 4;
 }
 
-// Where a product leaves the sums of 16 weights' rows for each of T inputs: floats from one input to the next.
-template <int T> constexpr int PART_ROW = T == 1 ? TILE_ROWS : TILE_ROWS + 4; // so that columns lie in different banks
+// Where a product leaves the sums of 16 weights' rows for each of T inputs: floats from one input to the next,
+// so that columns lie in different banks.
+template <int T> constexpr int PART_ROW = T == 1 ? TILE_ROWS : TILE_ROWS + 4;
 
 // What a lane has of the sums of a slice.  One row of the input, or floats: its share of each row t and
 // weights' row 8h + g, at [t][h].  Several rows of blocks: of columns 8n + 2i + j, rows 8h + g, what chunks

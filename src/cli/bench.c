@@ -184,7 +184,7 @@ static bool verify_test(const Bench *b, const Place *p, Engine *engine, json_t *
     bool ok = verdict_open(b->o, &b->model, &p->config, &v, e) &&
               (!v || (verdict_take(b->o, v, engine, verdict, e) && !stop_wanted() && verdict_passes(v, e)));
     verify_close(v);
-    bench_forget_peak_memory();
+    if (v) bench_forget_peak_memory();
     return ok;
 }
 

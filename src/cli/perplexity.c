@@ -134,8 +134,8 @@ static void warn_untrained(const Work *w) {
     if (n_ctx > trained)
         err_warn(
             "windows of %d tokens are longer than the %d that the model was trained with, and say little "
-            "about it; use -c %d or less",
-            n_ctx, trained, trained);
+            "about it; %s-c %d or less",
+            n_ctx, trained, w->options->base ? "make the base anew with " : "use ", trained);
 }
 
 static bool start(Work *w, Err *e) {

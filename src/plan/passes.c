@@ -3,7 +3,7 @@
  *
  * Fusing is a table of rules over neighbouring ops; a rule is one function that either merges op b into the
  * op a before it or leaves both alone, and the bit of the configuration that allows it.  No executor looks at
- * an op's neighbours. */
+ * an op's neighbours for more than to run them together. */
 #include "passes.h"
 #include "../base/mem.h"
 
