@@ -58,8 +58,9 @@ __device__ __forceinline__ float add_chunk(float sum, int chunk, int dot0, int d
     return sum;
 }
 
-// Several rows of the input are columns, eight at a time, in an order in which neither what the lanes 4c multiply nor the
-// scales of every second column lie in the same banks: rows are 32 bytes beyond a multiple of 128 apart.
+// Several rows of the input are columns, eight at a time, in an order in which neither the words of four
+// neighbours nor the scales of every second column share a bank: rows are 32 bytes beyond a multiple of 128
+// apart.
 __device__ __forceinline__ int row_of_column(int n) {
     return n < 4 ? n : 4 + (n + 1) % 4;
 }
