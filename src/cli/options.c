@@ -208,7 +208,7 @@ static const Option TABLE[] = {
      .help = "no timings among the notices"},
     {{"--profile"}, RUNS | FOR_BENCH, OPTION_CHOICE, NULL, AT(profile), .choices = "kinds ops", .set = "kinds",
      .help = "at the end, what each kind of operation takes, or each one"},
-    {{"--verify"}, SPEAKS | FOR_LOGITS | FOR_BENCH, OPTION_INT, "N", AT(n_verify), 1, INT_MAX,
+    {{"--verify"}, RUNS | FOR_BENCH, OPTION_INT, "N", AT(n_verify), 1, INT_MAX,
      .help = "the first N steps beside the scalar executor; exit 1 if they stray"},
     {{"-q", "--quiet"}, ANY, OPTION_FLAG, NULL, AT(quiet), .set = "yes", .help = "no notices"},
     {{"-v", "--verbose"}, ANY, OPTION_FLAG, NULL, AT(verbose), .set = "yes",

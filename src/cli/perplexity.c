@@ -9,7 +9,7 @@
  *     {"model", "n_ctx", "windows", "tokens" (judged), "ppl", "running": [after each window],
  *      "executor", "isa", "act", "weights", "kv", "threads", "memory", "seconds", "tok_s",
  *      "base": {"file", "ppl", "cut" (tokens), "ln_ratio", "kl": {"mean", "median", "p90", "p99", "p999",
- * "max"}, "same_top"}, "profile"}
+ * "max"}, "same_top"}, "verify" (see verdict.h), "profile"}
  *
  * where each number with an error is {"value", "error"}. */
 #include "cli.h"
@@ -20,6 +20,7 @@
 #include "setup.h"
 #include "show.h"
 #include "stop.h"
+#include "verdict.h"
 #include "../base/clock.h"
 #include "../base/mem.h"
 #include "../base/stat.h"
@@ -45,7 +46,8 @@ typedef struct Work {
     Progress progress;
     char bar[40];   // what the bar says
     double seconds; // that computing took
-    json_t *profile;
+    Verify *verify; // NULL: not wanted
+    json_t *profile, *verdict;
     Err failure; // of a write
 } Work;
 
@@ -147,7 +149,9 @@ static bool start(Work *w, Err *e) {
     w->config.n_seq = 1, w->config.chunk = o->n_batch;
     w->config.R_max = o->n_batch && o->n_batch < ROWS ? o->n_batch : ROWS;
     w->config.n_ctx = w->task.n_ctx + (o->profile ? PROFILE_ROOM : 0);
-    if (!setup_engine(o, &w->model, &w->config, &w->engine, e) || !check_vocab(w, e)) return false;
+    if (!setup_engine(o, &w->model, &w->config, &w->engine, e) || !check_vocab(w, e) ||
+        !verdict_open(o, &w->model, &w->config, &w->verify, e))
+        return false;
     warn_untrained(w);
     return true;
 }
@@ -195,6 +199,18 @@ static bool run_saving(Work *w, Err *e) {
     buf_free(&head);
     w->task.save = save;
     return draft_close(&w->draft, ok && run(w, e), e);
+}
+
+/* What the first window begins with. */
+static bool verify(Work *w, Err *e) {
+    const PerplexityTask *t = &w->task;
+    int32_t *ids = mem_new((size_t)t->n_ctx, sizeof *ids);
+    memcpy(ids, t->ids, (size_t)t->n_ctx * sizeof *ids);
+    if (t->bos >= 0) ids[0] = t->bos;
+    bool ok = verdict_take_ids(w->options, w->verify, w->engine, ids, t->n_ctx,
+                               options_json(w->options) ? &w->verdict : NULL, e);
+    free(ids);
+    return ok;
 }
 
 /* ---- the report ------------------------------------------------------------------------------------------
@@ -272,6 +288,7 @@ static bool report_json(const Work *w, const Summary *s, Err *e) {
         kv_type_name(c->kv_type), "threads", c->n_threads, "memory", setup_memory(w->engine), "seconds",
         w->seconds, "tok_s", n_computed(w) / w->seconds);
     if (w->task.base) json_object_set_new(root, "base", base_json(w, s));
+    if (w->verdict) json_object_set_new(root, "verify", w->verdict);
     if (w->profile) json_object_set_new(root, "profile", w->profile);
     return show_write(root, e);
 }
@@ -296,8 +313,10 @@ bool cmd_perplexity(const Options *o, Err *e) {
     bool ok = check(o, e) && setup_config(o, &w.config, e) && start(&w, e);
     if (ok && !o->model)
         setup_notice(o, "it is the demo model's, part of this executable; -m FILE names another one");
-    ok = ok && (o->save ? run_saving(&w, e) : run(&w, e)) &&
-         profile_tell(o, w.engine, w.task.n_ctx - 1, options_json(o) ? &w.profile : NULL, e) && report(&w, e);
+    ok = ok && (o->save ? run_saving(&w, e) : run(&w, e)) && verify(&w, e) &&
+         profile_tell(o, w.engine, w.task.n_ctx - 1, options_json(o) ? &w.profile : NULL, e) &&
+         report(&w, e) && (stop_wanted() ? stop_err(e) : verdict_passes(w.verify, e));
+    verify_close(w.verify);
     perplexity_free(&w.result);
     engine_close(w.engine);
     logits_file_close(&w.base);

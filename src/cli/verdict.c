@@ -17,6 +17,30 @@ bool verdict_take(const Options *o, Verify *v, Engine *g, json_t **json, Err *e)
     return verify_sequence(v, g, stop_wanted, e) && verdict_tell(o, v, json, e);
 }
 
+typedef struct Beside {
+    Verify *verify;
+    const int32_t *ids;
+    Err failure; // of the oracle
+} Beside;
+
+static bool take_rows(void *arg, const LogitRows *rows) {
+    Beside *b = arg;
+    bool ok = !stop_wanted();
+    for (int i = 0; ok && i < rows->n; i++)
+        ok = verify_row(b->verify, b->ids, rows->position + i, rows->data + (size_t)i * rows->stride,
+                        &b->failure);
+    return ok;
+}
+
+bool verdict_take_ids(const Options *o, Verify *v, Engine *g, const int32_t *ids, int n, json_t **json,
+                      Err *e) {
+    if (!v || stop_wanted()) return true;
+    Beside beside = {.verify = v, .ids = ids};
+    bool ok = engine_logits(g, ids, 0, n < o->n_verify ? n : o->n_verify, take_rows, &beside, e);
+    if (!ok && beside.failure.code) *e = beside.failure;
+    return stop_wanted() || (ok && verdict_tell(o, v, json, e));
+}
+
 static void print_line(const Verdict *d, Buf *out) {
     const Limits *limits = &d->limits;
     buf_printf(out, "zgen: verify: %d step%s beside the scalar executor", d->n_steps,

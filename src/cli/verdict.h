@@ -18,6 +18,10 @@ bool verdict_open(const Options *o, const Model *m, const EngineConfig *run, Ver
 /* Verifies what sequence 0 said last, unless the user stopped it, and tells. */
 bool verdict_take(const Options *o, Verify *v, Engine *g, json_t **json, Err *e);
 
+/* The same for what a run made of ids[n]: its own engine computes the first of them again. */
+bool verdict_take_ids(const Options *o, Verify *v, Engine *g, const int32_t *ids, int n, json_t **json,
+                      Err *e);
+
 /* Writes the line, but for --quiet, and where json is not NULL makes *json. */
 bool verdict_tell(const Options *o, const Verify *v, json_t **json, Err *e);
 

@@ -53,6 +53,17 @@ story="Once upon a time"
     cmp "$T/plain" "$T/logits"
 }
 
+@test "perplexity verifies what its first window begins with" {
+    local args="-f README.md -c 32 --chunks 2 -t 1 --device cpu"
+    zgen perplexity $args
+    local plain=$output
+    zgen perplexity $args --verify 20
+    asserts "$status/$output" = "0/$plain"
+    [[ "$stderr" == "zgen: verify: 20 steps beside the scalar executor: mean KL "* ]]
+    zgen perplexity $args --verify 50 --json -q
+    asserts "$status/$stderr/$(field 'd["verify"]["steps"], d["verify"]["passes"]')" = "0//(32, True)"
+}
+
 @test "bench verifies each test before its row, and measures what it measures without" {
     local tests="-r 2 -p 6 -n 4 -pg 3,2 -d 0,5 -t 1 --device cpu -o json" same='[x["ids_sha256"] for x in d]'
     zgen bench $tests
@@ -115,6 +126,8 @@ story="Once upon a time"
     run --separate-stderr "$ZGEN" chat --temp 0 --isa avx2 --verify 4 <<<"Who are you?"
     asserts "$status" = 1
     [[ -n "$output" && "$stderr" == *"zgen: --verify: "* ]]
+    zgen perplexity -f README.md -c 32 --chunks 2 -t 1 --isa avx2 --verify 20
+    [[ "$status" = 1 && "$output" == "PPL = "* && "$stderr" == *"zgen: --verify: over 20 steps "* ]]
     for format in md csv json jsonl; do
         fails 1 "--verify: over 1 steps the mean KL from the scalar executor is " bench -r 1 -p 6 -n 4 -t 1 --isa avx2 --verify 4 -q -o $format
     done
