@@ -76,7 +76,9 @@ static bool choose_device(const Options *o, EngineConfig *config, Err *e) {
     }
     if (wish.gpu) return err_set(e, ERR_RUN, "--device %s: %s", o->device, why.text);
     if (wants_layers(o) || device.driver)
-        err_warn("%s; using the CPU", why.text); // no CUDA or no driver is news only to -ngl
+        err_warn("%s; using the CPU", why.text);
+    else // no CUDA or no driver is no surprise to most
+        setup_notice(o, "%s; using the CPU", why.text);
     return true;
 }
 
