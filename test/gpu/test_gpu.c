@@ -193,16 +193,20 @@ static void check_rows(Rig *gpu, const int32_t *ids, int T, const float *q8, con
     free(logits);
 }
 
-/* Opens the model on one executor and computes the logits of N_LONG ids. */
-static bool open_long(Rig *rig, const Buf *file, RigConfig c, int32_t *ids, float **logits) {
+/* Opens a model in memory, which must outlive the rig. */
+static bool open_tiny(Rig *rig, const Buf *file, RigConfig c) {
     Gguf *gguf;
     Err e;
+    bool ok = gguf_open_bytes((const uint8_t *)file->data, file->n, "tiny", &gguf, &e) &&
+              rig_build(rig, gguf, c, &e);
+    if (!ok) test_fail(__FILE__, __LINE__, "%s", e.text);
+    return ok;
+}
+
+/* Opens the model on one executor and computes the logits of N_LONG ids. */
+static bool open_long(Rig *rig, const Buf *file, RigConfig c, int32_t *ids, float **logits) {
     c.n_ctx = c.n_rows = RIG_MAX_ROWS, c.n_threads = pool_cpus();
-    if (!gguf_open_bytes((const uint8_t *)file->data, file->n, "tiny", &gguf, &e) ||
-        !rig_build(rig, gguf, c, &e)) {
-        test_fail(__FILE__, __LINE__, "%s", e.text);
-        return false;
-    }
+    if (!open_tiny(rig, file, c)) return false;
     *logits = rig_rows(rig, N_LONG);
     rig_ids(rig, 1, ids, N_LONG);
     return rig_feed(rig, 0, ids, 0, N_LONG, *logits);
@@ -378,13 +382,8 @@ TEST(gpu_row_among_more_than_run_at_once) {
     config.n_seq = N_SEQ, config.n_ctx = 64;
     Tiny t = {QUANT_Q8_0, 2, 128, 64, 32, 32, 128, 1000, 0, 0, 9};
     Buf file = tiny_model(&t, NULL);
-    Gguf *gguf;
     Rig rig;
-    Err e;
-    bool ok = gguf_open_bytes((const uint8_t *)file.data, file.n, "64 heads", &gguf, &e) &&
-              rig_build(&rig, gguf, config, &e);
-    CHECK(ok, "%s", e.text);
-    if (ok) check_crowd(&rig), rig_close(&rig);
+    if (open_tiny(&rig, &file, config)) check_crowd(&rig), rig_close(&rig);
     buf_free(&file);
 }
 
@@ -448,13 +447,9 @@ TEST(gpu_vocabulary_above_262144) {
     float *logits[2] = {NULL, NULL};
     int n_loud = 0;
     for (int i = 0; i < 2; i++) {
-        Gguf *gguf;
         Rig rig;
         Err e;
-        bool ok = gguf_open_bytes((const uint8_t *)file.data, file.n, "tiny", &gguf, &e) &&
-                  rig_build(&rig, gguf, configs[i], &e);
-        CHECK(ok, "%s", e.text);
-        if (!ok) continue;
+        if (!open_tiny(&rig, &file, configs[i])) continue;
         int32_t ids[8], sampled[8];
         Row rows[8];
         rig_ids(&rig, 5, ids, 8);
