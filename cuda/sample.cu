@@ -13,6 +13,8 @@
 //             chooses.  A list that is not short (a flat distribution, many ties, a large k) is never made:
 //             the block goes over all tokens instead, several times, as sample.c does.
 //
+// A blind row is left alone by all but k_choose, which takes a token by chance.
+//
 // Order never matters: sums are integers, and a KEY, rank and id in one number, is smaller for the better
 // token.
 #include "device.cuh"
@@ -146,6 +148,7 @@ __global__ void __launch_bounds__(RANK_THREADS) k_rank(SampleStep s) {
         v = __ldcg((const float4 *)(s.logits + (size_t)r * ((s.n_vocab + 15) / 16 * 16) + id));
     if (seq < 0) return;
     DeviceSampler d = sampler_of(s, seq);
+    if (d.params.blind) return;
     Row row = row_of(s, r);
     float logit[4] = {v.x, v.y, v.z, v.w};
     uint32_t rank[4], best = NO_TOKEN;
@@ -296,7 +299,7 @@ __device__ bool drops_light(const SampleParams &p) {
     return share(p.min_p, weight_of(0)) > 0;
 }
 __device__ bool weighs_all(const SampleParams &p, int n_vocab) {
-    return p.temp > 0 && !counts(p, n_vocab) && (p.top_p < 1 || !drops_light(p));
+    return !p.blind && p.temp > 0 && !counts(p, n_vocab) && (p.top_p < 1 || !drops_light(p));
 }
 
 constexpr float BINS_PER_UNIT = 64; // of the logarithm: weights end at 29.12
@@ -511,14 +514,19 @@ __device__ int32_t choose_of_all(const Row &row, const SampleParams &p, int k, f
 
 // ---- the choice -----------------------------------------------------------------------------------------
 
+__device__ uint64_t chance_of(const DeviceSampler &d) {
+    return random_bits(d.params.seed, (uint64_t)d.n_history);
+}
+
 __device__ int32_t choose(const Row &row, const DeviceSampler &d, int n_vocab) {
     const SampleParams &p = d.params;
+    if (p.blind) return any_token(chance_of(d), n_vocab, p.banned, p.n_banned);
     Word top = ~__ldcg(row.top);
     if (rank_in(top) < RANK_HIGHEST || rank_in(top) >= RANK_LOWEST) return -1;
     if (p.temp == 0) return (int32_t)(uint32_t)top;
     float max = logit_of(rank_in(top));
     int k = counts(p, n_vocab) ? p.top_k : 0;
-    uint64_t random = random_bits(p.seed, (uint64_t)d.n_history);
+    uint64_t random = chance_of(d);
     Word total = 0;
     uint32_t bound = EVERYTHING;
     if (k > 0) {

@@ -47,11 +47,12 @@ row() {
                goal, verdict }'
 }
 
-# decode NAME RECORDED GOAL OPTION...: the options are zgen bench's and llama-bench's.
+# decode NAME RECORDED GOAL OPTION...: the options are zgen bench's and llama-bench's.  zgen chooses and prints words, which
+# llama-bench does not.
 decode() {
     local name=$1 recorded=$2 goal=$3 result
     shift 3
-    result=$(bench "$@")
+    result=$(bench --real --temp 0 "$@")
     row "$name" "$(value avg_ts <<<"$result")" "$(value limit_ts <<<"$result")" "$(peer "$recorded" "$@")" "$goal"
 }
 

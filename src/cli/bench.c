@@ -76,6 +76,14 @@ static bool check_batch(const Options *o, Err *e) {
     return true;
 }
 
+/* Random tokens are chosen by nothing that could be set. */
+static bool samples_by_default(const Options *o) {
+    SampleParams p = setup_sampling(o, 0), d = sample_defaults;
+    return p.temp == d.temp && p.top_k == d.top_k && p.top_p == d.top_p && p.min_p == d.min_p &&
+           p.repeat_penalty == d.repeat_penalty && p.repeat_last_n == d.repeat_last_n &&
+           p.presence_penalty == d.presence_penalty && p.frequency_penalty == d.frequency_penalty;
+}
+
 static bool check(const Options *o, Err *e) {
     const BenchOptions *b = &o->bench;
     if (o->n_rest)
@@ -85,6 +93,8 @@ static bool check(const Options *o, Err *e) {
     if (o->n_layers && !b->shape)
         return err_set(e, ERR_USAGE, "--layers cuts a shape; name one with --shape");
     if (o->file && !b->real) return err_set(e, ERR_USAGE, "-f gives the text for --real, which is missing");
+    if (!samples_by_default(o) && !b->real)
+        return err_set(e, ERR_USAGE, "sampling is for --real, which is missing; random tokens are not chosen");
     return check_batch(o, e);
 }
 
@@ -295,8 +305,8 @@ static bool print_footer(const Bench *b, Err *e) {
     bool real = b->o->bench.real;
     buf_printf(&out, "\nbuild: zgen-%s (0)\n", ZGEN_VERSION);
     buf_printf(&out, "mode: %s\n",
-               real ? "real (a real text, sampled with the defaults)"
-                    : "loop (random tokens, then the likeliest ones through the real loop)");
+               real ? "real (a real text, its continuation sampled and made into text)"
+                    : "random (random tokens, nothing sampled)");
     if (b->read_bandwidth > 0) buf_printf(&out, "memory read at %.1f GB/s; ", b->read_bandwidth / 1e9);
     buf_printf(&out, "load: %.3f s; peak memory: %.1f MB", b->load_seconds, b->host_bytes / 1e6);
     if (b->gpu_bytes > 0) buf_printf(&out, ", on the GPU %.1f MB", b->gpu_bytes / 1e6);
@@ -309,17 +319,15 @@ static bool print_footer(const Bench *b, Err *e) {
 static bool measure(Bench *b, Err *e) {
     const Options *o = b->o;
     bool is_batch = o->bench.n_seq.n > 0, ok = true;
-    static const SampleParams greedy = {.top_p = 1, .repeat_penalty = 1};
     (is_batch ? add_batches : add_tests)(b);
     if (b->n_tests == 0)
         return err_set(e, ERR_USAGE, "there is nothing to measure; give -p or -n more than 0 tokens");
     if (!add_places(b, e)) return false;
     b->settings = (BenchSettings){.n_repetitions = o->bench.n_repetitions,
                                   .warm_up = o->bench.warm_up,
-                                  .seed = (uint64_t)o->fixed_seed,
-                                  .params = o->bench.real ? sample_defaults : greedy,
+                                  .params = setup_sampling(o, (uint64_t)o->fixed_seed),
                                   .stopped = stop_wanted};
-    b->settings.params.seed = b->settings.seed;
+    b->settings.params.blind = !o->bench.real;
     b->table = (BenchTable){.format = o->bench.format, .columns = b->columns, .is_batched = is_batch};
     b->table.n_columns =
         is_batch ? bench_batch_columns(b->columns) : bench_row_columns(o, b->beside_gpu, b->columns);

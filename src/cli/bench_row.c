@@ -30,7 +30,7 @@ static int n_batch(const BenchRow *r) {
 }
 
 static const char *mode(const BenchRow *r) {
-    return r->settings->text ? "real" : "loop";
+    return r->settings->params.blind ? "random" : "real";
 }
 
 /* Tokens per second of n tokens in each of the times, in new memory. */
@@ -365,7 +365,7 @@ static void set_more(json_t *object, const BenchRow *r) {
     sha256_hex(r->result->ids, (size_t)r->result->n_ids * sizeof *r->result->ids, digest);
     set(object, "use_mmap", json_true()); // what load_mode was before; tools still ask for it
     set_text(object, "mode", mode(r));
-    set_int(object, "seed", (double)r->settings->seed);
+    set_int(object, "seed", (double)r->settings->params.seed);
     set_text(object, "executor", engine_executor(r->engine));
     set_text(object, "isa", on_gpu(r) ? "" : r->config->isa);
     set_int(object, "load_ns", 1e9 * r->load_seconds);

@@ -18,6 +18,7 @@
 
 enum {
     SPEAKS = FOR_GENERATE | FOR_CHAT,            // commands that say something
+    SAMPLES = SPEAKS | FOR_BENCH,
     RUNS = SPEAKS | FOR_LOGITS | FOR_PERPLEXITY, // commands that compute
     READS = FOR_GENERATE | FOR_TOKENIZE,
     PLANS = RUNS | FOR_INFO,      // commands that know what one run takes
@@ -93,21 +94,21 @@ static const Option TABLE[] = {
 
     {{"-s", "--seed"}, SPEAKS, OPTION_SEED, "N", AT(seed), .standard = "-1",
      .help = "same seed, same text; -1: drawn, and told"},
-    {{"--temp", "--temperature"}, SPEAKS, OPTION_FLOAT, "X", AT(temp), 0, 100, .standard = "0.8",
+    {{"--temp", "--temperature"}, SAMPLES, OPTION_FLOAT, "X", AT(temp), 0, 100, .standard = "0.8",
      .help = "temperature; 0 always takes the likeliest"},
-    {{"--top-k"}, SPEAKS, OPTION_INT, "N", AT(top_k), 0, INT_MAX, .standard = "40",
+    {{"--top-k"}, SAMPLES, OPTION_INT, "N", AT(top_k), 0, INT_MAX, .standard = "40",
      .help = "only the N likeliest; 0: off"},
-    {{"--top-p"}, SPEAKS, OPTION_FLOAT, "X", AT(top_p), 0, 1, .standard = "0.95",
+    {{"--top-p"}, SAMPLES, OPTION_FLOAT, "X", AT(top_p), 0, 1, .standard = "0.95",
      .help = "only the likeliest that together reach X; 1: off"},
-    {{"--min-p"}, SPEAKS, OPTION_FLOAT, "X", AT(min_p), 0, 1, .standard = "0.05",
+    {{"--min-p"}, SAMPLES, OPTION_FLOAT, "X", AT(min_p), 0, 1, .standard = "0.05",
      .help = "only those at least X times as likely as the likeliest"},
-    {{"--repeat-penalty"}, SPEAKS, OPTION_FLOAT, "X", AT(repeat_penalty), 0.01, 100, .standard = "1",
+    {{"--repeat-penalty"}, SAMPLES, OPTION_FLOAT, "X", AT(repeat_penalty), 0.01, 100, .standard = "1",
      .help = "against tokens that occurred; 1: off"},
-    {{"--repeat-last-n"}, SPEAKS, OPTION_INT, "N", AT(repeat_last_n), -1, INT_MAX, .standard = "64",
+    {{"--repeat-last-n"}, SAMPLES, OPTION_INT, "N", AT(repeat_last_n), -1, INT_MAX, .standard = "64",
      .help = "how far back penalties look; -1: the whole context"},
-    {{"--presence-penalty"}, SPEAKS, OPTION_FLOAT, "X", AT(presence_penalty), -100, 100,
+    {{"--presence-penalty"}, SAMPLES, OPTION_FLOAT, "X", AT(presence_penalty), -100, 100,
      .standard = "0", .help = "off the logits of tokens that occurred"},
-    {{"--frequency-penalty"}, SPEAKS, OPTION_FLOAT, "X", AT(frequency_penalty), -100, 100,
+    {{"--frequency-penalty"}, SAMPLES, OPTION_FLOAT, "X", AT(frequency_penalty), -100, 100,
      .standard = "0", .help = "the same, for each time they occurred"},
     {{"--ignore-eos"}, SPEAKS, OPTION_FLAG, NULL, AT(ignore_eos), .set = "yes",
      .help = "never choose an end token"},
@@ -182,7 +183,7 @@ static const Option TABLE[] = {
     {{"-fa", "--flash-attn"}, FOR_BENCH, OPTION_CHOICE, NULL, AT(bench.flash_attn),
      .choices = "1 on auto", .help = "always on: scores of attention are never kept whole"},
     {{"--real"}, FOR_BENCH, OPTION_FLAG, NULL, AT(bench.real), .set = "yes",
-     .help = "a real text (-f), sampled with the defaults, instead of random tokens taken greedily"},
+     .help = "a real text (-f) and its continuation, sampled, instead of random tokens"},
     {{"--ceilings"}, FOR_BENCH, OPTION_FLAG, NULL, AT(bench.ceilings), .set = "yes",
      .help = "measure the machine instead of a model"},
     {{"--compare"}, FOR_BENCH, OPTION_FLAG, NULL, AT(bench.compare), .set = "yes",

@@ -59,6 +59,17 @@ static bool check_device(const Options *o, const EngineConfig *config, const Wis
     return true;
 }
 
+/* Once, into however many configurations a command unfolds its options. */
+static void tell_of_cpu(const Options *o, bool is_warning, const char *why) {
+    static bool is_told;
+    if (is_told) return;
+    is_told = true;
+    if (is_warning)
+        err_warn("%s; using the CPU (--device cpu does so silently)", why);
+    else
+        setup_notice(o, "%s", why);
+}
+
 static bool choose_device(const Options *o, EngineConfig *config, Err *e) {
     CudaDevice device = {0};
     Wish wish;
@@ -75,10 +86,8 @@ static bool choose_device(const Options *o, EngineConfig *config, Err *e) {
         return true;
     }
     if (wish.gpu) return err_set(e, ERR_RUN, "--device %s: %s", o->device, why.text);
-    if (wants_layers(o) || device.driver)
-        err_warn("%s; using the CPU", why.text);
-    else // no CUDA or no driver is no surprise to most
-        setup_notice(o, "%s; using the CPU", why.text);
+    bool is_expected = !device.runtime && !wants_layers(o); // of a build without CUDA
+    tell_of_cpu(o, !is_expected, why.text);
     return true;
 }
 
@@ -189,18 +198,22 @@ static bool draw_seed(uint64_t *out, Err *e) {
     return true;
 }
 
+SampleParams setup_sampling(const Options *o, uint64_t seed) {
+    return (SampleParams){.temp = o->temp,
+                          .top_p = o->top_p,
+                          .min_p = o->min_p,
+                          .repeat_penalty = o->repeat_penalty,
+                          .presence_penalty = o->presence_penalty,
+                          .frequency_penalty = o->frequency_penalty,
+                          .top_k = o->top_k,
+                          .repeat_last_n = o->repeat_last_n,
+                          .seed = seed};
+}
+
 bool setup_request(const Options *o, Request *out, Err *e) {
     *out = (Request){
         .n_predict = o->n_predict < 0 ? -1 : o->n_predict,
-        .params = {.temp = o->temp,
-                   .top_p = o->top_p,
-                   .min_p = o->min_p,
-                   .repeat_penalty = o->repeat_penalty,
-                   .presence_penalty = o->presence_penalty,
-                   .frequency_penalty = o->frequency_penalty,
-                   .top_k = o->top_k,
-                   .repeat_last_n = o->repeat_last_n,
-                   .seed = o->seed.value},
+        .params = setup_sampling(o, o->seed.value),
         .ignore_eos = o->ignore_eos,
         .stop = o->stop,
         .n_stop = o->n_stop,

@@ -34,6 +34,9 @@ bool setup_engine(const Options *o, const Model *m, const EngineConfig *config, 
 /* The same as JSON: {"executor", "weights", "kv", "registers", "scratch", "free"}, in bytes. */
 json_t *setup_memory(const Engine *g);
 
+/* How tokens are chosen. */
+SampleParams setup_sampling(const Options *o, uint64_t seed);
+
 /* What a request takes from the options: all but ids.  Draws a seed if none was given.  false: ERR_RUN. */
 bool setup_request(const Options *o, Request *out, Err *e);
 

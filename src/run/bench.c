@@ -18,6 +18,7 @@ typedef struct Run {
     const BenchTest *test;
     int n_seq;
     int length;   // tokens before the first generated one
+    SampleParams params; // the settings'
     int32_t *ids; // [n_seq][length + 1], with room for that one
     double *came; // [n_gen + 1] when each token came, of the running repetition
 } Run;
@@ -38,7 +39,7 @@ static int32_t *ids_of(const Run *r, int seq) {
 static void fill_ids(const Run *r, int seq) {
     const BenchSettings *s = r->settings;
     uint64_t n_vocab = (uint64_t)engine_plan(r->engine)->hparams.n_vocab;
-    uint32_t key[2] = {(uint32_t)s->seed, (uint32_t)(s->seed >> 32)};
+    uint32_t key[2] = {(uint32_t)s->params.seed, (uint32_t)(s->params.seed >> 32)};
     int32_t *ids = ids_of(r, seq);
     for (int i = 0; i < r->length; i++) {
         uint32_t chance[4], counter[4] = {(uint32_t)i, 0, (uint32_t)seq, 0};
@@ -54,10 +55,18 @@ static int add(const Run *r, int seq, int n_ids, int n_predict, bool reuse, Err 
     Request request = {.ids = ids_of(r, seq),
                        .n_ids = n_ids,
                        .n_predict = n_predict,
-                       .params = r->settings->params,
+                       .params = r->params,
                        .ignore_eos = true,
                        .reuse = reuse};
+    request.params.seed += (uint64_t)seq; // chance is another in each sequence
     return engine_add(r->engine, &request, e);
+}
+
+/* The same run, whose tokens are chosen by their logits in any case: ones that are not finite are found. */
+static Run with_open_eyes(const Run *r) {
+    Run seeing = *r;
+    seeing.params.blind = false;
+    return seeing;
 }
 
 /* Tokens that every sequence has. */
@@ -126,9 +135,10 @@ static bool repeat(const Run *r, int n_gen, double *start, Err *e) {
 
 static bool run(const Run *r, BenchResult *out, Err *e) {
     const BenchTest *t = r->test;
+    Run untimed = with_open_eyes(r);
     double start;
-    if (t->n_depth && !reach(r, t->n_prompt ? t->n_depth : r->length, false, e)) return false;
-    if (r->settings->warm_up && !repeat(r, t->n_gen > 0, &start, e)) return false;
+    if (t->n_depth && !reach(&untimed, t->n_prompt ? t->n_depth : r->length, false, e)) return false;
+    if (r->settings->warm_up && !repeat(&untimed, t->n_gen > 0, &start, e)) return false;
     for (; out->n < r->settings->n_repetitions; out->n++) {
         if (!repeat(r, t->n_gen, &start, e)) return false;
         out->prompt_seconds[out->n] = t->n_prompt ? r->came[0] - start : 0;
@@ -161,8 +171,9 @@ static bool repeat_batch(const Run *r, int n_gen, double *prompt_seconds, double
 
 static bool run_batch(const Run *r, BenchResult *out, Err *e) {
     int n_gen = r->test->n_gen;
+    Run untimed = with_open_eyes(r);
     double start, seconds;
-    if (r->settings->warm_up && !repeat_batch(r, n_gen > 0, &seconds, &start, e)) return false;
+    if (r->settings->warm_up && !repeat_batch(&untimed, n_gen > 0, &seconds, &start, e)) return false;
     for (; out->n < r->settings->n_repetitions; out->n++) {
         if (!repeat_batch(r, n_gen, &seconds, &start, e)) return false;
         out->prompt_seconds[out->n] = seconds;
@@ -178,6 +189,7 @@ static bool run_batch(const Run *r, BenchResult *out, Err *e) {
 static void open_run(Run *r, BenchResult *out) {
     size_t n = (size_t)r->settings->n_repetitions, n_gen = (size_t)r->test->n_gen;
     r->length = prompt_length(r->test);
+    r->params = r->settings->params;
     r->came = mem_new(n_gen + 1, sizeof *r->came);
     r->ids = mem_new((size_t)r->n_seq * ((size_t)r->length + 1), sizeof *r->ids);
     for (int i = 0; i < r->n_seq; i++) fill_ids(r, i);

@@ -4,11 +4,10 @@
  * are in the context before, and their time does not count.  A repetition begins with nothing else in the
  * cache.  One run that is not timed comes first: the whole prompt, and one token.
  *
- * What is timed is the loop itself, with all that a user of it waits for.  llama-bench feeds random tokens to
- * its decoder, waits after each, and neither samples nor makes text; here the prompt is random too, but
- * each next token is the likeliest one, chosen where the logits are, and becomes text.  The matrices read for
- * a token are the same; ours does a little more.  With a real text and sampling parameters it is what a
- * user's own prompt costs.
+ * What is timed is the loop itself, with all that a user of it waits for.  Blind sampling makes it do what
+ * llama-bench does: random tokens, logits that nobody looks at; but for the runs that are not timed, which
+ * find logits that are not finite.  With a real text and sampling parameters it is what a user's own prompt
+ * costs.
  *
  * Where a test has no prompt, one token is there before the clock starts, and n_gen more are timed; where it
  * has one, the clock starts before it, and the first token belongs to it.  The ids of every repetition are
@@ -26,11 +25,10 @@ typedef struct BenchTest {
 typedef struct BenchSettings {
     int n_repetitions;
     bool warm_up;
-    uint64_t seed;       // of the random tokens
     int bos;             // the token before them, or -1
     const int32_t *text; // real tokens instead, taken round and round [n_text], or NULL
     int n_text;
-    SampleParams params;
+    SampleParams params; // its seed is the random tokens', too; sequence i continues with seed + i
     bool (*stopped)(void); // asked between steps: the user has had enough
 } BenchSettings;
 

@@ -29,7 +29,7 @@ print(eval(sys.argv[1]))' "$1"
     [[ "${lines[2]}" == "| llama ?B Q8_0                  |   5.33 MiB |     5.25 M | CPU        |       1 |            pp16 | "* ]]
     tests=$(printf '%s\n' "${lines[@]:2:6}" | cut -d'|' -f7 | xargs)
     asserts "$tests" = "pp16 tg4 pp8+tg2 pp16 @ d5 tg4 @ d5 pp8+tg2 @ d5"
-    [[ "$output" == *"build: zgen-"*"mode: loop"*"peak memory: "* ]]
+    [[ "$output" == *"build: zgen-"*"mode: random"*"peak memory: "* ]]
     for line in "${lines[@]:0:8}"; do asserts "$(wc -m <<<"$line")" = "$(wc -m <<<"${lines[0]}")"; done
 }
 
@@ -44,7 +44,7 @@ print(eval(sys.argv[1]))' "$1"
     printf '%s\n' "$output" >"$T/bench.csv"
     asserts "$(python3 -c 'import csv, sys
 d = list(csv.DictReader(open(sys.argv[1])))
-print(" ".join(list(d[0])[:40]), len(d), d[1]["n_gen"], d[1]["cpu_strict"], d[1]["mode"], d[0]["gb_s"] == "")' "$T/bench.csv")" = "$keys 2 2 0 loop True"
+print(" ".join(list(d[0])[:40]), len(d), d[1]["n_gen"], d[1]["cpu_strict"], d[1]["mode"], d[0]["gb_s"] == "")' "$T/bench.csv")" = "$keys 2 2 0 random True"
     asserts "$(tail -n 1 "$T/bench.csv" | tr -dc ',"' | sed 's/","/+/g' | tr -d +)" = '""'
 }
 
@@ -71,12 +71,15 @@ print(" ".join(list(d[0])[:40]), len(d), d[1]["n_gen"], d[1]["cpu_strict"], d[1]
 
 @test "bench: the same tokens come every time, at every depth and in every chunk" {
     hashes='[x["ids_sha256"] for x in d]'
-    bench -p 40 -n 6 -pg 40,6 -d 0,33 -o jsonl
-    first=$(rows "$hashes")
-    bench -p 40 -n 6 -pg 40,6 -d 0,33 -ub 7 -o jsonl
-    asserts "$(rows "$hashes")" = "$first"
-    bench -p 40 -n 6 -pg 40,6 -d 0,33 -s 2 -o jsonl
-    [ "$(rows "$hashes")" != "$first" ]
+    for mode in "" "--real" "--real --temp 0"; do
+        bench $mode -p 40 -n 6 -pg 40,6 -d 0,33 -o jsonl
+        asserts "$(rows 'all(x["ids_repeat"] for x in d)')" = True
+        first=$(rows "$hashes")
+        bench $mode -p 40 -n 6 -pg 40,6 -d 0,33 -ub 7 -o jsonl
+        asserts "$(rows "$hashes")" = "$first"
+        bench $mode -p 40 -n 6 -pg 40,6 -d 0,33 -s 2 -o jsonl
+        if [ "$mode" = "--real --temp 0" ]; then asserts "$(rows "$hashes")" = "$first"; else [ "$(rows "$hashes")" != "$first" ]; fi
+    done
 }
 
 @test "bench: many sequences, in llama-batched-bench's table and keys" {
@@ -99,8 +102,25 @@ print(" ".join(list(d[0])[:40]), len(d), d[1]["n_gen"], d[1]["cpu_strict"], d[1]
     bench --real -f "$T/text" -p 0 -n 0 -pg 12,4 -o jsonl
     [ "$(rows 'd[0]["ids_sha256"]')" != "$first" ]
     bench -p 0 -n 0 -pg 12,4 -o jsonl
-    asserts "$(rows 'd[0]["mode"]')" = loop
+    asserts "$(rows 'd[0]["mode"]')" = random
     [ "$(rows 'd[0]["ids_sha256"]')" != "$first" ]
+    bench --real --temp 0 -p 0 -n 0 -pg 12,4 -o jsonl
+    local likeliest=$(rows 'd[0]["ids_sha256"]')
+    [ "$likeliest" != "$first" ]
+    bench --real --top-k 1 -s 9 -p 0 -n 0 -pg 12,4 -o jsonl
+    asserts "$(rows 'd[0]["ids_sha256"]')" = "$likeliest"
+}
+
+@test "bench: random tokens are those of the seed alone, whatever the model thinks" {
+    local ids='d[0]["ids_sha256"]' first
+    bench -m $tiny -p 0 -n 6 -o jsonl
+    first=$(rows "$ids")
+    bench -m test/data/models/llama-s-Q4_0.gguf -p 0 -n 6 -o jsonl
+    asserts "$(rows "$ids")" = "$first"
+    damage
+    fails 1 "blk.2.ffn_up.weight" bench -m "$T/nan.gguf" -p 0 -n 6 -t 1
+    fails 1 "blk.2.ffn_up.weight" bench -m "$T/nan.gguf" -p 0 -n 6 -d 4 -t 1 --no-warmup
+    fails 1 "blk.2.ffn_up.weight" bench -m "$T/nan.gguf" -p 4 -n 6 -npl 2 -t 1
 }
 
 @test "bench: a shape without a file is named, sized and run like the real one" {
@@ -190,6 +210,8 @@ END
     fails 2 "there is no shape 'llama-9'" bench --shape llama-9
     fails 2 "name one with --shape" bench --layers 1
     fails 2 "--real, which is missing" bench -f x
+    fails 2 "--real, which is missing" bench --temp 0
+    fails 2 "--real, which is missing" bench --top-k 3
     fails 2 "unexpected argument 'x'" bench x
     fails 2 "-ngl 3" bench -ngl 3 --device auto
     fails 3 "nosuch.gguf" bench -m nosuch.gguf

@@ -82,7 +82,7 @@ END
 }
 
 @test "a single turn prints the answer only" {
-    zgen -st -p "What is the capital of Norway?" --temp 0
+    zgen -st -p "What is the capital of Norway?" --temp 0 --device cpu
     asserts "$status/$output/$stderr" = "0/The capital of Norway is Oslo./"
     zgen -st -p "What is the capital of Japan?" -sys "Answer in capital letters." --temp 0
     asserts "$output" = "THE CAPITAL OF JAPAN IS TOKYO."
@@ -135,7 +135,7 @@ END
 }
 
 @test "a pipe: a turn per line, an answer per line" {
-    says <<<$'My name is Mia.\nWhat is 5 + 6?\n\nWhat is my name?'
+    says --device cpu <<<$'My name is Mia.\nWhat is 5 + 6?\n\nWhat is my name?'
     asserts "$status/$stderr" = "0/"
     asserts "$output" = $'Nice to meet you, Mia!\n5 + 6 = 11.\nYour name is Mia.'
     "$ZGEN" chat --temp 0 >"$T/out" < <(printf 'What is 5 + 6?') # the last line needs no end

@@ -236,7 +236,7 @@ END
 }
 
 @test "JSON agrees with itself" {
-    zgen -p "Once upon a time" -n 25 -s 3 --json --logprobs 4
+    zgen -p "Once upon a time" -n 25 -s 3 --json --logprobs 4 --device cpu
     [ -z "$stderr" ]
     asserts "$(field '(d["counts"] == {"prompt": len(d["prompt_ids"]), "generated": len(d["ids"])}
         and d["prompt"] == "Once upon a time" and d["seed"] == 3 and d["timings"]["prompt"]["n"] == 5

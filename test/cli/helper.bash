@@ -37,6 +37,17 @@ leaves_nothing() {
     asserts "$code/$(ls "$T/d")/$(cat "$T/err")" = "130//"
 }
 
+# damage: $T/nan.gguf, the tiny model with a weight of its last layer that is no number.
+damage() {
+    python3 - "$tiny" "$T/nan.gguf" <<'END'
+import sys
+data = bytearray(open(sys.argv[1], "rb").read())
+data[-6:-4] = b"\xc0\x7f" # the last but one float
+data[-8:-6] = b"\0\0"
+open(sys.argv[2], "wb").write(data)
+END
+}
+
 # field EXPRESSION: of the JSON object d in $output, by Python.
 field() {
     printf '%s' "$output" | python3 -c 'import json, sys

@@ -161,16 +161,23 @@ END
     [[ "$status" = 0 && "$output" == "zgen "[0-9]* ]]
 }
 
-@test "a GPU that was asked for in passing is a warning, not a silence" {
+@test "the CPU in place of a GPU is one warning, not a silence" {
     zgen -p x -n 1 --device cuda
     [ "$status" != 0 ] || skip "there is a GPU"
+    warning='zgen: warning: *; using the CPU (--device cpu does so silently)'
     for n in all 99 6 2147483647; do
-        run --separate-stderr "$ZGEN" -p x -n 1 -ngl $n </dev/null
-        [[ "$status" = 0 && "$stderr" == "zgen: warning: "*"; using the CPU" ]] || { echo "-ngl $n: $stderr"; false; }
+        zgen -p x -n 1 -ngl $n -q
+        [[ "$status" = 0 && "$stderr" == $warning ]] || { echo "-ngl $n: $stderr"; false; }
     done
-    for n in 0 auto; do
-        zgen -p x -n 1 -ngl $n
-        [[ "$status" = 0 && -z "$stderr" ]]
+    for cpu in "-ngl 0" "--device cpu" "--isa scalar"; do
+        zgen -p x -n 1 $cpu
+        asserts "$status/$stderr" = 0/
+    done
+    zgen -p x -n 1 --device cuda
+    [[ "$stderr" != *"without CUDA"* ]] || skip "a build without CUDA: that it takes the CPU is no surprise"
+    for command in "-p x" "info" "bench -p 1 -n 0,1 -t 1,2 -r 1 --no-warmup"; do
+        zgen $command
+        [[ "$status" = 0 && "$stderr" == $warning && $(wc -l <<<"$stderr") = 1 ]] || { echo "$command: $stderr"; false; }
     done
 }
 

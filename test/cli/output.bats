@@ -18,7 +18,7 @@ load helper
     done
     zgen -p "Once" -n 4 -s 7 -v --no-perf
     [[ "$stderr" == *"seed 7"* && "$stderr" != *"tok/s"* ]]
-    zgen -p "Once" -n 4 -v -q
+    zgen -p "Once" -n 4 -v -q --device cpu
     [ -z "$stderr" ]
 }
 

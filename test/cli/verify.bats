@@ -34,9 +34,9 @@ story="Once upon a time"
 }
 
 @test "quiet, nothing said, the profile behind it" {
-    zgen -p "$story" -n 5 -q --verify 3
+    zgen -p "$story" -n 5 -q --verify 3 --device cpu
     asserts "$status/$stderr" = 0/
-    zgen -p "$story" -n 0 --verify 3
+    zgen -p "$story" -n 0 --verify 3 --device cpu
     asserts "$status/$stderr" = "0/zgen: verify: 0 steps beside the scalar executor"
     zgen -p "$story" -n 5 --device cpu --verify 3 --profile
     [[ "$status" = 0 && "$stderr" == "zgen: verify: 3 steps "*"whole step"* ]]
@@ -47,7 +47,7 @@ story="Once upon a time"
     asserts "$(grep -c '^zgen: verify: 4 steps ' "$T/err")" = 2
     grep -q "Oslo" "$T/out"
     zgen logits --ids 1,5,9,17,300 -o "$T/plain"
-    zgen logits --ids 1,5,9,17,300 -o "$T/logits" --verify 4
+    zgen logits --ids 1,5,9,17,300 -o "$T/logits" --verify 4 --device cpu
     asserts "$status" = 0
     [[ "$stderr" == "zgen: verify: 4 steps "* ]]
     cmp "$T/plain" "$T/logits"

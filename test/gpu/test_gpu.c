@@ -576,6 +576,7 @@ static const SampleParams chances[] = {
     {.temp = 2, .top_p = 0.5f, .repeat_penalty = 1.1f, .repeat_last_n = 8, .seed = 4},
     {.temp = 1, .top_p = 1, .min_p = 0.3f, .repeat_penalty = 1, .seed = 5},
     {.repeat_penalty = 1.5f, .top_p = 1, .repeat_last_n = -1},
+    {.blind = true, .seed = 6},
 };
 enum { N_CHANCES = sizeof chances / sizeof *chances };
 

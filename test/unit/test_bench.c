@@ -42,9 +42,8 @@ static void close_small(Small *s) {
 
 static const BenchSettings thrice = {.n_repetitions = 3,
                                      .warm_up = true,
-                                     .seed = 5,
                                      .bos = -1,
-                                     .params = {.top_p = 1, .repeat_penalty = 1},
+                                     .params = {.top_p = 1, .repeat_penalty = 1, .seed = 5},
                                      .stopped = never};
 
 /* What must be moved and computed, token by token and product by product. */

@@ -458,6 +458,34 @@ TEST(sample_distribution) {
     chi_square(p, 7, false);
 }
 
+/* Chance alone: what the logits are, and all other parameters, is nothing to it; each token as likely. */
+TEST(sample_blind) {
+    enum { N = 10, DRAWS = 20000 };
+    static const int32_t ids[] = {7, 0, 9, 8};
+    const float nothing[N] = {NAN, INFINITY, 3};
+    int count[N] = {0}, n_moved = 0;
+    double statistic = 0;
+    SampleParams p = plain, other = sample_defaults, high = plain;
+    p.seed = other.seed = 3, high.seed = 3 | 1ull << 40;
+    p.blind = other.blind = high.blind = true;
+    for (uint64_t at = 0; at < DRAWS; at++) {
+        int token = choose(nothing, N, &p, NULL, 0, at);
+        CHECK(token >= 0 && token < N && token == choose(NULL, N, &other, ids, 4, at));
+        n_moved += token != choose(NULL, N, &high, NULL, 0, at);
+        count[token]++;
+    }
+    for (int i = 0; i < N; i++) statistic += pow(count[i] - DRAWS / N, 2) / (DRAWS / N);
+    CHECK(statistic < 9 + 3.3 * sqrt(2 * 9), "%g with 9 degrees", statistic);
+    CHECK(fabs(n_moved / (double)DRAWS - 0.9) < 0.01, "%d of %d depend on the seed", n_moved, DRAWS);
+    other.banned = ids, other.n_banned = 4;
+    for (uint64_t at = 0; at < 200; at++) {
+        int token = choose(NULL, N, &p, NULL, 0, at), left = choose(NULL, N, &other, NULL, 0, at);
+        CHECK(left == (token == 0 || token > 6 ? 1 : token), "%d for %d", left, token);
+    }
+    other.banned = (int32_t[]){1, 0}, other.n_banned = 2;
+    CHECK(choose(NULL, 2, &other, NULL, 0, 0) == -1, "nothing is left");
+}
+
 TEST(sample_greedy) {
     float logits[40] = {[3] = 2, [17] = 2, [39] = 2};
     CHECK(greedy(logits, 40, plain, NULL, 0) == 3, "the lowest id of equals");
