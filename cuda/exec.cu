@@ -220,7 +220,7 @@ bool add_op_weights(Exec *x, const Op *op, Err *e) {
         }
         if (!add_vector(x, op->bias[k], (size_t)w->n_expert * w->n_out, e)) return false;
     }
-    if (op->code == OP_ROPEKV) {
+    if (op->rope.n_rot > 0) {
         std::vector<double> frequency(op->rope.n_rot / 2);
         exec_rope_frequencies(op, frequency.data());
         if (!add_vector(x, frequency.data(), frequency.size(), e)) return false;
@@ -347,29 +347,33 @@ DeviceKv layer_kv(const Exec *x, const Op *op) {
     return {k, k + bytes, x->config.kv_type, (int)positions, op->attn.n_kv_head, op->attn.head_dim};
 }
 
+// Keys and values that an attention puts into the cache.
 NewKv new_kv_of(const Exec *x, const Op *op) {
-    return {reg(x, op->in), reg(x, op->in2), x->frequencies.at(op), op->rope.n_rot};
+    return {reg(x, op->in2), reg(x, op->in3), op->rope.n_rot ? x->frequencies.at(op) : nullptr, op->rope.n_rot};
 }
 
-// Prompt pieces are tiled one by one; the rows between them, few of each sequence, go together as if
-// decoding.
-// fresh: NULL, or what the op before has left to do.
-cudaError_t run_attn(Exec *x, const Op *op, const NewKv *fresh, const Step &step) {
+// Decoding, all in one: a row of each sequence.  Otherwise new keys and values are put first; then prompt
+// pieces are tiled one by one, and the rows between them, few of each sequence, go together as if decoding.
+cudaError_t run_attn(Exec *x, const Op *op, const Step &step) {
     DeviceKv kv = layer_kv(x, op);
-    const float *q = reg(x, op->in);
-    float *out = reg(x, op->out[0]);
+    NewKv fresh = new_kv_of(x, op);
+    float *q = reg(x, op->in), *out = reg(x, op->out[0]);
     auto launch = [&](int first, int n, bool decode) {
-        return launch_attn(&x->launch, q + (size_t)first * stride_of(x, op->in), op->attn.n_head, fresh, &kv,
-                           op->attn.scale, x->d.seq + first, x->d.position + first, n, decode,
-                           out + (size_t)first * stride_of(x, op->out[0]), x->attn_scratch);
+        return launch_attn(&x->launch, q + (size_t)first * stride_of(x, op->in), op->attn.n_head,
+                           step.decode ? &fresh : nullptr, &kv, op->attn.scale, x->d.seq + first,
+                           x->d.position + first, n, decode, out + (size_t)first * stride_of(x, op->out[0]),
+                           x->attn_scratch);
     };
     if (step.decode) return launch(0, step.T, true);
+    cudaError_t error = launch_rope_kvput(&x->launch, q, op->attn.n_head, &fresh, &kv, x->d.seq,
+                                          x->d.position, step.T);
+    if (error != cudaSuccess) return error;
     const Batch *b = x->batch;
     int few = 0; // where the rows that wait for a common launch begin
     for (int t = 0; t < b->T;) {
         int n = piece_rows(b, t);
         if (n >= PROMPT_ROWS) {
-            cudaError_t error = few < t ? launch(few, t - few, true) : cudaSuccess;
+            if (few < t) error = launch(few, t - few, true);
             if (error == cudaSuccess) error = launch(t, n, false);
             if (error != cudaSuccess) return error;
             few = t + n;
@@ -404,13 +408,8 @@ cudaError_t run_op(Exec *x, const Op *op, const Step &step) {
     case OP_EXPERT:
     case OP_LOGITS:
         return run_products(x, op, 1, step);
-    case OP_ROPEKV: {
-        DeviceKv kv = layer_kv(x, op);
-        NewKv fresh = new_kv_of(x, op);
-        return launch_rope_kvput(l, reg(x, out), op->rope.n_head[0], &fresh, &kv, x->d.seq, x->d.position, n);
-    }
     case OP_ATTN:
-        return run_attn(x, op, nullptr, step);
+        return run_attn(x, op, step);
     case OP_GLU:
         return launch_glu(l, reg(x, op->in), reg(x, op->in2), (size_t)n * stride_of(x, out), reg(x, out));
     case OP_ADD:
@@ -437,13 +436,7 @@ cudaError_t run_ops(Exec *x, const Op *op, int n, const Step &step, int *togethe
            (op[chained].code == OP_MATMUL || op[chained].code == OP_LOGITS))
         chained++;
     *together = std::max(chained, 1);
-    if (chained) return run_products(x, op, chained, step);
-    if (n > 1 && step.decode && op->code == OP_ROPEKV && op[1].code == OP_ATTN) { // a row of each sequence
-        NewKv fresh = new_kv_of(x, op);
-        *together = 2;
-        return run_attn(x, op + 1, &fresh, step);
-    }
-    return run_op(x, op, step);
+    return chained ? run_products(x, op, chained, step) : run_op(x, op, step);
 }
 
 cudaError_t walk(Exec *x, const Step &step, int first_op, int last_op) {
@@ -779,7 +772,7 @@ extern "C" bool cuda_device(int index, CudaDevice *out, Err *e) {
 
 static PlanConfig gpu_plan() {
     PlanConfig c = {};
-    c.fuse_segments = c.fuse_residual = c.fuse_norm = c.fuse_glu = c.fuse_rope_kv = true;
+    c.fuse_segments = c.fuse_residual = c.fuse_norm = c.fuse_glu = c.fuse_attn = true;
     c.fuse_norm_max = 8192; // what the product kernel holds in registers
     return c;
 }

@@ -416,7 +416,6 @@ void machine_op(Exec *x, int i, int thread) {
     case OP_SAMPLE:
         op_sample(x, op, s);
         break;
-    case OP_ROPEKV: // not in plans of this executor
     case OP_COUNT:
         assert(false);
     }

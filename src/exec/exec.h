@@ -83,7 +83,7 @@ typedef struct Ceilings {
     double upload;                     // from the host's pinned memory, in bytes per second
 } Ceilings;
 
-/* Angle per position of each rotated pair of a ROPE or ROPEKV op, [n_rot / 2], in radians. */
+/* Angle per position of each rotated pair of an op with rope, [n_rot / 2], in radians. */
 void exec_rope_frequencies(const Op *op, double *out);
 
 /* The error of logits at a position that are not finite: ERR_RUN, and the damaged tensor if there is one; all

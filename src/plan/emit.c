@@ -71,6 +71,7 @@ static Op *add_op(Pen *p, OpCode code, const char *name, int in, int in2) {
                .on_R = p->on_R,
                .in = in,
                .in2 = in2,
+               .in3 = NO_REG,
                .residual = NO_REG,
                .ids = NO_REG,
                .out = {NO_REG, NO_REG, NO_REG}};

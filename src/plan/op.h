@@ -6,7 +6,8 @@
  * wanted: when such an op reads a T register, row r means row batch.out_row[r].
  *
  * Fused forms are parameters of the op that takes its neighbour in: a product may normalise its input first
- * (vector, eps), join two results (glu) and add a residual; which of them an executor gets is its plan
+ * (vector, eps), join two results (glu) and add a residual; attention may rotate queries and new keys (rope)
+ * and put these into the cache with their values (in2, in3).  Which of them an executor gets is its plan
  * configuration (plan.h).
  *
  * The list below is the one place where an op is named and explained; names, printer, cost and checks come
@@ -18,15 +19,14 @@
 #include <stdint.h>
 #include "weight.h"
 
-/*        op      what it does, for row t; in, in2, out are registers, w, w2, w3 weights */
+/*        op      what it does, for row t; in, in2, in3, out are registers, w, w2, w3 weights */
 #define OP_LIST(X)                                                                                           \
     X(EMBED, "out = w[token[t]]")                                                                            \
     X(NORM, "out = in / sqrt(mean(in^2) + eps) * vector")                                                    \
     X(MATMUL, "out_i = w_i in * scale_i + bias_i, for up to three weights; first one + residual")            \
     X(ROPE, "rotate pairs of the first n_rot dimensions of each head of out by angles of position[t]")       \
     X(KVPUT, "K[layer, seq[t], position[t]] = in, V[...] = in2")                                             \
-    X(ROPEKV, "ROPE of out and of in on its way to KVPUT: K[...] = rotated in, V[...] = in2")                \
-    X(ATTN, "out = softmax(scale * in K^T) V over positions 0..position[t] of seq[t]")                       \
+    X(ATTN, "out = softmax(scale * in K^T) V over positions 0..position[t] of seq[t]; first KVPUT in2, in3") \
     X(GLU, "out = silu(in) * in2")                                                                           \
     X(ADD, "out = in + in2")                                                                                 \
     X(ROUTE, "out = ids of the n_used largest of in, out2 = their softmax * scale")                          \
@@ -49,26 +49,26 @@ typedef struct Op {
     int layer;        // -1 outside the layers
     const char *name; // what the field calls the result: "attn_norm", "ffn_out"
     bool on_R;
-    int in, in2;  // registers read; NO_REG where the op has fewer
-    int residual; // MATMUL, MIX: register added to the first output, or NO_REG
-    int ids;      // EXPERT: register of ROUTE's ids; MIX: of ROUTE's weights
-    int n_out;    // registers written
+    int in, in2, in3; // registers read; NO_REG where the op has fewer; ATTN: q, then keys and values not yet put
+    int residual;     // MATMUL, MIX: register added to the first output, or NO_REG
+    int ids;          // EXPERT: register of ROUTE's ids; MIX: of ROUTE's weights
+    int n_out;        // registers written
     int out[OP_MAX_SEGMENTS];
     int n_w;                            // matrices: as many as outputs, but two with glu
     const Weight *w[OP_MAX_SEGMENTS];   // EMBED, MATMUL, EXPERT, LOGITS: the matrix of each product [n_w]
     const float *bias[OP_MAX_SEGMENTS]; // MATMUL, EXPERT: [n_out] or [n_expert, n_out], or NULL
-    const float *vector; // NORM: weight [width]; ROPE, ROPEKV: frequency factors [n_rot / 2] or NULL;
+    const float *vector; // NORM: weight [width]; ROPE, ATTN: frequency factors [n_rot / 2] or NULL;
                          // MATMUL, LOGITS: weight of the norm applied to in first, or NULL
     float eps;           // of the norm
     bool glu;            // MATMUL, EXPERT: the first two products are joined: out = silu(first) * second
     struct {
         int n_head[2], head_dim, n_rot; // heads of Q and K, both rotated
         float base, scale; // angle_i = position * scale * base^(-2i / n_rot) / vector[i], pairs (2i, 2i + 1)
-    } rope;
+    } rope; // ROPE; ATTN: of in and in2, none where n_rot is 0
     struct {
         int n_head, n_kv_head, head_dim, kv_layer;
         float scale;
-    } attn; // ATTN, KVPUT, ROPEKV
+    } attn; // ATTN, KVPUT
     struct {
         int n_expert, n_used;
         float scale;

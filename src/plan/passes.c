@@ -17,7 +17,7 @@ static int n_readers(const Plan *p, int reg) {
     int n = 0;
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
-        n += (op->in == reg) + (op->in2 == reg) + (op->residual == reg) + (op->ids == reg);
+        n += (op->in == reg) + (op->in2 == reg) + (op->in3 == reg) + (op->residual == reg) + (op->ids == reg);
     }
     return n;
 }
@@ -74,13 +74,23 @@ static bool merge_glu(const Plan *p, Op *a, const Op *b) {
     return true;
 }
 
-/* Keys are rotated on their way into the cache. */
-static bool merge_rope_kv(const Plan *p, Op *a, const Op *b) {
-    if (a->code != OP_ROPE || b->code != OP_KVPUT || b->in != a->out[1] || n_readers(p, a->out[1]) != 1)
-        return false;
-    a->code = OP_ROPEKV, a->name = b->name, a->attn = b->attn;
-    a->in = b->in, a->in2 = b->in2;
-    a->n_out = 1, a->out[1] = NO_REG;
+/* New keys and values go into the cache where they meet the others. */
+static bool merge_kvput(const Plan *p, Op *a, const Op *b) {
+    (void)p;
+    if (a->code != OP_KVPUT || b->code != OP_ATTN || a->attn.kv_layer != b->attn.kv_layer) return false;
+    int k = a->in, v = a->in2;
+    *a = *b;
+    a->in2 = k, a->in3 = v;
+    return true;
+}
+
+/* Queries and keys that only an attention reads are rotated there. */
+static bool merge_rope(const Plan *p, Op *a, const Op *b) {
+    if (a->code != OP_ROPE || b->code != OP_ATTN || b->in != a->out[0] || b->in2 != a->out[1]) return false;
+    if (n_readers(p, b->in) != 1 || n_readers(p, b->in2) != 1) return false;
+    Op rope = *a;
+    *a = *b;
+    a->rope = rope.rope, a->vector = rope.vector;
     return true;
 }
 
@@ -91,7 +101,7 @@ void plan_fuse(Plan *p) {
         bool (*merge)(const Plan *p, Op *a, const Op *b);
     } rules[] = {
         {c->fuse_segments, merge_segments}, {c->fuse_residual, merge_residual}, {c->fuse_norm, merge_norm},
-        {c->fuse_glu, merge_glu},           {c->fuse_rope_kv, merge_rope_kv},
+        {c->fuse_glu, merge_glu},           {c->fuse_attn, merge_kvput},        {c->fuse_attn, merge_rope},
     };
     for (size_t r = 0; r < sizeof rules / sizeof *rules;
          r++) {    // rule after rule: later ones see what earlier ones made
@@ -118,19 +128,21 @@ static unsigned forms_read(const Plan *p, const Op *op) {
     return forms;
 }
 
+enum { OTHER_INPUTS = 5 };
+
 /* The registers an op reads, without `in`. */
-static void other_inputs(const Op *op, int regs[4]) {
-    regs[0] = op->in2, regs[1] = op->residual, regs[2] = op->ids;
-    regs[3] = op->code == OP_ROPE ? op->out[1] : NO_REG; // in place: reads what it writes
+static void other_inputs(const Op *op, int regs[OTHER_INPUTS]) {
+    regs[0] = op->in2, regs[1] = op->in3, regs[2] = op->residual, regs[3] = op->ids;
+    regs[4] = op->code == OP_ROPE ? op->out[1] : NO_REG; // in place: reads what it writes
 }
 
 void plan_place(Plan *p) {
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
-        int others[4];
+        int others[OTHER_INPUTS];
         other_inputs(op, others);
         if (op->in != NO_REG) p->regs[op->in].forms |= forms_read(p, op);
-        for (int k = 0; k < 4; k++)
+        for (int k = 0; k < OTHER_INPUTS; k++)
             if (others[k] != NO_REG) p->regs[others[k]].forms |= FORM_F32;
         for (int k = 0; (op_is_product(op) || op->code == OP_ATTN) && k < op->n_out; k++)
             p->regs[op->out[k]].forms |= FORM_F32;
@@ -149,21 +161,18 @@ static size_t form_bytes(const Plan *p, const Reg *reg, int form) {
     return form == 0 ? ((size_t)reg->width * sizeof(float) + 63) / 64 * 64 : p->config.q8_bytes(reg->width);
 }
 
-/* What ROPEKV reads stays until the attention behind it is done: of single rows an executor may run both as
- * one, and its parts do not finish together. */
 static void find_lifetimes(const Plan *p, int *first, int *last) {
     for (int r = 0; r < p->n_regs; r++) first[r] = -1;
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
-        int until = op->code == OP_ROPEKV ? i + 1 : i;
-        int used[4 + 1 + OP_MAX_SEGMENTS], n = 5;
+        int used[OTHER_INPUTS + 1 + OP_MAX_SEGMENTS], n = OTHER_INPUTS;
         other_inputs(op, used);
-        used[4] = op->in;
+        used[n++] = op->in;
         for (int k = 0; k < op->n_out; k++) used[n++] = op->out[k];
         for (int k = 0; k < n; k++)
             if (used[k] != NO_REG) {
                 if (first[used[k]] < 0) first[used[k]] = i;
-                last[used[k]] = until;
+                last[used[k]] = i;
             }
     }
 }

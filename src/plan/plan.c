@@ -107,7 +107,8 @@ Cost plan_cost(const Plan *p, const Op *op, double kv_element_bytes) {
         c.macs_row += n * macs, c.bytes_fixed += n * bytes;
     }
     double kv_width = op->attn.n_kv_head * (double)op->attn.head_dim;
-    if (op->code == OP_KVPUT || op->code == OP_ROPEKV) c.bytes_row = 2 * kv_width * kv_element_bytes;
+    if (op->code == OP_KVPUT || (op->code == OP_ATTN && op->in2 != NO_REG))
+        c.bytes_row = 2 * kv_width * kv_element_bytes;
     if (op->code == OP_ATTN) {
         c.bytes_past = 2 * kv_width * kv_element_bytes;
         c.macs_past = 2.0 * op->attn.n_head * op->attn.head_dim;

@@ -27,14 +27,11 @@ static void print_weight(const Op *op, int i, Buf *out) {
 
 static void print_parameters(const Op *op, Buf *out) {
     if (op->eps > 0) buf_printf(out, "%s eps %g", op->code == OP_NORM ? "" : " norm", (double)op->eps);
-    switch (op->code) {
-    case OP_ROPE:
-    case OP_ROPEKV:
+    if (op->rope.n_rot > 0)
         buf_printf(out, " heads %d+%d of %d, %d rotated, base %g, scale %g%s", op->rope.n_head[0],
                    op->rope.n_head[1], op->rope.head_dim, op->rope.n_rot, (double)op->rope.base,
                    (double)op->rope.scale, op->vector ? ", factors" : "");
-        if (op->code == OP_ROPE) break;
-        // fall through
+    switch (op->code) {
     case OP_KVPUT:
         buf_printf(out, " layer %d, heads %d of %d", op->attn.kv_layer, op->attn.n_kv_head,
                    op->attn.head_dim);
@@ -61,6 +58,7 @@ void plan_print(const Plan *p, double kv_element_bytes, Buf *out) {
         buf_add(out, " <-", 3);
         print_reg(p, " ", op->in, out);
         print_reg(p, ", ", op->in2, out);
+        print_reg(p, ", ", op->in3, out);
         print_reg(p, " @", op->ids, out);
         for (int k = 0; k < op->n_w; k++) print_weight(op, k, out);
         if (op->glu) buf_printf(out, " glu");

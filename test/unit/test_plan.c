@@ -80,8 +80,7 @@ static PlanConfig config_of(int i) {
     PlanConfig c = cpu_exec.plan;
     c.fuse_segments = i & 1, c.fuse_residual = i & 2, c.act_f32 = i & 4;
     if (!(i & 8)) return c;
-    c.fuse_norm = c.fuse_glu = c.fuse_rope_kv =
-        true; // as an executor wants it whose products quantise for themselves
+    c.fuse_norm = c.fuse_glu = c.fuse_attn = true; // as an executor wants it whose products quantise
     c.fuse_norm_max = 1 << 20, c.act_forms = i & 16;
     return c;
 }
@@ -101,9 +100,9 @@ static void on_every_plan(void (*check)(const char *path, const Opened *o)) {
 }
 
 static bool reads(const Op *op, int reg) {
-    bool rotates = op->code == OP_ROPE || op->code == OP_ROPEKV;
-    bool in_place = rotates && (op->out[0] == reg || op->out[1] == reg);
-    return op->in == reg || op->in2 == reg || op->residual == reg || op->ids == reg || in_place;
+    bool in_place = op->code == OP_ROPE && (op->out[0] == reg || op->out[1] == reg);
+    return op->in == reg || op->in2 == reg || op->in3 == reg || op->residual == reg || op->ids == reg ||
+           in_place;
 }
 
 static bool writes(const Op *op, int reg) {
@@ -112,11 +111,9 @@ static bool writes(const Op *op, int reg) {
     return false;
 }
 
-/* Whether what a register holds around op i is written by then and still needed; attention may run as one with
- * the ROPEKV before it. */
+/* Whether what a register holds around op i is written by then and still needed. */
 static bool alive(const Plan *p, int reg, int i) {
     bool written = false, needed = writes(&p->ops[i], reg);
-    needed |= i > 0 && p->ops[i - 1].code == OP_ROPEKV && reads(&p->ops[i - 1], reg);
     for (int k = 0; k <= i; k++) written |= writes(&p->ops[k], reg);
     for (int k = i; k < p->n_ops; k++) needed |= reads(&p->ops[k], reg);
     return written && needed;
@@ -215,8 +212,8 @@ static void check_order(const char *path, const Opened *o) {
     const Plan *p = o->plan;
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
-        int inputs[] = {op->in, op->in2, op->residual, op->ids};
-        for (int k = 0; k < 4; k++) {
+        int inputs[] = {op->in, op->in2, op->in3, op->residual, op->ids};
+        for (int k = 0; k < 5; k++) {
             bool written = inputs[k] == NO_REG;
             for (int j = 0; j < i && !written; j++) written = writes(&p->ops[j], inputs[k]);
             CHECK(written, "%s: op %d reads r%d too early", path, i, inputs[k]);
@@ -228,7 +225,9 @@ static void check_order(const char *path, const Opened *o) {
         CHECK(c->fuse_segments || !product || op->n_w == 1, "%s: op %d", path, i);
         CHECK(c->fuse_residual ? op->code != OP_ADD : op->residual == NO_REG, "%s: op %d", path, i);
         CHECK(c->fuse_glu && c->fuse_segments ? op->code != OP_GLU : !op->glu, "%s: op %d", path, i);
-        CHECK(c->fuse_rope_kv ? !turns : op->code != OP_ROPEKV, "%s: op %d", path, i);
+        CHECK(c->fuse_attn ? !turns : op->in3 == NO_REG, "%s: op %d", path, i);
+        CHECK((op->in3 != NO_REG) == (c->fuse_attn && op->code == OP_ATTN), "%s: op %d", path, i);
+        CHECK((op->rope.n_rot > 0) == (op->code == (c->fuse_attn ? OP_ATTN : OP_ROPE)), "%s: op %d", path, i);
         CHECK(c->fuse_norm || !product || !op->vector, "%s: op %d", path, i);
         CHECK(op->on_R == (op->layer < 0 && op->code != OP_EMBED), "%s: op %d", path, i);
     }
