@@ -94,7 +94,8 @@ static bool check(const Options *o, Err *e) {
         return err_set(e, ERR_USAGE, "--layers cuts a shape; name one with --shape");
     if (o->file && !b->real) return err_set(e, ERR_USAGE, "-f gives the text for --real, which is missing");
     if (!samples_by_default(o) && !b->real)
-        return err_set(e, ERR_USAGE, "sampling is for --real, which is missing; random tokens are not chosen");
+        return err_set(e, ERR_USAGE,
+                       "sampling is for --real, which is missing; random tokens are not chosen");
     return check_batch(o, e);
 }
 

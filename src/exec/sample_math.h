@@ -123,8 +123,8 @@ SAMPLE_FN uint64_t random_bits(uint64_t seed, uint64_t position) {
     return (uint64_t)out[1] << 32 | out[0];
 }
 
-/* A token by chance alone: the one that the random bits point at or, where it is banned, the next that is not;
- * -1 where all are. */
+/* A token by chance alone: the one that the random bits point at or, where it is banned, the next that is
+ * not; -1 where all are. */
 SAMPLE_FN int32_t any_token(uint64_t random, int32_t n_vocab, const int32_t *banned, int32_t n_banned) {
     int32_t id = (int32_t)multiply_high(random, (uint64_t)n_vocab);
     for (int32_t tries = 0; tries < n_vocab; tries++) {

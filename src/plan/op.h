@@ -49,7 +49,7 @@ typedef struct Op {
     int layer;        // -1 outside the layers
     const char *name; // what the field calls the result: "attn_norm", "ffn_out"
     bool on_R;
-    int in, in2, in3; // registers read; NO_REG where the op has fewer; ATTN: q, then keys and values not yet put
+    int in, in2, in3; // registers read, or NO_REG; ATTN: q, and the keys and values that it puts
     int residual;     // MATMUL, MIX: register added to the first output, or NO_REG
     int ids;          // EXPERT: register of ROUTE's ids; MIX: of ROUTE's weights
     int n_out;        // registers written
@@ -64,7 +64,7 @@ typedef struct Op {
     struct {
         int n_head[2], head_dim, n_rot; // heads of Q and K, both rotated
         float base, scale; // angle_i = position * scale * base^(-2i / n_rot) / vector[i], pairs (2i, 2i + 1)
-    } rope; // ROPE; ATTN: of in and in2, none where n_rot is 0
+    } rope;                // ROPE; ATTN: of in and in2, none where n_rot is 0
     struct {
         int n_head, n_kv_head, head_dim, kv_layer;
         float scale;

@@ -37,9 +37,9 @@ typedef struct PlanConfig {
     bool fuse_residual; // an ADD behind a product into it
     bool fuse_norm;     // a NORM before a product into it, for widths up to fuse_norm_max
     int fuse_norm_max;
-    bool fuse_glu;     // a GLU behind two products into them
-    bool fuse_attn;    // KVPUT, and ROPE, before an ATTN into it
-    bool act_forms;    // products read registers in the 8-bit form; otherwise they quantise floats themselves
+    bool fuse_glu;  // a GLU behind two products into them
+    bool fuse_attn; // KVPUT, and ROPE, before an ATTN into it
+    bool act_forms; // products read registers in the 8-bit form; otherwise they quantise floats themselves
     size_t (*q8_bytes)(int width); // of a row in the 8-bit form
     bool act_f32;                  // all products on float activations: exact, for executors that can
     bool weights_fp8;              // products in FP8 where that is smaller; weights_load must follow

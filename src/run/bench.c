@@ -17,10 +17,10 @@ typedef struct Run {
     const BenchSettings *settings;
     const BenchTest *test;
     int n_seq;
-    int length;   // tokens before the first generated one
+    int length;          // tokens before the first generated one
     SampleParams params; // the settings'
-    int32_t *ids; // [n_seq][length + 1], with room for that one
-    double *came; // [n_gen + 1] when each token came, of the running repetition
+    int32_t *ids;        // [n_seq][length + 1], with room for that one
+    double *came;        // [n_gen + 1] when each token came, of the running repetition
 } Run;
 
 static int prompt_length(const BenchTest *t) {

@@ -28,7 +28,7 @@ typedef struct BenchSettings {
     int bos;             // the token before them, or -1
     const int32_t *text; // real tokens instead, taken round and round [n_text], or NULL
     int n_text;
-    SampleParams params; // its seed is the random tokens', too; sequence i continues with seed + i
+    SampleParams params;   // its seed is the random tokens', too; sequence i continues with seed + i
     bool (*stopped)(void); // asked between steps: the user has had enough
 } BenchSettings;
 
