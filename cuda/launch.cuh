@@ -7,14 +7,15 @@ __host__ __device__ inline int row_stride(int width) {
     return (width + 15) / 16 * 16;
 }
 
-// What a block of the attention of single rows may take of an SM.  Where the SM is large enough, products of one
-// row leave it free: their blocks then sit beside it, and fetch their first weights while it works.
+// What a block of the attention of single rows may take of an SM.  Where the SM is large enough, products of
+// one row leave it free: their blocks then sit beside it, and fetch their first weights while it works.
 constexpr int ATTN_THREADS = 128;
 constexpr size_t ATTN_SHARED = 55 * 1024;
 
+// cluster: so many blocks run beside each other and see each other's shared memory (cluster.cuh).
 template <class... Parameters, class... Arguments>
-cudaError_t launch_kernel(const Launch *l, void (*kernel)(Parameters...), dim3 blocks, dim3 threads,
-                          size_t shared_bytes, Arguments... arguments) {
+cudaError_t launch_clusters(const Launch *l, void (*kernel)(Parameters...), int cluster, dim3 blocks,
+                            dim3 threads, size_t shared_bytes, Arguments... arguments) {
     // One split of the SM's memory for all kernels: a kernel with another split would have to wait until the
     // SM is empty.
     cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
@@ -22,12 +23,26 @@ cudaError_t launch_kernel(const Launch *l, void (*kernel)(Parameters...), dim3 b
     if (error == cudaSuccess)
         error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
     if (error != cudaSuccess) return error;
-    cudaLaunchAttribute dependent = {};
-    dependent.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    dependent.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchAttribute attributes[2] = {};
     cudaLaunchConfig_t config = {};
     config.gridDim = blocks, config.blockDim = threads;
     config.dynamicSmemBytes = shared_bytes, config.stream = l->stream;
-    config.attrs = &dependent, config.numAttrs = l->dependent ? 1 : 0;
+    config.attrs = attributes;
+    if (l->dependent) {
+        cudaLaunchAttribute *a = &attributes[config.numAttrs++];
+        a->id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        a->val.programmaticStreamSerializationAllowed = 1;
+    }
+    if (cluster > 1) {
+        cudaLaunchAttribute *a = &attributes[config.numAttrs++];
+        a->id = cudaLaunchAttributeClusterDimension;
+        a->val.clusterDim = {(unsigned)cluster, 1, 1};
+    }
     return cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+template <class... Parameters, class... Arguments>
+cudaError_t launch_kernel(const Launch *l, void (*kernel)(Parameters...), dim3 blocks, dim3 threads,
+                          size_t shared_bytes, Arguments... arguments) {
+    return launch_clusters(l, kernel, 1, blocks, threads, shared_bytes, arguments...);
 }

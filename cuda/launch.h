@@ -34,9 +34,12 @@ typedef struct DeviceWeight {
     const float *scale; // [n_expert * n_out] or NULL
 } DeviceWeight;
 
+enum { MAX_CLUSTER = 4 };
+
 typedef struct Launch { // where and how
     cudaStream_t stream;
     int n_sm;
+    int n_clusters[MAX_CLUSTER + 1]; // that run at once, by their blocks (1, 2, 4), of which each fills an SM
     size_t shared_max; // bytes of shared memory that a block may have
     bool dependent;    // programmatic dependent launch: sm_90 and later
     uint8_t *inputs;   // scratch of launch_products: product_scratch_bytes of the longest row

@@ -6,6 +6,29 @@ extern "C" {
 #include "cuda.h"
 }
 
+namespace {
+
+__global__ void k_nothing() {}
+
+// Blocks of a cluster lie in one part of the GPU, and a part may have SMs left over.
+cudaError_t count_clusters(Launch *l) {
+    cudaError_t error =
+        cudaFuncSetAttribute(k_nothing, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)l->shared_max);
+    l->n_clusters[1] = l->n_sm;
+    for (int n = 2; n <= MAX_CLUSTER && error == cudaSuccess; n *= 2) {
+        cudaLaunchAttribute size = {};
+        size.id = cudaLaunchAttributeClusterDimension;
+        size.val.clusterDim = {(unsigned)n, 1, 1};
+        cudaLaunchConfig_t config = {};
+        config.gridDim = l->n_sm / n * n, config.blockDim = 512, config.dynamicSmemBytes = l->shared_max;
+        config.attrs = &size, config.numAttrs = 1;
+        error = cudaOccupancyMaxActiveClusters(&l->n_clusters[n], k_nothing, &config);
+    }
+    return error;
+}
+
+} // namespace
+
 extern "C" cudaError_t launch_for_device(int device, Launch *l) {
     int major = 0, shared = 0;
     cudaError_t error = cudaDeviceGetAttribute(&l->n_sm, cudaDevAttrMultiProcessorCount, device);
@@ -14,7 +37,7 @@ extern "C" cudaError_t launch_for_device(int device, Launch *l) {
     if (error == cudaSuccess)
         error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
     l->shared_max = (size_t)shared, l->dependent = major >= 9;
-    return error;
+    return error == cudaSuccess && major >= 9 ? count_clusters(l) : error;
 }
 
 extern "C" bool cuda_device(int index, CudaDevice *out, Err *e) {

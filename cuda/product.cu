@@ -1,58 +1,26 @@
 // product: weights times few activations, the kernel that decoding lives in.
 //
-// One block of 16 warps per SM.  A unit of work is a row of tiles (layout.h): 16 outputs, or 16 of gate and
-// of up.  The warps of a block share a unit by cutting the row into slices, so that all finish together and
-// each needs a small part of the input; where a row is too short for 16 slices, groups of warps take units in
-// turn.
+// One block per SM, of 16 warps or 8.  A unit of work is a row of tiles (layout.h): 16 outputs, or 16 of gate
+// and of up.  The warps of a block share a unit by cutting the row into slices, so that all finish together
+// and each needs a small part of the input; where a row is too short for 16 slices, groups of warps take
+// units in turn.
 //
 // First every warp starts its ring of weights (ring.cuh), before it waits for the kernel before; then the
 // block brings the input into shared memory (input.cuh); then each warp multiplies the tiles of its slice as
 // they arrive (tile.cuh), leaves its sums in shared memory, and goes on.  After a round of units the block
-// adds up what the slices gave.
+// adds up what the slices gave.  Who does what is cut.cu's to say.
 //
 // A row of one input goes through a chain of products in one kernel: what one leaves to the next are links,
 // and the rings run on.  Of several rows the inputs are made ready by a kernel before; where so many of them
-// are too long for shared memory, they are cut into pieces of some slices each, one kernel after the other,
-// each of which goes on with the sums of those before.
+// are too long for shared memory, the blocks of a cluster share a unit: each has some of its slices and the
+// inputs' pieces for these, and adds up some of the outputs out of all their sums.
 #include <algorithm>
-#include <climits>
 
+#include "cluster.cuh"
 #include "launch.cuh"
-#include "tile.cuh"
+#include "product.cuh"
 
 namespace {
-
-constexpr int ROWS_MAX = 16;  // of the instances of the kernel: for 1, 4, 8, 16 rows at once
-constexpr int PIECES_MAX = 2; // of a row; with four fewer warps have work
-template <int T> constexpr int PARTS = T == 1 ? 2 : 1; // that a block has: with two, rounds wait less
-
-// How the work is cut; the host decides.  Division is slow on the device, so it is done here.
-struct Cut {
-    int units, n_slices, n_groups; // n_slices * n_groups <= WARPS
-    int per_block, n_longer;       // units of a block; the first n_longer blocks have one more
-    unsigned slice_inverse;        // of n_slices: n / n_slices = n * slice_inverse >> 16 for small n
-    unsigned group_inverse;        // of n_groups
-    int per_slice[3], n_wider[3];  // tiles of a slice, by segment; the first n_wider slices have one more
-    int round;                     // units of a block between two additions
-    int per_group;                 // and of a group
-    int n_tiles, n_floats;         // of an input row in either form, filled up to whole tiles; 0: not wanted
-    bool goes_on, is_last;         // of a piece: whether there are some before; whether it is the last
-};
-
-// Products of which each has the one before it as its input.  They run as one kernel, so that the rings run
-// on over the boundaries.  Nobody waits for all: an output goes on as a number whose lowest bit tells whether
-// it is there (Link in launch.h), and who needs it looks until it is.  A block that has its whole input knows
-// that all blocks are done with the product before.
-struct Chain {
-    Product p[MAX_PRODUCTS];
-    Cut cut[MAX_PRODUCTS];
-    int n, n_rows;
-    const uint8_t *inputs;    // of several rows, as k_inputs leaves them, input_stride bytes apart
-    int input_stride;
-    int slot_bytes, n_stages; // of a warp's ring
-    int parts_bytes;          // of one round
-    bool many_slices;         // a warp may have more than it lists
-};
 
 // Several rows are made ready once, a block each, and not by every block that needs them.
 __global__ void __launch_bounds__(THREADS) k_inputs(const __grid_constant__ Product p, Input x, uint8_t *to) {
@@ -71,16 +39,23 @@ __global__ void __launch_bounds__(THREADS) k_inputs(const __grid_constant__ Prod
 
 // ---- a warp's way through the tiles ---------------------------------------------------------------------
 
-// A block takes every gridDim.x-th unit, numbered k = 0, 1, ... here; units count through matrix after
-// matrix, or expert after expert, the parts.
-template <bool ROUTED> struct Place { // ROUTED: the product is one of experts
-    int k, part, row;                 // row of tiles in the part
+// Where a block stands: one row of the input leaves every block by itself, and reads no more than it must.
+template <int T> struct Stand : Cluster {};
+template <> struct Stand<1> {
+    static constexpr int rank = 0;
+    int number = blockIdx.x, of = gridDim.x;
+};
+
+// A block, or a cluster, takes every so many-th unit, numbered k = 0, 1, ... here; units count through matrix
+// after matrix, or expert after expert, the parts.
+template <int T, bool ROUTED> struct Place { // ROUTED: the product is one of experts
+    int k, part, row;                        // row of tiles in the part
 
     __device__ int rows(const Product &p) const { // of tiles in the part
         return p.segment[ROUTED ? 0 : part].w.layout.n_tile_rows;
     }
     __device__ void go(const Product &p, int units) { // that many units on
-        k += units, row += units * (int)gridDim.x;
+        k += units, row += units * Stand<T>().of;
         if (!p.glu || ROUTED)
             for (int n; row >= (n = rows(p)) && part + 1 < (ROUTED ? p.n_used : p.n_segments); part++)
                 row -= n;
@@ -91,27 +66,28 @@ template <bool ROUTED> struct Place { // ROUTED: the product is one of experts
     __device__ size_t expert(const Product &p) const { return ROUTED ? (size_t)__ldcg(p.ids + part) : 0; }
 };
 
-template <bool ROUTED> __device__ Place<ROUTED> place_of(const Product &p, int k) {
-    Place<ROUTED> at = {0, 0, (int)blockIdx.x};
+template <int T, bool ROUTED> __device__ Place<T, ROUTED> place_of(const Product &p, int k) {
+    Place<T, ROUTED> at = {0, 0, Stand<T>().number};
     at.go(p, k);
     return at;
 }
 
-struct Team { // what a warp needs besides the matrix
+template <int T> struct Team { // what a warp needs besides the matrix
     const Product &p;
     const Cut &cut;
     Input x;
-    int at_parts; // float [group][unit of the round][gate, up][slice][T][PART_ROW], in shared memory
-    int n_units;  // of this block
-    int slice,
-        group; // the warp takes this slice of every n_groups-th unit from number `group` on; -1: of none
+    int at_parts;     // float [group][unit of the round][gate, up][slice][T][PART_ROW], in shared memory
+    int n_units;      // of this block
+    int slice, group; // the warp takes this slice of the block's, of every n_groups-th unit from number
+                      // `group` on; -1: of none
 
     __device__ Team(const Product &p_, const Cut &cut_) : p(p_), cut(cut_) {
         int warp = threadIdx.x / 32;
-        n_units = cut.per_block + ((int)blockIdx.x < cut.n_longer);
+        n_units = cut.per_block + (Stand<T>().number < cut.n_longer);
         group = warp * cut.slice_inverse >> 16, slice = warp - group * cut.n_slices;
-        if (group >= cut.n_groups) group = n_units, slice = -1;
+        if (group >= cut.n_groups || first_slice() + slice >= cut.all_slices) group = n_units, slice = -1;
     }
+    __device__ int first_slice() const { return Stand<T>().rank * cut.n_slices; } // of the block's
     __device__ int n_slices() const { // that the warp multiplies, a pair's both
         int n = (max(n_units - group, 0) + cut.n_groups - 1) * cut.group_inverse >> 16;
         return p.glu ? 2 * n : n;
@@ -122,12 +98,18 @@ struct Team { // what a warp needs besides the matrix
         int in_group = unit * cut.group_inverse >> 16;
         return (unit - in_group * cut.n_groups) * cut.per_group + in_group;
     }
-    template <int T> __device__ int part_step() const { return cut.n_slices * T * PART_ROW<T>; }
-    __device__ int first_tile(int segment) const {
-        return slice * cut.per_slice[segment] + min(slice, cut.n_wider[segment]);
+    __device__ int part_step() const { return cut.n_slices * T * PART_ROW<T>; }
+    __device__ int slice_begins(int segment, int number) const { // at which tile
+        return number * cut.per_slice[segment] + min(number, cut.n_wider[segment]);
     }
+    __device__ int first_tile(int segment) const { return slice_begins(segment, first_slice() + slice); }
     __device__ int tiles(int segment) const {
-        return cut.per_slice[segment] + (slice < cut.n_wider[segment]);
+        return cut.per_slice[segment] + (first_slice() + slice < cut.n_wider[segment]);
+    }
+    // Where the block's input begins: at which tile, all matrices' tiles being alike, and at which byte.
+    __device__ int origin() const { return Stand<T>().rank ? slice_begins(0, first_slice()) : 0; }
+    __device__ int origin_bytes() const {
+        return origin() * (cut.n_tiles ? (int)sizeof(TileInput) : p.segment[0].w.layout.tile_weights * 4);
     }
 };
 
@@ -135,9 +117,7 @@ struct Team { // what a warp needs besides the matrix
 // listed at a time, one in each lane, which also starts the fetches of its tiles: so nobody has to work out
 // an address where time is short.  They are listed anew between rounds, where a chain has more of them, for
 // what works them out would be in the way among the instructions of a tile.
-constexpr int LISTED = 32;
-
-template <bool ROUTED> struct List {
+template <int T, bool ROUTED> struct List {
     const uint8_t *at; // this lane's slice: its next tile
     int bytes, tiles;  // of a tile, 0 beyond the end; of the slice
     unsigned slice;    // the next fetch, for the whole warp
@@ -149,15 +129,15 @@ template <bool ROUTED> struct List {
         int number = (int)(slice + ahead);
         bytes = 0, tiles = 0x7fffffff;
         for (int i = 0; i < chain.n; i++) {
-            Team team(chain.p[i], chain.cut[i]);
+            Team<T> team(chain.p[i], chain.cut[i]);
             int n = team.n_slices();
             if (number < n) return enter(team, number);
             number -= n;
         }
     }
-    __device__ void enter(const Team &team, int number) {
+    __device__ void enter(const Team<T> &team, int number) {
         const Product &p = team.p;
-        Place<ROUTED> place = place_of<ROUTED>(p, team.group + (number >> p.glu) * team.cut.n_groups);
+        Place<T, ROUTED> place = place_of<T, ROUTED>(p, team.group + (number >> p.glu) * team.cut.n_groups);
         int segment = place.segment(p) + (number & p.glu);
         const DeviceWeight &w = p.segment[segment].w;
         bytes = w.layout.tile_bytes, tiles = team.tiles(segment);
@@ -174,10 +154,10 @@ template <bool ROUTED> struct List {
 // n slices of the matrices from `segment` on, which are of one type: the sums of their 16 rows for each of
 // the T inputs, to the parts, one behind the other.
 template <QuantType F, int T, bool ROUTED>
-__device__ __forceinline__ void multiply_slices(const Team &team, Ring &ring, List<ROUTED> &list, int segment,
-                                                int x0, float *part, int n) {
-    int first = team.first_tile(segment), end = first + team.tiles(segment);
-    for (; n; n--, part += team.part_step<T>()) {
+__device__ __forceinline__ void multiply_slices(const Team<T> &team, Ring &ring, List<T, ROUTED> &list,
+                                                int segment, int x0, float *part, int n) {
+    int first = team.first_tile(segment) - team.origin(), end = first + team.tiles(segment);
+    for (; n; n--, part += team.part_step()) {
         Sums<F, T> sums;
         for (int i = first; i < end; i++) {
             const uint8_t *tile = ring.wait();
@@ -205,20 +185,20 @@ struct AllTypes {
 
 // The warp's units of a round, from `place` on.
 template <int T, class Known, bool ROUTED>
-__device__ __forceinline__ void multiply_round(const Team &team, Ring &ring, List<ROUTED> &list,
-                                               Place<ROUTED> &place, int round) {
+__device__ __forceinline__ void multiply_round(const Team<T> &team, Ring &ring, List<T, ROUTED> &list,
+                                               Place<T, ROUTED> &place, int round) {
     const Product &p = team.p;
     int end = min(round + team.cut.round, team.n_units), matrices = p.glu ? 2 : 1;
     bool alike = !p.glu || p.segment[0].w.type == p.segment[1].w.type;
     while (place.k < end) {
-        Place<ROUTED> from = place;
+        Place<T, ROUTED> from = place;
         int count = 0;
         do place.go(p, team.cut.n_groups), count++;
         while (place.k < end && place.part == from.part && alike);
         for (int matrix = 0; matrix < matrices; matrix += alike ? matrices : 1) {
             int segment = from.segment(p) + matrix, x0 = ROUTED && p.per_slot ? from.part : 0;
             float *part = team.parts() +
-                          (team.part_of(from.k - round) * matrices + matrix) * team.part_step<T>() +
+                          (team.part_of(from.k - round) * matrices + matrix) * team.part_step() +
                           team.slice * T * PART_ROW<T>;
             int n = alike ? count * matrices : count;
             switch (p.segment[segment].w.type) {
@@ -249,77 +229,129 @@ __device__ __forceinline__ float silu(float x) {
     return __fdividef(x, 1.0f + __expf(-x));
 }
 
-__device__ __forceinline__ float add_slices(float sum, const float *part, int n_slices, int step) {
-    float x[WARPS];
+// The sum of what the slices left, from the first on.
+__device__ __forceinline__ float add_slices(const float *part, int n_slices) {
+    constexpr int STEP = PART_ROW<1>;
+    float x[MAX_SLICES], sum = 0;
 #pragma unroll
-    for (int i = 0; i < WARPS; i++) x[i] = i < n_slices ? part[i * step] : 0; // all on their way at once
+    for (int i = 0; i < MAX_SLICES; i++) x[i] = i < n_slices ? part[i * STEP] : 0; // all on their way at once
 #pragma unroll
-    for (int i = 0; i < WARPS; i++) sum += x[i];
+    for (int i = 0; i < MAX_SLICES; i++) sum += x[i];
     return sum;
 }
 
-// A thread's output of a round: element `row` of row t of the first matrix or of its own.
-template <int T, bool ROUTED> struct Output {
+// One row: a thread's output of a round, element `row` of the first matrix or of its own.
+template <bool ROUTED> struct Output {
     int part, row; // row: -1 where there is none
     float before;  // what is added to it
-    float so_far;  // what the pieces before left
 
-    __device__ Output(const Team &team, int round, int n_rows) : part(0), row(-1), before(0), so_far(0) {
+    __device__ Output(const Team<1> &team, int round) : part(0), row(-1), before(0) {
         const Product &p = team.p;
-        int unit = threadIdx.x / (T * TILE_ROWS), t = row_of_input();
-        if (unit >= team.cut.round || round + unit >= team.n_units || t >= n_rows) return;
-        Place<ROUTED> place = place_of<ROUTED>(p, round + unit);
+        int unit = threadIdx.x / TILE_ROWS;
+        if (unit >= team.cut.round || round + unit >= team.n_units) return;
+        Place<1, ROUTED> place = place_of<1, ROUTED>(p, round + unit);
         int to = place.row * TILE_ROWS + threadIdx.x % TILE_ROWS;
         if (to >= p.segment[place.segment(p)].w.n_out) return;
         part = place.part, row = to;
     }
     // Asks for what is added to it; where this chain wrote it, this block did: a row goes to the same block
     // in every product of as many rows.
-    __device__ void ask(const Team &team) {
-        const Product &p = team.p;
-        if (row >= 0 && p.residual && part == 0)
-            before = __ldcg(p.residual + (size_t)row_of_input() * p.residual_stride + row);
-        if (T > 1 && row >= 0 && team.cut.goes_on)
-            so_far = __ldcg(p.segment[part].out + (size_t)row_of_input() * p.segment[part].out_stride + row);
+    __device__ void ask(const Team<1> &team) {
+        if (row >= 0 && team.p.residual && part == 0) before = __ldcg(team.p.residual + row);
     }
     // Adds up the slices.  lap: for the chain's next product, where there is one.
-    __device__ void write(const Team &team, bool linked, uint32_t lap) const {
+    __device__ void write(const Team<1> &team, bool linked, uint32_t lap) const {
         if (row < 0) return;
         const Product &p = team.p;
         const ProductSegment &s = p.segment[ROUTED ? 0 : part];
-        constexpr int STEP = T * PART_ROW<T>; // from slice to slice
-        int n_slices = team.cut.n_slices, slices = team.part_step<T>();
         const float *parts = team.parts() +
-                             team.part_of(threadIdx.x / (T * TILE_ROWS)) * (p.glu ? 2 : 1) * slices +
-                             row_of_input() * PART_ROW<T> + threadIdx.x % TILE_ROWS;
+                             team.part_of(threadIdx.x / TILE_ROWS) * (p.glu ? 2 : 1) * team.part_step() +
+                             threadIdx.x % TILE_ROWS;
         size_t w_row = (ROUTED ? (size_t)__ldcg(p.ids + part) * s.w.n_out : 0) + row;
-        float y = add_slices(so_far, parts, n_slices, STEP);
-        if (T == 1 || team.cut.is_last) {
-            y = finish(s, w_row, y);
-            if (p.glu) y = silu(y) * finish(p.segment[1], w_row, add_slices(0, parts + slices, n_slices, STEP));
-            y += before;
-        }
+        float y = finish(s, w_row, add_slices(parts, team.cut.n_slices));
+        if (p.glu)
+            y = silu(y) *
+                finish(p.segment[1], w_row, add_slices(parts + team.part_step(), team.cut.n_slices));
+        y += before;
         if (linked)
             asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p.link->row + row),
                          "r"((__float_as_uint(y) & ~1u) | lap)
                          : "memory");
-        s.out[(size_t)row_of_input() * s.out_stride + (ROUTED ? (size_t)part * s.w.n_out : 0) + row] = y;
+        s.out[(ROUTED ? (size_t)part * s.w.n_out : 0) + row] = y;
     }
-
-  private:
-    static __device__ int row_of_input() { return threadIdx.x / TILE_ROWS % T; }
 };
 
-template <int T, class Known, bool ROUTED>
-__global__ void __launch_bounds__(T == 1 ? THREADS + ATTN_THREADS : THREADS, 1)
+// The same of four neighbouring outputs, over all blocks of the cluster.
+template <int T> __device__ __forceinline__ void add_slices(const Cut &cut, const float *part, float sum[4]) {
+    constexpr int STEP = T * PART_ROW<T>, N = 8; // on their way at once
+    for (int i = 0; i < 4; i++) sum[i] = 0;
+    for (int rank = 0, left = cut.all_slices; left > 0; rank++, left -= cut.n_slices) {
+        Neighbour from(part, rank);
+        int n = min(left, cut.n_slices);
+        for (int base = 0; base < n; base += N) {
+            float4 x[N];
+#pragma unroll
+            for (int i = 0; i < N; i++)
+                x[i] = base + i < n ? from.load4((base + i) * STEP) : make_float4(0, 0, 0, 0);
+#pragma unroll
+            for (int i = 0; i < N; i++)
+                sum[0] += x[i].x, sum[1] += x[i].y, sum[2] += x[i].z, sum[3] += x[i].w;
+        }
+    }
+}
+
+// Several rows: the outputs of a round, four at a time, by all threads of the cluster, whose blocks take
+// warp after warp in turns.
+template <int T> __device__ __forceinline__ void write_round(const Team<T> &team, int round, int n_rows) {
+    const Product &p = team.p;
+    Stand<T> at;
+    int warp = threadIdx.x / 32 * at.size + at.rank;
+    for (int i = warp * 32 + threadIdx.x % 32; i < team.cut.round * T * TILE_ROWS / 4;
+         i += at.size * threads_for(T)) {
+        int unit = i / (T * TILE_ROWS / 4), t = i / (TILE_ROWS / 4) % T, first = i % (TILE_ROWS / 4) * 4;
+        if (round + unit >= team.n_units || t >= n_rows) continue;
+        Place<T, false> place = place_of<T, false>(p, round + unit);
+        const ProductSegment &s = p.segment[place.part];
+        int row = place.row * TILE_ROWS + first, n = min(s.w.n_out - row, 4);
+        const float *parts =
+            team.parts() + team.part_of(unit) * (p.glu ? 2 : 1) * team.part_step() + t * PART_ROW<T> + first;
+        bool adds = p.residual && place.part == 0;
+        float4 before = make_float4(0, 0, 0, 0); // rows of registers end at a multiple of 16
+        if (adds && n > 0)
+            before = __ldcg((const float4 *)(p.residual + (size_t)t * p.residual_stride + row));
+        float y[4], up[4];
+        add_slices<T>(team.cut, parts, y);
+        if (p.glu) add_slices<T>(team.cut, parts + team.part_step(), up);
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            if (k >= n) break;
+            float x = finish(s, row + k, y[k]);
+            if (p.glu) x = silu(x) * finish(p.segment[1], row + k, up[k]);
+            s.out[(size_t)t * s.out_stride + row + k] = x + (&before.x)[k];
+        }
+    }
+}
+
+// ---- kernels --------------------------------------------------------------------------------------------
+
+// Shared memory: the warps' rings, the parts, the input.
+template <int T> struct Room {
+    int ring_bytes, parts, input;
+
+    __device__ Room(const Chain &chain)
+        : ring_bytes(Ring::bytes(chain.slot_bytes, chain.n_stages)), parts(warps_for(T) * ring_bytes),
+          input(parts + parts_for(T) * chain.parts_bytes) {}
+};
+
+// One row of the input.
+template <class Known, bool ROUTED>
+__global__ void __launch_bounds__(threads_for(1) + ATTN_THREADS, 1)
     k_products(const __grid_constant__ Chain chain) {
-    // Shared memory: the warps' rings, the parts, the input.
-    int ring_bytes = Ring::bytes(chain.slot_bytes, chain.n_stages), at_parts = WARPS * ring_bytes,
-        at_input = at_parts + PARTS<T> * chain.parts_bytes;
-    int parts = at_parts, n_rows = T == 1 ? 1 : chain.n_rows;
+    Room<1> room(chain);
+    int parts = room.parts;
     if (ROUTED) pdl_wait(), pdl_launch(); // which weights to fetch is what the kernel before decides
-    Ring ring(threadIdx.x / 32 * ring_bytes, chain.slot_bytes, chain.n_stages);
-    List<ROUTED> list = {};
+    Ring ring(threadIdx.x / 32 * room.ring_bytes, chain.slot_bytes, chain.n_stages);
+    List<1, ROUTED> list = {};
     list.fill(chain);
     for (int i = 0; i < chain.n_stages; i++) list.fetch(ring, i);
     __shared__ uint32_t laps[MAX_PRODUCTS];
@@ -329,43 +361,30 @@ __global__ void __launch_bounds__(T == 1 ? THREADS + ATTN_THREADS : THREADS, 1)
     }
     for (int number = 0; number < chain.n; number++) {
         const Product &p = chain.p[number];
-        Team team(p, chain.cut[number]);
+        Team<1> team(p, chain.cut[number]);
         team.at_parts = parts;
-        team.x = input_at(at_input, team.cut.n_floats, team.cut.n_tiles);
-        Place<ROUTED> place = place_of<ROUTED>(p, team.group);
-        Output<T, ROUTED> out(team, 0, n_rows);
-        if constexpr (T > 1) {
-            pdl_wait(), pdl_launch();
-            int bytes = team.x.stride;
-            for (int t = threadIdx.x / 32; t < chain.n_rows; t += WARPS)
-#pragma unroll 4
-                for (int i = threadIdx.x % 32 * 16; i < bytes; i += 32 * 16)
-                    *(uint4 *)(shared_memory() + at_input + t * bytes + i) =
-                        __ldcg((const uint4 *)(chain.inputs + (size_t)t * chain.input_stride + i));
-        } else {
-            float4 norm[VECTORS];
-            load_norm(p, norm);
-            if (number == 0 && !ROUTED) pdl_wait(), pdl_launch();
-            int n_in = p.segment[0].w.n_in, n_slots = ROUTED && p.per_slot ? p.n_used : 1;
-            Row row = {p.in + (size_t)(p.rows ? __ldcg(p.rows) : 0) * p.in_stride, n_in, number > 0, 0};
-            if (row.linked) {
-                row.in = (const float *)chain.p[number - 1].link->row, row.lap = laps[number - 1] & 1;
-                row.await();
-            }
-            for (int i = 0; i < n_slots; i++, row.in += n_in) load_row(p, team.x, i, row, norm);
+        team.x = input_at(room.input, team.cut.n_floats, team.cut.n_tiles);
+        Place<1, ROUTED> place = place_of<1, ROUTED>(p, team.group);
+        Output<ROUTED> out(team, 0);
+        float4 norm[VECTORS];
+        load_norm(p, norm);
+        if (number == 0 && !ROUTED) pdl_wait(), pdl_launch();
+        int n_in = p.segment[0].w.n_in, n_slots = ROUTED && p.per_slot ? p.n_used : 1;
+        Row row = {p.in + (size_t)(p.rows ? __ldcg(p.rows) : 0) * p.in_stride, n_in, number > 0, 0};
+        if (row.linked) {
+            row.in = (const float *)chain.p[number - 1].link->row, row.lap = laps[number - 1] & 1;
+            row.await();
         }
+        for (int i = 0; i < n_slots; i++, row.in += n_in) load_row(p, team.x, i, row, norm);
         int round = 0;
         do { // once even where there is nothing to do: the barriers are for the whole block
-            if (PARTS<T> == 2)
-                parts = at_parts + at_input - chain.parts_bytes - parts,
-                team.at_parts = parts; // the other ones
-            else if (round)
-                __syncthreads(); // all have written their outputs
-            if (round) out = Output<T, ROUTED>(team, round, n_rows);
+            parts = room.parts + room.input - chain.parts_bytes - parts,
+            team.at_parts = parts; // the other ones
+            if (round) out = Output<ROUTED>(team, round);
             out.ask(team);
             if (chain.many_slices) list.fill(chain);
             if (round == 0) __syncthreads(); // the input is there
-            multiply_round<T, Known, ROUTED>(team, ring, list, place, round);
+            multiply_round<1, Known, ROUTED>(team, ring, list, place, round);
             __syncthreads(); // the other parts are free too: all have written their outputs before coming
                              // here
             out.write(team, number + 1 < chain.n, laps[number] & 1);
@@ -373,150 +392,57 @@ __global__ void __launch_bounds__(T == 1 ? THREADS + ATTN_THREADS : THREADS, 1)
     }
 }
 
+// Rows of the input as they lie in device memory, each of so many bytes, into shared memory; the block waits.
+__device__ __forceinline__ void load_rows(const Input &x, const uint8_t *from, int from_stride, int bytes,
+                                          int n_rows) {
+#if __CUDA_ARCH__ >= 900
+    __shared__ uint64_t arrived;
+    uint32_t barrier = shared_address(&arrived), to = shared_address(shared_memory() + x.at);
+    if (threadIdx.x == 0) {
+        arrival_init(barrier);
+        arrival_expect(barrier, bytes * n_rows);
+        for (int t = 0; t < n_rows; t++)
+            bulk_copy(to + t * x.stride, from + (size_t)t * from_stride, bytes, barrier, READ_OFTEN);
+    }
+    __syncthreads();
+    arrival_wait(barrier, 0);
+#else
+    for (int t = threadIdx.x / 32; t < n_rows; t += blockDim.x / 32)
+#pragma unroll 4
+        for (int i = threadIdx.x % 32 * 16; i < bytes; i += 32 * 16)
+            *(uint4 *)(shared_memory() + x.at + t * x.stride + i) =
+                __ldcg((const uint4 *)(from + (size_t)t * from_stride + i));
+    __syncthreads();
+#endif
+}
+
+// Several rows, as k_inputs left them.
+template <int T, class Known>
+__global__ void __launch_bounds__(threads_for(T), 1) k_product_of_rows(const __grid_constant__ Chain chain) {
+    Room<T> room(chain);
+    Ring ring(threadIdx.x / 32 * room.ring_bytes, chain.slot_bytes, chain.n_stages);
+    List<T, false> list = {};
+    list.fill(chain);
+    for (int i = 0; i < chain.n_stages; i++) list.fetch(ring, i);
+    const Product &p = chain.p[0];
+    Team<T> team(p, chain.cut[0]);
+    team.at_parts = room.parts;
+    team.x = input_at(room.input, team.cut.n_floats, team.cut.n_tiles);
+    Place<T, false> place = place_of<T, false>(p, team.group);
+    pdl_wait(), pdl_launch();
+    int from = team.origin_bytes();
+    load_rows(team.x, chain.inputs + from, chain.input_stride, min(team.x.stride, chain.input_stride - from),
+              chain.n_rows);
+    for (int round = 0; round < team.n_units; round += team.cut.round) {
+        if (chain.many_slices) list.fill(chain);
+        multiply_round<T, Known, false>(team, ring, list, place, round);
+        Cluster::barrier(chain.n_pieces, true); // all parts are there
+        write_round<T>(team, round, chain.n_rows);
+        Cluster::barrier(chain.n_pieces, false); // and have been read
+    }
+}
+
 // ---- launcher -------------------------------------------------------------------------------------------
-
-int ceil_div(int a, int b) {
-    return (a + b - 1) / b;
-}
-
-int round_up(int a, int b) {
-    return ceil_div(a, b) * b;
-}
-
-// The slices that keep the busiest warp's steps fewest; more slices rather than more groups.  No slice of any
-// segment is empty.
-void cut_rows(Cut *cut, const Product *p, int n_blocks) {
-    int n_tiles = p->segment[0].w.layout.n_tiles, units = ceil_div(cut->units, n_blocks), best = 0,
-        most = WARPS;
-    for (int i = 0; i < p->n_segments; i++) most = std::min(most, p->segment[i].w.layout.n_tiles);
-    for (int n = 1; n <= most; n++) {
-        int per_slice = ceil_div(n_tiles, n), slices = ceil_div(n_tiles, per_slice), groups = WARPS / slices;
-        int steps = ceil_div(units, groups) * per_slice;
-        if (best && steps > best) continue;
-        best = steps, cut->n_slices = slices;
-    }
-    cut->per_block = cut->units / n_blocks, cut->n_longer = cut->units % n_blocks;
-    for (int i = 0; i < p->n_segments; i++) {
-        int tiles = p->segment[i].w.layout.n_tiles;
-        cut->per_slice[i] = tiles / cut->n_slices, cut->n_wider[i] = tiles % cut->n_slices;
-    }
-}
-
-int first_tile(const Cut *cut, int slice) { // of the first segment's rows
-    return slice * cut->per_slice[0] + std::min(slice, cut->n_wider[0]);
-}
-
-Cut cut_of(const Product *p, int n_blocks, int n_pieces) {
-    Cut cut = {};
-    int slots = p->ids ? p->n_used : 1;
-    for (int i = 0; i < p->n_segments; i++) {
-        const Layout &at = p->segment[i].w.layout;
-        if (i == 0 || !p->glu) cut.units += slots * at.n_tile_rows;
-        if (quant_traits(p->segment[i].w.type)->act == QUANT_ACT_Q8)
-            cut.n_tiles = at.n_tiles;
-        else
-            cut.n_floats = std::max(cut.n_floats, at.n_tiles * at.tile_weights);
-    }
-    cut_rows(&cut, p, n_blocks);
-    if (n_pieces > 1) // the first is the longest
-        cut.n_slices /= n_pieces, cut.n_tiles = first_tile(&cut, cut.n_slices);
-    cut.n_groups = WARPS / cut.n_slices;
-    cut.slice_inverse = (65536u + cut.n_slices - 1) / cut.n_slices;
-    cut.group_inverse = (65536u + cut.n_groups - 1) / cut.n_groups;
-    return cut;
-}
-
-// Takes piece number i of the product and its input.
-void take_piece(Chain *chain, int i, int n_pieces) {
-    Cut *cut = &chain->cut[0];
-    int skipped = i * cut->n_slices, tile = first_tile(cut, skipped);
-    chain->inputs += tile * sizeof(TileInput);
-    for (int s = 0; s < chain->p[0].n_segments; s++) {
-        DeviceWeight *w = &chain->p[0].segment[s].w;
-        w->data += (size_t)tile * w->layout.tile_bytes;
-        cut->n_wider[s] = std::max(cut->n_wider[s] - skipped, 0);
-    }
-    cut->goes_on = i > 0, cut->is_last = i + 1 == n_pieces;
-}
-
-// The shared memory of a block of T rows, but for a little that is static.
-size_t room(const Launch *l, int T) {
-    constexpr size_t fixed = 256;
-    bool shares = T == 1 && l->dependent && l->shared_max > 3 * ATTN_SHARED;
-    return l->shared_max - fixed - (shares ? ATTN_SHARED : 0);
-}
-
-// What a warp lists of a product at most: slices, and their tiles at most and at least; of a pair, both.
-struct Extent {
-    int slices, most, least;
-};
-
-Extent extent_of(const Product *p, const Cut *cut) {
-    Extent e = {ceil_div(cut->per_block + (cut->n_longer > 0), cut->n_groups) * (p->glu ? 2 : 1), 0,
-                cut->per_slice[0]};
-    for (int i = 0; i < p->n_segments; i++) {
-        int most = cut->per_slice[i] + (cut->n_wider[i] > 0);
-        e.most = p->glu ? e.most + most : std::max(e.most, most);
-        e.least = std::min(e.least, cut->per_slice[i]);
-    }
-    return e;
-}
-
-// Shortens the rounds where a warp may have more slices than it lists, so that what it has listed lasts for
-// any; whether that could be done.
-bool cut_rounds(Chain *chain) {
-    int slices = 0, least = INT_MAX;
-    for (int i = 0; i < chain->n; i++) {
-        Extent e = extent_of(&chain->p[i], &chain->cut[i]);
-        slices += e.slices, least = std::min(least, e.least);
-    }
-    chain->many_slices = slices > LISTED;
-    for (int i = 0; chain->many_slices && i < chain->n; i++) {
-        Cut *cut = &chain->cut[i];
-        int times = (LISTED - MAX_STAGES) * least / extent_of(&chain->p[i], cut).most;
-        if (times == 0) return false;
-        cut->round = std::min(cut->round, times * cut->n_groups);
-    }
-    return true;
-}
-
-// Whether a product's rows can be cut into so many pieces of as many slices; what comes of a pair cannot be
-// left half done.
-bool has_pieces(const Product *p, int n_blocks, int n_pieces) {
-    Cut whole = cut_of(p, n_blocks, 1);
-    return whole.n_floats == 0 && !p->glu && whole.n_slices % n_pieces == 0;
-}
-
-// Cuts all products for T rows at once and divides what shared memory there is; 0 where it does not suffice,
-// or where the products' rows are too unlike for one kernel or cannot be cut into pieces.
-size_t cut_chain(Chain *chain, int n_blocks, int T, int n_pieces, size_t most) {
-    size_t input = 0, parts = most / 22; // of one round: two units of four rows in 16 slices
-    chain->slot_bytes = chain->parts_bytes = 0;
-    for (int i = 0; i < chain->n; i++) {
-        const Product *p = &chain->p[i];
-        if (n_pieces > 1 && !has_pieces(p, n_blocks, n_pieces)) return 0;
-        Cut *cut = &(chain->cut[i] = cut_of(p, n_blocks, n_pieces));
-        for (int s = 0; s < p->n_segments; s++)
-            chain->slot_bytes =
-                std::max(chain->slot_bytes, round_up(p->segment[s].w.layout.tile_bytes, Ring::LINE));
-        int part_row = T == 1 ? PART_ROW<1> : PART_ROW<ROWS_MAX>;
-        int unit = (p->glu ? 2 : 1) * cut->n_slices * T * part_row * (int)sizeof(float);
-        int outputs = THREADS / (T * TILE_ROWS); // units that a block's threads write at once
-        cut->round = std::min((int)parts / unit, outputs);
-        cut->round -= cut->round % cut->n_groups;
-        if (cut->round == 0) cut->round = std::min(cut->n_groups, outputs);
-        cut->per_group = ceil_div(cut->round, cut->n_groups);
-        chain->parts_bytes = std::max(chain->parts_bytes, cut->per_group * cut->n_groups * unit);
-        input = std::max(input, (size_t)input_at(0, cut->n_floats, cut->n_tiles).stride * T *
-                                    (p->per_slot ? p->n_used : 1));
-    }
-    size_t others = input + (T == 1 ? PARTS<1> : PARTS<ROWS_MAX>)*chain->parts_bytes;
-    auto bytes = [&](int n_stages) { return others + WARPS * Ring::bytes(chain->slot_bytes, n_stages); };
-    if (bytes(1) > most || !cut_rounds(chain)) return 0;
-    for (chain->n_stages = 1; chain->n_stages < MAX_STAGES && bytes(chain->n_stages + 1) <= most;)
-        chain->n_stages++;
-    return bytes(chain->n_stages);
-}
 
 template <class Known> bool knows(const Chain &chain) {
     for (int i = 0; i < chain.n; i++)
@@ -527,30 +453,46 @@ template <class Known> bool knows(const Chain &chain) {
 
 // The first instance that knows the chain's types.
 template <int T, class Known, class... Others>
-cudaError_t launch_known(const Launch *l, const Chain &chain, int n_blocks, size_t shared) {
+cudaError_t launch_known(const Launch *l, const Chain &chain, const Cutting &cutting) {
     if constexpr (sizeof...(Others) > 0)
-        if (!knows<Known>(chain)) return launch_known<T, Others...>(l, chain, n_blocks, shared);
-    if constexpr (T == 1)
-        if (chain.p[0].ids)
-            return launch_kernel(l, k_products<T, Known, true>, n_blocks, THREADS, shared, chain);
-    return launch_kernel(l, k_products<T, Known, false>, n_blocks, THREADS, shared, chain);
+        if (!knows<Known>(chain)) return launch_known<T, Others...>(l, chain, cutting);
+    if constexpr (T > 1)
+        return launch_clusters(l, k_product_of_rows<T, Known>, chain.n_pieces,
+                               cutting.n_teams * chain.n_pieces, threads_for(T), cutting.shared, chain);
+    else if (chain.p[0].ids)
+        return launch_kernel(l, k_products<Known, true>, cutting.n_teams, threads_for(T), cutting.shared,
+                             chain);
+    else
+        return launch_kernel(l, k_products<Known, false>, cutting.n_teams, threads_for(T), cutting.shared,
+                             chain);
 }
 
 // The mixes in which most models come.
-template <int T> cudaError_t launch_rows(const Launch *l, const Chain &chain, int n_blocks, size_t shared) {
+template <int T> cudaError_t launch_rows(const Launch *l, const Chain &chain, const Cutting &cutting) {
     return launch_known<T, Types<QUANT_Q4_K, QUANT_Q6_K>, Types<QUANT_Q5_K, QUANT_Q6_K>, Types<QUANT_Q4_0>,
                         Types<QUANT_Q8_0>, Types<QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_FP8_E4M3>, AllTypes>(
-        l, chain, n_blocks, shared);
+        l, chain, cutting);
+}
+
+cudaError_t launch_cut(const Launch *l, const Chain &chain, const Cutting &cutting) {
+    switch (cutting.at_once) {
+    case 1:
+        return launch_rows<1>(l, chain, cutting);
+    case 4:
+        return launch_rows<4>(l, chain, cutting);
+    case 8:
+        return launch_rows<8>(l, chain, cutting);
+    case 16:
+        return launch_rows<16>(l, chain, cutting);
+    default:
+        return launch_rows<32>(l, chain, cutting);
+    }
 }
 
 cudaError_t check(const Product *p) {
     if (p->norm && p->segment[0].w.n_in > LOADED)
         return cudaErrorInvalidValue; // the plan normalises such rows apart
     return p->ids && p->n_segments > 1 && !p->glu ? cudaErrorInvalidValue : cudaSuccess;
-}
-
-int fewer(int at_once) {
-    return at_once == 4 ? 1 : at_once / 2;
 }
 
 // Whether b has a's output as its input, by a link.
@@ -573,66 +515,40 @@ extern "C" Product product_rows(Product p, int first) {
     return p;
 }
 
-// A row takes most in both forms.
-extern "C" size_t product_scratch_bytes(int n_in) {
-    size_t n = round_up(n_in, TILE_CHUNKS * CHUNK_WEIGHTS);
-    return PRODUCT_ROWS * (n * sizeof(float) + n / (TILE_CHUNKS * CHUNK_WEIGHTS) * sizeof(TileInput) + 32);
-}
-
 extern "C" cudaError_t launch_products(const Launch *l, const Product *products, int n, int T) {
     if (n < 1 || n > MAX_PRODUCTS) return cudaErrorInvalidValue;
     Chain chain = {.n = n};
-    int units = 0, at_once = ROWS_MAX;
     bool linked = n == 1 || T == 1;
     for (int i = 0; i < n; i++) {
         chain.p[i] = products[i];
         cudaError_t error = check(&products[i]);
         if (error != cudaSuccess) return error;
-        if (products[i].ids) at_once = 1; // rows with experts of their own go one by one
         if (i) linked &= is_linked(l, products[i - 1], products[i]);
-        units = std::max(units, cut_of(&products[i], l->n_sm, 1).units);
     }
-    int n_blocks = n > 1 ? l->n_sm : std::min(units, l->n_sm);
-    while (at_once > 1 && fewer(at_once) >= T) at_once = fewer(at_once);
-    size_t shared; // the most rows in the fewest pieces that leave the rings two stages, or one row
-    int n_pieces = 1;
-    while (!(shared = cut_chain(&chain, n_blocks, at_once, n_pieces, room(l, at_once))) || chain.n_stages < 2)
-        if (at_once == 1)
-            break;
-        else if (n_pieces == PIECES_MAX)
-            at_once = fewer(at_once), n_pieces = 1;
-        else
-            n_pieces++;
-    if (n > 1 && (!shared || !linked)) {
+    Cutting cutting;
+    bool fits = cut_products(l, &chain, T, &cutting);
+    if (n > 1 && !(fits && linked)) {
         for (int i = 0; i < n; i++) {
             cudaError_t error = launch_products(l, products + i, 1, T);
             if (error != cudaSuccess) return error;
         }
         return cudaSuccess;
     }
-    if (!shared) return cudaErrorInvalidValue;
-    Cut whole = cut_of(&products[0], n_blocks, 1);
-    Input x = input_at(0, whole.n_floats, whole.n_tiles);
-    for (int done = 0; done < T; done += at_once) {
+    if (!fits) return cudaErrorInvalidValue;
+    int stride = chain.input_stride = cutting.row.stride;
+    for (int done = 0; done < T; done += cutting.at_once) {
         Chain rows = chain;
         for (int i = 0; i < n; i++) rows.p[i] = product_rows(products[i], done);
-        rows.n_rows = std::min(T - done, at_once);
+        rows.n_rows = std::min(T - done, cutting.at_once);
         int ready = done % PRODUCT_ROWS; // of the rows that were made ready last
-        if (at_once > 1 && ready == 0) {
+        if (cutting.at_once > 1 && ready == 0) {
             cudaError_t error = launch_kernel(l, k_inputs, std::min(T - done, (int)PRODUCT_ROWS), THREADS,
-                                              x.stride, rows.p[0], x, l->inputs);
+                                              stride, rows.p[0], cutting.row, l->inputs);
             if (error != cudaSuccess) return error;
         }
-        rows.inputs = l->inputs + (size_t)ready * x.stride, rows.input_stride = x.stride;
-        for (int i = 0; i < n_pieces; i++) {
-            Chain piece = rows;
-            take_piece(&piece, i, n_pieces);
-            cudaError_t error = at_once == 1   ? launch_rows<1>(l, piece, n_blocks, shared)
-                                : at_once == 4 ? launch_rows<4>(l, piece, n_blocks, shared)
-                                : at_once == 8 ? launch_rows<8>(l, piece, n_blocks, shared)
-                                               : launch_rows<16>(l, piece, n_blocks, shared);
-            if (error != cudaSuccess) return error;
-        }
+        rows.inputs = l->inputs + (size_t)ready * stride;
+        cudaError_t error = launch_cut(l, rows, cutting);
+        if (error != cudaSuccess) return error;
     }
     return cudaSuccess;
 }

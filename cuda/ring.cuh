@@ -5,6 +5,7 @@
 // a stretch is one bulk copy, announced by one lane and completed on a barrier in shared memory; before that
 // it is a group of 16-byte cp.async by all lanes.
 #pragma once
+#include "bulk.cuh"
 #include "device.cuh"
 
 constexpr int MAX_STAGES = 4;
@@ -17,9 +18,6 @@ __device__ __forceinline__ uint8_t *shared_memory() {
 
 struct Ring {
     static constexpr int LINE = 128; // bytes of shared memory that are read and written at once
-    // The L2 policy of createpolicy.fractional.L2::evict_first: weights make room for each other, not for
-    // what blocks tell each other.
-    static constexpr uint64_t READ_ONCE = 0x12F0000000000000;
 
     int at; // in shared memory: barriers [MAX_STAGES] of 8 bytes, slots [n_stages][slot_bytes], both LINE by
             // LINE
@@ -33,8 +31,7 @@ struct Ring {
     __device__ Ring(int at_, int slot_bytes_, int n_stages_)
         : at(at_), slot_bytes(slot_bytes_), n_stages(n_stages_), lane(threadIdx.x % 32) {
 #if __CUDA_ARCH__ >= 900
-        if (lane < n_stages) asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier(lane)));
-        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+        if (lane < n_stages) arrival_init(barrier(lane));
         __syncwarp();
 #endif
     }
@@ -45,17 +42,11 @@ struct Ring {
     __device__ void fetch(int i, int who, const uint8_t *&from, int bytes) {
         __syncwarp(); // all have read the slot
         bool mine = lane == who && bytes;
-        uint32_t to = address(slot(i));
+        uint32_t to = shared_address(slot(i));
 #if __CUDA_ARCH__ >= 900
         if (mine) {
-            asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier(i)),
-                         "r"(bytes)
-                         : "memory");
-            asm volatile(
-                "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
-                "[%1], %2, [%3], %4;" ::"r"(to),
-                "l"(from), "r"(bytes), "r"(barrier(i)), "l"(READ_ONCE)
-                : "memory");
+            arrival_expect(barrier(i), bytes);
+            bulk_copy(to, from, bytes, barrier(i), READ_ONCE);
         }
 #else
         const uint8_t *its = (const uint8_t *)__shfl_sync(0xffffffffu, (unsigned long long)from, who);
@@ -70,11 +61,7 @@ struct Ring {
     // Waits for the oldest fetch and returns its slot's bytes.
     __device__ const uint8_t *wait() {
 #if __CUDA_ARCH__ >= 900
-        asm volatile(
-            "{\n.reg .pred p;\nWAIT:\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@!p bra "
-            "WAIT;\n}" ::"r"(barrier(stage)),
-            "r"(phase)
-            : "memory");
+        arrival_wait(barrier(stage), phase);
 #else
         switch (n_stages) { // groups that may still be under way
         case 1:
@@ -100,13 +87,10 @@ struct Ring {
     }
 
   private:
-    static __device__ uint32_t address(const void *p) {
-        return (uint32_t)__cvta_generic_to_shared(p);
-    }
     __device__ const uint8_t *slot(int i) const {
         return shared_memory() + at + LINE + i * slot_bytes;
     }
     __device__ uint32_t barrier(int i) const {
-        return address(shared_memory() + at) + i * 8;
+        return shared_address(shared_memory() + at) + i * 8;
     }
 };

@@ -286,6 +286,29 @@ TEST(gpu_ops_product_joins_gate_and_up) {
         }
 }
 
+/* Rows that the blocks of a cluster share: in pieces of unlike lengths, gate and up, several matrices. */
+TEST(gpu_ops_product_in_pieces) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const struct {
+        QuantType types[3];
+        int n_in, n_outs[3], n;
+        bool glu;
+    } cases[] = {{{QUANT_Q4_K}, 18944, {1043}, 1, false},
+                 {{QUANT_Q6_K}, 27648, {50}, 1, false},
+                 {{QUANT_Q5_0}, 13824, {4200}, 1, false},
+                 {{QUANT_Q8_0}, 8448, {300}, 1, false},
+                 {{QUANT_Q4_K, QUANT_Q4_K}, 14336, {203, 203}, 2, true},
+                 {{QUANT_Q4_0, QUANT_Q6_K}, 8192, {203, 203}, 2, true},
+                 {{QUANT_Q4_K, QUANT_Q4_K, QUANT_Q6_K}, 8192, {200, 64, 33}, 3, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Trial *t = trial_new(cases[i].types, cases[i].n_outs, cases[i].n, cases[i].n_in, 4);
+        t->T = 17, t->glu = cases[i].glu, t->bias = true, t->residual = !t->glu;
+        trial_few(t);
+        trial_free(t);
+    }
+}
+
 /* Each row has experts of its own; their slots read one input, or each its own. */
 static void check_experts(QuantType type, bool per_slot, int T) {
     enum { N_IN = 256, N_OUT = 75, N_EXPERT = 6, N_USED = 3, IDS_STRIDE = 16 };
