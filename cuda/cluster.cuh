@@ -17,10 +17,12 @@ struct Cluster {    // this block's
     }
 
     // All threads of its n blocks wait for each other.  tells: what they wrote to shared memory is then seen
-    // by all; otherwise they have just read what they wanted, and nothing has to be seen, which takes less
-    // time.
+    // by all.  Otherwise they have just read what the others must not overwrite or take away yet; whoever has
+    // used the values that it read has read them, and a relaxed barrier does, which does not wait for what
+    // they wrote to device memory.
     static __device__ void barrier(int n, bool tells) {
 #if __CUDA_ARCH__ >= 900
+        __syncwarp(); // the barrier wants whole warps
         if (n > 1 && tells)
             asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
                              : "memory");

@@ -38,7 +38,7 @@ void cut_rows(Cut *cut, const Product *p, int n_blocks) {
     }
 }
 
-// Clusters of n_pieces blocks that share the units.
+// How many there are to share the units: blocks, or clusters of n_pieces blocks.
 int n_teams_of(const Launch *l, int units, int n_blocks, int n_pieces) {
     return n_pieces == 1 ? n_blocks : std::min(units, l->n_clusters[n_pieces]);
 }
@@ -164,27 +164,33 @@ int fewer(int at_once) {
     return at_once == 4 ? 1 : at_once / 2;
 }
 
+// The most rows, in the fewest pieces, that leave the rings so many stages; 0 where not even the fewest do.
+size_t find_cut(const Launch *l, Chain *chain, int n_blocks, int most, int stages, int *at_once) {
+    for (int rows = most; rows > 1; rows = fewer(rows))
+        for (int pieces = 1; pieces == 1 || (pieces <= PIECES_MAX && l->n_clusters[pieces]); pieces *= 2) {
+            size_t shared = cut_chain(l, chain, n_blocks, rows, pieces);
+            *at_once = rows, chain->n_pieces = pieces;
+            if (shared && chain->n_stages >= stages) return shared;
+        }
+    return 0;
+}
+
 } // namespace
 
 bool cut_products(const Launch *l, Chain *chain, int T, Cutting *out) {
-    int units = 0, at_once = ROWS_MAX, n_pieces = 1;
+    int units = 0, most = ROWS_MAX, at_once;
     for (int i = 0; i < chain->n; i++) {
-        if (chain->p[i].ids) at_once = 1; // rows with experts of their own go one by one
+        if (chain->p[i].ids) most = 1; // rows with experts of their own go one by one
         units = std::max(units, cut_of(l, &chain->p[i], l->n_sm, 1, 1).units);
     }
-    while (at_once > 1 && fewer(at_once) >= T) at_once = fewer(at_once);
+    while (most > 1 && fewer(most) >= T) most = fewer(most);
     int n_blocks = chain->n > 1 ? l->n_sm : std::min(units, l->n_sm);
-    size_t shared; // the most rows in the fewest pieces that leave the rings enough stages, or one row
-    while (!(shared = cut_chain(l, chain, n_blocks, at_once, n_pieces)) || chain->n_stages < MIN_STAGES)
-        if (at_once == 1)
-            break;
-        else if (n_pieces == PIECES_MAX || !l->n_clusters[2 * n_pieces])
-            at_once = fewer(at_once), n_pieces = 1;
-        else
-            n_pieces *= 2;
+    size_t shared = 0;
+    for (int stages = MIN_STAGES; stages > 0 && !shared; stages--)
+        shared = find_cut(l, chain, n_blocks, most, stages, &at_once);
+    if (!shared) at_once = chain->n_pieces = 1, shared = cut_chain(l, chain, n_blocks, 1, 1);
     Cut whole = cut_of(l, &chain->p[0], n_blocks, 1, 1);
-    chain->n_pieces = n_pieces;
-    *out = {at_once, n_teams_of(l, whole.units, n_blocks, n_pieces), shared,
+    *out = {at_once, n_teams_of(l, whole.units, n_blocks, chain->n_pieces), shared,
             input_at(0, whole.n_floats, whole.n_tiles)};
     return shared > 0;
 }

@@ -10,11 +10,11 @@ namespace {
 
 __global__ void k_nothing() {}
 
-// Blocks of a cluster lie in one part of the GPU, and a part may have SMs left over.
-cudaError_t count_clusters(Launch *l) {
+// Blocks of a cluster lie in one part of the GPU, and a part may have SMs left over.  Where that is not to be
+// learnt there are none.
+void count_clusters(Launch *l) {
     cudaError_t error =
         cudaFuncSetAttribute(k_nothing, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)l->shared_max);
-    l->n_clusters[1] = l->n_sm;
     for (int n = 2; n <= MAX_CLUSTER && error == cudaSuccess; n *= 2) {
         cudaLaunchAttribute size = {};
         size.id = cudaLaunchAttributeClusterDimension;
@@ -23,8 +23,9 @@ cudaError_t count_clusters(Launch *l) {
         config.gridDim = l->n_sm / n * n, config.blockDim = 512, config.dynamicSmemBytes = l->shared_max;
         config.attrs = &size, config.numAttrs = 1;
         error = cudaOccupancyMaxActiveClusters(&l->n_clusters[n], k_nothing, &config);
+        if (error != cudaSuccess) l->n_clusters[n] = 0;
     }
-    return error;
+    cudaGetLastError(); // whatever it was, it is no error of what comes next
 }
 
 } // namespace
@@ -37,7 +38,9 @@ extern "C" cudaError_t launch_for_device(int device, Launch *l) {
     if (error == cudaSuccess)
         error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
     l->shared_max = (size_t)shared, l->dependent = major >= 9;
-    return error == cudaSuccess && major >= 9 ? count_clusters(l) : error;
+    for (int &n : l->n_clusters) n = 0;
+    if (error == cudaSuccess && l->dependent) count_clusters(l);
+    return error;
 }
 
 extern "C" bool cuda_device(int index, CudaDevice *out, Err *e) {

@@ -2,8 +2,8 @@
 //
 // One block per SM, of 16 warps or 8.  A unit of work is a row of tiles (layout.h): 16 outputs, or 16 of gate
 // and of up.  The warps of a block share a unit by cutting the row into slices, so that all finish together
-// and each needs a small part of the input; where a row is too short for 16 slices, groups of warps take
-// units in turn.
+// and each needs a small part of the input; where a block has fewer slices than warps,
+// groups of warps take units in turn.
 //
 // First every warp starts its ring of weights (ring.cuh), before it waits for the kernel before; then the
 // block brings the input into shared memory (input.cuh); then each warp multiplies the tiles of its slice as
@@ -72,7 +72,7 @@ template <int T, bool ROUTED> __device__ Place<T, ROUTED> place_of(const Product
     return at;
 }
 
-template <int T> struct Team { // what a warp needs besides the matrix
+template <int T> struct Worker { // what a warp needs besides the matrix
     const Product &p;
     const Cut &cut;
     Input x;
@@ -81,7 +81,7 @@ template <int T> struct Team { // what a warp needs besides the matrix
     int slice, group; // the warp takes this slice of the block's, of every n_groups-th unit from number
                       // `group` on; -1: of none
 
-    __device__ Team(const Product &p_, const Cut &cut_) : p(p_), cut(cut_) {
+    __device__ Worker(const Product &p_, const Cut &cut_) : p(p_), cut(cut_) {
         int warp = threadIdx.x / 32;
         n_units = cut.per_block + (Stand<T>().number < cut.n_longer);
         group = warp * cut.slice_inverse >> 16, slice = warp - group * cut.n_slices;
@@ -129,20 +129,21 @@ template <int T, bool ROUTED> struct List {
         int number = (int)(slice + ahead);
         bytes = 0, tiles = 0x7fffffff;
         for (int i = 0; i < chain.n; i++) {
-            Team<T> team(chain.p[i], chain.cut[i]);
-            int n = team.n_slices();
-            if (number < n) return enter(team, number);
+            Worker<T> worker(chain.p[i], chain.cut[i]);
+            int n = worker.n_slices();
+            if (number < n) return enter(worker, number);
             number -= n;
         }
     }
-    __device__ void enter(const Team<T> &team, int number) {
-        const Product &p = team.p;
-        Place<T, ROUTED> place = place_of<T, ROUTED>(p, team.group + (number >> p.glu) * team.cut.n_groups);
+    __device__ void enter(const Worker<T> &worker, int number) {
+        const Product &p = worker.p;
+        Place<T, ROUTED> place =
+            place_of<T, ROUTED>(p, worker.group + (number >> p.glu) * worker.cut.n_groups);
         int segment = place.segment(p) + (number & p.glu);
         const DeviceWeight &w = p.segment[segment].w;
-        bytes = w.layout.tile_bytes, tiles = team.tiles(segment);
+        bytes = w.layout.tile_bytes, tiles = worker.tiles(segment);
         size_t row = place.expert(p) * w.layout.n_tile_rows + place.row;
-        at = w.data + (row * w.layout.n_tiles + team.first_tile(segment)) * bytes;
+        at = w.data + (row * w.layout.n_tiles + worker.first_tile(segment)) * bytes;
     }
     __device__ void fetch(Ring &ring, int stage) {
         bool last = ++tile == __shfl_sync(0xffffffffu, tiles, slice % LISTED);
@@ -154,19 +155,19 @@ template <int T, bool ROUTED> struct List {
 // n slices of the matrices from `segment` on, which are of one type: the sums of their 16 rows for each of
 // the T inputs, to the parts, one behind the other.
 template <QuantType F, int T, bool ROUTED>
-__device__ __forceinline__ void multiply_slices(const Team<T> &team, Ring &ring, List<T, ROUTED> &list,
+__device__ __forceinline__ void multiply_slices(const Worker<T> &worker, Ring &ring, List<T, ROUTED> &list,
                                                 int segment, int x0, float *part, int n) {
-    int first = team.first_tile(segment) - team.origin(), end = first + team.tiles(segment);
-    for (; n; n--, part += team.part_step()) {
+    int first = worker.first_tile(segment) - worker.origin(), end = first + worker.tiles(segment);
+    for (; n; n--, part += worker.part_step()) {
         Sums<F, T> sums;
         for (int i = first; i < end; i++) {
             const uint8_t *tile = ring.wait();
             if constexpr (Format<F>::FLOAT)
-                multiply_floats<F, T>(tile, i, team.x, x0, ring.lane, sums);
+                multiply_floats<F, T>(tile, i, worker.x, x0, ring.lane, sums);
             else if constexpr (T == 1)
-                multiply_blocks<F>(tile, i, team.x, x0, ring.lane, sums);
+                multiply_blocks<F>(tile, i, worker.x, x0, ring.lane, sums);
             else
-                multiply_blocks<F, T>(tile, i, team.x, ring.lane, sums);
+                multiply_blocks<F, T>(tile, i, worker.x, ring.lane, sums);
             list.fetch(ring, ring.stage);
             ring.advance();
         }
@@ -185,27 +186,27 @@ struct AllTypes {
 
 // The warp's units of a round, from `place` on.
 template <int T, class Known, bool ROUTED>
-__device__ __forceinline__ void multiply_round(const Team<T> &team, Ring &ring, List<T, ROUTED> &list,
+__device__ __forceinline__ void multiply_round(const Worker<T> &worker, Ring &ring, List<T, ROUTED> &list,
                                                Place<T, ROUTED> &place, int round) {
-    const Product &p = team.p;
-    int end = min(round + team.cut.round, team.n_units), matrices = p.glu ? 2 : 1;
+    const Product &p = worker.p;
+    int end = min(round + worker.cut.round, worker.n_units), matrices = p.glu ? 2 : 1;
     bool alike = !p.glu || p.segment[0].w.type == p.segment[1].w.type;
     while (place.k < end) {
         Place<T, ROUTED> from = place;
         int count = 0;
-        do place.go(p, team.cut.n_groups), count++;
+        do place.go(p, worker.cut.n_groups), count++;
         while (place.k < end && place.part == from.part && alike);
         for (int matrix = 0; matrix < matrices; matrix += alike ? matrices : 1) {
             int segment = from.segment(p) + matrix, x0 = ROUTED && p.per_slot ? from.part : 0;
-            float *part = team.parts() +
-                          (team.part_of(from.k - round) * matrices + matrix) * team.part_step() +
-                          team.slice * T * PART_ROW<T>;
+            float *part = worker.parts() +
+                          (worker.part_of(from.k - round) * matrices + matrix) * worker.part_step() +
+                          worker.slice * T * PART_ROW<T>;
             int n = alike ? count * matrices : count;
             switch (p.segment[segment].w.type) {
 #define MULTIPLY(type, ...)                                                                                  \
     case QUANT_##type:                                                                                       \
         if constexpr (Known::know(QUANT_##type))                                                             \
-            multiply_slices<QUANT_##type, T>(team, ring, list, segment, x0, part, n);                        \
+            multiply_slices<QUANT_##type, T>(worker, ring, list, segment, x0, part, n);                      \
         break;
 #define NOTHING(...)
                 QUANT_TYPES(MULTIPLY, MULTIPLY, NOTHING)
@@ -229,6 +230,14 @@ __device__ __forceinline__ float silu(float x) {
     return __fdividef(x, 1.0f + __expf(-x));
 }
 
+// An output, from its sum (of a pair, sums) and what is added to it.
+__device__ __forceinline__ float output_of(const Product &p, const ProductSegment &s, size_t row, float sum,
+                                           float up, float before) {
+    float y = finish(s, row, sum);
+    if (p.glu) y = silu(y) * finish(p.segment[1], row, up);
+    return y + before;
+}
+
 // The sum of what the slices left, from the first on.
 __device__ __forceinline__ float add_slices(const float *part, int n_slices) {
     constexpr int STEP = PART_ROW<1>;
@@ -245,10 +254,10 @@ template <bool ROUTED> struct Output {
     int part, row; // row: -1 where there is none
     float before;  // what is added to it
 
-    __device__ Output(const Team<1> &team, int round) : part(0), row(-1), before(0) {
-        const Product &p = team.p;
+    __device__ Output(const Worker<1> &worker, int round) : part(0), row(-1), before(0) {
+        const Product &p = worker.p;
         int unit = threadIdx.x / TILE_ROWS;
-        if (unit >= team.cut.round || round + unit >= team.n_units) return;
+        if (unit >= worker.cut.round || round + unit >= worker.n_units) return;
         Place<1, ROUTED> place = place_of<1, ROUTED>(p, round + unit);
         int to = place.row * TILE_ROWS + threadIdx.x % TILE_ROWS;
         if (to >= p.segment[place.segment(p)].w.n_out) return;
@@ -256,23 +265,21 @@ template <bool ROUTED> struct Output {
     }
     // Asks for what is added to it; where this chain wrote it, this block did: a row goes to the same block
     // in every product of as many rows.
-    __device__ void ask(const Team<1> &team) {
-        if (row >= 0 && team.p.residual && part == 0) before = __ldcg(team.p.residual + row);
+    __device__ void ask(const Worker<1> &worker) {
+        if (row >= 0 && worker.p.residual && part == 0) before = __ldcg(worker.p.residual + row);
     }
     // Adds up the slices.  lap: for the chain's next product, where there is one.
-    __device__ void write(const Team<1> &team, bool linked, uint32_t lap) const {
+    __device__ void write(const Worker<1> &worker, bool linked, uint32_t lap) const {
         if (row < 0) return;
-        const Product &p = team.p;
+        const Product &p = worker.p;
         const ProductSegment &s = p.segment[ROUTED ? 0 : part];
-        const float *parts = team.parts() +
-                             team.part_of(threadIdx.x / TILE_ROWS) * (p.glu ? 2 : 1) * team.part_step() +
+        const float *parts = worker.parts() +
+                             worker.part_of(threadIdx.x / TILE_ROWS) * (p.glu ? 2 : 1) * worker.part_step() +
                              threadIdx.x % TILE_ROWS;
         size_t w_row = (ROUTED ? (size_t)__ldcg(p.ids + part) * s.w.n_out : 0) + row;
-        float y = finish(s, w_row, add_slices(parts, team.cut.n_slices));
-        if (p.glu)
-            y = silu(y) *
-                finish(p.segment[1], w_row, add_slices(parts + team.part_step(), team.cut.n_slices));
-        y += before;
+        float sum = add_slices(parts, worker.cut.n_slices),
+              up = p.glu ? add_slices(parts + worker.part_step(), worker.cut.n_slices) : 0,
+              y = output_of(p, s, w_row, sum, up, before);
         if (linked)
             asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p.link->row + row),
                          "r"((__float_as_uint(y) & ~1u) | lap)
@@ -302,32 +309,31 @@ template <int T> __device__ __forceinline__ void add_slices(const Cut &cut, cons
 
 // Several rows: the outputs of a round, four at a time, by all threads of the cluster, whose blocks take
 // warp after warp in turns.
-template <int T> __device__ __forceinline__ void write_round(const Team<T> &team, int round, int n_rows) {
-    const Product &p = team.p;
+template <int T> __device__ __forceinline__ void write_round(const Worker<T> &worker, int round, int n_rows) {
+    const Product &p = worker.p;
     Stand<T> at;
     int warp = threadIdx.x / 32 * at.size + at.rank;
-    for (int i = warp * 32 + threadIdx.x % 32; i < team.cut.round * T * TILE_ROWS / 4;
+    for (int i = warp * 32 + threadIdx.x % 32; i < worker.cut.round * T * TILE_ROWS / 4;
          i += at.size * threads_for(T)) {
         int unit = i / (T * TILE_ROWS / 4), t = i / (TILE_ROWS / 4) % T, first = i % (TILE_ROWS / 4) * 4;
-        if (round + unit >= team.n_units || t >= n_rows) continue;
+        if (round + unit >= worker.n_units || t >= n_rows) continue;
         Place<T, false> place = place_of<T, false>(p, round + unit);
         const ProductSegment &s = p.segment[place.part];
         int row = place.row * TILE_ROWS + first, n = min(s.w.n_out - row, 4);
-        const float *parts =
-            team.parts() + team.part_of(unit) * (p.glu ? 2 : 1) * team.part_step() + t * PART_ROW<T> + first;
+        const float *parts = worker.parts() + worker.part_of(unit) * (p.glu ? 2 : 1) * worker.part_step() +
+                             t * PART_ROW<T> + first;
         bool adds = p.residual && place.part == 0;
         float4 before = make_float4(0, 0, 0, 0); // rows of registers end at a multiple of 16
         if (adds && n > 0)
             before = __ldcg((const float4 *)(p.residual + (size_t)t * p.residual_stride + row));
-        float y[4], up[4];
-        add_slices<T>(team.cut, parts, y);
-        if (p.glu) add_slices<T>(team.cut, parts + team.part_step(), up);
+        float sum[4], up[4] = {};
+        add_slices<T>(worker.cut, parts, sum);
+        if (p.glu) add_slices<T>(worker.cut, parts + worker.part_step(), up);
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             if (k >= n) break;
-            float x = finish(s, row + k, y[k]);
-            if (p.glu) x = silu(x) * finish(p.segment[1], row + k, up[k]);
-            s.out[(size_t)t * s.out_stride + row + k] = x + (&before.x)[k];
+            s.out[(size_t)t * s.out_stride + row + k] =
+                output_of(p, s, row + k, sum[k], up[k], (&before.x)[k]);
         }
     }
 }
@@ -361,11 +367,11 @@ __global__ void __launch_bounds__(threads_for(1) + ATTN_THREADS, 1)
     }
     for (int number = 0; number < chain.n; number++) {
         const Product &p = chain.p[number];
-        Team<1> team(p, chain.cut[number]);
-        team.at_parts = parts;
-        team.x = input_at(room.input, team.cut.n_floats, team.cut.n_tiles);
-        Place<1, ROUTED> place = place_of<1, ROUTED>(p, team.group);
-        Output<ROUTED> out(team, 0);
+        Worker<1> worker(p, chain.cut[number]);
+        worker.at_parts = parts;
+        worker.x = input_at(room.input, worker.cut.n_floats, worker.cut.n_tiles);
+        Place<1, ROUTED> place = place_of<1, ROUTED>(p, worker.group);
+        Output<ROUTED> out(worker, 0);
         float4 norm[VECTORS];
         load_norm(p, norm);
         if (number == 0 && !ROUTED) pdl_wait(), pdl_launch();
@@ -375,20 +381,20 @@ __global__ void __launch_bounds__(threads_for(1) + ATTN_THREADS, 1)
             row.in = (const float *)chain.p[number - 1].link->row, row.lap = laps[number - 1] & 1;
             row.await();
         }
-        for (int i = 0; i < n_slots; i++, row.in += n_in) load_row(p, team.x, i, row, norm);
+        for (int i = 0; i < n_slots; i++, row.in += n_in) load_row(p, worker.x, i, row, norm);
         int round = 0;
         do { // once even where there is nothing to do: the barriers are for the whole block
             parts = room.parts + room.input - chain.parts_bytes - parts,
-            team.at_parts = parts; // the other ones
-            if (round) out = Output<ROUTED>(team, round);
-            out.ask(team);
+            worker.at_parts = parts; // the other ones
+            if (round) out = Output<ROUTED>(worker, round);
+            out.ask(worker);
             if (chain.many_slices) list.fill(chain);
             if (round == 0) __syncthreads(); // the input is there
-            multiply_round<1, Known, ROUTED>(team, ring, list, place, round);
+            multiply_round<1, Known, ROUTED>(worker, ring, list, place, round);
             __syncthreads(); // the other parts are free too: all have written their outputs before coming
                              // here
-            out.write(team, number + 1 < chain.n, laps[number] & 1);
-        } while ((round += team.cut.round) < team.n_units);
+            out.write(worker, number + 1 < chain.n, laps[number] & 1);
+        } while ((round += worker.cut.round) < worker.n_units);
     }
 }
 
@@ -425,19 +431,19 @@ __global__ void __launch_bounds__(threads_for(T), 1) k_product_of_rows(const __g
     list.fill(chain);
     for (int i = 0; i < chain.n_stages; i++) list.fetch(ring, i);
     const Product &p = chain.p[0];
-    Team<T> team(p, chain.cut[0]);
-    team.at_parts = room.parts;
-    team.x = input_at(room.input, team.cut.n_floats, team.cut.n_tiles);
-    Place<T, false> place = place_of<T, false>(p, team.group);
+    Worker<T> worker(p, chain.cut[0]);
+    worker.at_parts = room.parts;
+    worker.x = input_at(room.input, worker.cut.n_floats, worker.cut.n_tiles);
+    Place<T, false> place = place_of<T, false>(p, worker.group);
     pdl_wait(), pdl_launch();
-    int from = team.origin_bytes();
-    load_rows(team.x, chain.inputs + from, chain.input_stride, min(team.x.stride, chain.input_stride - from),
-              chain.n_rows);
-    for (int round = 0; round < team.n_units; round += team.cut.round) {
+    int from = worker.origin_bytes();
+    load_rows(worker.x, chain.inputs + from, chain.input_stride,
+              min(worker.x.stride, chain.input_stride - from), chain.n_rows);
+    for (int round = 0; round < worker.n_units; round += worker.cut.round) {
         if (chain.many_slices) list.fill(chain);
-        multiply_round<T, Known, false>(team, ring, list, place, round);
+        multiply_round<T, Known, false>(worker, ring, list, place, round);
         Cluster::barrier(chain.n_pieces, true); // all parts are there
-        write_round<T>(team, round, chain.n_rows);
+        write_round<T>(worker, round, chain.n_rows);
         Cluster::barrier(chain.n_pieces, false); // and have been read
     }
 }

@@ -12,6 +12,7 @@ __host__ __device__ constexpr int warps_for(int T) {
 __host__ __device__ constexpr int threads_for(int T) {
     return warps_for(T) * 32;
 }
+static_assert(threads_for(1) == THREADS, "input.cuh's");
 // How often a block has its parts: twice, and a round need not wait until all have written the one before.
 __host__ __device__ constexpr int parts_for(int T) {
     return T == 1 ? 2 : 1;
@@ -22,7 +23,7 @@ constexpr int LISTED = 32;              // slices that a warp lists at a time
 
 // How the work is cut; the host decides.  Division is slow on the device, so it is done here.
 struct Cut {
-    int units, all_slices;        // of the products; of a unit
+    int units, all_slices;        // of the product; of a unit
     int n_slices, n_groups;       // of a block: n_slices * n_groups <= warps_for(T)
     int per_block, n_longer;      // units of a block, or a cluster; the first n_longer have one more
     unsigned slice_inverse;       // of n_slices: n / n_slices = n * slice_inverse >> 16 for small n

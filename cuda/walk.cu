@@ -1,8 +1,9 @@
 // walk: from ops to launches.
 //
-// An op is a kernel or two.  The single row of a decode step goes through products that follow each other as
-// one kernel; the rows of prompts go through the matrix units, and their attention is tiled.  That is all
-// that distinguishes them: the tape is the same.
+// An op is a kernel or two.  The tape is the same for all rows, the kernels are not: the single row of a
+// decode step goes through products that follow each other as one kernel, and puts its keys and values where
+// attention meets them; the rows of prompts go through the matrix units, put theirs first, and are attended
+// in tiles.
 #include <algorithm>
 
 #include "exec.cuh"
@@ -92,17 +93,20 @@ NewKv new_kv_of(const Exec *x, const Op *op) {
 // pieces are tiled one by one, and the rows between them, few of each sequence, go together as if decoding.
 cudaError_t run_attn(Exec *x, const Op *op, const Step &step) {
     DeviceKv kv = layer_kv(x, op);
-    NewKv fresh = new_kv_of(x, op);
+    bool puts = op->in3 != NO_REG;
+    NewKv fresh = puts ? new_kv_of(x, op) : NewKv{};
     float *q = reg(x, op->in), *out = reg(x, op->out[0]);
     auto launch = [&](int first, int n, bool decode) {
         return launch_attn(&x->launch, q + (size_t)first * stride_of(x, op->in), op->attn.n_head,
-                           step.decode ? &fresh : nullptr, &kv, op->attn.scale, x->d.seq + first,
+                           puts && step.decode ? &fresh : nullptr, &kv, op->attn.scale, x->d.seq + first,
                            x->d.position + first, n, decode, out + (size_t)first * stride_of(x, op->out[0]),
                            x->attn_scratch);
     };
     if (step.decode) return launch(0, step.T, true);
-    cudaError_t error =
-        launch_rope_kvput(&x->launch, q, op->attn.n_head, &fresh, &kv, x->d.seq, x->d.position, step.T);
+    cudaError_t error = cudaSuccess;
+    if (puts)
+        error =
+            launch_rope_kvput(&x->launch, q, op->attn.n_head, &fresh, &kv, x->d.seq, x->d.position, step.T);
     if (error != cudaSuccess) return error;
     const Batch *b = x->batch;
     int few = 0; // where the rows that wait for a common launch begin

@@ -328,7 +328,7 @@ static bool measure(Bench *b, Err *e) {
                                   .warm_up = o->bench.warm_up,
                                   .params = setup_sampling(o, (uint64_t)o->fixed_seed),
                                   .stopped = stop_wanted};
-    b->settings.params.blind = !o->bench.real;
+    b->settings.params.blind = !o->bench.real, b->settings.shows = o->n_verify > 0;
     b->table = (BenchTable){.format = o->bench.format, .columns = b->columns, .is_batched = is_batch};
     b->table.n_columns =
         is_batch ? bench_batch_columns(b->columns) : bench_row_columns(o, b->beside_gpu, b->columns);

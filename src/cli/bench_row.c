@@ -381,7 +381,7 @@ static void set_more(json_t *object, const BenchRow *r) {
     set_int(object, "peak_host_bytes", r->host_bytes);
     set_int(object, "peak_gpu_bytes", r->gpu_bytes);
     set_text(object, "ids_sha256", digest);
-    set(object, "ids_repeat", json_boolean(!r->result->differs));
+    set(object, "ids_repeat", r->settings->params.blind ? json_null() : json_boolean(!r->result->differs));
     if (r->verdict) set(object, "verify", json_incref(r->verdict));
 }
 

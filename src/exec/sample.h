@@ -32,7 +32,7 @@
 #include <stdint.h>
 
 typedef struct SampleParams {
-    bool blind;  // any token that is not banned, each as likely; no logit is read, nothing else counts
+    bool blind;  // any token, each as likely, or the next not banned; no logit is read, nothing else counts
     float temp;  // >= 0; 0 takes the best token
     float top_p; // 0..1; 1 is off
     float min_p; // 0..1; 0 is off

@@ -69,6 +69,10 @@ static Run with_open_eyes(const Run *r) {
     return seeing;
 }
 
+static bool shows(const Run *r) {
+    return r->settings->shows && r->params.blind;
+}
+
 /* Tokens that every sequence has. */
 static int n_generated(const Run *r) {
     int least = INT_MAX;
@@ -146,7 +150,7 @@ static bool run(const Run *r, BenchResult *out, Err *e) {
         take_gaps(r, t->n_prompt ? r->came[0] : start, out);
         take_ids(r, out);
     }
-    return true;
+    return !shows(r) || repeat(&untimed, t->n_gen, &start, e);
 }
 
 /* ---- many sequences ------------------------------------------------------------------------------------ */
@@ -181,7 +185,7 @@ static bool run_batch(const Run *r, BenchResult *out, Err *e) {
         take_gaps(r, start, out);
         take_ids(r, out);
     }
-    return true;
+    return !shows(r) || repeat_batch(&untimed, n_gen, &seconds, &start, e);
 }
 
 /* ---- both ---------------------------------------------------------------------------------------------- */

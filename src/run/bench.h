@@ -6,8 +6,8 @@
  *
  * What is timed is the loop itself, with all that a user of it waits for.  Blind sampling makes it do what
  * llama-bench does: random tokens, logits that nobody looks at; but for the runs that are not timed, which
- * find logits that are not finite.  With a real text and sampling parameters it is what a user's own prompt
- * costs.
+ * find logits that are not finite, and say what can be verified.  With a real text and sampling parameters it
+ * is what a user's own prompt costs.
  *
  * Where a test has no prompt, one token is there before the clock starts, and n_gen more are timed; where it
  * has one, the clock starts before it, and the first token belongs to it.  The ids of every repetition are
@@ -25,7 +25,8 @@ typedef struct BenchTest {
 typedef struct BenchSettings {
     int n_repetitions;
     bool warm_up;
-    int bos;             // the token before them, or -1
+    bool shows; // blind: one more run at the end, not timed, that is not: verify finds it in sequence 0
+    int bos;    // the token before them, or -1
     const int32_t *text; // real tokens instead, taken round and round [n_text], or NULL
     int n_text;
     SampleParams params;   // its seed is the random tokens', too; sequence i continues with seed + i
@@ -40,7 +41,7 @@ typedef struct BenchResult {
     int n_gaps;             // n * n_gen
     int32_t *ids;           // [n_ids] that one repetition generated
     int n_ids;
-    bool differs; // another one generated others
+    bool differs; // another one generated others; blind, none can
 } BenchResult;
 
 /* Positions per sequence that a test needs. */

@@ -290,6 +290,9 @@ TEST(gpu_ops_product_joins_gate_and_up) {
 TEST(gpu_ops_product_in_pieces) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
+    const Launch *l = device_launch();
+    if (!l->dependent) SKIP("this GPU has no clusters");
+    CHECK(l->n_clusters[2] > 0 && l->n_clusters[4] > 0, "%d and %d", l->n_clusters[2], l->n_clusters[4]);
     static const struct {
         QuantType types[3];
         int n_in, n_outs[3], n;
