@@ -192,6 +192,7 @@ static void take_peaks(Bench *b, const Place *p, const CudaDevice *now) {
  * no part of the next one. */
 static bool verify_test(const Bench *b, const Place *p, Engine *engine, json_t **verdict, Err *e) {
     Verify *v;
+    if (b->o->n_verify) setup_notice(b->o, "verifying it beside the scalar executor, which is slow");
     bool ok = verdict_open(b->o, &b->model, &p->config, &v, e) &&
               (!v || (verdict_take(b->o, v, engine, verdict, e) && !stop_wanted() && verdict_passes(v, e)));
     verify_close(v);
@@ -347,6 +348,11 @@ static bool list_shapes(Err *e) {
 }
 
 bool cmd_bench(const Options *o, Err *e) {
+    bool has_model = !o->bench.list_shapes && !o->bench.compare && !o->bench.ceilings;
+    if ((o->n_verify || o->profile) && !has_model)
+        return err_set(e, ERR_USAGE,
+                       "--verify and --profile look at a model, which --ceilings, --compare and "
+                       "--list-shapes have not; drop one of them");
     if (o->bench.list_shapes) return list_shapes(e);
     if (o->bench.compare) return bench_compare(o, e);
     if (!check(o, e)) return false;

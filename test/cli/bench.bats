@@ -212,6 +212,8 @@ END
     fails 2 "--real, which is missing" bench -f x
     fails 2 "--real, which is missing" bench --temp 0
     fails 2 "--real, which is missing" bench --top-k 3
+    fails 2 "drop one of them" bench --ceilings --verify 3
+    fails 2 "drop one of them" bench --compare a b --profile
     fails 2 "unexpected argument 'x'" bench x
     fails 2 "-ngl 3" bench -ngl 3 --device auto
     fails 3 "nosuch.gguf" bench -m nosuch.gguf

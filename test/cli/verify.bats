@@ -97,9 +97,9 @@ story="Once upon a time"
 }
 
 @test "Ctrl-C while bench verifies a test leaves no row of it" {
-    "$ZGEN" bench -r 1 --no-warmup -p 3000 -n 0 -t 1 --device cpu --verify 1 -o json >"$T/out" 2>/dev/null </dev/null 3>&- &
+    "$ZGEN" bench -r 1 --no-warmup -p 3000 -n 0 -t 1 --device cpu --verify 1 -o json -v >"$T/out" 2>"$T/err" </dev/null 3>&- &
     local pid=$! code=0
-    sleep 3
+    for _ in $(seq 600); do grep -q "verifying it" "$T/err" && break; sleep 0.05; done
     kill -s INT $pid
     wait $pid || code=$?
     asserts "$code/$(cat "$T/out")" = "130/"
