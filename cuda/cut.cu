@@ -167,7 +167,7 @@ int fewer(int at_once) {
 // The most rows, in the fewest pieces, that leave the rings so many stages; 0 where not even the fewest do.
 size_t find_cut(const Launch *l, Chain *chain, int n_blocks, int most, int stages, int *at_once) {
     for (int rows = most; rows > 1; rows = fewer(rows))
-        for (int pieces = 1; pieces == 1 || (pieces <= PIECES_MAX && l->n_clusters[pieces]); pieces *= 2) {
+        for (int pieces = 1; pieces == 1 || (pieces <= MAX_CLUSTER && l->n_clusters[pieces]); pieces *= 2) {
             size_t shared = cut_chain(l, chain, n_blocks, rows, pieces);
             *at_once = rows, chain->n_pieces = pieces;
             if (shared && chain->n_stages >= stages) return shared;

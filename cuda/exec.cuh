@@ -18,11 +18,6 @@ extern "C" {
 
 constexpr int RING_STEPS = 64; // more than the host is behind
 
-struct Memory { // device memory, one allocation per purpose
-    uint8_t *data = nullptr;
-    size_t bytes = 0;
-};
-
 struct Exec {
     const Plan *plan;
     ExecConfig config;
@@ -32,7 +27,7 @@ struct Exec {
     std::unordered_map<const void *, void *> vectors; // host pointer of the plan -> device copy
     std::unordered_map<const Op *, double *> frequencies;
     std::unordered_map<const Op *, Link *> links; // in small
-    Memory regs[2], kv, small, scratch;
+    uint8_t *regs[2], *kv, *small, *scratch;      // one allocation per purpose
     std::vector<size_t> kv_offset;
     Gemm *gemm;
     struct Arrays { // of a batch, in `small`
@@ -69,7 +64,7 @@ inline int stride_of(const Exec *x, int reg) {
 inline float *reg(const Exec *x, int r) {
     const Reg *info = &x->plan->regs[r];
     int rows_max = info->on_R ? x->config.R_max : x->config.T_max;
-    return (float *)(x->regs[info->on_R].data + info->offset[0] * rows_max);
+    return (float *)(x->regs[info->on_R] + info->offset[0] * rows_max);
 }
 
 struct Step { // what a walk is for

@@ -18,10 +18,9 @@ constexpr size_t RESERVE = (size_t)64 << 20; // staging of the upload; graphs an
 
 // ---- memory ---------------------------------------------------------------------------------------------
 
-cudaError_t allocate(Memory *m, size_t bytes) {
-    m->bytes = bytes;
-    cudaError_t error = cudaMalloc(&m->data, bytes ? bytes : 1);
-    if (error == cudaSuccess) error = cudaMemset(m->data, 0, bytes);
+cudaError_t allocate(uint8_t **out, size_t bytes) {
+    cudaError_t error = cudaMalloc(out, bytes ? bytes : 1);
+    if (error == cudaSuccess) error = cudaMemset(*out, 0, bytes);
     return error == cudaSuccess ? cudaDeviceSynchronize() : error; // our stream does not wait for it
 }
 
@@ -109,9 +108,9 @@ bool open_memory(Exec *x, const Need &need, Err *e) {
     if (error == cudaSuccess) error = allocate(&x->small, need.small);
     if (error == cudaSuccess) error = allocate(&x->scratch, need.attn + need.sample);
     if (error != cudaSuccess) return fail(e, error, "keys, values and registers");
-    Carver carver = {x->small.data};
+    Carver carver = {x->small};
     carve_small(x, &carver);
-    x->attn_scratch = x->scratch.data, x->sample_scratch = x->scratch.data + need.attn;
+    x->attn_scratch = x->scratch, x->sample_scratch = x->scratch + need.attn;
     size_t offset = 0;
     for (int i = 0; i < p->n_kv; i++) {
         x->kv_offset.push_back(offset);
@@ -219,7 +218,7 @@ void cuda_close(Exec *x) {
     for (auto &graph : x->graph) cudaGraphExecDestroy(graph.second);
     for (auto &v : x->vectors) cudaFree(v.second);
     for (auto &f : x->frequencies) cudaFree(f.second);
-    for (Memory *m : {&x->regs[0], &x->regs[1], &x->kv, &x->small, &x->scratch}) cudaFree(m->data);
+    for (uint8_t *memory : {x->regs[0], x->regs[1], x->kv, x->small, x->scratch}) cudaFree(memory);
     cudaFreeHost(x->staging), cudaFreeHost(x->ring), cudaFreeHost(x->samplers_host);
     gemm_close(x->gemm);
     upload_close(x->upload);

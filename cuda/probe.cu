@@ -20,7 +20,8 @@ void count_clusters(Launch *l) {
         size.id = cudaLaunchAttributeClusterDimension;
         size.val.clusterDim = {(unsigned)n, 1, 1};
         cudaLaunchConfig_t config = {};
-        config.gridDim = l->n_sm / n * n, config.blockDim = 512, config.dynamicSmemBytes = l->shared_max;
+        config.gridDim = l->n_sm / n * n, config.blockDim = 512; // any: it is the memory that fills an SM
+        config.dynamicSmemBytes = l->shared_max;
         config.attrs = &size, config.numAttrs = 1;
         error = cudaOccupancyMaxActiveClusters(&l->n_clusters[n], k_nothing, &config);
         if (error != cudaSuccess) l->n_clusters[n] = 0;

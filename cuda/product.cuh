@@ -17,9 +17,8 @@ static_assert(threads_for(1) == THREADS, "input.cuh's");
 __host__ __device__ constexpr int parts_for(int T) {
     return T == 1 ? 2 : 1;
 }
-constexpr int PIECES_MAX = MAX_CLUSTER; // of a row, a block of a cluster for each
-constexpr int MIN_STAGES = 2;           // of a ring, where there is a choice
-constexpr int LISTED = 32;              // slices that a warp lists at a time
+constexpr int MIN_STAGES = 2; // of a ring, where there is a choice
+constexpr int LISTED = 32;    // slices that a warp lists at a time
 
 // How the work is cut; the host decides.  Division is slow on the device, so it is done here.
 struct Cut {

@@ -79,7 +79,7 @@ DeviceKv layer_kv(const Exec *x, const Op *op) {
     size_t positions = kv_positions(x->config.n_ctx);
     size_t bytes = (size_t)x->config.n_seq * op->attn.n_kv_head * positions *
                    kv_row_bytes(x->config.kv_type, op->attn.head_dim);
-    uint8_t *k = x->kv.data + x->kv_offset[op->attn.kv_layer];
+    uint8_t *k = x->kv + x->kv_offset[op->attn.kv_layer];
     return {k, k + bytes, x->config.kv_type, (int)positions, op->attn.n_kv_head, op->attn.head_dim};
 }
 

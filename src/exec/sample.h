@@ -52,8 +52,8 @@ static const SampleParams sample_defaults = {
 /* Chooses the next token of one sequence.  logits: [n_vocab], untouched, n_vocab in 1..2^20.  history:
  * [n_history] all tokens so far, prompt included, each below n_vocab.  position: the place in the sequence
  * the chosen token will take. scratch: sample_scratch_bytes(n_vocab) bytes aligned to 8, contents irrelevant
- * before and after. Returns -1 if a logit is NaN or +Inf, or if no token is left with a logit above -Inf;
- * blind only where all are banned. */
+ * before and after.  Blind, neither of the two is looked at, nor is the history: NULL will do.  Returns -1 if
+ * a logit is NaN or +Inf, or if no token is left with a logit above -Inf; blind only where all are banned. */
 int sample_token(const float *logits, int n_vocab, const SampleParams *p, const int32_t *history,
                  int n_history, uint64_t position, void *scratch);
 size_t sample_scratch_bytes(int n_vocab);

@@ -35,17 +35,20 @@ static int32_t *ids_of(const Run *r, int seq) {
     return r->ids + (size_t)seq * ((size_t)r->length + 1);
 }
 
+/* Chance is another in each sequence. */
+static uint64_t seed_of(const Run *r, int seq) {
+    return r->settings->params.seed + (uint64_t)seq;
+}
+
 /* The tokens of a sequence: random ones behind the BOS that the model may want, or the text. */
 static void fill_ids(const Run *r, int seq) {
     const BenchSettings *s = r->settings;
-    uint64_t n_vocab = (uint64_t)engine_plan(r->engine)->hparams.n_vocab;
-    uint32_t key[2] = {(uint32_t)s->params.seed, (uint32_t)(s->params.seed >> 32)};
+    int n_vocab = engine_plan(r->engine)->hparams.n_vocab;
+    SampleParams chance = {.blind = true, .seed = seed_of(r, seq)};
     int32_t *ids = ids_of(r, seq);
-    for (int i = 0; i < r->length; i++) {
-        uint32_t chance[4], counter[4] = {(uint32_t)i, 0, (uint32_t)seq, 0};
-        sample_philox(counter, key, chance);
-        ids[i] = s->text ? s->text[i % s->n_text] : (int32_t)(chance[0] * n_vocab >> 32);
-    }
+    for (int i = 0; i < r->length; i++)
+        ids[i] = s->text ? s->text[i % s->n_text]
+                         : sample_token(NULL, n_vocab, &chance, NULL, 0, (uint64_t)i, NULL);
     if (!s->text && s->bos >= 0) ids[0] = s->bos;
 }
 
@@ -58,7 +61,7 @@ static int add(const Run *r, int seq, int n_ids, int n_predict, bool reuse, Err 
                        .params = r->params,
                        .ignore_eos = true,
                        .reuse = reuse};
-    request.params.seed += (uint64_t)seq; // chance is another in each sequence
+    request.params.seed = seed_of(r, seq);
     return engine_add(r->engine, &request, e);
 }
 

@@ -25,11 +25,11 @@ typedef struct BenchTest {
 typedef struct BenchSettings {
     int n_repetitions;
     bool warm_up;
-    bool shows; // blind: one more run at the end, not timed, that is not: verify finds it in sequence 0
-    int bos;    // the token before them, or -1
+    bool shows;          // of blind sampling: a last run, not timed, that samples; sequence 0 has it then
+    int bos;             // the token before random ones, or -1
     const int32_t *text; // real tokens instead, taken round and round [n_text], or NULL
     int n_text;
-    SampleParams params;   // its seed is the random tokens', too; sequence i continues with seed + i
+    SampleParams params;   // the seed is that of random tokens, too; sequence i has seed + i
     bool (*stopped)(void); // asked between steps: the user has had enough
 } BenchSettings;
 

@@ -100,6 +100,7 @@ story="Once upon a time"
     "$ZGEN" bench -r 1 --no-warmup -p 3000 -n 0 -t 1 --device cpu --verify 1 -o json -v >"$T/out" 2>"$T/err" </dev/null 3>&- &
     local pid=$! code=0
     for _ in $(seq 600); do grep -q "verifying it" "$T/err" && break; sleep 0.05; done
+    grep -q "verifying it" "$T/err" || { kill $pid; echo "it never came to verify"; false; }
     kill -s INT $pid
     wait $pid || code=$?
     asserts "$code/$(cat "$T/out")" = "130/"
