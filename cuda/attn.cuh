@@ -5,11 +5,11 @@
 #include <cuda_fp8.h>
 
 struct Attention {
-    const float *q;                // [T] rows of n_head * head_dim
-    const uint8_t *k, *v;          // the layer's cache, as DeviceKv says
-    const int32_t *seq, *position; // [T]
-    float *out;                    // [T] rows of n_head * head_dim
-    float scale;                   // of scores that are exponents of 2
+    const float *q;                            // [T] rows of n_head * head_dim
+    const uint8_t *k, *v;                      // the layer's cache, as DeviceKv says
+    const int32_t *seq, *position;             // [T]
+    float *out;                                // [T] rows of n_head * head_dim
+    float scale;                               // of scores that are exponents of 2
     int T, n_head, n_kv_head, head_dim, n_ctx; // n_ctx: positions of a history
 };
 
@@ -32,7 +32,8 @@ constexpr int padded_row_bytes(int bytes) {
 // Where the history of a head begins, and where in it the scales of q8_0 do, in bytes.
 template <KvType KV> __device__ size_t history_offset(const Attention &a, int seq, int kv_head) {
     size_t positions = ((size_t)seq * a.n_kv_head + kv_head) * a.n_ctx;
-    int row = a.head_dim * ELEMENT_BYTES<KV> + (KV == KV_Q8_0 ? a.head_dim / KV_SCALED * (int)sizeof(__half) : 0);
+    int row =
+        a.head_dim * ELEMENT_BYTES<KV> + (KV == KV_Q8_0 ? a.head_dim / KV_SCALED * (int)sizeof(__half) : 0);
     return positions * row;
 }
 __device__ inline size_t scales_offset(const Attention &a) {
@@ -54,7 +55,8 @@ template <KvType KV> __device__ void widen(uint32_t four, uint32_t &low, uint32_
         const uint32_t thousand = 0x64646464, zero = 0x64806480; // 1024 + 128
         four ^= 0x80808080;
         uint32_t a = __byte_perm(four, thousand, 0x4140), b = __byte_perm(four, thousand, 0x4342);
-        __half2 x = __hsub2(*(__half2 *)&a, *(const __half2 *)&zero), y = __hsub2(*(__half2 *)&b, *(const __half2 *)&zero);
+        __half2 x = __hsub2(*(__half2 *)&a, *(const __half2 *)&zero),
+                y = __hsub2(*(__half2 *)&b, *(const __half2 *)&zero);
         low = *(uint32_t *)&x, high = *(uint32_t *)&y;
     }
 }

@@ -65,7 +65,7 @@ __device__ void fetch_tile(uint32_t tile, const Attention &a, const uint8_t *his
         size_t at = (size_t)(first + row) * head_dim + column;
         const uint8_t *from = history + at * ELEMENT_BYTES<KV>;
         const __half *scale = (const __half *)(history + scales_offset(a)) + at / KV_SCALED;
-#pragma unroll(KV == KV_F16 ? S::SPAN / STEP : BYTES<KV> ? 4 : 1) // others than f16 pass through registers
+#pragma unroll(KV == KV_F16 ? S::SPAN / STEP : BYTES <KV> ? 4 : 1) // others than f16 pass through registers
         for (int i = 0; i < S::SPAN; i += STEP, from += step, scale += step / KV_SCALED)
             copy_f16<KV>(to + i * S::PITCH, from, scale, i < left);
     }
@@ -245,8 +245,7 @@ __global__ void __launch_bounds__(Shape<HD>::THREADS, 2) k_attn_prompt(const __g
         if (sees) rows.score(queries + warp_row * S::PITCH, keys);
         copy_wait<0>();
         __syncthreads(); // values are here, and nobody reads these keys
-        if (tile + S::SPAN < length)
-            fetch_tile<KV, HD>(keys, a, a.k + history, tile + S::SPAN, length);
+        if (tile + S::SPAN < length) fetch_tile<KV, HD>(keys, a, a.k + history, tile + S::SPAN, length);
         if (!sees) continue;
         if (tile + S::SPAN > first_position + 1) rows.mask(first_position, tile);
         rows.weigh();

@@ -69,7 +69,8 @@ __device__ __forceinline__ void quantize_group(const Input &x, int t, unsigned e
     for (int k = 0; k < 8; k += 4) {
         uint32_t q[4];
 #pragma unroll
-        for (int j = 0; j < 4; j++) q[j] = rounded(__fmul_rn(y[k + j], inverse)); // of a NaN: any, as d is one
+        for (int j = 0; j < 4; j++)
+            q[j] = rounded(__fmul_rn(y[k + j], inverse)); // of a NaN: any, as d is one
         packed[k / 4] = __byte_perm(__byte_perm(q[0], q[1], 0x0040), __byte_perm(q[2], q[3], 0x0040), 0x5410);
     }
     int sum = dot4(packed[0], 0x01010101, dot4(packed[1], 0x01010101, 0));

@@ -31,7 +31,7 @@ typedef struct DeviceWeight {
     int n_in, n_out, n_expert;
     Layout layout;
     const uint8_t *data; // tile i of tile row r of expert e: number (e * n_tile_rows + r) * n_tiles + i
-    const float *scale; // [n_expert * n_out] or NULL
+    const float *scale;  // [n_expert * n_out] or NULL
 } DeviceWeight;
 
 enum { MAX_CLUSTER = 4 };
@@ -40,9 +40,9 @@ typedef struct Launch { // where and how
     cudaStream_t stream;
     int n_sm;
     int n_clusters[MAX_CLUSTER + 1]; // that run at once, by their blocks (2, 4), of which each fills an SM
-    size_t shared_max; // bytes of shared memory that a block may have
-    bool dependent;    // programmatic dependent launch: sm_90 and later
-    uint8_t *inputs;   // scratch of launch_products: product_scratch_bytes of the longest row
+    size_t shared_max;               // bytes of shared memory that a block may have
+    bool dependent;                  // programmatic dependent launch: sm_90 and later
+    uint8_t *inputs;                 // scratch of launch_products: product_scratch_bytes of the longest row
 } Launch;
 
 typedef struct ProductSegment {
@@ -72,10 +72,12 @@ typedef struct Product {
     const float *norm; // weight [n_in] of the RMS norm applied to in, or NULL
     float norm_eps;
     bool glu;
-    const float *residual; // [T][residual_stride], added to the first output, or NULL; its rows begin and end at
-                           // multiples of 16 bytes
+    const float
+        *residual; // [T][residual_stride], added to the first output, or NULL; its rows begin and end at
+                   // multiples of 16 bytes
     int residual_stride;
-    Link *link; // of the first output, this product's own, or NULL: then nothing follows it in the same kernel
+    Link
+        *link; // of the first output, this product's own, or NULL: then nothing follows it in the same kernel
     const int32_t *ids; // experts of each row, n_used in rows ids_stride apart, or NULL; slot s writes out +
                         // s * n_out and,
     int ids_stride;     //   if per_slot, reads in + s * n_in

@@ -46,7 +46,9 @@ __device__ inline void load_matrices_transposed(uint32_t m[4], uint32_t row) {
                  : "r"(row));
 }
 __device__ inline void load_two_matrices_transposed(uint32_t m[2], uint32_t row) { // of lanes 0..15
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];" : "=r"(m[0]), "=r"(m[1]) : "r"(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(m[0]), "=r"(m[1])
+                 : "r"(row));
 }
 __device__ inline uint32_t transpose_matrix(uint32_t m) {
     uint32_t t;

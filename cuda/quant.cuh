@@ -26,7 +26,9 @@ template <int bits, int zero, Table table = TABLE_NONE> struct Numbers {
     // Numbers of four bits are taken out by one mask, and so are 16 times as large in odd chunks, whose scales
     // are 16 times smaller instead: no result changes.
     static constexpr int ODD_TIMES = bits == 4 && !SIGNED ? 16 : 1;
-    static __host__ __device__ constexpr int zero_of(int chunk) { return chunk % 2 ? ZERO * ODD_TIMES : ZERO; }
+    static __host__ __device__ constexpr int zero_of(int chunk) {
+        return chunk % 2 ? ZERO * ODD_TIMES : ZERO;
+    }
 };
 
 template <QuantType T> struct NumbersOf;

@@ -166,7 +166,8 @@ __device__ __forceinline__ void multiply_blocks(const uint8_t *tile, int index, 
     float scale[2][2][2], min[2][2][2];
     tile_scales<F>(tile, lane, scale, min);
     auto column = [&](int c) { return x.tiles(::min(row_of_column(c), T - 1)) + index; };
-    const TileInput *multiplied = column(lane / 4), *met[2] = {column(lane % 4 * 2), column(lane % 4 * 2 + 1)};
+    const TileInput *multiplied = column(lane / 4),
+                    *met[2] = {column(lane % 4 * 2), column(lane % 4 * 2 + 1)};
 #pragma unroll
     for (int pair = 0; pair < TILE_CHUNKS / 2; pair++) {
         uint32_t first[2][4], second[2][4];

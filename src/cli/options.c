@@ -17,7 +17,7 @@
 #define AT(field) offsetof(Options, field)
 
 enum {
-    SPEAKS = FOR_GENERATE | FOR_CHAT,            // commands that say something
+    SPEAKS = FOR_GENERATE | FOR_CHAT, // commands that say something
     SAMPLES = SPEAKS | FOR_BENCH,
     RUNS = SPEAKS | FOR_LOGITS | FOR_PERPLEXITY, // commands that compute
     READS = FOR_GENERATE | FOR_TOKENIZE,

@@ -475,9 +475,10 @@ static void attend_newest(Cache *c, Heads h, const Rows *rows, bool on_the_way, 
             *position = device_new(rows->position, sizeof rows->position);
     void *scratch = device_zeros(attn_scratch_bytes(rows->T, h.n_head, h.head_dim, l->n_sm));
     if (!on_the_way)
-        device_check(launch_rope_kvput(l, device_q, h.n_head, &fresh, &c->device, seq, position, rows->T), "rope");
-    device_check(launch_attn(l, device_q, h.n_head, on_the_way ? &fresh : NULL, &c->device, 0.3f, seq, position,
-                             rows->T, true, out, scratch),
+        device_check(launch_rope_kvput(l, device_q, h.n_head, &fresh, &c->device, seq, position, rows->T),
+                     "rope");
+    device_check(launch_attn(l, device_q, h.n_head, on_the_way ? &fresh : NULL, &c->device, 0.3f, seq,
+                             position, rows->T, true, out, scratch),
                  "attention");
     device_read(got, out, bytes);
     device_read(c->k, c->device.k, c->bytes), device_read(c->v, c->device.v, c->bytes);
@@ -500,9 +501,10 @@ static void check_newest(Heads h, KvType type, const Rows *rows, int n_ctx) {
         if (rows->seq[t] >= 0)
             same &= memcmp(got[0] + at, got[1] + at, (size_t)(h.n_head * h.head_dim) * sizeof **got) == 0;
     }
-    CHECK(same, "%d heads on %d of %d, %d rows, %s: other bytes on the way", h.n_head, h.n_kv_head, h.head_dim,
-          rows->T, kv_type_name(type));
-    CHECK(memcmp(cache[0].k, cache[1].k, cache[0].bytes) == 0 && memcmp(cache[0].v, cache[1].v, cache[0].bytes) == 0,
+    CHECK(same, "%d heads on %d of %d, %d rows, %s: other bytes on the way", h.n_head, h.n_kv_head,
+          h.head_dim, rows->T, kv_type_name(type));
+    CHECK(memcmp(cache[0].k, cache[1].k, cache[0].bytes) == 0 &&
+              memcmp(cache[0].v, cache[1].v, cache[0].bytes) == 0,
           "%d heads on %d of %d, %d rows, %s: another cache", h.n_head, h.n_kv_head, h.head_dim, rows->T,
           kv_type_name(type));
     for (int i = 0; i < 2; i++) cache_free(&cache[i]), free(got[i]);
@@ -512,9 +514,7 @@ TEST(gpu_ops_attention_of_newest_rows) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
     static const int positions[] = {699, 0, 1, 15, 16, 17, 63, 64, 127, 128, 129, 255};
-    static const struct {
-        int n_rows, n_ctx;
-    } sizes[] = {{1, 700}, {9, 300}, {70, 40}};
+    static const struct { int n_rows, n_ctx; } sizes[] = {{1, 700}, {9, 300}, {70, 40}};
     for (int i = 0; i < N_HEADS; i++)
         for (int n = 0; n < 3; n++) {
             Rows rows = {.T = sizes[n].n_rows};
