@@ -7,7 +7,7 @@
 #include "device.h"
 #include "gpu.h"
 #include "tiny.h"
-#include "../../cuda/upload.h"
+#include "../../cuda/exec/upload.h"
 #include "../../src/base/float.h"
 #include "../../src/exec/act.h"
 

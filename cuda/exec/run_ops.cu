@@ -1,4 +1,4 @@
-// walk: from ops to launches.
+// run_ops: from ops to launches.
 //
 // An op is a kernel or two.  The tape is the same for all rows, the kernels are not: the single row of a
 // decode step goes through products that follow each other as one kernel, and puts its keys and values where

@@ -4,8 +4,8 @@
 // lanes has pinned memory, device memory and a stream of its own; pieces take the lanes in turn, so that
 // while one lane's bytes cross the bus another's are repacked and the host fills a third.  The order within a
 // lane is all the ordering there is.
-#include "launch.cuh"
-#include "quant.cuh"
+#include "../device/launch.cuh"
+#include "../device/quant.cuh"
 #include "upload.h"
 
 #include <cstdlib>
@@ -13,8 +13,8 @@
 #include <unordered_set>
 
 extern "C" {
-#include "../src/base/mem.h"
-#include "../src/base/pool.h"
+#include "../../src/base/mem.h"
+#include "../../src/base/pool.h"
 }
 
 namespace {

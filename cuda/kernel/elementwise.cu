@@ -1,9 +1,9 @@
-// small: the ops whose work is less than their launch: norm, add, glu, route and mix, for any number of rows.
+// elementwise: the ops whose work is less than their launch: norm, add, glu, route and mix, for any number of rows.
 //
 // A block works on a row, or on a stretch of one; rows of a register lie round_up(width, 16) floats apart.
-#include "device.cuh"
-#include "launch.cuh"
-#include "norm.cuh"
+#include "../device/device.cuh"
+#include "../device/launch.cuh"
+#include "../device/norm.cuh"
 
 namespace {
 

@@ -1,4 +1,4 @@
-// cut: how the work of products is divided among blocks and warps, and what each finds in shared memory.
+// work_split: how the work of products is divided among blocks and warps, and what each finds in shared memory.
 //
 // A row of weights is cut into slices, the same for any number of input rows, as the order of all additions
 // follows from them.  A block takes all slices of a unit or, where so many input rows are too long for its
@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <climits>
 
-#include "product.cuh"
+#include "../device/product.cuh"
 
 namespace {
 

@@ -3,8 +3,8 @@
 // A thread owns one pair of dimensions and turns it in several heads, so that the angle is worked out once.
 //
 // Rows of padding (sequence -1) and positions that the cache does not have write nothing.
-#include "launch.h"
-#include "rope.cuh"
+#include "../launch.h"
+#include "../device/rope.cuh"
 #include <cassert>
 
 namespace {

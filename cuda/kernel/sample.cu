@@ -17,9 +17,9 @@
 //
 // Order never matters: sums are integers, and a KEY, rank and id in one number, is smaller for the better
 // token.
-#include "device.cuh"
-#include "launch.cuh"
-#include "../src/exec/sample_math.h"
+#include "../device/device.cuh"
+#include "../device/launch.cuh"
+#include "../../src/exec/sample_math.h"
 
 namespace {
 

@@ -8,7 +8,7 @@
 // First every warp starts its ring of weights (ring.cuh), before it waits for the kernel before; then the
 // block brings the input into shared memory (input.cuh); then each warp multiplies the tiles of its slice as
 // they arrive (tile.cuh), leaves its sums in shared memory, and goes on.  After a round of units the block
-// adds up what the slices gave.  Who does what is cut.cu's to say.
+// adds up what the slices gave.  Who does what is work_split.cu's to say.
 //
 // A row of one input goes through a chain of products in one kernel: what one leaves to the next are links,
 // and the rings run on.  Of several rows the inputs are made ready by a kernel before; where so many of them
@@ -16,9 +16,9 @@
 // inputs' pieces for these, and adds up some of the outputs out of all their sums.
 #include <algorithm>
 
-#include "cluster.cuh"
-#include "launch.cuh"
-#include "product.cuh"
+#include "../device/cluster.cuh"
+#include "../device/launch.cuh"
+#include "../device/product.cuh"
 
 namespace {
 

@@ -6,13 +6,13 @@
 #ifndef ZGEN_CUDA_UPLOAD_H
 #define ZGEN_CUDA_UPLOAD_H
 
-#include "launch.h"
+#include "../launch.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-#include "../src/base/err.h"
-#include "../src/plan/plan.h"
+#include "../../src/base/err.h"
+#include "../../src/plan/plan.h"
 
 typedef struct Upload Upload; // owns the weights on the device
 

@@ -2,9 +2,9 @@
 //
 // Four bits in, sixteen out: the writes are what costs.  A warp takes a tile; the four lanes that share a row
 // store 32 neighbouring bytes at a time, a whole sector of the memory.
-#include "device.cuh"
-#include "launch.cuh"
-#include "quant.cuh"
+#include "../device/device.cuh"
+#include "../device/launch.cuh"
+#include "../device/quant.cuh"
 
 namespace {
 

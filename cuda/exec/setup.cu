@@ -1,4 +1,4 @@
-// open: what lies where on the device, and the executor's beginning and end.
+// setup: what lies where on the device, and the executor's beginning and end.
 //
 // What it takes is counted before anything is taken: the same carver counts and cuts.  After open nothing is
 // allocated and no module loaded.
@@ -9,7 +9,7 @@
 
 #include "exec.cuh"
 extern "C" {
-#include "../src/base/mem.h"
+#include "../../src/base/mem.h"
 }
 
 namespace {

@@ -8,8 +8,8 @@
 #include <map>
 #include <tuple>
 
-#include "launch.cuh"
-#include "norm.cuh"
+#include "../device/launch.cuh"
+#include "../device/norm.cuh"
 #include <cublasLt.h>
 
 namespace {

@@ -1,19 +1,19 @@
 // exec: the GPU executor in four rooms, and what they share: the struct below.
 //
-//     probe.cu  what GPU there is
-//     open.cu   what lies where on it: memory, weights; the executor's beginning and end
-//     walk.cu   the tape: from ops to launches
-//     exec.cu   batches, and a decode loop that the GPU drives
+//     device.cu   what GPU there is
+//     setup.cu    what lies where on it: memory, weights; the executor's beginning and end
+//     run_ops.cu  the tape: from ops to launches
+//     exec.cu     batches, and a decode loop that the GPU drives
 //
 // No function here is for others: these use cuda.h.
 #pragma once
 #include <unordered_map>
 #include <vector>
 
-#include "launch.h"
+#include "../launch.h"
 #include "upload.h"
 extern "C" {
-#include "cuda.h"
+#include "../cuda.h"
 }
 
 constexpr int RING_STEPS = 64; // more than the host is behind

@@ -2,9 +2,9 @@
 //
 // A block per row of the batch, a warp per tile, of which one row is wanted and four lanes have something to
 // write: a few dozen kilobytes are read, and the launch costs more than the work.
-#include "device.cuh"
-#include "launch.cuh"
-#include "quant.cuh"
+#include "../device/device.cuh"
+#include "../device/launch.cuh"
+#include "../device/quant.cuh"
 
 namespace {
 

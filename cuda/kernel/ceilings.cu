@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "ceilings.h"
-#include "device.cuh"
-#include "launch.cuh"
+#include "../device/device.cuh"
+#include "../device/launch.cuh"
 extern "C" {
-#include "cuda.h"
+#include "../cuda.h"
 }
 
 namespace {

@@ -8,7 +8,7 @@
 // Queries and weights are rounded to f16; scores, maxima and sums are f32.  f32 and q8_0 caches are rounded to f16 on
 // the way into shared memory.  A row's result does not depend on how a prompt is cut into chunks: tiles of positions
 // are counted from 0, and what a row may not see changes no bit of its sums.
-#include "attn.cuh"
+#include "../device/attn.cuh"
 
 namespace {
 

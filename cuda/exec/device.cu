@@ -1,9 +1,9 @@
-// probe: what GPU there is, and what a launch must know of it.
+// device: what GPU there is, and what a launch must know of it.
 #include <cstdio>
 
-#include "launch.h"
+#include "../launch.h"
 extern "C" {
-#include "cuda.h"
+#include "../cuda.h"
 }
 
 namespace {

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <ctime>
 
-#include "ceilings.h"
+#include "../kernel/ceilings.h"
 #include "exec.cuh"
 
 namespace {

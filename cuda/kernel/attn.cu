@@ -20,7 +20,7 @@
 //
 // Head dimensions that are no instance are padded with zeros to the next.  f32 keys and values beyond 65504
 // overflow, and values of q8_0 beyond 32512.
-#include "rope.cuh"
+#include "../device/rope.cuh"
 #include <algorithm>
 #include <cassert>
 

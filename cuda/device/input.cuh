@@ -4,12 +4,12 @@
 // with their scales, or as both, for weights of both kinds.  The 8-bit form lies as a tile needs it: what 32
 // lanes multiply one tile of 16 rows with is one stretch of 384 bytes.
 #pragma once
-#include "layout.h"
+#include "../layout.h"
 #include "launch.cuh"
 #include "norm.cuh"
 #include "ring.cuh"
 extern "C" {
-#include "../src/exec/act.h"
+#include "../../src/exec/act.h"
 }
 
 constexpr int WARPS = 16, THREADS = WARPS * 32;

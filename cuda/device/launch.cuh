@@ -1,6 +1,6 @@
 // launch: one kernel launch, with what Launch says about where and how.
 #pragma once
-#include "launch.h"
+#include "../launch.h"
 
 // Elements from one row of a register to the next.
 __host__ __device__ inline int row_stride(int width) {

@@ -1,4 +1,4 @@
-// product: how products are described to their kernels, and how the work is cut (cut.cu).
+// product: how products are described to their kernels, and how the work is cut (work_split.cu).
 #pragma once
 #include "input.cuh"
 #include "tile.cuh"

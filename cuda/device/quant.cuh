@@ -10,8 +10,8 @@
 // third that chooses by the fourth bit, four weights at once; a permute is a table look-up whose selector is
 // the data.
 #pragma once
-#include "layout.h"
-#include "../src/gguf/unpack.h"
+#include "../layout.h"
+#include "../../src/gguf/unpack.h"
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
 #include <cuda_runtime.h>
