@@ -7,6 +7,7 @@
  *
  *     ratio = b / a        spread = ratio * sqrt((sd_a / a)^2 + (sd_b / b)^2) */
 #include "bench.h"
+#include "bench_model.h"
 #include "bench_table.h"
 #include "prompt.h"
 #include "show.h"
@@ -44,6 +45,27 @@ static void read_text(const json_t *row, const char *key, char *out, size_t size
     snprintf(out, size, "%s", text ? text : "");
 }
 
+/* The model as zgen bench names it: llama-bench prints "?B" for a size without a name, and either program may
+ * have guessed the file type. */
+static void read_model(const json_t *row, char *out, size_t size) {
+    static const char unnamed[] = " ?B ", guessed[] = "(guessed) ";
+    char model[80];
+    Buf name = {0};
+    read_text(row, "model_type", model, sizeof model);
+    char *at = strstr(model, guessed);
+    if (at) memmove(at, at + strlen(guessed), strlen(at + strlen(guessed)) + 1);
+    at = strstr(model, unnamed);
+    if (at) {
+        buf_printf(&name, "%.*s ", (int)(at - model), model);
+        bench_size_label(read_real(row, "model_n_params"), &name);
+        buf_printf(&name, " %s", at + strlen(unnamed));
+    } else {
+        buf_printf(&name, "%s", model);
+    }
+    snprintf(out, size, "%s", name.data);
+    buf_free(&name);
+}
+
 static void add(Results *r, Result result) {
     if (!(result.mean > 0)) return;
     r->data = mem_resize(r->data, (size_t)(r->n + 1) * sizeof *r->data);
@@ -63,11 +85,8 @@ static void read_rate(const json_t *row, Result *out) {
 
 static void add_plain(Results *r, const json_t *row) {
     Result result = {0};
-    char model[80], k[16], v[16];
-    read_text(row, "model_type", model, sizeof model);
-    char *guessed = strstr(model, "(guessed) ");
-    if (guessed) memmove(guessed, guessed + 10, strlen(guessed + 10) + 1);
-    memcpy(result.model, model, sizeof model);
+    char k[16], v[16];
+    read_model(row, result.model, sizeof result.model);
     read_text(row, "type_k", k, sizeof k), read_text(row, "type_v", v, sizeof v);
     snprintf(result.types, sizeof result.types, "%s %s", k, v);
     int p = read_int(row, "n_prompt"), g = read_int(row, "n_gen"), d = read_int(row, "n_depth");

@@ -1,39 +1,9 @@
-/* bench_model: see bench_model.h.  Names and numbers are llama.cpp's: LLAMA_FTYPE_* of llama.h, the sizes
- * that each family's load_arch_hparams finds. */
+/* bench_model: see bench_model.h.  The names of sizes are those that llama.cpp's load_arch_hparams finds. */
 #include "bench_model.h"
+#include "../gguf/file_type.h"
 
 #include <stdio.h>
 #include <string.h>
-
-static const struct Mix {
-    int file_type; // general.file_type
-    int of;        // the type of most tensors that this mix is guessed from, or -1
-    const char *name;
-} mixes[] = {
-    {0, QUANT_F32, "all F32"},
-    {1, QUANT_F16, "F16"},
-    {2, QUANT_Q4_0, "Q4_0"},
-    {3, QUANT_Q4_1, "Q4_1"},
-    {7, QUANT_Q8_0, "Q8_0"},
-    {8, QUANT_Q5_0, "Q5_0"},
-    {9, QUANT_Q5_1, "Q5_1"},
-    {10, QUANT_Q2_K, "Q2_K - Medium"},
-    {11, -1, "Q3_K - Small"},
-    {12, QUANT_Q3_K, "Q3_K - Medium"},
-    {13, -1, "Q3_K - Large"},
-    {14, -1, "Q4_K - Small"},
-    {15, QUANT_Q4_K, "Q4_K - Medium"},
-    {16, -1, "Q5_K - Small"},
-    {17, QUANT_Q5_K, "Q5_K - Medium"},
-    {18, QUANT_Q6_K, "Q6_K"},
-    {21, -1, "Q2_K - Small"},
-    {25, QUANT_IQ4_NL, "IQ4_NL - 4.5 bpw"},
-    {30, QUANT_IQ4_XS, "IQ4_XS - 4.25 bpw"},
-    {32, QUANT_BF16, "BF16"},
-    {38, QUANT_MXFP4, "MXFP4 MoE"},
-    {39, QUANT_NVFP4, "NVFP4"},
-};
-enum { N_MIXES = sizeof mixes / sizeof *mixes };
 
 /* The first row that fits counts; 0 fits everything. */
 static const struct Size {
@@ -58,6 +28,13 @@ static const struct Size {
 };
 enum { N_SIZES = sizeof sizes / sizeof *sizes };
 
+void bench_size_label(double n_params, Buf *out) {
+    double in_unit = n_params < 1e6 ? n_params / 1e3 : n_params < 1e9 ? n_params / 1e6 : n_params / 1e9;
+    const char *unit = n_params < 1e6 ? "K" : n_params < 1e9 ? "M" : "B";
+    buf_printf(out, "%.*f%s", in_unit < 9.5 ? 1 : 0, in_unit, unit);
+}
+
+/* NULL: no row fits. */
 static const char *find_size(const Hparams *h) {
     for (int i = 0; i < N_SIZES; i++) {
         const struct Size *s = &sizes[i];
@@ -66,33 +43,18 @@ static const char *find_size(const Hparams *h) {
             (!s->vocab_below || h->n_vocab < s->vocab_below))
             return s->name;
     }
-    return "?B";
-}
-
-/* The mix whose type most tensors have. */
-static const struct Mix *guess(const Gguf *g) {
-    int count[N_MIXES] = {0}, best = 0;
-    for (int64_t t = 0; t < gguf_n_tensors(g); t++)
-        for (int i = 0; i < N_MIXES; i++)
-            if (mixes[i].of == (int)gguf_tensor(g, t)->type && ++count[i] > count[best]) best = i;
-    return &mixes[best];
-}
-
-static void add_mix(const Gguf *g, Buf *out) {
-    int64_t file_type = -1;
-    Err ignored;
-    gguf_get_int(g, "general.file_type", 0, 1000, &file_type, &ignored);
-    for (int i = 0; i < N_MIXES; i++)
-        if (mixes[i].file_type == file_type) {
-            buf_printf(out, "%s", mixes[i].name);
-            return;
-        }
-    buf_printf(out, "(guessed) %s", guess(g)->name);
+    return NULL;
 }
 
 void bench_model_type(const Gguf *g, const Hparams *h, Buf *out) {
-    buf_printf(out, "%s %s ", h->arch, find_size(h));
-    add_mix(g, out);
+    bool is_guess;
+    const char *file_type = file_type_label(g, &is_guess), *size = find_size(h);
+    buf_printf(out, "%s ", h->arch);
+    if (size)
+        buf_printf(out, "%s", size);
+    else
+        bench_size_label(bench_model_params(g), out);
+    buf_printf(out, " %s%s", is_guess ? "(guessed) " : "", file_type);
 }
 
 double bench_model_bytes(const Gguf *g) {

@@ -7,9 +7,12 @@
 #include "../gguf/gguf.h"
 #include "../plan/hparams.h"
 
-/* "llama 8B Q4_K - Medium": family, size, mix.  A size that is not in the table is "?B"; a mix that the file
- * does not name is that of most of its tensors, and called guessed. */
+/* Appends "llama 8B Q4_K - Medium": family, size, file type.  Where llama.cpp has no name for the size and
+ * prints "?B", the size is the parameter count.  A file type taken from the tensors is "(guessed)". */
 void bench_model_type(const Gguf *g, const Hparams *h, Buf *out);
+
+/* Appends a count of parameters in two digits or more, like general.size_label: "260K", "5.2M", "70B". */
+void bench_size_label(double n_params, Buf *out);
 
 /* Of all tensors. */
 double bench_model_bytes(const Gguf *g);

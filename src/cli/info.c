@@ -153,7 +153,9 @@ static void add_tokenizer(const Facts *f, Buf *out) {
         line(out, "tokenizer", "%s", f->model.tok_err.text);
         return;
     }
-    buf_printf(out, "%-14s SentencePiece style, %d tokens", "tokenizer", tok_n_vocab(tok));
+    GgufString pre = tok_pre(tok);
+    buf_printf(out, "%-14s %s%s%.*s, %d tokens", "tokenizer", tok_describe(tok),
+               pre.n ? ", pre-tokenizer " : "", (int)pre.n, pre.data ? pre.data : "", tok_n_vocab(tok));
     add_special(f, "BOS", tok_bos(tok), out);
     add_special(f, "EOS", tok_eos(tok), out);
     add_special(f, "unknown", tok_unknown(tok), out);
@@ -265,7 +267,9 @@ static json_t *tokenizer_json(const Facts *f) {
     json_t *ends = json_array();
     for (int id = 0; id < tok_n_vocab(tok); id++)
         if (tok_is_eog(tok, id)) json_array_append_new(ends, json_integer(id));
-    return json_pack("{s:s,s:i,s:o,s:o,s:o,s:o,s:b}", "model", "llama", "tokens", tok_n_vocab(tok), "bos",
+    GgufString pre = tok_pre(tok);
+    return json_pack("{s:s,s:o,s:i,s:o,s:o,s:o,s:o,s:b}", "model", tok_model(tok), "pre",
+                     pre.n ? show_json(pre.data, pre.n) : json_null(), "tokens", tok_n_vocab(tok), "bos",
                      id_or_null(tok_bos(tok)), "eos", id_or_null(tok_eos(tok)), "unknown",
                      id_or_null(tok_unknown(tok)), "ends", ends, "adds_bos", tok_adds_bos(tok));
 }

@@ -11,10 +11,9 @@
 #include "../gguf/gguf.h"
 
 typedef struct Mix {
-    const char *name;
-    int file_type;   // general.file_type; -1: there is no number for it
-    QuantType most;  // of most matrices
-    QuantType extra; // of those that the mix favours
+    const char *name; // file_type_number knows its number; FP8 has none
+    QuantType most;   // of most matrices
+    QuantType extra;  // of those that the mix favours
     enum {
         FAVOUR_NONE,
         FAVOUR_FIRST,

@@ -6,6 +6,7 @@
 #include "../base/mem.h"
 #include "../base/pool.h"
 #include "../gguf/encode.h"
+#include "../gguf/file_type.h"
 #include "../gguf/write.h"
 #include "../plan/weight.h"
 
@@ -135,7 +136,8 @@ static void plan_keys(const Quantize *q, const Mix *mix, GgufWriter *w) {
     for (int64_t i = 0; i < gguf_n_keys(q->g); i++)
         if (!is_ours(gguf_key(q->g, i))) gguf_write_copy(w, q->g, i);
     if (has_fp8) gguf_write_string(w, "zgen.fp8.format", "e4m3");
-    if (mix->file_type >= 0) gguf_write_u32(w, "general.file_type", (uint32_t)mix->file_type);
+    int file_type = file_type_number(mix->name);
+    if (file_type >= 0) gguf_write_u32(w, "general.file_type", (uint32_t)file_type);
     gguf_write_u32(w, "general.quantization_version", 2);
 }
 

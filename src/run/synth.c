@@ -7,6 +7,7 @@
 #include "../base/float.h"
 #include "../base/mem.h"
 #include "../base/pool.h"
+#include "../gguf/file_type.h"
 #include "../gguf/write.h"
 #include "../plan/weight.h"
 
@@ -172,7 +173,8 @@ static void add_keys(Making *m) {
     gguf_write_string(&m->w, "general.architecture", s->arch);
     snprintf(key, sizeof key, "synthetic %s %s", s->name, m->mix->name);
     gguf_write_string(&m->w, "general.name", key);
-    if (m->mix->file_type >= 0) gguf_write_u32(&m->w, "general.file_type", (uint32_t)m->mix->file_type);
+    int file_type = file_type_number(m->mix->name);
+    if (file_type >= 0) gguf_write_u32(&m->w, "general.file_type", (uint32_t)file_type);
     if (m->mix->most == QUANT_FP8_E4M3) gguf_write_string(&m->w, "zgen.fp8.format", "e4m3");
     for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) {
         if (ints[i].value == 0) continue;

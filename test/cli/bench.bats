@@ -26,7 +26,7 @@ print(eval(sys.argv[1]))' "$1"
     asserts "$status/$stderr" = "0/"
     asserts "${lines[0]}" = "| model                          |       size |     params | backend    | threads |            test |                  t/s |     GB/s | % read |  TFLOP/s |    ttft ms |        itl ms 50/90/99 % |"
     [[ "${lines[1]}" == "| ------------------------------ | ---------: | ---------: | ---------- | ------: | --------------: | -------------------: | "* ]]
-    [[ "${lines[2]}" == "| llama ?B Q8_0                  |   5.33 MiB |     5.25 M | CPU        |       1 |            pp16 | "* ]]
+    [[ "${lines[2]}" == "| llama 5.2M Q8_0                |   5.33 MiB |     5.25 M | CPU        |       1 |            pp16 | "* ]]
     tests=$(printf '%s\n' "${lines[@]:2:6}" | cut -d'|' -f7 | xargs)
     asserts "$tests" = "pp16 tg4 pp8+tg2 pp16 @ d5 tg4 @ d5 pp8+tg2 @ d5"
     [[ "$output" == *"build: zgen-"*"mode: random"*"peak memory: "* ]]
@@ -125,7 +125,7 @@ print(" ".join(list(d[0])[:40]), len(d), d[1]["n_gen"], d[1]["cpu_strict"], d[1]
 
 @test "bench: a shape without a file is named, sized and run like the real one" {
     zgen bench --shape llama-3.2-1b --mix q8_0 --layers 1 -p 2 -n 1 -r 1 --no-warmup -t 2 --device cpu -o jsonl
-    asserts "$status/$(rows 'd[0]["model_type"], d[0]["model_filename"], len(d)')" = "0/('llama ?B Q8_0', 'synthetic llama-3.2-1b q8_0', 2)"
+    asserts "$status/$(rows 'd[0]["model_type"], d[0]["model_filename"], len(d)')" = "0/('llama 323M Q8_0', 'synthetic llama-3.2-1b q8_0', 2)"
     zgen bench --list-shapes
     [[ "$output" == *"llama-3.1-8b     llama        32   4096"*"mixes: "*" Q4_K_M "* ]]
 }
@@ -149,6 +149,13 @@ result() {
     [[ "$stderr" == *"a.jsonl: llama 1B Q4_0 tg128 has no partner in "*"b.jsonl" ]]
     zgen bench --compare "$T/a.jsonl" "$T/b.jsonl"
     [[ "${lines[2]}" == "| llama 8B Q4_0                  |              pp512 |       100.00 ± 14.14 |        200.00 ± 0.00 |   2.000 ± 0.283 |" ]]
+}
+
+@test "bench --compare: a size that llama-bench has no name for is named by its parameters" {
+    result 'llama ?B (guessed) Q4_0' 512 0 '100' | sed 's/"type_k"/"model_n_params": 5246208, &/' >"$T/a.jsonl"
+    result 'llama 5.2M Q4_0' 512 0 '200' >"$T/b.jsonl"
+    zgen bench --compare "$T/a.jsonl" "$T/b.jsonl" -o jsonl
+    asserts "$status/$stderr/$(rows '[(x["model_type"], x["ratio"]) for x in d]')" = "0//[('llama 5.2M Q4_0', 2.0)]"
 }
 
 @test "bench --compare reads what bench prints, of both kinds" {
@@ -188,7 +195,7 @@ END
     bench -p 4 -n 2 -d 0,6 -o jsonl
     printf '%s\n' "$output" >"$T/r.jsonl"
     PATH="$T/bin:$PATH" scripts/plot_bench "$T/picture.svg" "$T/r.jsonl"
-    expected=$(rows '"".join("\"r.jsonl: llama ?B Q8_0 " + t + "\"\n" + "".join("%d %s %s %s\n" % (x["n_depth"], x["avg_ts"], x["stddev_ts"], x["limit_ts"] or "?") for x in d if (x["n_gen"] > 0) == (t == "tg2")) + "\n\n" for t in ("pp4", "tg2"))')
+    expected=$(rows '"".join("\"r.jsonl: llama 5.2M Q8_0 " + t + "\"\n" + "".join("%d %s %s %s\n" % (x["n_depth"], x["avg_ts"], x["stddev_ts"], x["limit_ts"] or "?") for x in d if (x["n_gen"] > 0) == (t == "tg2")) + "\n\n" for t in ("pp4", "tg2"))')
     asserts "$(cat "$T/series")" = "$expected"
     grep -q 'set xlabel "depth in tokens"' "$T/script"
     grep -q 'for \[i in "1"\]' "$T/script"

@@ -32,6 +32,37 @@ END
     asserts "$(field 'd["memory"]["kv"] == d["memory"]["kv_per_position"] * d["memory"]["n_ctx"] > 0')" = True
 }
 
+# unigram: a file of nothing but a unigram tokenizer of byte tokens, in $T/unigram.gguf
+unigram() {
+    python3 - "$T/unigram.gguf" <<'END'
+import struct, sys
+def string(s): return struct.pack("<Q", len(s)) + s.encode()
+def text(key, value): return string(key) + struct.pack("<I", 8) + string(value)
+def array(key, type, items): return string(key) + struct.pack("<IIQ", 9, type, len(items)) + b"".join(items)
+tokens = [string("<unk>")] + [string("<0x%02X>" % b) for b in range(256)]
+types, scores = [struct.pack("<i", 6 if i else 2) for i in range(257)], [struct.pack("<f", 0)] * 257
+keys = [text("general.architecture", "gamma"), text("tokenizer.ggml.model", "t5"), array("tokenizer.ggml.tokens", 8, tokens),
+        array("tokenizer.ggml.token_type", 5, types), array("tokenizer.ggml.scores", 6, scores)]
+open(sys.argv[1], "wb").write(b"GGUF" + struct.pack("<IQQ", 3, 0, len(keys)) + b"".join(keys))
+END
+}
+
+# tokenizer_of FILE: what info says of its tokenizer, as text and as JSON
+tokenizer_of() {
+    zgen info "$1"
+    printf '%s\n' "$output" | grep -o '^tokenizer .* tokens'
+    zgen info "$1" --json
+    field 'd["tokenizer"]["model"], d["tokenizer"]["pre"]'
+}
+
+@test "the kind of tokenizer, as text and as JSON" {
+    unigram
+    asserts "$(tokenizer_of "$tiny")" = $'tokenizer      SentencePiece style, 328 tokens\n(\'llama\', None)'
+    asserts "$(tokenizer_of test/data/tokenizer/bpe-1000.gguf)" = \
+        $'tokenizer      byte-level BPE, pre-tokenizer gpt-2, 1000 tokens\n(\'gpt2\', \'gpt-2\')'
+    asserts "$(tokenizer_of "$T/unigram.gguf")" = $'tokenizer      SentencePiece unigram, 257 tokens\n(\'t5\', None)'
+}
+
 @test "memory: what generate would take, whether it fits, and what would" {
     zgen info --device cpu -t 2 --json
     asserts "$(field '[d["memory"][k] for k in ("executor", "n_ctx", "kv_per_position", "weights", "fits")]')" = "['cpu', 512, 3072, 5570560, True]"

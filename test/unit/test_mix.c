@@ -3,6 +3,7 @@
  * Its files say what it chose; what no file at hand shows (eight experts, 80 layers, tied embeddings in odd
  * widths) is told here by its rules. */
 #include "check.h"
+#include "../../src/gguf/file_type.h"
 #include "../../src/run/mix.h"
 
 #include <glob.h>
@@ -50,8 +51,9 @@ static int check_file(const char *path) {
         CHECK(types[i] == t->type, "%s: %s is %s, not %s", path, t->name, quant_traits(t->type)->name,
               quant_traits(types[i])->name);
     }
-    CHECK(gguf_get_int(g, "general.file_type", 0, 100, &file_type, &e) && file_type == mix->file_type, "%s",
-          path);
+    CHECK(gguf_get_int(g, "general.file_type", 0, 100, &file_type, &e) &&
+              file_type == file_type_number(mix->name),
+          "%s", path);
     free(types);
     gguf_close(g);
     return n;

@@ -1,0 +1,59 @@
+/* file_type: see file_type.h. */
+#include "file_type.h"
+
+#include <strings.h>
+
+static const struct Row {
+    int number;
+    const char *name, *label;
+    int most; // QuantType of most tensors, for the row to be guessed from; -1: the row is never guessed
+} table[] = {
+    {0, "F32", "all F32", QUANT_F32},
+    {1, "F16", "F16", QUANT_F16},
+    {2, "Q4_0", "Q4_0", QUANT_Q4_0},
+    {3, "Q4_1", "Q4_1", QUANT_Q4_1},
+    {7, "Q8_0", "Q8_0", QUANT_Q8_0},
+    {8, "Q5_0", "Q5_0", QUANT_Q5_0},
+    {9, "Q5_1", "Q5_1", QUANT_Q5_1},
+    {10, "Q2_K", "Q2_K - Medium", QUANT_Q2_K},
+    {11, "Q3_K_S", "Q3_K - Small", -1},
+    {12, "Q3_K_M", "Q3_K - Medium", QUANT_Q3_K},
+    {13, "Q3_K_L", "Q3_K - Large", -1},
+    {14, "Q4_K_S", "Q4_K - Small", -1},
+    {15, "Q4_K_M", "Q4_K - Medium", QUANT_Q4_K},
+    {16, "Q5_K_S", "Q5_K - Small", -1},
+    {17, "Q5_K_M", "Q5_K - Medium", QUANT_Q5_K},
+    {18, "Q6_K", "Q6_K", QUANT_Q6_K},
+    {21, "Q2_K_S", "Q2_K - Small", -1},
+    {25, "IQ4_NL", "IQ4_NL - 4.5 bpw", QUANT_IQ4_NL},
+    {30, "IQ4_XS", "IQ4_XS - 4.25 bpw", QUANT_IQ4_XS},
+    {32, "BF16", "BF16", QUANT_BF16},
+    {38, "MXFP4_MOE", "MXFP4 MoE", QUANT_MXFP4},
+    {39, "NVFP4", "NVFP4", QUANT_NVFP4},
+};
+enum { N_ROWS = sizeof table / sizeof *table };
+
+int file_type_number(const char *name) {
+    for (int i = 0; i < N_ROWS; i++)
+        if (strcasecmp(table[i].name, name) == 0) return table[i].number;
+    return -1;
+}
+
+static const char *guess(const Gguf *g) {
+    int count[N_ROWS] = {0}, best = 0;
+    for (int64_t t = 0; t < gguf_n_tensors(g); t++)
+        for (int i = 0; i < N_ROWS; i++)
+            if (table[i].most == (int)gguf_tensor(g, t)->type && ++count[i] > count[best]) best = i;
+    return table[best].label;
+}
+
+const char *file_type_label(const Gguf *g, bool *is_guess) {
+    int64_t number = -1;
+    Err ignored; // a key of another type states nothing
+    gguf_get_int(g, "general.file_type", 0, INT32_MAX, &number, &ignored);
+    *is_guess = false;
+    for (int i = 0; i < N_ROWS; i++)
+        if (table[i].number == number) return table[i].label;
+    *is_guess = true;
+    return guess(g);
+}
