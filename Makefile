@@ -34,7 +34,7 @@ endif
 ifeq ($(findstring $(shell uname -m),$(MACHINE)),)
 FLAGS  += -idirafter /usr/include
 LDLIBS := -lm -pthread
-TESTS  := $(filter-out $(shell grep -lE '^.include (<jansson.h>|"golden.h"|"[./]*/src/(text|run|cli)/)' $(TESTS) /dev/null),$(TESTS))
+TESTS  := $(filter-out $(shell grep -lE '^.include (<jansson.h>|"golden.h"|"[./]*/src/(text|run|cli|bench)/)' $(TESTS) /dev/null),$(TESTS))
 endif
 
 # With a CUDA compiler the GPU executor is built, for the GPU of this machine, or for many where there is none; CUDA_ARCH=90

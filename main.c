@@ -1,59 +1,60 @@
 /* zgen: runs GGUF language models from the command line.
  *
- * This file owns the list of commands: it finds the one that is meant, has its options read, runs it, and
- * turns what comes back into one line on stderr and an exit code.  To add a command, write
- * src/cli/<command>.c and a row here. */
+ * This file finds the command that the arguments name, has its options read, runs it, and turns its result
+ * into an exit code and at most one line on stderr.  To add a command, write src/cli/<command>.c, a row in
+ * src/cli/command.c, and a row here. */
+#include "src/bench/bench.h"
 #include "src/cli/cli.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
-static const Command commands[] = {
-    {"generate", FOR_GENERATE, "[-m MODEL] [-p TEXT | -f FILE]",
-     "text after the prompt (when no command is named)", cmd_generate},
-    {"chat", FOR_CHAT, "[-m MODEL] [-sys TEXT]",
-     "a conversation: lines in, answers out; /help there lists more", cmd_chat},
-    {"info", FOR_INFO, "[MODEL]", "what a file is, what memory it needs; the tape of its operations",
-     cmd_info},
-    {"tokenize", FOR_TOKENIZE, "[-m MODEL] [-p TEXT | -f FILE | --decode IDS]",
-     "the tokens of a text, and back", cmd_tokenize},
-    {"logits", FOR_LOGITS, "[-m MODEL] (--ids IDS | --ids-file FILE) -o OUT", "the logits behind each token",
-     cmd_logits},
-    {"perplexity", FOR_PERPLEXITY, "[-m MODEL] -f FILE [--save-logits F] [--kl F]",
-     "how well a text is predicted, and how far from another model's predictions", cmd_perplexity},
-    {"bench", FOR_BENCH, "[-m MODEL | --shape SHAPE | --ceilings | --compare A B]",
-     "how fast it is here, in llama-bench's words", cmd_bench},
-    {"quantize", FOR_QUANTIZE, "IN OUT TYPE", "the model IN with weights of another type; replaces OUT",
-     cmd_quantize},
-    {"synth", FOR_SYNTH, "SHAPE MIX OUT", "a model of random weights, to measure with", cmd_synth},
-    {0},
+static const struct {
+    unsigned command; // FOR_...
+    bool (*run)(const Options *o, Err *e);
+} RUNS[] = {
+    {FOR_GENERATE, cmd_generate}, {FOR_CHAT, cmd_chat},         {FOR_INFO, cmd_info},
+    {FOR_TOKENIZE, cmd_tokenize}, {FOR_LOGITS, cmd_logits},     {FOR_PERPLEXITY, cmd_perplexity},
+    {FOR_BENCH, cmd_bench},       {FOR_QUANTIZE, cmd_quantize}, {FOR_SYNTH, cmd_synth},
 };
+enum { N_RUNS = sizeof RUNS / sizeof *RUNS };
 
-static const Command *find(const char *name) {
-    const Command *c = commands;
-    while (c->name && strcmp(c->name, name) != 0) c++;
-    return c->name ? c : NULL;
+/* generate with -cnv is a conversation; chat with -st is a single answer. */
+static unsigned effective_command(unsigned command, const Options *o) {
+    if (command != FOR_GENERATE && command != FOR_CHAT) return command;
+    bool is_chat = command == FOR_CHAT || o->chat;
+    return is_chat && !o->single_turn && !o->print_prompt ? FOR_CHAT : FOR_GENERATE;
+}
+
+static bool run(unsigned command, const Options *o, Err *e) {
+    int i = 0;
+    while (i < N_RUNS && RUNS[i].command != command) i++;
+    assert(i < N_RUNS);
+    return RUNS[i].run(o, e);
 }
 
 /* zgen [COMMAND] [OPTION]..., zgen help [COMMAND] */
 static bool dispatch(int argc, char **argv, Err *e) {
     bool wants_help = argc > 1 && strcmp(argv[1], "help") == 0;
-    if (wants_help) argc--, argv++;
+    argc -= wants_help;
+    argv += wants_help;
     bool is_named = argc > 1 && argv[1][0] != '-';
-    const Command *c = is_named ? find(argv[1]) : commands;
+    int n_commands;
+    const Command *c = is_named ? command_find(argv[1]) : command_table(&n_commands);
     if (!c)
-        return err_set(
-            e, ERR_USAGE,
-            "unknown command '%.100s'; zgen help lists them (a prompt is given with -p, a model with -m)",
-            argv[1]);
+        return err_set(e, ERR_USAGE,
+                       "unknown command '%.100s'; zgen help lists the commands (a prompt is given with -p, a "
+                       "model with -m)",
+                       argv[1]);
     Options o;
     bool ok = options_parse(c->bit, argc - is_named, argv + is_named, &o, e);
     if (ok && o.version)
         ok = help_version(e);
     else if (ok && (o.help || wants_help))
-        ok = help_print(commands, c, !is_named, e);
+        ok = help_print(c->bit, !is_named, e);
     else if (ok)
-        ok = c->run(&o, e);
+        ok = run(effective_command(c->bit, &o), &o, e);
     options_free(&o);
     return ok;
 }

@@ -21,13 +21,13 @@ static bool clear(Chat *c, const char *argument, Err *e) {
     size_t n = json_array_size(messages),
            kept = n && strcmp(messages_role(&c->session, n - 1), "system") == 0;
     while (json_array_size(messages) > kept) pop(&c->session);
-    return chat_tell(c, e, kept ? "(a new conversation; the system prompt stays)" : "(a new conversation)");
+    return chat_print(c, e, kept ? "(a new conversation; the system prompt stays)" : "(a new conversation)");
 }
 
 /* Another seed, or the answer would be the same one. */
 static bool regenerate(Chat *c, const char *argument, Err *e) {
     (void)argument;
-    if (!last_is(&c->session, "assistant")) return chat_tell(c, e, "(there is no answer to take back)");
+    if (!last_is(&c->session, "assistant")) return chat_print(c, e, "(there is no answer to take back)");
     while (last_is(&c->session, "assistant")) pop(&c->session);
     c->request.params.seed++;
     return chat_answer(c, e);
@@ -38,41 +38,42 @@ static bool undo(Chat *c, const char *argument, Err *e) {
     Session *s = &c->session;
     size_t n = json_array_size(session_messages(s)), user = 0;
     while (user < n && strcmp(messages_role(s, user), "user") != 0) user++;
-    if (user == n) return chat_tell(c, e, "(there is nothing to take back)");
+    if (user == n) return chat_print(c, e, "(there is nothing to take back)");
     for (size_t i = 0; i <= user; i++) pop(s);
-    return chat_tell(c, e, "(the last turn is taken back)");
+    return chat_print(c, e, "(the last turn is taken back)");
 }
 
 static bool save(Chat *c, const char *path, Err *e) {
-    if (!*path) return chat_tell(c, e, "(/save needs the name of a file)");
+    if (!*path) return chat_print(c, e, "(/save needs the name of a file)");
     if (!messages_save(path, &c->session, e)) return chat_failed(c, e);
-    return chat_tell(c, e, "(saved %zu messages)", json_array_size(session_messages(&c->session)));
+    return chat_print(c, e, "(saved %zu messages)", json_array_size(session_messages(&c->session)));
 }
 
 static bool load(Chat *c, const char *path, Err *e) {
-    if (!*path) return chat_tell(c, e, "(/load needs the name of a file)");
+    if (!*path) return chat_print(c, e, "(/load needs the name of a file)");
     if (!messages_load(path, &c->session, e)) return chat_failed(c, e);
-    if (!chat_tell(c, e, "(loaded %zu messages)", json_array_size(session_messages(&c->session))))
+    if (!chat_print(c, e, "(loaded %zu messages)", json_array_size(session_messages(&c->session))))
         return false;
     return !last_is(&c->session, "user") || chat_answer(c, e);
 }
 
 static bool set_system(Chat *c, const char *text, Err *e) {
-    if (!*text) return chat_tell(c, e, "(/system needs a text)");
+    if (!*text) return chat_print(c, e, "(/system needs a text)");
     messages_set_system(&c->session, text, strlen(text));
-    return chat_tell(c, e, "(the system prompt is set)");
+    return chat_print(c, e, "(the system prompt is set)");
 }
 
 static bool tell_stats(Chat *c, const char *argument, Err *e) {
     (void)argument;
     const Sequence *q = c->session.seq;
-    if (!q) return chat_tell(c, e, "no turn yet; context of %d tokens", c->config.n_ctx);
+    if (!q) return chat_print(c, e, "no turn yet; context of %d tokens", c->config.n_ctx);
     const Timing *d = &q->decode, *p = &q->prompt;
-    return chat_tell(c, e, "context: %d of %d tokens", q->n_prompt + q->n_generated, c->config.n_ctx) &&
-           chat_tell(c, e, "last turn: %d tokens kept, %d evaluated in %.3f s, %d said at %.1f tok/s",
-                     q->n_reused, p->n, p->seconds, q->n_generated, d->seconds > 0 ? d->n / d->seconds : 0) &&
-           chat_tell(c, e, "%d turns: %d tokens evaluated, %d said", c->total.n_turns, c->total.n_evaluated,
-                     c->total.n_said);
+    return chat_print(c, e, "context: %d of %d tokens", q->n_prompt + q->n_generated, c->config.n_ctx) &&
+           chat_print(c, e, "last turn: %d tokens kept, %d evaluated in %.3f s, %d said at %.1f tok/s",
+                      q->n_reused, p->n, p->seconds, q->n_generated,
+                      d->seconds > 0 ? d->n / d->seconds : 0) &&
+           chat_print(c, e, "%d turns: %d tokens evaluated, %d said", c->total.n_turns, c->total.n_evaluated,
+                      c->total.n_generated);
 }
 
 static bool leave(Chat *c, const char *argument, Err *e) {
@@ -105,9 +106,9 @@ static bool help(Chat *c, const char *argument, Err *e) {
     for (int i = 0; i < N_COMMANDS; i++) {
         char usage[40];
         snprintf(usage, sizeof usage, "%s%s", COMMANDS[i].name, COMMANDS[i].argument);
-        if (!chat_tell(c, e, "%-14s %s", usage, COMMANDS[i].text)) return false;
+        if (!chat_print(c, e, "%-14s %s", usage, COMMANDS[i].text)) return false;
     }
-    return chat_tell(c, e, "A \\ at the end of a line: it goes on in the next.  Ctrl-C stops an answer.");
+    return chat_print(c, e, "A \\ at the end of a line: it goes on in the next.  Ctrl-C stops an answer.");
 }
 
 /* ---- finding them ---- */
@@ -127,5 +128,5 @@ bool chat_command(Chat *c, const char *line, Err *e) {
     for (int i = 0; i < N_COMMANDS; i++)
         if (strlen(COMMANDS[i].name) == n && memcmp(COMMANDS[i].name, line, n) == 0)
             return COMMANDS[i].run(c, argument, e);
-    return chat_tell(c, e, "(there is no %.*s; /help lists the commands)", (int)n, line);
+    return chat_print(c, e, "(there is no %.*s; /help lists the commands)", (int)n, line);
 }

@@ -209,7 +209,6 @@ static bool run(Run *r, const Options *o, Err *e) {
 }
 
 bool cmd_generate(const Options *o, Err *e) {
-    if (o->chat && !o->single_turn && !o->print_prompt) return cmd_chat(o, e);
     Run r = {0};
     stop_install();
     double begin = clock_now();

@@ -32,9 +32,11 @@ static void add_option(const Option *o, Buf *out) {
     buf_printf(out, "\n");
 }
 
-static void add_commands(const Command *commands, Buf *out) {
+static void add_commands(Buf *out) {
+    int n;
+    const Command *commands = command_table(&n);
     buf_printf(out, "zgen runs GGUF language models.\n\n");
-    for (const Command *c = commands; c->name; c++) {
+    for (const Command *c = commands; c < commands + n; c++) {
         buf_printf(out, "  zgen %s %s\n", c->name, c->arguments);
         buf_printf(out, "%*s%s\n", COLUMN, "", c->text);
     }
@@ -42,17 +44,18 @@ static void add_commands(const Command *commands, Buf *out) {
                "");
 }
 
-bool help_print(const Command *commands, const Command *c, bool is_all, Err *e) {
+bool help_print(unsigned command, bool is_all, Err *e) {
     Buf text = {0};
+    const Command *c = command_find(command_name(command));
     if (is_all)
-        add_commands(commands, &text);
+        add_commands(&text);
     else
         buf_printf(&text, "zgen %s %s\n%s\n\n", c->name, c->arguments, c->text);
     buf_printf(&text, "Options of zgen %s, with their defaults:\n", c->name);
     int n;
     const Option *table = options_table(&n);
     for (int i = 0; i < n; i++)
-        if (table[i].commands & c->bit) add_option(&table[i], &text);
+        if (table[i].commands & command) add_option(&table[i], &text);
     buf_printf(
         &text,
         "\nExit codes: 0 done, 1 failed while running, 2 command line, 3 model file, 4 memory, 5 output,\n"

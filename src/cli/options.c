@@ -522,18 +522,6 @@ static bool unknown(unsigned command, const char *argument, Err *e) {
                    word, meant ? "; did you mean " : "", meant ? meant : "", meant ? "" : "");
 }
 
-static const char *command_of(unsigned commands) {
-    return commands & FOR_GENERATE     ? "generate"
-           : commands & FOR_TOKENIZE   ? "tokenize"
-           : commands & FOR_LOGITS     ? "logits"
-           : commands & FOR_SYNTH      ? "synth"
-           : commands & FOR_QUANTIZE   ? "quantize"
-           : commands & FOR_CHAT       ? "chat"
-           : commands & FOR_PERPLEXITY ? "perplexity"
-           : commands & FOR_BENCH      ? "bench"
-                                       : "info";
-}
-
 /* Whether the argument spells a name of the option whole. */
 static bool is_spelled(const Option *o, const char *argument) {
     const char *word = argument[1] == '-' ? argument + 2 : argument + 1;
@@ -550,7 +538,7 @@ static bool take(unsigned command, const Option *o, const char *argument, int co
     if (!is_spelled(o, argument)) return unknown(command, argument, e);
     if (!(o->commands & command))
         return err_set(e, ERR_USAGE, "option %s belongs to zgen %s, not to zgen %s", word,
-                       command_of(o->commands), command_of(command));
+                       command_name(o->commands), command_name(command));
     if (code == ':') return err_set(e, ERR_USAGE, "option %s needs a value", word);
     if (code == '?') return err_set(e, ERR_USAGE, "option %s takes no value", word);
     return set_value(o, word, optarg ? optarg : o->set, out, e);

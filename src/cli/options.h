@@ -14,19 +14,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "command.h"
 #include "../base/err.h"
-
-enum {
-    FOR_GENERATE = 1,
-    FOR_INFO = 2,
-    FOR_TOKENIZE = 4,
-    FOR_LOGITS = 8,
-    FOR_SYNTH = 16,
-    FOR_CHAT = 32,
-    FOR_BENCH = 64,
-    FOR_PERPLEXITY = 128,
-    FOR_QUANTIZE = 256,
-}; // commands, as bits
 
 typedef struct Seed {
     bool given; // else one is to be drawn

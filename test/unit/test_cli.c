@@ -1,5 +1,4 @@
-/* The command line's parser: every row of the table, at its limits and beyond; ids, escapes and the digest.
- */
+/* The parser of the command line: every option at its limits and beyond; token ids, escapes, the digest. */
 #include "check.h"
 #include "../../src/base/buf.h"
 #include "../../src/cli/ids.h"
@@ -10,10 +9,6 @@
 
 #include <stdio.h>
 #include <string.h>
-
-static const unsigned COMMANDS[] = {FOR_GENERATE, FOR_INFO, FOR_TOKENIZE, FOR_LOGITS,
-                                    FOR_SYNTH,    FOR_CHAT, FOR_BENCH};
-enum { N_COMMANDS = sizeof COMMANDS / sizeof *COMMANDS };
 
 static Options options;
 static Err err;
@@ -72,8 +67,9 @@ TEST(cli_every_spelling_of_a_value) {
 }
 
 TEST(cli_every_abbreviation_is_refused) {
-    int n, n_tried = 0;
+    int n, n_tried = 0, n_commands;
     const Option *table = options_table(&n);
+    const Command *commands = command_table(&n_commands);
     for (int i = 0; i < n; i++)
         for (int k = 0; k < 4 && table[i].names[k]; k++) {
             const char *name = table[i].names[k] + strspn(table[i].names[k], "-");
@@ -84,25 +80,28 @@ TEST(cli_every_abbreviation_is_refused) {
                 snprintf(dashed[0], sizeof dashed[0], "-%s", word);
                 snprintf(dashed[1], sizeof dashed[1], "--%s", word);
                 for (int d = 0; d < 2; d++, n_tried++)
-                    for (size_t c = 0; c < N_COMMANDS; c++)
-                        CHECK(refused(COMMANDS[c], dashed[d], "1"), "%s was taken for %s", dashed[d], name);
+                    for (int c = 0; c < n_commands; c++)
+                        CHECK(refused(commands[c].bit, dashed[d], "1"), "zgen %s took %s for %s",
+                              commands[c].name, dashed[d], name);
             }
         }
     CHECK(n_tried > 300);
 }
 
 TEST(cli_options_of_other_commands_are_refused) {
-    int n;
+    int n, n_commands;
     const Option *table = options_table(&n);
+    const Command *commands = command_table(&n_commands);
     for (int i = 0; i < n; i++)
-        for (size_t c = 0; c < N_COMMANDS; c++) {
-            bool is_known = false; // this name may mean something else to the command
+        for (int c = 0; c < n_commands; c++) {
+            const char *name = table[i].names[0];
+            bool is_known = false; // another option of the command may have this name
             for (int j = 0; j < n; j++)
-                is_known |=
-                    (table[j].commands & COMMANDS[c]) && strcmp(table[j].names[0], table[i].names[0]) == 0;
-            if (!is_known)
-                CHECK(refused(COMMANDS[c], table[i].names[0], "1") && strstr(err.text, "belongs to"), "%s",
-                      table[i].names[0]);
+                for (int k = 0; k < 4 && table[j].names[k] && (table[j].commands & commands[c].bit); k++)
+                    is_known |= strcmp(table[j].names[k], name) == 0;
+            if (is_known) continue;
+            CHECK(refused(commands[c].bit, name, "1") && strstr(err.text, "belongs to"), "zgen %s %s",
+                  commands[c].name, name);
         }
 }
 

@@ -10,11 +10,11 @@
  *     TFLOP/s      operations that the prompt needs at least, per second
  *     ttft         time to first token: the prompt, with the choice of the token behind it
  *     itl          inter-token latency: from token to token as the caller gets them; median, 90 %, 99 % */
-#ifndef ZGEN_CLI_BENCH_ROW_H
-#define ZGEN_CLI_BENCH_ROW_H
+#ifndef ZGEN_BENCH_ROW_H
+#define ZGEN_BENCH_ROW_H
 
-#include "bench_table.h"
-#include "options.h"
+#include "table.h"
+#include "../cli/options.h"
 #include "../run/bench.h"
 
 typedef struct BenchRow {

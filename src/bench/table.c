@@ -1,6 +1,6 @@
 /* bench_table: see bench_table.h. */
-#include "bench_table.h"
-#include "out.h"
+#include "table.h"
+#include "../cli/out.h"
 
 #include <assert.h>
 #include <math.h>

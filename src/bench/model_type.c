@@ -1,5 +1,5 @@
-/* bench_model: see bench_model.h.  The names of sizes are those that llama.cpp's load_arch_hparams finds. */
-#include "bench_model.h"
+/* model_type: see model_type.h.  The names of sizes are those that llama.cpp's load_arch_hparams finds. */
+#include "model_type.h"
 #include "../gguf/file_type.h"
 
 #include <stdio.h>

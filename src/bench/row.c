@@ -1,9 +1,9 @@
 /* bench_row: see bench_row.h. */
-#include "bench_row.h"
-#include "bench_model.h"
-#include "cli.h"
-#include "sha256.h"
-#include "show.h"
+#include "row.h"
+#include "model_type.h"
+#include "../cli/cli.h"
+#include "../cli/sha256.h"
+#include "../cli/show.h"
 #include "../base/mem.h"
 #include "../base/stat.h"
 

@@ -3,10 +3,10 @@
  * The numbers against which every speed is to be held: what exec.h's Ceilings lists, of the CPU and, where
  * one would be used, of the GPU.  What a device has not is left out. */
 #include "bench.h"
-#include "bench_model.h"
-#include "bench_table.h"
-#include "setup.h"
-#include "show.h"
+#include "model_type.h"
+#include "table.h"
+#include "../cli/setup.h"
+#include "../cli/show.h"
 #include "../cpu/cpu.h"
 #include "../../cuda/cuda.h"
 

@@ -4,8 +4,8 @@
  * object whose keys stand in the order in which they were set (csv, json, jsonl).  CSV has no lists and
  * no objects: such keys are left out of it.  Rows are written as they come; what was begun is ended, so that
  * an array that an error cuts short is still one. */
-#ifndef ZGEN_CLI_BENCH_TABLE_H
-#define ZGEN_CLI_BENCH_TABLE_H
+#ifndef ZGEN_BENCH_TABLE_H
+#define ZGEN_BENCH_TABLE_H
 
 #include <jansson.h>
 #include <stdbool.h>

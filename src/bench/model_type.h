@@ -1,7 +1,7 @@
 /* bench_model: what a model and a machine are called in tables, in llama.cpp's words, so that rows of both
  * programs are found to be of the same thing. */
-#ifndef ZGEN_CLI_BENCH_MODEL_H
-#define ZGEN_CLI_BENCH_MODEL_H
+#ifndef ZGEN_BENCH_MODEL_TYPE_H
+#define ZGEN_BENCH_MODEL_TYPE_H
 
 #include "../base/buf.h"
 #include "../gguf/gguf.h"

@@ -7,10 +7,10 @@
  *
  *     ratio = b / a        spread = ratio * sqrt((sd_a / a)^2 + (sd_b / b)^2) */
 #include "bench.h"
-#include "bench_model.h"
-#include "bench_table.h"
-#include "prompt.h"
-#include "show.h"
+#include "model_type.h"
+#include "table.h"
+#include "../cli/prompt.h"
+#include "../cli/show.h"
 #include "../base/mem.h"
 #include "../base/stat.h"
 
