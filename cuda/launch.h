@@ -6,10 +6,8 @@
  * that is captured. Rows of padding have seq -1: they are computed like others, but write their keys and
  * values nowhere and sample nothing.
  *
- * Rows of a register lie round_up(width, 16) floats apart unless a stride says otherwise.
- *
- * `rows` is NULL, or [n] indices: row i of the op reads row rows[i] of its input (ops on the R rows of a
- * batch). */
+ * An op reads and writes rows of registers, and each register is given as a RegRows: a register may be a range of
+ * columns of another one, so a stride says nothing about a width and what lies between two rows is not read. */
 #ifndef ZGEN_CUDA_LAUNCH_H
 #define ZGEN_CUDA_LAUNCH_H
 
@@ -25,6 +23,22 @@ extern "C" {
 #ifdef __cplusplus
 }
 #endif
+
+/* Rows of a register: row i of an op is row map[i] of the register, or row i where map is NULL. */
+typedef struct RegRows {
+    float *data;
+    int stride;     // floats from row to row of the register
+    const int *map; // [n] rows of the register, or NULL
+} RegRows;
+
+/* The rows from row `first` of the op on. */
+static inline RegRows rows_from(RegRows r, int first) {
+    if (r.map)
+        r.map += first;
+    else
+        r.data += (size_t)first * (size_t)r.stride;
+    return r;
+}
 
 typedef struct DeviceWeight {
     QuantType type;
@@ -66,21 +80,14 @@ typedef struct Link {
 typedef struct Product {
     ProductSegment segment[3];
     int n_segments;
-    const float *in; // [*][in_stride]
-    int in_stride;
-    const int *rows;
+    RegRows in;
     const float *norm; // weight [n_in] of the RMS norm applied to in, or NULL
     float norm_eps;
     bool glu;
-    const float
-        *residual; // [T][residual_stride], added to the first output, or NULL; its rows begin and end at
-                   // multiples of 16 bytes
-    int residual_stride;
-    Link
-        *link; // of the first output, this product's own, or NULL: then nothing follows it in the same kernel
-    const int32_t *ids; // experts of each row, n_used in rows ids_stride apart, or NULL; slot s writes out +
-                        // s * n_out and,
-    int ids_stride;     //   if per_slot, reads in + s * n_in
+    RegRows residual; // added to the first output, or no data; in rows of whole 16 bytes
+    Link *link;       // of the first output, this product's own; NULL: nothing follows it in the same kernel
+    const int32_t *ids; // experts of each row, n_used in rows ids_stride apart, or NULL
+    int ids_stride;     // slot s of n_used writes out + s * n_out and, if per_slot, reads in + s * n_in
     int n_used;
     bool per_slot;
 } Product;
@@ -115,18 +122,36 @@ cudaError_t launch_gemm_f16(Gemm *g, const Launch *l, const void *w, const void 
  * +-65504. */
 cudaError_t launch_dequant(const Launch *l, const DeviceWeight *w, int expert, void *out);
 
-/* Row token[t] of w, times its scale, to row t of the register out. */
-cudaError_t launch_embed(const Launch *l, const DeviceWeight *w, const int32_t *token, int T, float *out);
+/* EMBED: row token[t] of w, times its scale, to row t of out, whose rows begin at multiples of 16 bytes. */
+cudaError_t launch_embed(const Launch *l, const DeviceWeight *w, const int32_t *token, int T, RegRows out);
 
-cudaError_t launch_norm(const Launch *l, const float *in, const int *rows, const float *weight, int width,
-                        float eps, int n, float *out);
-cudaError_t launch_add(const Launch *l, const float *a, const float *b, int width, int n, float *out);
-cudaError_t launch_glu(const Launch *l, const float *gate, const float *up, size_t n_elements, float *out);
-cudaError_t launch_route(const Launch *l, const float *logits, int logits_stride, int n_expert, int n_used,
-                         float scale, int n, int32_t *ids, float *weights, int stride);
-cudaError_t launch_mix(const Launch *l, const float *in, int in_stride, const float *weights,
-                       int weights_stride, int n_used, int width, const float *residual, int out_stride,
-                       int n, float *out);
+/* Of n rows of `width` floats: NORM, out = in / sqrt(mean(in^2) + eps) * weight; ADD, out = a + b; GLU,
+ * out = silu(gate) * up. */
+cudaError_t launch_norm(const Launch *l, RegRows in, const float *weight, int width, float eps, int n,
+                        RegRows out);
+cudaError_t launch_add(const Launch *l, RegRows a, RegRows b, int width, int n, RegRows out);
+cudaError_t launch_glu(const Launch *l, RegRows gate, RegRows up, int width, int n, RegRows out);
+
+/* ROUTE of n rows: the n_used <= n_expert largest logits, the lower id first where two are equal, and the softmax
+ * of those, times scale. */
+typedef struct Route {
+    RegRows logits; // [n_expert]
+    int n_expert, n_used;
+    float scale;
+    RegRows ids;     // out: int32_t [n_used] in place of floats
+    RegRows weights; // out: [n_used]
+} Route;
+cudaError_t launch_route(const Launch *l, const Route *r, int n);
+
+/* MOE_SUM of n rows: out = residual + sum over s < n_used of weights[s] * in[s]. */
+typedef struct MoeSum {
+    RegRows in;      // [n_used][width]
+    RegRows weights; // [n_used]
+    int n_used, width;
+    RegRows residual; // [width], or no data
+    RegRows out;      // [width]
+} MoeSum;
+cudaError_t launch_moe_sum(const Launch *l, const MoeSum *m, int n);
 
 /* Where one layer's keys and values lie: histories (kv.h) of n_ctx positions, a multiple of KV_TILE; that of head h of
  * sequence s is the (s * n_head + h)th in k, and in v. */

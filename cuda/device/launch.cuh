@@ -2,6 +2,11 @@
 #pragma once
 #include "../launch.h"
 
+// Row i of an op.
+__device__ __forceinline__ float *row_of(const RegRows &r, int i) {
+    return r.data + (size_t)(r.map ? __ldcg(r.map + i) : i) * r.stride;
+}
+
 // Elements from one row of a register to the next.
 __host__ __device__ inline int row_stride(int width) {
     return (width + 15) / 16 * 16;

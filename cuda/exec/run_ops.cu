@@ -21,8 +21,11 @@ int rows_of(const Op *op, const Step &step) {
     return op->on_R ? step.R : step.T;
 }
 
-const int *row_map(const Exec *x, const Op *op) {
-    return op->on_R && op->in != NO_REG && !x->plan->regs[op->in].on_R ? x->d.out_row : nullptr;
+// The rows of a register that an op reads or writes: an op on the R rows finds them in a register of T rows by
+// the batch's map.
+RegRows rows_in(const Exec *x, const Op *op, int r) {
+    if (r == NO_REG) return {};
+    return {reg(x, r), stride_of(x, r), op->on_R && !x->plan->regs[r].on_R ? x->d.out_row : nullptr};
 }
 
 Product product_of(const Exec *x, const Op *op) {
@@ -33,12 +36,11 @@ Product product_of(const Exec *x, const Op *op) {
         p.segment[k] = {x->weights.at(op->w[k]), device_vector(x, op->bias[k]), reg(x, out),
                         stride_of(x, out)};
     }
-    p.in = reg(x, op->in), p.in_stride = stride_of(x, op->in), p.rows = row_map(x, op);
+    p.in = rows_in(x, op, op->in);
+    p.residual = rows_in(x, op, op->residual);
     p.norm = op->code == OP_EXPERT ? nullptr : device_vector(x, op->vector), p.norm_eps = op->eps;
     p.glu = op->glu;
     if (op->code == OP_MATMUL) p.link = x->links.at(op);
-    if (op->residual != NO_REG)
-        p.residual = reg(x, op->residual), p.residual_stride = stride_of(x, op->residual);
     if (op->code == OP_EXPERT) {
         p.ids = (const int32_t *)reg(x, op->ids), p.ids_stride = stride_of(x, op->ids),
         p.n_used = op->moe.n_used;
@@ -138,12 +140,12 @@ cudaError_t run_op(Exec *x, const Op *op, const Step &step) {
     const Launch *l = &x->launch;
     int n = rows_of(op, step), out = op->out[0];
     if (n == 0) return cudaSuccess;
+    RegRows in = rows_in(x, op, op->in), in2 = rows_in(x, op, op->in2), to = rows_in(x, op, out);
     switch (op->code) {
     case OP_EMBED:
-        return launch_embed(l, &x->weights.at(op->w[0]), x->d.token, n, reg(x, out));
+        return launch_embed(l, &x->weights.at(op->w[0]), x->d.token, n, to);
     case OP_NORM:
-        return launch_norm(l, reg(x, op->in), row_map(x, op), device_vector(x, op->vector),
-                           x->plan->regs[op->in].width, op->eps, n, reg(x, out));
+        return launch_norm(l, in, device_vector(x, op->vector), x->plan->regs[op->in].width, op->eps, n, to);
     case OP_MATMUL:
     case OP_EXPERT:
     case OP_LOGITS:
@@ -151,17 +153,22 @@ cudaError_t run_op(Exec *x, const Op *op, const Step &step) {
     case OP_ATTN:
         return run_attn(x, op, step);
     case OP_GLU:
-        return launch_glu(l, reg(x, op->in), reg(x, op->in2), (size_t)n * stride_of(x, out), reg(x, out));
+        return launch_glu(l, in, in2, x->plan->regs[out].width, n, to);
     case OP_ADD:
-        return launch_add(l, reg(x, op->in), reg(x, op->in2), stride_of(x, out), n, reg(x, out));
-    case OP_ROUTE:
-        return launch_route(l, reg(x, op->in), stride_of(x, op->in), op->moe.n_expert, op->moe.n_used,
-                            op->moe.scale, n, (int32_t *)reg(x, out), reg(x, op->out[1]), stride_of(x, out));
-    case OP_MIX:
-        return launch_mix(l, reg(x, op->in), stride_of(x, op->in), reg(x, op->ids), stride_of(x, op->ids),
-                          op->moe.n_used, x->plan->regs[out].width,
-                          op->residual == NO_REG ? nullptr : reg(x, op->residual), stride_of(x, out), n,
-                          reg(x, out));
+        return launch_add(l, in, in2, x->plan->regs[out].width, n, to);
+    case OP_ROUTE: {
+        Route r = {in, op->moe.n_expert, op->moe.n_used, op->moe.scale, to, rows_in(x, op, op->out[1])};
+        return launch_route(l, &r, n);
+    }
+    case OP_MIX: {
+        MoeSum m = {in,
+                    rows_in(x, op, op->ids),
+                    op->moe.n_used,
+                    x->plan->regs[out].width,
+                    rows_in(x, op, op->residual),
+                    to};
+        return launch_moe_sum(l, &m, n);
+    }
     case OP_SAMPLE:
         return x->batch && !x->batch->sampling ? cudaSuccess : run_sample(x, op, step);
     default:

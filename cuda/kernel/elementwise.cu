@@ -1,6 +1,6 @@
-// elementwise: the ops whose work is less than their launch: norm, add, glu, route and mix, for any number of rows.
+// elementwise: the ops whose work is less than their launch: norm, add, glu, route and moe_sum, for any number of rows.
 //
-// A block works on a row, or on a stretch of one; rows of a register lie round_up(width, 16) floats apart.
+// A block computes one row (norm, a warp for route) or COLUMNS elements of one.
 #include "../device/device.cuh"
 #include "../device/launch.cuh"
 #include "../device/norm.cuh"
@@ -11,10 +11,10 @@ constexpr int WARPS = 16, THREADS = WARPS * 32;
 
 // Rows longer than a block's registers are read twice.
 __global__ void __launch_bounds__(THREADS)
-    k_norm(const float *in, const int *rows, const float *weight, int width, float eps, float *out) {
+    k_norm(RegRows in, const float *weight, int width, float eps, RegRows out) {
     pdl_wait();
     pdl_launch();
-    const float *row = in + (size_t)(rows ? __ldcg(rows + blockIdx.x) : (int)blockIdx.x) * row_stride(width);
+    const float *row = row_of(in, blockIdx.x);
     float scale;
     if (width <= THREADS * 32) {
         float4 v[8];
@@ -26,36 +26,40 @@ __global__ void __launch_bounds__(THREADS)
         for (int i = threadIdx.x; i < width; i += THREADS) sum = fmaf(__ldcg(row + i), __ldcg(row + i), sum);
         scale = rsqrtf(block_sum<WARPS>(sum) / width + eps);
     }
-    float *to = out + (size_t)blockIdx.x * row_stride(width);
+    float *to = row_of(out, blockIdx.x);
     for (int i = threadIdx.x; i < width; i += THREADS) to[i] = __ldcg(row + i) * scale * weight[i];
 }
 
-__global__ void k_add(const float *a, const float *b, size_t n, float *out) {
-    pdl_wait();
-    pdl_launch();
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n) out[i] = __ldcg(a + i) + __ldcg(b + i);
+// The element of its row that a thread of these kernels has; the row is blockIdx.y.
+__device__ int column() {
+    return (int)(blockIdx.x * blockDim.x + threadIdx.x);
 }
 
-__global__ void k_glu(const float *gate, const float *up, size_t n, float *out) {
+__global__ void k_add(RegRows a, RegRows b, int width, RegRows out) {
     pdl_wait();
     pdl_launch();
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= n) return;
-    float g = __ldcg(gate + i);
-    out[i] = g / (1.0f + expf(-g)) * __ldcg(up + i);
+    int i = column(), t = blockIdx.y;
+    if (i < width) row_of(out, t)[i] = __ldcg(row_of(a, t) + i) + __ldcg(row_of(b, t) + i);
+}
+
+__global__ void k_glu(RegRows gate, RegRows up, int width, RegRows out) {
+    pdl_wait();
+    pdl_launch();
+    int i = column(), t = blockIdx.y;
+    if (i >= width) return;
+    float g = __ldcg(row_of(gate, t) + i);
+    row_of(out, t)[i] = g / (1.0f + expf(-g)) * __ldcg(row_of(up, t) + i);
 }
 
 // A warp per row: n_used times the best of what is left, the lower id where two are equal, then the softmax
 // of the chosen.
-__global__ void k_route(const float *logits, int logits_stride, int n_expert, int n_used, float factor,
-                        int32_t *ids, float *weights, int stride) {
+__global__ void k_route(const __grid_constant__ Route r) {
     pdl_wait();
     pdl_launch();
-    int lane = threadIdx.x;
-    const float *row = logits + (size_t)blockIdx.x * logits_stride;
-    int32_t *chosen = ids + (size_t)blockIdx.x * stride;
-    float *weight = weights + (size_t)blockIdx.x * stride;
+    int lane = threadIdx.x, n_expert = r.n_expert, n_used = r.n_used;
+    const float *row = row_of(r.logits, blockIdx.x);
+    int32_t *chosen = (int32_t *)row_of(r.ids, blockIdx.x);
+    float *weight = row_of(r.weights, blockIdx.x);
     float last = INFINITY, first = 0, sum = 0;
     int last_id = -1; // what was chosen before: everything not after it in the order is taken
     for (int s = 0; s < n_used; s++) {
@@ -82,55 +86,46 @@ __global__ void k_route(const float *logits, int logits_stride, int n_expert, in
         last = best, last_id = best_id;
     }
     __syncwarp();
-    for (int s = lane; s < n_used; s += 32) weight[s] *= factor / sum;
+    for (int s = lane; s < n_used; s += 32) weight[s] *= r.scale / sum;
 }
 
-__global__ void k_mix(const float *in, int in_stride, const float *weights, int weights_stride, int n_used,
-                      int width, const float *residual, float *out, int out_stride) {
+__global__ void k_moe_sum(const __grid_constant__ MoeSum m) {
     pdl_wait();
     pdl_launch();
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    size_t t = blockIdx.y;
-    if (i >= width) return;
+    int i = column(), t = blockIdx.y;
+    if (i >= m.width) return;
+    const float *in = row_of(m.in, t) + i, *weight = row_of(m.weights, t);
     float sum = 0;
-    for (int s = 0; s < n_used; s++)
-        sum = fmaf(__ldcg(weights + t * weights_stride + s),
-                   __ldcg(in + t * in_stride + (size_t)s * width + i), sum);
-    out[t * out_stride + i] = residual ? __ldcg(residual + t * out_stride + i) + sum : sum;
+    for (int s = 0; s < m.n_used; s++) sum = fmaf(__ldcg(weight + s), __ldcg(in + (size_t)s * m.width), sum);
+    row_of(m.out, t)[i] = m.residual.data ? __ldcg(row_of(m.residual, t) + i) + sum : sum;
 }
 
-unsigned blocks_for(size_t n, int threads) {
-    return (unsigned)((n + threads - 1) / threads);
+constexpr int COLUMNS = 256; // of a block
+
+// Blocks for n rows of `width` elements.
+dim3 grid_of(int width, int n) {
+    return dim3((width + COLUMNS - 1) / COLUMNS, n);
 }
 
 } // namespace
 
-extern "C" cudaError_t launch_norm(const Launch *l, const float *in, const int *rows, const float *weight,
-                                   int width, float eps, int n, float *out) {
-    return launch_kernel(l, k_norm, n, THREADS, 0, in, rows, weight, width, eps, out);
+extern "C" cudaError_t launch_norm(const Launch *l, RegRows in, const float *weight, int width, float eps,
+                                   int n, RegRows out) {
+    return launch_kernel(l, k_norm, n, THREADS, 0, in, weight, width, eps, out);
 }
 
-extern "C" cudaError_t launch_add(const Launch *l, const float *a, const float *b, int width, int n,
-                                  float *out) {
-    size_t elements = (size_t)n * row_stride(width);
-    return launch_kernel(l, k_add, blocks_for(elements, 256), 256, 0, a, b, elements, out);
+extern "C" cudaError_t launch_add(const Launch *l, RegRows a, RegRows b, int width, int n, RegRows out) {
+    return launch_kernel(l, k_add, grid_of(width, n), COLUMNS, 0, a, b, width, out);
 }
 
-extern "C" cudaError_t launch_glu(const Launch *l, const float *gate, const float *up, size_t n_elements,
-                                  float *out) {
-    return launch_kernel(l, k_glu, blocks_for(n_elements, 256), 256, 0, gate, up, n_elements, out);
+extern "C" cudaError_t launch_glu(const Launch *l, RegRows gate, RegRows up, int width, int n, RegRows out) {
+    return launch_kernel(l, k_glu, grid_of(width, n), COLUMNS, 0, gate, up, width, out);
 }
 
-extern "C" cudaError_t launch_route(const Launch *l, const float *logits, int logits_stride, int n_expert,
-                                    int n_used, float scale, int n, int32_t *ids, float *weights,
-                                    int stride) {
-    return launch_kernel(l, k_route, n, 32, 0, logits, logits_stride, n_expert, n_used, scale, ids, weights,
-                         stride);
+extern "C" cudaError_t launch_route(const Launch *l, const Route *r, int n) {
+    return launch_kernel(l, k_route, n, 32, 0, *r);
 }
 
-extern "C" cudaError_t launch_mix(const Launch *l, const float *in, int in_stride, const float *weights,
-                                  int weights_stride, int n_used, int width, const float *residual,
-                                  int out_stride, int n, float *out) {
-    return launch_kernel(l, k_mix, dim3(blocks_for(width, 256), n), 256, 0, in, in_stride, weights,
-                         weights_stride, n_used, width, residual, out, out_stride);
+extern "C" cudaError_t launch_moe_sum(const Launch *l, const MoeSum *m, int n) {
+    return launch_kernel(l, k_moe_sum, grid_of(m->width, n), COLUMNS, 0, *m);
 }

@@ -47,7 +47,7 @@ __device__ void tile_row(const uint8_t *tile, const Place &at, int n, float fact
 }
 
 template <QuantType T>
-__global__ void __launch_bounds__(THREADS) k_embed(DeviceWeight w, const int32_t *token, float *out) {
+__global__ void __launch_bounds__(THREADS) k_embed(DeviceWeight w, const int32_t *token, RegRows out) {
     pdl_wait();
     pdl_launch(); // not before: what comes next would take the room that this kernel needs
     // A row without logits leaves token -1 behind; the run stops soon, but must not touch foreign memory
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(THREADS) k_embed(DeviceWeight w, const int32_t
     const Layout &at = w.layout;
     const uint8_t *tiles = w.data + (size_t)(row / TILE_ROWS) * at.n_tiles * at.tile_bytes;
     float factor = w.scale ? w.scale[row] : 1.0f;
-    float *to = out + (size_t)blockIdx.x * row_stride(w.n_in);
+    float *to = row_of(out, blockIdx.x);
     Place place = {(int)threadIdx.x % 32, row % 8, row / 8 % 2};
     for (int i = threadIdx.x / 32; i < at.n_tiles; i += THREADS / 32)
         tile_row<T>(tiles + (size_t)i * at.tile_bytes, place, w.n_in - i * at.tile_weights, factor,
@@ -66,8 +66,9 @@ __global__ void __launch_bounds__(THREADS) k_embed(DeviceWeight w, const int32_t
 } // namespace
 
 extern "C" cudaError_t launch_embed(const Launch *l, const DeviceWeight *w, const int32_t *token, int T,
-                                    float *out) {
-    if (T <= 0 || w->n_expert != 1) return cudaErrorInvalidValue;
+                                    RegRows out) {
+    bool aligned = (uintptr_t)out.data % 16 == 0 && out.stride % 4 == 0;
+    if (T <= 0 || w->n_expert != 1 || !aligned) return cudaErrorInvalidValue;
     return for_type(
         w->type, [&](auto type) { return launch_kernel(l, k_embed<type>, T, THREADS, 0, *w, token, out); });
 }

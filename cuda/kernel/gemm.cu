@@ -72,11 +72,11 @@ __device__ __half saturate(float v) { // what is not finite becomes a NaN, so th
 }
 
 // Row t of the input, normalised if asked, as f16.
-__global__ void __launch_bounds__(THREADS) k_input(const float *in, int in_stride, const int *rows,
-                                                   const float *norm, float eps, int n_in, __half *out) {
+__global__ void __launch_bounds__(THREADS)
+    k_input(RegRows in, const float *norm, float eps, int n_in, __half *out) {
     pdl_wait();
     pdl_launch();
-    const float *row = in + (size_t)(rows ? rows[blockIdx.x] : (int)blockIdx.x) * in_stride;
+    const float *row = row_of(in, blockIdx.x);
     float scale = 1.0f;
     if (norm) {
         float4 v[8];
@@ -89,9 +89,9 @@ __global__ void __launch_bounds__(THREADS) k_input(const float *in, int in_strid
             saturate(norm ? __ldcg(row + k) * scale * norm[k] : __ldcg(row + k));
 }
 
-// What the library does not do: scales of rows and biases, before the residual is added.
+// What the library does not do: scales of rows and biases, before the residual is added, and a residual's row map.
 __global__ void k_scale_bias(float *out, int stride, int n_out, const float *scale, const float *bias,
-                             const float *residual, int residual_stride) {
+                             RegRows residual) {
     pdl_wait();
     pdl_launch();
     int i = blockIdx.x * blockDim.x + threadIdx.x, t = blockIdx.y;
@@ -99,16 +99,17 @@ __global__ void k_scale_bias(float *out, int stride, int n_out, const float *sca
     float v = out[(size_t)t * stride + i];
     if (scale) v *= scale[i];
     if (bias) v += bias[i];
-    out[(size_t)t * stride + i] = residual ? residual[(size_t)t * residual_stride + i] + v : v;
+    out[(size_t)t * stride + i] = residual.data ? row_of(residual, t)[i] + v : v;
 }
 
-__global__ void k_join(const float *gate, const float *up, int n, float *out, int stride) {
+__global__ void k_join(const float *gate, const float *up, int n, float *out, int stride, RegRows residual) {
     pdl_wait();
     pdl_launch();
     int i = blockIdx.x * blockDim.x + threadIdx.x, t = blockIdx.y;
     if (i >= n) return;
     float g = gate[(size_t)t * n + i];
-    out[(size_t)t * stride + i] = g / (1.0f + expf(-g)) * up[(size_t)t * n + i];
+    float y = g / (1.0f + expf(-g)) * up[(size_t)t * n + i];
+    out[(size_t)t * stride + i] = residual.data ? y + row_of(residual, t)[i] : y;
 }
 
 cudaError_t status(cublasStatus_t s) {
@@ -159,17 +160,17 @@ cudaError_t matmul(Gemm *g, const Launch *l, const void *w, const void *input, i
 
 // out[T][out_stride] = input w^T, plus the residual where there is one.
 cudaError_t multiply(Gemm *g, const Launch *l, const ProductSegment *p, int T, float *out, int out_stride,
-                     const float *residual, int residual_stride) {
+                     const RegRows &residual) {
     cudaError_t error = launch_dequant(l, &p->w, 0, g->weight);
-    bool apart = p->w.scale || p->bias; // then the residual comes after them
-    bool joined = residual && !apart;
+    bool apart = p->w.scale || p->bias || residual.map; // then the residual comes after the library's product
+    bool joined = residual.data && !apart;
     if (error == cudaSuccess)
         error = matmul(g, l, g->weight, g->input, p->w.n_out, T, p->w.n_in, joined ? 1 : 0,
-                       joined ? residual : out, joined ? residual_stride : out_stride, out, out_stride);
+                       joined ? residual.data : out, joined ? residual.stride : out_stride, out, out_stride);
     if (error == cudaSuccess && apart) {
         dim3 grid((p->w.n_out + 255) / 256, T);
         error = launch_kernel(l, k_scale_bias, grid, 256, 0, out, out_stride, p->w.n_out, p->w.scale, p->bias,
-                              residual, residual_stride);
+                              residual);
     }
     return error;
 }
@@ -209,19 +210,18 @@ extern "C" void gemm_close(Gemm *g) {
 
 extern "C" cudaError_t launch_gemm(Gemm *g, const Launch *l, const Product *p, int T) {
     int n_in = p->segment[0].w.n_in, n_out = p->segment[0].w.n_out;
-    cudaError_t error = launch_kernel(l, k_input, T, THREADS, 0, p->in, p->in_stride, p->rows, p->norm,
-                                      p->norm_eps, n_in, g->input);
+    cudaError_t error = launch_kernel(l, k_input, T, THREADS, 0, p->in, p->norm, p->norm_eps, n_in, g->input);
     for (int i = 0; i < p->n_segments && error == cudaSuccess; i++) {
         const ProductSegment *s = &p->segment[i];
         float *out = p->glu ? g->output + (size_t)i * T * n_out : s->out;
-        error = multiply(g, l, s, T, out, p->glu ? n_out : s->out_stride, i == 0 ? p->residual : nullptr,
-                         p->residual_stride);
+        error = multiply(g, l, s, T, out, p->glu ? n_out : s->out_stride,
+                         i == 0 && !p->glu ? p->residual : RegRows{});
     }
     if (!p->glu || error != cudaSuccess) return error;
     dim3 grid((n_out + 255) / 256, T);
     const float *up = g->output + (size_t)T * n_out;
     return launch_kernel(l, k_join, grid, 256, 0, g->output, up, n_out, p->segment[0].out,
-                         p->segment[0].out_stride);
+                         p->segment[0].out_stride, p->residual);
 }
 
 extern "C" cudaError_t launch_gemm_f16(Gemm *g, const Launch *l, const void *w, const void *input, int n_out,

@@ -29,8 +29,7 @@ __global__ void __launch_bounds__(THREADS) k_inputs(const __grid_constant__ Prod
     pdl_wait();
     pdl_launch();
     int t = blockIdx.x;
-    const float *in = p.in + (size_t)(p.rows ? __ldcg(p.rows + t) : t) * p.in_stride;
-    load_row(p, x, 0, {in, p.segment[0].w.n_in, false, 0}, norm);
+    load_row(p, x, 0, {row_of(p.in, t), p.segment[0].w.n_in, false, 0}, norm);
     __syncthreads();
     to += (size_t)t * x.stride;
     for (int i = threadIdx.x * 16; i < x.stride; i += THREADS * 16)
@@ -266,7 +265,8 @@ template <bool ROUTED> struct Output {
     // Asks for what is added to it; where this chain wrote it, this block did: a row goes to the same block
     // in every product of as many rows.
     __device__ void ask(const Worker<1> &worker) {
-        if (row >= 0 && worker.p.residual && part == 0) before = __ldcg(worker.p.residual + row);
+        const RegRows &residual = worker.p.residual;
+        if (row >= 0 && residual.data && part == 0) before = __ldcg(row_of(residual, 0) + row);
     }
     // Adds up the slices.  lap: for the chain's next product, where there is one.
     __device__ void write(const Worker<1> &worker, bool linked, uint32_t lap) const {
@@ -322,10 +322,9 @@ template <int T> __device__ __forceinline__ void write_round(const Worker<T> &wo
         int row = place.row * TILE_ROWS + first, n = min(s.w.n_out - row, 4);
         const float *parts = worker.parts() + worker.part_of(unit) * (p.glu ? 2 : 1) * worker.part_step() +
                              t * PART_ROW<T> + first;
-        bool adds = p.residual && place.part == 0;
+        bool adds = p.residual.data && place.part == 0;
         float4 before = make_float4(0, 0, 0, 0); // rows of registers end at a multiple of 16
-        if (adds && n > 0)
-            before = __ldcg((const float4 *)(p.residual + (size_t)t * p.residual_stride + row));
+        if (adds && n > 0) before = __ldcg((const float4 *)(row_of(p.residual, t) + row));
         float sum[4], up[4] = {};
         add_slices<T>(worker.cut, parts, sum);
         if (p.glu) add_slices<T>(worker.cut, parts + worker.part_step(), up);
@@ -376,7 +375,7 @@ __global__ void __launch_bounds__(threads_for(1) + ATTN_THREADS, 1)
         load_norm(p, norm);
         if (number == 0 && !ROUTED) pdl_wait(), pdl_launch();
         int n_in = p.segment[0].w.n_in, n_slots = ROUTED && p.per_slot ? p.n_used : 1;
-        Row row = {p.in + (size_t)(p.rows ? __ldcg(p.rows) : 0) * p.in_stride, n_in, number > 0, 0};
+        Row row = {row_of(p.in, 0), n_in, number > 0, 0};
         if (row.linked) {
             row.in = (const float *)chain.p[number - 1].link->row, row.lap = laps[number - 1] & 1;
             row.await();
@@ -504,19 +503,16 @@ cudaError_t check(const Product *p) {
 // Whether b has a's output as its input, by a link.
 bool is_linked(const Launch *l, const Product &a, const Product &b) {
     int n = a.segment[0].w.n_out;
-    return a.link && l->n_sm <= LINK_BLOCKS && a.segment[0].out == b.in && b.segment[0].w.n_in == n &&
-           n % 4 == 0 && !a.ids && !b.ids;
+    return a.link && l->n_sm <= LINK_BLOCKS && a.segment[0].out == b.in.data &&
+           b.segment[0].w.n_in == n && n % 4 == 0 && !a.ids && !b.ids;
 }
 
 } // namespace
 
 extern "C" Product product_rows(Product p, int first) {
-    if (p.rows)
-        p.rows += first;
-    else
-        p.in += (size_t)first * p.in_stride;
+    p.in = rows_from(p.in, first);
+    if (p.residual.data) p.residual = rows_from(p.residual, first);
     if (p.ids) p.ids += (size_t)first * p.ids_stride;
-    if (p.residual) p.residual += (size_t)first * p.residual_stride;
     for (int i = 0; i < p.n_segments; i++) p.segment[i].out += (size_t)first * p.segment[i].out_stride;
     return p;
 }

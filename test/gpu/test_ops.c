@@ -44,30 +44,101 @@ enum { N_WIDTHS = sizeof widths / sizeof *widths };
 
 /* ---- Rows ---- */
 
+/* An op's operands are columns of wider registers: each row of `width` floats has others before and behind it, and a
+ * register has a few rows more than the op reads. */
+enum { COLUMN = 5, MORE_COLUMNS = 27, MORE_ROWS = 3 };
+
+typedef struct Input {
+    float *rows; // [n][width]: what the op reads
+    RegRows device;
+} Input;
+
+static int register_stride(int width) {
+    return width + MORE_COLUMNS;
+}
+
+/* The rows[n][width], in another order in the register where mapped; the other columns are NaN. */
+static Input input_of(float *rows, int n, int width, bool mapped) {
+    int n_rows = n + MORE_ROWS, stride = register_stride(width);
+    size_t elements = (size_t)n_rows * (size_t)stride;
+    float *all = mem_new(elements, sizeof *all);
+    int *map = mem_new((size_t)n, sizeof *map);
+    Input o = {rows, {.stride = stride}};
+    for (size_t i = 0; i < elements; i++) all[i] = NAN;
+    for (int r = 0; r < n; r++) {
+        map[r] = mapped ? n_rows - 1 - r : r;
+        memcpy(all + (size_t)map[r] * (size_t)stride + COLUMN, rows + (size_t)r * (size_t)width,
+               (size_t)width * sizeof *all);
+    }
+    o.device.data = (float *)device_new(all, elements * sizeof *all) + COLUMN;
+    if (mapped) o.device.map = device_new(map, (size_t)n * sizeof *map);
+    free(all), free(map);
+    return o;
+}
+
+static Input input_new(int n, int width, bool mapped, uint64_t *state) {
+    return input_of(floats_new((size_t)n * (size_t)width, state), n, width, mapped);
+}
+
+/* n rows to be written. */
+static RegRows output_new(int n, int width) {
+    size_t bytes = (size_t)n * (size_t)register_stride(width) * sizeof(float);
+    return (RegRows){(float *)device_new(NULL, bytes) + COLUMN, register_stride(width), NULL};
+}
+
+/* What was written, [n][width]; nothing may have been written to the other columns. */
+static float *output_read(RegRows out, int n, int width, const char *name) {
+    size_t stride = (size_t)out.stride;
+    float *all = mem_new((size_t)n * stride, sizeof *all),
+          *rows = mem_new((size_t)n * (size_t)width, sizeof *rows);
+    device_read(all, out.data - COLUMN, (size_t)n * stride * sizeof *all);
+    int n_touched = 0;
+    for (int r = 0; r < n; r++)
+        for (int i = 0; i < (int)stride; i++) {
+            int column = i - COLUMN;
+            float x = all[(size_t)r * stride + (size_t)i];
+            if (column >= 0 && column < width)
+                rows[(size_t)r * (size_t)width + (size_t)column] = x;
+            else
+                n_touched += !isnan(x);
+        }
+    CHECK(n_touched == 0, "%s of %d x %d: %d elements outside of the output's columns are written", name, n,
+          width, n_touched);
+    free(all);
+    return rows;
+}
+
+static void output_check(RegRows out, int n, int width, const double *expected, const char *name) {
+    float *got = output_read(out, n, width, name);
+    double error = 0, power = 0;
+    for (size_t i = 0; i < (size_t)n * (size_t)width; i++) {
+        double d = got[i] - expected[i];
+        error += d * d;
+        power += expected[i] * expected[i];
+    }
+    CHECK(error <= 1e-12 * power, "%s of %d x %d: NMSE %.3g", name, n, width, error / power);
+    free(got);
+}
+
 static void check_norm(int width, int n, bool mapped) {
     uint64_t seed = 1;
-    float *in = rows_new(n, width, &seed), *weight = floats_new((size_t)width, &seed),
-          *got = rows_new(n, width, &seed);
+    Input in = input_new(n, width, mapped, &seed);
+    float *weight = floats_new((size_t)width, &seed);
     double *expected = mem_new((size_t)n * (size_t)width, sizeof *expected);
-    int *rows = mem_new((size_t)n, sizeof *rows);
     for (int r = 0; r < n; r++) {
-        rows[r] = mapped ? n - 1 - r : r;
-        const float *x = in + (size_t)rows[r] * (size_t)stride_of(width);
+        const float *x = in.rows + (size_t)r * (size_t)width;
         double sum = 0;
         for (int i = 0; i < width; i++) sum += (double)x[i] * x[i];
         for (int i = 0; i < width; i++)
             expected[(size_t)r * (size_t)width + (size_t)i] = x[i] / sqrt(sum / width + 1e-5) * weight[i];
     }
-    float *out = device_new(NULL, rows_bytes(n, width));
-    device_check(launch_norm(device_launch(), device_new(in, rows_bytes(n, width)),
-                             mapped ? device_new(rows, (size_t)n * sizeof *rows) : NULL,
-                             device_new(weight, (size_t)width * sizeof *weight), width, 1e-5f, n, out),
+    RegRows out = output_new(n, width);
+    device_check(launch_norm(device_launch(), in.device, device_new(weight, (size_t)width * sizeof *weight),
+                             width, 1e-5f, n, out),
                  "norm");
-    device_read(got, out, rows_bytes(n, width));
-    double nmse = rows_nmse(got, expected, n, width);
-    CHECK(nmse <= 1e-12, "norm of %d x %d: NMSE %.3g", n, width, nmse);
+    output_check(out, n, width, expected, "norm");
     device_end("norm");
-    free(in), free(weight), free(got), free(expected), free(rows);
+    free(in.rows), free(weight), free(expected);
 }
 
 TEST(gpu_ops_norm) {
@@ -77,34 +148,32 @@ TEST(gpu_ops_norm) {
         for (int n = 1; n <= 65; n += 32) check_norm(widths[i], n, n > 1);
 }
 
-/* ADD and GLU work on whole rows, the space between them too, which may then be anything. */
-static void check_pairs(int width, int n, bool glu) {
+/* Each input has a map of its own, or none. */
+static void check_pairs(int width, int n, bool glu, bool a_mapped, bool b_mapped) {
     uint64_t seed = 2;
-    float *a = rows_new(n, width, &seed), *b = rows_new(n, width, &seed), *got = rows_new(n, width, &seed);
+    Input a = input_new(n, width, a_mapped, &seed), b = input_new(n, width, b_mapped, &seed);
     double *expected = mem_new((size_t)n * (size_t)width, sizeof *expected);
-    for (int r = 0; r < n; r++)
-        for (int i = 0; i < width; i++) {
-            size_t at = (size_t)r * (size_t)stride_of(width) + (size_t)i;
-            expected[(size_t)r * (size_t)width + (size_t)i] =
-                glu ? a[at] / (1 + exp(-a[at])) * b[at] : (double)a[at] + b[at];
-        }
-    const float *x = device_new(a, rows_bytes(n, width)), *y = device_new(b, rows_bytes(n, width));
-    float *out = device_new(NULL, rows_bytes(n, width));
-    device_check(glu ? launch_glu(device_launch(), x, y, (size_t)n * (size_t)stride_of(width), out)
-                     : launch_add(device_launch(), x, y, width, n, out),
-                 "a pair");
-    device_read(got, out, rows_bytes(n, width));
-    double nmse = rows_nmse(got, expected, n, width);
-    CHECK(nmse <= 1e-12, "%s of %d x %d: NMSE %.3g", glu ? "glu" : "add", n, width, nmse);
+    for (size_t i = 0; i < (size_t)n * (size_t)width; i++) {
+        double x = a.rows[i], y = b.rows[i];
+        expected[i] = glu ? x / (1 + exp(-x)) * y : x + y;
+    }
+    RegRows out = output_new(n, width);
+    const Launch *l = device_launch();
+    device_check(glu ? launch_glu(l, a.device, b.device, width, n, out)
+                     : launch_add(l, a.device, b.device, width, n, out),
+                 glu ? "glu" : "add");
+    output_check(out, n, width, expected, glu ? "glu" : "add");
     device_end("a pair");
-    free(a), free(b), free(got), free(expected);
+    free(a.rows), free(b.rows), free(expected);
 }
 
 TEST(gpu_ops_add_and_glu) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
     for (int i = 0; i < N_WIDTHS; i++)
-        for (int n = 1; n <= 513; n += 256) check_pairs(widths[i], n, false), check_pairs(widths[i], n, true);
+        for (int n = 1; n <= 513; n += 256)
+            for (int glu = 0; glu < 2; glu++)
+                for (int maps = 0; maps < 4; maps++) check_pairs(widths[i], n, glu, maps & 1, maps & 2);
 }
 
 /* ---- Experts ---- */
@@ -124,34 +193,31 @@ static void route(const float *logits, int n_expert, int n_used, float factor, i
     for (int s = 0; s < n_used; s++) weights[s] *= factor / sum;
 }
 
-static void check_route(int n_expert, int n_used, int n) {
+static void check_route(int n_expert, int n_used, int n, bool mapped) {
     uint64_t seed = 3;
-    int stride = stride_of(n_used), chosen[64];
+    int chosen[64];
     double shares[64];
-    float *logits = rows_new(n, n_expert, &seed), *weights = rows_new(n, n_used, &seed);
-    int32_t *ids = mem_new((size_t)n * (size_t)stride, sizeof *ids);
+    float *values = floats_new((size_t)(n * n_expert), &seed);
     for (int r = 0; r < n; r += 3) // equal ones among the largest
-        for (int e = 1; e < n_expert; e += 2)
-            logits[(size_t)r * (size_t)stride_of(n_expert) + (size_t)e] = 1.5f;
-    int32_t *device_ids = device_new(NULL, rows_bytes(n, n_used));
-    float *device_weights = device_new(NULL, rows_bytes(n, n_used));
-    device_check(launch_route(device_launch(), device_new(logits, rows_bytes(n, n_expert)),
-                              stride_of(n_expert), n_expert, n_used, 2.5f, n, device_ids, device_weights,
-                              stride),
-                 "route");
-    device_read(ids, device_ids, rows_bytes(n, n_used));
-    device_read(weights, device_weights, rows_bytes(n, n_used));
+        for (int e = 1; e < n_expert; e += 2) values[r * n_expert + e] = 1.5f;
+    Input logits = input_of(values, n, n_expert, mapped);
+    RegRows ids = output_new(n, n_used), weights = output_new(n, n_used);
+    Route op = {logits.device, n_expert, n_used, 2.5f, ids, weights};
+    device_check(launch_route(device_launch(), &op, n), "route");
+    float *got_ids = output_read(ids, n, n_used, "route"), *got = output_read(weights, n, n_used, "route");
     for (int r = 0; r < n; r++) {
-        route(logits + (size_t)r * (size_t)stride_of(n_expert), n_expert, n_used, 2.5f, chosen, shares);
+        route(logits.rows + r * n_expert, n_expert, n_used, 2.5f, chosen, shares);
         for (int s = 0; s < n_used; s++) {
-            CHECK(ids[r * stride + s] == chosen[s], "%d of %d, row %d: slot %d is %d, not %d", n_used,
-                  n_expert, r, s, ids[r * stride + s], chosen[s]);
-            CHECK(fabs(weights[r * stride + s] - shares[s]) <= 2e-6, "%d of %d, row %d: weight %d", n_used,
+            int32_t id;
+            memcpy(&id, &got_ids[r * n_used + s], sizeof id);
+            CHECK(id == chosen[s], "%d of %d, row %d: slot %d is %d, not %d", n_used, n_expert, r, s, id,
+                  chosen[s]);
+            CHECK(fabs(got[r * n_used + s] - shares[s]) <= 2e-6, "%d of %d, row %d: weight %d", n_used,
                   n_expert, r, s);
         }
     }
     device_end("route");
-    free(logits), free(weights), free(ids);
+    free(logits.rows), free(got_ids), free(got);
 }
 
 TEST(gpu_ops_route) {
@@ -159,42 +225,37 @@ TEST(gpu_ops_route) {
     if (why) SKIP(why);
     static const int cases[][2] = {{2, 1}, {4, 2}, {8, 8}, {31, 3}, {128, 8}, {257, 10}};
     for (int i = 0; i < 6; i++)
-        for (int n = 1; n <= 65; n += 32) check_route(cases[i][0], cases[i][1], n);
+        for (int n = 1; n <= 65; n += 32) check_route(cases[i][0], cases[i][1], n, n > 1);
 }
 
-static void check_mix(int width, int n_used, int n, bool residual) {
+static void check_moe_sum(int width, int n_used, int n, bool residual) {
     uint64_t seed = 4;
-    int wide = width * n_used;
-    float *in = rows_new(n, wide, &seed), *weights = rows_new(n, n_used, &seed),
-          *more = rows_new(n, width, &seed);
-    float *got = rows_new(n, width, &seed);
+    bool mapped = n > 1;
+    Input in = input_new(n, width * n_used, false, &seed), weights = input_new(n, n_used, mapped, &seed),
+          more = input_new(n, width, mapped, &seed);
     double *expected = mem_new((size_t)n * (size_t)width, sizeof *expected);
     for (int r = 0; r < n; r++)
         for (int i = 0; i < width; i++) {
-            double sum = residual ? more[(size_t)r * (size_t)stride_of(width) + (size_t)i] : 0;
+            size_t at = (size_t)r * (size_t)width + (size_t)i;
+            double sum = residual ? more.rows[at] : 0;
             for (int s = 0; s < n_used; s++)
-                sum += (double)weights[r * stride_of(n_used) + s] *
-                       in[(size_t)r * (size_t)stride_of(wide) + (size_t)(s * width + i)];
-            expected[(size_t)r * (size_t)width + (size_t)i] = sum;
+                sum += (double)weights.rows[r * n_used + s] *
+                       in.rows[(size_t)(r * n_used + s) * (size_t)width + (size_t)i];
+            expected[at] = sum;
         }
-    float *out = device_new(NULL, rows_bytes(n, width));
-    device_check(launch_mix(device_launch(), device_new(in, rows_bytes(n, wide)), stride_of(wide),
-                            device_new(weights, rows_bytes(n, n_used)), stride_of(n_used), n_used, width,
-                            residual ? device_new(more, rows_bytes(n, width)) : NULL, stride_of(width), n,
-                            out),
-                 "mix");
-    device_read(got, out, rows_bytes(n, width));
-    double nmse = rows_nmse(got, expected, n, width);
-    CHECK(nmse <= 1e-12, "mix of %d, %d x %d: NMSE %.3g", n_used, n, width, nmse);
-    device_end("mix");
-    free(in), free(weights), free(more), free(got), free(expected);
+    MoeSum op = {in.device,           weights.device, n_used, width, residual ? more.device : (RegRows){0},
+                 output_new(n, width)};
+    device_check(launch_moe_sum(device_launch(), &op, n), "moe_sum");
+    output_check(op.out, n, width, expected, "moe_sum");
+    device_end("moe_sum");
+    free(in.rows), free(weights.rows), free(more.rows), free(expected);
 }
 
-TEST(gpu_ops_mix) {
+TEST(gpu_ops_moe_sum) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
     for (int i = 0; i < N_WIDTHS - 1; i++)
-        for (int n = 1; n <= 65; n += 32) check_mix(widths[i], 1 + n % 7, n, n > 1);
+        for (int n = 1; n <= 65; n += 32) check_moe_sum(widths[i], 1 + n % 7, n, n > 1);
 }
 
 /* ---- The cache ---- */

@@ -99,8 +99,8 @@ typedef struct Trial {
     int n_segments, T, n_in;
     bool norm, glu, residual, bias, permuted;
     float *in, *norm_weight, *residual_rows, *biases[MAX_SEGMENTS];
-    int *rows;
-    Product p;                     // on the device
+    int *rows, *residual_map; // permuted: row i reads rows rows[i] of in, residual_map[i] of residual_rows
+    Product p;                // on the device
     float *expected[MAX_SEGMENTS]; // [T][stride_of(n_out)]
     double limit;
     char name[80];
@@ -121,21 +121,30 @@ static Trial *trial_new(const QuantType *types, const int *n_outs, int n_segment
     t->norm_weight = floats_new((size_t)n_in, &seed);
     t->residual_rows = floats_new((size_t)MAX_T * (size_t)stride_of(n_outs[0]), &seed);
     t->rows = mem_new(MAX_T, sizeof *t->rows);
+    t->residual_map = mem_new(MAX_T, sizeof *t->residual_map);
     snprintf(t->name, sizeof t->name, "%s, %d x %d", quant_traits(types[0])->name, n_in, n_outs[0]);
     return t;
 }
 
 static void trial_free(Trial *t) {
     for (int i = 0; i < t->n_segments; i++) matrix_free(&t->m[i]), free(t->biases[i]), free(t->expected[i]);
-    free(t->in), free(t->norm_weight), free(t->residual_rows), free(t->rows);
+    free(t->in), free(t->norm_weight), free(t->residual_rows), free(t->rows), free(t->residual_map);
     free(t);
+}
+
+/* Fills the maps. */
+static void trial_map(Trial *t) {
+    for (int i = 0; i < MAX_T; i++) {
+        t->rows[i] = t->permuted ? (i * 7 + 3) % MAX_T : i;
+        t->residual_map[i] = t->permuted ? (i * 5 + 1) % MAX_T : i;
+    }
 }
 
 /* Fills expected, with products on exact or on the type's own activations. */
 static void trial_expect(Trial *t, bool exact) {
     float *x = mem_new((size_t)t->n_in, sizeof *x);
     double *y = mem_new(1 << 16, sizeof *y), *gate = mem_new(1 << 16, sizeof *gate);
-    for (int i = 0; i < MAX_T; i++) t->rows[i] = t->permuted ? (i * 7 + 3) % MAX_T : i;
+    trial_map(t);
     for (int r = 0; r < t->T; r++) {
         const float *in = t->in + (size_t)t->rows[r] * (size_t)stride_of(t->n_in);
         memcpy(x, in, (size_t)t->n_in * sizeof *x);
@@ -147,7 +156,7 @@ static void trial_expect(Trial *t, bool exact) {
                 float *out = t->expected[to] + (size_t)r * (size_t)stride_of(n_out) + i;
                 double v = y[i] + (t->bias ? t->biases[s][i] : 0);
                 if (t->residual && s == 0)
-                    v += t->residual_rows[(size_t)r * (size_t)stride_of(n_out) + (size_t)i];
+                    v += t->residual_rows[(size_t)t->residual_map[r] * (size_t)stride_of(n_out) + (size_t)i];
                 if (t->glu && s == 0)
                     gate[i] = v / (1 + exp(-v));
                 else
@@ -158,25 +167,27 @@ static void trial_expect(Trial *t, bool exact) {
     free(x), free(y), free(gate);
 }
 
+/* MAX_T rows of `width` floats on the device, with or without a map. */
+static RegRows rows_send(const float *rows, int width, const int *map) {
+    size_t stride = (size_t)stride_of(width);
+    return (RegRows){device_new(rows, MAX_T * stride * sizeof *rows), (int)stride,
+                     map ? device_new(map, MAX_T * sizeof *map) : NULL};
+}
+
 /* Describes the product over device memory of its own. */
 static void trial_send(Trial *t) {
     Product *p = &t->p;
-    *p = (Product){
-        .n_segments = t->n_segments, .in_stride = stride_of(t->n_in), .norm_eps = EPS, .glu = t->glu};
-    p->in = device_new(t->in, (size_t)MAX_T * (size_t)p->in_stride * sizeof(float));
+    *p = (Product){.n_segments = t->n_segments, .norm_eps = EPS, .glu = t->glu};
+    p->in = rows_send(t->in, t->n_in, t->permuted ? t->rows : NULL);
+    if (t->residual)
+        p->residual = rows_send(t->residual_rows, t->m[0].w.n_out, t->permuted ? t->residual_map : NULL);
     if (t->norm) p->norm = device_new(t->norm_weight, (size_t)t->n_in * sizeof(float));
-    if (t->permuted) p->rows = device_new(t->rows, MAX_T * sizeof(int));
     for (int s = 0; s < t->n_segments; s++) {
         int n_out = t->m[s].w.n_out;
         size_t bytes = (size_t)t->T * (size_t)stride_of(n_out) * sizeof(float);
         p->segment[s] = (ProductSegment){.w = t->m[s].device, .out_stride = stride_of(n_out)};
         p->segment[s].out = s && t->glu ? p->segment[0].out : device_new(NULL, bytes);
         if (t->bias) p->segment[s].bias = device_new(t->biases[s], (size_t)n_out * sizeof(float));
-    }
-    if (t->residual) {
-        p->residual_stride = p->segment[0].out_stride;
-        p->residual =
-            device_new(t->residual_rows, (size_t)MAX_T * (size_t)p->residual_stride * sizeof(float));
     }
 }
 
@@ -312,6 +323,51 @@ TEST(gpu_ops_product_in_pieces) {
     }
 }
 
+/* Rows of a register in the order of a map. */
+static void gather(float *rows, const int *map, int width) {
+    size_t stride = (size_t)stride_of(width);
+    float *from = mem_new(MAX_T * stride, sizeof *from);
+    memcpy(from, rows, MAX_T * stride * sizeof *from);
+    for (int i = 0; i < MAX_T; i++)
+        memcpy(rows + (size_t)i * stride, from + (size_t)map[i] * stride, stride * sizeof *from);
+    free(from);
+}
+
+/* Maps of the input and of the residual change no bit: the product of rows gathered before is the same. */
+static void check_maps(QuantType type, int n_in, bool norm, bool bias, Gemm *gemm, int T) {
+    static const int n_out = 331;
+    Trial *t = trial_new(&type, &n_out, 1, n_in, 10);
+    t->T = T, t->norm = norm, t->bias = bias, t->residual = true;
+    size_t n = (size_t)T * (size_t)n_out;
+    float *got[2], *ignored = mem_new(n, sizeof *ignored);
+    for (int mapped = 1; mapped >= 0; mapped--) {
+        t->permuted = mapped;
+        if (mapped) trial_map(t);
+        trial_send(t);
+        const Launch *l = device_launch();
+        device_check(gemm ? launch_gemm(gemm, l, &t->p, T) : launch_products(l, &t->p, 1, T), t->name);
+        trial_rows(t, 0, T, got[mapped] = mem_new(n, sizeof(float)), ignored);
+        device_end(t->name);
+        gather(t->in, t->rows, n_in), gather(t->residual_rows, t->residual_map, n_out);
+    }
+    CHECK(memcmp(got[0], got[1], n * sizeof(float)) == 0, "%s, %d rows%s: maps change a bit", t->name, T,
+          gemm ? " on the matrix units" : "");
+    free(got[0]), free(got[1]), free(ignored);
+    trial_free(t);
+}
+
+TEST(gpu_ops_product_of_mapped_rows) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const int sizes[] = {1, 2, 5, 16, 33, 65, 129};
+    for (int i = 0; i < 7; i++)
+        for (int bias = 0; bias < 2; bias++) {
+            check_maps(QUANT_Q4_K, 512, true, bias, NULL, sizes[i]);
+            check_maps(QUANT_Q8_0, 8448, false, bias, NULL, sizes[i]);
+            check_maps(QUANT_F16, 512, false, bias, NULL, sizes[i]);
+        }
+}
+
 /* Each row has experts of its own; their slots read one input, or each its own. */
 static void check_experts(QuantType type, bool per_slot, int T) {
     enum { N_IN = 256, N_OUT = 75, N_EXPERT = 6, N_USED = 3, IDS_STRIDE = 16 };
@@ -326,12 +382,8 @@ static void check_experts(QuantType type, bool per_slot, int T) {
     double *y = mem_new(N_OUT, sizeof *y), error = 0, power = 0;
     for (int i = 0; i < T; i++)
         for (int s = 0; s < N_USED; s++) ids[i * IDS_STRIDE + s] = (i * 5 + s * 2) % N_EXPERT;
-    Product p = {.n_segments = 1,
-                 .in_stride = in_stride,
-                 .ids_stride = IDS_STRIDE,
-                 .n_used = N_USED,
-                 .per_slot = per_slot};
-    p.in = device_new(in, (size_t)T * (size_t)in_stride * sizeof(float));
+    Product p = {.n_segments = 1, .ids_stride = IDS_STRIDE, .n_used = N_USED, .per_slot = per_slot};
+    p.in = (RegRows){device_new(in, (size_t)T * (size_t)in_stride * sizeof(float)), in_stride, NULL};
     p.ids = device_new(ids, (size_t)T * IDS_STRIDE * sizeof(int32_t));
     p.segment[0] = (ProductSegment){.w = m.device, .out_stride = out_stride};
     p.segment[0].out = device_new(NULL, (size_t)T * (size_t)out_stride * sizeof(float));
@@ -404,6 +456,19 @@ TEST(gpu_ops_gemm_of_several) {
     }
 }
 
+TEST(gpu_ops_gemm_of_mapped_rows) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    if (!have_library()) SKIP("there is no cuBLASLt on this machine");
+    Gemm *g = gemm_open(512 * 331, 512 * MAX_T, 331 * MAX_T);
+    for (int i = 0; i < N_MANY && many[i] < MAX_T; i++) {
+        check_maps(QUANT_Q4_K, 512, true, false, g, many[i]);
+        check_maps(QUANT_F16, 512, false, true, g, many[i]);
+        check_maps(QUANT_FP8_E4M3, 512, false, false, g, many[i]);
+    }
+    gemm_close(g);
+}
+
 /* ---- Weights taken apart ---- */
 
 static void check_decoding(QuantType type, int n_in) {
@@ -420,7 +485,9 @@ static void check_decoding(QuantType type, int n_in) {
     first.n_expert = 1;
     float *out = device_new(NULL, T * stride * sizeof *rows);
     void *plain = device_new(NULL, n * sizeof *halves);
-    device_check(launch_embed(device_launch(), &first, device_new(token, sizeof token), T, out), "embed");
+    device_check(launch_embed(device_launch(), &first, device_new(token, sizeof token), T,
+                              (RegRows){out, (int)stride, NULL}),
+                 "embed");
     device_read(rows, out, T * stride * sizeof *rows);
     int n_wrong = 0;
     for (int i = 0; i < T; i++)
@@ -475,16 +542,15 @@ static void check_chain(const QuantType types[CHAIN]) {
         p[i].n_segments = 1, p[i].segment[0].w = m[i].device,
         p[i].segment[0].out_stride = stride_of(n_outs[i]);
         p[i].segment[0].out = device_new(NULL, (size_t)n_outs[i] * sizeof(float));
-        p[i].in_stride = stride_of(n_ins[i]);
         p[i].link = device_zeros(sizeof(Link) + (size_t)n_outs[i] * sizeof(uint32_t));
-        if (i) p[i].in = p[i - 1].segment[0].out;
+        if (i) p[i].in = (RegRows){p[i - 1].segment[0].out, stride_of(n_ins[i]), NULL};
     }
     matrix_upload(&up);
     p[1].n_segments = 2, p[1].glu = true, p[1].segment[1] = (ProductSegment){.w = up.device};
     p[1].norm = device_new(norm, CHAIN_WIDTH * sizeof(float)), p[1].norm_eps = EPS;
-    p[2].residual = p[0].segment[0].out, p[2].residual_stride = stride_of(CHAIN_WIDTH);
+    p[2].residual = (RegRows){p[0].segment[0].out, stride_of(CHAIN_WIDTH), NULL};
     float *in = device_new(NULL, CHAIN_IN * sizeof(float));
-    p[0].in = in;
+    p[0].in = (RegRows){in, CHAIN_IN, NULL};
     for (int lap = 0; lap < CHAIN_LAPS; lap++) {
         float *x = floats_new(CHAIN_IN, &seed);
         device_check(cudaMemcpy(in, x, CHAIN_IN * sizeof(float), cudaMemcpyHostToDevice), "input");
