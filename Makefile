@@ -34,7 +34,7 @@ endif
 ifeq ($(findstring $(shell uname -m),$(MACHINE)),)
 FLAGS  += -idirafter /usr/include
 LDLIBS := -lm -pthread
-TESTS  := $(filter-out $(shell grep -lE '^.include (<jansson.h>|"golden.h"|"[./]*/src/(text|run|cli|bench)/)' $(TESTS) /dev/null),$(TESTS))
+TESTS  := $(filter-out $(shell grep -lE '^.include (<jansson.h>|"golden.h"|"[./]*/src/(jinja|text|run|cli|bench)/)' $(TESTS) /dev/null),$(TESTS))
 endif
 
 # With a CUDA compiler the GPU executor is built, for the GPU of this machine, or for many where there is none; CUDA_ARCH=90
@@ -94,7 +94,7 @@ cross:
 	@$(MAKE) $(FLAVOUR) build/aarch64/main.o build/aarch64/test_unit
 
 # Fuzzers feed the rooms that read foreign bytes; the others (above all the kernels) need not be built for them.
-fuzz: FLAVOUR = BUILD=build/fuzz CC=clang ROOMS='base gguf text plan' \
+fuzz: FLAVOUR = BUILD=build/fuzz CC=clang ROOMS='base gguf jinja text plan' \
         CFLAGS='$(SANITIZE) -fsanitize=fuzzer-no-link,address,undefined'
 fuzz:
 	@scripts/setup.sh fuzz

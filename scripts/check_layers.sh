@@ -13,7 +13,8 @@ violations() {
     BEGIN {
         may["base"] = ""
         may["gguf"] = "base"
-        may["text"] = "base gguf"
+        may["jinja"] = "base"
+        may["text"] = "base gguf jinja"
         may["plan"] = "base gguf"
         may["exec"] = "base gguf plan"
         may["cpu"]  = "base gguf plan exec"

@@ -1,8 +1,8 @@
 /* chat: see chat.h. */
 #include "chat.h"
-#include "jinja.h"
 #include "../base/buf.h"
 #include "../base/mem.h"
+#include "../jinja/interp.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -118,7 +118,7 @@ bool chat_render(const char *source, size_t n, const ChatInput *input, ChatText 
     Jinja *j = mem_new(1, sizeof *j);
     Str text;
     bool ok = jinja_render(j, source, n, &now, make_variables, input, &text, e) && write_text(text, out, e);
-    jinja_end(j);
+    jinja_free(j);
     free(j);
     return ok;
 }

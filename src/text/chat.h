@@ -3,7 +3,7 @@
  * Owns the choice of variables that a template sees, the templates of our own that are known by name, and the
  * record of who wrote what: beside the rendered text stand its runs, so that text of the messages is never
  * read as control tokens, however much it looks like them.  It refuses whatever the template refuses, and
- * templates that run away (see jinja.h for the limits).  The template language is jinja's matter. */
+ * templates that run away (see jinja/value.h for the budgets).  The template language is the room jinja. */
 #ifndef ZGEN_TEXT_CHAT_H
 #define ZGEN_TEXT_CHAT_H
 

@@ -1,8 +1,8 @@
-/* jinja_str: strings of marked characters: made, searched, cut, built.
+/* str: strings of marked characters: made, searched, cut, built.
  *
  * Cutting shares memory, as no string ever changes.  Comparing ignores who wrote a character; everything that
  * moves characters moves the mark with them, because it is part of them. */
-#include "jinja.h"
+#include "value.h"
 #include "../base/utf8.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
-/* jinja_text: values as text, the way Python's str() and repr() write them. */
-#include "jinja.h"
+/* repr: values as text, the way Python's str() and repr() write them. */
+#include "value.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -156,7 +156,7 @@ void jv_repr(Jinja *j, Text *t, Value v) {
     jinja_enter(j);
     jinja_spend(j, 1);
     repr_any(j, t, v);
-    j->depth--;
+    jinja_leave(j);
 }
 
 Str jv_string(Jinja *j, Value v) {

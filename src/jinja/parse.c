@@ -1,9 +1,9 @@
-/* jinja_parse: tokens to the tree, by recursive descent with Jinja's precedence.
+/* parse: tokens to the tree, by recursive descent with Jinja's precedence.
  *
  * From loose to tight: if-else, or, and, not, comparisons and in, + -, ~, * / // %, ** (to the left, unlike
  * Python), prefix + -, then subscripts and calls, then filters and tests.  What reads templates from
  * elsewhere (include, import, extends) is refused by name. */
-#include "jinja.h"
+#include "syntax.h"
 
 typedef struct Parser {
     Jinja *j;

@@ -1,7 +1,7 @@
-/* jinja_json: values from JSON and to JSON, written like Python's json.dumps.
+/* json: values from JSON and to JSON, written like Python's json.dumps.
  *
  * What comes in is marked here, once: strings and keys alike are the user's or not. */
-#include "jinja.h"
+#include "value.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -53,7 +53,7 @@ static Value from_any(Jinja *j, const json_t *json, Char mark) {
 Value jv_from_json(Jinja *j, const json_t *json, Char mark) {
     jinja_enter(j);
     Value v = from_any(j, json, mark);
-    j->depth--;
+    jinja_leave(j);
     return v;
 }
 
@@ -207,7 +207,7 @@ static void write_value(Writer *w, Value v) {
         jv_need(j, v);
         jinja_fail(j, ERR_RUN, "%s cannot be written as JSON", jv_kind_name(v));
     }
-    j->depth--;
+    jinja_leave(j);
 }
 
 Str jv_to_json(Jinja *j, Value v, const JsonStyle *style) {

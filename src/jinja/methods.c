@@ -1,8 +1,8 @@
-/* jinja_methods: what strings, lists, dicts, loops and cyclers can be asked to do, {{ subject.method() }}.
+/* methods: what strings, lists, dicts, loops and cyclers can be asked to do, {{ subject.method() }}.
  *
  * Nothing here changes its subject: the methods of Python that do are refused where attributes are looked up.
  */
-#include "jinja.h"
+#include "interp.h"
 
 /* ---- Trimming, searching, replacing ---- */
 
@@ -313,15 +313,17 @@ static Value s_isascii(Jinja *j, const Value *a) {
 }
 
 static Value s_isupper(Jinja *j, const Value *a) {
-    return jinja_call_builtin(j, jinja_test(js_ascii(j, "upper")), a[0], &(Args){0});
+    (void)j;
+    return jv_bool(js_is_upper(a[0].s));
 }
 
 static Value s_islower(Jinja *j, const Value *a) {
-    return jinja_call_builtin(j, jinja_test(js_ascii(j, "lower")), a[0], &(Args){0});
+    (void)j;
+    return jv_bool(js_is_lower(a[0].s));
 }
 
 static Value s_format(Jinja *j, const Value *a) {
-    return jv_str(jv_braces(j, a[0].s, a[1].args));
+    return jv_str(jinja_braces(j, a[0].s, a[1].args));
 }
 
 /* ---- Lists and tuples ---- */

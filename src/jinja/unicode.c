@@ -1,4 +1,4 @@
-/* jinja_unicode: what templates ask about characters.
+/* unicode: what templates ask about characters.
  *
  * White space and letter case are Unicode 14's, one character to one character (only the German sharp s
  * becomes two capitals); the few letters whose case depends on their neighbours or on the language keep
@@ -7,7 +7,7 @@
  *
  * The one trick: capitals lie in runs with a constant distance to their small letters, every one or every
  * second character, so that one table of runs serves both directions. */
-#include "jinja.h"
+#include "value.h"
 
 typedef struct CaseRun { // the capitals first, first + step, ... last; the small letter is delta behind
     uint32_t first, last, step;
@@ -134,9 +134,26 @@ bool char_is_upper(Char c) {
     return to_lower(char_code(c)) != char_code(c);
 }
 
-bool char_is_lower(Char c) {
+static bool is_lower(Char c) {
     uint32_t u = char_code(c);
     return to_upper(u) != u || u == 0xDF || u == 0xAA || u == 0xBA;
+}
+
+static bool all_of_case(Str s, bool (*wanted)(Char), bool (*other)(Char)) {
+    bool some = false;
+    for (size_t i = 0; i < s.n; i++) {
+        if (other(s.c[i])) return false;
+        some |= wanted(s.c[i]);
+    }
+    return some;
+}
+
+bool js_is_upper(Str s) {
+    return all_of_case(s, char_is_upper, is_lower);
+}
+
+bool js_is_lower(Str s) {
+    return all_of_case(s, is_lower, char_is_upper);
 }
 
 bool char_is_letter(Char c) {

@@ -1,7 +1,9 @@
-/* jinja: the frame around the interpreter: its memory, its budgets, its one way out when something fails. */
-#include "jinja.h"
+/* budget: memory, work and depth of one rendering, counted where they grow, and the one way out of an error.
+ *
+ * A template is untrusted: each of the three has a limit (see value.h), and a template that exceeds it is
+ * refused with line and column. */
+#include "value.h"
 #include "../base/mem.h"
-#include "../base/utf8.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -35,7 +37,7 @@ void *jinja_alloc(Jinja *j, size_t n, size_t size) {
     return p;
 }
 
-void jinja_end(Jinja *j) {
+void jinja_free(Jinja *j) {
     while (j->blocks) {
         Block *next = j->blocks->next;
         free(j->blocks);
@@ -53,6 +55,10 @@ void jinja_spend(Jinja *j, size_t steps) {
 void jinja_enter(Jinja *j) {
     if (++j->depth > JINJA_DEPTH_MAX)
         jinja_fail(j, ERR_MODEL, "nested too deeply (more than %d levels while running)", JINJA_DEPTH_MAX);
+}
+
+void jinja_leave(Jinja *j) {
+    j->depth--;
 }
 
 void jinja_fail(Jinja *j, int code, const char *format, ...) {
@@ -77,42 +83,4 @@ const char *jinja_quote(Jinja *j, Str s) {
     for (size_t i = 0; i < s.n && i < MOST; i++) w += js_put_utf8(s.c[i], text + w);
     if (s.n > MOST) memcpy(text + w, "...", 3);
     return text;
-}
-
-/* Newlines become \n, and one at the very end goes: Jinja's rule for template files. */
-static Str read_source(Jinja *j, const char *bytes, size_t n) {
-    if (n > 4 * (size_t)JINJA_SOURCE_MAX)
-        jinja_fail(j, ERR_MODEL, "it is larger than %d characters", JINJA_SOURCE_MAX);
-    Str raw = js_utf8(j, bytes, n, 0);
-    if (raw.n > JINJA_SOURCE_MAX)
-        jinja_fail(j, ERR_MODEL, "it is larger than %d characters", JINJA_SOURCE_MAX);
-    Char *c = jinja_alloc(j, raw.n, sizeof *c);
-    size_t w = 0;
-    for (size_t i = 0; i < raw.n; i++) {
-        if (raw.c[i] == '\r' && i + 1 < raw.n && raw.c[i + 1] == '\n') continue;
-        c[w++] = raw.c[i] == '\r' ? '\n' : raw.c[i];
-    }
-    if (w && c[w - 1] == '\n') w--;
-    return (Str){c, w};
-}
-
-static void give_globals(Jinja *j, const Dict *variables) {
-    j->scope = jinja_alloc(j, 1, sizeof *j->scope);
-    for (size_t i = 0; i < variables->n; i++)
-        jinja_set(j, variables->pairs[i].key.s, variables->pairs[i].value);
-    jinja_push_scope(j);
-}
-
-bool jinja_render(Jinja *j, const char *source, size_t n, const struct tm *now,
-                  Dict *(*make)(Jinja *j, const void *from), const void *from, Str *text, Err *e) {
-    *j = (Jinja){.e = e, .now = *now};
-    if (setjmp(j->failed)) return false;
-    j->source = read_source(j, source, n);
-    const Node *body = jinja_parse(j, jinja_lex(j));
-    j->at = 0;
-    give_globals(j, make(j, from));
-    j->out = jinja_alloc(j, 1, sizeof *j->out);
-    jinja_exec(j, body);
-    *text = js_text(j->out);
-    return true;
 }

@@ -1,13 +1,14 @@
-/* jinja_exec: statements: what they write, what they set, and where it is visible.
+/* exec: statements: what they write, what they set, and where it is visible.
  *
  * Scopes are Jinja's: for, with, macro and blocks that capture text open one, if does not; what is set inside
  * ends with it, and only a namespace carries a value out.  A macro sees the scope it was defined in, as that
  * is when it is called. */
-#include "jinja.h"
+#include "interp.h"
 
 typedef enum Flow { GO_ON, BREAK, CONTINUE } Flow;
 
 static Flow exec_body(Jinja *j, const Node *first);
+static void assign(Jinja *j, const Node *target, Value value);
 
 // The names that the language itself sets.
 static const Str LOOP = {(const Char[]){'l', 'o', 'o', 'p'}, 4};
@@ -18,21 +19,21 @@ static const Str VARARGS = {(const Char[]){'v', 'a', 'r', 'a', 'r', 'g', 's'}, 7
 /* ---- Variables ---- */
 
 Scope *jinja_push_scope(Jinja *j) {
-    Scope *outer = j->scope;
-    j->scope = jinja_alloc(j, 1, sizeof *j->scope);
-    j->scope->parent = outer;
+    Scope *outer = j->interp->scope;
+    j->interp->scope = jinja_alloc(j, 1, sizeof *j->interp->scope);
+    j->interp->scope->parent = outer;
     return outer;
 }
 
 void jinja_set(Jinja *j, Str name, Value value) {
-    Variable *v = j->scope->variables;
+    Variable *v = j->interp->scope->variables;
     for (size_t seen = 1; v && !js_equal(v->name, name); v = v->next, seen++)
         if (seen % 16 == 0) jinja_spend(j, 1);
     if (!v) {
         v = jinja_alloc(j, 1, sizeof *v);
         v->name = name;
-        v->next = j->scope->variables;
-        j->scope->variables = v;
+        v->next = j->interp->scope->variables;
+        j->interp->scope->variables = v;
     }
     v->value = value;
 }
@@ -53,10 +54,10 @@ static void assign_all(Jinja *j, const Node *target, Value value) {
     jv_need(j, value);
     const Seq *items = jv_items(j, value);
     if (items->n != n) jinja_fail(j, ERR_RUN, "%zu names for %zu values", n, items->n);
-    for (const Node *t = target->first; t; t = t->next) jinja_assign(j, t, items->items[i++]);
+    for (const Node *t = target->first; t; t = t->next) assign(j, t, items->items[i++]);
 }
 
-void jinja_assign(Jinja *j, const Node *target, Value value) {
+static void assign(Jinja *j, const Node *target, Value value) {
     if (target->kind == N_NAME)
         jinja_set(j, target->name, value);
     else if (target->kind == N_ATTRIBUTE)
@@ -68,35 +69,29 @@ void jinja_assign(Jinja *j, const Node *target, Value value) {
 /* ---- Text ---- */
 
 static Flow capture(Jinja *j, const Node *body, Value *text) {
-    Text t = {0}, *outer = j->out;
-    j->out = &t;
+    Text t = {0}, *outer = j->interp->out;
+    j->interp->out = &t;
     Flow flow = exec_body(j, body);
-    j->out = outer;
+    j->interp->out = outer;
     *text = jv_str(js_text(&t));
     return flow;
 }
 
-Value jinja_capture(Jinja *j, const Node *body) {
-    Value text;
-    capture(j, body, &text);
-    return text;
-}
-
 static void print(Jinja *j, Value v) {
     if (v.kind == V_UNDEFINED && v.detail == FORBIDDEN) jv_need(j, v);
-    js_add(j, j->out, jv_string(j, v));
+    js_add(j, j->interp->out, jv_string(j, v));
 }
 
 /* What the body writes in a scope of its own, through the filters if there are any. */
 static Flow filtered(Jinja *j, const Node *body, const Node *filters, Value *text) {
     Scope *outer = jinja_push_scope(j);
     Flow flow = capture(j, body, text);
-    j->scope = outer;
+    j->interp->scope = outer;
     if (flow == GO_ON && filters) {
-        Value hole = j->hole;
-        j->hole = *text;
+        Value hole = j->interp->hole;
+        j->interp->hole = *text;
         *text = jinja_eval(j, filters);
-        j->hole = hole;
+        j->interp->hole = hole;
     }
     return flow;
 }
@@ -111,7 +106,7 @@ static Flow exec_filter_block(Jinja *j, const Node *n) {
 static Flow exec_set_block(Jinja *j, const Node *n) {
     Value text;
     Flow flow = filtered(j, n->first, n->b, &text);
-    if (flow == GO_ON) jinja_assign(j, n->a, text);
+    if (flow == GO_ON) assign(j, n->a, text);
     return flow;
 }
 
@@ -129,52 +124,57 @@ static Seq *chosen(Jinja *j, const Node *n, Seq *items) {
     Seq *out = jv_new_seq(j, 0);
     for (size_t i = 0; i < items->n; i++) {
         Scope *outer = jinja_push_scope(j);
-        jinja_assign(j, n->a, items->items[i]);
+        assign(j, n->a, items->items[i]);
         if (jv_truth(j, jinja_eval(j, n->c))) jv_add(j, out, items->items[i]);
-        j->scope = outer;
+        j->interp->scope = outer;
     }
     return out;
 }
 
-/* Runs the body for each item, or the else branch for none.  j->scope is the one around the loop. */
+static Value call_loop(Jinja *j, const Loop *loop, Value iterable);
+
+/* Runs the body for each item, or the else branch for none.  j->interp->scope is the one around the loop. */
 static Flow run_loop(Jinja *j, const Node *n, Value iterable, int64_t depth) {
-    Scope *outer = j->scope;
+    Scope *outer = j->interp->scope;
     Flow flow = GO_ON;
     j->at = n->b->at;
     Value self = {.kind = V_LOOP, .loop = jinja_alloc(j, 1, sizeof(Loop))};
-    *self.loop =
-        (Loop){.items = chosen(j, n, jv_items(j, iterable)), .depth = depth, .node = n, .scope = outer};
+    *self.loop = (Loop){.items = chosen(j, n, jv_items(j, iterable)),
+                        .depth = depth,
+                        .call = call_loop,
+                        .node = n,
+                        .scope = outer};
     for (Loop *l = self.loop; l->index < l->items->n && flow != BREAK; l->index++) {
         jinja_spend(j, 1);
         jinja_push_scope(j);
-        jinja_assign(j, n->a, l->items->items[l->index]);
+        assign(j, n->a, l->items->items[l->index]);
         jinja_set(j, LOOP, self);
         flow = exec_body(j, n->first);
-        j->scope = outer;
+        j->interp->scope = outer;
     }
     if (self.loop->items->n) return GO_ON;
     jinja_push_scope(j);
     flow = exec_body(j, n->second);
-    j->scope = outer;
+    j->interp->scope = outer;
     return flow;
+}
+
+static Value call_loop(Jinja *j, const Loop *loop, Value iterable) {
+    if (!loop->node->recursive) jinja_fail(j, ERR_RUN, "only a loop marked \"recursive\" can be called");
+    Scope *scope = j->interp->scope;
+    Text t = {0}, *out = j->interp->out;
+    j->interp->scope = loop->scope;
+    j->interp->out = &t;
+    jinja_enter(j);
+    run_loop(j, loop->node, iterable, loop->depth + 1);
+    jinja_leave(j);
+    j->interp->out = out;
+    j->interp->scope = scope;
+    return jv_str(js_text(&t));
 }
 
 static Flow exec_for(Jinja *j, const Node *n) {
     return run_loop(j, n, jinja_eval(j, n->b), 1);
-}
-
-Value jinja_call_loop(Jinja *j, const Loop *loop, Value iterable) {
-    if (!loop->node->recursive) jinja_fail(j, ERR_RUN, "only a loop marked \"recursive\" can be called");
-    Scope *scope = j->scope;
-    Text t = {0}, *out = j->out;
-    j->scope = loop->scope;
-    j->out = &t;
-    jinja_enter(j);
-    run_loop(j, loop->node, iterable, loop->depth + 1);
-    j->depth--;
-    j->out = out;
-    j->scope = scope;
-    return jv_str(js_text(&t));
 }
 
 static Flow exec_with(Jinja *j, const Node *n) {
@@ -182,19 +182,13 @@ static Flow exec_with(Jinja *j, const Node *n) {
     for (const Node *pair = n->first; pair; pair = pair->next) jv_add(j, &values, jinja_eval(j, pair->b));
     Scope *outer = jinja_push_scope(j);
     size_t i = 0;
-    for (const Node *pair = n->first; pair; pair = pair->next) jinja_assign(j, pair->a, values.items[i++]);
+    for (const Node *pair = n->first; pair; pair = pair->next) assign(j, pair->a, values.items[i++]);
     Flow flow = exec_body(j, n->second);
-    j->scope = outer;
+    j->interp->scope = outer;
     return flow;
 }
 
 /* ---- Macros ---- */
-
-static Value new_macro(Jinja *j, const Node *n) {
-    Value v = {.kind = V_MACRO, .macro = jinja_alloc(j, 1, sizeof(Macro))};
-    *v.macro = (Macro){n, j->scope};
-    return v;
-}
 
 /* Removes the argument of this name: V_ABSENT if there was none. */
 static Value take_named(Dict *named, Str name) {
@@ -253,16 +247,23 @@ static void bind_parameters(Jinja *j, const Node *macro, const Args *args) {
     bind_rest(j, macro, args, n, named);
 }
 
-Value jinja_call_macro(Jinja *j, const Macro *macro, const Args *args) {
-    Scope *scope = j->scope;
-    j->scope = macro->scope;
+static Value call_macro(Jinja *j, const Macro *macro, const Args *args) {
+    Scope *scope = j->interp->scope;
+    j->interp->scope = macro->scope;
     jinja_push_scope(j);
     jinja_enter(j);
     bind_parameters(j, macro->node, args);
-    Value text = jinja_capture(j, macro->node->second);
-    j->depth--;
-    j->scope = scope;
+    Value text;
+    capture(j, macro->node->second, &text);
+    jinja_leave(j);
+    j->interp->scope = scope;
     return text;
+}
+
+static Value new_macro(Jinja *j, const Node *n) {
+    Value v = {.kind = V_MACRO, .macro = jinja_alloc(j, 1, sizeof(Macro))};
+    *v.macro = (Macro){.name = n->name, .call = call_macro, .node = n, .scope = j->interp->scope};
+    return v;
 }
 
 /* The call once more with the block as one argument behind the others: the macro finds it as "caller". */
@@ -285,13 +286,13 @@ static void exec_call_block(Jinja *j, const Node *n) {
 static Flow exec_statement(Jinja *j, const Node *n) {
     switch (n->kind) {
     case N_TEXT:
-        js_add(j, j->out, n->value.s);
+        js_add(j, j->interp->out, n->value.s);
         return GO_ON;
     case N_PRINT:
         print(j, jinja_eval(j, n->a));
         return GO_ON;
     case N_SET:
-        jinja_assign(j, n->a, jinja_eval(j, n->b));
+        assign(j, n->a, jinja_eval(j, n->b));
         return GO_ON;
     case N_SET_BLOCK:
         return exec_set_block(j, n);
@@ -326,7 +327,7 @@ static Flow exec_body(Jinja *j, const Node *first) {
         j->at = n->at;
         flow = exec_statement(j, n);
     }
-    j->depth--;
+    jinja_leave(j);
     return flow;
 }
 

@@ -1,8 +1,8 @@
-/* jinja_format: "%s has %d" % (...) and "{} has {}".format(...).
+/* format: "%s has %d" % (...) and "{} has {}".format(...).
  *
  * Both small languages are read into one Spec, and one function writes a value by it.  Widths taken from
  * arguments ("%*d", "{:{}}") are refused. */
-#include "jinja.h"
+#include "interp.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -206,7 +206,7 @@ static void percent_value(Reader *r, Text *t, Spec *spec, Value v) {
     add_value(r->j, t, spec, v, '>');
 }
 
-Str jv_percent(Jinja *j, Str format, Value values) {
+Str jinja_percent(Jinja *j, Str format, Value values) {
     Reader r = {.j = j, .s = format};
     Text t = {0};
     size_t next = 0;
@@ -264,9 +264,9 @@ static Value field_value(Reader *r, const Args *args, size_t *next) {
         if (item && !skip(r, ']')) fail(r, "a \"]\" is missing");
         Reader number = {.j = r->j, .s = key};
         bool index = item && key.n && char_is_digit(key.c[0]);
-        v = index  ? jv_item(r->j, v, jv_int((int64_t)read_number(&number)))
-            : item ? jv_item(r->j, v, jv_str(key))
-                   : jv_attribute(r->j, v, key);
+        v = index  ? jinja_item(r->j, v, jv_int((int64_t)read_number(&number)))
+            : item ? jinja_item(r->j, v, jv_str(key))
+                   : jinja_attribute(r->j, v, key);
     }
     return v;
 }
@@ -310,7 +310,7 @@ static void add_field(Reader *r, Text *t, const Args *args, size_t *next) {
     add_value(r->j, t, &spec, v, '<');
 }
 
-Str jv_braces(Jinja *j, Str format, const Args *args) {
+Str jinja_braces(Jinja *j, Str format, const Args *args) {
     Reader r = {.j = j, .s = format};
     Text t = {0};
     size_t next = 0;

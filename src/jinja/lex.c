@@ -1,11 +1,11 @@
-/* jinja_lex: template text to tokens.
+/* lex: template text to tokens.
  *
  * Owns the white space rules (trim_blocks and lstrip_blocks are on, as chat templates expect: a newline right
  * behind a block or a comment goes, and so do the blanks in front of one that begins its line; '-' takes all
  * white space on its side, '+' keeps it), raw blocks, comments, numbers and string escapes.  The trick is
  * Jinja's own: inside brackets "}}" and "%}" are operators, so that dictionaries can close where they like.
  */
-#include "jinja.h"
+#include "syntax.h"
 
 #include <stdlib.h>
 

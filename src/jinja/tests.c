@@ -1,5 +1,5 @@
-/* jinja_tests: the table of tests, {{ subject is test(argument) }}. */
-#include "jinja.h"
+/* tests: the table of tests, {{ subject is test(argument) }}. */
+#include "interp.h"
 
 static Value t_defined(Jinja *j, const Value *a) {
     (void)j;
@@ -84,22 +84,12 @@ static Value t_divisibleby(Jinja *j, const Value *a) {
     return jv_bool(jv_equal(j, jinja_binary(j, T_MOD, a[0], a[1]), jv_int(0)));
 }
 
-/* Some letter has this case, and none has the other. */
-static bool all_of_case(Str s, bool (*wanted)(Char), bool (*other)(Char)) {
-    bool some = false;
-    for (size_t i = 0; i < s.n; i++) {
-        if (other(s.c[i])) return false;
-        some |= wanted(s.c[i]);
-    }
-    return some;
-}
-
 static Value t_lower(Jinja *j, const Value *a) {
-    return jv_bool(all_of_case(jv_string(j, a[0]), char_is_lower, char_is_upper));
+    return jv_bool(js_is_lower(jv_string(j, a[0])));
 }
 
 static Value t_upper(Jinja *j, const Value *a) {
-    return jv_bool(all_of_case(jv_string(j, a[0]), char_is_upper, char_is_lower));
+    return jv_bool(js_is_upper(jv_string(j, a[0])));
 }
 
 static Value t_sameas(Jinja *j, const Value *a) { // values have no identity: equal, of one kind
@@ -207,10 +197,4 @@ const Builtin *jinja_test(Str name) {
         {0},
     };
     return jinja_find(TESTS, name);
-}
-
-const Builtin *jinja_find(const Builtin *table, Str name) {
-    for (; table->name; table++)
-        if (js_is(name, table->name)) return table;
-    return NULL;
 }

@@ -1,8 +1,8 @@
-/* jinja_filters: the table of filters, {{ subject | filter(arguments) }}.
+/* filters: the table of filters, {{ subject | filter(arguments) }}.
  *
  * A filter's place is one row of FILTERS at the end and one function above it.  What returns a lazy generator
  * in Jinja returns an iterator here: it is true, has no length, and can be walked once. */
-#include "jinja.h"
+#include "interp.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -11,7 +11,7 @@
 /* ---- Paths: "a.b.0" into an item, as attribute arguments have them ---- */
 
 static Value follow(Jinja *j, Value item, Value path, Value fallback) {
-    if (path.kind != V_STRING) return jv_is_given(path) ? jv_item(j, item, path) : item;
+    if (path.kind != V_STRING) return jv_is_given(path) ? jinja_item(j, item, path) : item;
     for (size_t from = 0; from <= path.s.n;) {
         size_t to = from;
         bool number = true;
@@ -20,7 +20,7 @@ static Value follow(Jinja *j, Value item, Value path, Value fallback) {
         int64_t index = 0;
         for (size_t i = 0; number && i < part.n && i < 9; i++)
             index = index * 10 + char_code(part.c[i]) - '0';
-        item = jv_item(j, item, number && part.n ? jv_int(index) : jv_str(part));
+        item = jinja_item(j, item, number && part.n ? jv_int(index) : jv_str(part));
         if (item.kind == V_UNDEFINED && jv_is_given(fallback)) item = fallback;
         from = to + 1;
     }
@@ -199,7 +199,7 @@ static Value f_format(Jinja *j, const Value *a) {
     if (args->named.n && args->positional.n)
         jinja_fail(j, ERR_RUN, "format takes arguments with names or without, not both");
     if (args->named.n) values = jv_dict((Dict *)&args->named);
-    return jv_str(jv_percent(j, jv_string(j, a[0]), values));
+    return jv_str(jinja_percent(j, jv_string(j, a[0]), values));
 }
 
 static Value f_pprint(Jinja *j, const Value *a) {
@@ -220,8 +220,8 @@ static Value f_tojson(Jinja *j, const Value *a) {
     else if (style.pretty)
         style.indent = spaces(j, jv_need_int(j, indent, "indent"));
     if (jv_is_given(separators)) {
-        style.comma = jv_need_str(j, jv_item(j, separators, jv_int(0)), "a separator");
-        style.colon = jv_need_str(j, jv_item(j, separators, jv_int(1)), "a separator");
+        style.comma = jv_need_str(j, jinja_item(j, separators, jv_int(0)), "a separator");
+        style.colon = jv_need_str(j, jinja_item(j, separators, jv_int(1)), "a separator");
     }
     return jv_str(jv_to_json(j, a[0], &style));
 }
@@ -576,7 +576,7 @@ static Value f_slice(Jinja *j, const Value *a) {
 static Value f_attr(Jinja *j, const Value *a) {
     Str name = jv_need_str(j, a[1], "the name of an attribute");
     if (a[0].kind == V_DICT && !jinja_method(a[0], name)) return jv_undefined(MISSING_ATTRIBUTE, a[0], name);
-    return jv_attribute(j, a[0], name);
+    return jinja_attribute(j, a[0], name);
 }
 
 /* The arguments behind the first n. */

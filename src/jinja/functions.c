@@ -1,5 +1,7 @@
-/* jinja_functions: what a template can call by name without having defined it. */
-#include "jinja.h"
+/* functions: what a template can call by name without having defined it. */
+#include "interp.h"
+
+enum { RANGE_MAX = 100000 }; // items of range(), as in Jinja's sandbox
 
 static Value g_range(Jinja *j, const Value *a) {
     bool one = a[2].kind == V_ABSENT;
@@ -10,8 +12,7 @@ static Value g_range(Jinja *j, const Value *a) {
     __int128 span = (__int128)stop - start, by = step;
     if ((span > 0) == (by > 0) && span != 0) {
         __int128 count = (span + by - (by > 0 ? 1 : -1)) / by;
-        if (count > JINJA_RANGE_MAX)
-            jinja_fail(j, ERR_MODEL, "range() is limited to %d items", JINJA_RANGE_MAX);
+        if (count > RANGE_MAX) jinja_fail(j, ERR_MODEL, "range() is limited to %d items", RANGE_MAX);
         n = (int64_t)count;
     }
     Value v = {.kind = V_RANGE, .range = jinja_alloc(j, 1, sizeof(Range))};
@@ -84,7 +85,7 @@ static Value g_strftime_now(Jinja *j, const Value *a) {
         }
         one[1] = bare ? '-' : (char)letter;
         one[2] = bare ? (char)letter : 0;
-        if (strftime(text, sizeof text, one, &j->now)) js_add(j, &t, js_ascii(j, text));
+        if (strftime(text, sizeof text, one, &j->interp->now)) js_add(j, &t, js_ascii(j, text));
         i += 1 + bare;
     }
     return jv_str(js_text(&t));

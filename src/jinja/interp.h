@@ -1,0 +1,84 @@
+/* interp: the tree evaluated: expressions, statements, builtins, and the rendering of a whole template.
+ *
+ * render.c runs lex.c, parse.c and exec.c; exec.c (statements) evaluates by eval.c (expressions).  Filters,
+ * tests, methods and functions are data: tables of Builtin, each in its file, found by name.  operators.c,
+ * attribute.c, format.c and builtin.c are what eval.c and the tables share.  Calls go from exec.c to eval.c
+ * only: macros and loops are values that carry their function. */
+#ifndef ZGEN_JINJA_INTERP_H
+#define ZGEN_JINJA_INTERP_H
+
+#include <time.h>
+#include "syntax.h"
+
+typedef struct Variable {
+    struct Variable *next;
+    Str name;
+    Value value;
+} Variable;
+
+typedef struct Scope {
+    struct Scope *parent;
+    Variable *variables;
+} Scope;
+
+typedef struct Interp {
+    struct tm now; // the time of strftime_now
+    Scope *scope;  // the innermost
+    Text *out;     // of the statements: the whole output, or a text that is captured
+    Value hole;    // see N_HOLE
+} Interp;
+
+/* ---- Rendering (render.c) ---- */
+
+/* Renders source (UTF-8, n bytes) with these variables into *text: characters in the arena, valid until
+ * jinja_free.  make fills a dict of the variables from `from`; it may fail by jinja_fail.  false: ERR_MODEL
+ * if the template is malformed or exceeds a budget, ERR_RUN if it refuses these variables or stumbles over
+ * them; the sentence names line and column.  The caller frees the arena either way. */
+bool jinja_render(Jinja *j, const char *source, size_t n, const struct tm *now,
+                  Dict *(*make)(Jinja *j, const void *from), const void *from, Str *text, Err *e);
+
+/* ---- Statements and expressions (exec.c, eval.c) ---- */
+
+void jinja_exec(Jinja *j, const Node *body); // writes to interp->out
+Scope *jinja_push_scope(Jinja *j);           // returns the scope before, to be put back
+void jinja_set(Jinja *j, Str name, Value value);
+Value jinja_eval(Jinja *j, const Node *expression);
+
+/* ---- Operators (operators.c) ---- */
+
+Value jinja_binary(Jinja *j, TokenKind op, Value a, Value b); // T_ADD .. T_POW
+Value jinja_negative(Jinja *j, Value v);
+bool jinja_compare(Jinja *j, TokenKind op, Value a, Value b); // T_EQ .. T_NOT_IN
+
+/* ---- Attributes and subscripts (attribute.c) ---- */
+
+Value jinja_attribute(Jinja *j, Value v, Str name);   // v.name
+Value jinja_item(Jinja *j, Value v, Value subscript); // v[subscript]
+
+/* ---- Formats (format.c) ---- */
+
+Str jinja_percent(Jinja *j, Str format, Value values);    // format % values
+Str jinja_braces(Jinja *j, Str format, const Args *args); // format.format(...)
+
+/* ---- Builtins (builtin.c, and a file per table) ---- */
+
+enum { JINJA_PARAMETERS_MAX = 6 }; // named parameters of a builtin, its subject included
+
+/* A filter, test, method or function.  parameters are names parted by spaces, those that may be left out with
+ * a '?' behind; "*" alone hands the arguments over as they are, in a[1].args.  a[0] is the subject (the value
+ * piped, tested, or the method's owner; V_ABSENT for functions), a[1..] the parameters in order, V_ABSENT if
+ * not given. */
+typedef struct Builtin {
+    const char *name; // NULL ends a table
+    const char *parameters;
+    Value (*call)(Jinja *j, const Value *a);
+} Builtin;
+
+Value jinja_call_builtin(Jinja *j, const Builtin *b, Value self, const Args *args);
+const Builtin *jinja_find(const Builtin *table, Str name); // NULL: no row of this name, and so below
+const Builtin *jinja_filter(Str name);
+const Builtin *jinja_test(Str name);
+const Builtin *jinja_function(Str name);
+const Builtin *jinja_method(Value subject, Str name);
+
+#endif
