@@ -75,6 +75,11 @@ bool hparams_read_arch(const Gguf *g, Hparams *h, Err *e) {
 
 static void read_vocab(Reader *r, Hparams *h) {
     if (!r->ok) return;
+    if (gguf_n_tensors(r->g) == 0) { // metadata alone
+        need(r, "vocab_size");
+        read_int(r, "vocab_size", 1, MAX_VOCAB, &h->n_vocab);
+        return;
+    }
     const GgufTensor *embd = gguf_find_tensor(r->g, "token_embd.weight");
     if (!embd) {
         r->ok = err_set(r->e, ERR_MODEL,

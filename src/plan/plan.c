@@ -87,6 +87,16 @@ Plan *plan_build(const Gguf *g, const PlanConfig *config, Err *e) {
     return p;
 }
 
+GgufTensor *plan_tensors(const Gguf *g, const char *const *optional, int *n, Err *e) {
+    Plan *p = mem_new(1, sizeof *p);
+    p->weights = weights_record(g, optional);
+    const Family *family = find_family(g, e);
+    bool ok = family && hparams_read(g, &p->hparams, e) && emit_family(p, family, e);
+    GgufTensor *tensors = ok ? weights_take_recorded(p->weights, n) : NULL;
+    plan_free(p);
+    return tensors;
+}
+
 void plan_free(Plan *p) {
     if (!p) return;
     hparams_free(&p->hparams);

@@ -23,6 +23,9 @@ struct Weights {
     bool fp8;   // I8 tensors are E4M3
     bool *used; // [n_tensors]
     Node *nodes;
+    const char *const *optional; // while tensors are recorded, otherwise NULL
+    GgufTensor *recorded;
+    int n_recorded;
 };
 
 Weights *weights_open(const Gguf *g) {
@@ -51,6 +54,8 @@ void weights_close(Weights *w) {
         if (n->copy) mem_release(n->copy, matrix_bytes(&n->matrix));
         free(n);
     }
+    for (int i = 0; i < w->n_recorded; i++) free(w->recorded[i].name);
+    free(w->recorded);
     free(w->used);
     free(w);
 }
@@ -63,7 +68,33 @@ static Node *add_node(Weights *w, size_t n_floats) {
 }
 
 bool weights_has(const Weights *w, const char *name) {
+    for (const char *const *end = w->optional; end && *end; end++)
+        if (strlen(name) >= strlen(*end) && strcmp(name + strlen(name) - strlen(*end), *end) == 0)
+            return true;
     return gguf_find_tensor(w->g, name) != NULL;
+}
+
+Weights *weights_record(const Gguf *g, const char *const *optional) {
+    Weights *w = weights_open(g);
+    w->optional = optional;
+    return w;
+}
+
+/* Returns a node with n_floats zeros. */
+static Node *record(Weights *w, const char *name, int n_in, int n_out, int n_expert, size_t n_floats) {
+    GgufTensor t = {.name = mem_string(name), .type = QUANT_F32, .ne = {n_in, n_out, n_expert, 1}};
+    t.n_dims = n_expert > 1 ? 3 : n_out > 1 ? 2 : 1;
+    w->recorded = mem_resize(w->recorded, (size_t)(w->n_recorded + 1) * sizeof *w->recorded);
+    w->recorded[w->n_recorded++] = t;
+    return add_node(w, n_floats);
+}
+
+GgufTensor *weights_take_recorded(Weights *w, int *n) {
+    GgufTensor *recorded = w->recorded;
+    *n = w->n_recorded;
+    w->recorded = NULL;
+    w->n_recorded = 0;
+    return recorded;
 }
 
 static const GgufTensor *find(Weights *w, const char *name, int64_t n0, int64_t n1, int64_t n2, Err *e) {
@@ -115,6 +146,15 @@ static bool add_scale(Weights *w, Weight *m, Err *e) {
 const Weight *weights_matrix(Weights *w, const char *name, int n_in, int n_out, int n_expert, Err *e) {
     for (Node *n = w->nodes; n; n = n->next) // tied embeddings are one weight
         if (n->matrix.name && strcmp(n->matrix.name, name) == 0) return &n->matrix;
+    if (w->optional) {
+        Node *node = record(w, name, n_in, n_out, n_expert, 0);
+        node->matrix = (Weight){.name = w->recorded[w->n_recorded - 1].name,
+                                .type = QUANT_F32,
+                                .n_in = n_in,
+                                .n_out = n_out,
+                                .n_expert = n_expert};
+        return &node->matrix;
+    }
     const GgufTensor *t = find(w, name, n_in, n_out, n_expert, e);
     if (!t) return NULL;
     QuantType type = w->fp8 && t->type == QUANT_I8 ? QUANT_FP8_E4M3 : t->type;
@@ -131,6 +171,7 @@ const Weight *weights_matrix(Weights *w, const char *name, int n_in, int n_out, 
 }
 
 const float *weights_vector(Weights *w, const char *name, int n, Err *e) {
+    if (w->optional) return record(w, name, n, 1, 1, (size_t)n)->vector;
     const GgufTensor *t = find(w, name, n, 1, 1, e);
     if (!t) return NULL;
     const QuantTraits *traits = quant_traits(t->type);

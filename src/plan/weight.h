@@ -27,6 +27,14 @@ typedef struct Weights Weights; // all weights of one model, and which tensors t
 Weights *weights_open(const Gguf *g);
 void weights_close(Weights *w);
 
+/* Weights of a model that is still to be made: nothing is read from g, which has no tensors; what is asked for
+ * is recorded instead, matrices without data, vectors of zeros.  optional: the names that weights_has answers
+ * with true, without "blk.N.", up to the first NULL. */
+Weights *weights_record(const Gguf *g, const char *const *optional);
+
+/* The tensors recorded so far, in the order of asking, of type F32; the caller frees them and their names. */
+GgufTensor *weights_take_recorded(Weights *w, int *n);
+
 /* The matrix of that name and shape.  NULL: *e says what is missing, misshapen or of a type without a
  * decoder. */
 const Weight *weights_matrix(Weights *w, const char *name, int n_in, int n_out, int n_expert, Err *e);

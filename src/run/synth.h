@@ -1,8 +1,8 @@
 /* synth: models of random weights in the real shapes and mixes of well-known ones.
  *
  * The weights mean nothing; the tensors, their types and their bytes are those of the real download, so that
- * speed and memory can be measured before anyone downloads anything.  The table of shapes in synth.c is the
- * only one. */
+ * speed and memory can be measured before anything is downloaded.  Shapes are listed in the files of their
+ * families; a family's tape over the metadata of a shape tells the tensors. */
 #ifndef ZGEN_RUN_SYNTH_H
 #define ZGEN_RUN_SYNTH_H
 

@@ -118,7 +118,7 @@ END
 }
 
 @test "Ctrl-C leaves nothing behind" {
-    zgen synth qwen3-0.6b q8_0 "$T/big.gguf" --layers 1
+    zgen synth llama-3.2-1b q8_0 "$T/big.gguf" --layers 1
     mkdir "$T/d"
     leaves_nothing quantize "$T/big.gguf" "$T/d/out" q4_k_m --requantize -t 1
 }

@@ -2,13 +2,13 @@
 load helper
 
 @test "synth makes the same model from the same seed, and another from another" {
-    for name in a b; do zgen synth qwen3-0.6b q4_0 "$T/$name" --layers 1; [ "$status" = 0 ]; done
+    for name in a b; do zgen synth llama-3.2-1b q4_0 "$T/$name" --layers 1; [ "$status" = 0 ]; done
     cmp "$T/a" "$T/b"
-    zgen synth qwen3-0.6b q4_0 "$T/b" --layers 1 --seed 2 -t 1
+    zgen synth llama-3.2-1b q4_0 "$T/b" --layers 1 --seed 2 -t 1
     [ "$(stat -c %s "$T/a")" = "$(stat -c %s "$T/b")" ]
     run ! cmp -s "$T/a" "$T/b"
     zgen info "$T/a" --json
-    asserts "$(field 'd["architecture"]')/$(cd "$T" && echo ? ?.*)" = "qwen3/a b ?.*"
+    asserts "$(field 'd["architecture"]')/$(cd "$T" && echo ? ?.*)" = "llama/a b ?.*"
 }
 
 @test "a model that synth made speaks" {
@@ -19,6 +19,6 @@ load helper
 
 @test "synth leaves nothing behind when it fails" {
     mkdir "$T/m.gguf" # which no file can take the place of
-    zgen synth qwen3-0.6b q4_0 "$T/m.gguf" --layers 1
+    zgen synth llama-3.2-1b q4_0 "$T/m.gguf" --layers 1
     asserts "$status/$(cd "$T" && echo m.gguf*)" = "5/m.gguf"
 }

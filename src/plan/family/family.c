@@ -3,17 +3,34 @@
 
 #include <string.h>
 
-static const Family families[] = {
-    {"llama", family_llama},
-};
-enum { N_FAMILIES = sizeof families / sizeof *families };
+const Family *const families[] = {&family_llama, NULL};
 
 const Family *family_find(const char *arch) {
-    for (int i = 0; i < N_FAMILIES; i++)
-        if (strcmp(families[i].arch, arch) == 0) return &families[i];
+    for (const Family *const *f = families; *f; f++)
+        if (strcmp((*f)->arch, arch) == 0) return *f;
     return NULL;
 }
 
 void family_list(Buf *out) {
-    for (int i = 0; i < N_FAMILIES; i++) buf_printf(out, "%s%s", i ? ", " : "", families[i].arch);
+    for (const Family *const *f = families; *f; f++)
+        buf_printf(out, "%s%s", f == families ? "" : ", ", (*f)->arch);
+}
+
+const Shape *family_shape(const char *name, const Family **family) {
+    for (const Family *const *f = families; *f; f++)
+        for (const Shape *s = (*f)->shapes; s->name; s++)
+            if (strcmp(s->name, name) == 0) {
+                *family = *f;
+                return s;
+            }
+    return NULL;
+}
+
+const char *family_size(const Hparams *h) {
+    const ModelSize *s = family_find(h->arch)->sizes;
+    while (s->name &&
+           (s->n_layer != h->n_layer || (s->n_expert && s->n_expert != h->n_expert) ||
+            (s->n_embd && s->n_embd != h->n_embd) || (s->vocab_below && h->n_vocab >= s->vocab_below)))
+        s++;
+    return s->name;
 }

@@ -1,18 +1,29 @@
 /* family: one row per model family.  A family is a leaf: it emits ops and knows nothing of executors. To add
- * one, write family/<arch>.c with one function and add its row in family.c. */
+ * one, write family/<arch>.c with its Family and add that to the list in family.c. */
 #ifndef ZGEN_PLAN_FAMILY_H
 #define ZGEN_PLAN_FAMILY_H
 
 #include "../emit.h"
+#include "shape.h"
 
 typedef struct Family {
-    const char *arch;     // general.architecture
-    void (*emit)(Pen *p); // writes the whole tape
+    const char *arch;       // general.architecture
+    void (*emit)(Pen *p);   // writes the whole tape
+    const Shape *shapes;    // models to measure with
+    const ModelSize *sizes; // labels of its models
 } Family;
+
+extern const Family *const families[]; // ends with NULL
 
 const Family *family_find(const char *arch); // NULL if there is none
 void family_list(Buf *out);                  // "llama, ..." for messages
 
-void family_llama(Pen *p);
+/* The shape of that name and its family, or NULL. */
+const Shape *family_shape(const char *name, const Family **family);
+
+/* The label of the model's size, or NULL where its family lists none. */
+const char *family_size(const Hparams *h);
+
+extern const Family family_llama;
 
 #endif

@@ -53,7 +53,7 @@ static int expert_ffn(Pen *p, int in) {
     return emit_mix(p, "ffn_mix", down, weights);
 }
 
-void family_llama(Pen *p) {
+static void emit(Pen *p) {
     const Hparams *h = &p->plan->hparams;
     const Weight *embd = pen_matrix(p, "token_embd.weight", h->n_embd, h->n_vocab);
     const float *rope_factors = pen_optional_vector(p, "rope_freqs.weight", h->n_rot / 2);
@@ -72,3 +72,26 @@ void family_llama(Pen *p) {
         emit_logits(p, "output", last, tied ? embd : pen_matrix(p, "output.weight", h->n_embd, h->n_vocab));
     emit_sample(p, "sample", logits);
 }
+
+/* In the order of the fields of Shape. */
+static const Shape shapes[] = {
+    {"llama-3.2-1b", 16, 2048, 32, 8, 64, 8192, 128256, 5e5f, .optional = {NULL}},
+    {"llama-3.2-3b", 28, 3072, 24, 8, 128, 8192, 128256, 5e5f, .optional = {NULL}},
+    {"llama-3.1-8b", 32, 4096, 32, 8, 128, 14336, 128256, 5e5f, .optional = {"output.weight"}},
+    {"llama-3.1-70b", 80, 8192, 64, 8, 128, 28672, 128256, 5e5f, .optional = {"output.weight"}},
+    {"mistral-7b", 32, 4096, 32, 8, 128, 14336, 32768, 1e6f, .optional = {"output.weight"}},
+    {"mixtral-8x7b", 32, 4096, 32, 8, 128, 14336, 32000, 1e6f,
+     .optional = {"output.weight", "ffn_gate_inp.weight"},
+     .keys = {{"expert_count", 8}, {"expert_used_count", 2}, {"expert_feed_forward_length", 14336}}},
+    {0},
+};
+
+static const ModelSize sizes[] = {
+    {"8x7B", 32, 8, 0, 0}, {"8x22B", 56, 8, 0, 0},  {"1B", 16, 0, 0, 0},
+    {"1B", 22, 0, 0, 0},   {"3B", 26, 0, 0, 0},     {"3B", 28, 0, 0, 0},
+    {"256M", 30, 0, 0, 0}, {"7B", 32, 0, 0, 40000}, {"8B", 32, 0, 0, 0},
+    {"8B", 36, 0, 0, 0},   {"13B", 40, 0, 0, 0},    {"34B", 48, 0, 0, 0},
+    {"30B", 60, 0, 0, 0},  {"70B", 80, 0, 0, 0},    {0},
+};
+
+const Family family_llama = {"llama", emit, shapes, sizes};

@@ -1,0 +1,97 @@
+/* The tensors of a model that is still to be made: what its family asks for over the metadata alone. */
+#include "check.h"
+#include "../../src/base/mem.h"
+#include "../../src/gguf/write.h"
+#include "../../src/plan/plan.h"
+#include "../../src/run/synth.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A model of two layers; n_expert = 0: dense, n_vocab = 0: the key is left out. */
+static Gguf *metadata(int n_expert, int n_vocab, Buf *bytes) {
+    const struct {
+        const char *key;
+        int value;
+    } keys[] = {
+        {"llama.block_count", 2},
+        {"llama.embedding_length", 64},
+        {"llama.context_length", 128},
+        {"llama.feed_forward_length", 96},
+        {"llama.attention.head_count", 4},
+        {"llama.attention.head_count_kv", 2},
+        {"llama.vocab_size", n_vocab},
+        {"llama.expert_count", n_expert},
+        {"llama.expert_used_count", n_expert / 2},
+    };
+    GgufWriter w = {0};
+    gguf_write_string(&w, "general.architecture", "llama");
+    gguf_write_f32(&w, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (keys[i].value) gguf_write_u32(&w, keys[i].key, (uint32_t)keys[i].value);
+    gguf_write_header(&w, bytes);
+    Gguf *g = NULL;
+    Err e;
+    CHECK(gguf_open_bytes(bytes->data, bytes->n, "metadata", &g, &e), "%s", e.text);
+    return g;
+}
+
+/* "name[dims] ..." of the tensors, those of layer 1 left out; NULL if they are refused. */
+static char *list(int n_expert, int n_vocab, const char *const *optional, Err *e) {
+    Buf bytes = {0}, out = {0};
+    Gguf *g = metadata(n_expert, n_vocab, &bytes);
+    int n = 0;
+    GgufTensor *tensors = plan_tensors(g, optional, &n, e);
+    for (int i = 0; i < n; i++) {
+        const GgufTensor *t = &tensors[i];
+        if (strncmp(t->name, "blk.1.", 6) != 0) {
+            buf_printf(&out, "%.*s", (int)(strlen(t->name) - strlen(".weight")), t->name);
+            for (int d = 0; d < t->n_dims; d++) buf_printf(&out, "%c%d", d ? ',' : ' ', (int)t->ne[d]);
+            buf_printf(&out, "\n");
+        }
+        free(t->name);
+    }
+    free(tensors);
+    gguf_close(g);
+    buf_free(&bytes);
+    return out.data;
+}
+
+static void check_list(int n_expert, const char *const *optional, const char *expected) {
+    Err e;
+    char *got = list(n_expert, 300, optional, &e);
+    CHECK(got && strcmp(got, expected) == 0, "got\n%s\nexpected\n%s", got ? got : e.text, expected);
+    free(got);
+}
+
+TEST(synth_tensors_are_those_of_the_tape) {
+    const char *const none[] = {NULL}, *const some[] = {"output.weight", "ffn_gate_inp.weight", NULL};
+    check_list(0, none,
+               "token_embd 64,300\n"
+               "blk.0.attn_norm 64\nblk.0.attn_q 64,64\nblk.0.attn_k 64,32\nblk.0.attn_v 64,32\n"
+               "blk.0.attn_output 64,64\n"
+               "blk.0.ffn_norm 64\nblk.0.ffn_gate 64,96\nblk.0.ffn_up 64,96\nblk.0.ffn_down 96,64\n"
+               "output_norm 64\n");
+    check_list(4, some,
+               "token_embd 64,300\n"
+               "blk.0.attn_norm 64\nblk.0.attn_q 64,64\nblk.0.attn_k 64,32\nblk.0.attn_v 64,32\n"
+               "blk.0.attn_output 64,64\n"
+               "blk.0.ffn_norm 64\nblk.0.ffn_gate_inp 64,4\nblk.0.ffn_gate_exps 64,96,4\n"
+               "blk.0.ffn_up_exps 64,96,4\nblk.0.ffn_down_exps 96,64,4\n"
+               "output_norm 64\noutput 64,300\n");
+}
+
+TEST(synth_metadata_alone_needs_the_vocabulary_size) {
+    const char *const none[] = {NULL};
+    Err e = {0};
+    CHECK(!list(0, 0, none, &e) && strstr(e.text, "'llama.vocab_size' is missing"), "%s", e.text);
+}
+
+TEST(synth_refuses_unknown_names) {
+    SynthImage image;
+    Err e = {0};
+    CHECK(!synth_make("llama-9", "q4_0", 1, 1, 1, &image, &e) && e.code == ERR_USAGE, "%s", e.text);
+    CHECK(strstr(e.text, "no shape 'llama-9'") && strstr(e.text, "llama-3.2-1b"), "%s", e.text);
+    CHECK(!synth_make("llama-3.2-1b", "q4_9", 1, 1, 1, &image, &e) && e.code == ERR_USAGE, "%s", e.text);
+    CHECK(strstr(e.text, "no mix 'q4_9'"), "%s", e.text);
+}
