@@ -1,8 +1,9 @@
 /* tok_impl: the vocabulary as the encoders see it, and what they share.  Private to the room.
  *
- * tok_vocab.c reads a file into a Tok; tok.c takes special tokens out of a text and hands the plain stretches
- * between them to the encoder of the vocabulary's kind: tok_spm.c, tok_bpe.c or tok_unigram.c.  The two that
- * merge neighbours share the loop of tok_merge.c. */
+ * tok_open.c reads a file into a Tok, tok_vocab.c finds tokens by their texts.  tok_encode.c takes special
+ * tokens out of a text and hands the plain stretches between them to the encoder of the vocabulary's kind:
+ * tok_spm.c, tok_bpe.c or tok_unigram.c.  The two that merge neighbours share the loop of tok_merge.c.
+ * tok_decode.c is the way back. */
 #ifndef ZGEN_TEXT_TOK_IMPL_H
 #define ZGEN_TEXT_TOK_IMPL_H
 
@@ -67,6 +68,12 @@ struct Tok {
 };
 
 #define TOK_SPACE "\xE2\x96\x81" // U+2581, which stands for a space in vocabularies that are not byte-level
+
+/* Token id, or one without text of type TOK_UNDEFINED if the vocabulary has no such id. */
+const TokEntry *tok_entry(const Tok *t, int id);
+
+/* Fills plain of the entries, specials and slots, from the entries' texts and types. */
+void tok_index(Tok *t);
 
 /* The plain token with exactly this text, or -1. */
 int tok_find(const Tok *t, const char *text, size_t n);

@@ -1,0 +1,140 @@
+/* tok_encode: text to ids.
+ *
+ * Takes special tokens out of a text, and hands the stretches of plain text between them to the encoder of
+ * the vocabulary's kind. */
+#include "tok_impl.h"
+#include "../base/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- id lists ---- */
+
+void tok_ids_add(TokIds *ids, int32_t id) {
+    if (ids->n == ids->capacity) {
+        ids->capacity = ids->capacity ? ids->capacity * 2 : 64;
+        ids->data = mem_resize(ids->data, ids->capacity * sizeof *ids->data);
+    }
+    ids->data[ids->n++] = id;
+}
+
+void tok_ids_free(TokIds *ids) {
+    free(ids->data);
+    *ids = (TokIds){0};
+}
+
+/* ---- encoding ---- */
+
+/* A text to be encoded, and which special tokens it may hold: without parse only user-defined ones, which are
+ * part of the language. */
+typedef struct Source {
+    const char *text;
+    size_t n;
+    bool parse;
+    const TokOrigin *origin; // NULL: nothing is known to be from the user
+} Source;
+
+/* Some files type the marks of a turn as user-defined. */
+static bool is_markup(const TokEntry *entry) {
+    return entry->n > 2 && entry->text[0] == '<' && entry->text[entry->n - 1] == '>';
+}
+
+static bool may_stand(const Tok *t, const Source *s, int id, size_t at, size_t n) {
+    const TokEntry *entry = &t->entries[id];
+    if (entry->type == TOK_USER_DEFINED && !(s->origin && is_markup(entry))) return true;
+    return s->parse && !(s->origin && s->origin->is_user(s->origin->arg, at, n));
+}
+
+/* The special token with the longest text that stands at a place of the source, or -1. */
+static int special_at(const Tok *t, const Source *s, size_t at) {
+    const TokList *list = &t->specials;
+    size_t low = 0, high = list->n;
+    int best = -1;
+    for (size_t depth = 0; low < high && at + depth < s->n;) {
+        tok_list_narrow(list, &low, &high, depth, (unsigned char)s->text[at + depth]);
+        depth++;
+        bool is_new = true; // among equal texts the lowest id comes first
+        for (; low < high && list->texts[low].n == depth; low++)
+            if (is_new && may_stand(t, s, list->texts[low].id, at, depth))
+                best = list->texts[low].id, is_new = false;
+    }
+    return best;
+}
+
+static bool takes_space_behind(const Tok *t, int id) {
+    const TokEntry *entry = &t->entries[id];
+    static const char *const exceptions[] = {"<unk>", "<s>", "<|endoftext|>"};
+    bool takes = t->strip_after_special;
+    for (size_t i = 0; i < sizeof exceptions / sizeof *exceptions; i++)
+        takes &= entry->n != strlen(exceptions[i]) || memcmp(entry->text, exceptions[i], entry->n) != 0;
+    return takes;
+}
+
+static bool is_space(char c) {
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+static void encode_plain(TokJob *job, const char *text, size_t n) {
+    if (n == 0) return;
+    switch (job->tok->kind) {
+    case TOK_SPM:
+        spm_encode(job, text, n, job->tok->add_space_prefix);
+        return;
+    case TOK_BPE:
+        bpe_encode(job, text, n);
+        return;
+    case TOK_UNIGRAM:
+        unigram_encode(job, text, n);
+        return;
+    }
+}
+
+static void encode_valid(const Tok *t, const Source *s, TokIds *out) {
+    if (s->n == 0) return;
+    TokJob job = {.tok = t, .out = out};
+    size_t from = 0; // where the plain text begins that is not encoded yet
+    for (size_t at = 0; at < s->n;) {
+        int id = special_at(t, s, at);
+        if (id < 0) {
+            at++;
+            continue;
+        }
+        encode_plain(&job, s->text + from, at - from);
+        tok_ids_add(out, id);
+        at += t->entries[id].n;
+        if (takes_space_behind(t, id))
+            while (at < s->n && is_space(s->text[at])) at++;
+        from = at;
+    }
+    encode_plain(&job, s->text + from, s->n - from);
+    if (job.n_lost)
+        err_warn("%zu characters of the text are not in the model's vocabulary and were left out",
+                 job.n_lost);
+    tok_job_free(&job);
+}
+
+static void encode(const Tok *t, Source s, bool add, TokIds *out) {
+    Utf8Gate gate = {0};
+    Buf repaired = {0};
+    if (!utf8_is_valid(s.text, s.n)) {
+        utf8_gate_push(&gate, s.text, s.n, &repaired);
+        utf8_gate_end(&gate, &repaired);
+        err_warn("the text is not UTF-8 in %zu places; each became U+FFFD", gate.n_replaced);
+        s.text = repaired.data, s.n = repaired.n;
+        if (s.origin) s.parse = false; // the places that origin speaks of have moved
+    }
+    bool has_bos = t->bos >= 0 && special_at(t, &s, 0) == t->bos;
+    if (add && tok_adds_bos(t) && !has_bos) tok_ids_add(out, t->bos);
+    encode_valid(t, &s, out);
+    if (add && t->add_sep && t->sep >= 0) tok_ids_add(out, t->sep);
+    if (add && t->add_eos && t->eos >= 0) tok_ids_add(out, t->eos);
+    buf_free(&repaired);
+}
+
+void tok_encode(const Tok *t, const char *text, size_t n, int flags, TokIds *out) {
+    encode(t, (Source){text, n, flags & TOK_PARSE_SPECIAL, NULL}, flags & TOK_ADD_SPECIAL, out);
+}
+
+void tok_encode_marked(const Tok *t, const char *text, size_t n, int flags, TokOrigin origin, TokIds *out) {
+    encode(t, (Source){text, n, true, &origin}, flags & TOK_ADD_SPECIAL, out);
+}
