@@ -3,7 +3,7 @@
 //
 // The kernels see every block format as a lane's share of a tile: words of four bytes, in the order in which
 // a matrix unit wants them, and the scales that meet its results.  What a format needs for that is one line
-// of numbers here, the rest follows from the list in quant.h; only the heads differ by type.  All functions
+// of numbers here, the rest follows from the list in block.h; only the heads differ by type.  All functions
 // inline, and with the type fixed at compile time nothing of the choice remains.
 //
 // The one trick: four bits through a table of 16 bytes are two byte permutes over the table's halves and a

@@ -2,27 +2,15 @@
  *
  * Untrusted bytes (a model file, a prompt, a command line) make a function return false with an Err that
  * says what is wrong, where, and what to do; the caller passes it up and main prints it once, as one line
- * on stderr, and exits with its code.  Our own bugs are asserts.  There is no third way.
- *
- * The codes are the process's exit codes; README.md and the man page list them. */
+ * on stderr, and exits with its code.  Our own bugs are asserts.  There is no third way. */
 #ifndef ZGEN_BASE_ERR_H
 #define ZGEN_BASE_ERR_H
 
 #include <stdbool.h>
-
-enum {
-    ERR_RUN = 1,    // it failed while running: prompt file unreadable, prompt longer than the context, ...
-    ERR_USAGE = 2,  // wrong command line
-    ERR_MODEL = 3,  // the model file: missing, unreadable, malformed, unsupported
-    ERR_MEMORY = 4, // it does not fit
-    ERR_OUTPUT = 5, // the output could not be written
-    ERR_SIGINT = 130,
-    ERR_SIGTERM = 143,
-    ERR_PIPE = 141, // the reader of stdout went away
-};
+#include "exit_code.h"
 
 typedef struct Err {
-    int code;        // one of the above, 0 while nothing is wrong
+    int code;        // of exit_code.h, 0 while nothing is wrong
     char text[1000]; // one sentence, no newline, control characters of foreign text escaped
 } Err;
 

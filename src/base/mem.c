@@ -1,7 +1,7 @@
 /* mem: see mem.h.  mem_try maps pages instead of calling malloc: untouched pages of a KV cache that is larger
  * than the text cost nothing. */
 #include "mem.h"
-#include "err.h"
+#include "exit_code.h"
 
 #include <stdint.h>
 #include <stdio.h>

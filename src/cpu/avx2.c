@@ -3,7 +3,6 @@
 #include "vec_avx2.h"
 
 #include "kernels_simd.h"
-#include "tables.h"
 
 #include <cpuid.h>
 

@@ -3,7 +3,6 @@
 #include "vec_avx512.h"
 
 #include "kernels_simd.h"
-#include "tables.h"
 
 /* Asks the processor and whether the kernel saves the registers. */
 static bool supported(void) {

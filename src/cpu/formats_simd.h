@@ -7,7 +7,7 @@
  *     quants_X   the integers of UNIT_X weights, the unit-th of the block: lane r of q[i] holds row r's
  * weights 4i .. 4i + 3 as unsigned bytes, ZERO_X more than they are
  *
- * quant.h tells the layouts, and unpack.h the same weight by weight; here a byte is four of them in 16 lanes.
+ * block.h tells the layouts, and unpack.h the same weight by weight; here a byte is four of them in 16 lanes.
  *
  * The one trick: v_rows16 transposes the packed bytes, before they are taken apart, so that all that follows
  * is shifts and masks, and a format is a few lines.  Fields are read by 16 bytes inside the block: never

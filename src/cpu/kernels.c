@@ -1,6 +1,6 @@
 /* kernels: the list of tables, and the choice among them.  The only place that asks which processor it is
  * built for. */
-#include "tables.h"
+#include "kernels.h"
 
 #include <string.h>
 

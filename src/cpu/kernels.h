@@ -63,6 +63,9 @@ typedef struct Kernels {
     void (*attn)(const AttnJob *job);
 } Kernels;
 
+/* A table per instruction set, each in the file of its name; kernels.c lists those that this build has. */
+extern const Kernels kernels_scalar, kernels_avx2, kernels_avx512;
+
 /* All tables of this build, the fastest last. */
 extern const Kernels *const kernels_all[];
 extern const int kernels_n;

@@ -217,7 +217,7 @@ INLINE void matmul_many(Format f, const Panel *w, const Act8 *x, int T, float *y
     }
 }
 
-/* One pair of functions per block type, from the list of quant.h. */
+/* One pair of functions per block type, from the list of block.h. */
 #define NOTHING(...)
 #define MATMUL(type, id, block, n_weights, group, has_min)                                                   \
     static void matmul_##type(const Panel *w, const Act8 *x, int T, float *y) {                              \

@@ -9,7 +9,11 @@
 #ifndef ZGEN_GGUF_CURSOR_H
 #define ZGEN_GGUF_CURSOR_H
 
-#include "gguf.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "../base/err.h"
+#include "gguf_string.h"
 
 typedef struct Cursor {
     const uint8_t *data;

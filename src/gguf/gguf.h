@@ -15,14 +15,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "../base/err.h"
+#include "gguf_string.h"
 #include "quant.h"
 
 typedef struct Gguf Gguf;
-
-typedef struct GgufString { // not NUL-terminated; may hold any bytes
-    const char *data;
-    size_t n;
-} GgufString;
 
 typedef struct GgufTensor {
     char *name;          // NUL-terminated, valid UTF-8, at most 63 bytes

@@ -5,7 +5,10 @@
 #ifndef ZGEN_GGUF_MAGIC_H
 #define ZGEN_GGUF_MAGIC_H
 
-#include "gguf.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "../base/err.h"
 
 /* Checks the magic and the version of the n bytes of a file.  false: ERR_MODEL, saying what the file is. */
 bool magic_check(const uint8_t *data, size_t n, const char *label, int *version, Err *e);

@@ -1,9 +1,9 @@
-/* quant: the traits of all types, and their decoders; layouts are in quant.h, blocks are taken apart in
- * unpack.h.
+/* quant: see quant.h.
  *
  * One decoder serves all block types.  It may multiply in one order for every type because nothing rounds
  * before the final subtraction: an f16 scale has 11 bits, the sub-scale and the integer have at most 12
  * together, and a product of up to 24 bits is exact in f32. */
+#include "quant.h"
 #include "unpack.h"
 
 #include <string.h>

@@ -1,4 +1,4 @@
-/* unpack: the blocks taken apart, in plain C that CUDA kernels call as well; see quant.h for the layouts.
+/* unpack: the blocks taken apart, in plain C that CUDA kernels call as well; see block.h for the layouts.
  *
  * One unpack function per block type, by the contract of QuantTraits.unpack.  Types behind a table also give
  * their numbers before the look-up (codes), and types with packed scales the packed integers one by one:
@@ -6,7 +6,7 @@
 #ifndef ZGEN_GGUF_UNPACK_H
 #define ZGEN_GGUF_UNPACK_H
 
-#include "quant.h"
+#include "block.h"
 #include "../base/float.h"
 
 #define QUANT_FN HOST_DEVICE static inline

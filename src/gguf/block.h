@@ -1,0 +1,237 @@
+/* block: the layout of a block of weights, for every tensor type.
+ *
+ * A type is told once, here: a struct with its bit layout and formula, and one line in the list; sizes come
+ * from sizeof and are asserted.  A row of n weights is n / n_weights blocks, back to back.  A tensor may
+ * start at an odd address, so all block structs are made of bytes.
+ *
+ * The one trick: every block type is, in groups of 16 or 32 weights, integers times a scale less a minimum:
+ *
+ *     w[i] = scale[i / group] * q[i] - min[i / group]      q fits int8; min is 0 for most types
+ *
+ * unpack.h computes these parts; floats, integer products and tests follow from them.  The integers are
+ * chosen so that scale and min are exact in f32. */
+#ifndef ZGEN_GGUF_BLOCK_H
+#define ZGEN_GGUF_BLOCK_H
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* How to read the diagrams: fields in the order of the file, byte offsets on the left; [a | b] is one byte,
+ * its low bits on the right.  "w0 3..0" are the low four bits of the first weight's q.  q, s and m are
+ * unsigned unless they say otherwise; d, m and dmin without brackets are f16. */
+
+/*  0  d
+ *  2  [w16 3..0 | w0 3..0]  [w17 | w1]  ...  [w31 | w15]
+ *
+ *  w = d * (q - 8) */
+typedef struct BlockQ4_0 {
+    uint8_t d[2], qs[16];
+} BlockQ4_0;
+static_assert(sizeof(BlockQ4_0) == 18, "Q4_0");
+
+/*  0  d
+ *  2  m
+ *  4  [w16 3..0 | w0 3..0]  ...  [w31 | w15]
+ *
+ *  w = d * q + m */
+typedef struct BlockQ4_1 {
+    uint8_t d[2], m[2], qs[16];
+} BlockQ4_1;
+static_assert(sizeof(BlockQ4_1) == 20, "Q4_1");
+
+/*  0  d
+ *  2  [w7 .. w0 bit 4]  [w15 .. w8]  [w23 .. w16]  [w31 .. w24]
+ *  6  [w16 3..0 | w0 3..0]  ...  [w31 | w15]
+ *
+ *  w = d * (q - 16) */
+typedef struct BlockQ5_0 {
+    uint8_t d[2], qh[4], qs[16];
+} BlockQ5_0;
+static_assert(sizeof(BlockQ5_0) == 22, "Q5_0");
+
+/*  0  d
+ *  2  m
+ *  4  [w7 .. w0 bit 4]  [w15 .. w8]  [w23 .. w16]  [w31 .. w24]
+ *  8  [w16 3..0 | w0 3..0]  ...  [w31 | w15]
+ *
+ *  w = d * q + m */
+typedef struct BlockQ5_1 {
+    uint8_t d[2], m[2], qh[4], qs[16];
+} BlockQ5_1;
+static_assert(sizeof(BlockQ5_1) == 24, "Q5_1");
+
+/*  0  d
+ *  2  [w0 7..0]  [w1]  ...  [w31]      signed
+ *
+ *  w = d * q */
+typedef struct BlockQ8_0 {
+    uint8_t d[2];
+    int8_t qs[32];
+} BlockQ8_0;
+static_assert(sizeof(BlockQ8_0) == 34, "Q8_0");
+
+/*  0  [m0 3..0 | s0 3..0]  ...  [m15 | s15]                    one byte per 16 weights
+ * 16  [w96 1..0 | w64 | w32 | w0]  ...  [w127 | w95 | w63 | w31]
+ * 48  the same for w128 .. w255
+ * 80  d
+ * 82  dmin
+ *
+ *  w = (d * s) * q - dmin * m */
+typedef struct BlockQ2_K {
+    uint8_t scales[16], qs[64], d[2], dmin[2];
+} BlockQ2_K;
+static_assert(sizeof(BlockQ2_K) == 84, "Q2_K");
+
+/*   0  [w224 bit 2 | w192 | w160 | w128 | w96 | w64 | w32 | w0]  ...  [w255 | ... | w31]
+ *  32  [w96 1..0 | w64 | w32 | w0]  ...  [w127 | w95 | w63 | w31]
+ *  64  the same for w128 .. w255
+ *  96  [s8 3..0 | s0 3..0]  ...  [s15 | s7]                     16 scales of 6 bits, one per 16 weights:
+ * 104  [s12 5..4 | s8 | s4 | s0]  ...  [s15 | s11 | s7 | s3]    low four bits, then high two
+ * 108  d
+ *
+ *   w = (d * (s - 32)) * (q - 4) */
+typedef struct BlockQ3_K {
+    uint8_t hmask[32], qs[64], scales[12], d[2];
+} BlockQ3_K;
+static_assert(sizeof(BlockQ3_K) == 110, "Q3_K");
+
+/*  0  d
+ *  2  dmin
+ *  4  [s4 5..4 | s0 5..0]  ...  [s7 | s3]                      8 scales and 8 minima of 6 bits,
+ *  8  [m4 5..4 | m0 5..0]  ...  [m7 | m3]                      one pair per 32 weights
+ * 12  [m4 3..0 | s4 3..0]  ...  [m7 | s7]
+ * 16  [w32 3..0 | w0 3..0]  ...  [w63 | w31]
+ * 48  the same for w64 .. w127, and so on
+ *
+ *  w = (d * s) * q - dmin * m */
+typedef struct BlockQ4_K {
+    uint8_t d[2], dmin[2], scales[12], qs[128];
+} BlockQ4_K;
+static_assert(sizeof(BlockQ4_K) == 144, "Q4_K");
+
+/*  0  d
+ *  2  dmin
+ *  4  scales and minima as in Q4_K
+ * 16  [w224 bit 4 | w192 | w160 | w128 | w96 | w64 | w32 | w0]  ...  [w255 | ... | w31]
+ * 48  [w32 3..0 | w0 3..0]  ...  [w63 | w31]
+ * 80  the same for w64 .. w127, and so on
+ *
+ *  w = (d * s) * q - dmin * m */
+typedef struct BlockQ5_K {
+    uint8_t d[2], dmin[2], scales[12], qh[32], qs[128];
+} BlockQ5_K;
+static_assert(sizeof(BlockQ5_K) == 176, "Q5_K");
+
+/*   0  [w64 3..0 | w0 3..0]  ...  [w127 | w63]
+ *  64  the same for w128 .. w255
+ * 128  [w96 5..4 | w64 | w32 | w0]  ...  [w127 | w95 | w63 | w31]
+ * 160  the same for w128 .. w255
+ * 192  [s0 7..0]  ...  [s15]      signed, one per 16 weights
+ * 208  d
+ *
+ *   w = (d * s) * (q - 32) */
+typedef struct BlockQ6_K {
+    uint8_t ql[128], qh[64];
+    int8_t scales[16];
+    uint8_t d[2];
+} BlockQ6_K;
+static_assert(sizeof(BlockQ6_K) == 210, "Q6_K");
+
+/*  0  d
+ *  2  [w16 3..0 | w0 3..0]  ...  [w31 | w15]
+ *
+ *  w = d * quant_iq4[q] */
+typedef struct BlockIQ4_NL {
+    uint8_t d[2], qs[16];
+} BlockIQ4_NL;
+static_assert(sizeof(BlockIQ4_NL) == 18, "IQ4_NL");
+
+/*  0  d
+ *  2  [s3 5..4 | s2 | s1 | s0]  [s7 | s6 | s5 | s4]            8 scales of 6 bits, one per 32 weights:
+ *  4  [s1 3..0 | s0 3..0]  ...  [s7 | s6]                      high two bits, then low four
+ *  8  [w16 3..0 | w0 3..0]  ...  [w31 | w15]
+ * 24  the same for w32 .. w63, and so on
+ *
+ *  w = (d * (s - 32)) * quant_iq4[q] */
+typedef struct BlockIQ4_XS {
+    uint8_t d[2], scales_h[2], scales_l[4], qs[128];
+} BlockIQ4_XS;
+static_assert(sizeof(BlockIQ4_XS) == 136, "IQ4_XS");
+
+/*  0  e, an e8m0
+ *  1  [w16 3..0 | w0 3..0]  ...  [w31 | w15]      e2m1: sign, two bits of exponent, one of mantissa
+ *
+ *  w = 2^(e - 127) / 2 * quant_e2m1[q] */
+typedef struct BlockMXFP4 {
+    uint8_t e, qs[16];
+} BlockMXFP4;
+static_assert(sizeof(BlockMXFP4) == 17, "MXFP4");
+
+/*  0  [s0 7..0]  ...  [s3]      ue4m3, one per 16 weights
+ *  4  [w8 3..0 | w0 3..0]  ...  [w15 | w7]      e2m1
+ * 12  the same for w16 .. w31, and so on
+ *
+ *  w = s / 2 * quant_e2m1[q] */
+typedef struct BlockNVFP4 {
+    uint8_t scales[4], qs[32];
+} BlockNVFP4;
+static_assert(sizeof(BlockNVFP4) == 36, "NVFP4");
+
+/* The values behind four bits: a curve fitted to trained weights, and e2m1 doubled into integers. */
+#define QUANT_IQ4 -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
+#define QUANT_E2M1 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12
+
+/* The list, by three words: a FLOAT has one weight per block, a BLOCK is integers with scales, of a type only
+ * KNOWN the container must be able to tell the size.  Ids are GGUF's; it has removed those that are missing.
+ *
+ *     FLOAT(name, id, type)
+ *     BLOCK(name, id, struct, n_weights, group, has_min)
+ *     KNOWN(name, id, n_weights, n_bytes) */
+#define QUANT_TYPES(FLOAT, BLOCK, KNOWN)                                                                     \
+    FLOAT(F32, 0, float)                                                                                     \
+    FLOAT(F16, 1, uint16_t)                                                                                  \
+    BLOCK(Q4_0, 2, BlockQ4_0, 32, 32, false)                                                                 \
+    BLOCK(Q4_1, 3, BlockQ4_1, 32, 32, true)                                                                  \
+    BLOCK(Q5_0, 6, BlockQ5_0, 32, 32, false)                                                                 \
+    BLOCK(Q5_1, 7, BlockQ5_1, 32, 32, true)                                                                  \
+    BLOCK(Q8_0, 8, BlockQ8_0, 32, 32, false)                                                                 \
+    KNOWN(Q8_1, 9, 32, 36)                                                                                   \
+    BLOCK(Q2_K, 10, BlockQ2_K, 256, 16, true)                                                                \
+    BLOCK(Q3_K, 11, BlockQ3_K, 256, 16, false)                                                               \
+    BLOCK(Q4_K, 12, BlockQ4_K, 256, 32, true)                                                                \
+    BLOCK(Q5_K, 13, BlockQ5_K, 256, 32, true)                                                                \
+    BLOCK(Q6_K, 14, BlockQ6_K, 256, 16, false)                                                               \
+    KNOWN(Q8_K, 15, 256, 292)                                                                                \
+    KNOWN(IQ2_XXS, 16, 256, 66)                                                                              \
+    KNOWN(IQ2_XS, 17, 256, 74)                                                                               \
+    KNOWN(IQ3_XXS, 18, 256, 98)                                                                              \
+    KNOWN(IQ1_S, 19, 256, 50)                                                                                \
+    BLOCK(IQ4_NL, 20, BlockIQ4_NL, 32, 32, false)                                                            \
+    KNOWN(IQ3_S, 21, 256, 110)                                                                               \
+    KNOWN(IQ2_S, 22, 256, 82)                                                                                \
+    BLOCK(IQ4_XS, 23, BlockIQ4_XS, 256, 32, false)                                                           \
+    KNOWN(I8, 24, 1, 1)                                                                                      \
+    KNOWN(I16, 25, 1, 2)                                                                                     \
+    KNOWN(I32, 26, 1, 4)                                                                                     \
+    KNOWN(I64, 27, 1, 8)                                                                                     \
+    KNOWN(F64, 28, 1, 8)                                                                                     \
+    KNOWN(IQ1_M, 29, 256, 56)                                                                                \
+    FLOAT(BF16, 30, uint16_t)                                                                                \
+    KNOWN(TQ1_0, 34, 256, 54)                                                                                \
+    KNOWN(TQ2_0, 35, 256, 66)                                                                                \
+    BLOCK(MXFP4, 39, BlockMXFP4, 32, 32, false)                                                              \
+    BLOCK(NVFP4, 40, BlockNVFP4, 64, 16, false)                                                              \
+    KNOWN(Q1_0, 41, 128, 18)                                                                                 \
+    KNOWN(Q2_0, 42, 64, 18)                                                                                  \
+    FLOAT(FP8_E4M3, 1000, uint8_t) /* not a GGUF id: I8 bytes under the key zgen.fp8.format */
+
+#define QUANT_ID(name, id, ...) QUANT_##name = id,
+typedef enum QuantType { QUANT_TYPES(QUANT_ID, QUANT_ID, QUANT_ID) } QuantType;
+#undef QUANT_ID
+
+/* The largest block and the most groups in one: sizes of unpack's outputs. */
+enum { QUANT_MAX_WEIGHTS = 256, QUANT_MAX_GROUPS = 16 };
+
+#endif
