@@ -1,6 +1,8 @@
-/* buf: a growing string of bytes.  Always NUL-terminated behind its n bytes, so that data can be handed to
- * C functions; may contain NULs itself.  Out of memory ends the process with one sentence (exit 4): a few
- * bytes of text that cannot be had leave nothing to go on with.  Big allocations go through arena.h. */
+/* buf: a growing string of bytes.
+ *
+ * A NUL follows the n bytes, so that data can be handed to C functions; the bytes may contain NULs
+ * themselves. Memory comes from mem_resize, which ends the process when there is none: a Buf holds text and
+ * tables, and large blocks come from mem_try. */
 #ifndef ZGEN_BASE_BUF_H
 #define ZGEN_BASE_BUF_H
 
@@ -11,7 +13,7 @@ typedef struct Buf {
     size_t n, capacity;
 } Buf;
 
-void buf_add(Buf *b, const void *bytes, size_t n);
+void buf_add(Buf *b, const void *bytes, size_t n); // appends, as does
 void buf_printf(Buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void buf_clear(Buf *b); // keeps the memory
 void buf_free(Buf *b);  // back to {0}

@@ -1,10 +1,10 @@
-/* clock: seconds that only go forward; a changed system time does not disturb a measurement. */
+/* clock: monotonic seconds; a change of the system time does not disturb a measurement. */
 #ifndef ZGEN_BASE_CLOCK_H
 #define ZGEN_BASE_CLOCK_H
 
 #include <time.h>
 
-/* Seconds since some fixed moment. */
+/* Seconds since a fixed moment in the past. */
 static inline double clock_now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);

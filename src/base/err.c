@@ -1,5 +1,5 @@
-/* err: see err.h.  The one trick: foreign text is escaped here, at the only door to stderr, so that no
- * caller has to remember it. */
+/* err: see err.h.  Both functions escape the text themselves, so that callers pass foreign bytes as they
+ * are. */
 #include "err.h"
 #include "utf8.h"
 
@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Writes text to out, escaped, and cut between characters where it is too long. */
+/* Writes text to out, escaped, and cut between two characters to fit size bytes with the NUL. */
 static void escape(char *out, size_t size, const char *text) {
     Buf shown = {0};
     utf8_escape(text, strlen(text), "", &shown);

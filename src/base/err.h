@@ -1,8 +1,8 @@
-/* err: how a failure travels.
+/* err: how a failure is reported.
  *
- * Untrusted bytes (a model file, a prompt, a command line) make a function return false with an Err that
- * says what is wrong, where, and what to do; the caller passes it up and main prints it once, as one line
- * on stderr, and exits with its code.  Our own bugs are asserts.  There is no third way. */
+ * On untrusted bytes (a model file, a prompt, a command line) a function returns false with an Err, a
+ * sentence that states the fault, its place and the remedy.  The caller passes the Err up; main prints it
+ * once, as one line on stderr, and exits with its code.  Faults of the program itself are asserts. */
 #ifndef ZGEN_BASE_ERR_H
 #define ZGEN_BASE_ERR_H
 

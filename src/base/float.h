@@ -1,5 +1,5 @@
-/* float: the small floating-point formats as bits, and the little-endian loads and stores
- * that move them from and to a file.
+/* float: the small floating-point formats as bits, and the little-endian loads and stores that move them from
+ * and to a file.
  *
  * Every conversion is exact or rounds half to even, subnormals included, and gives the bits of the hardware's
  * own instruction (F16C, NEON; CUDA but for the payload of a NaN), so that a kernel may use either.  Loads go
@@ -12,15 +12,15 @@
  *     ue4m3            -        4        3     7   scales of NVFP4: bit 7 is ignored, 0x7F reads as zero
  *     e8m0             -        8        0   127   scales of MXFP4: a power of two
  *
- * The one trick: moved to the place of an f32's magnitude, a small format's exponent is too small by a
- * constant; one exact multiplication by a power of two mends that and normalises subnormals on the way. */
+ * The one trick: shifted into an f32's magnitude, a small format's exponent is too small by a constant; one
+ * exact multiplication by a power of two corrects the exponent and normalises subnormals. */
 #ifndef ZGEN_BASE_FLOAT_H
 #define ZGEN_BASE_FLOAT_H
 
 #include <stdint.h>
 #include <string.h>
 
-/* Marks what CUDA kernels may call as well. */
+/* Marks functions that CUDA kernels call as well. */
 #ifdef __CUDACC__
 #define HOST_DEVICE __host__ __device__
 #else
@@ -48,7 +48,7 @@ HOST_DEVICE static inline float f16_to_f32(uint16_t h) {
     return f32_from_bits(sign | f32_to_bits(f32_from_bits(magnitude) * 0x1p112f));
 }
 
-/* Rounds half to even; beyond 65504 + half a step it is Inf. */
+/* Rounds half to even; Inf from 65520 on, half a step beyond the largest f16. */
 HOST_DEVICE static inline uint16_t f32_to_f16(float x) {
     uint32_t bits = f32_to_bits(x), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7FFFFFFF;
     if (magnitude > 0x7F800000) return (uint16_t)(sign | 0x7E00 | (magnitude >> 13 & 0x03FF));
@@ -75,7 +75,7 @@ HOST_DEVICE static inline float e4m3_to_f32(uint8_t b) {
     return f32_from_bits(sign | f32_to_bits(f32_from_bits(magnitude) * 0x1p120f));
 }
 
-/* What lies beyond 448, Inf included, becomes 448. */
+/* Magnitudes beyond 448, Inf included, become 448. */
 HOST_DEVICE static inline uint8_t f32_to_e4m3(float x) {
     uint32_t bits = f32_to_bits(x), sign = bits >> 24 & 0x80, magnitude = bits & 0x7FFFFFFF;
     if (magnitude > 0x7F800000) return (uint8_t)(sign | 0x7F);
@@ -91,7 +91,7 @@ HOST_DEVICE static inline float ue4m3_to_f32(uint8_t b) {
     return magnitude == 0x07F00000 ? 0.0f : f32_from_bits(magnitude) * 0x1p120f;
 }
 
-/* Half of the scale: 2^(b - 128).  The whole one would leave the range of f32 at b = 255. */
+/* Half of the scale, 2^(b - 128): the whole scale is beyond the range of f32 at b = 255. */
 HOST_DEVICE static inline float e8m0_half_to_f32(uint8_t b) {
     return f32_from_bits(b < 2 ? 0x00200000u << b : (uint32_t)(b - 1) << 23);
 }
@@ -105,11 +105,13 @@ HOST_DEVICE static inline uint32_t load_u32(const uint8_t *p) {
 }
 
 HOST_DEVICE static inline void store_u16(uint8_t *at, uint16_t x) {
-    at[0] = (uint8_t)x, at[1] = (uint8_t)(x >> 8);
+    at[0] = (uint8_t)x;
+    at[1] = (uint8_t)(x >> 8);
 }
 
 HOST_DEVICE static inline void store_u32(uint8_t *at, uint32_t x) {
-    store_u16(at, (uint16_t)x), store_u16(at + 2, (uint16_t)(x >> 16));
+    store_u16(at, (uint16_t)x);
+    store_u16(at + 2, (uint16_t)(x >> 16));
 }
 
 HOST_DEVICE static inline float load_f16(const uint8_t *p) {

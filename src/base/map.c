@@ -1,8 +1,8 @@
 /* map: see map.h.
  *
- * The one trick: a handler that runs in the middle of a broken read may hardly do anything, so each mapping
- * writes its last words when it is opened; the handler finds the mapping and hands them to write(2).  Records
- * of mappings are reused but never freed, so that the handler can walk their list at any moment. */
+ * The one trick: a signal handler may call little more than write(2), so the sentence of each mapping is
+ * composed when the file is opened; the handler finds the mapping of the address and writes its sentence.
+ * Records of mappings are reused but never freed, so that the handler can walk their list at any moment. */
 #include "map.h"
 #include "mem.h"
 
@@ -21,8 +21,8 @@ typedef struct Record {
     struct Record *next;           // never changes once the record is in the list
     _Atomic(const uint8_t *) data; // NULL: free for reuse
     size_t n_bytes;                // of whole pages
-    char last_words[1100];
-    size_t n_words;
+    char sentence[1100];
+    size_t n_sentence;
 } Record;
 
 static _Atomic(Record *) records;
@@ -33,15 +33,16 @@ static struct sigaction previous;
 static void on_bus_error(int signal, siginfo_t *info, void *context) {
     (void)context;
     uintptr_t at = (uintptr_t)info->si_addr;
-    bool is_fault = info->si_code > 0; // not sent by somebody's kill
+    bool is_fault = info->si_code > 0; // not sent by kill
     for (Record *r = atomic_load(&records); r && is_fault; r = r->next) {
         uintptr_t begin = (uintptr_t)atomic_load(&r->data);
         if (!begin || at < begin || at - begin >= r->n_bytes) continue;
-        ssize_t ignored = write(STDERR_FILENO, r->last_words, r->n_words);
+        ssize_t ignored = write(STDERR_FILENO, r->sentence, r->n_sentence);
         (void)ignored;
         _exit(ERR_MODEL);
     }
-    sigaction(SIGBUS, &previous, NULL); // not ours: the fault comes again when we return, and meets this
+    sigaction(SIGBUS, &previous,
+              NULL); // of another mapping: the fault repeats on return, under the previous action
     if (!is_fault) raise(signal);
 }
 
@@ -64,7 +65,7 @@ static void remember(const char *path, const Map *m) {
     bool fresh = !r;
     if (fresh) r = mem_new(1, sizeof *r);
     r->n_bytes = (m->size + page - 1) / page * page;
-    r->n_words = (size_t)snprintf(r->last_words, sizeof r->last_words, "zgen: %s\n", words.text);
+    r->n_sentence = (size_t)snprintf(r->sentence, sizeof r->sentence, "zgen: %s\n", words.text);
     atomic_store(&r->data, m->data);
     if (fresh) {
         r->next = atomic_load(&records);
@@ -84,7 +85,7 @@ static bool refuse_open(const char *path, Err *e) {
     if (errno == ENOENT || errno == ENOTDIR)
         return err_set(e, ERR_MODEL, "%.300s: there is no such file; check the path", path);
     if (errno == EACCES || errno == EPERM)
-        return err_set(e, ERR_MODEL, "%.300s: permission denied; check who may read the file", path);
+        return err_set(e, ERR_MODEL, "%.300s: permission denied; check the permissions of the file", path);
     return err_set(e, ERR_MODEL, "%.300s: cannot be opened (%s); check the path", path, strerror(errno));
 }
 

@@ -1,8 +1,8 @@
 /* map: a regular file as memory, read only.
  *
- * Refuses everything that is not a regular file (a directory, FIFO or device never ends or never comes).
- * A mapped file that somebody shortens raises SIGBUS on the next touch; map installs a handler once that
- * turns this, for its own mappings, into one sentence on stderr naming the file and exit 3. */
+ * Refuses everything but regular files: reading a FIFO or a device may block or never end.  Where another
+ * process shortens a mapped file, an access behind its new end raises SIGBUS; map installs one handler that,
+ * for its own mappings, writes a sentence with the file's name to stderr and exits with ERR_MODEL. */
 #ifndef ZGEN_BASE_MAP_H
 #define ZGEN_BASE_MAP_H
 
@@ -15,9 +15,9 @@ typedef struct Map {
     size_t size;         // bytes
 } Map;
 
-/* Maps the file at path; what says what is wanted there ("a GGUF file").  false: ERR_MODEL with a sentence
- * that names the path and the reason. */
+/* Maps the file at path; what names the expected kind of file ("a GGUF file") in errors.  false: ERR_MODEL,
+ * or ERR_MEMORY where the address space is full, with a sentence that names path and reason. */
 bool map_open(const char *path, const char *what, Map *out, Err *e);
-void map_close(Map *m);
+void map_close(Map *m); // back to {0}
 
 #endif

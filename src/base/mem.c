@@ -1,5 +1,5 @@
-/* mem: see mem.h.  mem_try maps pages instead of calling malloc: untouched pages of a KV cache that is larger
- * than the text cost nothing. */
+/* mem: see mem.h.  mem_try maps pages instead of calling malloc: the pages of a KV cache behind the last
+ * position cost nothing until they are written. */
 #include "mem.h"
 #include "exit_code.h"
 
@@ -39,7 +39,7 @@ void mem_release(void *p, size_t bytes) {
     if (p) munmap(p, bytes ? bytes : 1);
 }
 
-/* A number behind a label in a file, or -1. */
+/* The number behind the first label at the begin of a line of a file, or -1. */
 static double read_number(const char *path, const char *label) {
     FILE *f = fopen(path, "re");
     char line[200];
@@ -57,7 +57,7 @@ size_t mem_available(void) {
            used = read_number("/sys/fs/cgroup/memory.current", "");
     if (free < 0) free = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     double cached = read_number("/sys/fs/cgroup/memory.stat", "inactive_file ");
-    double room = limit - used + (cached > 0 ? cached : 0);
-    if (limit > 0 && used >= 0 && room < free) free = room;
+    double left = limit - used + (cached > 0 ? cached : 0);
+    if (limit > 0 && used >= 0 && left < free) free = left;
     return free > 0 ? (size_t)free : 0;
 }

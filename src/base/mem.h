@@ -1,8 +1,9 @@
-/* mem: memory that is either there or ends the run.
+/* mem: allocation, and the memory that is left.
  *
- * Small bookkeeping (names, id lists, tables) uses mem_new: when even that fails, one sentence and exit 4.
- * Large blocks whose size the user chose (KV cache, registers) use mem_try, which may fail: the caller then
- * says which part does not fit and what would. */
+ * Small blocks (names, id lists, tables) come from mem_new and mem_resize, which end the process with one
+ * sentence and exit code 4 when memory runs out.  Large blocks whose size follows from the user's options (KV
+ * cache, registers) come from mem_try, which may fail: the caller reports which part does not fit, and a size
+ * that would. */
 #ifndef ZGEN_BASE_MEM_H
 #define ZGEN_BASE_MEM_H
 
@@ -14,16 +15,15 @@ void *mem_new(size_t n, size_t size);
 /* realloc that never returns NULL; new bytes are not zeroed. */
 void *mem_resize(void *old, size_t bytes);
 
-/* A copy of a string. */
+/* A copy of s. */
 char *mem_string(const char *s);
 
-/* bytes of zeroed memory aligned to 64, or NULL when it cannot be had.  mem_release(p, bytes) gives it back.
- */
+/* Zeroed bytes, aligned to 64; NULL when there is not enough memory.  mem_release(p, bytes) frees them. */
 void *mem_try(size_t bytes);
 void mem_release(void *p, size_t bytes);
 
-/* Bytes that this process may still take: what the kernel calls available, or less where a cgroup allows
- * less. */
+/* Bytes that this process may still allocate: the kernel's MemAvailable, or the rest of the cgroup's limit
+ * where that is less. */
 size_t mem_available(void);
 
 #endif

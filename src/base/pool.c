@@ -1,5 +1,5 @@
-/* pool: see pool.h.  The one trick: a single generation counter is both the starting signal and the barrier;
- * a futex on it is only touched when somebody has given up spinning. */
+/* pool: see pool.h.  The one trick: one generation counter is both the starting signal and the barrier; the
+ * futex on it is called only when a thread has stopped spinning. */
 #include "pool.h"
 #include "mem.h"
 
@@ -14,9 +14,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { SPINS = 2000 }; // some 50 us: longer than any op's imbalance, shorter than a human notices
+enum { SPINS = 2000 }; // about 50 us: longer than the imbalance of an op
 
-typedef struct Gate { // opens once per generation, when all n have arrived
+typedef struct Gate { // a barrier: passed once per generation, when all n threads have arrived
     _Alignas(64) atomic_int arrived;
     _Alignas(64) atomic_int generation;
     atomic_int sleepers;
@@ -62,7 +62,7 @@ static void gate_pass(Gate *g, int n) {
         return;
     }
     atomic_store_explicit(&g->arrived, 0, memory_order_relaxed);
-    atomic_store(&g->generation, (int)(generation + 1u)); // goes round after 2^32 barriers
+    atomic_store(&g->generation, (int)(generation + 1u)); // wraps around after 2^32 barriers
     if (atomic_load(&g->sleepers))
         syscall(SYS_futex, &g->generation, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
@@ -76,7 +76,7 @@ static void *work(void *arg) {
     pthread_mutex_lock(&w->pool->start);
     pthread_mutex_unlock(&w->pool->start);
     for (;;) {
-        pool_barrier(w->pool); // until there is something to do
+        pool_barrier(w->pool); // until pool_run or pool_close
         if (w->pool->stop) return NULL;
         w->pool->fn(w->pool->arg, w->thread);
         pool_barrier(w->pool);
@@ -85,7 +85,7 @@ static void *work(void *arg) {
 
 Pool *pool_open(int n) {
     Pool *p = aligned_alloc(64, (sizeof *p + 63) / 64 * 64);
-    if (!p) p = mem_new(1, 0); // says so and ends the run
+    if (!p) p = mem_new(1, 0); // prints the error and exits
     *p = (Pool){.n = n,
                 .threads = mem_new((size_t)n, sizeof(pthread_t)),
                 .workers = mem_new((size_t)n, sizeof(struct Worker))};
@@ -107,7 +107,8 @@ Pool *pool_open(int n) {
 }
 
 void pool_run(Pool *p, void (*fn)(void *, int), void *arg) {
-    p->fn = fn, p->arg = arg;
+    p->fn = fn;
+    p->arg = arg;
     pool_barrier(p);
     fn(arg, 0);
     pool_barrier(p);
@@ -128,7 +129,7 @@ int pool_n(const Pool *p) {
     return p->n;
 }
 
-/* cgroup v2's "quota period" or "max period"; 0 when there is no limit. */
+/* CPUs by cgroup v2's "quota period" or "max period"; 0: no limit. */
 static double cgroup_cpus(void) {
     FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re");
     if (!f) return 0;

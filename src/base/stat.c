@@ -29,11 +29,11 @@ static int compare(const void *a, const void *b) {
 
 double stat_quantile(const double *x, int n, double q) {
     if (n == 0) return 0;
-    double *sorted = mem_new((size_t)n, sizeof *sorted), place = q * (n - 1);
+    double *sorted = mem_new((size_t)n, sizeof *sorted), rank = q * (n - 1);
     memcpy(sorted, x, (size_t)n * sizeof *sorted);
     qsort(sorted, (size_t)n, sizeof *sorted, compare);
-    int below = (int)place, above = below + 1 < n ? below + 1 : below;
-    double value = sorted[below] + (place - below) * (sorted[above] - sorted[below]);
+    int below = (int)rank, above = below + 1 < n ? below + 1 : below;
+    double value = sorted[below] + (rank - below) * (sorted[above] - sorted[below]);
     free(sorted);
     return value;
 }

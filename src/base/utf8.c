@@ -6,21 +6,28 @@
 
 size_t utf8_next(const char *s, size_t n, uint32_t *code_point) {
     const unsigned char *b = (const unsigned char *)s;
-    if (b[0] < 0x80) return *code_point = b[0], 1;
+    if (b[0] < 0x80) {
+        *code_point = b[0];
+        return 1;
+    }
 
     *code_point = UTF8_BAD;
     if (b[0] < 0xC2 || b[0] > 0xF4) return 1;
     size_t length = b[0] < 0xE0 ? 2 : b[0] < 0xF0 ? 3 : 4;
-    /* Overlong forms, surrogates and what lies beyond U+10FFFF all show in the range of the second byte. */
+    /* The range of the second byte excludes overlong forms, surrogates and numbers beyond U+10FFFF. */
     unsigned low = b[0] == 0xE0 ? 0xA0 : b[0] == 0xF0 ? 0x90 : 0x80;
     unsigned high = b[0] == 0xED ? 0x9F : b[0] == 0xF4 ? 0x8F : 0xBF;
     uint32_t c = b[0] & (0x7Fu >> length);
     for (size_t i = 1; i < length; i++, low = 0x80, high = 0xBF) {
-        if (i == n) return *code_point = UTF8_CUT, i;
+        if (i == n) {
+            *code_point = UTF8_CUT;
+            return i;
+        }
         if (b[i] < low || b[i] > high) return i;
         c = c << 6 | (b[i] & 0x3F);
     }
-    return *code_point = c, length;
+    *code_point = c;
+    return length;
 }
 
 bool utf8_is_valid(const char *s, size_t n) {
@@ -61,7 +68,8 @@ void utf8_escape(const char *s, size_t n, const char *marks, Buf *out) {
         uint32_t c;
         taken = utf8_next(s + i, n - i, &c);
         if (c < UTF8_BAD && !is_invisible(c) && !(c < 0x80 && strchr(marks, (int)c))) continue;
-        buf_add(out, s + done, i - done), done = i + taken;
+        buf_add(out, s + done, i - done);
+        done = i + taken;
         add_escaped(s + i, taken, c, out);
     }
     buf_add(out, s + done, n - done);

@@ -1,11 +1,10 @@
-/* utf8: the encoding, and what to do where bytes are not in it.
+/* utf8: decoding, checking, repairing and escaping UTF-8.
  *
- * Owns decoding one sequence, checking a text, repairing one, and showing one to a terminal.  Ill-formed
- * bytes become U+FFFD the way browsers and Unicode recommend: one for each longest prefix that could still
- * have become a character. Overlong forms, surrogates and numbers beyond U+10FFFF are ill-formed.
+ * Ill-formed bytes become U+FFFD as Unicode recommends: one for each longest prefix that could still have
+ * become a character.  Overlong forms, surrogates and numbers beyond U+10FFFF are ill-formed.
  *
- * The one trick: "not yet" (UTF8_CUT) and "never" (UTF8_BAD) are told apart, so that the same decoder serves
- * a finished text and one that arrives in pieces. */
+ * The one trick: an incomplete character (UTF8_CUT) and an impossible one (UTF8_BAD) are told apart, so that
+ * the same decoder serves a finished text and one that arrives in parts. */
 #ifndef ZGEN_BASE_UTF8_H
 #define ZGEN_BASE_UTF8_H
 
@@ -19,11 +18,11 @@ enum {
     UTF8_CUT = 0x110001, // the text ends inside a character that more bytes could complete
 };
 
-/* The character at s, of n >= 1 bytes: its code point or one of the above.  Returns the bytes it takes, 1..4.
- */
+/* Decodes the character at s, of n >= 1 bytes: *code_point is its code point or one of the above.  Returns
+ * the number of bytes decoded, 1..4. */
 size_t utf8_next(const char *s, size_t n, uint32_t *code_point);
 
-/* The same for who does not ask why: 0 bytes where there is no whole character. */
+/* The same, but returns 0 and leaves *code_point where s begins with no whole character. */
 static inline size_t utf8_take(const char *s, size_t n, uint32_t *code_point) {
     uint32_t c;
     size_t length = utf8_next(s, n, &c);
@@ -34,11 +33,13 @@ static inline size_t utf8_take(const char *s, size_t n, uint32_t *code_point) {
 
 bool utf8_is_valid(const char *s, size_t n);
 
-/* Appends n bytes as they can be shown on one line: what prints nothing or turns the line around becomes \n,
- * \t, \x1b, \u{202e}, a byte of no character \xff, and each of marks gets a backslash. */
+/* Appends n bytes of s in a form for one line of a terminal: characters that are invisible or change the
+ * direction of text become \n, \t, \x1b, \u{202e}, ill-formed bytes \xff, and each character of marks gets a
+ * backslash. */
 void utf8_escape(const char *s, size_t n, const char *marks, Buf *out);
 
-/* Text that arrives in pieces: whole characters pass through, the beginning of one waits for its end. */
+/* Text that arrives in parts: whole characters are passed on, an incomplete one is kept until its bytes
+ * arrive. */
 typedef struct Utf8Gate {
     char waiting[4];
     size_t n;          // bytes waiting, 0..3 between calls
@@ -46,6 +47,6 @@ typedef struct Utf8Gate {
 } Utf8Gate;
 
 void utf8_gate_push(Utf8Gate *g, const char *s, size_t n, Buf *out);
-void utf8_gate_end(Utf8Gate *g, Buf *out); // what still waits will not be completed: U+FFFD
+void utf8_gate_end(Utf8Gate *g, Buf *out); // an incomplete character becomes U+FFFD
 
 #endif

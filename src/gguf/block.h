@@ -1,8 +1,8 @@
 /* block: the layout of a block of weights, for every tensor type.
  *
- * A type is told once, here: a struct with its bit layout and formula, and one line in the list; sizes come
- * from sizeof and are asserted.  A row of n weights is n / n_weights blocks, back to back.  A tensor may
- * start at an odd address, so all block structs are made of bytes.
+ * A type is defined here and only here: a struct with its bit layout and formula, and one line in the list;
+ * sizes come from sizeof and are asserted.  A row of n weights is n / n_weights blocks, back to back.  A
+ * tensor may start at an odd address, so all block structs are made of bytes.
  *
  * The one trick: every block type is, in groups of 16 or 32 weights, integers times a scale less a minimum:
  *
@@ -179,12 +179,12 @@ typedef struct BlockNVFP4 {
 } BlockNVFP4;
 static_assert(sizeof(BlockNVFP4) == 36, "NVFP4");
 
-/* The values behind four bits: a curve fitted to trained weights, and e2m1 doubled into integers. */
+/* The values of four bits: a curve fitted to trained weights, and e2m1 doubled into integers. */
 #define QUANT_IQ4 -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
 #define QUANT_E2M1 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12
 
-/* The list, by three words: a FLOAT has one weight per block, a BLOCK is integers with scales, of a type only
- * KNOWN the container must be able to tell the size.  Ids are GGUF's; it has removed those that are missing.
+/* The list, in three kinds: a FLOAT has one weight per block; a BLOCK has integers with scales; a type that
+ * is only KNOWN has a size and no decoder.  Ids are GGUF's, which has removed the missing ones.
  *
  *     FLOAT(name, id, type)
  *     BLOCK(name, id, struct, n_weights, group, has_min)

@@ -1,12 +1,14 @@
 /* encode: see encode.h.
  *
- * A block is solved in two steps.  First each group alone, with real numbers: the line scale * q - min that
- * fits it best.  Then the block as it is stored, with f16 factors and packed integers: in turn each group
- * tries the packed neighbours of its line, and the factors are fitted to all groups by least squares, as long
- * as that helps.  A type with one scale per block is the case of one group whose packed scale is 1.
+ * A block is solved in two steps.  First each group alone, in real numbers: the line scale * q - min of least
+ * squared error.  Then the block as it is stored, with f16 factors and packed integers: each group in order
+ * tries the packed neighbours of its line, then the factors are fitted to all groups by least squares, and
+ * both repeat while the error falls.  A type with one scale per block is the case of one group whose packed
+ * scale is 1.
  *
  * The one trick: LANES candidates are tried on a group at once, weights in the outer loop and candidates in
- * the inner.  So every error is summed in one fixed order, and the compiler still makes vector code of it. */
+ * the inner. So every error is summed in one fixed order, and the compiler can vectorise over the
+ * candidates. */
 #include "encode.h"
 #include "../base/float.h"
 
@@ -14,12 +16,12 @@
 #include <math.h>
 
 enum {
-    LANES = 16,    // candidates that are tried at once
+    LANES = 16,    // candidates tried at once
     ROUNDS = 4,    // of a block's fit, at most
     GROUP_MAX = 32 // weights
 };
 
-/* What a type can write down. */
+/* The numbers that a type can store. */
 typedef struct Grid {
     int q_min, q_max;        // a weight's integer
     int s_min, s_max, m_max; // a group's packed scale and minimum; 1, 1 and 0 or 1: the block has no groups
@@ -36,7 +38,7 @@ typedef struct Line { // scale * q - min
     float scale, min;
 } Line;
 
-typedef struct Weighed { // values, and what the square of an error in each counts
+typedef struct Weighed { // values, and the weight of the squared error of each
     const float *x, *w;
 } Weighed;
 
@@ -60,8 +62,8 @@ static float inverse(float scale) {
     return fabsf(scale) > 0x1p-100f ? 1 / scale : 0;
 }
 
-/* Types without a minimum are fitted by plain least squares.  With one, large values count more, as they do
- * in llama.cpp's quantiser: the fit has two parameters, and small values outnumber large ones. */
+/* Types without a minimum are fitted by plain least squares.  With a minimum, large values weigh more, as in
+ * llama.cpp's quantiser: the fit has two parameters, and small values outnumber large ones. */
 static void weigh(const Grid *g, const float *x, float *w) {
     float sum = 0;
     for (int i = 0; i < g->group; i++) sum += x[i] * x[i];
@@ -74,8 +76,10 @@ static void try_lines(const Grid *g, Weighed v, const Line *lines, float *out) {
     float scale[LANES], min[LANES], inv[LANES], error[LANES];
     float low = (float)g->q_min, high = (float)g->q_max;
     for (int k = 0; k < LANES; k++) {
-        scale[k] = lines[k].scale, min[k] = lines[k].min;
-        inv[k] = inverse(scale[k]), error[k] = 0;
+        scale[k] = lines[k].scale;
+        min[k] = lines[k].min;
+        inv[k] = inverse(scale[k]);
+        error[k] = 0;
     }
     for (int i = 0; i < g->group; i++)
         for (int k = 0; k < LANES; k++) {
@@ -86,7 +90,7 @@ static void try_lines(const Grid *g, Weighed v, const Line *lines, float *out) {
     for (int k = 0; k < LANES; k++) out[k] = error[k];
 }
 
-/* The place of the best of LANES lines, the first of equals; *error is what it leaves. */
+/* The index of the line with the least error, the first of equals; *error is that error. */
 static int best_line(const Grid *g, Weighed v, const Line *lines, float *error) {
     float errors[LANES];
     int best = 0;
@@ -110,19 +114,23 @@ static Line refit_line(const Grid *g, Weighed v, Line line) {
     double n = 0, sq = 0, sqq = 0, sx = 0, sxq = 0;
     for (int i = 0; i < g->group; i++) {
         double w = v.w[i], x = v.x[i];
-        n += w, sq += w * q[i], sqq += w * q[i] * q[i];
-        sx += w * x, sxq += w * x * q[i];
+        n += w;
+        sq += w * q[i];
+        sqq += w * q[i] * q[i];
+        sx += w * x;
+        sxq += w * x * q[i];
     }
     double det = n * sqq - sq * sq;
     if (g->m_max && det > 0) {
         Line fit = {(float)((n * sxq - sq * sx) / det), (float)((sq * sxq - sqq * sx) / det)};
         if (fit.min >= 0 || is_flat(g)) return fit;
     }
-    if (g->m_max && det <= 0) return line; // all integers are the same: nothing to turn
+    if (g->m_max && det <= 0) return line; // all integers are equal: no slope to fit
     return sqq > 0 ? (Line){(float)(sxq / sqq), 0} : line;
 }
 
-/* Lines for a group without a minimum: its largest value lands near one end of the integers or the other. */
+/* Lines for a group without a minimum: its largest value becomes an integer near either end of their
+ * range. */
 static void first_scales(const Grid *g, const float *x, Line *lines) {
     float peak = 0;
     for (int i = 0; i < g->group; i++)
@@ -134,7 +142,7 @@ static void first_scales(const Grid *g, const float *x, Line *lines) {
     }
 }
 
-/* Lines for a group with a minimum: its range takes up a little more or less than that of the integers. */
+/* Lines for a group with a minimum: its range is a little wider or narrower than that of the integers. */
 static void first_ranges(const Grid *g, const float *x, Line *lines) {
     float low = x[0], high = x[0];
     for (int i = 1; i < g->group; i++) {
@@ -149,7 +157,7 @@ static void first_ranges(const Grid *g, const float *x, Line *lines) {
     }
 }
 
-/* Lines about one: the end of its integers moves by up to a step, and so does its minimum. */
+/* Lines near a given one: the value of its largest integer and its minimum each move by up to a step. */
 static void nearby_lines(const Grid *g, Line line, Line *lines) {
     for (int k = 0; k < LANES; k++) {
         float x = g->m_max ? (float)(k % 4) / 2 - 0.75f : (float)k / 8 - 0.9375f,
@@ -187,23 +195,23 @@ static int packed(float x, float unit, int low, int high) {
     return unit > 0 ? (int)nearest(clamp(x / unit, (float)low, (float)high)) : 0;
 }
 
-/* The factors that let the largest line of all be written, and the lines in them. */
+/* The factors with which the largest line can be stored, and all lines packed in units of them. */
 static void pack_lines(const Grid *g, const Line *lines, Parts *p) {
     float scale = 0, min = 0;
     for (int i = 0; i < g->n_groups; i++) {
         scale = fmaxf(scale, fabsf(lines[i].scale));
         min = fmaxf(min, fabsf(lines[i].min));
     }
-    p->d = scale / (float)g->s_max, p->dmin = g->m_max ? min / (float)g->m_max : 0;
-    if (is_flat(g)) p->d = lines[0].scale, p->dmin = lines[0].min;
+    p->d = is_flat(g) ? lines[0].scale : scale / (float)g->s_max;
+    p->dmin = is_flat(g) ? lines[0].min : g->m_max ? min / (float)g->m_max : 0;
     for (int i = 0; i < g->n_groups; i++) {
         p->s[i] = is_flat(g) ? 1 : packed(lines[i].scale, p->d, g->s_min, g->s_max);
         p->m[i] = is_flat(g) ? g->m_max : packed(lines[i].min, p->dmin, 0, g->m_max);
     }
 }
 
-/* Gives group i the best of its packed scale's and minimum's neighbours, under the factors as they are, and
- * the integers that follow.  Returns the squared error. */
+/* Gives group i the best of the packed scales and minima next to its own, for the present factors, and the
+ * integers that follow.  Returns the squared error. */
 static float settle_group(const Grid *g, Weighed v, int i, Parts *p) {
     Line lines[LANES];
     int s[LANES], m[LANES];
@@ -214,25 +222,32 @@ static float settle_group(const Grid *g, Weighed v, int i, Parts *p) {
     }
     float error;
     int k = best_line(g, v, lines, &error);
-    p->s[i] = s[k], p->m[i] = m[k];
+    p->s[i] = s[k];
+    p->m[i] = m[k];
     round_to_line(g, v.x, lines[k], p->q + i * g->group);
     return error;
 }
 
-/* The factors by least squares, the packed integers being what they are. */
+/* The factors by least squares, for the present packed integers. */
 static void refit_factors(const Grid *g, Weighed v, Parts *p) {
     double aa = 0, ab = 0, bb = 0, ax = 0, bx = 0; // x is about d * a - dmin * b
     for (int i = 0; i < g->n_groups * g->group; i++) {
         double a = p->s[i / g->group] * p->q[i], b = p->m[i / g->group], w = v.w[i], x = v.x[i];
-        aa += w * a * a, ab += w * a * b, bb += w * b * b, ax += w * a * x, bx += w * b * x;
+        aa += w * a * a;
+        ab += w * a * b;
+        bb += w * b * b;
+        ax += w * a * x;
+        bx += w * b * x;
     }
     double det = aa * bb - ab * ab;
-    if (det > 0)
-        p->d = (float)((bb * ax - ab * bx) / det), p->dmin = (float)((ab * ax - aa * bx) / det);
-    else if (aa > 0)
+    if (det > 0) {
+        p->d = (float)((bb * ax - ab * bx) / det);
+        p->dmin = (float)((ab * ax - aa * bx) / det);
+    } else if (aa > 0) {
         p->d = (float)(ax / aa);
-    else if (bb > 0)
+    } else if (bb > 0) {
         p->dmin = (float)(-bx / bb);
+    }
 }
 
 static void fit_block(const Grid *g, const float *x, Parts *out) {
@@ -249,7 +264,8 @@ static void fit_block(const Grid *g, const float *x, Parts *out) {
     float least = INFINITY;
     for (int round = 0; round < ROUNDS; round++) {
         float error = 0;
-        p.d = as_f16(p.d), p.dmin = as_f16(p.dmin);
+        p.d = as_f16(p.d);
+        p.dmin = as_f16(p.dmin);
         for (int i = 0; i < g->n_groups; i++) error += settle_group(g, groups[i], i, &p);
         if (round > 0 && !(error < least)) break;
         least = error;
@@ -258,19 +274,19 @@ static void fit_block(const Grid *g, const float *x, Parts *out) {
     }
 }
 
-/* ---- blocks put together: unpack.h backwards --------------------------------------------------------------
- */
+/* ---- packing: the inverse of unpack.h ------------------------------------------------------------------ */
 
 static void store_f16(uint8_t *at, float x) {
     store_u16(at, f32_to_f16(x));
 }
 
-/* The low four bits of 2 * n integers, each with `zero` added: n in the low halves, n in the high ones. */
+/* The low four bits of 2 * n integers plus zero: the first n in the low halves of qs, the others in the high
+ * ones. */
 static void pack_nibbles(const int8_t *q, int zero, int n, uint8_t *qs) {
     for (int i = 0; i < n; i++) qs[i] = (uint8_t)(((q[i] + zero) & 15) | ((q[i + n] + zero) & 15) << 4);
 }
 
-/* The fifth bits of 32 integers. */
+/* The fifth bits of 32 integers plus zero. */
 static void pack_fifth_bits(const int8_t *q, int zero, uint8_t *qh) {
     for (int i = 0; i < 4; i++) qh[i] = 0;
     for (int i = 0; i < 32; i++) qh[i / 8] |= (uint8_t)(((q[i] + zero) >> 4 & 1) << i % 8);
@@ -346,12 +362,12 @@ static void pack_Q6_K(const Parts *p, void *block) {
         b->qh[i / 128 * 32 + i % 32] |= (uint8_t)((p->q[i] + 32) >> 4 << i % 128 / 32 * 2);
 }
 
-/* ---- all types ------------------------------------------------------------------------------------------
- */
+/* ---- all types
+ * ------------------------------------------------------------------------------------------ */
 
 static const struct Coder {
     QuantType type;
-    Grid grid; // but for its groups, which are the type's
+    Grid grid; // without n_groups and group, which follow from the traits
     void (*pack)(const Parts *, void *block);
 } coders[] = {
     {QUANT_Q4_0, {.q_min = -8, .q_max = 7, .s_min = 1, .s_max = 1}, pack_Q4_0},
@@ -377,7 +393,8 @@ bool quant_can_encode(QuantType type) {
 static void encode_blocks(const struct Coder *coder, const float *x, size_t n_blocks, uint8_t *out) {
     const QuantTraits *t = quant_traits(coder->type);
     Grid grid = coder->grid;
-    grid.group = t->group, grid.n_groups = t->n_weights / t->group;
+    grid.group = t->group;
+    grid.n_groups = t->n_weights / t->group;
     assert(grid.group <= GROUP_MAX);
     for (size_t b = 0; b < n_blocks; b++) {
         Parts parts;
@@ -409,8 +426,8 @@ void quant_encode(QuantType type, const float *x, size_t n_blocks, void *blocks)
 float quant_fp8_row(const float *x, size_t n, uint8_t *out) {
     float peak = 0;
     for (size_t i = 0; i < n; i++) peak = fmaxf(peak, fabsf(x[i]));
-    float scale = peak >= 0x1p-100f ? peak / 448 : 0,
-          inverse = scale > 0 ? 1 / scale : 0; // of less the inverse is Inf
+    float scale = peak >= 0x1p-100f ? peak / 448 : 0; // the inverse of a smaller one could be Inf
+    float inverse = scale > 0 ? 1 / scale : 0;
     for (size_t i = 0; i < n; i++) out[i] = f32_to_e4m3(x[i] * inverse);
     return scale;
 }

@@ -1,8 +1,8 @@
-/* file_type: general.file_type, the number by which a GGUF file says in which types most of its tensors are.
+/* file_type: general.file_type, the number in a GGUF file for the mixture of its tensor types.
  *
- * The one table of these numbers, of the names under which quantisers know them ("Q4_K_M") and of those that
- * llama-bench prints ("Q4_K - Medium").  Numbers and names are llama.cpp's (LLAMA_FTYPE_*).  A number
- * outside the table has no name here; the tensors of such a file are read by their own types. */
+ * The one table of these numbers, of their names in quantisers ("Q4_K_M") and of the names that llama-bench
+ * prints ("Q4_K - Medium").  Numbers and names are llama.cpp's (LLAMA_FTYPE_*).  A number outside the table
+ * has no name here; the tensors of such a file are read by their own types. */
 #ifndef ZGEN_GGUF_FILE_TYPE_H
 #define ZGEN_GGUF_FILE_TYPE_H
 

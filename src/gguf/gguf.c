@@ -1,10 +1,10 @@
 /* gguf: see gguf.h.
  *
  * A model is one file or several, each a Part with a header of its own.  Keys and strings stay in the
- * mapping; what is copied is a table of keys per part, and one table of tensors for all.  Both grow as they
+ * mapping; copied are a table of keys per part and one table of tensors for all.  Both tables grow as entries
  * are read, so that a count in the file allocates nothing by itself.
  *
- * Duplicates and names are found by sorting and halving, not hashing: a hostile file cannot choose
+ * Duplicates and names are found in sorted tables, not in hash tables: a hostile file cannot choose
  * collisions. */
 #include "gguf.h"
 #include "magic.h"
@@ -22,8 +22,8 @@
 #include <string.h>
 
 enum {
-    KEY_BYTES = 8 + 1 + 4 + 1,            // the least: length, one letter, type, value
-    TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8, // the least: length, one letter, n_dims, one dim, type, offset
+    KEY_BYTES = 8 + 1 + 4 + 1,            // at least: length, one letter, type, value
+    TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8, // at least: length, one letter, n_dims, one dim, type, offset
     KEY_MAX = 65535,                      // bytes of a key
     NAME_MAX_BYTES = 63,                  // bytes of a tensor's name
     COUNT_MAX = 1 << 20,                  // keys, tensors
@@ -42,7 +42,7 @@ typedef struct Key {
 
 typedef struct Part { // one file: the model, or a shard of it
     char *label;
-    Map map; // empty for bytes that are not ours
+    Map map; // empty for bytes in memory
     const uint8_t *data;
     size_t size; // bytes
     int version;
@@ -60,7 +60,7 @@ struct Gguf {
     const GgufTensor **by_name; // [n_tensors], sorted
 };
 
-/* Room for one more item behind n: the capacity is always the power of two at or above n. */
+/* items with capacity for one more than n: the capacity is the power of two at or above n. */
 static void *grow(void *items, int64_t n, size_t size) {
     bool full = (n & (n - 1)) == 0;
     return full ? mem_resize(items, (n ? 2 * (size_t)n : 1) * size) : items;
@@ -109,12 +109,12 @@ static bool read_keys(Part *p, Cursor *c, uint64_t n) {
         if (compare_keys(&p->by_name[i - 1], &p->by_name[i]) == 0) {
             GgufString name = p->by_name[i]->name;
             cursor_in(c, "metadata key '%.*s'", name.n < 70 ? (int)name.n : 70, name.data);
-            return cursor_refuse(c, "is there twice");
+            return cursor_refuse(c, "occurs twice");
         }
     return true;
 }
 
-/* How a getter says that a key has the wrong type. */
+/* The error of a getter whose key has the wrong type. */
 static bool refuse_type(const Part *p, const char *key, const Value *v, const char *wanted, Err *e) {
     char found[64];
     return err_set(e, ERR_MODEL, "%.300s: metadata key '%s' is %s, not %s; convert the model again", p->label,
@@ -139,7 +139,7 @@ static bool get_int(const Part *p, const char *key, int64_t min, int64_t max, in
 }
 
 static bool read_alignment(const Part *p, uint64_t *out, Err *e) {
-    int64_t n = 32; // where the file says nothing
+    int64_t n = 32; // the default
     if (!get_int(p, "general.alignment", 1, ALIGNMENT_MAX, &n, e)) return false;
     if (n & (n - 1))
         return err_set(e, ERR_MODEL,
@@ -186,7 +186,7 @@ static bool read_dims(Cursor *c, GgufTensor *t) {
 static bool read_type(Cursor *c, GgufTensor *t) {
     uint32_t type;
     if (!cursor_u32(c, &type)) return false;
-    const QuantTraits *traits = type == QUANT_FP8_E4M3 ? NULL : quant_traits(type); // no id of GGUF's
+    const QuantTraits *traits = type == QUANT_FP8_E4M3 ? NULL : quant_traits(type); // not an id of GGUF
     if (!traits)
         return err_set(c->err, ERR_MODEL,
                        "%.300s: %s has the type %" PRIu32
@@ -217,27 +217,27 @@ static bool read_tensor(Gguf *g, Cursor *c, int64_t i, uint64_t *offset) {
     return true;
 }
 
-static int compare_places(const void *a, const void *b) {
+static int compare_data(const void *a, const void *b) {
     const uint8_t *x = (*(const GgufTensor *const *)a)->data, *y = (*(const GgufTensor *const *)b)->data;
     return (x > y) - (x < y);
 }
 
 static bool check_overlap(const Part *p, const GgufTensor *tensors, int64_t n, Err *e) {
-    const GgufTensor **by_place = mem_new((size_t)n, sizeof *by_place);
-    for (int64_t i = 0; i < n; i++) by_place[i] = &tensors[i];
-    qsort(by_place, (size_t)n, sizeof *by_place, compare_places);
+    const GgufTensor **by_data = mem_new((size_t)n, sizeof *by_data);
+    for (int64_t i = 0; i < n; i++) by_data[i] = &tensors[i];
+    qsort(by_data, (size_t)n, sizeof *by_data, compare_data);
     bool ok = true;
     for (int64_t i = 1; ok && i < n; i++)
-        if (by_place[i - 1]->data + by_place[i - 1]->n_bytes > by_place[i]->data)
+        if (by_data[i - 1]->data + by_data[i - 1]->n_bytes > by_data[i]->data)
             ok = err_set(e, ERR_MODEL,
                          "%.300s: the tensors '%s' and '%s' overlap; the file is damaged, download or "
                          "convert it again",
-                         p->label, by_place[i - 1]->name, by_place[i]->name);
-    free(by_place);
+                         p->label, by_data[i - 1]->name, by_data[i]->name);
+    free(by_data);
     return ok;
 }
 
-/* Where a tensor ends in its file, if that can be said at all. */
+/* The end of a tensor in its file.  false: it overflows. */
 static bool end_of(const Part *p, const GgufTensor *t, uint64_t base, uint64_t offset, uint64_t *end,
                    Err *e) {
     if (!__builtin_add_overflow(base, offset, end) && !__builtin_add_overflow(*end, t->n_bytes, end))
@@ -248,9 +248,9 @@ static bool end_of(const Part *p, const GgufTensor *t, uint64_t base, uint64_t o
                    p->label, t->name, t->n_bytes, offset);
 }
 
-/* Finds the data of n tensors in the part, whose header ends at header_end. */
-static bool place_tensors(const Part *p, GgufTensor *tensors, const uint64_t *offsets, int64_t n,
-                          size_t header_end, Err *e) {
+/* Sets the data of n tensors of the part, whose header ends at header_end. */
+static bool locate_tensors(const Part *p, GgufTensor *tensors, const uint64_t *offsets, int64_t n,
+                           size_t header_end, Err *e) {
     uint64_t alignment = 1, needed = 0;
     if (!read_alignment(p, &alignment, e)) return false;
     uint64_t base = (header_end + alignment - 1) & ~(alignment - 1);
@@ -282,7 +282,7 @@ static bool read_tensors(Gguf *g, Part *p, Cursor *c, uint64_t n) {
         offsets = grow(offsets, i, sizeof *offsets);
         ok = read_tensor(g, c, i, &offsets[i]);
     }
-    ok = ok && place_tensors(p, n ? &g->tensors[first] : NULL, offsets, (int64_t)n, c->at, c->err);
+    ok = ok && locate_tensors(p, n ? &g->tensors[first] : NULL, offsets, (int64_t)n, c->at, c->err);
     free(offsets);
     return ok;
 }
@@ -298,7 +298,7 @@ static bool read_counts(const Part *p, Cursor *c, uint64_t *n_tensors, uint64_t 
     return true;
 }
 
-/* Reads the part's header; its tensors join those of g. */
+/* Reads the part's header, and appends its tensors to those of g. */
 static bool read_part(Gguf *g, Part *p, Err *e) {
     uint64_t n_tensors, n_keys;
     if (!magic_check(p->data, p->size, p->label, &p->version, e)) return false;
@@ -333,7 +333,7 @@ static void close_part(Part *p) {
 
 typedef struct Split {
     int64_t no, count; // this shard, from 0, of how many; count 0 or 1: the file is whole
-    int64_t n_tensors; // in all shards; -1: not said
+    int64_t n_tensors; // in all shards; -1: not stated
 } Split;
 
 static bool read_split(const Part *p, Split *out, Err *e) {
@@ -343,8 +343,8 @@ static bool read_split(const Part *p, Split *out, Err *e) {
            get_int(p, "split.tensors.count", 0, INT64_MAX, &out->n_tensors, e);
 }
 
-/* The name of shard no of count, made from that of a sibling: PREFIX-00001-of-00003.gguf counts from 1.  NULL
- * if path does not say that it is the shard `own`. */
+/* The path of shard `no`, from the path of the shard `own`: PREFIX-00001-of-00003.gguf, counted from 1.  NULL
+ * if path does not end like that. */
 static char *shard_path(const char *path, const Split *own, int64_t no) {
     char ending[64], wanted[64];
     int n = snprintf(ending, sizeof ending, "-%05d-of-%05d.gguf", (int)own->no + 1, (int)own->count);
@@ -361,7 +361,7 @@ static bool open_shard(Gguf *g, int no, const char *path, const Split *own, Err 
     if (!name)
         return err_set(e, ERR_MODEL,
                        "%.300s: the file is shard %d of %d of a split model, but its name does not end in "
-                       "-%05d-of-%05d.gguf; give all shards their names back",
+                       "-%05d-of-%05d.gguf; restore the names of all shards",
                        path, (int)own->no + 1, (int)own->count, (int)own->no + 1, (int)own->count);
     Part *p = &g->parts[no];
     Split s;
@@ -380,7 +380,8 @@ static bool open_shard(Gguf *g, int no, const char *path, const Split *own, Err 
     return true;
 }
 
-/* Opens all shards in order.  The one at path, already read to know what it is, is read again in its turn. */
+/* Opens all shards in order, and among them again the shard at path, whose header has been read to find the
+ * split. */
 static bool open_shards(Gguf *g, const char *path, const Split *own, Err *e) {
     close_part(&g->parts[0]);
     for (int64_t i = 0; i < g->n_tensors; i++) free(g->tensors[i].name);
@@ -422,7 +423,7 @@ static bool sort_tensors(Gguf *g, Err *e) {
             const char *first = label_of(g, g->by_name[i - 1]), *second = label_of(g, g->by_name[i]);
             bool same = first == second;
             return err_set(e, ERR_MODEL,
-                           "%.300s: tensor '%s' is there twice%s%.300s; download or convert the model again",
+                           "%.300s: tensor '%s' occurs twice%s%.300s; download or convert the model again",
                            first, g->by_name[i]->name, same ? "" : ", again in ", same ? "" : second);
         }
     return true;
@@ -475,7 +476,7 @@ void gguf_close(Gguf *g) {
     free(g);
 }
 
-/* ---- Answers ---- */
+/* ---- Getters ---- */
 
 const char *gguf_label(const Gguf *g) {
     return g->label;
@@ -568,7 +569,8 @@ bool gguf_get_bool(const Gguf *g, const char *key, bool *out, Err *e) {
     return true;
 }
 
-/* The array getters look the key up to be written to: its copies belong to the Gguf, not to what it says. */
+/* The array getters write converted copies to the key, a cache that leaves the Gguf's contents as they
+ * are. */
 static Key *find_array(const Gguf *g, const char *key, size_t *n) {
     Key *k = (Key *)find_key(&g->parts[0], key);
     *n = k ? (size_t)k->value.n : 0;

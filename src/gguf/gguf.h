@@ -1,13 +1,12 @@
-/* gguf: the container.  Bytes in, metadata and tensors out, everything checked before anything is used.
+/* gguf: the container of a model: metadata and tensors, checked as a whole when the file is opened.
  *
  * A GGUF file is a header, key-value metadata, a table of tensors and their data, little endian.  This reader
- * takes versions 2 and 3, one file or a split one (any shard finds its siblings), from a path or from bytes
- * that are already in memory.  It maps files; a tensor's data points into the mapping.
+ * takes versions 2 and 3, one file or a split one (the path of any shard will do), from a path or from bytes
+ * in memory.  Files are mapped; a tensor's data points into the mapping.
  *
- * What it refuses: anything out of bounds, overlapping, overflowing, duplicated or of the wrong type.  The
- * one trick: a single bounded cursor reads every byte of the header, and every length is compared with the
- * bytes left before it is used, so that no number in a file can make us read or allocate more than the file
- * holds. */
+ * Refused are offsets out of bounds, overlaps, overflows, duplicates and wrong types.  The one trick: a
+ * single bounded cursor reads every byte of the header and compares every length with the bytes left, so that
+ * reads and allocations are bounded by the size of the file, whatever its numbers. */
 #ifndef ZGEN_GGUF_GGUF_H
 #define ZGEN_GGUF_GGUF_H
 
@@ -22,7 +21,7 @@ typedef struct Gguf Gguf;
 
 typedef struct GgufTensor {
     char *name;          // NUL-terminated, valid UTF-8, at most 63 bytes
-    QuantType type;      // known to quant.h; not necessarily one that can be computed with
+    QuantType type;      // with traits in quant.h, but perhaps without a decoder
     int n_dims;          // 1..4
     int64_t ne[4];       // elements per dimension, innermost first, each 1..INT32_MAX; 1 beyond n_dims
     const uint8_t *data; // n_bytes of blocks inside the mapping
@@ -32,7 +31,8 @@ typedef struct GgufTensor {
 /* Opens the model at path (or any shard of a split one).  false: *e has ERR_MODEL, nothing is left open. */
 bool gguf_open(const char *path, Gguf **out, Err *e);
 
-/* The same for n bytes in memory, which must outlive the Gguf.  label stands for the path in messages. */
+/* The same for n bytes in memory, which must outlive the Gguf.  label takes the place of the path in
+ * messages. */
 bool gguf_open_bytes(const void *bytes, size_t n, const char *label, Gguf **out, Err *e);
 
 void gguf_close(Gguf *g); // NULL is fine
@@ -50,16 +50,17 @@ const GgufTensor *gguf_find_tensor(const Gguf *g, const char *name); // NULL if 
 /* Metadata, for listing (`zgen info`). */
 int64_t gguf_n_keys(const Gguf *g);
 GgufString gguf_key(const Gguf *g, int64_t i);
-GgufString gguf_value_bytes(const Gguf *g, int64_t i); // value i as the file has it, its type in front
-/* Appends a short printable form of value i: numbers, quoted strings (cut at max bytes), "[n x type] a, b,
- * ...". */
+GgufString gguf_value_bytes(const Gguf *g, int64_t i); // value i in the bytes of the file, its type first
+
 struct Buf;
+/* Appends a short printable form of value i: a number, a quoted string (cut at max bytes), or an array as
+ * "[n x type] a, b, ...". */
 void gguf_print_value(const Gguf *g, int64_t i, size_t max, struct Buf *out);
 
-/* Typed getters.  Found and of a fitting type: *out is set, true.  Absent: *out keeps its value (the caller's
- * default), true.  Present with a wrong type or outside the range: false, *e says key, found and wanted.
- * Integers of every width and sign fit wherever their value does; floats take f32 and f64 and must be finite;
- * min and max are inclusive. */
+/* Typed getters.  Key present with a fitting type: *out is set, true.  Absent: *out keeps its value (the
+ * caller's default), true.  Of a wrong type or outside the range: false, and *e states key, value and
+ * expectation.  An integer of any width and sign fits if its value does; floats are f32 or f64 and must be
+ * finite; min and max are inclusive. */
 bool gguf_has(const Gguf *g, const char *key);
 bool gguf_get_int(const Gguf *g, const char *key, int64_t min, int64_t max, int64_t *out, Err *e);
 bool gguf_get_float(const Gguf *g, const char *key, float min, float max, float *out, Err *e);

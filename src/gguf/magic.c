@@ -39,7 +39,7 @@ static bool is_safetensors(const uint8_t *data, size_t n) {
     return length <= n - 8 || length < 100 << 20;
 }
 
-/* NULL if nobody knows. */
+/* The format and the remedy, for an error; NULL: unknown. */
 static const char *recognise(const uint8_t *data, size_t n) {
     if (is_pytorch_zip(data, n)) return "a PyTorch file; convert the model to GGUF";
     for (size_t i = 0; i < sizeof KINDS / sizeof *KINDS; i++)

@@ -1,7 +1,7 @@
-/* magic: is this a GGUF file at all, and if not, what did the user get instead?
+/* magic: the first bytes of a file: GGUF's magic and version, or those of another format, by name.
  *
- * It owns the first bytes of a file.  Most files that fail here are honest mistakes (a page instead of a
- * download, a pointer instead of the file, another program's format), so each is called by its name. */
+ * Most files that are refused here are mistakes (an HTML page instead of a download, a git-lfs pointer
+ * instead of the file, another program's format), so the error names the format and the remedy. */
 #ifndef ZGEN_GGUF_MAGIC_H
 #define ZGEN_GGUF_MAGIC_H
 
@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include "../base/err.h"
 
-/* Checks the magic and the version of the n bytes of a file.  false: ERR_MODEL, saying what the file is. */
+/* Checks magic and version of a file of n bytes.  false: ERR_MODEL with the format that the file has. */
 bool magic_check(const uint8_t *data, size_t n, const char *label, int *version, Err *e);
 
 #endif

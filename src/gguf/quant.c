@@ -1,8 +1,8 @@
 /* quant: see quant.h.
  *
- * One decoder serves all block types.  It may multiply in one order for every type because nothing rounds
- * before the final subtraction: an f16 scale has 11 bits, the sub-scale and the integer have at most 12
- * together, and a product of up to 24 bits is exact in f32. */
+ * One decoder serves all block types.  The order of its multiplications does not matter because only the
+ * final subtraction rounds: an f16 scale has 11 bits, sub-scale and integer together at most 12, and a
+ * product of up to 24 bits is exact in f32. */
 #include "quant.h"
 #include "unpack.h"
 
@@ -41,7 +41,7 @@ static void decode_FP8_E4M3(const void *blocks, size_t n_blocks, float *out) {
     for (size_t i = 0; i < n_blocks; i++) out[i] = e4m3_to_f32(p[i]);
 }
 
-/* From here on the list speaks: a decoder of each block type by name, the limits, the traits. */
+/* From the list of block.h: a decoder per block type, the limits of each type, the traits. */
 #define NOTHING(...)
 #define DECODER(type, ...)                                                                                   \
     static void decode_##type(const void *blocks, size_t n_blocks, float *out) {                             \

@@ -11,7 +11,7 @@ extern const int8_t quant_iq4[16], quant_e2m1[16]; // QUANT_IQ4 and QUANT_E2M1
 
 /* How a product with this type reads its activations. */
 typedef enum QuantAct {
-    QUANT_ACT_NONE, // cannot be multiplied with: integers, or a type zgen has no decoder for
+    QUANT_ACT_NONE, // no products: integers, or a type without decoder
     QUANT_ACT_F32,  // as floats
     QUANT_ACT_Q8,   // in the shared 8-bit format (exec/act.h): the type's weights are integers times a scale
 } QuantAct;
@@ -27,8 +27,8 @@ typedef struct QuantTraits {
     /* The rest is for types with act Q8; elsewhere it is 0, false, NULL. */
     int group;    // weights that share a scale: 16 or 32
     bool has_min; // some min may differ from 0
-    /* Takes one block apart: q[n_weights], scale[n_weights / group], min[n_weights / group] (always written).
-     * Any bytes give integers in range; a scale or min may be NaN or Inf where the file's is. */
+    /* Unpacks one block into q[n_weights], scale[n_weights / group], min[n_weights / group] (always
+     * written).  Any bytes give integers in range; a scale or min may be NaN or Inf where the file's is. */
     void (*unpack)(const void *block, int8_t *q, float *scale, float *min);
 } QuantTraits;
 
@@ -36,7 +36,7 @@ typedef struct QuantTraits {
 extern "C" {
 #endif
 
-/* The traits of a type, or NULL for a number that is no type (or one that GGUF has removed). */
+/* The traits of a type; NULL for a number that is not in the list. */
 const QuantTraits *quant_traits(uint32_t type);
 
 #ifdef __cplusplus

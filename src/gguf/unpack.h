@@ -1,8 +1,9 @@
-/* unpack: the blocks taken apart, in plain C that CUDA kernels call as well; see block.h for the layouts.
+/* unpack: blocks into integers, scales and minima, in plain C that CUDA kernels call as well; block.h has the
+ * layouts.
  *
- * One unpack function per block type, by the contract of QuantTraits.unpack.  Types behind a table also give
- * their numbers before the look-up (codes), and types with packed scales the packed integers one by one:
- * repacking for another layout needs these, and no format should be told twice. */
+ * One unpack function per block type, by the contract of QuantTraits.unpack.  For repacking into another
+ * layout, types whose numbers index a table also have a function for the numbers (codes_TYPE), and types with
+ * packed scales a function for one packed integer. */
 #ifndef ZGEN_GGUF_UNPACK_H
 #define ZGEN_GGUF_UNPACK_H
 
@@ -19,7 +20,7 @@ QUANT_FN void unpack_nibbles(const uint8_t *qs, int n, int8_t *q) {
     }
 }
 
-/* Numbers of four bits into the values that they stand for. */
+/* Replaces indices of four bits by the values of the table. */
 QUANT_FN void look_up(int8_t *q, int n, const int8_t *values) {
     for (int i = 0; i < n; i++) q[i] = values[q[i]];
 }

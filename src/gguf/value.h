@@ -1,11 +1,11 @@
 /* value: one metadata value of a GGUF file, a scalar or an array of scalars.
  *
- * It owns the thirteen value types: their sizes, names and conversions.  Values stay where they are in the
- * file; a Value only knows where.  It refuses types that do not exist, arrays of arrays, booleans other than
- * 0 and 1, and counts larger than the bytes left.
+ * Owns the thirteen value types: their sizes, names and conversions.  A Value points into the file and copies
+ * nothing. Refused are unknown types, arrays of arrays, booleans other than 0 and 1, and counts larger than
+ * the bytes left.
  *
- * Strings are walked with a cursor again when they are asked for: a file that somebody rewrites under the
- * mapping changes what a value says, but never where it ends. */
+ * Strings are read by a bounded cursor each time: a file that another process rewrites under the mapping can
+ * change a value, but not its end. */
 #ifndef ZGEN_GGUF_VALUE_H
 #define ZGEN_GGUF_VALUE_H
 
@@ -38,7 +38,7 @@ typedef struct Value {
     size_t n_bytes;
 } Value;
 
-/* Reads a type and a value of it.  false: the cursor has the sentence. */
+/* Reads a type and a value of it.  false: the cursor's Err is set. */
 bool value_read(Cursor *c, Value *out);
 
 /* A short description for messages: "a string", "an array of 3 u32".  Writes at most size bytes to text and
@@ -56,8 +56,7 @@ bool value_bool(const Value *v, uint64_t i); // of a VALUE_BOOL
 /* All n strings of a VALUE_STRING.  false: the file changed since it was read. */
 bool value_strings(const Value *v, GgufString *out);
 
-/* Appends a printable form of about max bytes; strings are quoted, and what could drive a terminal is
- * escaped. */
+/* Appends a printable form of about max bytes; strings are quoted and escaped by utf8_escape. */
 void value_print(const Value *v, size_t max, struct Buf *out);
 
 #endif

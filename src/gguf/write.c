@@ -66,7 +66,10 @@ uint64_t gguf_write_tensor(GgufWriter *w, const char *name, QuantType type, int 
     uint64_t offset = w->data_bytes, n = 1;
     gguf_write_element(&w->tensors, name, strlen(name));
     put_u32(&w->tensors, (uint32_t)n_dims);
-    for (int i = 0; i < n_dims; i++) put_u64(&w->tensors, (uint64_t)ne[i]), n *= (uint64_t)ne[i];
+    for (int i = 0; i < n_dims; i++) {
+        put_u64(&w->tensors, (uint64_t)ne[i]);
+        n *= (uint64_t)ne[i];
+    }
     put_u32(&w->tensors, type == QUANT_FP8_E4M3 ? QUANT_I8 : type);
     put_u64(&w->tensors, offset);
     w->n_tensors++;

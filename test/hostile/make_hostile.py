@@ -251,7 +251,7 @@ def splits():
     split("split-foreign", 3, "not shard 2 of 3", {1: one, 2: shard(1, 3, 99, parts[1]), 3: three}, 1)
     split("split-whole", 3, "not shard 2 of 3", {1: one, 2: write_model(base), 3: three}, 1)
     again = shard(1, 3, len(names), parts[0])
-    split("split-tensor-twice", 3, "there twice", {1: one, 2: again, 3: three}, 1)
+    split("split-tensor-twice", 3, "occurs twice", {1: one, 2: again, 3: three}, 1)
     fewer = shard(1, 3, len(names), parts[1][:-1])
     split("split-tensor-lost", 3, "should hold %d" % len(names), {1: one, 2: fewer, 3: three}, 1)
     case("split-name", 3, "does not end in -00001-of-00003.gguf", one)
@@ -282,7 +282,7 @@ def keys():
     for n in 2**31, 2**63, HUGE:
         refuse("key-length-%d" % n, "%d" % n, raw_key(struct.pack("<Q", n) + b"key" + number))
     refuse("key-nul", "NUL", raw_key(string("a\0b") + number))
-    refuse("key-twice", "'general.name' is there twice", raw_key(string("general.name") + number))
+    refuse("key-twice", "'general.name' occurs twice", raw_key(string("general.name") + number))
     for kind in 13, 255, 2**32 - 1:
         refuse("value-type-%d" % kind, "value type %d" % kind, raw_key(string("k") + struct.pack("<IQ", kind, 0)))
     refuse("string-length", "'k'", raw_key(string("k") + struct.pack("<IQ", STRING, HUGE)))
@@ -323,7 +323,7 @@ def tensors():
     refuse("type-unsupported", "Q8_1", with_tensor(t, type=9, data=bytes(2 * 128 * 36)))
     refuse("type-integer", "I32", with_tensor(t, type=26, data=bytes(4 * 64 * 128)))
     refuse("row-33", "multiple of the 32", with_tensor(t, type=Q4_0, dims=[33, 4]))
-    refuse("name-twice", "there twice", with_tensor(t, name="blk.0.attn_k.weight"))
+    refuse("name-twice", "occurs twice", with_tensor(t, name="blk.0.attn_k.weight"))
     refuse("name-64", "name of 64 bytes", with_tensor(t, name="n" * 64))
     refuse("name-empty", "empty name", with_tensor(t, name=""))
     refuse("name-nul", "NUL", with_tensor(t, name="a\0b"))

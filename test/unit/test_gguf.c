@@ -463,7 +463,7 @@ TEST(gguf_refuses_keys) {
     put_key_u32(&b, "same", 1);
     put_key_u32(&b, "other", 1);
     put_key_u32(&b, "same", 1);
-    check_refused("duplicate", &b, "'same' is there twice");
+    check_refused("duplicate", &b, "'same' occurs twice");
     buf_clear(&b);
     put_header(&b, 3, 0, 1);
     put_u64(&b, 70000);
@@ -540,7 +540,7 @@ TEST(gguf_refuses_tensor_pairs) {
     put_vector(&b, "one", 8, 0);
     put_vector(&b, "one", 8, 32);
     pad(&b, 32, 64);
-    check_refused("same name", &b, "'one' is there twice");
+    check_refused("same name", &b, "'one' occurs twice");
     buf_clear(&b);
     put_header(&b, 3, 2, 0);
     put_vector(&b, "one", 16, 32);

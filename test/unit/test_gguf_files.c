@@ -110,7 +110,7 @@ TEST(gguf_refuses_broken_splits) {
     refuse_split(&f, first, "shard 2 of 3: ");
     refuse_split(&f, third, "no such file");
     write_shard(&f, second, 1, N_SHARDS, "a", 3);
-    refuse_split(&f, first, "tensor 'a' is there twice");
+    refuse_split(&f, first, "tensor 'a' occurs twice");
     refuse_split(&f, first, second);
     write_shard(&f, second, 2, N_SHARDS, "b", 3);
     refuse_split(&f, first, "not shard 2 of 3");
