@@ -45,11 +45,11 @@ ifneq ($(findstring -fsanitize,$(CFLAGS))$(filter-out $(shell uname -m)%,$(MACHI
 CUDA := no
 endif
 ifeq ($(CUDA),no)
-CUDA_OBJECTS := $(BUILD)/cuda/none.o
+CUDA_OBJECTS := $(BUILD)/cuda/capability.o $(BUILD)/cuda/none.o
 # Then the tests that call kernels themselves stay out, and the others say why they skip.
 GPU_TESTS    := $(filter-out $(shell grep -l '"device.h"' $(GPU_TESTS) /dev/null),$(GPU_TESTS))
 else
-CUDA_OBJECTS := $(patsubst %.cu,$(BUILD)/%.o,$(wildcard cuda/*/*.cu))
+CUDA_OBJECTS := $(BUILD)/cuda/capability.o $(patsubst %.cu,$(BUILD)/%.o,$(wildcard cuda/*/*.cu))
 CUDA_CODE    := $(if $(CUDA_ARCH),-arch=$(if $(filter native,$(CUDA_ARCH)),native,sm_$(CUDA_ARCH)),\
                 $(foreach a,80 90 120,-gencode arch=compute_$a,code=sm_$a) -gencode arch=compute_120,code=compute_120)
 CUDA_FLAGS   := -std=c++20 -O3 $(CUDA_CODE) -Werror all-warnings -Xcompiler -Wall,-Wno-missing-field-initializers

@@ -9,6 +9,7 @@ extern "C" {
 #endif
 
 extern const ExecOps cuda_exec;
+extern const Capability cuda_capability; // cuda_exec.can
 
 typedef struct CudaDevice {
     char name[128];

@@ -27,4 +27,4 @@ static bool none_open(const Plan *p, const ExecConfig *config, Exec **out, Err *
     return refuse(e);
 }
 
-const ExecOps cuda_exec = {.name = "cuda", .memory = none_memory, .open = none_open};
+const ExecOps cuda_exec = {.name = "cuda", .can = &cuda_capability, .memory = none_memory, .open = none_open};

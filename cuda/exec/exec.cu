@@ -83,7 +83,7 @@ bool cuda_run(Exec *x, const Batch *b, int first_op, int last_op, Err *e) {
     cudaError_t error = send_batch(x, b);
     if (error == cudaSuccess) error = send_sampling(x, b);
     if (error == cudaSuccess) error = walk(x, {b->T, b->R, false}, first_op, last_op);
-    int in = x->plan->ops[x->plan->n_ops - 1].in, n_vocab = x->plan->hparams.n_vocab;
+    int in = op_in(&x->plan->ops[x->plan->n_ops - 1], 0), n_vocab = x->plan->hparams.n_vocab;
     if (error == cudaSuccess && logits)
         error = cudaMemcpy2DAsync(x->logits_host, n_vocab * sizeof(float), reg(x, in),
                                   stride_of(x, in) * sizeof(float), n_vocab * sizeof(float), b->R,
@@ -230,18 +230,11 @@ const float *cuda_read(const Exec *x, int r, size_t *stride) {
     return x->logits_host; // the only register that anyone reads: SAMPLE's input
 }
 
-PlanConfig gpu_plan() {
-    PlanConfig c = {};
-    c.fuse_segments = c.fuse_residual = c.fuse_norm = c.fuse_glu = c.fuse_attn = true;
-    c.fuse_norm_max = 8192; // what the product kernel holds in registers
-    return c;
-}
-
 } // namespace
 
 extern "C" const ExecOps cuda_exec = {
     .name = "cuda",
-    .plan = gpu_plan(),
+    .can = &cuda_capability,
     .prompt_chunk = 2048,
     .memory = cuda_memory,
     .open = cuda_open,

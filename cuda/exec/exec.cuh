@@ -57,14 +57,14 @@ inline int bucket_of(int n) {
 
 // Floats from row to row of a register.
 inline int stride_of(const Exec *x, int reg) {
-    return (x->plan->regs[reg].width * 4 + 63) / 64 * 16;
+    return (int)(plan_row_bytes(x->plan, reg, FORM_F32) / sizeof(float));
 }
 
-// Where its rows begin.
+// Where its rows begin; of a view, in its base.
 inline float *reg(const Exec *x, int r) {
     const Reg *info = &x->plan->regs[r];
     int rows_max = info->on_R ? x->config.R_max : x->config.T_max;
-    return (float *)(x->regs[info->on_R] + info->offset[0] * rows_max);
+    return (float *)(x->regs[info->on_R] + info->offset[FORM_F32] * rows_max) + info->column;
 }
 
 struct Step { // what a walk is for

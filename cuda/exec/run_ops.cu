@@ -22,54 +22,70 @@ int rows_of(const Op *op, const Step &step) {
 }
 
 // The rows of a register that an op reads or writes: an op on the R rows finds them in a register of T rows by
-// the batch's map.
-RegRows rows_in(const Exec *x, const Op *op, int r) {
+// the batch's map, which in a decode step is the identity.
+RegRows rows_in(const Exec *x, const Op *op, int r, const Step &step) {
     if (r == NO_REG) return {};
-    return {reg(x, r), stride_of(x, r), op->on_R && !x->plan->regs[r].on_R ? x->d.out_row : nullptr};
+    bool mapped = op->on_R && !x->plan->regs[r].on_R && !step.decode;
+    return {reg(x, r), stride_of(x, r), mapped ? x->d.out_row : nullptr};
 }
 
-Product product_of(const Exec *x, const Op *op) {
+Product product_of(const Exec *x, const Op *op, const Step &step) {
+    const ProductParams *params = &op->product;
     Product p = {};
     p.n_segments = op->n_w;
+    p.glu = params->act != ACT_NONE;
     for (int k = 0; k < op->n_w; k++) {
-        int out = op->out[op->glu ? 0 : k];
+        int out = op_out(op, p.glu ? 0 : k);
         p.segment[k] = {x->weights.at(op->w[k]), device_vector(x, op->bias[k]), reg(x, out),
                         stride_of(x, out)};
     }
-    p.in = rows_in(x, op, op->in);
-    p.residual = rows_in(x, op, op->residual);
-    p.norm = op->code == OP_EXPERT ? nullptr : device_vector(x, op->vector), p.norm_eps = op->eps;
-    p.glu = op->glu;
+    p.in = rows_in(x, op, op_in(op, 0), step);
+    p.residual = rows_in(x, op, op_operand(op, ROLE_RESIDUAL, 0), step);
+    p.norm = device_vector(x, params->norm.weight);
+    p.norm_eps = params->norm.eps;
     if (op->code == OP_MATMUL) p.link = x->links.at(op);
     if (op->code == OP_EXPERT) {
-        p.ids = (const int32_t *)reg(x, op->ids), p.ids_stride = stride_of(x, op->ids),
-        p.n_used = op->moe.n_used;
-        p.per_slot = x->plan->regs[op->in].width != op->w[0]->n_in;
+        int ids = op_operand(op, ROLE_IDS, 0);
+        p.ids = (const int32_t *)reg(x, ids);
+        p.ids_stride = stride_of(x, ids);
+        p.n_used = params->moe.n_used;
+        p.per_slot = x->plan->regs[op_in(op, 0)].width != op->w[0]->n_in;
     }
     return p;
+}
+
+// Whether row t of the batch is the next position of the sequence of row `before`.
+bool follows(const Batch *b, int before, int t) {
+    return before >= 0 && t < b->T && b->seq[t] == b->seq[before] &&
+           b->position[t] == b->position[before] + 1;
 }
 
 // Rows from t on that follow each other in one sequence.
 int piece_rows(const Batch *b, int t) {
     int n = 1;
-    while (t + n < b->T && b->seq[t + n] == b->seq[t] && b->position[t + n] == b->position[t] + n) n++;
+    while (follows(b, t + n - 1, t + n)) n++;
     return n;
 }
 
-// n ops, for a single row a chain, or one op.  Of many rows those of prompts go through the matrix units in
-// f16, but never a sequence's single row: it gives the same bytes alone and among others.
+// Whether row i of the op is the only row of its sequence's piece.
+bool is_single(const Batch *b, const Op *op, int i) {
+    int t = op->on_R ? b->out_row[i] : i;
+    return !follows(b, t - 1, t) && !follows(b, t, t + 1);
+}
+
+// n ops, for a single row fused into one kernel, or one op.  Of many rows those of prompts go through the matrix
+// units in f16, but never a sequence's single row: it gives the same bytes alone and among others.
 cudaError_t run_products(Exec *x, const Op *op, int n, const Step &step) {
     Product p[MAX_PRODUCTS];
-    for (int i = 0; i < n; i++) p[i] = product_of(x, op + i);
+    for (int i = 0; i < n; i++) p[i] = product_of(x, op + i, step);
     int rows = rows_of(op, step);
     if (rows == 0) return cudaSuccess;
-    if (step.decode || rows < GEMM_ROWS || !x->gemm || op->code != OP_MATMUL || op->on_R)
+    if (step.decode || rows < GEMM_ROWS || !x->gemm || op->code != OP_MATMUL)
         return launch_products(&x->launch, p, n, rows);
     cudaError_t error = cudaSuccess;
     for (int first = 0, end = 0; first < rows && error == cudaSuccess; first = end) {
-        bool single = piece_rows(x->batch, first) == 1;
-        do end += piece_rows(x->batch, end);
-        while (end < rows && (piece_rows(x->batch, end) == 1) == single);
+        bool single = is_single(x->batch, op, first);
+        while (end < rows && is_single(x->batch, op, end) == single) end++;
         Product some = product_rows(p[0], first);
         error = single || end - first < GEMM_ROWS ? launch_products(&x->launch, &some, 1, end - first)
                                                   : launch_gemm(x->gemm, &x->launch, &some, end - first);
@@ -81,27 +97,29 @@ DeviceKv layer_kv(const Exec *x, const Op *op) {
     size_t positions = kv_positions(x->config.n_ctx);
     size_t bytes = (size_t)x->config.n_seq * op->attn.n_kv_head * positions *
                    kv_row_bytes(x->config.kv_type, op->attn.head_dim);
-    uint8_t *k = x->kv + x->kv_offset[op->attn.kv_layer];
+    uint8_t *k = x->kv + x->kv_offset[op_operand(op, ROLE_CACHE, 0)];
     return {k, k + bytes, x->config.kv_type, (int)positions, op->attn.n_kv_head, op->attn.head_dim};
 }
 
 // Keys and values that an attention puts into the cache.
 NewKv new_kv_of(const Exec *x, const Op *op) {
-    return {reg(x, op->in2), reg(x, op->in3), op->rope.n_rot ? x->frequencies.at(op) : nullptr,
-            op->rope.n_rot};
+    const RopeParams *rope = op_rotation(op);
+    return {reg(x, op_in(op, 1)), reg(x, op_in(op, 2)), rope ? x->frequencies.at(op) : nullptr,
+            rope ? rope->n_rot : 0};
 }
 
 // Decoding, all in one: a row of each sequence.  Otherwise new keys and values are put first; then prompt
 // pieces are tiled one by one, and the rows between them, few of each sequence, go together as if decoding.
 cudaError_t run_attn(Exec *x, const Op *op, const Step &step) {
     DeviceKv kv = layer_kv(x, op);
-    bool puts = op->in3 != NO_REG;
+    bool puts = op_count(op, ROLE_READ) > 1;
     NewKv fresh = puts ? new_kv_of(x, op) : NewKv{};
-    float *q = reg(x, op->in), *out = reg(x, op->out[0]);
+    int in = op_in(op, 0), to = op_out(op, 0);
+    float *q = reg(x, in), *out = reg(x, to);
     auto launch = [&](int first, int n, bool decode) {
-        return launch_attn(&x->launch, q + (size_t)first * stride_of(x, op->in), op->attn.n_head,
+        return launch_attn(&x->launch, q + (size_t)first * stride_of(x, in), op->attn.n_head,
                            puts && step.decode ? &fresh : nullptr, &kv, op->attn.scale, x->d.seq + first,
-                           x->d.position + first, n, decode, out + (size_t)first * stride_of(x, op->out[0]),
+                           x->d.position + first, n, decode, out + (size_t)first * stride_of(x, to),
                            x->attn_scratch);
     };
     if (step.decode) return launch(0, step.T, true);
@@ -127,7 +145,7 @@ cudaError_t run_attn(Exec *x, const Op *op, const Step &step) {
 
 cudaError_t run_sample(Exec *x, const Op *op, const Step &step) {
     SampleStep s = {};
-    s.logits = reg(x, op->in), s.n_vocab = x->plan->regs[op->in].width, s.R = step.R;
+    s.logits = reg(x, op_in(op, 0)), s.n_vocab = x->plan->regs[op_in(op, 0)].width, s.R = step.R;
     s.samplers = x->samplers, s.seq = x->d.out_seq;
     s.token = step.decode ? x->d.token : x->d.next_token; // decoding feeds itself
     s.position = step.decode ? x->d.position : x->d.next_position;
@@ -138,14 +156,15 @@ cudaError_t run_sample(Exec *x, const Op *op, const Step &step) {
 
 cudaError_t run_op(Exec *x, const Op *op, const Step &step) {
     const Launch *l = &x->launch;
-    int n = rows_of(op, step), out = op->out[0];
+    int n = rows_of(op, step), out = op_out(op, 0), width = out == NO_REG ? 0 : x->plan->regs[out].width;
     if (n == 0) return cudaSuccess;
-    RegRows in = rows_in(x, op, op->in), in2 = rows_in(x, op, op->in2), to = rows_in(x, op, out);
+    RegRows in = rows_in(x, op, op_in(op, 0), step), in2 = rows_in(x, op, op_in(op, 1), step),
+            to = rows_in(x, op, out, step);
     switch (op->code) {
     case OP_EMBED:
         return launch_embed(l, &x->weights.at(op->w[0]), x->d.token, n, to);
     case OP_NORM:
-        return launch_norm(l, in, device_vector(x, op->vector), x->plan->regs[op->in].width, op->eps, n, to);
+        return launch_norm(l, in, device_vector(x, op->norm.weight), width, op->norm.eps, n, to);
     case OP_MATMUL:
     case OP_EXPERT:
     case OP_LOGITS:
@@ -153,37 +172,43 @@ cudaError_t run_op(Exec *x, const Op *op, const Step &step) {
     case OP_ATTN:
         return run_attn(x, op, step);
     case OP_GLU:
-        return launch_glu(l, in, in2, x->plan->regs[out].width, n, to);
+        return launch_glu(l, in, in2, width, n, to);
     case OP_ADD:
-        return launch_add(l, in, in2, x->plan->regs[out].width, n, to);
+        return launch_add(l, in, in2, width, n, to);
     case OP_ROUTE: {
-        Route r = {in, op->moe.n_expert, op->moe.n_used, op->moe.scale, to, rows_in(x, op, op->out[1])};
+        RegRows weights = rows_in(x, op, op_out(op, 1), step);
+        Route r = {in, op->moe.n_expert, op->moe.n_used, op->moe.scale, to, weights};
         return launch_route(l, &r, n);
     }
-    case OP_MIX: {
-        MoeSum m = {in,
-                    rows_in(x, op, op->ids),
-                    op->moe.n_used,
-                    x->plan->regs[out].width,
-                    rows_in(x, op, op->residual),
-                    to};
+    case OP_MOE_SUM: {
+        RegRows residual = rows_in(x, op, op_operand(op, ROLE_RESIDUAL, 0), step);
+        MoeSum m = {in, in2, op->moe.n_used, width, residual, to};
         return launch_moe_sum(l, &m, n);
     }
     case OP_SAMPLE:
         return x->batch && !x->batch->sampling ? cudaSuccess : run_sample(x, op, step);
-    default:
-        return cudaErrorNotSupported; // not in plans of this executor
+    case OP_ROPE: // not in cuda_capability: plan_supported has refused them
+    case OP_KVPUT:
+    case OP_COUNT:
+        break;
     }
+    return cudaErrorNotSupported;
+}
+
+// Whether the op goes into one kernel with the ops before it: a product of a single row, whose input is what the
+// product before it wrote.
+bool joins(const Op *op, const Op *before, const Step &step) {
+    return rows_of(op, step) == 1 && (op->code == OP_MATMUL || op->code == OP_LOGITS) &&
+           (!before || op_in(op, 0) == op_out(before, 0));
 }
 
 // Runs the first of n ops together with those behind it that go with it; their number in *together.
 cudaError_t run_ops(Exec *x, const Op *op, int n, const Step &step, int *together) {
-    int chained = 0;
-    while (chained < n && chained < MAX_PRODUCTS && rows_of(op + chained, step) == 1 &&
-           (op[chained].code == OP_MATMUL || op[chained].code == OP_LOGITS))
-        chained++;
-    *together = std::max(chained, 1);
-    return chained ? run_products(x, op, chained, step) : run_op(x, op, step);
+    int fused = 0;
+    while (fused < n && fused < MAX_PRODUCTS && joins(op + fused, fused ? op + fused - 1 : nullptr, step))
+        fused++;
+    *together = std::max(fused, 1);
+    return fused ? run_products(x, op, fused, step) : run_op(x, op, step);
 }
 
 } // namespace

@@ -130,16 +130,28 @@ bool open_memory(Exec *x, const Need &need, Err *e) {
 
 // ---- weights --------------------------------------------------------------------------------------------
 
-// A device copy of n floats (or doubles), made once.
-template <class T> bool add_vector(Exec *x, const T *host, size_t n, Err *e) {
+// A device copy of n floats of the plan, made once.
+bool add_vector(Exec *x, const float *host, size_t n, Err *e) {
     if (!host || x->vectors.count(host)) return true;
     void *device;
-    cudaError_t error = cudaMalloc(&device, n * sizeof(T));
+    cudaError_t error = cudaMalloc(&device, n * sizeof *host);
     if (error == cudaSuccess)
-        error = cudaMemcpyAsync(device, host, n * sizeof(T), cudaMemcpyHostToDevice, x->launch.stream);
+        error = cudaMemcpyAsync(device, host, n * sizeof *host, cudaMemcpyHostToDevice, x->launch.stream);
     if (error != cudaSuccess) return fail(e, error, "small weights");
     x->vectors[host] = device;
     return true;
+}
+
+// The frequencies of an op's rotation, which frequencies owns.
+bool add_frequencies(Exec *x, const Op *op, const RopeParams *rope, Err *e) {
+    std::vector<double> host(rope->n_rot / 2);
+    exec_rope_frequencies(rope, host.data());
+    size_t bytes = host.size() * sizeof(double);
+    double *device = nullptr;
+    cudaError_t error = cudaMalloc(&device, bytes);
+    x->frequencies[op] = device;
+    if (error == cudaSuccess) error = cudaMemcpy(device, host.data(), bytes, cudaMemcpyHostToDevice);
+    return error == cudaSuccess || fail(e, error, "small weights");
 }
 
 bool add_op_weights(Exec *x, const Op *op, Err *e) {
@@ -152,16 +164,13 @@ bool add_op_weights(Exec *x, const Op *op, Err *e) {
         }
         if (!add_vector(x, op->bias[k], (size_t)w->n_expert * w->n_out, e)) return false;
     }
-    if (op->rope.n_rot > 0) {
-        std::vector<double> frequency(op->rope.n_rot / 2);
-        exec_rope_frequencies(op, frequency.data());
-        if (!add_vector(x, frequency.data(), frequency.size(), e)) return false;
-        x->frequencies[op] = (double *)x->vectors[frequency.data()];
-        x->vectors.erase(frequency.data()); // the host copy goes; frequencies owns it
-        return true;
+    if (const RopeParams *rope = op_rotation(op)) {
+        if (!add_frequencies(x, op, rope, e)) return false;
     }
-    size_t width = op->in == NO_REG ? 0 : x->plan->regs[op->in].width;
-    return add_vector(x, op->vector, width, e);
+    const NormParams *norm = op->code == OP_NORM ? &op->norm : &op->product.norm;
+    if (op->code != OP_NORM && !op_is_product(op)) return true;
+    int width = norm->head_dim ? norm->head_dim : x->plan->regs[op_in(op, 0)].width;
+    return add_vector(x, norm->weight, width, e);
 }
 
 bool upload_weights(Exec *x, Err *e) {

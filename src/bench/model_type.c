@@ -12,9 +12,10 @@ void bench_size_label(double n_params, Buf *out) {
     buf_printf(out, "%.*f%s", in_unit < 9.5 ? 1 : 0, in_unit, unit);
 }
 
-void bench_model_type(const Gguf *g, const Hparams *h, Buf *out) {
+void bench_model_type(const Gguf *g, const Plan *p, Buf *out) {
+    const Hparams *h = &p->hparams;
     bool is_guess;
-    const char *file_type = file_type_label(g, &is_guess), *size = family_size(h);
+    const char *file_type = file_type_label(g, &is_guess), *size = family_size(h, plan_n_expert(p));
     buf_printf(out, "%s ", h->arch);
     if (size)
         buf_printf(out, "%s", size);

@@ -5,11 +5,11 @@
 
 #include "../base/buf.h"
 #include "../gguf/gguf.h"
-#include "../plan/hparams.h"
+#include "../plan/plan.h"
 
 /* Appends "llama 8B Q4_K - Medium": family, size, file type.  Where llama.cpp has no name for the size and
  * prints "?B", the size is the parameter count.  A file type taken from the tensors is "(guessed)". */
-void bench_model_type(const Gguf *g, const Hparams *h, Buf *out);
+void bench_model_type(const Gguf *g, const Plan *p, Buf *out);
 
 /* Appends a count of parameters in two digits or more, like general.size_label: "260K", "5.2M", "70B". */
 void bench_size_label(double n_params, Buf *out);

@@ -203,10 +203,9 @@ static void add_gaps(Buf *out, const BenchRow *r) {
 
 static void add_cell(Buf *out, const BenchRow *r, Column column) {
     Spread rate = rate_spread(n_tokens(r), r->result->seconds, r->result->n);
-    const Hparams *h = &engine_plan(r->engine)->hparams;
     switch (column) {
     case MODEL:
-        bench_model_type(r->model->gguf, h, out);
+        bench_model_type(r->model->gguf, engine_plan(r->engine), out);
         break;
     case SIZE:
         add_size(out, bench_model_bytes(r->model->gguf));
@@ -296,7 +295,7 @@ static void set_machine(json_t *object, const BenchRow *r) {
 
 static void set_model(json_t *object, const BenchRow *r) {
     Buf type = {0};
-    bench_model_type(r->model->gguf, &engine_plan(r->engine)->hparams, &type);
+    bench_model_type(r->model->gguf, engine_plan(r->engine), &type);
     set(object, "model_filename", show_json(r->filename, strlen(r->filename)));
     set_text(object, "model_type", type.data);
     set_int(object, "model_size", bench_model_bytes(r->model->gguf));

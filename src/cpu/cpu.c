@@ -18,18 +18,18 @@ const char *cpu_isa(const char *isa) {
 
 /* ---- open ---------------------------------------------------------------------------------------------- */
 
-static bool same_rotation(const Rotation *r, const Op *op) {
-    return r->n_pairs == op->rope.n_rot / 2 && r->base == op->rope.base && r->scale == op->rope.scale &&
-           r->factors == op->vector;
+static bool same_angles(const RopeParams *a, const RopeParams *b) {
+    return a->n_rot == b->n_rot && a->base == b->base && a->scale == b->scale && a->factors == b->factors &&
+           a->magnitude == b->magnitude;
 }
 
-static Rotation rotation_of(const Op *op, int T_max) {
-    Rotation r = {
-        .n_pairs = op->rope.n_rot / 2, .base = op->rope.base, .scale = op->rope.scale, .factors = op->vector};
-    r.frequency = mem_new((size_t)r.n_pairs, sizeof *r.frequency);
-    r.cos = mem_new((size_t)r.n_pairs * (size_t)T_max, sizeof *r.cos);
-    r.sin = mem_new((size_t)r.n_pairs * (size_t)T_max, sizeof *r.sin);
-    exec_rope_frequencies(op, r.frequency);
+static Rotation rotation_of(const RopeParams *rope, int T_max) {
+    size_t n_pairs = (size_t)rope->n_rot / 2;
+    Rotation r = {.rope = *rope,
+                  .frequency = mem_new(n_pairs, sizeof *r.frequency),
+                  .cos = mem_new(n_pairs * (size_t)T_max, sizeof *r.cos),
+                  .sin = mem_new(n_pairs * (size_t)T_max, sizeof *r.sin)};
+    exec_rope_frequencies(rope, r.frequency);
     return r;
 }
 
@@ -39,10 +39,10 @@ static void find_rotations(Exec *x) {
     for (int i = 0; i < p->n_ops; i++) {
         if (p->ops[i].code != OP_ROPE) continue;
         int r = 0;
-        while (r < x->n_rotations && !same_rotation(&x->rotations[r], &p->ops[i])) r++;
+        while (r < x->n_rotations && !same_angles(&x->rotations[r].rope, &p->ops[i].rope)) r++;
         if (r == x->n_rotations) {
             x->rotations = mem_resize(x->rotations, (size_t)(r + 1) * sizeof *x->rotations);
-            x->rotations[x->n_rotations++] = rotation_of(&p->ops[i], x->config.T_max);
+            x->rotations[x->n_rotations++] = rotation_of(&p->ops[i].rope, x->config.T_max);
         }
         x->rotation_of[i] = r;
     }
@@ -56,12 +56,15 @@ static void *take(size_t *bytes, bool make, size_t n, size_t size) {
 
 /* What a thread computes in, and its size; make false: the size only. */
 static Scratch scratch_of(const Plan *p, const ExecConfig *c, bool make, size_t *bytes) {
-    size_t widest = 0, slots = 1, heads = 0, n_expert = (size_t)p->hparams.n_expert;
+    size_t widest = 0, slots = 1, heads = 0, n_expert = 0;
     for (int i = 0; i < p->n_regs; i++)
         widest = (size_t)p->regs[i].width > widest ? (size_t)p->regs[i].width : widest;
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
-        if (op->code == OP_EXPERT && (size_t)op->moe.n_used > slots) slots = (size_t)op->moe.n_used;
+        if (op->code == OP_ROUTE) {
+            if ((size_t)op->moe.n_used > slots) slots = (size_t)op->moe.n_used;
+            if ((size_t)op->moe.n_expert > n_expert) n_expert = (size_t)op->moe.n_expert;
+        }
         size_t group = op->code == OP_ATTN ? (size_t)(op->attn.n_head / op->attn.n_kv_head) : 0;
         if (group > heads) heads = group;
     }
@@ -261,9 +264,26 @@ static double cpu_bandwidth(Exec *x) {
     return cpu_read_bandwidth(x->pool);
 }
 
+static const Capability can = {
+    .name = "cpu",
+    .features = FEATURE_ALL_OPS | FEATURE_BIT(VIEW) | FEATURE_BIT(EMBED_SCALE) | FEATURE_BIT(NORM_HEADS) |
+                FEATURE_BIT(SEGMENTS) | FEATURE_BIT(FUSED_RESIDUAL) | FEATURE_BIT(BIAS) |
+                FEATURE_BIT(EXPERT_BIAS) | FEATURE_BIT(ACT_SILU) | FEATURE_BIT(ACT_GELU) |
+                FEATURE_BIT(ROPE_HALVES) | FEATURE_BIT(ROPE_FIRST) | FEATURE_BIT(ROPE_MAGNITUDE) |
+                FEATURE_BIT(ROUTE_SIGMOID) | FEATURE_BIT(ROUTE_BIAS),
+    .head_dim_min = 2,
+    .head_dim_max = 1024,
+    .head_dim_multiple = 2,
+    .n_head_max = INT32_MAX,
+    .n_vocab_max = MAX_VOCAB,
+    .n_expert_max = INT32_MAX,
+    .view_multiple = ACT8_GROUP,
+    .q8_bytes = act8_bytes,
+};
+
 const ExecOps cpu_exec = {
     .name = "cpu",
-    .plan = {.fuse_segments = true, .fuse_residual = true, .act_forms = true, .q8_bytes = act8_bytes},
+    .can = &can,
     .prompt_chunk = 256, // enough to make weights cheap, few enough for Ctrl-C to be heard
     .memory = cpu_memory,
     .open = cpu_open,

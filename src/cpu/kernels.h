@@ -18,6 +18,7 @@
 #include "../exec/act.h"
 #include "../exec/kv.h"
 #include "../gguf/quant.h"
+#include "../plan/op.h"
 
 enum { PANEL_ROWS = 16 };
 
@@ -55,9 +56,9 @@ typedef struct Kernels {
     /* As act8_quantize, to the bit. */
     void (*quantize)(const float *x, int n, Act8 out);
 
-    /* x / sqrt(mean(x^2) + eps) * weight; gate / (1 + exp(-gate)) * up; out may be an input. */
+    /* x / sqrt(mean(x^2) + eps) * weight; act(gate) * up; out may be an input. */
     void (*rms_norm)(const float *x, const float *weight, int n, float eps, float *out);
-    void (*silu_mul)(const float *gate, const float *up, int n, float *out);
+    void (*glu)(Activation act, const float *gate, const float *up, int n, float *out);
 
     void (*to_f16)(const float *x, int n, uint16_t *out); // round to nearest even
     void (*attn)(const AttnJob *job);

@@ -77,12 +77,19 @@ INLINE F exp_negative(F x) {
     return f_zero_below(f_of_bits(v_add(f_bits(power), exponent)), x, lowest);
 }
 
-static void silu_mul(const float *gate, const float *up, int n, float *out) {
+/* What x / (1 + exp(-z)) has as z, see scalar.c. */
+INLINE F sigmoid_argument(Activation act, F x) {
+    if (act != ACT_GELU) return x;
+    F cube = f_mul(f_mul(x, x), x);
+    return f_mul(f_set(1.5957691f), f_fma(f_set(0.044715f), cube, x));
+}
+
+static void glu(Activation act, const float *gate, const float *up, int n, float *out) {
     for (int i = 0; i < n; i += LANES) {
-        F g = tail(gate + i, n - i), zero = f_set(0);
-        F e = exp_negative(f_sub(zero, f_abs(g)));
-        // g / (1 + exp(-g)) without a power that could overflow
-        F top = f_if_negative(g, f_mul(g, e), g);
+        F g = tail(gate + i, n - i), zero = f_set(0), z = sigmoid_argument(act, g);
+        F e = exp_negative(f_sub(zero, f_abs(z)));
+        // g / (1 + exp(-z)) without a power that could overflow
+        F top = f_if_negative(z, f_mul(g, e), g);
         F value = f_div(top, f_add(f_set(1), e));
         store_tail(out + i, n - i, f_mul(value, tail(up + i, n - i)));
     }
@@ -213,6 +220,6 @@ static void attn(const AttnJob *job) {
 /* The rows of a table that are the same for all instruction sets. */
 #define SIMD_KERNELS                                                                                         \
     .matmul_q8 = matmul_q8, .matmul_f32 = matmul_f32, .quantize = quantize, .rms_norm = rms_norm,            \
-    .silu_mul = silu_mul, .to_f16 = to_f16, .attn = attn
+    .glu = glu, .to_f16 = to_f16, .attn = attn
 
 #endif

@@ -11,12 +11,10 @@
 #include "../base/pool.h"
 #include "../exec/exec.h"
 
-typedef struct Rotation { // the angles of one kind of ROPE op
-    int n_pairs;
-    float base, scale;
-    const float *factors; // [n_pairs] or NULL
-    double *frequency;    // [n_pairs] radians per position
-    float *cos, *sin;     // [T_max][n_pairs], for the rows of the running batch
+typedef struct Rotation { // the angles of ROPE ops that differ in nothing that an angle depends on
+    RopeParams rope;
+    double *frequency; // [n_rot / 2] radians per position
+    float *cos, *sin;  // [T_max][n_rot / 2], for the rows of the running batch
 } Rotation;
 
 typedef struct Scratch {    // of one thread
@@ -56,7 +54,7 @@ struct Exec {
     double *seconds; // [n_ops] the walk adds the time of each op, or NULL
 };
 
-/* The rows of a register: row i of its kind, in float or 8-bit form. */
+/* The rows of a register: row i of its kind, in float or 8-bit form; of a view its columns of that row. */
 float *machine_f32(const Exec *x, int reg, int row);
 Act8 machine_q8(const Exec *x, int reg, int row);
 

@@ -11,29 +11,27 @@
 #include <math.h>
 #include <string.h>
 
-static size_t row_stride(const Exec *x, int reg, int form) {
-    const Reg *r = &x->plan->regs[reg];
-    return form == FORM_F32 ? ((size_t)r->width * sizeof(float) + 63) / 64 * 64 : act8_bytes(r->width);
-}
-
-static uint8_t *row_address(const Exec *x, int reg, int row, int form) {
+/* Row `row` of the register, or of a view's base. */
+static uint8_t *row_address(const Exec *x, int reg, int row, Form form) {
     const Reg *r = &x->plan->regs[reg];
     int rows_max = r->on_R ? x->config.R_max : x->config.T_max;
-    assert(r->forms & (unsigned)form);
-    size_t offset = r->offset[form == FORM_F32 ? 0 : 1] * (size_t)rows_max;
-    return x->regs[r->on_R] + offset + (size_t)row * row_stride(x, reg, form);
-}
-
-float *machine_f32(const Exec *x, int reg, int row) {
-    return (float *)(void *)row_address(x, reg, row, FORM_F32);
-}
-
-Act8 machine_q8(const Exec *x, int reg, int row) {
-    return act8_view(row_address(x, reg, row, FORM_Q8), x->plan->regs[reg].width);
+    assert(r->has[form]);
+    return x->regs[r->on_R] + r->offset[form] * (size_t)rows_max +
+           (size_t)row * plan_row_bytes(x->plan, reg, form);
 }
 
 static Act8 act8_at(Act8 a, int column) { // column % 32 == 0
     return (Act8){a.q + column, a.d + column / ACT8_GROUP, a.sum + column / ACT8_SUM};
+}
+
+float *machine_f32(const Exec *x, int reg, int row) {
+    return (float *)(void *)row_address(x, reg, row, FORM_F32) + x->plan->regs[reg].column;
+}
+
+Act8 machine_q8(const Exec *x, int reg, int row) {
+    const Plan *p = x->plan;
+    Act8 whole = act8_view(row_address(x, reg, row, FORM_Q8), p->regs[plan_base(p, reg)].width);
+    return act8_at(whole, p->regs[reg].column);
 }
 
 /* ---- rows and items ------------------------------------------------------------------------------------ */
@@ -58,18 +56,17 @@ static int take(Exec *x, const Op *op, int grain) {
 
 /* Where to write row i of a register before row_done: in place where it keeps floats. */
 static float *row_begin(const Exec *x, int reg, int i, Scratch *s) {
-    return x->plan->regs[reg].forms & FORM_F32 ? machine_f32(x, reg, i) : s->row;
+    return x->plan->regs[reg].has[FORM_F32] ? machine_f32(x, reg, i) : s->row;
 }
 
 static void row_done(const Exec *x, int reg, int i, const float *row) {
-    if (x->plan->regs[reg].forms & FORM_Q8)
+    if (x->plan->regs[reg].has[FORM_Q8])
         x->kernels->quantize(row, x->plan->regs[reg].width, machine_q8(x, reg, i));
 }
 
-/* After an op that wrote rows in pieces: everybody waits, then the rows are quantised by those who share
- * them. */
+/* After an op that wrote rows in pieces: a barrier, then each thread quantises some of the rows. */
 static void quantize_written(Exec *x, const Op *op, int reg, int thread) {
-    if (!(x->plan->regs[reg].forms & FORM_Q8)) return;
+    if (!x->plan->regs[reg].has[FORM_Q8]) return;
     pool_barrier(x->pool);
     for (int i = thread; i < n_rows(x, op); i += pool_n(x->pool)) row_done(x, reg, i, machine_f32(x, reg, i));
 }
@@ -79,80 +76,102 @@ static void quantize_written(Exec *x, const Op *op, int reg, int thread) {
 static void op_embed(Exec *x, const Op *op, Scratch *s) {
     const Weight *w = op->w[0];
     const QuantTraits *traits = quant_traits(w->type);
+    int out = op_out(op, 0);
     for (int t; (t = take(x, op, 1)) < n_rows(x, op);) {
         int token = x->batch->token[t];
-        float *row = row_begin(x, op->out[0], t, s);
+        float *row = row_begin(x, out, t, s), scale = op->embed_scale;
         traits->decode(w->data + (size_t)token * w->row_bytes, (size_t)(w->n_in / traits->n_weights), row);
         for (int i = 0; w->scale && i < w->n_in; i++) row[i] *= w->scale[token];
-        row_done(x, op->out[0], t, row);
+        for (int i = 0; scale != 1 && i < w->n_in; i++) row[i] *= scale;
+        row_done(x, out, t, row);
     }
 }
 
 static void op_norm(Exec *x, const Op *op, Scratch *s) {
+    int in = op_in(op, 0), out = op_out(op, 0), width = x->plan->regs[in].width;
+    int n = op->norm.head_dim ? op->norm.head_dim : width; // values normalised together
     for (int i; (i = take(x, op, 1)) < n_rows(x, op);) {
-        float *row = row_begin(x, op->out[0], i, s);
-        x->kernels->rms_norm(input(x, op, op->in, i), op->vector, x->plan->regs[op->in].width, op->eps, row);
-        row_done(x, op->out[0], i, row);
+        float *row = row_begin(x, out, i, s);
+        const float *from = input(x, op, in, i);
+        for (int at = 0; at < width; at += n)
+            x->kernels->rms_norm(from + at, op->norm.weight, n, op->norm.eps, row + at);
+        row_done(x, out, i, row);
     }
 }
 
 static void op_add(Exec *x, const Op *op, Scratch *s) {
+    int out = op_out(op, 0), width = x->plan->regs[out].width;
     for (int i; (i = take(x, op, 1)) < n_rows(x, op);) {
-        const float *a = input(x, op, op->in, i), *b = input(x, op, op->in2, i);
-        float *row = row_begin(x, op->out[0], i, s);
-        for (int k = 0; k < x->plan->regs[op->out[0]].width; k++) row[k] = a[k] + b[k];
-        row_done(x, op->out[0], i, row);
+        const float *a = input(x, op, op_in(op, 0), i), *b = input(x, op, op_in(op, 1), i);
+        float *row = row_begin(x, out, i, s);
+        for (int k = 0; k < width; k++) row[k] = a[k] + b[k];
+        row_done(x, out, i, row);
     }
 }
 
 /* By stretches of columns, so that a single row is shared too. */
 static void op_glu(Exec *x, const Op *op, Scratch *s) {
     enum { STRETCH = 1024 };
-    const Reg *out = &x->plan->regs[op->out[0]];
-    int n_stretches = (out->width + STRETCH - 1) / STRETCH;
+    int gate = op_in(op, 0), up = op_in(op, 1), out = op_out(op, 0);
+    const Reg *reg = &x->plan->regs[out];
+    int n_stretches = (reg->width + STRETCH - 1) / STRETCH;
     for (int item; (item = take(x, op, 1)) < n_rows(x, op) * n_stretches;) {
         int i = item / n_stretches, column = item % n_stretches * STRETCH;
-        int n = out->width - column < STRETCH ? out->width - column : STRETCH;
-        float *row = row_begin(x, op->out[0], i, s) + column;
-        x->kernels->silu_mul(input(x, op, op->in, i) + column, input(x, op, op->in2, i) + column, n, row);
-        if (out->forms & FORM_Q8) x->kernels->quantize(row, n, act8_at(machine_q8(x, op->out[0], i), column));
+        int n = reg->width - column < STRETCH ? reg->width - column : STRETCH;
+        float *row = row_begin(x, out, i, s) + column;
+        x->kernels->glu(op->act, input(x, op, gate, i) + column, input(x, op, up, i) + column, n, row);
+        if (reg->has[FORM_Q8]) x->kernels->quantize(row, n, act8_at(machine_q8(x, out, i), column));
     }
 }
 
-static void op_route(Exec *x, const Op *op) {
+/* The expert with the largest score among those not in ids[n]; the lower id where scores are equal. */
+static int best_expert(const float *score, const float *bias, int n_expert, const int32_t *ids, int n) {
+    int best = -1;
+    float best_score = 0;
+    for (int e = 0; e < n_expert; e++) {
+        bool taken = false;
+        for (int k = 0; k < n; k++) taken |= ids[k] == e;
+        float value = bias ? score[e] + bias[e] : score[e];
+        if (taken || (best >= 0 && !(value > best_score))) continue;
+        best = e;
+        best_score = value;
+    }
+    return best;
+}
+
+/* Softmax: of the logits, relative to the first chosen, which without a bias is the largest. */
+static void op_route(Exec *x, const Op *op, Scratch *s) {
+    const MoeParams *m = &op->moe;
+    int in = op_in(op, 0);
     for (int i; (i = take(x, op, 1)) < n_rows(x, op);) {
-        const float *logits = input(x, op, op->in, i);
-        int32_t *ids =
-            (int32_t *)(void *)machine_f32(x, op->out[0], i); // a register's cells hold ids as well as floats
-        float *weights = machine_f32(x, op->out[1], i), sum = 0;
-        for (int s = 0; s < op->moe.n_used;
-             s++) { // the largest not chosen yet; the lower id where they are equal
-            int best = -1;
-            for (int e = 0; e < op->moe.n_expert; e++) {
-                bool taken = false;
-                for (int k = 0; k < s; k++) taken |= ids[k] == e;
-                if (!taken && (best < 0 || logits[e] > logits[best])) best = e;
-            }
-            ids[s] = best;
-            weights[s] = expf(logits[best] - logits[ids[0]]);
-            sum += weights[s];
+        const float *logits = input(x, op, in, i), *score = logits;
+        int32_t *ids = (int32_t *)(void *)machine_f32(x, op_out(op, 0), i); // a register's cells hold ids too
+        float *weights = machine_f32(x, op_out(op, 1), i), sum = 0;
+        if (m->kind == ROUTE_SIGMOID) {
+            for (int e = 0; e < m->n_expert; e++) s->row[e] = 1 / (1 + expf(-logits[e]));
+            score = s->row;
         }
-        for (int s = 0; s < op->moe.n_used; s++) weights[s] *= op->moe.scale / sum;
+        for (int k = 0; k < m->n_used; k++) {
+            ids[k] = best_expert(score, m->bias, m->n_expert, ids, k);
+            weights[k] = m->kind == ROUTE_SIGMOID ? score[ids[k]] : expf(logits[ids[k]] - logits[ids[0]]);
+            sum += weights[k];
+        }
+        for (int k = 0; k < m->n_used; k++) weights[k] *= m->scale / sum;
     }
 }
 
-static void op_mix(Exec *x, const Op *op, Scratch *s) {
-    int width = x->plan->regs[op->out[0]].width;
+static void op_moe_sum(Exec *x, const Op *op, Scratch *s) {
+    int out = op_out(op, 0), width = x->plan->regs[out].width, residual = op_operand(op, ROLE_RESIDUAL, 0);
     for (int i; (i = take(x, op, 1)) < n_rows(x, op);) {
-        const float *in = input(x, op, op->in, i), *weights = input(x, op, op->ids, i);
-        const float *residual = op->residual == NO_REG ? NULL : input(x, op, op->residual, i);
-        float *row = row_begin(x, op->out[0], i, s);
+        const float *in = input(x, op, op_in(op, 0), i), *weights = input(x, op, op_in(op, 1), i);
+        const float *added = residual == NO_REG ? NULL : input(x, op, residual, i);
+        float *row = row_begin(x, out, i, s);
         for (int k = 0; k < width; k++) {
             float sum = 0;
             for (int slot = 0; slot < op->moe.n_used; slot++) sum += weights[slot] * in[slot * width + k];
-            row[k] = residual ? sum + residual[k] : sum;
+            row[k] = added ? sum + added[k] : sum;
         }
-        row_done(x, op->out[0], i, row);
+        row_done(x, out, i, row);
     }
 }
 
@@ -161,30 +180,40 @@ static void op_mix(Exec *x, const Op *op, Scratch *s) {
 void machine_rotate(Exec *x, int thread) {
     for (int r = 0; r < x->n_rotations; r++) {
         const Rotation *rotation = &x->rotations[r];
+        size_t n = (size_t)rotation->rope.n_rot / 2;
         for (int t = thread; t < x->batch->T; t += pool_n(x->pool))
-            for (int i = 0; i < rotation->n_pairs; i++) {
+            for (size_t i = 0; i < n; i++) {
                 double angle = x->batch->position[t] * rotation->frequency[i];
-                rotation->cos[(size_t)t * (size_t)rotation->n_pairs + (size_t)i] = (float)cos(angle);
-                rotation->sin[(size_t)t * (size_t)rotation->n_pairs + (size_t)i] = (float)sin(angle);
+                rotation->cos[(size_t)t * n + i] = (float)cos(angle) * rotation->rope.magnitude;
+                rotation->sin[(size_t)t * n + i] = (float)sin(angle) * rotation->rope.magnitude;
             }
     }
 }
 
-static void op_rope(Exec *x, const Op *op) {
-    const Rotation *rotation = &x->rotations[x->rotation_of[op - x->plan->ops]];
-    int n = rotation->n_pairs;
-    for (int t; (t = take(x, op, 1)) < n_rows(x, op);) {
-        const float *c = rotation->cos + (size_t)t * (size_t)n, *s = rotation->sin + (size_t)t * (size_t)n;
-        for (int k = 0; k < op->n_out; k++) {
-            float *head = machine_f32(x, op->out[k], t);
-            for (int h = 0; h < op->rope.n_head[k]; h++, head += op->rope.head_dim)
-                for (int i = 0; i < n; i++) {
-                    float a = head[2 * i], b = head[2 * i + 1];
-                    head[2 * i] = a * c[i] - b * s[i];
-                    head[2 * i + 1] = a * s[i] + b * c[i];
-                }
-        }
+static void rotate_head(const RopeParams *rope, const float *c, const float *s, float *head) {
+    int n = rope->n_rot / 2;
+    bool halves = rope->pairing == ROPE_HALVES;
+    head += rope->first;
+    for (int i = 0; i < n; i++) {
+        float *first = head + (halves ? i : 2 * i), *second = halves ? first + n : first + 1;
+        float a = *first, b = *second;
+        *first = a * c[i] - b * s[i];
+        *second = a * s[i] + b * c[i];
     }
+}
+
+static void op_rope(Exec *x, const Op *op, Scratch *s) {
+    (void)s;
+    const RopeParams *rope = &op->rope;
+    const Rotation *rotation = &x->rotations[x->rotation_of[op - x->plan->ops]];
+    size_t n = (size_t)rope->n_rot / 2;
+    for (int t; (t = take(x, op, 1)) < n_rows(x, op);)
+        for (int k = 0; k < op_count(op, ROLE_BOTH); k++) {
+            float *heads = machine_f32(x, op_operand(op, ROLE_BOTH, k), t);
+            for (int h = 0; h < rope->n_head[k]; h++)
+                rotate_head(rope, rotation->cos + (size_t)t * n, rotation->sin + (size_t)t * n,
+                            heads + h * rope->head_dim);
+        }
 }
 
 /* Keys (which = 0) or values (1) of one head of one sequence. */
@@ -193,16 +222,17 @@ static KvHistory kv_head(const Exec *x, const Op *op, int which, int seq, int he
     size_t positions = kv_positions(x->config.n_ctx), heads = (size_t)op->attn.n_kv_head;
     size_t head_bytes = positions * kv_row_bytes(type, op->attn.head_dim);
     size_t layer_bytes = (size_t)x->config.n_seq * heads * head_bytes;
-    uint8_t *base = x->kv + x->kv_offset[op->attn.kv_layer] + (size_t)which * layer_bytes +
+    uint8_t *base = x->kv + x->kv_offset[op_operand(op, ROLE_CACHE, 0)] + (size_t)which * layer_bytes +
                     ((size_t)seq * heads + (size_t)head) * head_bytes;
     return kv_history(type, base, positions, op->attn.head_dim);
 }
 
-static void op_kvput(Exec *x, const Op *op) {
+static void op_kvput(Exec *x, const Op *op, Scratch *s) {
+    (void)s;
     int d = op->attn.head_dim;
     for (int t; (t = take(x, op, 1)) < n_rows(x, op);)
         for (int which = 0; which < 2; which++) {
-            const float *in = machine_f32(x, which ? op->in2 : op->in, t);
+            const float *in = machine_f32(x, op_in(op, which), t);
             for (int h = 0; h < op->attn.n_kv_head; h++, in += d) {
                 KvHistory history = kv_head(x, op, which, x->batch->seq[t], h);
                 size_t position = (size_t)x->batch->position[t];
@@ -220,7 +250,7 @@ static void op_attn(Exec *x, const Op *op, Scratch *s) {
         int i = item / op->attn.n_kv_head, h = item % op->attn.n_kv_head;
         int t = op->on_R ? x->batch->out_row[i] : i;
         size_t column = (size_t)(h * group * op->attn.head_dim);
-        AttnJob job = {.q = input(x, op, op->in, i) + column,
+        AttnJob job = {.q = input(x, op, op_in(op, 0), i) + column,
                        .n_q = group,
                        .head_dim = op->attn.head_dim,
                        .kv_type = x->config.kv_type,
@@ -229,7 +259,7 @@ static void op_attn(Exec *x, const Op *op, Scratch *s) {
                        .n_pos = x->batch->position[t] + 1,
                        .scale = op->attn.scale,
                        .scores = s->scores,
-                       .out = machine_f32(x, op->out[0], i) + column};
+                       .out = machine_f32(x, op_out(op, 0), i) + column};
         x->kernels->attn(&job);
     }
 }
@@ -290,8 +320,8 @@ static int panel_grain(const Exec *x, int total) {
 }
 
 static void op_matmul(Exec *x, const Op *op, Scratch *s) {
-    int total = 0;
-    for (int k = 0; k < op->n_out; k++) total += n_panels(op->w[k]);
+    int total = 0, in = op_in(op, 0), residual = op_operand(op, ROLE_RESIDUAL, 0);
+    for (int k = 0; k < op->n_w; k++) total += n_panels(op->w[k]);
     int gathered = -1; // the segment whose rows are in s
     Product product = {.n = n_rows(x, op)};
     if (product.n == 0) return; // no logits wanted
@@ -302,9 +332,9 @@ static void op_matmul(Exec *x, const Op *op, Scratch *s) {
             if (k != gathered) {
                 product.w = op->w[k], product.bias = op->bias[k], gathered = k;
                 for (int i = 0; i < product.n; i++) {
-                    gather(x, s, i, product.w, op->in, source_row(x, op, op->in, i), 0);
-                    s->out[i] = machine_f32(x, op->out[k], i);
-                    s->residual[i] = op->residual == NO_REG || k ? NULL : input(x, op, op->residual, i);
+                    gather(x, s, i, product.w, in, source_row(x, op, in, i), 0);
+                    s->out[i] = machine_f32(x, op_out(op, k), i);
+                    s->residual[i] = residual == NO_REG || k ? NULL : input(x, op, residual, i);
                 }
             }
             multiply_panel(x, &product, panel, s);
@@ -314,11 +344,12 @@ static void op_matmul(Exec *x, const Op *op, Scratch *s) {
 /* Sorts the (row, slot) pairs of the batch by expert: pairs of expert e are s->pair[s->start[e] .. s->start[e
  * + 1]). */
 static void sort_by_expert(const Exec *x, const Op *op, Scratch *s) {
-    int n_used = op->moe.n_used, n_expert = op->moe.n_expert;
+    int n_used = op->product.moe.n_used, n_expert = op->product.moe.n_expert;
+    int ids_reg = op_operand(op, ROLE_IDS, 0);
     memset(s->start, 0, (size_t)(n_expert + 1) * sizeof *s->start);
     for (int pass = 0; pass < 2; pass++) {
         for (int i = 0; i < n_rows(x, op); i++) {
-            const int32_t *ids = (const int32_t *)(const void *)input(x, op, op->ids, i);
+            const int32_t *ids = (const int32_t *)(const void *)input(x, op, ids_reg, i);
             for (int slot = 0; slot < n_used; slot++)
                 if (pass == 0)
                     s->start[ids[slot] + 1]++;
@@ -334,11 +365,12 @@ static void sort_by_expert(const Exec *x, const Op *op, Scratch *s) {
 
 static void gather_expert(const Exec *x, const Op *op, int k, int e, Scratch *s) {
     const Weight *w = op->w[k];
-    bool per_slot = x->plan->regs[op->in].width != w->n_in; // else all slots read the same row
+    int in = op_in(op, 0), out = op_out(op, k), n_used = op->product.moe.n_used;
+    bool per_slot = x->plan->regs[in].width != w->n_in; // else all slots read the same row
     for (int n = 0; n < s->start[e + 1] - s->start[e]; n++) {
-        int i = s->pair[s->start[e] + n] / op->moe.n_used, slot = s->pair[s->start[e] + n] % op->moe.n_used;
-        gather(x, s, n, w, op->in, source_row(x, op, op->in, i), per_slot ? slot * w->n_in : 0);
-        s->out[n] = machine_f32(x, op->out[k], i) + (size_t)slot * (size_t)w->n_out;
+        int i = s->pair[s->start[e] + n] / n_used, slot = s->pair[s->start[e] + n] % n_used;
+        gather(x, s, n, w, in, source_row(x, op, in, i), per_slot ? slot * w->n_in : 0);
+        s->out[n] = machine_f32(x, out, i) + (size_t)slot * (size_t)w->n_out;
         s->residual[n] = NULL;
     }
 }
@@ -346,8 +378,8 @@ static void gather_expert(const Exec *x, const Op *op, int k, int e, Scratch *s)
 static void op_expert(Exec *x, const Op *op, Scratch *s) {
     sort_by_expert(x, op, s);
     int item = 0, taken = take(x, op, 1); // items in order: segment, expert that has rows, panel
-    for (int k = 0; k < op->n_out; k++)
-        for (int e = 0; e < op->moe.n_expert; e++) {
+    for (int k = 0; k < op->n_w; k++)
+        for (int e = 0; e < op->product.moe.n_expert; e++) {
             const Weight *w = op->w[k];
             Product product = {w, e, op->bias[k] ? op->bias[k] + (size_t)e * (size_t)w->n_out : NULL,
                                s->start[e + 1] - s->start[e]};
@@ -363,9 +395,9 @@ static void op_expert(Exec *x, const Op *op, Scratch *s) {
 
 static void op_sample(Exec *x, const Op *op, Scratch *s) {
     const Batch *b = x->batch;
-    int n_vocab = x->plan->regs[op->in].width;
+    int in = op_in(op, 0), n_vocab = x->plan->regs[in].width;
     for (int r; (r = take(x, op, 1)) < b->R;) {
-        const float *logits = machine_f32(x, op->in, r);
+        const float *logits = machine_f32(x, in, r);
         const SampleRow *row = b->sampling ? &b->sampling[r] : NULL;
         if (!row)
             b->sampled[r] = sample_finite(logits, n_vocab) ? 0 : -1;
@@ -376,49 +408,14 @@ static void op_sample(Exec *x, const Op *op, Scratch *s) {
 }
 
 void machine_op(Exec *x, int i, int thread) {
+    static void (*const run[OP_COUNT])(Exec * x, const Op *op, Scratch *s) = {
+        [OP_EMBED] = op_embed,   [OP_NORM] = op_norm,     [OP_MATMUL] = op_matmul,   [OP_ROPE] = op_rope,
+        [OP_KVPUT] = op_kvput,   [OP_ATTN] = op_attn,     [OP_GLU] = op_glu,         [OP_ADD] = op_add,
+        [OP_ROUTE] = op_route,   [OP_EXPERT] = op_expert, [OP_MOE_SUM] = op_moe_sum, [OP_LOGITS] = op_matmul,
+        [OP_SAMPLE] = op_sample,
+    };
     const Op *op = &x->plan->ops[i];
-    Scratch *s = &x->scratch[thread];
-    switch (op->code) {
-    case OP_EMBED:
-        op_embed(x, op, s);
-        break;
-    case OP_NORM:
-        op_norm(x, op, s);
-        break;
-    case OP_MATMUL:
-    case OP_LOGITS:
-        op_matmul(x, op, s);
-        break;
-    case OP_ROPE:
-        op_rope(x, op);
-        break;
-    case OP_KVPUT:
-        op_kvput(x, op);
-        break;
-    case OP_ATTN:
-        op_attn(x, op, s);
-        break;
-    case OP_GLU:
-        op_glu(x, op, s);
-        break;
-    case OP_ADD:
-        op_add(x, op, s);
-        break;
-    case OP_ROUTE:
-        op_route(x, op);
-        break;
-    case OP_EXPERT:
-        op_expert(x, op, s);
-        break;
-    case OP_MIX:
-        op_mix(x, op, s);
-        break;
-    case OP_SAMPLE:
-        op_sample(x, op, s);
-        break;
-    case OP_COUNT:
-        assert(false);
-    }
+    run[op->code](x, op, &x->scratch[thread]);
     if (op_is_product(op) || op->code == OP_ATTN)
-        for (int k = 0; k < op->n_out; k++) quantize_written(x, op, op->out[k], thread);
+        for (int k = 0; k < op_count(op, ROLE_WRITE); k++) quantize_written(x, op, op_out(op, k), thread);
 }

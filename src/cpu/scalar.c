@@ -45,8 +45,14 @@ static void rms_norm(const float *x, const float *weight, int n, float eps, floa
     for (int i = 0; i < n; i++) out[i] = x[i] * scale * weight[i];
 }
 
-static void silu_mul(const float *gate, const float *up, int n, float *out) {
-    for (int i = 0; i < n; i++) out[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+/* x / (1 + exp(-z)): silu with z = x; gelu by tanh, x/2 (1 + tanh(u)), is the same with z = 2u. */
+static float activate(Activation act, float x) {
+    float z = act == ACT_GELU ? 1.5957691f * (x + 0.044715f * x * x * x) : x;
+    return x / (1 + expf(-z));
+}
+
+static void glu(Activation act, const float *gate, const float *up, int n, float *out) {
+    for (int i = 0; i < n; i++) out[i] = activate(act, gate[i]) * up[i];
 }
 
 static void to_f16(const float *x, int n, uint16_t *out) {
@@ -87,7 +93,7 @@ const Kernels kernels_scalar = {
     .matmul_f32 = matmul_f32,
     .quantize = act8_quantize,
     .rms_norm = rms_norm,
-    .silu_mul = silu_mul,
+    .glu = glu,
     .to_f16 = to_f16,
     .attn = attn,
 };

@@ -3,10 +3,10 @@
 
 #include <math.h>
 
-void exec_rope_frequencies(const Op *op, double *out) {
-    for (int i = 0; i < op->rope.n_rot / 2; i++) {
-        double frequency = op->rope.scale * pow(op->rope.base, -2.0 * i / op->rope.n_rot);
-        out[i] = op->vector ? frequency / op->vector[i] : frequency;
+void exec_rope_frequencies(const RopeParams *rope, double *out) {
+    for (int i = 0; i < rope->n_rot / 2; i++) {
+        double frequency = rope->scale * pow(rope->base, -2.0 * i / rope->n_rot);
+        out[i] = rope->factors ? frequency / rope->factors[i] : frequency;
     }
 }
 

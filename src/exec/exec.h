@@ -36,8 +36,8 @@ typedef struct Exec Exec;
 /* One executor: the whole interface. */
 typedef struct ExecOps {
     const char *name;
-    PlanConfig plan;  // what its plans look like; the caller sets act_f32
-    int prompt_chunk; // rows of a prompt that it likes to have in one run
+    const Capability *can; // what it runs
+    int prompt_chunk;      // rows of a prompt that it likes to have in one run
 
     /* What open would take, and what is free now.  false: ERR_RUN, the device does not answer. */
     bool (*memory)(const Plan *p, const ExecConfig *config, ExecMemory *out, Err *e);
@@ -83,8 +83,8 @@ typedef struct Ceilings {
     double upload;                     // from the host's pinned memory, in bytes per second
 } Ceilings;
 
-/* Angle per position of each rotated pair of an op with rope, [n_rot / 2], in radians. */
-void exec_rope_frequencies(const Op *op, double *out);
+/* Angle per position of each rotated pair, [n_rot / 2], in radians. */
+void exec_rope_frequencies(const RopeParams *rope, double *out);
 
 /* The error of logits at a position that are not finite: ERR_RUN, and the damaged tensor if there is one; all
  * weights are read for it.  Returns false. */

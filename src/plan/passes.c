@@ -1,37 +1,42 @@
-/* passes: fuse, place, allocate.  Each walks the tape from front to back and changes nothing but what it
- * owns.
+/* passes: fuse, place, allocate.  Each goes through the tape from front to back and changes nothing but what
+ * it owns.
  *
- * Fusing is a table of rules over neighbouring ops; a rule is one function that either merges op b into the
- * op a before it or leaves both alone, and the bit of the configuration that allows it.  No executor looks at
- * an op's neighbours for more than to run them together. */
+ * Fusing is a table of rules over neighbouring ops.  A rule is one function that either makes of op a and the
+ * op b behind it one op, or leaves both alone; what it makes is kept if the executor can run it.  No executor
+ * looks at an op's neighbours for more than to run them together. */
 #include "passes.h"
 #include "../base/mem.h"
 
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* ---- fuse ---------------------------------------------------------------------------------------------- */
 
+/* Operands of all ops that read memory of the register. */
 static int n_readers(const Plan *p, int reg) {
     int n = 0;
-    for (int i = 0; i < p->n_ops; i++) {
-        const Op *op = &p->ops[i];
-        n += (op->in == reg) + (op->in2 == reg) + (op->in3 == reg) + (op->residual == reg) + (op->ids == reg);
-    }
+    for (int i = 0; i < p->n_ops; i++)
+        for (int k = 0; k < p->ops[i].n_operands; k++) {
+            const Operand *o = &p->ops[i].operand[k];
+            n += role_reads(o->role) && plan_overlap(p, o->reg, reg);
+        }
     return n;
+}
+
+static bool is_matmul_or_expert(const Op *op) {
+    return op->code == OP_MATMUL || op->code == OP_EXPERT;
 }
 
 /* Products of one input become one op: Q, K and V; gate and up. */
 static bool merge_segments(const Plan *p, Op *a, const Op *b) {
     (void)p;
-    if (a->code != b->code || (a->code != OP_MATMUL && a->code != OP_EXPERT)) return false;
-    if (a->in != b->in || a->ids != b->ids || a->on_R != b->on_R || a->vector != b->vector || a->glu ||
-        b->glu)
+    if (a->code != b->code || !is_matmul_or_expert(a) || a->on_R != b->on_R) return false;
+    if (op_in(a, 0) != op_in(b, 0) || op_operand(a, ROLE_IDS, 0) != op_operand(b, ROLE_IDS, 0)) return false;
+    if (a->product.norm.weight != b->product.norm.weight || a->product.act || b->product.act) return false;
+    if (op_count(a, ROLE_RESIDUAL) || op_count(b, ROLE_RESIDUAL) || a->n_w + b->n_w > OP_MAX_SEGMENTS)
         return false;
-    if (a->residual != NO_REG || b->residual != NO_REG || a->n_out + b->n_out > OP_MAX_SEGMENTS) return false;
-    for (int i = 0; i < b->n_out; i++, a->n_out++, a->n_w++) {
-        a->out[a->n_out] = b->out[i];
+    for (int i = 0; i < b->n_w; i++, a->n_w++) {
+        op_add_operand(a, ROLE_WRITE, op_out(b, i));
         a->w[a->n_w] = b->w[i];
         a->bias[a->n_w] = b->bias[i];
     }
@@ -40,175 +45,194 @@ static bool merge_segments(const Plan *p, Op *a, const Op *b) {
 
 /* The sum of a product and the residual stream becomes the product's last step. */
 static bool merge_residual(const Plan *p, Op *a, const Op *b) {
-    if (b->code != OP_ADD || (a->code != OP_MATMUL && a->code != OP_MIX)) return false;
-    if (a->n_out != 1 || a->glu || b->in != a->out[0] || a->on_R != b->on_R || a->residual != NO_REG)
+    if (b->code != OP_ADD || (a->code != OP_MATMUL && a->code != OP_MOE_SUM) || a->on_R != b->on_R)
         return false;
-    if (n_readers(p, a->out[0]) != 1) return false; // somebody else wants the sum without it
-    a->residual = b->in2;
-    a->out[0] = b->out[0];
+    if (op_count(a, ROLE_WRITE) != 1 || op_count(a, ROLE_RESIDUAL) || op_in(b, 0) != op_out(a, 0))
+        return false;
+    if (a->code == OP_MATMUL && a->product.act) return false;
+    if (n_readers(p, op_out(a, 0)) != 1) return false; // another op reads the sum without the residual
+    op_add_operand(a, ROLE_RESIDUAL, op_in(b, 1));
+    op_replace_operand(a, ROLE_WRITE, 0, op_out(b, 0));
     return true;
 }
 
 /* A norm that only one product reads becomes its first step. */
 static bool merge_norm(const Plan *p, Op *a, const Op *b) {
-    if (a->code != OP_NORM || (b->code != OP_MATMUL && b->code != OP_LOGITS)) return false;
-    if (b->in != a->out[0] || a->on_R != b->on_R || b->vector) return false;
-    if (n_readers(p, a->out[0]) != 1 || p->regs[a->in].width > p->config.fuse_norm_max) return false;
-    int in = a->in;
-    const float *vector = a->vector;
-    float eps = a->eps;
-    *a = *b;
-    a->in = in, a->vector = vector, a->eps = eps;
+    if (a->code != OP_NORM || (b->code != OP_MATMUL && b->code != OP_LOGITS) || a->on_R != b->on_R)
+        return false;
+    if (op_in(b, 0) != op_out(a, 0) || b->product.norm.weight || a->norm.head_dim) return false;
+    if (n_readers(p, op_out(a, 0)) != 1 || p->regs[op_in(a, 0)].width > p->config.can.fused_norm_max)
+        return false;
+    Op merged = *b;
+    op_replace_operand(&merged, ROLE_READ, 0, op_in(a, 0));
+    merged.product.norm = a->norm;
+    *a = merged;
     return true;
 }
 
 /* Gate and up are joined where they are made. */
-static bool merge_glu(const Plan *p, Op *a, const Op *b) {
-    if (b->code != OP_GLU || (a->code != OP_MATMUL && a->code != OP_EXPERT) || a->n_out != 2) return false;
-    if (b->in != a->out[0] || b->in2 != a->out[1]) return false;
+static bool merge_activation(const Plan *p, Op *a, const Op *b) {
+    if (b->code != OP_GLU || !is_matmul_or_expert(a) || op_count(a, ROLE_WRITE) != 2) return false;
+    int gate = op_out(a, 0), up = op_out(a, 1);
+    if (op_in(b, 0) != gate || op_in(b, 1) != up) return false;
     if (a->w[0]->n_out != a->w[1]->n_out || a->w[0]->type != a->w[1]->type)
-        return false; // they are walked in step
-    if (n_readers(p, a->out[0]) != 1 || n_readers(p, a->out[1]) != 1) return false;
-    a->glu = true;
-    a->n_out = 1, a->out[0] = b->out[0], a->out[1] = NO_REG;
+        return false; // the kernels go through both in step
+    if (n_readers(p, gate) != 1 || n_readers(p, up) != 1) return false;
+    a->product.act = b->act;
+    a->n_operands--; // up, the last output
+    op_replace_operand(a, ROLE_WRITE, 0, op_out(b, 0));
     return true;
 }
 
-/* New keys and values go into the cache where they meet the others. */
+/* New keys and values go into the cache where attention reads the others. */
 static bool merge_kvput(const Plan *p, Op *a, const Op *b) {
     (void)p;
-    if (a->code != OP_KVPUT || b->code != OP_ATTN || a->attn.kv_layer != b->attn.kv_layer) return false;
-    int k = a->in, v = a->in2;
-    *a = *b;
-    a->in2 = k, a->in3 = v;
+    if (a->code != OP_KVPUT || b->code != OP_ATTN || a->on_R != b->on_R) return false;
+    if (op_operand(a, ROLE_CACHE, 0) != op_operand(b, ROLE_CACHE, 0)) return false;
+    Op merged = *b;
+    op_add_operand(&merged, ROLE_READ, op_in(a, 0));
+    op_add_operand(&merged, ROLE_READ, op_in(a, 1));
+    *a = merged;
     return true;
 }
 
 /* Queries and keys that only an attention reads are rotated there. */
 static bool merge_rope(const Plan *p, Op *a, const Op *b) {
-    if (a->code != OP_ROPE || b->code != OP_ATTN || b->in != a->out[0] || b->in2 != a->out[1]) return false;
-    if (n_readers(p, b->in) != 1 || n_readers(p, b->in2) != 1) return false;
-    Op rope = *a;
+    if (a->code != OP_ROPE || b->code != OP_ATTN || a->on_R != b->on_R) return false;
+    int q = op_operand(a, ROLE_BOTH, 0), k = op_operand(a, ROLE_BOTH, 1);
+    if (op_in(b, 0) != q || op_in(b, 1) != k) return false;
+    if (n_readers(p, q) != 2 || n_readers(p, k) != 2) return false; // the rotation and the attention
+    RopeParams rope = a->rope;
     *a = *b;
-    a->rope = rope.rope, a->vector = rope.vector;
+    a->attn.rope = rope;
     return true;
 }
 
+static bool can_run(const Plan *p, const Op *op) {
+    return (plan_op_features(p, op) & ~p->config.can.features) == 0;
+}
+
 void plan_fuse(Plan *p) {
-    const PlanConfig *c = &p->config;
-    const struct Rule {
-        bool allowed;
-        bool (*merge)(const Plan *p, Op *a, const Op *b);
-    } rules[] = {
-        {c->fuse_segments, merge_segments}, {c->fuse_residual, merge_residual}, {c->fuse_norm, merge_norm},
-        {c->fuse_glu, merge_glu},           {c->fuse_attn, merge_kvput},        {c->fuse_attn, merge_rope},
+    static bool (*const rules[])(const Plan *p, Op *a, const Op *b) = {
+        merge_segments, merge_residual, merge_norm, merge_activation, merge_kvput, merge_rope,
     };
-    for (size_t r = 0; r < sizeof rules / sizeof *rules;
-         r++) {    // rule after rule: later ones see what earlier ones made
+    // Rule after rule: later ones see what earlier ones made.
+    for (size_t r = 0; r < sizeof rules / sizeof *rules; r++) {
         int n = 0; // ops kept so far
-        for (int i = 0; rules[r].allowed && i < p->n_ops; i++)
-            if (n == 0 || !rules[r].merge(p, &p->ops[n - 1], &p->ops[i])) p->ops[n++] = p->ops[i];
-        if (rules[r].allowed) p->n_ops = n;
+        for (int i = 0; i < p->n_ops; i++) {
+            Op merged = n ? p->ops[n - 1] : (Op){0};
+            bool fused = n > 0 && rules[r](p, &merged, &p->ops[i]) && can_run(p, &merged);
+            int to = fused ? n - 1 : n++;
+            p->ops[to] = fused ? merged : p->ops[i];
+            if (to != i) p->ops[i].n_operands = 0; // what was moved reads nothing any more
+        }
+        p->n_ops = n;
     }
 }
 
 /* ---- place --------------------------------------------------------------------------------------------- */
 
-/* The forms in which an op reads its `in`: products as their weights ask, unless they normalise it first;
- * everything else floats. */
-static unsigned forms_read(const Plan *p, const Op *op) {
-    bool has_norm = op->code != OP_EXPERT && op->vector;
-    if (!op_is_product(op) || has_norm) return FORM_F32;
-    unsigned forms = 0;
+/* Marks the forms in which a product reads its input: as its weights ask, unless it normalises it first. */
+static void place_input(const Plan *p, const Op *op, Reg *in) {
+    bool may_be_q8 = p->config.can.q8_bytes && !p->config.act_f32 && !op->product.norm.weight;
     for (int i = 0; i < op->n_w; i++) {
-        bool q8 =
-            quant_traits(op->w[i]->type)->act == QUANT_ACT_Q8 && p->config.act_forms && !p->config.act_f32;
-        forms |= q8 ? FORM_Q8 : FORM_F32;
+        bool q8 = may_be_q8 && quant_traits(op->w[i]->type)->act == QUANT_ACT_Q8;
+        in->has[q8 ? FORM_Q8 : FORM_F32] = true;
     }
-    return forms;
-}
-
-enum { OTHER_INPUTS = 5 };
-
-/* The registers an op reads, without `in`. */
-static void other_inputs(const Op *op, int regs[OTHER_INPUTS]) {
-    regs[0] = op->in2, regs[1] = op->in3, regs[2] = op->residual, regs[3] = op->ids;
-    regs[4] = op->code == OP_ROPE ? op->out[1] : NO_REG; // in place: reads what it writes
 }
 
 void plan_place(Plan *p) {
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
-        int others[OTHER_INPUTS];
-        other_inputs(op, others);
-        if (op->in != NO_REG) p->regs[op->in].forms |= forms_read(p, op);
-        for (int k = 0; k < OTHER_INPUTS; k++)
-            if (others[k] != NO_REG) p->regs[others[k]].forms |= FORM_F32;
-        for (int k = 0; (op_is_product(op) || op->code == OP_ATTN) && k < op->n_out; k++)
-            p->regs[op->out[k]].forms |= FORM_F32;
+        bool in_pieces = op_is_product(op) || op->code == OP_ATTN;
+        for (int k = 0; k < op->n_operands; k++) {
+            const Operand *o = &op->operand[k];
+            if (o->role == ROLE_CACHE) continue;
+            Reg *reg = &p->regs[plan_base(p, o->reg)];
+            if (op_is_product(op) && o->role == ROLE_READ)
+                place_input(p, op, reg);
+            else if (o->role != ROLE_WRITE || in_pieces)
+                reg->has[FORM_F32] = true;
+        }
     }
 }
 
 /* ---- allocate ------------------------------------------------------------------------------------------ */
 
-typedef struct Slot { // a stretch of the block, busy until op `last` is done
-    size_t offset, bytes;
-    int last;
-} Slot;
+typedef struct Piece { // the rows of one register in one form
+    int reg;
+    Form form;
+    size_t bytes, offset;
+    int first, last; // ops between which it must be kept
+} Piece;
 
-static size_t form_bytes(const Plan *p, const Reg *reg, int form) {
-    if (!(reg->forms & (1u << form))) return 0;
-    return form == 0 ? ((size_t)reg->width * sizeof(float) + 63) / 64 * 64 : p->config.q8_bytes(reg->width);
-}
-
+/* The first and the last op that use each register's memory; -1 where none does. */
 static void find_lifetimes(const Plan *p, int *first, int *last) {
-    for (int r = 0; r < p->n_regs; r++) first[r] = -1;
-    for (int i = 0; i < p->n_ops; i++) {
-        const Op *op = &p->ops[i];
-        int used[OTHER_INPUTS + 1 + OP_MAX_SEGMENTS], n = OTHER_INPUTS;
-        other_inputs(op, used);
-        used[n++] = op->in;
-        for (int k = 0; k < op->n_out; k++) used[n++] = op->out[k];
-        for (int k = 0; k < n; k++)
-            if (used[k] != NO_REG) {
-                if (first[used[k]] < 0) first[used[k]] = i;
-                last[used[k]] = i;
-            }
-    }
-}
-
-/* First fit: the lowest stretch that no register alive in [first, last] occupies. */
-static size_t fit(Slot *slots, int *n, size_t bytes, int first, int last) {
-    int kept = 0;
-    for (int i = 0; i < *n; i++)
-        if (slots[i].last >= first) slots[kept++] = slots[i]; // in order of offset
-    size_t offset = 0;
-    int at = 0;
-    while (at < kept && slots[at].offset < offset + bytes) offset = slots[at].offset + slots[at].bytes, at++;
-    memmove(&slots[at + 1], &slots[at], (size_t)(kept - at) * sizeof *slots);
-    slots[at] = (Slot){offset, bytes, last};
-    *n = kept + 1;
-    return offset;
-}
-
-static size_t allocate_kind(Plan *p, bool on_R, const int *first, const int *last) {
-    Slot *slots = mem_new((size_t)p->n_regs * N_FORMS + 1, sizeof *slots);
-    int n_slots = 0;
-    size_t total = 0;
+    for (int r = 0; r < p->n_regs; r++) first[r] = last[r] = -1;
     for (int i = 0; i < p->n_ops; i++)
-        for (int k = 0; k < p->ops[i].n_out; k++) {
-            int r = p->ops[i].out[k];
-            Reg *reg = &p->regs[r];
-            if (reg->on_R != on_R || first[r] != i) continue;
-            for (int form = 0; form < N_FORMS; form++) {
-                size_t bytes = form_bytes(p, reg, form);
-                if (bytes == 0) continue;
-                reg->offset[form] = fit(slots, &n_slots, bytes, first[r], last[r]);
-                if (reg->offset[form] + bytes > total) total = reg->offset[form] + bytes;
-            }
+        for (int k = 0; k < p->ops[i].n_operands; k++) {
+            const Operand *o = &p->ops[i].operand[k];
+            if (o->role == ROLE_CACHE) continue;
+            int reg = plan_base(p, o->reg);
+            if (first[reg] < 0) first[reg] = i;
+            last[reg] = i;
         }
-    free(slots);
+}
+
+static int by_size(const void *a, const void *b) { // the largest first
+    const Piece *x = a, *y = b;
+    if (x->bytes != y->bytes) return x->bytes > y->bytes ? -1 : 1;
+    return x->reg != y->reg ? x->reg - y->reg : (int)x->form - (int)y->form;
+}
+
+/* Puts a piece among the n that are placed, in order of offset: into the lowest stretch that none of those kept at
+ * the same time occupies. */
+static void place_piece(Piece *placed, int n, Piece piece) {
+    int at = 0;
+    piece.offset = 0;
+    for (int i = 0; i < n; i++) {
+        const Piece *other = &placed[i];
+        if (other->last < piece.first || piece.last < other->first) continue;
+        if (other->offset >= piece.offset + piece.bytes) break;
+        size_t end = other->offset + other->bytes;
+        if (end > piece.offset) piece.offset = end;
+    }
+    while (at < n && placed[at].offset <= piece.offset) at++;
+    memmove(&placed[at + 1], &placed[at], (size_t)(n - at) * sizeof *placed);
+    placed[at] = piece;
+}
+
+/* The largest pieces choose first, so that they leave no gaps between small ones. */
+static size_t allocate_kind(Plan *p, bool on_R, const int *first, const int *last) {
+    size_t room = (size_t)p->n_regs * N_FORMS + 1, total = 0;
+    Piece *pieces = mem_new(room, sizeof *pieces), *placed = mem_new(room, sizeof *placed);
+    int n = 0;
+    for (int r = 0; r < p->n_regs; r++)
+        for (int form = 0; form < N_FORMS; form++)
+            if (first[r] >= 0 && p->regs[r].on_R == on_R && p->regs[r].has[form])
+                pieces[n++] = (Piece){.reg = r,
+                                      .form = (Form)form,
+                                      .bytes = plan_row_bytes(p, r, (Form)form),
+                                      .first = first[r],
+                                      .last = last[r]};
+    qsort(pieces, (size_t)n, sizeof *pieces, by_size);
+    for (int i = 0; i < n; i++) place_piece(placed, i, pieces[i]);
+    for (int i = 0; i < n; i++) {
+        p->regs[placed[i].reg].offset[placed[i].form] = placed[i].offset;
+        if (placed[i].offset + placed[i].bytes > total) total = placed[i].offset + placed[i].bytes;
+    }
+    free(pieces);
+    free(placed);
     return total;
+}
+
+/* Views lie where their bases lie, in the same forms. */
+static void place_views(Plan *p) {
+    for (int r = 0; r < p->n_regs; r++) {
+        const Reg *base = &p->regs[plan_base(p, r)];
+        memcpy(p->regs[r].has, base->has, sizeof base->has);
+        memcpy(p->regs[r].offset, base->offset, sizeof base->offset);
+    }
 }
 
 void plan_allocate(Plan *p) {
@@ -216,6 +240,7 @@ void plan_allocate(Plan *p) {
     find_lifetimes(p, first, last);
     p->row_bytes_T = allocate_kind(p, false, first, last);
     p->row_bytes_R = allocate_kind(p, true, first, last);
+    place_views(p);
     free(first);
     free(last);
 }

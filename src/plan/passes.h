@@ -2,10 +2,10 @@
 #ifndef ZGEN_PLAN_PASSES_H
 #define ZGEN_PLAN_PASSES_H
 
-#include "plan.h"
+#include "tape.h"
 
-void plan_fuse(Plan *p);
-void plan_place(Plan *p);
-void plan_allocate(Plan *p);
+void plan_fuse(Plan *p);     // ops into fatter ops, as far as the executor can
+void plan_place(Plan *p);    // in which forms each register is kept
+void plan_allocate(Plan *p); // register lifetimes into one block of memory per kind
 
 #endif

@@ -1,21 +1,26 @@
 /* print: the tape as text, one line per op.
  *
- *     number, place, op, the field's name: outputs <- inputs . weights, and the bytes that the op must move
- * for one row
+ *     number, layer, op, name: outputs <- inputs . weights parameters, and the bytes that the op must move for
+ *     one row
  *
- * A register is r<number>[width], with its forms behind it where they are not just floats; "+r7" is a
- * residual, "@r5" the register of expert ids or weights.  Tests compare this text; `zgen info --plan` shows
- * it. */
+ * A register is r<number>[T or R, width], with its forms behind it where they are not just floats; a view has
+ * its base and first column behind it; "+ r7" is a residual, "@r5" the register of expert ids, "cache 2" a layer
+ * of the cache.  Tests compare this text; `zgen info --plan` shows it. */
 #include "plan.h"
 
 #include <stdio.h>
 #include <string.h>
 
 static void print_reg(const Plan *p, const char *before, int reg, Buf *out) {
-    if (reg == NO_REG) return;
     const Reg *r = &p->regs[reg];
-    const char *forms = r->forms == FORM_Q8 ? "q8" : r->forms == (FORM_F32 | FORM_Q8) ? "f32+q8" : "";
+    const char *forms = !r->has[FORM_Q8] ? "" : r->has[FORM_F32] ? "f32+q8" : "q8";
     buf_printf(out, "%sr%d[%s,%d]%s", before, reg, r->on_R ? "R" : "T", r->width, forms);
+    if (r->base != NO_REG) buf_printf(out, " of r%d at %d", r->base, r->column);
+}
+
+static void print_operands(const Plan *p, const Op *op, Role role, const char *first, const char *next,
+                           Buf *out) {
+    for (int i = 0; i < op_count(op, role); i++) print_reg(p, i ? next : first, op_operand(op, role, i), out);
 }
 
 static void print_weight(const Op *op, int i, Buf *out) {
@@ -25,48 +30,87 @@ static void print_weight(const Op *op, int i, Buf *out) {
     buf_printf(out, "]%s%s", w->scale ? " *scale" : "", op->bias[i] ? " +bias" : "");
 }
 
+static void print_norm(const NormParams *n, const char *before, Buf *out) {
+    buf_printf(out, "%s eps %g", before, (double)n->eps);
+    if (n->head_dim) buf_printf(out, ", heads of %d", n->head_dim);
+}
+
+static void print_rope(const RopeParams *r, Buf *out) {
+    buf_printf(out, " rotate heads %d+%d of %d, %d dimensions", r->n_head[0], r->n_head[1], r->head_dim,
+               r->n_rot);
+    if (r->first) buf_printf(out, " from %d", r->first);
+    buf_printf(out, "%s, base %g, scale %g", r->pairing == ROPE_HALVES ? " by halves" : "", (double)r->base,
+               (double)r->scale);
+    if (r->magnitude != 1) buf_printf(out, ", magnitude %g", (double)r->magnitude);
+    if (r->factors) buf_printf(out, ", factors");
+}
+
+static void print_attn(const AttnParams *a, Buf *out) {
+    buf_printf(out, ", heads %d/%d of %d, scale %g", a->n_head, a->n_kv_head, a->head_dim, (double)a->scale);
+    if (a->window) buf_printf(out, ", window %d", a->window);
+    if (a->softcap != 0) buf_printf(out, ", softcap %g", (double)a->softcap);
+    if (a->sinks) buf_printf(out, ", sinks");
+}
+
+static void print_route(const MoeParams *m, Buf *out) {
+    buf_printf(out, " %d of %d%s%s, scale %g", m->n_used, m->n_expert,
+               m->kind == ROUTE_SIGMOID ? " by sigmoid" : "", m->bias ? " with bias" : "", (double)m->scale);
+}
+
 static void print_parameters(const Op *op, Buf *out) {
-    if (op->eps > 0) buf_printf(out, "%s eps %g", op->code == OP_NORM ? "" : " norm", (double)op->eps);
-    if (op->rope.n_rot > 0)
-        buf_printf(out, " heads %d+%d of %d, %d rotated, base %g, scale %g%s", op->rope.n_head[0],
-                   op->rope.n_head[1], op->rope.head_dim, op->rope.n_rot, (double)op->rope.base,
-                   (double)op->rope.scale, op->vector ? ", factors" : "");
+    if (op_rotation(op)) print_rope(op_rotation(op), out);
+    if (op_is_product(op)) {
+        if (op->product.act) buf_printf(out, " %s", activation_name(op->product.act));
+        if (op->product.norm.weight) print_norm(&op->product.norm, " norm", out);
+    }
     switch (op->code) {
+    case OP_EMBED:
+        if (op->embed_scale != 1) buf_printf(out, " scale %g", (double)op->embed_scale);
+        break;
+    case OP_NORM:
+        print_norm(&op->norm, "", out);
+        break;
+    case OP_GLU:
+        buf_printf(out, " %s", activation_name(op->act));
+        break;
     case OP_KVPUT:
-        buf_printf(out, " layer %d, heads %d of %d", op->attn.kv_layer, op->attn.n_kv_head,
+        buf_printf(out, " cache %d, heads %d of %d", op_operand(op, ROLE_CACHE, 0), op->attn.n_kv_head,
                    op->attn.head_dim);
         break;
     case OP_ATTN:
-        buf_printf(out, " layer %d, heads %d/%d of %d, scale %g", op->attn.kv_layer, op->attn.n_head,
-                   op->attn.n_kv_head, op->attn.head_dim, (double)op->attn.scale);
+        buf_printf(out, " cache %d", op_operand(op, ROLE_CACHE, 0));
+        print_attn(&op->attn, out);
         break;
     case OP_ROUTE:
-        buf_printf(out, " %d of %d, scale %g", op->moe.n_used, op->moe.n_expert, (double)op->moe.scale);
+        print_route(&op->moe, out);
         break;
     default:
         break;
     }
 }
 
+static void print_cost(const Op *op, double kv_element_bytes, Buf *out) {
+    Cost first = plan_cost(op, kv_element_bytes, 0, 1), second = plan_cost(op, kv_element_bytes, 1, 1);
+    double bytes = first.bytes_fixed + first.bytes_rows, past = second.bytes_rows - first.bytes_rows;
+    if (bytes > 0) buf_printf(out, "  %.0f bytes", bytes);
+    if (past > 0) buf_printf(out, "  %.0f bytes per past position", past);
+}
+
 void plan_print(const Plan *p, double kv_element_bytes, Buf *out) {
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
-        char place[16] = "-";
-        if (op->layer >= 0) snprintf(place, sizeof place, "%d", op->layer);
-        buf_printf(out, "%4d %4s %-7s %-14s", i, place, op_name(op->code), op->name);
-        for (int k = 0; k < op->n_out; k++) print_reg(p, k ? ", " : " ", op->out[k], out);
+        char layer[16] = "-";
+        if (op->layer >= 0) snprintf(layer, sizeof layer, "%d", op->layer);
+        buf_printf(out, "%4d %4s %-7s %-14s", i, layer, op_name(op->code), op->name);
+        print_operands(p, op, ROLE_WRITE, " ", ", ", out);
+        print_operands(p, op, ROLE_BOTH, " ", ", ", out);
         buf_add(out, " <-", 3);
-        print_reg(p, " ", op->in, out);
-        print_reg(p, ", ", op->in2, out);
-        print_reg(p, ", ", op->in3, out);
-        print_reg(p, " @", op->ids, out);
+        print_operands(p, op, ROLE_READ, " ", ", ", out);
+        print_operands(p, op, ROLE_IDS, " @", " @", out);
         for (int k = 0; k < op->n_w; k++) print_weight(op, k, out);
-        if (op->glu) buf_printf(out, " glu");
-        print_reg(p, " + ", op->residual, out);
+        print_operands(p, op, ROLE_RESIDUAL, " + ", " + ", out);
         print_parameters(op, out);
-        Cost c = plan_cost(p, op, kv_element_bytes);
-        if (c.bytes_fixed + c.bytes_row > 0) buf_printf(out, "  %.0f bytes", c.bytes_fixed + c.bytes_row);
-        if (c.bytes_past > 0) buf_printf(out, "  %.0f bytes per past position", c.bytes_past);
+        print_cost(op, kv_element_bytes, out);
         buf_add(out, "\n", 1);
     }
 }

@@ -238,16 +238,17 @@ void bench_free(BenchResult *r) {
 /* ---- what it must cost --------------------------------------------------------------------------------- */
 
 double bench_decode_bytes(const Plan *p, KvType kv, int n_seq, int position, int n) {
-    Cost c = plan_cost_total(p, kv_element_bytes(kv));
-    double past = n * (position + (n - 1) / 2.0); // of the n rows together
-    return n * c.bytes_fixed + n_seq * (n * c.bytes_row + past * c.bytes_past);
+    double sum = 0;
+    for (int i = 0; i < n; i++) {
+        Cost c = plan_cost_total(p, kv_element_bytes(kv), position + i, 1);
+        sum += c.bytes_fixed + n_seq * c.bytes_rows;
+    }
+    return sum;
 }
 
 double bench_prompt_operations(const Plan *p, int position, int n) {
-    double macs = 0, past = n * (position + (n - 1) / 2.0);
-    for (int i = 0; i < p->n_ops; i++) {
-        Cost c = plan_cost(p, &p->ops[i], 1);
-        macs += p->ops[i].on_R ? c.macs_row : n * c.macs_row + past * c.macs_past;
-    }
+    double macs = 0;
+    for (int i = 0; i < p->n_ops; i++)
+        macs += plan_cost(&p->ops[i], 1, position, p->ops[i].on_R ? 1 : n).macs;
     return 2 * macs;
 }

@@ -183,14 +183,15 @@ static bool check_vocab(const Engine *g, Err *e) {
 
 bool engine_prepare(const Model *m, const EngineConfig *config, Engine **out, Err *e) {
     const ExecOps *ops = config->device == DEVICE_CUDA ? &cuda_exec : &cpu_exec;
-    PlanConfig plan_config = ops->plan;
-    plan_config.act_f32 = config->act_f32, plan_config.weights_fp8 = config->weights_fp8;
+    const Capability *const all[] = {cpu_exec.can, cuda_exec.can};
+    PlanConfig plan_config = {
+        .can = *ops->can, .act_f32 = config->act_f32, .weights_fp8 = config->weights_fp8};
     Engine *g = mem_new(1, sizeof *g);
     g->model = m, g->config = *config, g->exec_ops = ops;
     if (!config->chunk) g->config.chunk = ops->prompt_chunk;
     g->chunk = chunk_of(&g->config), g->exec_config = config_of(&g->config);
-    bool ok = (g->plan = plan_build(m->gguf, &plan_config, e)) && check_vocab(g, e) &&
-              exec_check_kv(g->plan, config->kv_type, e) &&
+    bool ok = (g->plan = plan_build(m->gguf, &plan_config, e)) && plan_supported(g->plan, all, 2, e) &&
+              check_vocab(g, e) && exec_check_kv(g->plan, config->kv_type, e) &&
               ops->memory(g->plan, &g->exec_config, &g->memory, e);
     if (!ok) {
         engine_close(g);
@@ -204,7 +205,7 @@ bool engine_load(Engine *g, Err *e) {
     if (!exec_fits(&g->memory)) return too_large(g, e);
     if (!weights_load(g->plan->weights, g->config.n_threads, e)) return false;
     if (!g->exec_ops->open(g->plan, &g->exec_config, &g->exec, e)) return false;
-    g->logits = g->plan->ops[g->plan->n_ops - 1].in; // what SAMPLE reads
+    g->logits = op_in(&g->plan->ops[g->plan->n_ops - 1], 0); // what SAMPLE reads
     open_batch(g);
     find_eog(g);
     return true;
@@ -431,11 +432,11 @@ static void add_rows(Engine *g, int s, Batch *b) {
 }
 
 static void add_time(const Engine *g, Live *l, double seconds) {
-    Cost c = plan_cost_total(g->plan, kv_element_bytes(g->config.kv_type));
+    Cost c = plan_cost_total(g->plan, kv_element_bytes(g->config.kv_type), l->n_done, l->n_rows);
     Timing *t = l->seq.n_generated == 0 ? &l->seq.prompt : &l->seq.decode;
     t->n += l->n_rows;
     t->seconds += seconds;
-    t->bytes += c.bytes_fixed + l->n_rows * c.bytes_row + c.bytes_past * l->n_done;
+    t->bytes += c.bytes_fixed + c.bytes_rows;
 }
 
 static Batch empty_batch(const Engine *g) {

@@ -34,7 +34,7 @@ struct Verify {
 static bool is_rounded(const Engine *g) {
     const Plan *p = engine_plan(g);
     bool rounded = engine_kv_type(g) == KV_Q8_0 || engine_kv_type(g) == KV_FP8;
-    for (int i = 0; i < p->n_regs; i++) rounded |= (p->regs[i].forms & FORM_Q8) != 0;
+    for (int i = 0; i < p->n_regs; i++) rounded |= p->regs[i].has[FORM_Q8];
     return rounded;
 }
 
@@ -55,7 +55,7 @@ static void open_series(Series *s, int n) {
 static void begin(Verify *v) {
     v->run.n = v->rounding.n = 0;
     v->run.error = v->run.power = v->rounding.error = v->rounding.power = 0;
-    v->verdict = (Verdict){.by_median = engine_plan(v->oracle)->hparams.n_expert > 0};
+    v->verdict = (Verdict){.by_median = plan_n_expert(engine_plan(v->oracle)) > 0};
 }
 
 bool verify_open(const Model *m, const EngineConfig *run, int n_wanted, Verify **out, Err *e) {

@@ -515,7 +515,7 @@ TEST(gpu_takes_little_memory_beyond_weights_and_cache) {
     Err e;
     REQUIRE(synth_make("llama-3.1-8b", "q4_k_m", 2, 1, pool_cpus(), &image, &e), "%s", e.text);
     REQUIRE(gguf_open_bytes(image.data, image.n, "synthetic", &gguf, &e), "%s", e.text);
-    Plan *plan = plan_build(gguf, &cuda_exec.plan, &e);
+    Plan *plan = plan_build(gguf, &(PlanConfig){.can = *cuda_exec.can}, &e);
     REQUIRE(plan, "%s", e.text);
     ExecConfig config = {.n_ctx = 32768,
                          .n_seq = 1,

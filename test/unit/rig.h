@@ -51,9 +51,9 @@ static inline void rig_close(Rig *rig) {
 static inline bool rig_build(Rig *rig, Gguf *gguf, RigConfig c, Err *e) {
     *rig = (Rig){
         .ops = c.executor ? c.executor : &cpu_exec, .gguf = gguf, .n_rows = c.n_rows ? c.n_rows : RIG_ROWS};
-    PlanConfig plan = rig->ops->plan;
-    plan.act_f32 = c.act_f32, plan.weights_fp8 = c.weights_fp8;
-    plan.fuse_segments = !c.no_segments, plan.fuse_residual = !c.no_residual;
+    PlanConfig plan = {.can = *rig->ops->can, .act_f32 = c.act_f32, .weights_fp8 = c.weights_fp8};
+    if (c.no_segments) plan.can.features &= ~FEATURE_BIT(SEGMENTS);
+    if (c.no_residual) plan.can.features &= ~FEATURE_BIT(FUSED_RESIDUAL);
     ExecConfig exec = {.n_ctx = c.n_ctx ? c.n_ctx : RIG_CONTEXT,
                        .n_seq = c.n_seq ? c.n_seq : 1,
                        .T_max = rig->n_rows,
@@ -69,7 +69,7 @@ static inline bool rig_build(Rig *rig, Gguf *gguf, RigConfig c, Err *e) {
         return false;
     }
     rig->n_vocab = rig->plan->hparams.n_vocab;
-    rig->logits = rig->plan->ops[rig->plan->n_ops - 1].in; // what SAMPLE reads
+    rig->logits = op_in(&rig->plan->ops[rig->plan->n_ops - 1], 0); // what SAMPLE reads
     return true;
 }
 

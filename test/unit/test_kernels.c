@@ -400,20 +400,26 @@ TEST(kernels_rms_norm) {
     }
 }
 
-TEST(kernels_silu_mul) {
+static double activate(Activation act, double x) {
+    return act == ACT_GELU ? x / 2 * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)))
+                           : x / (1 + exp(-x));
+}
+
+TEST(kernels_glu) {
     double expected[MAX_SIZE];
     for (int k = 0; k < kernels_n; k++) {
         if (!kernels_all[k]->supported()) continue;
-        for (int i = 0; i < N_SIZES; i++) {
-            int n = odd_sizes[i];
+        for (int i = 0; i < 2 * N_SIZES; i++) {
+            int n = odd_sizes[i / 2];
+            Activation act = i % 2 ? ACT_SILU : ACT_GELU;
             Fenced gate = fenced_floats(n, 20), up = fenced_floats(n, 2);
             const float *pg = (const float *)gate.data, *pu = (const float *)up.data;
             float *out = banded((size_t)n);
-            for (int j = 0; j < n; j++) expected[j] = pg[j] / (1 + exp(-(double)pg[j])) * pu[j];
-            kernels_all[k]->silu_mul(pg, pu, n, out);
+            for (int j = 0; j < n; j++) expected[j] = activate(act, pg[j]) * pu[j];
+            kernels_all[k]->glu(act, pg, pu, n, out);
             CHECK(nmse(out, expected, n) <= 1e-7, ": %s, %d values", kernels_all[k]->name, n);
             CHECK(bands_whole(out, (size_t)n), ": %s writes beside its output", kernels_all[k]->name);
-            kernels_all[k]->silu_mul(pg, pu, n, (float *)gate.data);
+            kernels_all[k]->glu(act, pg, pu, n, (float *)gate.data);
             CHECK(!memcmp(out, gate.data, (size_t)n * sizeof *out), ": %s in place", kernels_all[k]->name);
             banded_free(out), fenced_free(gate), fenced_free(up);
         }
@@ -428,7 +434,7 @@ TEST(kernels_silu_is_right_at_any_value) {
         for (uint32_t step = 0; step < 4000; step++) {
             float x = f32_from_bits(step * 0x7F800000u / 4000 & 0x7FFFFFFF), one = 1, out[2];
             const float values[2] = {x, -x}, ones[2] = {one, one};
-            kernels_all[k]->silu_mul(values, ones, 2, out);
+            kernels_all[k]->glu(ACT_SILU, values, ones, 2, out);
             for (int i = 0; i < 2; i++) {
                 double expected = values[i] / (1 + exp(-(double)values[i]));
                 CHECK(fabs(out[i] - expected) <= 4e-7 * fabs(expected) + 1e-35, ": %s silu(%g) = %g, not %g",
@@ -438,7 +444,7 @@ TEST(kernels_silu_is_right_at_any_value) {
         static const float dense[] = {0.1f, 1, 5, 10, 50, 85};
         for (int i = 0; i < 6 * 1000; i++) {
             float x = -dense[i / 1000] * (1 + (float)(i % 1000) * 1e-3f), one = 1, out;
-            kernels_all[k]->silu_mul(&x, &one, 1, &out);
+            kernels_all[k]->glu(ACT_SILU, &x, &one, 1, &out);
             double expected = x / (1 + exp(-(double)x));
             CHECK(fabs(out - expected) <= 4e-7 * fabs(expected) + 1e-35, ": %s silu(%g) = %g, not %g",
                   kernels_all[k]->name, x, out, expected);
@@ -664,8 +670,8 @@ TEST(kernels_let_no_nan_vanish) {
             float x[40], ones[40], out[40], scores[40];
             for (int i = 0; i < 40; i++) x[i] = -random_float(), ones[i] = 1;
             x[at] = NAN;
-            table->silu_mul(x, ones, 40, out);
-            CHECK(isnan(out[at]) && !isnan(out[39 - at]), ": %s silu_mul", table->name);
+            table->glu(ACT_SILU, x, ones, 40, out);
+            CHECK(isnan(out[at]) && !isnan(out[39 - at]), ": %s glu", table->name);
             table->rms_norm(x, ones, 40, 1e-5f, out);
             CHECK(isnan(out[0]) && isnan(out[39]), ": %s rms_norm", table->name);
             KvHistory history = {(uint8_t *)x, NULL}, even = {(uint8_t *)ones, NULL};

@@ -1,12 +1,13 @@
 /* plan: the tape against golden text, and what the passes claim against what can be counted without them.
  *
  * Lifetimes, forms and costs are worked out here a second time, from the ops alone and in another way.  The
- * text is of the tape as the CPU executor wants it; a change of it is a change of the program and belongs in
- * the same commit. */
+ * texts are of the tape as each executor wants it, which needs no GPU; a change of one is a change of the program
+ * and belongs in the same commit. */
 #include "check.h"
 #include "gguf_writer.h"
 #include "../../src/base/mem.h"
 #include "../../src/cpu/cpu.h"
+#include "../../cuda/cuda.h"
 
 #include <glob.h>
 #include <math.h>
@@ -16,6 +17,10 @@ typedef struct Opened {
     Gguf *gguf;
     Plan *plan;
 } Opened;
+
+static PlanConfig config_for(const Capability *can) {
+    return (PlanConfig){.can = *can};
+}
 
 static bool open_plan(const char *path, PlanConfig config, Opened *o) {
     Err e;
@@ -59,29 +64,40 @@ TEST(plan_prints_the_golden_tapes) {
         {"llama-ropefreqs-F16", "test/data/models/llama-ropefreqs-F16.gguf"},
         {"stories-q8_0", "models/stories-q8_0.gguf"},
     };
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    const Capability *const executors[] = {cpu_exec.can, cuda_exec.can};
+    for (size_t i = 0; i < 2 * sizeof files / sizeof *files; i++) {
+        const Capability *can = executors[i % 2];
+        const char *const *file = files[i / 2];
         char path[128];
         Buf expected = {0}, got = {0};
         Opened o;
-        snprintf(path, sizeof path, "test/data/plan/%s.txt", files[i][0]);
+        snprintf(path, sizeof path, "test/data/plan/%s.%s.txt", file[0], can->name);
         CHECK(read_file(path, &expected) && expected.n > 0, "no %s", path);
-        if (open_plan(files[i][1], cpu_exec.plan, &o)) {
+        if (open_plan(file[1], config_for(can), &o)) {
             plan_print(o.plan, 2, &got);
-            if (expected.n) check_text(files[i][0], expected.data, got.data);
+            if (expected.n) check_text(path, expected.data, got.data);
             close_plan(&o);
         }
-        buf_free(&expected), buf_free(&got);
+        buf_free(&expected);
+        buf_free(&got);
     }
 }
 
 /* ---- Every tape of every file, in every configuration ---- */
 
+/* The configurations: with and without each kind of fusion, exact and in 8 bits. */
+enum { N_CONFIGS = 32 };
+
 static PlanConfig config_of(int i) {
-    PlanConfig c = cpu_exec.plan;
-    c.fuse_segments = i & 1, c.fuse_residual = i & 2, c.act_f32 = i & 4;
+    PlanConfig c = config_for(cpu_exec.can);
+    if (!(i & 1)) c.can.features &= ~FEATURE_BIT(SEGMENTS);
+    if (!(i & 2)) c.can.features &= ~FEATURE_BIT(FUSED_RESIDUAL);
+    c.act_f32 = i & 4;
     if (!(i & 8)) return c;
-    c.fuse_norm = c.fuse_glu = c.fuse_attn = true; // as an executor wants it whose products quantise
-    c.fuse_norm_max = 1 << 20, c.act_forms = i & 16;
+    c.can.features |=
+        FEATURE_BIT(FUSED_NORM) | FEATURE_BIT(FUSED_ACT) | FEATURE_BIT(FUSED_KVPUT) | FEATURE_BIT(FUSED_ROPE);
+    c.can.fused_norm_max = 1 << 20;
+    if (!(i & 16)) c.can.q8_bytes = NULL; // products quantise their input themselves
     return c;
 }
 
@@ -90,7 +106,7 @@ static void on_every_plan(void (*check)(const char *path, const Opened *o)) {
     REQUIRE(glob("test/data/models/llama*.gguf", 0, NULL, &files) == 0);
     CHECK(files.gl_pathc >= 30);
     for (size_t i = 0; i < files.gl_pathc; i++)
-        for (int k = 0; k < 32; k++) {
+        for (int k = 0; k < N_CONFIGS; k++) {
             Opened o;
             if (!open_plan(files.gl_pathv[i], config_of(k), &o)) continue;
             check(files.gl_pathv[i], &o);
@@ -99,16 +115,18 @@ static void on_every_plan(void (*check)(const char *path, const Opened *o)) {
     globfree(&files);
 }
 
+static bool has_operand(const Op *op, int reg, bool (*wanted)(Role)) {
+    for (int k = 0; k < op->n_operands; k++)
+        if (op->operand[k].reg == reg && wanted(op->operand[k].role)) return true;
+    return false;
+}
+
 static bool reads(const Op *op, int reg) {
-    bool in_place = op->code == OP_ROPE && (op->out[0] == reg || op->out[1] == reg);
-    return op->in == reg || op->in2 == reg || op->in3 == reg || op->residual == reg || op->ids == reg ||
-           in_place;
+    return has_operand(op, reg, role_reads);
 }
 
 static bool writes(const Op *op, int reg) {
-    for (int k = 0; k < op->n_out; k++)
-        if (op->out[k] == reg) return true;
-    return false;
+    return has_operand(op, reg, role_writes);
 }
 
 /* Whether what a register holds around op i is written by then and still needed. */
@@ -120,26 +138,23 @@ static bool alive(const Plan *p, int reg, int i) {
 }
 
 /* The forms that readers of a register ask for. */
-static unsigned forms_needed(const Plan *p, int reg) {
-    unsigned forms = 0;
+static void find_forms(const Plan *p, int reg, bool needed[N_FORMS]) {
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
         if (!reads(op, reg)) continue;
         bool product = op->code == OP_MATMUL || op->code == OP_EXPERT || op->code == OP_LOGITS;
-        product &= op->code == OP_EXPERT || !op->vector; // a norm wants floats
-        if (!product || op->in != reg) forms |= FORM_F32;
-        for (int k = 0; product && op->in == reg && k < op->n_w; k++) {
-            bool may = p->config.act_forms && !p->config.act_f32;
-            bool q8 = may && quant_traits(op->w[k]->type)->act == QUANT_ACT_Q8;
-            forms |= q8 ? FORM_Q8 : FORM_F32;
+        product = product && !op->product.norm.weight; // a norm wants floats
+        if (!product || op_in(op, 0) != reg) needed[FORM_F32] = true;
+        for (int k = 0; product && op_in(op, 0) == reg && k < op->n_w; k++) {
+            bool may = p->config.can.q8_bytes && !p->config.act_f32;
+            needed[may && quant_traits(op->w[k]->type)->act == QUANT_ACT_Q8 ? FORM_Q8 : FORM_F32] = true;
         }
     }
-    return forms;
 }
 
 static size_t bytes_of(const Plan *p, const Reg *r, int form) {
-    if (!(r->forms & (1u << form))) return 0;
-    return form ? p->config.q8_bytes(r->width) : (size_t)r->width * 4;
+    if (!r->has[form]) return 0;
+    return form == FORM_Q8 ? p->config.can.q8_bytes(r->width) : (size_t)r->width * 4;
 }
 
 static void check_apart(const char *path, const Plan *p, int op, int a, int b) {
@@ -196,10 +211,10 @@ TEST(plan_registers_alive_together_are_apart) {
 static void check_forms(const char *path, const Opened *o) {
     const Plan *p = o->plan;
     for (int r = 0; r < p->n_regs; r++) {
-        unsigned needed = forms_needed(p, r);
-        CHECK((p->regs[r].forms & needed) == needed, "%s: r%d has forms %u of %u", path, r, p->regs[r].forms,
-              needed);
-        CHECK((p->regs[r].forms & FORM_Q8) == (needed & FORM_Q8), "%s: r%d", path, r);
+        bool needed[N_FORMS] = {false};
+        find_forms(p, r, needed);
+        CHECK(p->regs[r].has[FORM_F32] || !needed[FORM_F32], "%s: r%d", path, r);
+        CHECK(p->regs[r].has[FORM_Q8] == needed[FORM_Q8], "%s: r%d", path, r);
     }
 }
 
@@ -207,35 +222,131 @@ TEST(plan_registers_have_the_forms_that_are_read) {
     on_every_plan(check_forms);
 }
 
-/* A tape reads nothing that was not written, and a rule that is off leaves no trace. */
+/* A tape reads nothing that was not written, needs no feature that its executor lacks, and marks as on_R only ops
+ * behind the last attention: properties of any family's tape. */
 static void check_order(const char *path, const Opened *o) {
     const Plan *p = o->plan;
+    int last_attn = 0;
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
-        int inputs[] = {op->in, op->in2, op->in3, op->residual, op->ids};
-        for (int k = 0; k < 5; k++) {
-            bool written = inputs[k] == NO_REG;
-            for (int j = 0; j < i && !written; j++) written = writes(&p->ops[j], inputs[k]);
-            CHECK(written, "%s: op %d reads r%d too early", path, i, inputs[k]);
+        for (int k = 0; k < op->n_operands; k++) {
+            if (!role_reads(op->operand[k].role)) continue;
+            bool written = false;
+            for (int j = 0; j < i && !written; j++) written = writes(&p->ops[j], op->operand[k].reg);
+            CHECK(written, "%s: op %d reads r%d too early", path, i, op->operand[k].reg);
         }
-        const PlanConfig *c = &p->config;
-        bool product = op_is_product(op), turns = op->code == OP_ROPE || op->code == OP_KVPUT;
-        CHECK(!product || (op->n_w == op->n_out + op->glu && op->n_w <= OP_MAX_SEGMENTS), "%s: op %d", path,
-              i);
-        CHECK(c->fuse_segments || !product || op->n_w == 1, "%s: op %d", path, i);
-        CHECK(c->fuse_residual ? op->code != OP_ADD : op->residual == NO_REG, "%s: op %d", path, i);
-        CHECK(c->fuse_glu && c->fuse_segments ? op->code != OP_GLU : !op->glu, "%s: op %d", path, i);
-        CHECK(c->fuse_attn ? !turns : op->in3 == NO_REG, "%s: op %d", path, i);
-        CHECK((op->in3 != NO_REG) == (c->fuse_attn && op->code == OP_ATTN), "%s: op %d", path, i);
-        CHECK((op->rope.n_rot > 0) == (op->code == (c->fuse_attn ? OP_ATTN : OP_ROPE)), "%s: op %d", path, i);
-        CHECK(c->fuse_norm || !product || !op->vector, "%s: op %d", path, i);
-        CHECK(op->on_R == (op->layer < 0 && op->code != OP_EMBED), "%s: op %d", path, i);
+        CHECK(!op_is_product(op) || op->n_w == op_count(op, ROLE_WRITE) + (op->product.act != ACT_NONE),
+              "%s: op %d", path, i);
+        CHECK((plan_op_features(p, op) & ~p->config.can.features) == 0, "%s: op %d", path, i);
+        if (op->code == OP_ATTN) last_attn = i;
     }
+    for (int i = 0; i < p->n_ops; i++)
+        CHECK(p->ops[i].on_R == (i > last_attn), "%s: op %d %s", path, i, p->ops[i].name);
     CHECK(p->ops[0].code == OP_EMBED && p->ops[p->n_ops - 1].code == OP_SAMPLE, "%s", path);
 }
 
 TEST(plan_tapes_are_in_order) {
     on_every_plan(check_order);
+}
+
+static int count_ops(const Plan *p, OpCode code) {
+    int n = 0;
+    for (int i = 0; i < p->n_ops; i++) n += p->ops[i].code == code;
+    return n;
+}
+
+/* What the rules leave of a dense llama: the ops that its layers cannot do without. */
+TEST(plan_fuses_as_far_as_the_executor_can) {
+    Opened o;
+    if (!open_plan("test/data/models/llama-s-F16.gguf", config_of(8 + 16 + 3), &o)) return;
+    static const OpCode gone[] = {OP_ADD, OP_NORM, OP_GLU, OP_ROPE, OP_KVPUT};
+    for (size_t i = 0; i < sizeof gone / sizeof *gone; i++)
+        CHECK(count_ops(o.plan, gone[i]) == 0, "%s", op_name(gone[i]));
+    CHECK(o.plan->n_ops == 1 + 5 * o.plan->hparams.n_layer + 2);
+    close_plan(&o);
+    if (!open_plan("test/data/models/llama-s-F16.gguf", config_of(0), &o)) return;
+    CHECK(o.plan->n_ops == 1 + 15 * o.plan->hparams.n_layer + 3);
+    close_plan(&o);
+}
+
+/* ---- What an executor cannot run ---- */
+
+static Op *find_op(const Plan *p, OpCode code) {
+    for (int i = 0; i < p->n_ops; i++)
+        if (p->ops[i].code == code) return &p->ops[i];
+    return NULL;
+}
+
+static void plant_window(Plan *p) {
+    find_op(p, OP_ATTN)->attn.window = 128;
+}
+static void plant_softcap(Plan *p) {
+    find_op(p, OP_ATTN)->attn.softcap = 50;
+}
+static void plant_sinks(Plan *p) {
+    static const float sinks[64] = {0};
+    find_op(p, OP_ATTN)->attn.sinks = sinks;
+}
+static void plant_head_dim(Plan *p) {
+    find_op(p, OP_ATTN)->attn.head_dim = 4096;
+}
+static void plant_head_norm(Plan *p) {
+    Op *op = find_op(p, OP_MATMUL);
+    static const float weight[64] = {0};
+    op->product.norm = (NormParams){.weight = weight, .eps = 1e-5f, .head_dim = 32};
+}
+static void plant_gelu(Plan *p) {
+    Op *glu = find_op(p, OP_GLU);
+    for (int i = 0; !glu && i < p->n_ops; i++)
+        if (op_is_product(&p->ops[i]) && p->ops[i].product.act) p->ops[i].product.act = ACT_GELU;
+    if (glu) glu->act = ACT_GELU;
+}
+static void plant_halves(Plan *p) {
+    Op *rope = find_op(p, OP_ROPE), *attn = find_op(p, OP_ATTN);
+    (rope ? &rope->rope : &attn->attn.rope)->pairing = ROPE_HALVES;
+}
+static void plant_nothing(Plan *p) {
+    (void)p;
+}
+
+/* A parameter that the executor does not have is refused by name: op, parameter, executor, and what runs it. */
+TEST(plan_refuses_parameters_that_an_executor_does_not_run) {
+    static const struct {
+        void (*plant)(Plan *p);
+        const char *cpu, *cuda; // what the refusal says; NULL: none
+    } cases[] = {
+        {plant_nothing, NULL, NULL},
+        {plant_window, "attention in a window (op ATTN 'attn' of layer 0", "attention in a window"},
+        {plant_softcap, "attention with a softcap", "no executor of this zgen does"},
+        {plant_sinks, "attention with sinks", "attention with sinks"},
+        {plant_head_dim, "heads of 4096 dimensions", "heads of 4096 dimensions, only multiples of 8"},
+        {plant_head_norm, "a norm within a product", "norms of single heads"},
+        {plant_gelu, NULL, "the executor 'cuda' does not run the activation gelu"},
+        {plant_halves, NULL,
+         "rotation of halves (op ATTN 'attn' of layer 0 of family 'llama'); --device cpu"},
+    };
+    const Capability *const executors[] = {cpu_exec.can, cuda_exec.can};
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof *cases; i++) {
+        const char *says = i % 2 ? cases[i / 2].cuda : cases[i / 2].cpu;
+        const Capability *can = executors[i % 2];
+        Opened o;
+        Err e = {0};
+        if (!open_plan("test/data/models/llama-s-F16.gguf", config_for(can), &o)) continue;
+        cases[i / 2].plant(o.plan);
+        bool ok = plan_supported(o.plan, executors, 2, &e);
+        CHECK(ok == !says, "case %zu: %s", i / 2, e.text);
+        CHECK(ok || (e.code == ERR_MODEL && strstr(e.text, says) && strstr(e.text, can->name)),
+              "case %zu: %s", i / 2, e.text);
+        close_plan(&o);
+    }
+}
+
+/* Each feature of the list has a text of its own, and each op is a feature. */
+TEST(plan_features_have_names) {
+    for (int i = 0; i < FEATURE_COUNT; i++)
+        for (int k = 0; k < i; k++)
+            CHECK(strcmp(feature_text((Feature)i), feature_text((Feature)k)) != 0, "%d, %d", i, k);
+    for (int i = 0; i < OP_COUNT; i++) CHECK(strcmp(feature_text((Feature)i), op_name((OpCode)i)) == 0);
 }
 
 /* ---- Cost ---- */
@@ -253,8 +364,9 @@ static void check_cost(const char *path, const Opened *o) {
     for (int64_t i = 0; i < gguf_n_tensors(o->gguf); i++) {
         const GgufTensor *t = gguf_tensor(o->gguf, i);
         if (t->n_dims < 2) continue;
-        double used =
-            ends_with(t->name, "_exps.weight") ? (double)p->hparams.n_expert_used / (double)t->ne[2] : 1;
+        double used = ends_with(t->name, "_exps.weight")
+                          ? (double)find_op(p, OP_ROUTE)->moe.n_used / (double)t->ne[2]
+                          : 1;
         bool embedding = strcmp(t->name, "token_embd.weight") == 0;
         all += (double)t->n_bytes;
         if (embedding) row = (double)t->n_bytes / (double)t->ne[1];
@@ -262,16 +374,14 @@ static void check_cost(const char *path, const Opened *o) {
         bytes += used * (double)t->n_bytes;
         macs += used * (double)(t->ne[0] * t->ne[1] * t->ne[2]);
     }
-    const Hparams *h = &p->hparams;
     double kv = 0, scores = 0;
-    for (int i = 0; i < h->n_layer; i++) {
-        kv += 2.0 * h->layer[i].n_kv_head * h->head_dim * 2;
-        scores += 2.0 * h->layer[i].n_head * h->head_dim;
-    }
-    Cost c = plan_cost_total(p, 2);
-    CHECK(c.bytes_fixed == bytes && c.macs_row == macs, "%s: %.0f bytes of %.0f", path, c.bytes_fixed, bytes);
-    CHECK(c.bytes_row == row + kv && c.bytes_past == kv && c.macs_past == scores, "%s: %.0f", path,
-          c.bytes_row);
+    for (int i = 0; i < p->n_kv; i++) kv += 2.0 * p->kv[i].n_head * p->kv[i].head_dim * 2;
+    for (int i = 0; i < p->n_ops; i++)
+        if (p->ops[i].code == OP_ATTN) scores += 2.0 * p->ops[i].attn.n_head * p->ops[i].attn.head_dim;
+    Cost c = plan_cost_total(p, 2, 0, 1), later = plan_cost_total(p, 2, 10, 3);
+    CHECK(c.bytes_fixed == bytes && c.macs == macs, "%s: %.0f bytes of %.0f", path, c.bytes_fixed, bytes);
+    CHECK(c.bytes_rows == row + kv, "%s: %.0f", path, c.bytes_rows);
+    CHECK(later.bytes_rows == 3 * (row + kv) + 10 * kv && later.macs == 3 * macs + 33 * scores, "%s", path);
     CHECK((double)plan_kv_bytes(p, 2) == kv && (double)plan_kv_bytes(p, 4) == 2 * kv, "%s", path);
     CHECK((double)weights_bytes(p->weights) == all, "%s", path);
     CHECK(weights_find_nonfinite(p->weights) == NULL, "%s", path);
@@ -283,7 +393,7 @@ TEST(plan_costs_are_the_files_bytes) {
 
 TEST(plan_finds_a_scale_that_is_not_finite) {
     Opened o;
-    if (!open_plan("test/data/models/llama-s-F32.gguf", cpu_exec.plan, &o)) return;
+    if (!open_plan("test/data/models/llama-s-F32.gguf", config_for(cpu_exec.can), &o)) return;
     int i = 0;
     while (!op_is_product(&o.plan->ops[i])) i++;
     Weight *w = (Weight *)o.plan->ops[i].w[1];
@@ -334,7 +444,7 @@ static void check_converted(const Gguf *g, const Weight *m) {
 static void check_conversion(const char *path, int n_converted) {
     Gguf *g;
     Err e = {0};
-    PlanConfig config = cpu_exec.plan;
+    PlanConfig config = config_for(cpu_exec.can);
     config.weights_fp8 = true;
     REQUIRE(gguf_open(path, &g, &e), "%s", e.text);
     Plan *p = plan_build(g, &config, &e);

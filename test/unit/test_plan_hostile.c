@@ -225,7 +225,7 @@ static bool builds(const char *path, const Edit *edit, Err *e) {
         test_fail(__FILE__, __LINE__, "%s %s: not even opened: %s", edit->key ? edit->key : "",
                   edit->tensor ? edit->tensor : "", e->text);
     else {
-        Plan *p = plan_build(h, &cpu_exec.plan, e);
+        Plan *p = plan_build(h, &(PlanConfig){.can = *cpu_exec.can}, e);
         ok = p != NULL;
         plan_free(p);
     }

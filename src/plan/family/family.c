@@ -26,10 +26,10 @@ const Shape *family_shape(const char *name, const Family **family) {
     return NULL;
 }
 
-const char *family_size(const Hparams *h) {
+const char *family_size(const Hparams *h, int n_expert) {
     const ModelSize *s = family_find(h->arch)->sizes;
     while (s->name &&
-           (s->n_layer != h->n_layer || (s->n_expert && s->n_expert != h->n_expert) ||
+           (s->n_layer != h->n_layer || (s->n_expert && s->n_expert != n_expert) ||
             (s->n_embd && s->n_embd != h->n_embd) || (s->vocab_below && h->n_vocab >= s->vocab_below)))
         s++;
     return s->name;

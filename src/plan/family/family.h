@@ -3,14 +3,15 @@
 #ifndef ZGEN_PLAN_FAMILY_H
 #define ZGEN_PLAN_FAMILY_H
 
-#include "../emit.h"
+#include "../builder.h"
 #include "shape.h"
+#include "../../base/buf.h"
 
 typedef struct Family {
-    const char *arch;       // general.architecture
-    void (*emit)(Pen *p);   // writes the whole tape
-    const Shape *shapes;    // models to measure with
-    const ModelSize *sizes; // labels of its models
+    const char *arch;             // general.architecture
+    void (*emit)(PlanBuilder *b); // writes the whole tape
+    const Shape *shapes;          // models to measure with
+    const ModelSize *sizes;       // labels of its models
 } Family;
 
 extern const Family *const families[]; // ends with NULL
@@ -22,7 +23,7 @@ void family_list(Buf *out);                  // "llama, ..." for messages
 const Shape *family_shape(const char *name, const Family **family);
 
 /* The label of the model's size, or NULL where its family lists none. */
-const char *family_size(const Hparams *h);
+const char *family_size(const Hparams *h, int n_expert);
 
 extern const Family family_llama;
 

@@ -1,0 +1,21 @@
+/* capability: what the GPU executor runs.  In C and in every build, so that the tape of a GPU can be printed and a
+ * model refused where there is neither a GPU nor a CUDA compiler. */
+#include "cuda.h"
+
+/* Rotation and KVPUT run within attention only.  fused_norm_max: the row that a product kernel keeps in
+ * registers.  n_head_max: counters of work items per row of attention. */
+const Capability cuda_capability = {
+    .name = "cuda",
+    .features = (FEATURE_ALL_OPS & ~(FEATURE_BIT(OP_ROPE) | FEATURE_BIT(OP_KVPUT))) | FEATURE_BIT(SEGMENTS) |
+                FEATURE_BIT(FUSED_RESIDUAL) | FEATURE_BIT(FUSED_NORM) | FEATURE_BIT(FUSED_ACT) |
+                FEATURE_BIT(FUSED_KVPUT) | FEATURE_BIT(FUSED_ROPE) | FEATURE_BIT(BIAS) |
+                FEATURE_BIT(EXPERT_BIAS) | FEATURE_BIT(ACT_SILU),
+    .head_dim_min = 8,
+    .head_dim_max = 256,
+    .head_dim_multiple = 8,
+    .n_head_max = 1024,
+    .fused_norm_max = 8192,
+    .n_vocab_max = MAX_VOCAB,
+    .n_expert_max = INT32_MAX,
+    .view_multiple = 4,
+};

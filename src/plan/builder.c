@@ -1,0 +1,211 @@
+/* builder: see builder.h. */
+#include "builder.h"
+#include "../base/mem.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+bool builder_emit(Plan *p, const Gguf *g, void (*emit)(PlanBuilder *b), Err *e) {
+    PlanBuilder b = {.plan = p, .keys = {.g = g, .arch = p->hparams.arch, .e = e, .ok = true}, .layer = -1};
+    emit(&b);
+    return b.keys.ok && weights_all_used(p->weights, e);
+}
+
+/* ---- weights ------------------------------------------------------------------------------------------- */
+
+enum { NAME = 96 };
+
+static const char *expand(PlanBuilder *b, const char *pattern, char name[NAME]) {
+    size_t n = 0;
+    for (const char *s = pattern; *s && n + 12 < NAME; s++)
+        if (s[0] == '%' && s[1] == 'd') {
+            n += (size_t)snprintf(name + n, NAME - n, "%d", b->layer);
+            s++;
+        } else
+            name[n++] = *s;
+    name[n] = 0;
+    return name;
+}
+
+const Weight *builder_experts(PlanBuilder *b, const char *pattern, int n_in, int n_out, int n_expert) {
+    char name[NAME];
+    if (!b->keys.ok) return NULL;
+    const Weight *w =
+        weights_matrix(b->plan->weights, expand(b, pattern, name), n_in, n_out, n_expert, b->keys.e);
+    b->keys.ok = w != NULL;
+    return w;
+}
+
+const Weight *builder_matrix(PlanBuilder *b, const char *name, int n_in, int n_out) {
+    return builder_experts(b, name, n_in, n_out, 1);
+}
+
+const float *builder_vector(PlanBuilder *b, const char *pattern, int n) {
+    char name[NAME];
+    if (!b->keys.ok) return NULL;
+    const float *v = weights_vector(b->plan->weights, expand(b, pattern, name), n, b->keys.e);
+    b->keys.ok = v != NULL;
+    return v;
+}
+
+bool builder_has(PlanBuilder *b, const char *pattern) {
+    char name[NAME];
+    return weights_has(b->plan->weights, expand(b, pattern, name));
+}
+
+const float *builder_optional_vector(PlanBuilder *b, const char *name, int n) {
+    return builder_has(b, name) ? builder_vector(b, name, n) : NULL;
+}
+
+/* ---- registers and ops --------------------------------------------------------------------------------- */
+
+static int add_reg(PlanBuilder *b, const char *name, int width, bool on_R) {
+    Plan *plan = b->plan;
+    if (plan->n_regs == b->reg_capacity) {
+        b->reg_capacity = 2 * b->reg_capacity + 64;
+        plan->regs = mem_resize(plan->regs, (size_t)b->reg_capacity * sizeof *plan->regs);
+    }
+    plan->regs[plan->n_regs] =
+        (Reg){.name = name, .layer = b->layer, .width = width, .on_R = on_R, .base = NO_REG};
+    return plan->n_regs++;
+}
+
+static Op *add_op(PlanBuilder *b, OpCode code, const char *name) {
+    Plan *plan = b->plan;
+    if (plan->n_ops == b->op_capacity) {
+        b->op_capacity = 2 * b->op_capacity + 64;
+        plan->ops = mem_resize(plan->ops, (size_t)b->op_capacity * sizeof *plan->ops);
+    }
+    Op *op = &plan->ops[plan->n_ops++];
+    *op = (Op){.code = code, .layer = b->layer, .name = name, .on_R = b->on_R};
+    return op;
+}
+
+static int write(PlanBuilder *b, Op *op, int width) {
+    int reg = add_reg(b, op->name, width, op->on_R);
+    op_add_operand(op, ROLE_WRITE, reg);
+    return reg;
+}
+
+static int width_of(const PlanBuilder *b, int reg) {
+    return b->plan->regs[reg].width;
+}
+
+/* After a failure there is no matrix to ask for its size; the tape is thrown away then, so 1 does as well. */
+static int rows_of(const Weight *w) {
+    return w ? w->n_out : 1;
+}
+
+static Op *add_product(PlanBuilder *b, OpCode code, const char *name, int in, const Weight *w,
+                       const float *bias) {
+    Op *op = add_op(b, code, name);
+    op_add_operand(op, ROLE_READ, in);
+    op->w[0] = w;
+    op->bias[0] = bias;
+    op->n_w = 1;
+    return op;
+}
+
+int emit_view(PlanBuilder *b, const char *name, int reg, int column, int width) {
+    assert(b->plan->regs[reg].base == NO_REG && column + width <= width_of(b, reg));
+    int view = add_reg(b, name, width, b->plan->regs[reg].on_R);
+    b->plan->regs[view].base = reg;
+    b->plan->regs[view].column = column;
+    return view;
+}
+
+int emit_embed(PlanBuilder *b, const Weight *w, float scale) {
+    Op *op = add_op(b, OP_EMBED, "embd");
+    op->w[0] = w;
+    op->n_w = 1;
+    op->embed_scale = scale;
+    return write(b, op, b->plan->hparams.n_embd);
+}
+
+int emit_norm(PlanBuilder *b, const char *name, int in, NormParams norm) {
+    Op *op = add_op(b, OP_NORM, name);
+    op_add_operand(op, ROLE_READ, in);
+    op->norm = norm;
+    return write(b, op, width_of(b, in));
+}
+
+int emit_matmul(PlanBuilder *b, const char *name, int in, const Weight *w, const float *bias) {
+    return write(b, add_product(b, OP_MATMUL, name, in, w, bias), rows_of(w));
+}
+
+void emit_rope(PlanBuilder *b, const char *name, int q, int k, RopeParams rope) {
+    Op *op = add_op(b, OP_ROPE, name);
+    op_add_operand(op, ROLE_BOTH, q);
+    op_add_operand(op, ROLE_BOTH, k);
+    op->rope = rope;
+}
+
+int emit_kvput(PlanBuilder *b, const char *name, int k, int v, AttnParams attn) {
+    Plan *plan = b->plan;
+    Op *op = add_op(b, OP_KVPUT, name);
+    op_add_operand(op, ROLE_READ, k);
+    op_add_operand(op, ROLE_READ, v);
+    op_add_operand(op, ROLE_CACHE, plan->n_kv);
+    op->attn = attn;
+    plan->kv = mem_resize(plan->kv, (size_t)(plan->n_kv + 1) * sizeof *plan->kv);
+    plan->kv[plan->n_kv] = (KvLayer){attn.n_kv_head, attn.head_dim};
+    return plan->n_kv++;
+}
+
+int emit_attn(PlanBuilder *b, const char *name, int q, int cache, AttnParams attn) {
+    Op *op = add_op(b, OP_ATTN, name);
+    op_add_operand(op, ROLE_READ, q);
+    op_add_operand(op, ROLE_CACHE, cache);
+    op->attn = attn;
+    return write(b, op, attn.n_head * attn.head_dim);
+}
+
+int emit_glu(PlanBuilder *b, const char *name, int gate, int up, Activation act) {
+    Op *op = add_op(b, OP_GLU, name);
+    op_add_operand(op, ROLE_READ, gate);
+    op_add_operand(op, ROLE_READ, up);
+    op->act = act;
+    return write(b, op, width_of(b, gate));
+}
+
+int emit_add(PlanBuilder *b, const char *name, int a, int c) {
+    Op *op = add_op(b, OP_ADD, name);
+    op_add_operand(op, ROLE_READ, a);
+    op_add_operand(op, ROLE_READ, c);
+    return write(b, op, width_of(b, a));
+}
+
+int emit_route(PlanBuilder *b, const char *name, int logits, MoeParams moe, int *weights) {
+    Op *op = add_op(b, OP_ROUTE, name);
+    op_add_operand(op, ROLE_READ, logits);
+    op->moe = moe;
+    int ids = write(b, op, moe.n_used);
+    *weights = write(b, op, moe.n_used);
+    return ids;
+}
+
+int emit_expert(PlanBuilder *b, const char *name, int in, int ids, const Weight *w, const float *bias,
+                MoeParams moe) {
+    Op *op = add_product(b, OP_EXPERT, name, in, w, bias);
+    op_add_operand(op, ROLE_IDS, ids);
+    op->product.moe = moe;
+    op->product.moe.bias = NULL; // the choice is made by then
+    return write(b, op, moe.n_used * rows_of(w));
+}
+
+int emit_moe_sum(PlanBuilder *b, const char *name, int in, int weights, MoeParams moe) {
+    Op *op = add_op(b, OP_MOE_SUM, name);
+    op_add_operand(op, ROLE_READ, in);
+    op_add_operand(op, ROLE_READ, weights);
+    op->moe = moe;
+    op->moe.bias = NULL;
+    return write(b, op, moe.n_used ? width_of(b, in) / moe.n_used : 1);
+}
+
+int emit_logits(PlanBuilder *b, const char *name, int in, const Weight *w) {
+    return write(b, add_product(b, OP_LOGITS, name, in, w, NULL), rows_of(w));
+}
+
+void emit_sample(PlanBuilder *b, const char *name, int logits) {
+    op_add_operand(add_op(b, OP_SAMPLE, name), ROLE_READ, logits);
+}

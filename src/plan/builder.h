@@ -1,0 +1,48 @@
+/* builder: what a family writes its tape with: its keys and weights by name, and the ops one after another.
+ *
+ * Each emit function appends one op and returns the register it writes.  Failures (a missing tensor, a key out
+ * of range) are kept in the builder and end everything at its close, so that a family reads as a list of what
+ * happens, not of what can go wrong; registers returned after a failure are harmless. */
+#ifndef ZGEN_PLAN_BUILDER_H
+#define ZGEN_PLAN_BUILDER_H
+
+#include "keys.h"
+#include "tape.h"
+
+typedef struct PlanBuilder {
+    Plan *plan;
+    Keys keys; // the file's, under the family's architecture; its ok is the builder's too
+    int layer; // of what is emitted now, -1 outside
+    bool on_R; // set behind the last attention, where only the wanted rows go on
+    int op_capacity, reg_capacity;
+} PlanBuilder;
+
+/* Lets `emit` write the tape of the plan, whose hyper-parameters are read.  false: *e; a tensor that the family
+ * did not take is an error too. */
+bool builder_emit(Plan *p, const Gguf *g, void (*emit)(PlanBuilder *b), Err *e);
+
+/* Weights by name; "%d" in it stands for the builder's layer.  A missing or misshapen one is a failure; the
+ * optional ones return NULL where the file has none. */
+const Weight *builder_matrix(PlanBuilder *b, const char *name, int n_in, int n_out);
+const Weight *builder_experts(PlanBuilder *b, const char *name, int n_in, int n_out, int n_expert);
+const float *builder_vector(PlanBuilder *b, const char *name, int n);
+const float *builder_optional_vector(PlanBuilder *b, const char *name, int n);
+bool builder_has(PlanBuilder *b, const char *name);
+
+int emit_view(PlanBuilder *b, const char *name, int reg, int column, int width); // no op: columns of reg
+int emit_embed(PlanBuilder *b, const Weight *w, float scale);
+int emit_norm(PlanBuilder *b, const char *name, int in, NormParams norm);
+int emit_matmul(PlanBuilder *b, const char *name, int in, const Weight *w, const float *bias);
+void emit_rope(PlanBuilder *b, const char *name, int q, int k, RopeParams rope); // both in place
+int emit_kvput(PlanBuilder *b, const char *name, int k, int v, AttnParams attn); // returns the cache's layer
+int emit_attn(PlanBuilder *b, const char *name, int q, int cache, AttnParams attn);
+int emit_glu(PlanBuilder *b, const char *name, int gate, int up, Activation act);
+int emit_add(PlanBuilder *b, const char *name, int a, int c);
+int emit_route(PlanBuilder *b, const char *name, int logits, MoeParams moe, int *weights); // returns ids
+int emit_expert(PlanBuilder *b, const char *name, int in, int ids, const Weight *w, const float *bias,
+                MoeParams moe);
+int emit_moe_sum(PlanBuilder *b, const char *name, int in, int weights, MoeParams moe);
+int emit_logits(PlanBuilder *b, const char *name, int in, const Weight *w);
+void emit_sample(PlanBuilder *b, const char *name, int logits);
+
+#endif

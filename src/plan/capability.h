@@ -1,0 +1,74 @@
+/* capability: what an executor can run, and the refusal of what it cannot.
+ *
+ * Each op and each parameter that an executor may lack is a feature: a bit, made from OP_LIST and from the
+ * list below, which also says when an op has it.  An executor states the features that it runs and its limits;
+ * the fuse pass makes nothing that the executor cannot run; plan_supported refuses the rest by name, before
+ * anything is read or uploaded.  So no parameter can be ignored: who adds one adds its line here. */
+#ifndef ZGEN_PLAN_CAPABILITY_H
+#define ZGEN_PLAN_CAPABILITY_H
+
+#include <assert.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "op.h"
+
+/*    feature          what a message calls it, and when an op has it (norm, rope, attn, moe: its parameters,
+ *                     or NULL; act: the activation of GLU or of a product; view: an operand is a view) */
+#define PARAMETER_LIST(X)                                                                                    \
+    X(VIEW, "registers that are columns of others", view)                                                    \
+    X(EMBED_SCALE, "a factor on embeddings", op->code == OP_EMBED && op->embed_scale != 1)                   \
+    X(NORM_HEADS, "norms of single heads", norm && norm->head_dim > 0)                                       \
+    X(SEGMENTS, "several products in one op", op_is_product(op) && op_count(op, ROLE_WRITE) > 1)             \
+    X(FUSED_RESIDUAL, "a residual added by the op before", op_count(op, ROLE_RESIDUAL) > 0)                  \
+    X(FUSED_NORM, "a norm within a product", norm && op->code != OP_NORM)                                    \
+    X(FUSED_ACT, "an activation within a product", act != ACT_NONE && op->code != OP_GLU)                    \
+    X(FUSED_KVPUT, "keys and values put by attention", op->code == OP_ATTN && op_count(op, ROLE_READ) > 1)   \
+    X(FUSED_ROPE, "rotation within attention", op->code == OP_ATTN && rope)                                  \
+    X(BIAS, "biases of products", bias && op->code != OP_EXPERT)                                             \
+    X(EXPERT_BIAS, "biases of experts", bias && op->code == OP_EXPERT)                                       \
+    X(ACT_SILU, "the activation silu", act == ACT_SILU)                                                      \
+    X(ACT_GELU, "the activation gelu", act == ACT_GELU)                                                      \
+    X(ROPE_HALVES, "rotation of halves", rope && rope->pairing == ROPE_HALVES)                               \
+    X(ROPE_FIRST, "rotation behind the first dimensions", rope && rope->first > 0)                           \
+    X(ROPE_MAGNITUDE, "rotation with a magnitude", rope && rope->magnitude != 1)                             \
+    X(ATTN_WINDOW, "attention in a window", attn && attn->window > 0)                                        \
+    X(ATTN_SOFTCAP, "attention with a softcap", attn && attn->softcap != 0)                                  \
+    X(ATTN_SINKS, "attention with sinks", attn && attn->sinks)                                               \
+    X(ROUTE_SIGMOID, "experts chosen by a sigmoid", op->code == OP_ROUTE && moe->kind == ROUTE_SIGMOID)      \
+    X(ROUTE_BIAS, "experts chosen with a bias", op->code == OP_ROUTE && moe->bias)
+
+typedef enum Feature {
+#define X(name, text) FEATURE_OP_##name,
+    OP_LIST(X)
+#undef X
+#define X(name, text, when) FEATURE_##name,
+        PARAMETER_LIST(X)
+#undef X
+            FEATURE_COUNT
+} Feature;
+static_assert(FEATURE_COUNT <= 64, "a feature is a bit of a FeatureSet");
+
+typedef uint64_t FeatureSet;
+#define FEATURE_BIT(name) ((FeatureSet)1 << FEATURE_##name)
+
+/* All ops of the list with none of the parameters. */
+#define X(name, text) +1
+enum { OP_LIST_LENGTH = 0 OP_LIST(X) };
+#undef X
+#define FEATURE_ALL_OPS (((FeatureSet)1 << OP_LIST_LENGTH) - 1)
+
+typedef struct Capability {
+    const char *name; // of the executor, as --device takes it; NULL: no limits, nothing fused
+    FeatureSet features;
+    int head_dim_min, head_dim_max, head_dim_multiple; // of attention
+    int n_head_max;
+    int fused_norm_max; // width of a norm within a product
+    int n_vocab_max;
+    int view_multiple; // columns at which views begin and end
+    int n_expert_max;
+    size_t (*q8_bytes)(int width); // of a row in the 8-bit form; NULL: products quantise floats themselves
+} Capability;
+
+const char *feature_text(Feature f); // of an op: its name
+
+#endif

@@ -1,0 +1,77 @@
+/* keys: see keys.h. */
+#include "keys.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *whole_key(Keys *k, const char *name) {
+    snprintf(k->key, sizeof k->key, "%s.%s", k->arch, name);
+    return k->key;
+}
+
+bool keys_fail(Keys *k, const char *format, ...) {
+    if (!k->ok) return false;
+    char text[sizeof k->e->text];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    return k->ok = err_set(k->e, ERR_MODEL, "%s: %s", gguf_label(k->g), text);
+}
+
+bool keys_has(Keys *k, const char *name) {
+    return gguf_has(k->g, whole_key(k, name));
+}
+
+void keys_need(Keys *k, const char *name) {
+    if (!keys_has(k, name))
+        keys_fail(k, "metadata key '%s' is missing; the file is not a complete model", k->key);
+}
+
+int keys_int(Keys *k, const char *name, int min, int max, int fallback) {
+    int64_t value = fallback;
+    if (k->ok) k->ok = gguf_get_int(k->g, whole_key(k, name), min, max, &value, k->e);
+    return k->ok ? (int)value : fallback;
+}
+
+float keys_float(Keys *k, const char *name, float min, float max, float fallback) {
+    float value = fallback;
+    if (k->ok) k->ok = gguf_get_float(k->g, whole_key(k, name), min, max, &value, k->e);
+    return k->ok ? value : fallback;
+}
+
+void keys_per_layer(Keys *k, const char *name, int n_layer, int max, int fallback, int *out) {
+    const int64_t *values;
+    size_t n;
+    for (int i = 0; i < n_layer; i++) out[i] = fallback < 1 ? 1 : fallback; // after a failure too
+    if (k->ok) k->ok = gguf_get_ints(k->g, whole_key(k, name), &values, &n, k->e);
+    if (!k->ok) return;
+    if (n > 1 && n != (size_t)n_layer) {
+        keys_fail(k, "'%s' has %zu values for %d layers", k->key, n, n_layer);
+        return;
+    }
+    for (int i = 0; i < n_layer; i++) {
+        int64_t value = n == 0 ? fallback : values[n == 1 ? 0 : i];
+        if (value < 1 || value > max) {
+            keys_fail(k, "'%s' is %lld in layer %d; expected 1 to %d", k->key, (long long)value, i, max);
+            return;
+        }
+        out[i] = (int)value;
+    }
+}
+
+int keys_choice(Keys *k, const char *name, const char *const *names, int n, int fallback) {
+    GgufString value = {0};
+    if (k->ok) k->ok = gguf_get_string(k->g, whole_key(k, name), &value, k->e);
+    if (!k->ok || !value.data) return fallback;
+    char list[200] = "";
+    for (int i = 0; i < n; i++) {
+        if (value.n == strlen(names[i]) && memcmp(value.data, names[i], value.n) == 0) return i;
+        size_t used = strlen(list);
+        snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", names[i]);
+    }
+    keys_fail(k, "%s '%.*s' is not supported for %s; supported: %s", name, (int)(value.n < 40 ? value.n : 40),
+              value.data, k->arch, list);
+    return fallback;
+}
