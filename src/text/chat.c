@@ -66,7 +66,7 @@ static Dict *make_variables(Jinja *j, const void *from) {
 static bool check_messages(const json_t *variables, Err *e) {
     const json_t *messages = json_object_get(variables, "messages");
     if (!json_is_array(messages))
-        return err_set(e, ERR_RUN, "there is no \"messages\", an array of messages");
+        return err_set(e, ERR_RUN, "\"messages\", an array of messages, is missing");
     for (size_t i = 0; i < json_array_size(messages); i++)
         if (!json_is_object(json_array_get(messages, i)))
             return err_set(e, ERR_RUN, "message %zu is not an object with \"role\" and \"content\"", i + 1);
@@ -83,15 +83,16 @@ static bool find_now(const json_t *now, struct tm *out, Err *e) {
                    &t.tm_min, &t.tm_sec);
     if (n < 5 || t.tm_year < 1 || t.tm_mon < 1 || t.tm_mon > 12 || t.tm_mday < 1 || t.tm_mday > 31 ||
         t.tm_hour < 0 || t.tm_hour > 23 || t.tm_min < 0 || t.tm_min > 59 || t.tm_sec < 0 || t.tm_sec > 60)
-        return err_set(e, ERR_RUN, "\"now\" is no time: write it like \"2026-08-18T09:30:00\"");
-    t.tm_year -= 1900, t.tm_mon -= 1;
+        return err_set(e, ERR_RUN, "\"now\" is not a time; write it like \"2026-08-18T09:30:00\"");
+    t.tm_year -= 1900;
+    t.tm_mon -= 1;
     seconds = timegm(&t); // finds the weekday
     return gmtime_r(&seconds, out) || err_set(e, ERR_RUN, "\"now\" is too far away");
 }
 
 /* ---- Text ---- */
 
-/* Characters to bytes, and their marks to runs. */
+/* Converts characters to bytes, and their marks to runs. */
 static bool write_text(Str s, ChatText *out, Err *e) {
     Buf bytes = {0}, runs = {0};
     for (size_t i = 0; i < s.n;) {

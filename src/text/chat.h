@@ -1,9 +1,9 @@
-/* chat: messages to the text that a model was trained to answer, by the template that came with it.
+/* chat: messages to the prompt of a model, by its chat template.
  *
- * Owns the choice of variables that a template sees, the templates of our own that are known by name, and the
- * record of who wrote what: beside the rendered text stand its runs, so that text of the messages is never
- * read as control tokens, however much it looks like them.  It refuses whatever the template refuses, and
- * templates that run away (see jinja/value.h for the budgets).  The template language is the room jinja. */
+ * Owns the variables of a template, the built-in templates by name, and the origin of every part of the
+ * prompt: the rendered text comes with runs by author, so that text of the messages never becomes control
+ * tokens, whatever it looks like.  Messages that the template refuses are refused, and templates that exceed
+ * a budget (jinja/value.h).  The template language is the room jinja. */
 #ifndef ZGEN_TEXT_CHAT_H
 #define ZGEN_TEXT_CHAT_H
 
@@ -15,9 +15,8 @@
 
 typedef struct ChatInput {
     /* An object, as --messages reads it: "messages" (an array of objects with "role" and "content"), and
-     * whatever else the template may ask for: tools, add_generation_prompt, enable_thinking, ...  Each key is
-     * a variable of the template, except "now" ("2026-08-18T09:30:00"), the time that strftime_now tells
-     * instead of the real one. */
+     * other variables of the template: tools, add_generation_prompt, enable_thinking, ...  Each key is a
+     * variable, except "now" ("2026-08-18T09:30:00"), which replaces the time of strftime_now. */
     const json_t *variables;
     const char *bos_token, *eos_token; // the model's, where variables name none; NULL: the model has none
 } ChatInput;
@@ -27,10 +26,8 @@ typedef struct ChatRun {
     bool from_user;
 } ChatRun;
 
-/* From the user, in the sense of a run, is every string and key of the variables, except names of roles that
- * are known (user, assistant, system, ...), which templates build control tokens from, and top-level strings
- * whose key ends in "_token".  Special tokens should be looked for in the whole text, so that its pieces
- * merge as the model has learnt, but taken only where no byte of them is from the user. */
+/* Every string and key of the variables is the user's, except names of known roles (user, assistant, system,
+ * ...), of which templates make control tokens, and top-level strings whose key ends in "_token". */
 typedef struct ChatText {
     char *data; // UTF-8, NUL behind it
     size_t n;
@@ -39,22 +36,22 @@ typedef struct ChatText {
 } ChatText;
 
 /* Renders the template (UTF-8, n bytes; ill-formed bytes become U+FFFD) into *out, which the caller frees.
- * false: ERR_MODEL if the template is malformed, asks for what is not supported or exceeds a limit; ERR_RUN
- * if it refuses these messages, or stumbles over something that they lack.  The sentence names line and
- * column of the template. */
+ * false: ERR_MODEL if the template is malformed, uses an unsupported feature or exceeds a budget; ERR_RUN if
+ * it refuses these messages or fails on a missing value.  The sentence names line and column of the
+ * template. */
 bool chat_render(const char *source, size_t n, const ChatInput *input, ChatText *out, Err *e);
 void chat_text_free(ChatText *text); // back to {0}
 
-/* Whether any of the n bytes at start is from the user.  O(log runs). */
+/* Whether any of the n bytes at start is the user's; O(log n_runs). */
 bool chat_text_is_user(const ChatText *text, size_t start, size_t n);
 
-/* Appends the ids of the text from byte `from` on (a border between characters): special tokens only where
- * the template wrote all of them, nothing added around it. */
+/* Appends the ids of the text from byte `from` on, the first of a character.  A text becomes a special token
+ * only if the template wrote all of it; BOS and EOS are not added. */
 void chat_encode(const ChatText *text, size_t from, const Tok *tok, TokIds *out);
 
-/* A template of our own by the name of its format ("chatml", "llama3", ...): a C string; NULL if unknown. */
+/* The built-in template of a format ("chatml", "llama3", ...), a C string; NULL: unknown. */
 const char *chat_builtin_template(const char *name);
-/* Their names, for messages and help: NULL behind the last. */
+/* The name of built-in template i; NULL behind the last. */
 const char *chat_builtin_name(size_t i);
 
 #endif

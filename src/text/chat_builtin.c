@@ -1,16 +1,17 @@
-/* chat_builtin: templates of our own for formats that are known by name, for files that carry none.
+/* chat_builtin: the built-in templates, by the names of their formats, for files without a template.
  *
- * Each is the plain form of its format: turns of system, user and assistant, the prompt for an answer, no
- * tools. Formats without a place for the system prompt take it in front of the first user's turn. */
+ * Each is the plain form of its format: messages of system, user and assistant and the prompt for an answer,
+ * without tools.  A format without system messages has the system prompt in front of the first user
+ * message. */
 #include "chat.h"
 
 #include <string.h>
 
-/* Formats that write each turn the same way, whatever its role. */
+/* Formats in which all roles are written the same way. */
 #define EACH_TURN(turn, generation)                                                                          \
     "{% for m in messages %}" turn "{% endfor %}{% if add_generation_prompt %}" generation "{% endif %}"
 
-/* Formats without system turns: `system` holds the first message's text if that is its role. */
+/* Formats that treat the system message apart: `system` is its text, `turns` are the other messages. */
 #define WITH_SYSTEM(body)                                                                                    \
     "{% set turns = messages %}{% set system = '' %}"                                                        \
     "{% if messages and messages[0].role == 'system' %}"                                                     \

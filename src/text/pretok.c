@@ -1,7 +1,7 @@
-/* pretok: see pretok.h.  This file compiles the patterns and walks the matches.
+/* pretok: see pretok.h.  This file compiles the patterns and iterates over their matches.
  *
- * \s in the table means Unicode's white space.  PCRE2's own \s is either ASCII's or, with its Unicode option,
- * one character more; so it is spelled out before compiling. */
+ * \s in the table means Unicode's white space.  PCRE2's \s is either ASCII's or, with its Unicode option, one
+ * character more; so each \s is replaced by the list of characters before compiling. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "pretok.h"
 #include "../base/mem.h"
@@ -14,7 +14,7 @@
 #define SPACES                                                                                               \
     "\\t-\\r \\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
 
-enum { STACK_LEAST = 64 << 10, STACK_MOST = 64 << 20 }; // bytes for a match to take back, if it must
+enum { STACK_LEAST = 64 << 10, STACK_MOST = 64 << 20 }; // bytes of the stack on which a match backtracks
 
 struct Pretok {
     const PretokRule *rule;
@@ -79,8 +79,8 @@ static pcre2_code *compile(const char *pattern) {
 Pretok *pretok_open(const PretokRule *rule) {
     Pretok *p = mem_new(1, sizeof *p);
     p->rule = rule;
-    while (p->n_codes < PRETOK_PATTERNS && rule->patterns[p->n_codes])
-        p->codes[p->n_codes] = compile(rule->patterns[p->n_codes]), p->n_codes++;
+    for (; p->n_codes < PRETOK_PATTERNS && rule->patterns[p->n_codes]; p->n_codes++)
+        p->codes[p->n_codes] = compile(rule->patterns[p->n_codes]);
     return p;
 }
 
@@ -100,23 +100,24 @@ typedef struct Split {
     void *word_context;
 } Split;
 
-/* Whether pattern i matches somewhere from byte `at` on, and where. */
+/* Finds the first match of pattern i from byte `at` on: bytes [*begin, *end).  false: none. */
 static bool find(Split *s, int i, const char *text, size_t n, size_t at, size_t *begin, size_t *end) {
     const uint32_t options = PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY;
     PCRE2_SPTR subject = (PCRE2_SPTR)text;
     int rc = pcre2_match(s->pretok->codes[i], subject, n, at, options, s->data, s->context);
-    if (rc == PCRE2_ERROR_JIT_STACKLIMIT) // the interpreter has the heap to go on with
+    if (rc == PCRE2_ERROR_JIT_STACKLIMIT) // the interpreter backtracks on the heap
         rc = pcre2_match(s->pretok->codes[i], subject, n, at, options | PCRE2_NO_JIT, s->data, s->context);
     if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
         err_warn("the pre-tokenizer gave up after %zu of %zu bytes (PCRE2's error %d); the rest is one word",
                  at, n, rc);
     if (rc < 0) return false;
     const PCRE2_SIZE *offsets = pcre2_get_ovector_pointer(s->data);
-    *begin = offsets[0], *end = offsets[1];
+    *begin = offsets[0];
+    *end = offsets[1];
     return true;
 }
 
-/* Cuts a word that the patterns before i have left. */
+/* Cuts a word of the patterns before i by pattern i and those behind it. */
 static void split(Split *s, int i, const char *text, size_t n) {
     if (i == s->pretok->n_codes) {
         s->word(s->word_context, text, n);
@@ -136,7 +137,7 @@ void pretok_split(const Pretok *p, const char *text, size_t n, PretokWord *word,
     s.data = pcre2_match_data_create(1, NULL);
     s.context = pcre2_match_context_create(NULL);
     pcre2_jit_stack *stack = pcre2_jit_stack_create(STACK_LEAST, STACK_MOST, NULL);
-    if (!s.data || !s.context) mem_new(SIZE_MAX, 1); // says so and exits
+    if (!s.data || !s.context) mem_new(SIZE_MAX, 1); // prints the error and exits
     pcre2_set_match_limit(s.context, UINT32_MAX);
     pcre2_set_depth_limit(s.context, UINT32_MAX);
     if (stack) pcre2_jit_stack_assign(s.context, NULL, stack);

@@ -1,15 +1,15 @@
 /* pretok_table: the patterns by name.
  *
- * They are those of the models' own tokenizers as llama.cpp reads them, with three kinds of change that do
- * not change the words.  Where a longer match can only be the right one, it is possessive (*+, ++), so that a
- * run of ten million letters costs no memory to take back.  Case-insensitive groups are spelled out.  Where a
- * pattern would look at the rest of a run from each place in it, it looks once, where the run begins, and
- * then goes on from where the last match ended (\G): otherwise a long run takes quadratic time.
+ * The patterns are those of the models' own tokenizers as llama.cpp reads them, with three kinds of change
+ * that do not change the words.  Where only the longest match can be right, repetition is possessive (*+,
+ * ++), so that a run of ten million letters needs no memory for backtracking.  Case-insensitive groups are
+ * spelled out.  A pattern that would scan the rest of a run from each position scans once, at the begin of
+ * the run, and continues where the last match ended (\G): otherwise a long run takes quadratic time.
  *
- * Rows without a flag PRETOK_UNVERIFIED are confirmed by cases that llama.cpp has computed. */
+ * Rows without PRETOK_UNVERIFIED are confirmed by cases that llama.cpp has computed. */
 #include "pretok.h"
 
-/* What the patterns share.  Each is one or more alternatives. */
+/* Parts of several patterns, each of one or more alternatives. */
 #define CONTRACTION "'(?:[sStTmMdD]|[rR][eE]|[vV][eE]|[lL][lL])"
 #define LETTERS "[^\\r\\n\\p{L}\\p{N}]?+\\p{L}++"
 #define OTHERS " ?+[^\\s\\p{L}\\p{N}]++[\\r\\n]*+"
@@ -41,7 +41,7 @@
     "[\\x{800}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}"        \
     "\\x{2060}-\\x{2fff}\\x{3001}-\\x{9fa5}\\x{ac00}-\\x{d7ff}]++"
 
-/* The letters with case, as of the Unicode of that tokenizer's authors. */
+/* The letters with case, in the version of Unicode that the tokenizer was made with. */
 #define DEEPSEEK_LETTERS                                                                                     \
     "\\s?+[A-Za-z\\x{b5}\\x{c0}-\\x{d6}\\x{d8}-\\x{f6}\\x{f8}-\\x{1ba}\\x{1bc}-\\x{1bf}\\x{1c4}-\\x{293}"    \
     "\\x{295}-\\x{2af}\\x{370}-\\x{373}\\x{376}\\x{377}\\x{37b}-\\x{37d}\\x{37f}\\x{386}\\x{388}-\\x{38a}"   \

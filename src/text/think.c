@@ -24,7 +24,7 @@ static size_t without_space(const char *s, size_t n) {
     return n;
 }
 
-/* The tag that a text ends with, white space aside, or -1. */
+/* The index of the opening tag at the end of a text, white space aside, or -1. */
 static int tag_at_end(const char *s, size_t n) {
     n = without_space(s, n);
     for (int i = 0; i < N_TAGS; i++) {
@@ -45,7 +45,7 @@ void think_begin(Think *t, const char *prompt, size_t n) {
     *t = tag < 0 ? (Think){.state = THINK_OPENING} : (Think){.state = THINK_INSIDE, .tag = tag};
 }
 
-/* Moves the first n held bytes; to NULL drops them. */
+/* Moves the first n held bytes to a Buf; NULL: drops them. */
 static void move(Think *t, size_t n, Buf *to) {
     if (n == 0) return;
     if (to) buf_add(to, t->held.data, n);
@@ -53,7 +53,8 @@ static void move(Think *t, size_t n, Buf *to) {
     t->held.n -= n;
 }
 
-/* Each of these returns whether the state has changed, so that the rest is to be looked at anew. */
+/* Each push_STATE takes held bytes and returns whether the state has changed, so that the rest is pushed
+ * again. */
 
 static bool push_opening(Think *t, Buf *thought) {
     move(t, leading_space(t->held.data, t->held.n), NULL);
@@ -64,7 +65,8 @@ static bool push_opening(Think *t, Buf *thought) {
         may_become = true;
         if (n < k) continue;
         move(t, k, thought);
-        t->state = THINK_INSIDE, t->tag = i;
+        t->state = THINK_INSIDE;
+        t->tag = i;
         return true;
     }
     if (!may_become) t->state = THINK_ANSWER;

@@ -1,10 +1,10 @@
-/* think: the part of an answer that is not meant for the listener.
+/* think: the reasoning at the begin of an answer, separated from the answer.
  *
- * Models that reason begin their answer with a block between <think> and </think>, or their template opens it
- * for them.  Owns the spellings of these tags and the separation of an answer that arrives in pieces.  It
- * refuses to see a block anywhere but at the beginning: later on, a tag is a word that the model talks about.
+ * Models that reason begin their answer with a block between <think> and </think>, or their template opens
+ * the block. Owns the spellings of these tags and the separation of a text that arrives in parts.  Only a
+ * block at the begin counts: a later tag is a word of the answer.
  *
- * The one trick: whatever may still become a tag, or turn out to be white space at the end, waits. */
+ * The one trick: bytes that may still become a tag, or white space at the end, are held back. */
 #ifndef ZGEN_TEXT_THINK_H
 #define ZGEN_TEXT_THINK_H
 
@@ -12,24 +12,29 @@
 #include <stddef.h>
 #include "../base/buf.h"
 
-typedef enum ThinkState { THINK_OPENING, THINK_INSIDE, THINK_PAUSE, THINK_ANSWER } ThinkState;
+typedef enum ThinkState {
+    THINK_OPENING, // before the answer, or its opening tag
+    THINK_INSIDE,  // the block
+    THINK_PAUSE,   // white space behind the block
+    THINK_ANSWER
+} ThinkState;
 
 typedef struct Think {
     ThinkState state;
-    int tag;  // which spelling, while inside
-    Buf held; // may become a tag, or be the end
+    int tag;  // index of the spelling, while inside
+    Buf held; // bytes that are held back
 } Think;
 
-/* The tag that a prompt of n bytes ends with, white space aside: the answer begins inside of a block.  NULL:
- * it does not. */
+/* The opening tag at the end of a prompt of n bytes, white space aside: the answer begins inside a block.
+ * NULL: the prompt ends with none. */
 const char *think_opened(const char *prompt, size_t n);
 
-/* A new answer to this prompt. */
+/* Starts an answer to this prompt. */
 void think_begin(Think *t, const char *prompt, size_t n);
 
-/* Takes n bytes of the answer; appends what is certain to thought (tags and the white space behind the block
- * included) and to answer (without white space at its ends).  All of thought comes before any of answer. */
+/* Takes n more bytes; appends those that are decided to thought (with tags and the white space behind the
+ * block) and to answer (without white space at its ends).  All of thought comes before any of answer. */
 void think_push(Think *t, const char *text, size_t n, Buf *thought, Buf *answer);
-void think_end(Think *t, Buf *thought, Buf *answer); // and frees what it holds
+void think_end(Think *t, Buf *thought, Buf *answer); // the bytes held back; frees the memory
 
 #endif

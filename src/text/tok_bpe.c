@@ -1,15 +1,15 @@
 /* tok_bpe: plain text to tokens by merging byte pairs.
  *
- * The pre-tokenizer cuts the text into words.  In each word every byte is a symbol; again and again the two
- * neighbours that stand first in the file's list of merges become one, the leftmost on a tie.  Some
- * vocabularies (Gemma 4) merge characters instead, with U+2581 for a space, and spell what has no token in
+ * The pre-tokenizer cuts the text into words.  In each word every byte is a symbol; the two neighbours that
+ * come first in the file's list of merges become one, the leftmost on a tie, until no merge applies.  Some
+ * vocabularies (Gemma 4) merge characters instead, with U+2581 for a space; a character without token becomes
  * byte tokens.
  *
- * The one trick: text repeats its words, so a small table remembers the ids of the words seen last, and most
- * of a long text never reaches the merging loop.
+ * The one trick: text repeats its words, so a small cache holds the ids of recent words, and most words of a
+ * long text never reach the merging loop.
  *
- * A merge whose halves or whole are not tokens can never matter for a vocabulary that was trained, and is
- * ignored, with one warning that counts them. */
+ * A merge whose halves or whole are not tokens cannot apply in a trained vocabulary; such merges are ignored,
+ * with one warning and their number. */
 #include "tok_impl.h"
 #include "../base/mem.h"
 
@@ -36,7 +36,7 @@ struct Bpe {
     Pretok *pretok;
     Merge *merges; // hash of pairs; open addressing
     uint32_t mask, n_merges;
-    int32_t byte_pieces[256]; // the tokens of single bytes; -1: none
+    int32_t byte_tokens[256]; // the tokens of single bytes; -1: none
 };
 
 /* ---- the merges of the file ---- */
@@ -70,7 +70,8 @@ static int find_half(const Tok *t, const char *text, size_t n, Buf *plain) {
     return tok_decode_bytes(text, n, plain) && plain->n ? tok_find(t, plain->data, plain->n) : -1;
 }
 
-/* A line of the list, "left right".  A half may begin with a space, but holds none. */
+/* Adds the merge of a line, "left right"; false: not of two tokens into a third.  A half has no space but
+ * perhaps as its first character. */
 static bool add_merge(struct Bpe *b, GgufString line, Buf *plain) {
     const char *space = line.n > 1 ? memchr(line.data + 1, ' ', line.n - 1) : NULL;
     if (!space) return false;
@@ -119,7 +120,7 @@ bool bpe_open(const Gguf *g, const Tok *t, struct Bpe **out, Err *e) {
         bpe_close(b);
         return false;
     }
-    for (int byte = 0; byte < 256; byte++) b->byte_pieces[byte] = tok_find(t, &(char){(char)byte}, 1);
+    for (int byte = 0; byte < 256; byte++) b->byte_tokens[byte] = tok_find(t, &(char){(char)byte}, 1);
     b->pretok = pretok_open(t->rule);
     *out = b;
     return true;
@@ -161,13 +162,17 @@ static void merge_word(TokJob *job, const char *word, size_t n) {
     for (size_t i = 0, length = 1, from = 0; i < n; i += length) {
         uint32_t c;
         int id;
-        if (t->bytes)
-            id = t->bpe->byte_pieces[(unsigned char)word[i]];
-        else
-            length = utf8_next(word + i, n - i, &c), id = tok_find(t, word + i, length);
+        if (t->bytes) {
+            id = t->bpe->byte_tokens[(unsigned char)word[i]];
+        } else {
+            length = utf8_next(word + i, n - i, &c);
+            id = tok_find(t, word + i, length);
+        }
         merger_add(&job->merger, (uint32_t)(i - from), (uint32_t)length, id);
-        if (job->merger.n_symbols == TOK_RUN_MAX || i + length == n)
-            finish_run(job, word + from), from = i + length;
+        if (job->merger.n_symbols == TOK_RUN_MAX || i + length == n) {
+            finish_run(job, word + from);
+            from = i + length;
+        }
     }
 }
 
@@ -185,9 +190,9 @@ static void encode_word(TokJob *job, const char *word, size_t n) {
         merge_word(job, word, n);
 }
 
-/* ---- words seen before ---- */
+/* ---- the cache of words ---- */
 
-static TokWord *place_of(TokJob *job, const char *word, size_t n, char key[WORD_BYTES]) {
+static TokWord *cached(TokJob *job, const char *word, size_t n, char key[WORD_BYTES]) {
     uint64_t part[WORD_BYTES / 8];
     memset(key, 0, WORD_BYTES);
     memcpy(key, word, n);
@@ -197,29 +202,30 @@ static TokWord *place_of(TokJob *job, const char *word, size_t n, char key[WORD_
     return &job->words[h >> 52];
 }
 
-static void remember(TokWord *place, const char key[WORD_BYTES], size_t n, const int32_t *ids, size_t n_ids) {
-    place->n = (uint8_t)n, place->n_ids = (uint8_t)n_ids;
-    memcpy(place->text, key, WORD_BYTES);
-    memcpy(place->ids, ids, n_ids * sizeof *ids);
+static void remember(TokWord *entry, const char key[WORD_BYTES], size_t n, const int32_t *ids, size_t n_ids) {
+    entry->n = (uint8_t)n;
+    entry->n_ids = (uint8_t)n_ids;
+    memcpy(entry->text, key, WORD_BYTES);
+    memcpy(entry->ids, ids, n_ids * sizeof *ids);
 }
 
 static void take_word(void *context, const char *word, size_t n) {
-    static_assert(N_WORDS == 1 << (64 - 52), "the upper bits of the hash choose the place");
+    static_assert(N_WORDS == 1 << (64 - 52), "the upper bits of the hash are the index");
     TokJob *job = context;
     if (n > WORD_BYTES) {
         encode_word(job, word, n);
         return;
     }
     char key[WORD_BYTES];
-    TokWord *place = place_of(job, word, n, key);
-    if (place->n == n && memcmp(place->text, key, WORD_BYTES) == 0) {
-        for (int i = 0; i < place->n_ids; i++) tok_ids_add(job->out, place->ids[i]);
+    TokWord *entry = cached(job, word, n, key);
+    if (entry->n == n && memcmp(entry->text, key, WORD_BYTES) == 0) {
+        for (int i = 0; i < entry->n_ids; i++) tok_ids_add(job->out, entry->ids[i]);
         return;
     }
     size_t from = job->out->n, n_lost = job->n_lost;
     encode_word(job, word, n);
     size_t n_ids = job->out->n - from;
-    if (n_ids <= WORD_IDS && job->n_lost == n_lost) remember(place, key, n, job->out->data + from, n_ids);
+    if (n_ids <= WORD_IDS && job->n_lost == n_lost) remember(entry, key, n, job->out->data + from, n_ids);
 }
 
 void bpe_encode(TokJob *job, const char *text, size_t n) {
@@ -232,7 +238,7 @@ void bpe_encode(TokJob *job, const char *text, size_t n) {
         return;
     }
     buf_clear(&job->text);
-    for (size_t i = 0, word; i < n; i += word + 1) { // the stretch with its spaces as the vocabulary has them
+    for (size_t i = 0, word; i < n; i += word + 1) { // the stretch with U+2581 for spaces
         const char *space = memchr(text + i, ' ', n - i);
         word = space ? (size_t)(space - text) - i : n - i;
         buf_add(&job->text, text + i, word);

@@ -10,7 +10,8 @@ static void add_unescaped(const char *text, size_t n, Buf *out) {
         buf_add(out, text, before);
         if (!hit) return;
         buf_add(out, " ", 1);
-        text += before + strlen(TOK_SPACE), n -= before + strlen(TOK_SPACE);
+        text += before + strlen(TOK_SPACE);
+        n -= before + strlen(TOK_SPACE);
     }
 }
 
@@ -19,7 +20,7 @@ static void add_normal(const Tok *t, const TokEntry *entry, Buf *out) {
         add_unescaped(entry->text, entry->n, out);
     else if (entry->n_plain)
         buf_add(out, entry->plain, entry->n_plain);
-    else // not in the byte-level alphabet: added later, and meant as it stands
+    else // not in the byte-level alphabet: a token added after training, whose text is its piece
         buf_add(out, entry->text, entry->n);
 }
 
@@ -45,9 +46,9 @@ void tok_piece(const Tok *t, int id, bool special, Buf *out) {
     }
 }
 
-/* What the first tokenizers of this kind did to their output: no space before "?", "!", "." and ",", none
- * around an apostrophe that stands alone, none before "'s", "'m", "'re" and "'ve".  Each writes behind where
- * it reads and returns the bytes that are left. */
+/* The clean-up of the first tokenizers of this kind, in three passes: no space before "?", "!", "." and ",",
+ * none around an apostrophe between spaces, none before "'s", "'m", "'re" and "'ve".  Each pass works in
+ * place and returns the number of bytes left. */
 static size_t join_marks(char *s, size_t n) {
     size_t to = 0;
     for (size_t i = 0; i < n; i++) {
@@ -61,7 +62,10 @@ static size_t join_apostrophes(char *s, size_t n) {
     size_t to = 0;
     for (size_t i = 0; i < n; i++) {
         bool alone = i && i + 1 < n && s[i - 1] == ' ' && s[i] == '\'' && s[i + 1] == ' ';
-        if (alone) to--, s[i + 1] = 0; // so that it is not taken for the space of the next one
+        if (alone) {
+            to--;
+            s[i + 1] = 0; // so that the space does not count for the next apostrophe
+        }
         s[to++] = s[i];
         i += alone;
     }
@@ -91,7 +95,11 @@ static void clean_spaces(Buf *text, size_t from) {
 void tok_decode(const Tok *t, const int32_t *ids, size_t n, int flags, Buf *out) {
     bool strip_space = t->add_space_prefix;
     if (flags & TOK_REMOVE_SPECIAL) {
-        if (t->add_bos && n && ids[0] == t->bos) ids++, n--, strip_space = false;
+        if (t->add_bos && n && ids[0] == t->bos) {
+            ids++;
+            n--;
+            strip_space = false;
+        }
         if (t->add_eos && n && ids[n - 1] == t->eos) n--;
     }
     Buf piece = {0};

@@ -1,6 +1,6 @@
 /* tok_encode: text to ids.
  *
- * Takes special tokens out of a text, and hands the stretches of plain text between them to the encoder of
+ * Takes special tokens out of a text, and passes the stretches of plain text between them to the encoder of
  * the vocabulary's kind. */
 #include "tok_impl.h"
 #include "../base/mem.h"
@@ -25,27 +25,25 @@ void tok_ids_free(TokIds *ids) {
 
 /* ---- encoding ---- */
 
-/* A text to be encoded, and which special tokens it may hold: without parse only user-defined ones, which are
- * part of the language. */
-typedef struct Source {
+typedef struct Source { // a text to be encoded
     const char *text;
     size_t n;
-    bool parse;
-    const TokOrigin *origin; // NULL: nothing is known to be from the user
+    bool parse;              // all special tokens; else only user-defined ones, which belong to the language
+    const TokOrigin *origin; // NULL: no part of the text is the user's
 } Source;
 
-/* Some files type the marks of a turn as user-defined. */
+/* Some files give the marks of a chat format, like <|user|>, the type of user-defined tokens. */
 static bool is_markup(const TokEntry *entry) {
     return entry->n > 2 && entry->text[0] == '<' && entry->text[entry->n - 1] == '>';
 }
 
-static bool may_stand(const Tok *t, const Source *s, int id, size_t at, size_t n) {
+static bool is_allowed(const Tok *t, const Source *s, int id, size_t at, size_t n) {
     const TokEntry *entry = &t->entries[id];
     if (entry->type == TOK_USER_DEFINED && !(s->origin && is_markup(entry))) return true;
     return s->parse && !(s->origin && s->origin->is_user(s->origin->arg, at, n));
 }
 
-/* The special token with the longest text that stands at a place of the source, or -1. */
+/* The special token of the longest text at byte `at` of the source, or -1. */
 static int special_at(const Tok *t, const Source *s, size_t at) {
     const TokList *list = &t->specials;
     size_t low = 0, high = list->n;
@@ -55,8 +53,10 @@ static int special_at(const Tok *t, const Source *s, size_t at) {
         depth++;
         bool is_new = true; // among equal texts the lowest id comes first
         for (; low < high && list->texts[low].n == depth; low++)
-            if (is_new && may_stand(t, s, list->texts[low].id, at, depth))
-                best = list->texts[low].id, is_new = false;
+            if (is_new && is_allowed(t, s, list->texts[low].id, at, depth)) {
+                best = list->texts[low].id;
+                is_new = false;
+            }
     }
     return best;
 }
@@ -92,7 +92,7 @@ static void encode_plain(TokJob *job, const char *text, size_t n) {
 static void encode_valid(const Tok *t, const Source *s, TokIds *out) {
     if (s->n == 0) return;
     TokJob job = {.tok = t, .out = out};
-    size_t from = 0; // where the plain text begins that is not encoded yet
+    size_t from = 0; // first byte of the plain text that is not encoded yet
     for (size_t at = 0; at < s->n;) {
         int id = special_at(t, s, at);
         if (id < 0) {
@@ -119,9 +119,10 @@ static void encode(const Tok *t, Source s, bool add, TokIds *out) {
     if (!utf8_is_valid(s.text, s.n)) {
         utf8_gate_push(&gate, s.text, s.n, &repaired);
         utf8_gate_end(&gate, &repaired);
-        err_warn("the text is not UTF-8 in %zu places; each became U+FFFD", gate.n_replaced);
-        s.text = repaired.data, s.n = repaired.n;
-        if (s.origin) s.parse = false; // the places that origin speaks of have moved
+        err_warn("the text is not UTF-8: %zu ill-formed sequences became U+FFFD", gate.n_replaced);
+        s.text = repaired.data;
+        s.n = repaired.n;
+        if (s.origin) s.parse = false; // origin is in bytes of the text before the repair
     }
     bool has_bos = t->bos >= 0 && special_at(t, &s, 0) == t->bos;
     if (add && tok_adds_bos(t) && !has_bos) tok_ids_add(out, t->bos);

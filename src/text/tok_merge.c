@@ -1,12 +1,12 @@
-/* tok_merge: the loop that both merging encoders share.
+/* tok_merge: the loop of both merging encoders.
  *
  * Of all neighbours that may become one token, the pair with the lowest rank does, the leftmost on a tie,
  * until no pair is left: O(n log n) for n symbols, whatever the vocabulary.
  *
- * The one trick: pairs of one rank mostly come in order, left to right, so each rank has a queue, and only
- * the first of each queue stands in the heap.  The heap then holds a few entries where a text repeats itself:
- * a million times the same letter is merged about as fast as a million letters of prose.  A pair that comes
- * out of order goes straight into the heap, which keeps the bound. */
+ * The one trick: pairs of one rank are mostly found in order, left to right, so each rank has a queue, and
+ * only the first of each queue is in the heap.  The heap of a repetitive text is small: one letter a million
+ * times is merged about as fast as a million letters of prose.  A pair found out of order is pushed to the
+ * heap itself, which keeps the bound. */
 #include "tok_impl.h"
 #include "../base/mem.h"
 
@@ -15,10 +15,10 @@
 
 typedef struct Pair { // a symbol and its right neighbour
     uint32_t left;
-    uint32_t n; // bytes of the union: another number now means that one of the two has changed since
+    uint32_t n; // bytes of the union; a different sum later means that one of the two has changed
     int32_t id; // of the union
     uint32_t next : 31;
-    uint32_t queued : 1; // in the queue of its rank, whose next pair then takes its place in the heap
+    uint32_t queued : 1; // in the queue of its rank, whose next pair follows it in the heap
 } Pair;
 
 typedef struct Waiting {
@@ -47,7 +47,7 @@ static void heap_push(TokJob *job, Waiting w) {
     m->heap[i] = w;
 }
 
-/* The first entry makes way for w: cheap where w comes early, as the next of the same queue mostly does. */
+/* Replaces the first entry by w: cheap if w comes early, as the next pair of the same queue mostly does. */
 static void heap_replace(TokJob *job, Waiting w) {
     Waiting *heap = job->merger.heap;
     size_t n = job->merger.n_heap, i = 0;

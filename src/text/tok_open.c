@@ -1,7 +1,7 @@
 /* tok_open: a Tok from the metadata of a file.
  *
  * Reads the kind of vocabulary, its tokens, and the rules that the file states beside them, with llama.cpp's
- * defaults for those that it leaves out.  Texts are not copied: they lie in the Gguf. */
+ * defaults for rules that it omits.  Texts stay in the Gguf, without copies. */
 #include "tok_impl.h"
 #include "../base/mem.h"
 
@@ -10,8 +10,8 @@
 
 enum { TEXT_MAX = 64 << 10 }; // bytes of a token
 
-/* What models write where they are done.  Files often fail to name these in eot_token_id or eom_token_id, or
- * give them the type of ordinary words; nothing else in a GGUF file tells. */
+/* Texts of tokens that end generation.  Files often omit these in eot_token_id and eom_token_id, or give them
+ * the type of ordinary words. */
 static const char *const END_TEXTS[] = {
     "<|eot_id|>", // Llama 3, and the next
     "<|eom_id|>",
@@ -78,10 +78,9 @@ static bool read_entries(const Gguf *g, Tok *t, Err *e) {
     size_t n, n_scores, n_types;
     if (!gguf_get_strings(g, "tokenizer.ggml.tokens", &texts, &n, e)) return false;
     if (n == 0 || n > INT32_MAX)
-        return err_set(
-            e, ERR_MODEL,
-            "%.300s: tokenizer.ggml.tokens holds %zu tokens; there is no text without a vocabulary",
-            gguf_label(g), n);
+        return err_set(e, ERR_MODEL,
+                       "%.300s: tokenizer.ggml.tokens holds %zu tokens; expected 1 to 2147483647",
+                       gguf_label(g), n);
     if (!gguf_get_floats(g, "tokenizer.ggml.scores", &scores, &n_scores, e) ||
         !gguf_get_ints(g, "tokenizer.ggml.token_type", &types, &n_types, e) ||
         !check_length(g, "tokenizer.ggml.scores", n_scores, n, e) ||
@@ -108,7 +107,7 @@ static bool read_id(const Gguf *g, const Tok *t, const char *key, int *id, Err *
     if (!gguf_get_int(g, key, INT64_MIN, INT64_MAX, &value, e)) return false;
     bool known = value >= 0 && value < t->n_vocab;
     if (!known && gguf_has(g, key))
-        err_warn("%s is %lld, but the vocabulary has %d tokens; going on without it", key, (long long)value,
+        err_warn("%s is %lld, but the vocabulary has %d tokens; the id is ignored", key, (long long)value,
                  t->n_vocab);
     *id = known ? (int)value : -1;
     return true;
@@ -122,21 +121,22 @@ static void mark_ends(Tok *t, const int *end_ids, int n_end_ids) {
         if (entry->type != TOK_CONTROL && entry->type != TOK_USER_DEFINED) continue;
         for (size_t i = 0; i < sizeof END_TEXTS / sizeof *END_TEXTS; i++)
             entry->eog |= text_is(entry, END_TEXTS[i]);
-        /* "</s>" ends a text only where the file says so: in some vocabularies it is a tag of HTML.  It is
-         * never plain text, nor are the others, or a user's text could end the conversation. */
+        /* "</s>" ends a text only by an id of the file: in some vocabularies it is a tag of HTML.  Plain text
+         * becomes none of these tokens, or a user's text could end the conversation. */
         if (entry->eog || text_is(entry, "</s>")) entry->type = TOK_CONTROL;
         has_return |= text_is(entry, "<|return|>");
         has_call |= text_is(entry, "<|call|>") || text_is(entry, "<|calls|>");
         has_flush |= text_is(entry, "<|flush|>");
         if (text_is(entry, "<|end|>")) end = id;
     }
-    /* With these two, <|end|> ends one of several messages in a turn (gpt-oss, Solar). */
+    /* Beside these tokens, <|end|> ends one of several messages of an answer (gpt-oss, Solar). */
     if (has_call && (has_return || has_flush) && end >= 0) t->entries[end].eog = false;
     for (int i = 0; i < n_end_ids; i++)
         if (end_ids[i] >= 0) t->entries[end_ids[i]].eog = true;
 }
 
-/* In Phi-3 the white space behind a special token belongs to it.  Only the name of the model tells. */
+/* In Phi-3 a special token takes the white space behind it; the file shows that by the name of the model
+ * only. */
 static bool is_phi3(const Gguf *g, bool *out, Err *e) {
     GgufString name = {0};
     if (!gguf_get_string(g, "general.name", &name, e)) return false;
@@ -150,11 +150,14 @@ static void set_defaults(Tok *t) {
     t->bos = t->eos = t->sep = t->unknown = -1;
     switch (t->kind) {
     case TOK_SPM:
-        t->unknown = 0, t->bos = 1, t->eos = 2;
+        t->unknown = 0;
+        t->bos = 1;
+        t->eos = 2;
         t->add_bos = t->add_space_prefix = true;
         return;
     case TOK_UNIGRAM:
-        t->eos = 1, t->unknown = 2;
+        t->eos = 1;
+        t->unknown = 2;
         t->add_eos = true;
         return;
     case TOK_BPE:
@@ -191,7 +194,7 @@ static bool read_kind(const Gguf *g, Tok *t, const char **fixed_pre, Err *e) {
     static const struct {
         const char *model;
         TokKind kind;
-        const char *pre; // where the kind of model alone tells
+        const char *pre; // of kinds with one pre-tokenizer
     } models[] = {{"llama", TOK_SPM, NULL},
                   {"gpt2", TOK_BPE, NULL},
                   {"gemma4", TOK_BPE, "gemma4"},
@@ -225,15 +228,14 @@ static bool read_pre(const Gguf *g, Tok *t, const char *pre, Err *e) {
     t->rule = PRETOK_TABLE;
     if (name.n)
         err_warn(
-            "the pre-tokenizer '%.*s' is not known, '%s' is used instead: words may be cut at other places "
-            "than "
-            "the model has learnt; --pre NAME chooses another",
+            "the pre-tokenizer '%.*s' is unknown, '%s' is used instead: words may be cut differently than in "
+            "training; --pre NAME chooses another",
             (int)(name.n < 60 ? name.n : 60), name.data, t->rule->names);
     else
         err_warn(
-            "the file names no pre-tokenizer (tokenizer.ggml.pre), '%s' is used: words may be cut at other "
-            "places "
-            "than the model has learnt; --pre NAME chooses another",
+            "the file names no pre-tokenizer (tokenizer.ggml.pre), '%s' is used: words may be cut "
+            "differently "
+            "than in training; --pre NAME chooses another",
             t->rule->names);
     return true;
 }
@@ -241,7 +243,8 @@ static bool read_pre(const Gguf *g, Tok *t, const char *pre, Err *e) {
 static bool open_encoder(const Gguf *g, Tok *t, Err *e) {
     switch (t->kind) {
     case TOK_SPM:
-        return t->spm = spm_open(t), true;
+        t->spm = spm_open(t);
+        return true;
     case TOK_BPE:
         return bpe_open(g, t, &t->bpe, e);
     case TOK_UNIGRAM:

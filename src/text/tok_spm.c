@@ -1,15 +1,15 @@
-/* tok_spm: plain text to pieces, the SentencePiece way.
+/* tok_spm: plain text to tokens by SentencePiece's merging.
  *
- * Spaces become U+2581.  Every character is a symbol; again and again the two neighbours whose union is the
- * token with the highest score become one, the leftmost on a tie, until no union is a token.  What is then no
- * token itself is spelled in byte tokens.
+ * Spaces become U+2581.  Every character is a symbol; the two neighbours whose union is the token with the
+ * highest score become one, the leftmost on a tie, until no union is a token.  A symbol that is not a token
+ * then becomes byte tokens.
  *
- * The one trick: a union can cross the border of two characters only if some token holds these two side by
- * side.  All such pairs of the vocabulary are marked in a set of bits when it is opened, and the text is cut
- * wherever a border is not marked: mostly into words.  (A hash collision in the set can only prevent a cut.)
- * So the merging loop works on a word and not on a book, and stays in the cache; the ids are the same as
- * without cuts.  Where no cut is possible one is made after TOK_RUN_MAX characters all the same, so that
- * memory stays bounded. */
+ * The one trick: a union can contain two neighbouring characters only if some token contains them side by
+ * side.  All such pairs of the vocabulary are marked in a set of bits when the vocabulary is opened, and the
+ * text is cut between two characters that are not marked: mostly into words.  (A hash collision in the set
+ * can only prevent a cut.)  So the merging loop works on a word at a time, in the cache of the processor, and
+ * the ids are the same as without cuts.  A text without cuts is cut after TOK_RUN_MAX characters, so that
+ * memory is bounded. */
 #include "tok_impl.h"
 #include "../base/mem.h"
 
@@ -22,7 +22,7 @@ struct Spm {
     const Tok *tok;
     uint64_t *joints; // set of pairs of characters, one bit per hash value
     uint32_t joint_mask;
-    uint32_t *ranks; // [n_vocab] of the scores, the highest first; equal scores have equal ranks
+    uint32_t *ranks; // [n_vocab] of the scores, 0 for the highest; equal scores have equal ranks
     uint32_t n_ranks;
 };
 

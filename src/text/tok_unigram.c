@@ -1,13 +1,13 @@
-/* tok_unigram: plain text to the most probable pieces (SentencePiece's unigram model, "t5").
+/* tok_unigram: plain text to the most probable sequence of tokens (SentencePiece's unigram model, "t5").
  *
- * The score of a token is its log-probability.  Of all ways to spell the text in tokens the one with the
- * highest sum is taken (Viterbi); a character without token counts ten less than the worst token and is
- * unknown, and unknowns in a row are one.  Before that the text is normalised: by the character map of the
- * file, a trie in one array of packed nodes, and its spaces as the file's flags say.
+ * The score of a token is its log-probability.  Of all sequences of tokens that spell the text the one with
+ * the highest sum is taken (Viterbi); a character without token scores ten less than the worst token and is
+ * unknown, and consecutive unknowns are one.  Before that the text is normalised: by the character map of the
+ * file, a trie in one array of packed nodes, and its spaces by the flags of the file.
  *
- * The one trick: where no token reaches beyond a place, all spellings go through it.  So what lies before is
- * settled and its memory used again, and a book takes no more than a word.  Where there is no such place one
- * is made after TOK_RUN_MAX bytes.
+ * The one trick: a position that no token crosses is on every spelling.  The spelling before such a position
+ * is settled and its memory used again, so that a long text takes no more memory than a word.  A text without
+ * such a position is cut after TOK_RUN_MAX bytes.
  *
  * Sources: Kudo 2018 (unigram), Kanda 2018 (the packed trie). */
 #include "tok_impl.h"
@@ -23,7 +23,7 @@ enum { REPLACEMENT_MAX = 256 }; // bytes; Unicode's longest takes 33
 
 struct Unigram {
     const Tok *tok;
-    TokList list; // what text may become
+    TokList list; // of the tokens that plain text may become
     double unknown_score;
     uint32_t *nodes; // the character map: see replacement_of
     size_t n_nodes;
@@ -31,7 +31,7 @@ struct Unigram {
     size_t n_replacements;
 };
 
-typedef struct Best { // the best spelling up to a place
+typedef struct Best { // the best spelling up to a position
     double score;
     uint32_t n; // bytes of its last token
     int32_t id; // -1: unknown
@@ -107,9 +107,9 @@ void unigram_close(struct Unigram *u) {
 /* ---- normalising ---- */
 
 /* A node of the trie: bits 10..30 the base of its children (times 256 if bit 9 is set), bit 8 whether a
- * string ends here, bits 0..7 the byte that leads to it.  The child by byte c stands at base ^ c; a
- * replacement, an offset with bit 31 set, at base.  A damaged map may lead anywhere: beyond the array nothing
- * matches. */
+ * string ends here, bits 0..7 the byte of the edge to it.  The index of the child by byte c is base ^ c; the
+ * replacement, an offset with bit 31 set, is at base.  A damaged map may give any index: beyond the array a
+ * node matches no byte. */
 static uint32_t node_at(const struct Unigram *u, uint32_t i) {
     return i < u->n_nodes ? u->nodes[i] : 0x80000000;
 }
@@ -118,7 +118,8 @@ static uint32_t base_of(uint32_t node) {
     return node >> 10 << ((node & 1u << 9) >> 6);
 }
 
-/* What the longest mapped prefix of text becomes; returns its length, 0 if there is none. */
+/* The replacement of the longest mapped prefix of text; returns the length of the prefix in bytes, 0: none is
+ * mapped. */
 static size_t replacement_of(const struct Unigram *u, const char *text, size_t n, const char **out) {
     size_t longest = 0;
     uint32_t at = u->n_nodes ? base_of(u->nodes[0]) : 0;
@@ -129,14 +130,17 @@ static size_t replacement_of(const struct Unigram *u, const char *text, size_t n
         at ^= base_of(node);
         if (!(node >> 8 & 1)) continue;
         uint32_t offset = node_at(u, at) & 0x7FFFFFFF;
-        if (offset < u->n_replacements) longest = i + 1, *out = u->replacements + offset;
+        if (offset >= u->n_replacements) continue;
+        longest = i + 1;
+        *out = u->replacements + offset;
     }
     return longest;
 }
 
-typedef struct Spaces { // which the normalised text gets, and where it stands
-    bool merge, put_first;
-    bool in_word;
+typedef struct Spaces { // of the normalised text
+    bool merge;         // runs of spaces are one
+    bool put_first;     // one in front of the text
+    bool in_word;       // the last character was not a space
 } Spaces;
 
 static void add_normal(Spaces *s, const char *text, size_t n, Buf *out) {
@@ -156,10 +160,12 @@ static void normalise(const struct Unigram *u, const char *text, size_t n, Buf *
         const char *mapped = NULL;
         size_t length = replacement_of(u, text + i, n - i, &mapped);
         uint32_t c;
-        if (length)
+        if (length) {
             add_normal(&spaces, mapped, strlen(mapped), out);
-        else
-            length = utf8_next(text + i, n - i, &c), add_normal(&spaces, text + i, length, out);
+        } else {
+            length = utf8_next(text + i, n - i, &c);
+            add_normal(&spaces, text + i, length, out);
+        }
         i += length;
     }
 }
@@ -167,7 +173,7 @@ static void normalise(const struct Unigram *u, const char *text, size_t n, Buf *
 /* ---- the best spelling ---- */
 
 typedef struct Lattice {
-    Best *best; // by bytes from where the unsettled text begins
+    Best *best; // [n] by bytes behind the settled text
     size_t n, capacity;
 } Lattice;
 
@@ -184,14 +190,16 @@ static void relax(Lattice *l, size_t from, size_t n, int id, double score) {
     if (score > l->best[to].score) l->best[to] = (Best){score, (uint32_t)n, id};
 }
 
-/* Every token that text (n bytes) begins with. */
+/* Relaxes every token that is a prefix of text (n bytes), the first character of which has `character`
+ * bytes. */
 static void relax_tokens(TokJob *job, Lattice *l, size_t from, const char *text, size_t n, size_t character) {
     const struct Unigram *u = job->tok->unigram;
     size_t low = 0, high = u->list.n;
     bool is_known = false;
     for (size_t depth = 0; low < high && depth < n;) {
         tok_list_narrow(&u->list, &low, &high, depth, (unsigned char)text[depth]);
-        depth++, job->work++;
+        depth++;
+        job->work++;
         bool is_new = true; // among equal texts the lowest id comes first
         for (; low < high && u->list.texts[low].n == depth; low++, is_new = false) {
             const TokEntry *entry = &job->tok->entries[u->list.texts[low].id];
@@ -203,7 +211,7 @@ static void relax_tokens(TokJob *job, Lattice *l, size_t from, const char *text,
     if (!is_known) relax(l, from, character, -1, u->unknown_score);
 }
 
-/* The spelling of the first n bytes of the lattice is settled: its ids go out, and the lattice begins behind
+/* Appends the ids of the best spelling of the first n bytes of the lattice, and begins the lattice behind
  * them. */
 static void settle(TokJob *job, Lattice *l, size_t n, bool *was_unknown) {
     size_t from = job->out->n;
@@ -211,7 +219,8 @@ static void settle(TokJob *job, Lattice *l, size_t n, bool *was_unknown) {
     int32_t *ids = job->out->data;
     for (size_t i = from, k = job->out->n; i + 1 < k--; i++) {
         int32_t id = ids[i];
-        ids[i] = ids[k], ids[k] = id;
+        ids[i] = ids[k];
+        ids[k] = id;
     }
     size_t to = from;
     for (size_t i = from; i < job->out->n; i++) {
@@ -230,7 +239,8 @@ static void settle(TokJob *job, Lattice *l, size_t n, bool *was_unknown) {
 void unigram_encode(TokJob *job, const char *text, size_t n) {
     buf_clear(&job->text);
     normalise(job->tok->unigram, text, n, &job->text);
-    text = job->text.data, n = job->text.n;
+    text = job->text.data;
+    n = job->text.n;
     Lattice l = {.best = mem_new(256, sizeof *l.best), .n = 1, .capacity = 256};
     bool was_unknown = false;
     uint32_t c;
@@ -238,7 +248,9 @@ void unigram_encode(TokJob *job, const char *text, size_t n) {
         length = utf8_next(text + at, n - at, &c);
         relax_tokens(job, &l, at - settled, text + at, n - at, length);
         size_t next = at + length - settled;
-        if (l.n == next + 1 || next >= TOK_RUN_MAX) settle(job, &l, next, &was_unknown), settled += next;
+        if (l.n != next + 1 && next < TOK_RUN_MAX) continue;
+        settle(job, &l, next, &was_unknown);
+        settled += next;
     }
     free(l.best);
 }

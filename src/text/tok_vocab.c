@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- asking ---- */
+/* ---- tokens ---- */
 
 const TokEntry *tok_entry(const Tok *t, int id) {
     static const TokEntry none = {.text = "", .type = TOK_UNDEFINED};
@@ -82,8 +82,8 @@ int tok_byte_value(const char *text, size_t n) {
     return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
-/* The byte-level alphabet of GPT-2: bytes that print stand for themselves (as Latin-1), the others in their
- * order for the characters from U+0100 on. */
+/* The byte of a character in GPT-2's byte-level alphabet, or -1: printable bytes are the characters of
+ * Latin-1, the others in their order the characters from U+0100 on. */
 static int alphabet_byte(uint32_t c) {
     static const struct {
         uint32_t from, to; // characters
@@ -101,7 +101,10 @@ bool tok_decode_bytes(const char *text, size_t n, Buf *out) {
         uint32_t c;
         length = utf8_next(text + i, n - i, &c);
         int byte = alphabet_byte(c);
-        if (byte < 0) return out->n = before, false;
+        if (byte < 0) {
+            out->n = before;
+            return false;
+        }
         buf_add(out, &(char){(char)byte}, 1);
     }
     return true;
@@ -113,7 +116,7 @@ static uint32_t text_hash(const char *text, size_t n) { // FNV-1a
     return (uint32_t)(h >> 32 ^ h);
 }
 
-/* The slot that holds this text, or the empty one where it would go. */
+/* The slot of this text, or the empty slot for it. */
 static TokSlot *slot_of(const Tok *t, const char *text, size_t n, uint32_t hash) {
     for (uint32_t i = hash & t->slot_mask;; i = (i + 1) & t->slot_mask) {
         TokSlot *slot = &t->slots[i];
@@ -156,7 +159,8 @@ static size_t bound(const TokText *texts, size_t low, size_t high, size_t depth,
 
 void tok_list_narrow(const TokList *list, size_t *low, size_t *high, size_t depth, unsigned char byte) {
     if (depth == 0) {
-        *low = list->first[byte], *high = list->first[byte + 1];
+        *low = list->first[byte];
+        *high = list->first[byte + 1];
         return;
     }
     *low = bound(list->texts, *low, *high, depth, byte);
@@ -179,7 +183,7 @@ static void index_specials(Tok *t) {
     tok_list_sort(&t->specials);
 }
 
-/* What plain text each token stands for. */
+/* Sets plain and n_plain of all entries. */
 static void set_plain(Tok *t) {
     bool byte_level = t->kind == TOK_BPE && !(t->rule->flags & PRETOK_CHARACTERS);
     size_t n_bytes = 0;
@@ -190,10 +194,12 @@ static void set_plain(Tok *t) {
     for (int id = 0; id < t->n_vocab; id++) {
         TokEntry *entry = &t->entries[id];
         if (entry->type == TOK_CONTROL || entry->type == TOK_UNKNOWN || entry->type == TOK_BYTE) continue;
-        entry->plain = entry->text, entry->n_plain = entry->n;
+        entry->plain = entry->text;
+        entry->n_plain = entry->n;
         if (!byte_level) continue;
         buf_clear(&decoded);
-        entry->plain = bytes, entry->n_plain = 0;
+        entry->plain = bytes;
+        entry->n_plain = 0;
         if (tok_decode_bytes(entry->text, entry->n, &decoded) && decoded.n) {
             entry->n_plain = (uint32_t)decoded.n;
             memcpy(bytes, decoded.data, decoded.n);

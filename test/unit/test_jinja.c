@@ -389,12 +389,12 @@ TEST(chat_refuses_wrong_input) {
     static const struct {
         const char *json, *want;
     } CASES[] = {
-        {"{}", "there is no \"messages\""},
-        {"{\"messages\": 5}", "there is no \"messages\""},
+        {"{}", "\"messages\", an array of messages, is missing"},
+        {"{\"messages\": 5}", "\"messages\", an array of messages, is missing"},
         {"{\"messages\": [{}, 5]}", "message 2 is not an object"},
-        {"{\"messages\": [], \"now\": \"yesterday\"}", "\"now\" is no time"},
-        {"{\"messages\": [], \"now\": 5}", "\"now\" is no time"},
-        {"{\"messages\": [], \"now\": \"2026-13-01T00:00:00\"}", "\"now\" is no time"},
+        {"{\"messages\": [], \"now\": \"yesterday\"}", "\"now\" is not a time"},
+        {"{\"messages\": [], \"now\": 5}", "\"now\" is not a time"},
+        {"{\"messages\": [], \"now\": \"2026-13-01T00:00:00\"}", "\"now\" is not a time"},
     };
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
         json_t *variables = json_loads(CASES[i].json, 0, NULL);
