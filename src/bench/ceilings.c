@@ -1,9 +1,9 @@
-/* bench_ceilings: zgen bench --ceilings: what the machine reaches with no model in the way.
+/* ceilings: zgen bench --ceilings: the limits of the machine, without a model.
  *
- * The numbers against which every speed is to be held: what exec.h's Ceilings lists, of the CPU and, where
- * one would be used, of the GPU.  What a device has not is left out. */
+ * They are the fields of Ceilings in exec.h, of the CPU and of the GPU that a model would use.  A limit that a
+ * device does not have is left out. */
 #include "bench.h"
-#include "model_type.h"
+#include "machine.h"
 #include "table.h"
 #include "../cli/setup.h"
 #include "../cli/show.h"
@@ -58,7 +58,8 @@ static bool print_gpu(BenchTable *t, int index, Err *e) {
 bool bench_ceilings(const Options *o, Err *e) {
     Options one = *o;
     EngineConfig config = {0};
-    one.gpu_layers = o->bench.gpu_layers.values[0], one.n_threads = o->bench.n_threads.values[0];
+    one.gpu_layers = o->bench.gpu_layers.values[0];
+    one.n_threads = o->bench.n_threads.values[0];
     if (!setup_config(&one, &config, e)) return false;
     BenchTable t = {.format = o->bench.format, .columns = columns, .n_columns = N_COLUMNS};
     bool ok = print_cpu(&t, config.n_threads, e) &&

@@ -1,9 +1,9 @@
-/* bench_compare: zgen bench --compare A B: how many times as fast B is.
+/* compare: zgen bench --compare A B: the speeds in B as multiples of those in A.
  *
  * Reads what zgen bench, llama-bench and llama-batched-bench print with -o jsonl (or json).  Two results are
- * partners when model, test and cache types agree; where several do, in the order in which they stand, so
- * that lists over threads or chunks may be compared, too.  The ratio is that of the means; its spread follows
- * from the standard deviations of the two sets of samples, taken as independent, to first order:
+ * partners when model, test and cache types agree; several such results are paired in the order of the files,
+ * so that lists of threads or of batch sizes can be compared.  The ratio is that of the means; its spread
+ * follows from the standard deviations of both sets of samples, taken as independent, to first order:
  *
  *     ratio = b / a        spread = ratio * sqrt((sd_a / a)^2 + (sd_b / b)^2) */
 #include "bench.h"
@@ -21,7 +21,7 @@
 typedef struct Result {
     char model[80], test[60], types[40]; // types of keys and values
     double mean, deviation;              // tokens per second
-    bool is_taken;
+    bool is_paired;
 } Result;
 
 typedef struct Results {
@@ -72,7 +72,7 @@ static void add(Results *r, Result result) {
     r->data[r->n++] = result;
 }
 
-/* From the samples where there are some. */
+/* The mean and deviation of the samples, or those that the row names. */
 static void read_rate(const json_t *row, Result *out) {
     const json_t *samples = json_object_get(row, "samples_ts");
     int n = (int)json_array_size(samples);
@@ -87,20 +87,18 @@ static void add_plain(Results *r, const json_t *row) {
     Result result = {0};
     char k[16], v[16];
     read_model(row, result.model, sizeof result.model);
-    read_text(row, "type_k", k, sizeof k), read_text(row, "type_v", v, sizeof v);
+    read_text(row, "type_k", k, sizeof k);
+    read_text(row, "type_v", v, sizeof v);
     snprintf(result.types, sizeof result.types, "%s %s", k, v);
-    int p = read_int(row, "n_prompt"), g = read_int(row, "n_gen"), d = read_int(row, "n_depth");
     Buf test = {0};
-    if (p) buf_printf(&test, "pp%d", p);
-    if (g) buf_printf(&test, "%stg%d", p ? "+" : "", g);
-    if (d) buf_printf(&test, " @ d%d", d);
+    bench_add_test(&test, read_int(row, "n_prompt"), read_int(row, "n_gen"), read_int(row, "n_depth"));
     snprintf(result.test, sizeof result.test, "%s", test.n ? test.data : "");
     buf_free(&test);
     read_rate(row, &result);
     add(r, result);
 }
 
-/* llama-batched-bench says neither what model it ran nor how much its times vary. */
+/* llama-batched-bench prints neither the model nor the deviation of its times. */
 static void add_batch(Results *r, const json_t *row) {
     int pl = read_int(row, "pl");
     for (int g = 0; g < 2; g++) {
@@ -176,7 +174,7 @@ static bool print_pair(BenchTable *t, const Result *a, const Result *b, Err *e) 
 static Result *find_partner(const Result *a, Results *b) {
     for (int i = 0; i < b->n; i++) {
         Result *r = &b->data[i];
-        if (!r->is_taken && strcmp(a->test, r->test) == 0 && strcmp(a->model, r->model) == 0 &&
+        if (!r->is_paired && strcmp(a->test, r->test) == 0 && strcmp(a->model, r->model) == 0 &&
             strcmp(a->types, r->types) == 0)
             return r;
     }
@@ -185,7 +183,7 @@ static Result *find_partner(const Result *a, Results *b) {
 
 static void warn_alone(const Results *r, const char *other) {
     for (int i = 0; i < r->n; i++)
-        if (!r->data[i].is_taken)
+        if (!r->data[i].is_paired)
             err_warn("%s: %s%s%s has no partner in %s", r->path, r->data[i].model,
                      r->data[i].model[0] ? " " : "", r->data[i].test, other);
 }
@@ -199,19 +197,21 @@ static bool compare(const Options *o, Results *a, Results *b, Err *e) {
     for (int i = 0; ok && i < a->n; i++) {
         Result *partner = find_partner(&a->data[i], b);
         if (!partner) continue;
-        a->data[i].is_taken = partner->is_taken = true;
+        a->data[i].is_paired = partner->is_paired = true;
         ok = print_pair(&t, &a->data[i], partner, e);
     }
     ok = bench_table_end(&t, e) && ok;
-    if (ok) warn_alone(a, b->path), warn_alone(b, a->path);
+    if (ok) warn_alone(a, b->path);
+    if (ok) warn_alone(b, a->path);
     return ok;
 }
 
 bool bench_compare(const Options *o, Err *e) {
     if (o->n_rest != 2)
-        return err_set(e, ERR_USAGE, "two files are wanted: zgen bench --compare A.jsonl B.jsonl");
+        return err_set(e, ERR_USAGE, "the arguments are two files: zgen bench --compare A.jsonl B.jsonl");
     Results a = {0}, b = {0};
     bool ok = read_results(o->rest[0], &a, e) && read_results(o->rest[1], &b, e) && compare(o, &a, &b, e);
-    free(a.data), free(b.data);
+    free(a.data);
+    free(b.data);
     return ok;
 }

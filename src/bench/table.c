@@ -1,9 +1,8 @@
-/* bench_table: see bench_table.h. */
+/* table: see table.h. */
 #include "table.h"
 #include "../cli/out.h"
 
 #include <assert.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,8 +10,10 @@ static bool is(const BenchTable *t, const char *format) {
     return strcmp(t->format, format) == 0;
 }
 
-json_t *bench_number(double x) {
-    return isfinite(x) ? json_real(x) : json_null();
+void bench_add_test(Buf *out, int n_prompt, int n_gen, int n_depth) {
+    if (n_prompt) buf_printf(out, "pp%d", n_prompt);
+    if (n_gen) buf_printf(out, "%stg%d", n_prompt ? "+" : "", n_gen);
+    if (n_depth) buf_printf(out, " @ d%d", n_depth);
 }
 
 /* ---- md ---- */
@@ -95,7 +96,8 @@ static void add_csv(json_t *object, bool is_header, Buf *out) {
 
 static void add_head(const BenchTable *t, json_t *object, Buf *out) {
     if (is(t, "json")) buf_printf(out, "[\n");
-    if (is(t, "md")) add_line(t, title, t, out), add_rule(t, out);
+    if (is(t, "md")) add_line(t, title, t, out);
+    if (is(t, "md")) add_rule(t, out);
     if (is(t, "csv")) add_csv(object, true, out);
 }
 

@@ -1,9 +1,8 @@
-/* bench_table: rows of results in the four formats of llama-bench.
+/* table: rows of results in the four formats of llama-bench.
  *
- * A row is what a person reads, cells under the columns' titles (md), and what a program reads, one JSON
- * object whose keys stand in the order in which they were set (csv, json, jsonl).  CSV has no lists and
- * no objects: such keys are left out of it.  Rows are written as they come; what was begun is ended, so that
- * an array that an error cuts short is still one. */
+ * A row is cells under the titles of columns (md), and one JSON object whose keys keep their order (csv, json,
+ * jsonl).  CSV leaves out keys that hold lists or objects.  Each row is written when it is added; an array
+ * that was begun is ended even after an error, so that the output is valid JSON. */
 #ifndef ZGEN_BENCH_TABLE_H
 #define ZGEN_BENCH_TABLE_H
 
@@ -16,25 +15,25 @@ enum { BENCH_COLUMNS = 24 };
 
 typedef struct BenchColumn {
     const char *title;
-    int width; // characters; negative: to the left
+    int width; // in characters; negative: aligned to the left
 } BenchColumn;
 
 typedef struct BenchTable {
     const char *format;         // "md", "csv", "json", "jsonl"
     const BenchColumn *columns; // [n_columns]
     int n_columns;
-    bool is_batched; // drawn as llama-batched-bench draws: no space before the first column
+    bool is_batched; // in the style of llama-batched-bench: no space before the first column
     int n_rows;
 } BenchTable;
 
-/* What stands above the rows comes with the first.  cells: [n_columns], of which only md takes notice. object
- * is released. */
+/* Prints a row, and before the first one the head of the table.  cells: [n_columns], used by md only.  object
+ * is released.  false: ERR_OUTPUT, ERR_PIPE. */
 bool bench_table_row(BenchTable *t, const Buf *cells, json_t *object, Err *e);
 
-/* To be called in the end, also after an error; writes nothing where there was no row. */
+/* To be called at the end, also after an error; prints nothing if there was no row. */
 bool bench_table_end(const BenchTable *t, Err *e);
 
-/* A number, or null for what is none: NAN. */
-json_t *bench_number(double x);
+/* Appends llama-bench's name of a test: "pp512", "tg128", "pp512+tg128 @ d4096". */
+void bench_add_test(Buf *out, int n_prompt, int n_gen, int n_depth);
 
 #endif

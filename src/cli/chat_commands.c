@@ -18,16 +18,17 @@ static bool last_is(const Session *s, const char *role) {
 static bool clear(Chat *c, const char *argument, Err *e) {
     (void)argument;
     json_t *messages = session_messages(&c->session);
-    size_t n = json_array_size(messages),
-           kept = n && strcmp(messages_role(&c->session, n - 1), "system") == 0;
-    while (json_array_size(messages) > kept) pop(&c->session);
-    return chat_print(c, e, kept ? "(a new conversation; the system prompt stays)" : "(a new conversation)");
+    size_t n = json_array_size(messages);
+    bool has_system = n && strcmp(messages_role(&c->session, n - 1), "system") == 0;
+    while (json_array_size(messages) > has_system) pop(&c->session);
+    return chat_print(c, e,
+                      has_system ? "(a new conversation; the system prompt stays)" : "(a new conversation)");
 }
 
-/* Another seed, or the answer would be the same one. */
+/* With the same seed the answer would be the same. */
 static bool regenerate(Chat *c, const char *argument, Err *e) {
     (void)argument;
-    if (!last_is(&c->session, "assistant")) return chat_print(c, e, "(there is no answer to take back)");
+    if (!last_is(&c->session, "assistant")) return chat_print(c, e, "(there is no answer to replace)");
     while (last_is(&c->session, "assistant")) pop(&c->session);
     c->request.params.seed++;
     return chat_answer(c, e);
@@ -38,9 +39,9 @@ static bool undo(Chat *c, const char *argument, Err *e) {
     Session *s = &c->session;
     size_t n = json_array_size(session_messages(s)), user = 0;
     while (user < n && strcmp(messages_role(s, user), "user") != 0) user++;
-    if (user == n) return chat_print(c, e, "(there is nothing to take back)");
+    if (user == n) return chat_print(c, e, "(there is no turn to remove)");
     for (size_t i = 0; i <= user; i++) pop(s);
-    return chat_print(c, e, "(the last turn is taken back)");
+    return chat_print(c, e, "(the last turn is removed)");
 }
 
 static bool save(Chat *c, const char *path, Err *e) {
@@ -63,21 +64,22 @@ static bool set_system(Chat *c, const char *text, Err *e) {
     return chat_print(c, e, "(the system prompt is set)");
 }
 
-static bool tell_stats(Chat *c, const char *argument, Err *e) {
+static bool stats(Chat *c, const char *argument, Err *e) {
     (void)argument;
     const Sequence *q = c->session.seq;
-    if (!q) return chat_print(c, e, "no turn yet; context of %d tokens", c->config.n_ctx);
+    if (!q) return chat_print(c, e, "no turn yet; context of %d tokens", c->run.config.n_ctx);
     const Timing *d = &q->decode, *p = &q->prompt;
-    return chat_print(c, e, "context: %d of %d tokens", q->n_prompt + q->n_generated, c->config.n_ctx) &&
-           chat_print(c, e, "last turn: %d tokens kept, %d evaluated in %.3f s, %d said at %.1f tok/s",
+    return chat_print(c, e, "context: %d of %d tokens", q->n_prompt + q->n_generated, c->run.config.n_ctx) &&
+           chat_print(c, e, "last turn: %d tokens kept, %d evaluated in %.3f s, %d generated at %.1f tok/s",
                       q->n_reused, p->n, p->seconds, q->n_generated,
                       d->seconds > 0 ? d->n / d->seconds : 0) &&
-           chat_print(c, e, "%d turns: %d tokens evaluated, %d said", c->total.n_turns, c->total.n_evaluated,
-                      c->total.n_generated);
+           chat_print(c, e, "%d turns: %d tokens evaluated, %d generated", c->total.n_turns,
+                      c->total.n_evaluated, c->total.n_generated);
 }
 
 static bool leave(Chat *c, const char *argument, Err *e) {
-    (void)argument, (void)e;
+    (void)argument;
+    (void)e;
     c->is_over = true;
     return true;
 }
@@ -89,13 +91,13 @@ static const struct {
     bool (*run)(Chat *c, const char *argument, Err *e);
 } COMMANDS[] = {
     {"/help", "", "this list", help},
-    {"/clear", "", "forgets all but the system prompt", clear},
-    {"/regen", "", "another answer to the last message", regenerate},
-    {"/undo", "", "takes the last message and its answer back", undo},
-    {"/save", " FILE", "writes the conversation, as --messages reads it", save},
-    {"/load", " FILE", "goes on with such a conversation", load},
+    {"/clear", "", "starts a new conversation with the same system prompt", clear},
+    {"/regen", "", "replaces the last answer by another one", regenerate},
+    {"/undo", "", "removes the last message and its answer", undo},
+    {"/save", " FILE", "writes the conversation in the format of --messages", save},
+    {"/load", " FILE", "continues a conversation that /save wrote", load},
     {"/system", " TEXT", "sets the system prompt", set_system},
-    {"/stats", "", "tokens and speed", tell_stats},
+    {"/stats", "", "tokens and speed", stats},
     {"/exit", "", "leaves, as Ctrl-D does", leave},
 };
 
@@ -108,10 +110,10 @@ static bool help(Chat *c, const char *argument, Err *e) {
         snprintf(usage, sizeof usage, "%s%s", COMMANDS[i].name, COMMANDS[i].argument);
         if (!chat_print(c, e, "%-14s %s", usage, COMMANDS[i].text)) return false;
     }
-    return chat_print(c, e, "A \\ at the end of a line: it goes on in the next.  Ctrl-C stops an answer.");
+    return chat_print(c, e, "A line that ends with \\ continues on the next one.  Ctrl-C stops an answer.");
 }
 
-/* ---- finding them ---- */
+/* ---- lookup ---- */
 
 static size_t word_length(const char *line) {
     return *line == '/' ? 1 + strspn(line + 1, "abcdefghijklmnopqrstuvwxyz") : 0;

@@ -2,7 +2,6 @@
 #include "conversation.h"
 #include "messages.h"
 #include "out.h"
-#include "setup.h"
 #include "stop.h"
 #include "verdict.h"
 
@@ -10,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- talking to the user ---- */
+/* ---- lines for the user ---- */
 
 bool chat_print(const Chat *c, Err *e, const char *format, ...) {
     Buf text = {0};
@@ -26,17 +25,16 @@ bool chat_print(const Chat *c, Err *e, const char *format, ...) {
     return ok;
 }
 
-/* On a terminal a turn that failed is told and the chat goes on; a script wants to know. */
 bool chat_failed(const Chat *c, Err *e) {
     if (!c->on_terminal || e->code != ERR_RUN) return false;
     Err why = *e;
     return chat_print(c, e, "zgen: %s", why.text);
 }
 
-/* ---- room in the context ---- */
+/* ---- space in the context ---- */
 
-/* Takes the oldest message that is no system prompt, and what answers it.  false: only the last one is left.
- */
+/* Removes the oldest turn: the first message that is not a system prompt, up to the next one of the user.
+ * false: that would remove the last turn. */
 static bool drop_oldest(Session *s) {
     json_t *messages = session_messages(s);
     size_t n = json_array_size(messages), first = 0;
@@ -49,27 +47,28 @@ static bool drop_oldest(Session *s) {
     return true;
 }
 
-static bool too_full(const Chat *c, Err *e) {
+static bool refuse_turn(const Chat *c, Err *e) {
     return err_set(
         e, ERR_RUN,
-        "the conversation has %zu tokens and the context holds %d; /clear begins anew, /undo goes back, "
-        "-c makes it larger, --on-full drop forgets the oldest turns",
-        c->session.ids.n, c->config.n_ctx);
+        "the conversation has %zu tokens and the context holds %d; /clear starts a new conversation, /undo "
+        "removes the last turn, -c makes the context larger, --on-full drop drops the oldest turns",
+        c->session.ids.n, c->run.config.n_ctx);
 }
 
-/* Renders; when that leaves no room for an answer, drops turns until it does, or refuses.  With turns
- * dropped, a quarter of the context is kept free, or it would be full again at once. */
+/* Renders the prompt; where it leaves too little space for an answer, drops turns or refuses.  When turns are
+ * dropped a quarter of the context is freed, or the next turn would have to drop some again. */
 static bool make_prompt(Chat *c, Err *e) {
-    bool drops = c->options->on_full && strcmp(c->options->on_full, "drop") == 0;
-    int n_ctx = c->config.n_ctx, n_dropped = 0, wanted = c->request.n_predict;
-    int room = !drops ? 1 : wanted > 0 && wanted < n_ctx / 4 ? wanted : n_ctx / 4 + 1;
+    const char *on_full = c->run.options->on_full;
+    bool drops = on_full && strcmp(on_full, "drop") == 0;
+    int n_ctx = c->run.config.n_ctx, n_dropped = 0, n_predict = c->request.n_predict;
+    int n_free = !drops ? 1 : n_predict > 0 && n_predict < n_ctx / 4 ? n_predict : n_ctx / 4 + 1;
     for (;; n_dropped++) {
         if (!session_prompt(&c->session, e)) return false;
-        if (c->session.ids.n + (size_t)room <= (size_t)n_ctx) break;
-        if (!drops || !drop_oldest(&c->session)) {
-            if (c->session.ids.n < (size_t)n_ctx) break; // little room is better than none
-            return too_full(c, e);
-        }
+        size_t n = c->session.ids.n;
+        if (n + (size_t)n_free <= (size_t)n_ctx) break;
+        if (drops && drop_oldest(&c->session)) continue;
+        if (n < (size_t)n_ctx) break; // space for a short answer
+        return refuse_turn(c, e);
     }
     return n_dropped == 0 || chat_print(c, e, "(the context of %d tokens is full: the oldest %s dropped)",
                                         n_ctx, n_dropped == 1 ? "turn was" : "turns were");
@@ -81,50 +80,50 @@ static bool print_new(Chat *c, size_t *n_printed, Err *e) {
     const Sequence *q = c->session.seq;
     size_t from = *n_printed;
     *n_printed = q->n_final;
-    return q->n_final == from || voice_push(&c->voice, q->text.data + from, q->n_final - from, e);
+    return q->n_final == from || answer_push(&c->printer, q->text.data + from, q->n_final - from, e);
 }
 
-static bool speak(Chat *c, Err *e) {
+static bool generate(Chat *c, Err *e) {
+    const ChatText *prompt = &c->session.prompt;
     size_t n_printed = 0;
     Err why = {0}, ignored;
     bool more = true, ok = true;
-    voice_begin(&c->voice, c->options, c->session.prompt.data, c->session.prompt.n);
+    answer_begin(&c->printer, messages_hide_thoughts(c->run.options), prompt->data, prompt->n);
     while (ok && more && !stop_wanted()) {
-        more = engine_step(c->engine, &why);
+        more = engine_step(c->run.engine, &why);
         ok = print_new(c, &n_printed, e);
     }
-    if (stop_wanted() || why.code) engine_interrupt(c->engine);
+    if (stop_wanted() || why.code) engine_interrupt(c->run.engine);
     ok = ok && print_new(c, &n_printed, e);
-    ok = voice_end(&c->voice, ok ? e : &ignored) && ok && out_write("\n", 1, e);
+    ok = answer_end(&c->printer, ok ? e : &ignored) && ok && out_write("\n", 1, e);
     if (ok && why.code) *e = why;
     return ok && !why.code;
 }
 
-/* What there is to say about how the answer ended. */
-static bool tell_end(Chat *c, Err *e) {
+static bool report_turn(Chat *c, Err *e) {
     const Sequence *q = c->session.seq;
-    bool is_full = q->finish == FINISH_LENGTH && q->n_prompt + q->n_generated >= c->config.n_ctx;
-    setup_notice(c->turn_notices, "turn: %d tokens kept, %d evaluated, %d said", q->n_reused, q->prompt.n,
-                 q->n_generated);
-    return !is_full ||
-           chat_print(c, e, "(the context of %d tokens is full: the answer ends here)", c->config.n_ctx);
+    int n_ctx = c->run.config.n_ctx;
+    bool is_full = q->finish == FINISH_LENGTH && q->n_prompt + q->n_generated >= n_ctx;
+    notice(&c->turn_notices, "turn: %d tokens kept, %d evaluated, %d generated", q->n_reused, q->prompt.n,
+           q->n_generated);
+    return !is_full || chat_print(c, e, "(the context of %d tokens is full: the answer ends here)", n_ctx);
 }
 
-static bool attempt(Chat *c, Err *e) {
+static bool try_turn(Chat *c, Err *e) {
     if (!make_prompt(c, e) || !session_ask(&c->session, &c->request, e)) return false;
-    bool ok = speak(c, e), said = session_answered(&c->session);
+    bool ok = generate(c, e), has_answer = session_answered(&c->session);
     c->total.n_turns++;
     c->total.n_evaluated += c->session.seq->prompt.n;
     c->total.n_generated += c->session.seq->n_generated;
-    if (!ok || !tell_end(c, e) || !verdict_take(c->options, c->verify, c->engine, NULL, e)) return false;
-    if (!stop_wanted() && !verdict_passes(c->verify, e)) return false;
-    return said || !stop_wanted() || !c->on_terminal || chat_print(c, e, "(nothing was said)");
+    if (!ok || !report_turn(c, e) || !verdict_of_sequence(&c->run, NULL, e)) return false;
+    if (!stop_wanted() && !verdict_passes(&c->run, e)) return false;
+    return has_answer || !stop_wanted() || !c->on_terminal || chat_print(c, e, "(no answer)");
 }
 
 bool chat_answer(Chat *c, Err *e) {
-    bool ok = attempt(c, e);
+    bool ok = try_turn(c, e);
     json_t *messages = session_messages(&c->session);
-    if (strcmp(messages_role(&c->session, 0), "user") == 0) // without an answer there was no question
+    if (strcmp(messages_role(&c->session, 0), "user") == 0)
         json_array_remove(messages, json_array_size(messages) - 1);
     if (ok && stop_wanted()) return c->on_terminal && stop_forget() ? true : stop_err(e);
     return ok || chat_failed(c, e);

@@ -1,10 +1,12 @@
-/* generate: a prompt in, the model's text out.
+/* generate: text after a prompt.
  *
- * The prompt is taken as it is; or, with -st and its relatives, it is a message that a chat template puts
- * into the form that the model was trained to answer, and white space around the answer is not said.
+ * The prompt is given to the model unchanged; or, with -st and the other options of conversations, it is a
+ * message that a chat template puts into the form that the model was trained on, and white space around the
+ * answer is removed.
  *
- * stdout carries the text and nothing else, as soon as it is certain; with --json one object at the end.
- * Ctrl-C ends the text where it is, and what was said stays. */
+ * stdout carries the text and nothing else, each part as soon as no stop string can contain it; with --json
+ * one object at the end.  Ctrl-C ends the text; what was generated before is printed. */
+#include "answer.h"
 #include "cli.h"
 #include "messages.h"
 #include "profile.h"
@@ -13,29 +15,23 @@
 #include "setup.h"
 #include "stop.h"
 #include "verdict.h"
-#include "voice.h"
-#include "../base/clock.h"
 
 #include <string.h>
 
-typedef struct Run {
-    Model model;
-    EngineConfig config;
-    Engine *engine;
-    Verify *verify; // NULL: not wanted
+typedef struct Generation {
+    Runner run;
     Buf prompt;
     TokIds ids;
     bool is_chat;    // the prompt goes through a chat template
-    Session session; // then: what the template sees
-    Voice voice;
+    Session session; // with is_chat: the messages and the template
+    AnswerPrinter printer;
     Request request;
     const Sequence *seq;
     size_t n_printed; // bytes of the sequence's text
     char last;        // byte written to stdout
-    double device_seconds, load_seconds;
-} Run;
+} Generation;
 
-/* ---- before the model speaks ---- */
+/* ---- the prompt ---- */
 
 static bool check(const Options *o, Err *e) {
     if (o->n_rest)
@@ -53,173 +49,160 @@ static bool check(const Options *o, Err *e) {
 }
 
 /* The conversation so far, and the prompt as its next message. */
-static bool read_messages(Run *r, const Options *o, Err *e) {
-    bool asked = o->prompt || o->file || !o->messages;
-    if (!messages_begin(o, &r->session, e) || (asked && !prompt_read(o, true, &r->prompt, e))) return false;
-    if (asked) session_add(&r->session, "user", r->prompt.data, r->prompt.n);
+static bool read_messages(Generation *g, const Options *o, Err *e) {
+    bool has_prompt = o->prompt || o->file || !o->messages;
+    if (!messages_begin(o, &g->session, e) || (has_prompt && !prompt_read(o, true, &g->prompt, e)))
+        return false;
+    if (has_prompt) session_add(&g->session, "user", g->prompt.data, g->prompt.n);
     return true;
 }
 
-static bool read_prompt(Run *r, const Options *o, Err *e) {
-    r->is_chat = messages_wanted(o);
-    return r->is_chat ? read_messages(r, o, e) : prompt_read(o, true, &r->prompt, e);
+static bool read_prompt(Generation *g, const Options *o, Err *e) {
+    g->is_chat = messages_wanted(o);
+    return g->is_chat ? read_messages(g, o, e) : prompt_read(o, true, &g->prompt, e);
 }
 
-/* The prompt is now what the template makes of the messages. */
-static bool render(Run *r, const Options *o, Err *e) {
-    Session *s = &r->session;
-    s->tok = r->model.tok;
-    if (!messages_template(o, r->model.gguf, s, e) || !session_prompt(s, e)) return false;
-    buf_clear(&r->prompt);
-    buf_add(&r->prompt, s->prompt.data, s->prompt.n);
+/* Replaces the prompt by what the template makes of the messages. */
+static bool render(Generation *g, const Options *o, Err *e) {
+    Session *s = &g->session;
+    s->tok = g->run.model.tok;
+    if (!messages_template(o->chat_template, g->run.model.gguf, s, e) || !session_prompt(s, e)) return false;
+    buf_clear(&g->prompt);
+    buf_add(&g->prompt, s->prompt.data, s->prompt.n);
     return true;
 }
 
-/* A template that was named needs no model; the model would only add what its first and last tokens are. */
-static bool print_prompt(Run *r, const Options *o, Err *e) {
-    bool needs_model = r->is_chat && (o->model || !o->chat_template);
-    return (!needs_model || model_open_as(o->model, o->pre, &r->model, e)) &&
-           (!r->is_chat || render(r, o, e)) && out_write(r->prompt.data, r->prompt.n, e);
+/* With --chat-template the model is optional: it only gives the text of BOS and EOS. */
+static bool print_prompt(Generation *g, const Options *o, Err *e) {
+    bool needs_model = g->is_chat && (o->model || !o->chat_template);
+    g->run.options = o;
+    return (!needs_model || runner_open(&g->run, o->model, e)) && (!g->is_chat || render(g, o, e)) &&
+           out_write(g->prompt.data, g->prompt.n, e);
 }
 
-/* A prompt of so many bytes that no context holds it is refused before hours are spent on its tokens. */
-static bool check_length(const Run *r, const Options *o, Err *e) {
-    size_t longest = 1;
-    for (int id = 0; id < tok_n_vocab(r->model.tok); id++) {
-        size_t n = tok_text(r->model.tok, id).n;
+/* Refuses a prompt whose bytes alone exceed the context, before it is tokenized, which may take hours. */
+static bool check_length(const Generation *g, const Options *o, Err *e) {
+    const Tok *tok = g->run.model.tok;
+    size_t longest = 1; // token, in bytes
+    for (int id = 0; id < tok_n_vocab(tok); id++) {
+        size_t n = tok_text(tok, id).n;
         if (n > longest) longest = n;
     }
-    size_t least = r->prompt.n / longest;
-    int n_ctx = setup_context(o, r->model.gguf, (int64_t)least, o->n_predict);
+    size_t least = g->prompt.n / longest;
+    int n_ctx = setup_context(o->n_ctx, g->run.model.gguf, (int64_t)least, o->n_predict);
     return least <= (size_t)n_ctx || err_set(e, ERR_RUN,
                                              "the prompt of %zu bytes has more than %zu tokens, but the "
                                              "context holds %d; shorten the prompt or use a larger -c",
-                                             r->prompt.n, least, n_ctx);
+                                             g->prompt.n, least, n_ctx);
 }
 
-static bool encode(Run *r, const Options *o, Err *e) {
-    const Tok *tok = r->model.tok;
-    if (!model_need_tok(&r->model, e)) return false;
-    if (r->is_chat) {
-        if (!render(r, o, e)) return false;
-        r->ids = r->session.ids, r->session.ids = (TokIds){0};
+static bool encode(Generation *g, const Options *o, Err *e) {
+    const Tok *tok = g->run.model.tok;
+    if (!model_need_tok(&g->run.model, e)) return false;
+    if (g->is_chat) {
+        if (!render(g, o, e)) return false;
+        g->ids = g->session.ids;
+        g->session.ids = (TokIds){0};
         return true;
     }
-    if (!check_length(r, o, e)) return false;
-    tok_encode(tok, r->prompt.data, r->prompt.n, TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL, &r->ids);
-    if (r->ids.n == 0 && tok_bos(tok) >= 0) tok_ids_add(&r->ids, tok_bos(tok));
-    return r->ids.n > 0 ||
+    if (!check_length(g, o, e)) return false;
+    tok_encode(tok, g->prompt.data, g->prompt.n, TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL, &g->ids);
+    if (g->ids.n == 0 && tok_bos(tok) >= 0) tok_ids_add(&g->ids, tok_bos(tok));
+    return g->ids.n > 0 ||
            err_set(e, ERR_USAGE,
                    "the prompt is empty and the model has no token to begin with; give it some text");
 }
 
-static bool start(Run *r, const Options *o, Err *e) {
-    double begin = clock_now();
-    if (!model_open_as(o->model, o->pre, &r->model, e) || !setup_layers(o, r->model.gguf, e) ||
-        !encode(r, o, e) || !setup_request(o, &r->request, e))
-        return false;
-    r->request.ids = r->ids.data, r->request.n_ids = (int)r->ids.n;
-    r->config.n_seq = r->config.R_max = 1;
-    r->config.n_ctx = setup_context(o, r->model.gguf, r->request.n_ids, o->n_predict);
-    if (!setup_engine(o, &r->model, &r->config, &r->engine, e) ||
-        !verdict_open(o, &r->model, &r->config, &r->verify, e))
-        return false;
-    int seq = engine_add(r->engine, &r->request, e);
+static bool start(Generation *g, const Options *o, Err *e) {
+    Runner *run = &g->run;
+    if (!runner_open(run, o->model, e) || !encode(g, o, e) || !setup_request(o, &g->request, e)) return false;
+    g->request.ids = g->ids.data;
+    g->request.n_ids = (int)g->ids.n;
+    run->config.n_seq = run->config.R_max = 1;
+    run->config.n_ctx = setup_context(o->n_ctx, run->model.gguf, g->request.n_ids, o->n_predict);
+    if (!runner_start(run, e) || !verdict_open(run, e)) return false;
+    int seq = engine_add(run->engine, &g->request, e);
     if (seq < 0) return false;
-    r->seq = engine_sequence(r->engine, seq);
-    r->load_seconds = clock_now() - begin;
+    g->seq = engine_sequence(run->engine, seq);
     return true;
 }
 
 /* ---- the text ---- */
 
-static bool print(Run *r, const char *text, size_t n, Err *e) {
-    if (n) r->last = text[n - 1];
+static bool print(Generation *g, const char *text, size_t n, Err *e) {
+    if (n) g->last = text[n - 1];
     return out_write(text, n, e);
 }
 
-static bool print_new(Run *r, const Options *o, Err *e) {
-    size_t from = r->n_printed;
-    r->n_printed = r->seq->n_final;
-    const char *text = r->seq->text.data + from;
-    size_t n = r->n_printed - from;
+static bool print_new(Generation *g, const Options *o, Err *e) {
+    const char *text = g->seq->text.data + g->n_printed;
+    size_t n = g->seq->n_final - g->n_printed;
+    g->n_printed += n;
     if (options_json(o) || n == 0) return true;
-    if (!r->is_chat) return print(r, text, n, e);
-    bool ok = voice_push(&r->voice, text, n, e);
-    if (r->voice.last) r->last = r->voice.last;
+    if (!g->is_chat) return print(g, text, n, e);
+    bool ok = answer_push(&g->printer, text, n, e);
+    if (g->printer.last) g->last = g->printer.last;
     return ok;
 }
 
-static bool print_end(Run *r, Err *e) {
-    bool ok = !r->is_chat || voice_end(&r->voice, e);
-    if (r->voice.last) r->last = r->voice.last;
+static bool print_end(Generation *g, Err *e) {
+    bool ok = !g->is_chat || answer_end(&g->printer, e);
+    if (g->printer.last) g->last = g->printer.last;
     return ok;
 }
 
-/* On a terminal the shell's next line begins on a line of its own. */
-static bool end_line(Run *r, const Options *o, Err *e) {
-    bool is_needed = !options_json(o) && r->last && r->last != '\n' && out_is_terminal();
-    return !is_needed || print(r, "\n", 1, e);
+/* On a terminal the shell's prompt must begin on a new line. */
+static bool end_line(Generation *g, const Options *o, Err *e) {
+    bool is_needed = !options_json(o) && g->last && g->last != '\n' && out_is_terminal();
+    return !is_needed || print(g, "\n", 1, e);
 }
 
-static bool speak(Run *r, const Options *o, Err *e) {
-    if (o->echo && !print(r, r->prompt.data, r->prompt.n, e)) return false;
-    voice_begin(&r->voice, o, r->prompt.data, r->prompt.n);
+static bool generate(Generation *g, const Options *o, Err *e) {
+    if (o->echo && !print(g, g->prompt.data, g->prompt.n, e)) return false;
+    answer_begin(&g->printer, messages_hide_thoughts(o), g->prompt.data, g->prompt.n);
     bool more = true;
     while (more && !stop_wanted()) {
-        more = engine_step(r->engine, e);
+        more = engine_step(g->run.engine, e);
         Err why = *e;
-        if (!print_new(r, o, e)) return false;
+        if (!print_new(g, o, e)) return false;
         if (why.code) {
-            print_end(r, e);
-            end_line(r, o, e);
+            print_end(g, e);
+            end_line(g, o, e);
             *e = why;
             return false;
         }
     }
-    if (stop_wanted()) engine_interrupt(r->engine);
-    return print_new(r, o, e) && print_end(r, e) && end_line(r, o, e);
+    if (stop_wanted()) engine_interrupt(g->run.engine);
+    return print_new(g, o, e) && print_end(g, e) && end_line(g, o, e);
 }
 
-/* What was asked for besides the text: the profile comes last, as it spoils the sequence. */
-static bool look_back(Run *r, const Options *o, Report *report, Err *e) {
-    int n_past = r->seq->n_prompt + r->seq->n_generated;
-    bool json = options_json(o);
-    if (!verdict_take(o, r->verify, r->engine, json ? &report->verify : NULL, e)) return false;
-    return stop_wanted() || profile_tell(o, r->engine, n_past, json ? &report->profile : NULL, e);
+/* The profile is last: it overwrites the sequence's cache. */
+static bool examine(Generation *g, Report *report, Err *e) {
+    int n_past = g->seq->n_prompt + g->seq->n_generated;
+    bool json = options_json(g->run.options);
+    if (!verdict_of_sequence(&g->run, json ? &report->verify : NULL, e)) return false;
+    return stop_wanted() || profile_print(&g->run, n_past, json ? &report->profile : NULL, e);
 }
 
-static bool run(Run *r, const Options *o, Err *e) {
-    if (!start(r, o, e)) return false;
+static bool run(Generation *g, const Options *o, Err *e) {
+    if (!start(g, o, e)) return false;
     if (stop_wanted()) return stop_err(e);
-    Report report = {.options = o,
-                     .model = &r->model,
-                     .engine = r->engine,
-                     .config = &r->config,
-                     .request = &r->request,
-                     .prompt = &r->prompt,
-                     .seq = r->seq,
-                     .device_seconds = r->device_seconds,
-                     .load_seconds = r->load_seconds};
+    Report report = {.runner = &g->run, .request = &g->request, .prompt = &g->prompt, .seq = g->seq};
     report_begin(&report);
-    if (!speak(r, o, e)) return false;
-    bool ok = look_back(r, o, &report, e) && (!options_json(o) || report_json(&report, e));
+    if (!generate(g, o, e)) return false;
+    bool ok = examine(g, &report, e) && (!options_json(o) || report_json(&report, e));
     if (ok) report_end(&report);
-    return ok && (stop_wanted() ? stop_err(e) : verdict_passes(r->verify, e));
+    return ok && (stop_wanted() ? stop_err(e) : verdict_passes(&g->run, e));
 }
 
 bool cmd_generate(const Options *o, Err *e) {
-    Run r = {0};
+    Generation g = {0};
     stop_install();
-    double begin = clock_now();
-    bool ok = check(o, e) && (o->print_prompt || setup_config(o, &r.config, e));
-    r.device_seconds = clock_now() - begin;
-    ok = ok && read_prompt(&r, o, e) && (o->print_prompt ? print_prompt(&r, o, e) : run(&r, o, e));
-    verify_close(r.verify);
-    engine_close(r.engine);
-    session_close(&r.session);
-    model_close(&r.model);
-    tok_ids_free(&r.ids);
-    buf_free(&r.prompt);
+    bool ok = check(o, e) && (o->print_prompt || runner_choose(&g.run, o, e)) && read_prompt(&g, o, e) &&
+              (o->print_prompt ? print_prompt(&g, o, e) : run(&g, o, e));
+    runner_close(&g.run);
+    session_close(&g.session);
+    tok_ids_free(&g.ids);
+    buf_free(&g.prompt);
     return ok;
 }

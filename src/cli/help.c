@@ -1,11 +1,11 @@
-/* help: the option table as text for people. */
+/* help: the tables of commands and options, printed. */
 #include "cli.h"
 #include "../base/buf.h"
 #include "../cpu/cpu.h"
 
 #include <string.h>
 
-enum { COLUMN = 34 }; // where the explanations begin
+enum { COLUMN = 34 }; // where explanations begin
 
 /* "-t, --threads N", "--kv f16|f32", "--profile[=kinds|ops]" */
 static void add_usage(const Option *o, Buf *out) {
@@ -26,9 +26,9 @@ static void add_option(const Option *o, Buf *out) {
         buf_printf(out, "%*s", COLUMN - used, "");
     else
         buf_printf(out, "\n%*s", COLUMN, "");
-    bool is_on = o->kind == OPTION_FLAG || o->kind == OPTION_WORD; // their default is to be absent
+    bool is_switch = o->kind == OPTION_FLAG || o->kind == OPTION_WORD;
     buf_printf(out, "%s", o->help);
-    if (o->standard && !is_on) buf_printf(out, " (%s)", o->standard);
+    if (o->standard && !is_switch) buf_printf(out, "; default: %s", o->standard);
     buf_printf(out, "\n");
 }
 
@@ -51,15 +51,15 @@ bool help_print(unsigned command, bool is_all, Err *e) {
         add_commands(&text);
     else
         buf_printf(&text, "zgen %s %s\n%s\n\n", c->name, c->arguments, c->text);
-    buf_printf(&text, "Options of zgen %s, with their defaults:\n", c->name);
+    buf_printf(&text, "Options of zgen %s:\n", c->name);
     int n;
     const Option *table = options_table(&n);
     for (int i = 0; i < n; i++)
         if (table[i].commands & command) add_option(&table[i], &text);
-    buf_printf(
-        &text,
-        "\nExit codes: 0 done, 1 failed while running, 2 command line, 3 model file, 4 memory, 5 output,\n"
-        "130 and 143 by SIGINT and SIGTERM, 141 closed pipe.\n");
+    buf_printf(&text,
+               "\nExit codes: 0 success, 1 failure while running, 2 wrong command line, 3 model file, 4 not "
+               "enough memory,\n"
+               "5 output not written, 130 SIGINT, 143 SIGTERM, 141 closed pipe.\n");
     bool ok = out_write(text.data, text.n, e);
     buf_free(&text);
     return ok;

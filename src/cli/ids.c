@@ -19,12 +19,13 @@ bool ids_parse(const char *text, size_t n, int n_vocab, const char *what, TokIds
         for (; i + length < n && !separates(text[i + length]); length++) {
             char c = text[i + length];
             is_number &= c >= '0' && c <= '9';
-            if (is_number && id < n_vocab) id = id * 10 + (c - '0'); // beyond n_vocab it is wrong already
+            if (is_number && id < n_vocab)
+                id = id * 10 + (c - '0'); // no overflow: a larger id is refused anyway
         }
         int shown = (int)(length < 40 ? length : 40);
         if (!is_number)
             return err_set(e, ERR_USAGE,
-                           "%s: '%.*s' is not a token id; give numbers with commas or spaces between", what,
+                           "%s: '%.*s' is not a token id; give numbers separated by commas or spaces", what,
                            shown, text + i);
         if (id >= n_vocab)
             return err_set(e, ERR_USAGE, "%s: there is no token %.*s; the model has tokens 0 to %d", what,
@@ -33,5 +34,5 @@ bool ids_parse(const char *text, size_t n, int n_vocab, const char *what, TokIds
         i += length;
     }
     return out->n > 0 ||
-           err_set(e, ERR_USAGE, "%s: no token ids; give numbers with commas or spaces between", what);
+           err_set(e, ERR_USAGE, "%s: no token ids; give numbers separated by commas or spaces", what);
 }

@@ -1,9 +1,10 @@
-/* info: what a model file is, whether zgen can run it, what it would take, and whether that fits.
+/* info: what a model file contains, whether zgen can run it, the memory that it needs, and whether that fits.
  *
  * It works for every well-formed GGUF file: where the family, a tensor type or the tokenizer is not
- * supported, it says so and tells the rest.  Names and values come from the file and are escaped.  The
- * tensors' data is not touched. */
+ * supported, it prints why, and the rest all the same.  Names and values come from the file and are escaped.
+ * The data of tensors is not read. */
 #include "cli.h"
+#include "runner.h"
 #include "setup.h"
 #include "sha256.h"
 #include "show.h"
@@ -23,16 +24,14 @@ typedef struct TypeCount {
 
 typedef struct Facts {
     const Options *options;
-    Model model;
+    Runner run; // its engine is prepared as by generate, but not loaded; NULL: see why
+    Err why;
     const Gguf *g;
     TypeCount *types; // [n_types]
     int n_types;
     double n_weights; // parameters
-    Engine *engine;   // prepared as generate would, and never loaded; NULL: why says
-    Err why;
-    EngineConfig config;
     GgufString arch, chat_template;
-    char digest[65]; // of the template
+    char digest[65]; // SHA-256 of the template
 } Facts;
 
 static void count_types(Facts *f) {
@@ -49,15 +48,17 @@ static void count_types(Facts *f) {
     }
 }
 
-static bool gather(Facts *f, const Options *o, Err *e) {
-    if (!model_open(o->model, &f->model, e) || !setup_layers(o, f->model.gguf, e)) return false;
-    f->g = f->model.gguf;
-    f->config.n_seq = f->config.R_max = 1, f->config.n_ctx = setup_context(o, f->g, 0, 0);
-    if (!engine_prepare(&f->model, &f->config, &f->engine, &f->why) && f->why.code != ERR_MODEL) {
+static bool gather(Facts *f, const Options *o, const char *path, Err *e) {
+    Runner *run = &f->run;
+    if (!runner_choose(run, o, e) || !runner_open(run, path, e)) return false;
+    f->g = run->model.gguf;
+    run->config.n_seq = run->config.R_max = 1;
+    run->config.n_ctx = setup_context(o->n_ctx, f->g, 0, 0);
+    if (!runner_prepare(run, &f->why) && f->why.code != ERR_MODEL) {
         *e = f->why;
         return false;
     }
-    Err ignored; // of another type: as good as absent
+    Err ignored; // a key of another type counts as missing
     gguf_get_string(f->g, "general.architecture", &f->arch, &ignored);
     gguf_get_string(f->g, "tokenizer.chat_template", &f->chat_template, &ignored);
     sha256_hex(f->chat_template.data, f->chat_template.n, f->digest);
@@ -65,18 +66,12 @@ static bool gather(Facts *f, const Options *o, Err *e) {
     return true;
 }
 
-static void release(Facts *f) {
-    engine_close(f->engine);
-    free(f->types);
-    model_close(&f->model);
-}
-
 /* Why text cannot be generated, or NULL. */
 static const char *obstacle(const Facts *f) {
-    return !f->engine ? f->why.text : !f->model.tok ? f->model.tok_err.text : NULL;
+    return !f->run.engine ? f->why.text : !f->run.model.tok ? f->run.model.tok_err.text : NULL;
 }
 
-/* Keys of the architecture are its hyper-parameters. */
+/* The hyper-parameters are the keys that begin with the architecture and a dot. */
 static bool is_hparam(const Facts *f, GgufString key) {
     return f->arch.n && key.n > f->arch.n && memcmp(key.data, f->arch.data, f->arch.n) == 0 &&
            key.data[f->arch.n] == '.';
@@ -141,16 +136,16 @@ static void add_tensors(const Facts *f, Buf *out) {
 
 static void add_special(const Facts *f, const char *name, int id, Buf *out) {
     if (id < 0) return;
-    GgufString text = tok_text(f->model.tok, id);
+    GgufString text = tok_text(f->run.model.tok, id);
     buf_printf(out, ", %s %d '", name, id);
     show_escape(text.data, text.n < 100 ? text.n : 100, out);
     buf_printf(out, "'");
 }
 
 static void add_tokenizer(const Facts *f, Buf *out) {
-    const Tok *tok = f->model.tok;
+    const Tok *tok = f->run.model.tok;
     if (!tok) {
-        line(out, "tokenizer", "%s", f->model.tok_err.text);
+        line(out, "tokenizer", "%s", f->run.model.tok_err.text);
         return;
     }
     GgufString pre = tok_pre(tok);
@@ -165,15 +160,17 @@ static void add_tokenizer(const Facts *f, Buf *out) {
 }
 
 static void add_memory(const Facts *f, Buf *out) {
-    if (!f->engine) return;
-    ExecMemory m = engine_memory(f->engine);
+    if (!f->run.engine) return;
+    ExecMemory m = engine_memory(f->run.engine);
     buf_printf(out, "%-14s ", "memory");
-    engine_print_memory(f->engine, out);
+    engine_print_memory(f->run.engine, out);
     buf_printf(out, "\n%-14s ", "fits");
-    if (exec_fits(&m))
-        buf_printf(out, "yes, as does any context up to %d tokens", engine_context_that_fits(f->engine));
-    else
-        buf_printf(out, "no; "), engine_print_advice(f->engine, out);
+    if (exec_fits(&m)) {
+        buf_printf(out, "yes, as does any context up to %d tokens", engine_context_that_fits(f->run.engine));
+    } else {
+        buf_printf(out, "no; ");
+        engine_print_advice(f->run.engine, out);
+    }
     buf_printf(out, "\n");
 }
 
@@ -201,7 +198,7 @@ static bool print_text(const Facts *f, Err *e) {
 
 /* ---- as JSON ---- */
 
-/* Value i as it is; arrays beyond a screenful as their printed beginning. */
+/* Value i of the metadata; an array of more than LONGEST elements as the beginning of its text. */
 static json_t *value_json(const Gguf *g, int64_t i) {
     enum { LONGEST = 64 };
     GgufString name = gguf_key(g, i), string;
@@ -227,7 +224,10 @@ static json_t *value_json(const Gguf *g, int64_t i) {
         for (size_t k = 0; k < n; k++) json_array_append_new(value, json_integer(ints[k]));
     }
     buf_clear(&text);
-    if (!value) gguf_print_value(g, i, 200, &text), value = show_json(text.data, text.n);
+    if (!value) {
+        gguf_print_value(g, i, 200, &text);
+        value = show_json(text.data, text.n);
+    }
     buf_free(&text);
     return value;
 }
@@ -261,9 +261,10 @@ static json_t *id_or_null(int id) {
 }
 
 static json_t *tokenizer_json(const Facts *f) {
-    const Tok *tok = f->model.tok;
+    const Tok *tok = f->run.model.tok;
     if (!tok)
-        return json_pack("{s:o}", "error", show_json(f->model.tok_err.text, strlen(f->model.tok_err.text)));
+        return json_pack("{s:o}", "error",
+                         show_json(f->run.model.tok_err.text, strlen(f->run.model.tok_err.text)));
     json_t *ends = json_array();
     for (int id = 0; id < tok_n_vocab(tok); id++)
         if (tok_is_eog(tok, id)) json_array_append_new(ends, json_integer(id));
@@ -275,14 +276,14 @@ static json_t *tokenizer_json(const Facts *f) {
 }
 
 static json_t *memory_json(const Facts *f) {
-    if (!f->engine) return json_null();
-    ExecMemory m = engine_memory(f->engine);
-    json_t *object = setup_memory(f->engine);
-    size_t position = plan_kv_bytes(engine_plan(f->engine), kv_element_bytes(f->config.kv_type));
+    if (!f->run.engine) return json_null();
+    ExecMemory m = engine_memory(f->run.engine);
+    json_t *object = runner_memory(&f->run);
+    size_t position = plan_kv_bytes(engine_plan(f->run.engine), kv_element_bytes(f->run.config.kv_type));
     json_object_set_new(object, "kv_per_position", json_integer((json_int_t)position));
-    json_object_set_new(object, "n_ctx", json_integer(f->config.n_ctx));
+    json_object_set_new(object, "n_ctx", json_integer(f->run.config.n_ctx));
     json_object_set_new(object, "fits", json_boolean(exec_fits(&m)));
-    json_object_set_new(object, "n_ctx_that_fits", json_integer(engine_context_that_fits(f->engine)));
+    json_object_set_new(object, "n_ctx_that_fits", json_integer(engine_context_that_fits(f->run.engine)));
     return object;
 }
 
@@ -312,12 +313,12 @@ static bool print_json(const Facts *f, Err *e) {
 /* ---- the command ---- */
 
 static bool print_plan(const Facts *f, Err *e) {
-    if (!f->engine) {
+    if (!f->run.engine) {
         *e = f->why;
         return false;
     }
     Buf text = {0};
-    plan_print(engine_plan(f->engine), kv_element_bytes(f->config.kv_type), &text);
+    plan_print(engine_plan(f->run.engine), kv_element_bytes(f->run.config.kv_type), &text);
     bool ok = options_json(f->options)
                   ? show_write(json_pack("{s:o}", "plan", show_json(text.data, text.n)), e)
                   : out_write(text.data, text.n, e);
@@ -326,16 +327,14 @@ static bool print_plan(const Facts *f, Err *e) {
 }
 
 bool cmd_info(const Options *o, Err *e) {
-    Options chosen = *o;
     if (o->n_rest > 1 || (o->n_rest && o->model))
         return err_set(e, ERR_USAGE, "unexpected argument '%.100s'; info takes one model",
                        o->rest[o->n_rest - 1]);
-    if (o->n_rest) chosen.model = o->rest[0];
-    Facts f = {.options = &chosen};
-    bool ok = setup_config(&chosen, &f.config, e) && gather(&f, &chosen, e) &&
-              (o->plan           ? print_plan(&f, e)
-               : options_json(o) ? print_json(&f, e)
-                                 : print_text(&f, e));
-    release(&f);
+    Facts f = {.options = o};
+    bool ok = gather(&f, o, o->n_rest ? o->rest[0] : o->model, e) && (o->plan           ? print_plan(&f, e)
+                                                                      : options_json(o) ? print_json(&f, e)
+                                                                                        : print_text(&f, e));
+    runner_close(&f.run);
+    free(f.types);
     return ok;
 }

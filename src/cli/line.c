@@ -10,17 +10,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { REMEMBERED = 1000 }; // lines
+enum { HISTORY = 1000 }; // lines
 
 struct Line {
-    EditLine *edit; // NULL: no terminal
+    EditLine *edit; // NULL: not on a terminal
     History *history;
     bool colour, continues;
-    char *read; // getline's
+    char *read; // the buffer of getline
     size_t capacity;
 };
 
-/* libedit wants escape sequences between marks, to know how wide a prompt is. */
+/* Escape sequences stand between \1 marks, so that libedit can compute the width of the prompt. */
 static char *show_prompt(EditLine *edit) {
     static char prompts[4][32] = {"> ", "| ", "\1\033[1m\1>\1\033[0m\1 ", "\1\033[1m\1|\1\033[0m\1 "};
     Line *l;
@@ -28,7 +28,7 @@ static char *show_prompt(EditLine *edit) {
     return prompts[2 * l->colour + l->continues];
 }
 
-/* libedit asks the locale for the encoding; a machine without one is no reason to lose accents. */
+/* libedit takes the encoding from the locale; without a locale UTF-8 is assumed. */
 static void set_encoding(void) {
     setlocale(LC_CTYPE, "");
     if (MB_CUR_MAX == 1) setlocale(LC_CTYPE, "C.UTF-8");
@@ -46,7 +46,7 @@ Line *line_open(bool on_terminal, bool colour) {
         line_close(l);
         return line_open(false, false);
     }
-    history(l->history, &event, H_SETSIZE, REMEMBERED);
+    history(l->history, &event, H_SETSIZE, HISTORY);
     history(l->history, &event, H_SETUNIQUE, 1);
     el_set(l->edit, EL_CLIENTDATA, l);
     el_set(l->edit, EL_PROMPT_ESC, show_prompt, '\1');
@@ -65,8 +65,8 @@ void line_close(Line *l) {
     free(l);
 }
 
-/* One line with its newline, if it has one; NULL: none. */
-static const char *read_piece(Line *l, size_t *n) {
+/* One line of *n bytes, with its newline if there is one; NULL: the end of the input. */
+static const char *read_one(Line *l, size_t *n) {
     if (l->edit) {
         int count = 0;
         const char *text = el_gets(l->edit, &count);
@@ -84,11 +84,10 @@ LineEnd line_read(Line *l, Buf *out) {
     buf_clear(out);
     for (l->continues = false;; l->continues = true) {
         size_t n;
-        const char *text = read_piece(l, &n);
+        const char *text = read_one(l, &n);
         if (stop_wanted()) return LINE_INTERRUPTED;
         if (!text) return out->n ? LINE_TEXT : LINE_NO_MORE;
-        bool is_whole = text[n - 1] != '\n';
-        n -= !is_whole;
+        n -= text[n - 1] == '\n';
         bool goes_on = n && text[n - 1] == '\\';
         buf_add(out, text, n - goes_on);
         if (!goes_on) break;

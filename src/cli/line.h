@@ -1,8 +1,7 @@
-/* line: what the user says next.
+/* line: reads the user's next message from a terminal or a pipe.
  *
- * On a terminal libedit edits the line, remembers earlier ones and shows a prompt; elsewhere lines are read
- * as they come, without a word on stdout.  A backslash at the end of a line says that it goes on in the next.
- */
+ * On a terminal libedit edits the line, keeps a history and shows a prompt; elsewhere lines are read without
+ * output.  A line that ends with a backslash continues on the next one. */
 #ifndef ZGEN_CLI_LINE_H
 #define ZGEN_CLI_LINE_H
 
@@ -14,13 +13,13 @@ typedef struct Line Line;
 typedef enum LineEnd {
     LINE_TEXT,        // a line was read
     LINE_NO_MORE,     // Ctrl-D, or the end of the input
-    LINE_INTERRUPTED, // a signal came: see stop.h
+    LINE_INTERRUPTED, // a signal arrived: see stop.h
 } LineEnd;
 
 Line *line_open(bool on_terminal, bool colour);
-void line_close(Line *l); // gives the terminal back as it was; NULL is fine
+void line_close(Line *l); // restores the terminal; NULL is allowed
 
-/* Replaces *out by the next line, without its newline. */
+/* Replaces *out by the next line, without its newline and with continuation lines joined by newlines. */
 LineEnd line_read(Line *l, Buf *out);
 
 #endif

@@ -1,9 +1,8 @@
-/* logits: what the model thinks comes next behind each of the given tokens, as raw numbers for other
- * programs.
+/* logits: the raw logits after each of the given tokens, for other programs.
  *
- * The file is [n_ids, n_vocab] float32, little endian, row by row.  It needs no tokenizer. */
+ * The output is [n_ids, n_vocab] float32, little-endian, row by row.  The model needs no tokenizer. */
+#include "atomic_file.h"
 #include "cli.h"
-#include "draft.h"
 #include "ids.h"
 #include "profile.h"
 #include "prompt.h"
@@ -19,24 +18,24 @@
 
 enum { ROWS = 64 }; // positions whose logits are computed at once
 
-/* ---- the file ---- */
+/* ---- the output ---- */
 
 typedef struct Sink {
-    Draft draft; // to stdout: one that is never closed
+    AtomicFile file; // for stdout: only fd and name, never closed
     int n_vocab;
-    uint8_t *row;   // one row as bytes of the file
-    Verify *verify; // NULL: not wanted
+    uint8_t *row;   // one row in the format of the file
+    Verify *verify; // NULL without --verify
     const int32_t *ids;
-    Err failure; // of a write, of the oracle
+    Err failure; // of a write, or of the scalar engine
 } Sink;
 
-static bool is_stdout(const Options *o) {
-    return strcmp(o->out, "-") == 0;
+static bool is_stdout(const char *path) {
+    return strcmp(path, "-") == 0;
 }
 
-static bool sink_open(Sink *s, const Options *o, int n_vocab, Err *e) {
-    *s = (Sink){.draft = {.fd = STDOUT_FILENO, .name = "standard output"}, .n_vocab = n_vocab};
-    if (!is_stdout(o) && !draft_open(&s->draft, o->out, e)) return false;
+static bool sink_open(Sink *s, const char *path, int n_vocab, Err *e) {
+    *s = (Sink){.file = {.fd = STDOUT_FILENO, .name = "standard output"}, .n_vocab = n_vocab};
+    if (!is_stdout(path) && !atomic_file_open(&s->file, path, e)) return false;
     s->row = mem_new((size_t)n_vocab, 4);
     return true;
 }
@@ -44,7 +43,7 @@ static bool sink_open(Sink *s, const Options *o, int n_vocab, Err *e) {
 static bool sink_row(Sink *s, int position, const float *logits) {
     for (int i = 0; i < s->n_vocab; i++) store_u32(s->row + 4 * (size_t)i, f32_to_bits(logits[i]));
     return !stop_wanted() &&
-           out_write_to(s->draft.fd, s->draft.name, s->row, 4 * (size_t)s->n_vocab, &s->failure) &&
+           out_write_to(s->file.fd, s->file.name, s->row, 4 * (size_t)s->n_vocab, &s->failure) &&
            (!s->verify || verify_row(s->verify, s->ids, position, logits, &s->failure));
 }
 
@@ -57,14 +56,11 @@ static bool sink_rows(void *arg, const LogitRows *rows) {
 
 /* ---- the command ---- */
 
-typedef struct Work {
-    Model model;
-    EngineConfig config;
-    Engine *engine;
-    Verify *verify; // NULL: not wanted
+typedef struct Logits {
+    Runner run;
     TokIds ids;
     Sink sink;
-} Work;
+} Logits;
 
 static bool check(const Options *o, Err *e) {
     if (o->n_rest)
@@ -72,9 +68,8 @@ static bool check(const Options *o, Err *e) {
                        "unexpected argument '%.100s'; the model is given with -m, ids with --ids",
                        o->rest[0]);
     if (!o->ids == !o->ids_file)
-        return err_set(e, ERR_USAGE, "tokens are wanted: one of --ids 1,5,9 and --ids-file FILE");
-    if (!o->out)
-        return err_set(e, ERR_USAGE, "a place for the logits is wanted: -o OUT, or -o - for standard output");
+        return err_set(e, ERR_USAGE, "no tokens: give one of --ids 1,5,9 and --ids-file FILE");
+    if (!o->out) return err_set(e, ERR_USAGE, "no output: give -o OUT, or -o - for standard output");
     return true;
 }
 
@@ -87,57 +82,55 @@ static bool read_ids(const Options *o, int n_vocab, TokIds *out, Err *e) {
     return ok;
 }
 
-/* Rows of the embedding: what the plan will take for the vocabulary. */
+/* The rows of the embedding, which the plan takes for the size of the vocabulary. */
 static bool read_n_vocab(const Gguf *g, int *out, Err *e) {
     const GgufTensor *embd = gguf_find_tensor(g, "token_embd.weight");
-    if (!embd)
-        return err_set(e, ERR_MODEL,
-                       "%s: tensor 'token_embd.weight' is missing; there is nothing to compute with",
-                       gguf_label(g));
+    if (!embd) return err_set(e, ERR_MODEL, "%s: the tensor 'token_embd.weight' is missing", gguf_label(g));
     *out = (int)embd->ne[1];
     return true;
 }
 
-static bool start(Work *w, const Options *o, Err *e) {
+static bool start(Logits *l, const Options *o, Err *e) {
+    Runner *run = &l->run;
     int n_vocab = 0;
-    if (!model_open(o->model, &w->model, e) || !setup_layers(o, w->model.gguf, e) ||
-        !read_n_vocab(w->model.gguf, &n_vocab, e) || !read_ids(o, n_vocab, &w->ids, e))
+    if (!runner_choose(run, o, e) || !runner_open(run, o->model, e) ||
+        !read_n_vocab(run->model.gguf, &n_vocab, e) || !read_ids(o, n_vocab, &l->ids, e))
         return false;
-    w->config.n_seq = 1, w->config.R_max = ROWS;
-    int n_least = (int)w->ids.n + (o->profile ? PROFILE_ROOM : 0);
-    w->config.n_ctx = o->n_ctx > 0 ? o->n_ctx : o->n_ctx == 0 ? setup_trained(w->model.gguf) : n_least;
-    return setup_engine(o, &w->model, &w->config, &w->engine, e) &&
-           verdict_open(o, &w->model, &w->config, &w->verify, e);
+    run->config.n_seq = 1;
+    run->config.R_max = ROWS;
+    int n_least = (int)l->ids.n + (o->profile ? PROFILE_ROOM : 0);
+    run->config.n_ctx = o->n_ctx > 0 ? o->n_ctx : o->n_ctx == 0 ? setup_trained(run->model.gguf) : n_least;
+    if (!runner_start(run, e) || !verdict_open(run, e)) return false;
+    if (!o->model)
+        notice(&o->notices, "using the demo model inside this executable; -m FILE chooses another model");
+    return true;
 }
 
-static bool compute(Work *w, const Options *o, Err *e) {
-    if (!sink_open(&w->sink, o, engine_plan(w->engine)->hparams.n_vocab, e)) return false;
-    w->sink.verify = w->verify, w->sink.ids = w->ids.data;
-    bool ok = engine_logits(w->engine, w->ids.data, 0, (int)w->ids.n, sink_rows, &w->sink, e);
-    if (!ok && w->sink.failure.code)
-        *e = w->sink.failure;
+static bool compute(Logits *l, const Options *o, Err *e) {
+    Sink *s = &l->sink;
+    Engine *engine = l->run.engine;
+    if (!sink_open(s, o->out, engine_plan(engine)->hparams.n_vocab, e)) return false;
+    s->verify = l->run.verify;
+    s->ids = l->ids.data;
+    bool ok = engine_logits(engine, l->ids.data, 0, (int)l->ids.n, sink_rows, s, e);
+    if (!ok && s->failure.code)
+        *e = s->failure;
     else if (stop_wanted())
         ok = stop_err(e);
-    free(w->sink.row);
-    return is_stdout(o) ? ok : draft_close(&w->sink.draft, ok, e);
+    free(s->row);
+    return is_stdout(o->out) ? ok : atomic_file_close(&s->file, ok, e);
 }
 
 bool cmd_logits(const Options *o, Err *e) {
-    Work w = {0};
+    Logits l = {0};
     stop_install();
-    bool ok = check(o, e) && setup_config(o, &w.config, e) && start(&w, o, e);
-    if (ok && !o->model)
-        setup_notice(
-            o, "the logits are those of the demo model, part of this executable; -m FILE names another one");
-    ok = ok && compute(&w, o, e) && verdict_tell(o, w.verify, NULL, e) &&
-         profile_tell(o, w.engine, (int)w.ids.n, NULL, e);
+    bool ok = check(o, e) && start(&l, o, e) && compute(&l, o, e) && verdict_print(&l.run, NULL, e) &&
+              profile_print(&l.run, (int)l.ids.n, NULL, e);
     if (ok)
-        setup_notice(o, "%zu rows of %d logits are in %s", w.ids.n, w.sink.n_vocab,
-                     is_stdout(o) ? "standard output" : o->out);
-    ok = ok && verdict_passes(w.verify, e);
-    verify_close(w.verify);
-    engine_close(w.engine);
-    tok_ids_free(&w.ids);
-    model_close(&w.model);
+        notice(&o->notices, "%zu rows of %d logits are in %s", l.ids.n, l.sink.n_vocab,
+               is_stdout(o->out) ? "standard output" : o->out);
+    ok = ok && verdict_passes(&l.run, e);
+    runner_close(&l.run);
+    tok_ids_free(&l.ids);
     return ok;
 }

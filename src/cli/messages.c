@@ -10,18 +10,25 @@ bool messages_wanted(const Options *o) {
     return o->single_turn || o->messages || o->chat_template || o->system || o->system_file || o->think;
 }
 
-const char *messages_role(const Session *s, size_t from_end) {
+bool messages_hide_thoughts(const Options *o) {
+    return o->think && strcmp(o->think, "show") != 0;
+}
+
+const char *messages_role(const Session *s, size_t i) {
     const json_t *messages = session_messages(s);
     size_t n = json_array_size(messages);
-    if (from_end >= n) return "";
-    const char *role = json_string_value(json_object_get(json_array_get(messages, n - 1 - from_end), "role"));
+    if (i >= n) return "";
+    const char *role = json_string_value(json_object_get(json_array_get(messages, n - 1 - i), "role"));
     return role ? role : "";
 }
 
 void messages_set_system(Session *s, const char *text, size_t n) {
     json_t *messages = session_messages(s);
     size_t last = json_array_size(messages);
-    if (last && strcmp(messages_role(s, last - 1), "system") == 0) json_array_remove(messages, 0), last--;
+    if (last && strcmp(messages_role(s, last - 1), "system") == 0) {
+        json_array_remove(messages, 0);
+        last--;
+    }
     session_add(s, "system", text, n);
     json_t *system = json_incref(json_array_get(messages, last));
     json_array_remove(messages, last);
@@ -41,13 +48,14 @@ bool messages_load(const char *path, Session *s, Err *e) {
     bool ok = json_is_array(json_object_get(object, "messages"));
     buf_free(&text);
     if (!object)
-        return err_set(e, ERR_RUN, "%.500s, line %d, column %d: this is not JSON: %s", path, why.line,
-                       why.column, why.text);
+        return err_set(e, ERR_RUN, "%.500s, line %d, column %d: not JSON: %s", path, why.line, why.column,
+                       why.text);
     if (ok)
         json_object_update(s->variables, object);
     else
         err_set(e, ERR_RUN,
-                "%.500s: the messages are missing; write {\"messages\": [{\"role\": \"user\", \"content\": "
+                "%.500s: \"messages\" is missing; the format is {\"messages\": [{\"role\": \"user\", "
+                "\"content\": "
                 "\"...\"}]}",
                 path);
     json_decref(object);
@@ -61,7 +69,7 @@ bool messages_save(const char *path, const Session *s, Err *e) {
     return !failed || err_set(e, ERR_RUN, "cannot write the messages to %.500s: %s", path, strerror(errno));
 }
 
-/* ---- what the options say ---- */
+/* ---- options ---- */
 
 static bool set_system(const Options *o, Session *s, Err *e) {
     if (!o->system && !o->system_file) return true;
@@ -70,7 +78,7 @@ static bool set_system(const Options *o, Session *s, Err *e) {
     Buf text = {0};
     bool ok = true;
     if (o->system)
-        prompt_add(o, o->system, &text);
+        prompt_add(o->system, o->escape, &text);
     else
         ok = prompt_read_file(o->system_file, "the system prompt", &text, e);
     if (o->system_file && text.n && text.data[text.n - 1] == '\n') text.n--;
@@ -79,7 +87,7 @@ static bool set_system(const Options *o, Session *s, Err *e) {
     return ok;
 }
 
-/* Templates know their switch by one of these names. */
+/* The two names that templates use for their switch. */
 static void set_thinking(const Options *o, Session *s) {
     if (!o->think) return;
     json_t *on = json_boolean(strcmp(o->think, "off") != 0);
@@ -122,8 +130,8 @@ static bool find_template(const char *name, Session *s, Err *e) {
     return no_template(ERR_USAGE, what, e);
 }
 
-bool messages_template(const Options *o, const Gguf *model, Session *s, Err *e) {
-    if (o->chat_template) return find_template(o->chat_template, s, e);
+bool messages_template(const char *name, const Gguf *model, Session *s, Err *e) {
+    if (name) return find_template(name, s, e);
     GgufString text = {0};
     if (model && !gguf_get_string(model, "tokenizer.chat_template", &text, e)) return false;
     if (text.n == 0) return no_template(ERR_MODEL, "the model has no chat template", e);

@@ -1,7 +1,7 @@
 /* options: see options.h.
  *
- * getopt_long_only walks the arguments; it accepts unique beginnings of names, so the name as spelled is
- * compared with the table afterwards.  It is given no short options: -m is a long name of one letter. */
+ * getopt_long_only reads the arguments.  It accepts unique prefixes of names, so the spelling is compared with
+ * the table afterwards.  It gets no short options: -m is a long name of one letter. */
 #include "options.h"
 #include "../base/mem.h"
 
@@ -17,203 +17,202 @@
 #define AT(field) offsetof(Options, field)
 
 enum {
-    SPEAKS = FOR_GENERATE | FOR_CHAT, // commands that say something
-    SAMPLES = SPEAKS | FOR_BENCH,
-    RUNS = SPEAKS | FOR_LOGITS | FOR_PERPLEXITY, // commands that compute
-    READS = FOR_GENERATE | FOR_TOKENIZE,
-    PLANS = RUNS | FOR_INFO,      // commands that know what one run takes
-    COMPUTES = PLANS | FOR_BENCH, // commands that choose where to
-    ALL = RUNS | READS | FOR_INFO,
+    GENERATES = FOR_GENERATE | FOR_CHAT, // commands that generate text
+    SAMPLES = GENERATES | FOR_BENCH,
+    RUNS = GENERATES | FOR_LOGITS | FOR_PERPLEXITY, // commands that run a model once
+    READS = FOR_GENERATE | FOR_TOKENIZE,            // commands that read a prompt
+    PLANS = RUNS | FOR_INFO,                        // commands with one engine
+    COMPUTES = PLANS | FOR_BENCH,                   // commands that choose a device
+    ALL = RUNS | READS | FOR_INFO,                  // commands with one model
     ANY = ALL | FOR_SYNTH | FOR_BENCH | FOR_QUANTIZE,
 };
 
-enum { MOST_VALUES = 1000 }; // of a list
+enum { MOST_VALUES = 1000 }; // in one list
 
 static const char KV_TYPES[] = "f16 f32 q8_0 fp8";
 
-/* A row is read along, not down. */
 // clang-format off
 static const Option TABLE[] = {
     {{"-m", "--model"}, ALL, OPTION_STRING, "FILE", AT(model),
-     .help = "the model (the demo model in the executable)"},
-    {{"-p", "--prompt"}, READS | FOR_CHAT, OPTION_STRING, "TEXT", AT(prompt), .help = "the prompt; - reads stdin"},
+     .help = "the model file; default: the demo model inside the executable"},
+    {{"-p", "--prompt"}, READS | FOR_CHAT, OPTION_STRING, "TEXT", AT(prompt), .help = "the prompt; - reads standard input"},
     {{"-f", "--file"}, READS | FOR_CHAT | FOR_BENCH, OPTION_STRING, "FILE", AT(file),
-     .help = "the prompt from a file; - reads stdin"},
+     .help = "a file with the prompt; - reads standard input"},
     {{"-e", "--escape"}, READS | FOR_CHAT, OPTION_FLAG, NULL, AT(escape), .set = "yes", .standard = "yes",
-     .help = "process \\n \\t \\\\ \\\" in -p (the default)"},
-    {{"--no-escape"}, READS | FOR_CHAT, OPTION_FLAG, NULL, AT(escape), .set = "no", .help = "take -p as it is"},
+     .help = "replace the escapes \\n \\t \\\\ \\\" in -p; the default"},
+    {{"--no-escape"}, READS | FOR_CHAT, OPTION_FLAG, NULL, AT(escape), .set = "no", .help = "leave -p unchanged"},
     {{"--echo"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(echo), .set = "yes",
      .help = "print the prompt before the text"},
-    {{"--pre"}, SPEAKS | FOR_TOKENIZE | FOR_PERPLEXITY, OPTION_STRING, "NAME", AT(pre),
-     .help = "the pre-tokenizer of this name instead of the model's"},
+    {{"--pre"}, GENERATES | FOR_TOKENIZE | FOR_PERPLEXITY, OPTION_STRING, "NAME", AT(pre),
+     .help = "use this pre-tokenizer instead of the model's"},
 
-    {{"-cnv", "--conversation"}, SPEAKS, OPTION_FLAG, NULL, AT(chat), .set = "yes",
+    {{"-cnv", "--conversation"}, GENERATES, OPTION_FLAG, NULL, AT(chat), .set = "yes",
      .help = "the same as zgen chat"},
     {{"-no-cnv", "--no-conversation"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(chat), .set = "no",
-     .help = "no chat: the default"},
-    {{"-st", "--single-turn"}, SPEAKS, OPTION_FLAG, NULL, AT(single_turn), .set = "yes",
-     .help = "the prompt is a message, answered through the chat template"},
-    {{"-sys", "--system-prompt"}, SPEAKS, OPTION_STRING, "TEXT", AT(system), .help = "the system prompt"},
-    {{"-sysf", "--system-prompt-file"}, SPEAKS, OPTION_STRING, "FILE", AT(system_file),
-     .help = "the system prompt from a file"},
-    {{"--messages"}, SPEAKS, OPTION_STRING, "FILE", AT(messages),
-     .help = "the conversation so far: JSON with \"messages\""},
-    {{"--chat-template", "--chat-template-file"}, SPEAKS, OPTION_STRING, "NAME|FILE", AT(chat_template),
-     .help = "instead of the model's: a known format (chatml, llama3, ...) or a Jinja file"},
-    {{"--think"}, SPEAKS, OPTION_CHOICE, NULL, AT(think), .choices = "show hide off",
-     .help = "the thoughts before an answer; off: the model is told not to think"},
-    {{"--on-full"}, SPEAKS, OPTION_CHOICE, NULL, AT(on_full), .choices = "stop drop",
-     .help = "when the context is full: stop (the default), or drop the oldest turns"},
+     .help = "no conversation; the default"},
+    {{"-st", "--single-turn"}, GENERATES, OPTION_FLAG, NULL, AT(single_turn), .set = "yes",
+     .help = "answer the prompt once, as a message in the chat template"},
+    {{"-sys", "--system-prompt"}, GENERATES, OPTION_STRING, "TEXT", AT(system), .help = "the system prompt"},
+    {{"-sysf", "--system-prompt-file"}, GENERATES, OPTION_STRING, "FILE", AT(system_file),
+     .help = "a file with the system prompt"},
+    {{"--messages"}, GENERATES, OPTION_STRING, "FILE", AT(messages),
+     .help = "a JSON file with the conversation so far: {\"messages\": [...]}"},
+    {{"--chat-template", "--chat-template-file"}, GENERATES, OPTION_STRING, "NAME|FILE", AT(chat_template),
+     .help = "replaces the model's: a known format (chatml, llama3, ...) or a Jinja file"},
+    {{"--think"}, GENERATES, OPTION_CHOICE, NULL, AT(think), .choices = "show hide off",
+     .help = "print the model's thinking or hide it; off: ask the model not to think"},
+    {{"--on-full"}, GENERATES, OPTION_CHOICE, NULL, AT(on_full), .choices = "stop drop",
+     .help = "in a full context: refuse the turn (the default), or drop the oldest"},
     {{"--print-prompt"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(print_prompt), .set = "yes",
-     .help = "print the prompt as the model would get it, and nothing else"},
+     .help = "print the prompt after the chat template, and exit"},
 
-    {{"-n", "--predict", "--n-predict"}, SPEAKS, OPTION_INT, "N", AT(n_predict), -2, INT_MAX,
-     .standard = "-1", .help = "new tokens at most; -1, -2: until the context is full"},
+    {{"-n", "--predict", "--n-predict"}, GENERATES, OPTION_INT, "N", AT(n_predict), -2, INT_MAX,
+     .standard = "-1", .help = "limit of new tokens; -1, -2: until the context is full"},
     {{"-c", "--ctx-size"}, PLANS & ~FOR_PERPLEXITY, OPTION_INT, "N", AT(n_ctx), 0, INT_MAX,
-     .help = "tokens of context; 0: as trained (4096 at most, or as prompt and -n need)"},
+     .help = "context in tokens; 0: as trained; default: 4096, more for a long prompt"},
     {{"-t", "--threads"}, PLANS | FOR_SYNTH | FOR_QUANTIZE, OPTION_INT, "N", AT(n_threads), 1, 1024,
-     .help = "threads (the CPUs this process may use)"},
+     .help = "threads; default: the CPUs that this process may use"},
     {{"-ngl", "--gpu-layers", "--n-gpu-layers"}, PLANS, OPTION_INT, "N", AT(gpu_layers), 0, INT_MAX,
-     .choices = "auto all", .standard = "auto", .help = "layers on the GPU: 0 or all of them"},
+     .choices = "auto all", .standard = "auto", .help = "layers on the GPU: 0 or all"},
     {{"--device"}, COMPUTES, OPTION_STRING, "auto|cpu|cuda[:N]", AT(device), .standard = "auto",
-     .help = "where to compute; N: which GPU"},
+     .help = "the device that computes; N: number of the GPU"},
     {{"--mem"}, COMPUTES, OPTION_CHOICE, NULL, AT(mem), .choices = "auto device managed", .standard = "auto",
-     .help = "memory of the weights on a GPU; auto: managed where it is the host's"},
+     .help = "GPU memory of weights; auto: managed if the host shares it"},
     {{"--isa"}, COMPUTES, OPTION_CHOICE, NULL, AT(isa), .choices = "auto scalar avx2 avx512",
-     .standard = "auto", .help = "the CPU kernels"},
+     .standard = "auto", .help = "instruction set of the CPU kernels"},
     {{"--act"}, COMPUTES, OPTION_CHOICE, NULL, AT(act), .choices = "auto f32 q8", .standard = "auto",
-     .help = "activations in products; auto: f32 with --isa scalar, else q8"},
+     .help = "activations in products; auto: q8, f32 with --isa scalar"},
     {{"--weights"}, COMPUTES, OPTION_CHOICE, NULL, AT(weights), .choices = "file fp8", .standard = "file",
-     .help = "fp8: converted at load, where that is smaller"},
+     .help = "types of the file, or FP8 where that is smaller"},
     {{"--kv"}, PLANS, OPTION_CHOICE, NULL, AT(kv), .choices = KV_TYPES,
-     .help = "the key and value cache (f16)"},
+     .help = "type of the key and value cache; default: f16"},
     {{"-ctk", "--cache-type-k"}, PLANS, OPTION_CHOICE, NULL, AT(cache_k), .choices = KV_TYPES,
-     .help = "the same, when -ctv says the same"},
+     .help = "the same; -ctv must name the same type"},
     {{"-ctv", "--cache-type-v"}, PLANS, OPTION_CHOICE, NULL, AT(cache_v), .choices = KV_TYPES,
-     .help = "the same, when -ctk says the same"},
+     .help = "the same; -ctk must name the same type"},
 
-    {{"-s", "--seed"}, SPEAKS, OPTION_SEED, "N", AT(seed), .standard = "-1",
-     .help = "same seed, same text; -1: drawn, and told"},
+    {{"-s", "--seed"}, GENERATES, OPTION_SEED, "N", AT(seed), .standard = "-1",
+     .help = "seed: the same seed gives the same text; -1: a random one"},
     {{"--temp", "--temperature"}, SAMPLES, OPTION_FLOAT, "X", AT(temp), 0, 100, .standard = "0.8",
-     .help = "temperature; 0 always takes the likeliest"},
+     .help = "temperature; 0: always the most likely token"},
     {{"--top-k"}, SAMPLES, OPTION_INT, "N", AT(top_k), 0, INT_MAX, .standard = "40",
-     .help = "only the N likeliest; 0: off"},
+     .help = "only the N most likely tokens; 0: off"},
     {{"--top-p"}, SAMPLES, OPTION_FLOAT, "X", AT(top_p), 0, 1, .standard = "0.95",
-     .help = "only the likeliest that together reach X; 1: off"},
+     .help = "only the top tokens, up to a total probability of X; 1: off"},
     {{"--min-p"}, SAMPLES, OPTION_FLOAT, "X", AT(min_p), 0, 1, .standard = "0.05",
-     .help = "only those at least X times as likely as the likeliest"},
+     .help = "only tokens of at least X times the top probability; 0: off"},
     {{"--repeat-penalty"}, SAMPLES, OPTION_FLOAT, "X", AT(repeat_penalty), 0.01, 100, .standard = "1",
-     .help = "against tokens that occurred; 1: off"},
+     .help = "divides the logits of recent tokens; 1: off"},
     {{"--repeat-last-n"}, SAMPLES, OPTION_INT, "N", AT(repeat_last_n), -1, INT_MAX, .standard = "64",
-     .help = "how far back penalties look; -1: the whole context"},
+     .help = "the last N tokens are recent for the penalties; -1: all"},
     {{"--presence-penalty"}, SAMPLES, OPTION_FLOAT, "X", AT(presence_penalty), -100, 100,
-     .standard = "0", .help = "off the logits of tokens that occurred"},
+     .standard = "0", .help = "subtracted from the logits of recent tokens"},
     {{"--frequency-penalty"}, SAMPLES, OPTION_FLOAT, "X", AT(frequency_penalty), -100, 100,
-     .standard = "0", .help = "the same, for each time they occurred"},
-    {{"--ignore-eos"}, SPEAKS, OPTION_FLAG, NULL, AT(ignore_eos), .set = "yes",
-     .help = "never choose an end token"},
-    {{"--stop", "-r", "--reverse-prompt"}, SPEAKS, OPTION_STRINGS, "TEXT", AT(stop),
+     .standard = "0", .help = "the same, times the number of occurrences"},
+    {{"--ignore-eos"}, GENERATES, OPTION_FLAG, NULL, AT(ignore_eos), .set = "yes",
+     .help = "never sample an end token"},
+    {{"--stop", "-r", "--reverse-prompt"}, GENERATES, OPTION_STRINGS, "TEXT", AT(stop),
      .help = "end before this text; may be repeated"},
-    {{"--special"}, SPEAKS, OPTION_FLAG, NULL, AT(special), .set = "yes",
-     .help = "control tokens appear in the text"},
+    {{"--special"}, GENERATES, OPTION_FLAG, NULL, AT(special), .set = "yes",
+     .help = "print control tokens"},
 
     {{"--plan"}, FOR_INFO, OPTION_FLAG, NULL, AT(plan), .set = "yes",
      .help = "print the tape of operations instead"},
-    {{"--keys"}, FOR_INFO, OPTION_FLAG, NULL, AT(keys), .set = "yes", .help = "list all metadata too"},
+    {{"--keys"}, FOR_INFO, OPTION_FLAG, NULL, AT(keys), .set = "yes", .help = "list all metadata as well"},
     {{"--no-bos"}, FOR_TOKENIZE, OPTION_FLAG, NULL, AT(bos), .set = "no", .standard = "yes",
-     .help = "no tokens around the text"},
+     .help = "do not add BOS and EOS"},
     {{"--parse-special"}, FOR_TOKENIZE, OPTION_FLAG, NULL, AT(parse_special), .set = "yes",
-     .help = "the text of a control token stands for it"},
-    {{"--ids"}, FOR_TOKENIZE, OPTION_FLAG, NULL, AT(list), .set = "yes", .help = "print [1, 2, 3] only"},
+     .help = "read the text of a control token as that token"},
+    {{"--ids"}, FOR_TOKENIZE, OPTION_FLAG, NULL, AT(list), .set = "yes", .help = "print only the ids, as [1, 2, 3]"},
     {{"--decode"}, FOR_TOKENIZE, OPTION_STRING, "IDS", AT(decode), .help = "print the text of these ids"},
-    {{"--ids"}, FOR_LOGITS, OPTION_STRING, "IDS", AT(ids), .help = "the tokens: 1,5,9"},
+    {{"--ids"}, FOR_LOGITS, OPTION_STRING, "IDS", AT(ids), .help = "token ids: 1,5,9"},
     {{"--ids-file"}, FOR_LOGITS, OPTION_STRING, "FILE", AT(ids_file),
-     .help = "the tokens from a file; - reads stdin"},
+     .help = "a file with token ids; - reads standard input"},
     {{"-o", "--output"}, FOR_LOGITS, OPTION_STRING, "OUT", AT(out),
-     .help = "where the float32 logits [n_ids, n_vocab] go; - is stdout"},
+     .help = "file for the logits, float32 [n_ids, n_vocab]; - is standard output"},
 
-    {{"-f", "--file"}, FOR_PERPLEXITY, OPTION_STRING, "FILE", AT(file), .help = "the text; - reads stdin"},
+    {{"-f", "--file"}, FOR_PERPLEXITY, OPTION_STRING, "FILE", AT(file), .help = "the text; - reads standard input"},
     {{"-c", "--ctx-size"}, FOR_PERPLEXITY, OPTION_INT, "N", AT(n_ctx), 0, 1 << 30,
-     .help = "tokens of a window, of whose second half each is judged (512); 0: as trained"},
+     .help = "tokens per window, half of them evaluated; 0: as trained; default: 512"},
     {{"--chunks"}, FOR_PERPLEXITY, OPTION_INT, "N", AT(n_windows), 1, INT_MAX,
-     .help = "windows at most (all that the text has)"},
+     .help = "limit of windows; default: all of the text"},
     {{"-b", "--batch-size"}, FOR_PERPLEXITY, OPTION_INT, "N", AT(n_batch), 1, 1 << 16,
-     .help = "tokens of a window computed at once (as the executor likes)"},
+     .help = "tokens of a window in one run; default: the executor's choice"},
     {{"--save-logits", "--save-all-logits"}, FOR_PERPLEXITY, OPTION_STRING, "F", AT(save),
-     .help = "write what the model predicts, for --kl and llama-perplexity"},
+     .help = "write the log-probabilities to F, for --kl and llama-perplexity"},
     {{"--kl"}, FOR_PERPLEXITY, OPTION_STRING, "F", AT(base),
-     .help = "the KL divergence from the model that wrote F; without -f: on F's own text"},
+     .help = "KL divergence from the model that wrote F; without -f, on the text of F"},
 
     {{"-m", "--model"}, FOR_BENCH, OPTION_STRINGS, "FILE", AT(models),
-     .help = "the model; may be repeated (the demo model in the executable)"},
+     .help = "the model file, repeatable; default: the demo model inside the executable"},
     {{"--shape"}, FOR_BENCH, OPTION_STRING, "SHAPE", AT(bench.shape),
-     .help = "no file: random weights in this shape, made in memory"},
+     .help = "a model of random weights in this shape, made in memory, instead of a file"},
     {{"--mix"}, FOR_BENCH, OPTION_STRING, "MIX", AT(bench.mix), .standard = "q4_k_m",
-     .help = "the types of these weights"},
+     .help = "the types of its weights"},
     {{"--list-shapes"}, FOR_BENCH, OPTION_FLAG, NULL, AT(bench.list_shapes), .set = "yes",
-     .help = "print the shapes and mixes that there are"},
+     .help = "list the shapes and mixes, and exit"},
     {{"-p", "--n-prompt", "-npp"}, FOR_BENCH, OPTION_INTS, "LIST", AT(bench.n_prompt), 0, 1 << 24,
-     .standard = "512", .help = "tokens of prompt: 512,1024 or 256-4096*2 or 100-300+50; 0: none"},
+     .standard = "512", .help = "prompt tokens: 512,1024 or 256-4096*2 or 100-300+50; 0: none"},
     {{"-n", "--n-gen", "-ntg"}, FOR_BENCH, OPTION_INTS, "LIST", AT(bench.n_gen), 0, 1 << 24,
-     .standard = "128", .help = "tokens generated; 0: none"},
+     .standard = "128", .help = "generated tokens; 0: none"},
     {{"-pg"}, FOR_BENCH, OPTION_PAIRS, "PP,TG", AT(bench.pairs), 0, 1 << 24,
-     .help = "a prompt and what is generated behind it, as one; may be repeated"},
+     .help = "one test of PP prompt tokens, then TG generated tokens; may be repeated"},
     {{"-d", "--n-depth"}, FOR_BENCH, OPTION_INTS, "LIST", AT(bench.depth), 0, 1 << 24, .standard = "0",
-     .help = "tokens in the context before, not timed"},
+     .help = "tokens already in the context, not timed"},
     {{"-npl"}, FOR_BENCH, OPTION_INTS, "LIST", AT(bench.n_seq), 1, 4096,
-     .help = "so many sequences at once: the table of llama-batched-bench"},
+     .help = "number of sequences at once: prints the table of llama-batched-bench"},
     {{"--repetitions", "-r"}, FOR_BENCH, OPTION_INT, "N", AT(bench.n_repetitions), 1, 10000,
-     .standard = "5", .help = "how often each test is run"},
+     .standard = "5", .help = "timed runs of each test"},
     {{"--no-warmup"}, FOR_BENCH, OPTION_FLAG, NULL, AT(bench.warm_up), .set = "no", .standard = "yes",
-     .help = "no run before the timed ones"},
+     .help = "skip the untimed run before them"},
     {{"-b", "--batch-size"}, FOR_BENCH, OPTION_INTS, "LIST", AT(bench.batch), 0, 1 << 16, .standard = "0",
-     .help = "rows of a prompt in one run, if -ub is not less; 0: as the executor likes"},
+     .help = "prompt tokens in one run: the lesser of -b and -ub; 0: automatic"},
     {{"-ub", "--ubatch-size"}, FOR_BENCH, OPTION_INTS, "LIST", AT(bench.ubatch), 0, 1 << 16,
-     .standard = "0", .help = "the same, if -b is not less"},
+     .standard = "0", .help = "the same"},
     {{"-t", "--threads"}, FOR_BENCH, OPTION_INTS, "LIST", AT(bench.n_threads), 0, 1024, .standard = "0",
-     .help = "threads; 0: the CPUs this process may use"},
+     .help = "threads; 0: the CPUs that this process may use"},
     {{"-ngl", "--gpu-layers", "--n-gpu-layers"}, FOR_BENCH, OPTION_INTS, "LIST", AT(bench.gpu_layers), 0,
-     INT_MAX, .choices = "auto all", .standard = "auto", .help = "layers on the GPU: 0 or all of them"},
+     INT_MAX, .choices = "auto all", .standard = "auto", .help = "layers on the GPU: 0 or all"},
     {{"--kv"}, FOR_BENCH, OPTION_CHOICES, NULL, AT(bench.kv), .choices = KV_TYPES, .standard = "f16",
-     .help = "the key and value cache; with commas between: all of them"},
+     .help = "types of the key and value cache, separated by commas"},
     {{"-ctk", "--cache-type-k"}, FOR_BENCH, OPTION_CHOICES, NULL, AT(bench.cache_k),
-     .choices = KV_TYPES, .help = "the same, when -ctv says the same"},
+     .choices = KV_TYPES, .help = "the same; -ctv must name the same type"},
     {{"-ctv", "--cache-type-v"}, FOR_BENCH, OPTION_CHOICES, NULL, AT(bench.cache_v),
-     .choices = KV_TYPES, .help = "the same, when -ctk says the same"},
+     .choices = KV_TYPES, .help = "the same; -ctk must name the same type"},
     {{"-fa", "--flash-attn"}, FOR_BENCH, OPTION_CHOICE, NULL, AT(bench.flash_attn),
-     .choices = "1 on auto", .help = "always on: scores of attention are never kept whole"},
+     .choices = "1 on auto", .help = "accepted and always on: attention scores are never stored whole"},
     {{"--real"}, FOR_BENCH, OPTION_FLAG, NULL, AT(bench.real), .set = "yes",
-     .help = "a real text (-f) and its continuation, sampled, instead of random tokens"},
+     .help = "continue a real text (-f) with sampling, instead of random tokens"},
     {{"--ceilings"}, FOR_BENCH, OPTION_FLAG, NULL, AT(bench.ceilings), .set = "yes",
-     .help = "measure the machine instead of a model"},
+     .help = "measure the limits of the machine instead of a model"},
     {{"--compare"}, FOR_BENCH, OPTION_FLAG, NULL, AT(bench.compare), .set = "yes",
-     .help = "zgen bench --compare A.jsonl B.jsonl: how many times as fast B is"},
+     .help = "bench --compare A.jsonl B.jsonl: the speeds of B as multiples of A's"},
     {{"-o", "--output"}, FOR_BENCH, OPTION_CHOICE, NULL, AT(bench.format), .choices = "md csv json jsonl",
-     .standard = "md", .help = "what to print"},
+     .standard = "md", .help = "output format"},
 
     {{"--layers"}, FOR_SYNTH | FOR_BENCH, OPTION_INT, "N", AT(n_layers), 1, 4096,
-     .help = "so many layers only (all that the shape has)"},
+     .help = "number of layers; default: as many as the shape has"},
     {{"-s", "--seed"}, FOR_SYNTH | FOR_BENCH, OPTION_INT, "N", AT(fixed_seed), 0, INT_MAX, .standard = "1",
-     .help = "same seed, same random weights and tokens"},
+     .help = "seed of the random weights and tokens"},
 
     {{"--requantize", "--allow-requantize"}, FOR_QUANTIZE, OPTION_FLAG, NULL, AT(requantize), .set = "yes",
-     .help = "take weights that are quantised already, too"},
+     .help = "accept weights that are quantised already"},
 
     {{"--output-format"}, READS | FOR_INFO | FOR_PERPLEXITY | FOR_QUANTIZE, OPTION_CHOICE, NULL, AT(format), .choices = "text json",
-     .standard = "text", .help = "what to print"},
+     .standard = "text", .help = "output format"},
     {{"--json"}, READS | FOR_INFO | FOR_PERPLEXITY | FOR_QUANTIZE, OPTION_WORD, NULL, AT(format), .set = "json",
-     .help = "short for --output-format json"},
+     .help = "the same as --output-format json"},
     {{"--logprobs"}, FOR_GENERATE, OPTION_INT, "N", AT(n_logprobs), 0, 100, .standard = "0",
-     .help = "with --json: log-probabilities of the N likeliest"},
-    {{"--no-perf"}, SPEAKS, OPTION_FLAG, NULL, AT(perf), .set = "no", .standard = "yes",
-     .help = "no timings among the notices"},
+     .help = "with --json: log-probabilities of the N most likely tokens"},
+    {{"--no-perf"}, GENERATES, OPTION_FLAG, NULL, AT(perf), .set = "no", .standard = "yes",
+     .help = "notices without timings"},
     {{"--profile"}, RUNS | FOR_BENCH, OPTION_CHOICE, NULL, AT(profile), .choices = "kinds ops", .set = "kinds",
-     .help = "at the end, what each kind of operation takes, or each one"},
+     .help = "print the time of each kind of operation, or of each operation, at the end"},
     {{"--verify"}, RUNS | FOR_BENCH, OPTION_INT, "N", AT(n_verify), 1, INT_MAX,
-     .help = "the first N steps beside the scalar executor; exit 1 if they stray"},
-    {{"-q", "--quiet"}, ANY, OPTION_FLAG, NULL, AT(quiet), .set = "yes", .help = "no notices"},
-    {{"-v", "--verbose"}, ANY, OPTION_FLAG, NULL, AT(verbose), .set = "yes",
-     .help = "notices even when stderr is no terminal"},
+     .help = "compare the first N steps with the scalar executor; exit 1 beyond the limits"},
+    {{"-q", "--quiet"}, ANY, OPTION_FLAG, NULL, AT(notices.quiet), .set = "yes", .help = "no notices"},
+    {{"-v", "--verbose"}, ANY, OPTION_FLAG, NULL, AT(notices.verbose), .set = "yes",
+     .help = "notices even when stderr is not a terminal"},
     {{"-h", "--help"}, ANY, OPTION_FLAG, NULL, AT(help), .set = "yes", .help = "this text"},
     {{"--version"}, ANY, OPTION_FLAG, NULL, AT(version), .set = "yes", .help = "the version"},
 };
@@ -222,7 +221,7 @@ static const Option TABLE[] = {
 enum {
     N_OPTIONS = sizeof TABLE / sizeof *TABLE,
     N_NAMES = N_OPTIONS * 4,
-    FIRST = 256, // getopt's value for the first option: beyond the characters that it returns
+    FIRST = 256, // getopt's value for the first option, above every character that getopt returns
 };
 
 const Option *options_table(int *n) {
@@ -232,18 +231,19 @@ const Option *options_table(int *n) {
 
 /* ---- values ---- */
 
-/* The place of a word in a list with spaces between, or -1. */
+/* The index of a word in a list separated by spaces, or -1. */
 static int find_choice(const char *choices, const char *word) {
     size_t n = strlen(word);
-    for (int place = 0; choices && *choices; place++) {
+    for (int i = 0; choices && *choices; i++) {
         size_t length = strcspn(choices, " ");
-        if (length == n && memcmp(choices, word, n) == 0) return place;
+        if (length == n && memcmp(choices, word, n) == 0) return i;
         choices += length + strspn(choices + length, " ");
     }
     return -1;
 }
 
-static bool wants(const char *name, const char *text, const char *what, Err *e) {
+/* what: the values that the option accepts. */
+static bool refuse_value(const char *name, const char *text, const char *what, Err *e) {
     return err_set(e, ERR_USAGE, "option %s: '%.100s' is not %s", name, text, what);
 }
 
@@ -251,16 +251,16 @@ static bool parse_int(const Option *o, const char *name, const char *text, int *
     char what[120];
     snprintf(what, sizeof what, "a whole number from %.0f to %.0f%s%s", o->min, o->max,
              o->choices ? " or one of: " : "", o->choices ? o->choices : "");
-    int place = find_choice(o->choices, text);
-    if (place >= 0) {
-        *out = -1 - place;
+    int choice = find_choice(o->choices, text);
+    if (choice >= 0) {
+        *out = -1 - choice;
         return true;
     }
     char *end;
     errno = 0;
     long value = strtol(text, &end, 10);
     bool whole = strspn(text, "+-0123456789") == strlen(text) && end != text && *end == 0;
-    if (!whole || errno || value < o->min || value > o->max) return wants(name, text, what, e);
+    if (!whole || errno || value < o->min || value > o->max) return refuse_value(name, text, what, e);
     *out = (int)value;
     return true;
 }
@@ -270,7 +270,7 @@ static bool parse_float(const Option *o, const char *name, const char *text, flo
     snprintf(what, sizeof what, "a number from %g to %g", o->min, o->max);
     double value = strtod(text, &end);
     bool whole = strspn(text, "+-.0123456789eE") == strlen(text) && end != text && *end == 0;
-    if (!whole || !(value >= o->min && value <= o->max)) return wants(name, text, what, e);
+    if (!whole || !(value >= o->min && value <= o->max)) return refuse_value(name, text, what, e);
     *out = (float)value;
     return true;
 }
@@ -281,7 +281,7 @@ static bool parse_seed(const char *name, const char *text, Seed *out, Err *e) {
     out->given = strcmp(text, "-1") != 0;
     out->value = out->given ? strtoull(text, &end, 10) : 0;
     if (out->given && (strspn(text, "0123456789") != strlen(text) || !*text || errno))
-        return wants(name, text, "a whole number from 0 to 18446744073709551615, or -1", e);
+        return refuse_value(name, text, "a whole number from 0 to 18446744073709551615, or -1", e);
     return true;
 }
 
@@ -306,24 +306,26 @@ static void add_int(IntList *list, int value) {
     list->values[list->n++] = value;
 }
 
-/* A number of digits at *p within the option's range, which is then passed over. */
+/* Reads the digits at *p as a number in the option's range, and moves *p behind them. */
 static bool read_number(const Option *o, const char **p, int *out) {
     double value = 0;
     const char *end = *p + strspn(*p, "0123456789");
     for (const char *c = *p; c < end; c++) value = value * 10 + (*c - '0');
     if (end == *p || value < o->min || value > o->max) return false;
-    *out = (int)value, *p = end;
+    *out = (int)value;
+    *p = end;
     return true;
 }
 
-/* FIRST, FIRST-LAST, FIRST-LAST+STEP or FIRST-LAST*FACTOR at *p, which is passed over.  LAST is part of the
- * range where a step hits it. */
+/* Reads FIRST, FIRST-LAST, FIRST-LAST+STEP or FIRST-LAST*FACTOR at *p, and moves *p behind it.  LAST is in the
+ * range if a step reaches it exactly. */
 static bool read_range(const Option *o, const char **p, IntList *list) {
     int first, last, step = 1;
     if (!read_number(o, p, &first)) return false;
     bool is_range = **p == '-';
     last = first;
-    if (is_range && (++*p, !read_number(o, p, &last))) return false;
+    *p += is_range;
+    if (is_range && !read_number(o, p, &last)) return false;
     char by = is_range && (**p == '*' || **p == '+') ? *(*p)++ : 0;
     Option any = {.max = INT_MAX};
     if (by && !read_number(&any, p, &step)) return false;
@@ -333,12 +335,11 @@ static bool read_range(const Option *o, const char **p, IntList *list) {
     return true;
 }
 
-/* The next of words with commas between: its length, the comma is not counted. */
-static bool read_choice(const Option *o, const char *p, size_t length, int *place) {
+/* The index of the choice that the `length` bytes at p name, or -1. */
+static int read_choice(const Option *o, const char *p, size_t length) {
     char word[40];
     snprintf(word, sizeof word, "%.*s", (int)length, p);
-    *place = length < sizeof word ? find_choice(o->choices, word) : -1;
-    return *place >= 0;
+    return length < sizeof word ? find_choice(o->choices, word) : -1;
 }
 
 static bool parse_ints(const Option *o, const char *name, const char *text, IntList *list, Err *e) {
@@ -348,16 +349,18 @@ static bool parse_ints(const Option *o, const char *name, const char *text, IntL
     if (list->is_standard) list->n = 0;
     for (const char *p = text;; p++) {
         size_t length = strcspn(p, ",");
-        int place;
-        if (read_choice(o, p, length, &place))
-            add_int(list, -1 - place), p += length;
-        else if (!read_range(o, &p, list))
-            return wants(name, text, what, e);
+        int choice = read_choice(o, p, length);
+        if (choice >= 0) {
+            add_int(list, -1 - choice);
+            p += length;
+        } else if (!read_range(o, &p, list)) {
+            return refuse_value(name, text, what, e);
+        }
         if (list->n > MOST_VALUES)
-            return err_set(e, ERR_USAGE, "option %s: '%.100s' are more than %d values", name, text,
+            return err_set(e, ERR_USAGE, "option %s: '%.100s' has more than %d values", name, text,
                            MOST_VALUES);
         if (*p == 0) break;
-        if (*p != ',') return wants(name, text, what, e);
+        if (*p != ',') return refuse_value(name, text, what, e);
     }
     list->is_standard = false;
     return true;
@@ -367,8 +370,9 @@ static bool parse_pair(const Option *o, const char *name, const char *text, IntL
     int first, second;
     const char *p = text;
     bool ok = read_number(o, &p, &first) && *p++ == ',' && read_number(o, &p, &second) && *p == 0;
-    if (!ok) return wants(name, text, "two whole numbers like 512,128", e);
-    add_int(list, first), add_int(list, second);
+    if (!ok) return refuse_value(name, text, "two whole numbers like 512,128", e);
+    add_int(list, first);
+    add_int(list, second);
     return true;
 }
 
@@ -380,11 +384,12 @@ static bool parse_choices(const Option *o, const char *name, const char *text, W
     if (list->is_standard) clear_words(list);
     for (const char *p = text;; p++) {
         size_t length = strcspn(p, ",");
-        int place;
-        if (!read_choice(o, p, length, &place))
+        if (read_choice(o, p, length) < 0)
             return err_set(e, ERR_USAGE, "option %s: '%.100s' is not a list of: %s", name, text, o->choices);
+        char *word = mem_string(p);
+        word[length] = 0;
         list->values = mem_resize(list->values, (size_t)(list->n + 1) * sizeof *list->values);
-        list->values[list->n] = mem_string(p), list->values[list->n++][length] = 0;
+        list->values[list->n++] = word;
         p += length;
         if (*p == 0) break;
     }
@@ -430,7 +435,8 @@ static void set_defaults(int argc, Options *out) {
     for (int i = 0; i < N_OPTIONS; i++) {
         Err e;
         bool ok = !TABLE[i].standard || set_value(&TABLE[i], TABLE[i].names[0], TABLE[i].standard, out, &e);
-        assert(ok), (void)ok;
+        assert(ok);
+        (void)ok;
         void *field = (char *)out + TABLE[i].at;
         if (TABLE[i].kind == OPTION_INTS) ((IntList *)field)->is_standard = true;
         if (TABLE[i].kind == OPTION_CHOICES) ((WordList *)field)->is_standard = true;
@@ -440,7 +446,8 @@ static void set_defaults(int argc, Options *out) {
 void options_free(Options *o) {
     for (int i = 0; i < N_OPTIONS; i++) {
         void *field = (char *)o + TABLE[i].at;
-        if (TABLE[i].kind == OPTION_CHOICES) clear_words(field), free(((WordList *)field)->values);
+        if (TABLE[i].kind == OPTION_CHOICES) clear_words(field);
+        if (TABLE[i].kind == OPTION_CHOICES) free(((WordList *)field)->values);
         if (TABLE[i].kind == OPTION_INTS || TABLE[i].kind == OPTION_PAIRS) free(((IntList *)field)->values);
     }
     free(o->stop);
@@ -464,8 +471,8 @@ static int takes_value(const Option *o) {
     return never ? no_argument : o->set ? optional_argument : required_argument;
 }
 
-/* All names for getopt, those of the command first: some names mean different things to different commands.
- * val is FIRST + the place in the table. */
+/* All names for getopt.  Two commands may give one name to different options, so the names of this command come
+ * first and the others follow where they are new.  val is FIRST + the index in the table. */
 static void list_names(unsigned command, struct option *out) {
     int n = 0;
     for (int own = 1; own >= 0; own--)
@@ -481,7 +488,7 @@ static void list_names(unsigned command, struct option *out) {
     out[n] = (struct option){0};
 }
 
-/* How many letters must change to make a of b (Levenshtein), for short words. */
+/* The Levenshtein distance of two words of at most LONGEST letters; LONGEST for longer ones. */
 static int distance(const char *a, const char *b) {
     enum { LONGEST = 40 };
     size_t n = strlen(a), m = strlen(b);
@@ -501,7 +508,7 @@ static int distance(const char *a, const char *b) {
     return row[m];
 }
 
-/* The name of an option of the command that the word may have been meant for, or NULL. */
+/* The option name of the command that is closest to a misspelt word, or NULL. */
 static const char *guess(unsigned command, const char *word) {
     const char *best = NULL;
     int least = (int)strlen(word) / 3 + 1;
@@ -509,7 +516,9 @@ static const char *guess(unsigned command, const char *word) {
         for (int k = 0; k < 4 && TABLE[i].names[k] && (TABLE[i].commands & command); k++) {
             const char *name = bare(TABLE[i].names[k]);
             int d = strlen(word) > 2 && strncmp(name, word, strlen(word)) == 0 ? 0 : distance(word, name);
-            if (d < least) least = d, best = TABLE[i].names[k];
+            if (d >= least) continue;
+            least = d;
+            best = TABLE[i].names[k];
         }
     return best;
 }
@@ -518,11 +527,12 @@ static bool unknown(unsigned command, const char *argument, Err *e) {
     char word[60];
     snprintf(word, sizeof word, "%.*s", (int)strcspn(argument, "="), argument);
     const char *meant = guess(command, bare(word));
-    return err_set(e, ERR_USAGE, "unknown option '%s'%s%s%s; zgen --help lists all, none can be shortened",
-                   word, meant ? "; did you mean " : "", meant ? meant : "", meant ? "" : "");
+    return err_set(e, ERR_USAGE,
+                   "unknown option '%s'%s%s; zgen help %s lists the options, which cannot be abbreviated",
+                   word, meant ? "; did you mean " : "", meant ? meant : "", command_name(command));
 }
 
-/* Whether the argument spells a name of the option whole. */
+/* Whether the argument spells a name of the option in full. */
 static bool is_spelled(const Option *o, const char *argument) {
     const char *word = argument[1] == '-' ? argument + 2 : argument + 1;
     size_t n = strcspn(word, "=");
@@ -531,7 +541,7 @@ static bool is_spelled(const Option *o, const char *argument) {
     return false;
 }
 
-/* Option o was found for an argument; code is what getopt made of its value. */
+/* Sets the value of option o, to which getopt assigned the argument; code ':' or '?' is getopt's complaint. */
 static bool take(unsigned command, const Option *o, const char *argument, int code, Options *out, Err *e) {
     char word[60];
     snprintf(word, sizeof word, "%.*s", (int)strcspn(argument, "="), argument);
@@ -548,17 +558,18 @@ bool options_parse(unsigned command, int argc, char **argv, Options *out, Err *e
     struct option names[N_NAMES + 1];
     list_names(command, names);
     set_defaults(argc, out);
-    optind = 0, optopt = 0; // 0: glibc begins anew
+    optind = 0; // glibc starts from the beginning
+    optopt = 0;
     for (;;) {
         const char *argument = argv[optind ? optind : 1];
         int code = getopt_long_only(argc, argv, "-:", names, NULL);
-        int place = (code == ':' || code == '?' ? optopt : code) - FIRST;
+        int index = (code == ':' || code == '?' ? optopt : code) - FIRST;
         if (code == -1) break;
         if (code == 1)
             out->rest[out->n_rest++] = optarg;
-        else if (place < 0)
+        else if (index < 0)
             return unknown(command, argument, e);
-        else if (!take(command, &TABLE[place], argument, code, out, e))
+        else if (!take(command, &TABLE[index], argument, code, out, e))
             return false;
     }
     while (optind < argc) out->rest[out->n_rest++] = argv[optind++];

@@ -8,12 +8,14 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Descriptors are given out lowest first: a hole at 0, 1 or 2 would be filled by the next file to be opened.
- */
+/* Opens /dev/null as fd if fd is closed: the system gives the lowest free number to the next file opened.
+ * Returns whether fd was open. */
 static bool fill(int fd, int flags) {
     if (fcntl(fd, F_GETFD) >= 0) return true;
     int null = open("/dev/null", flags);
-    if (null >= 0 && null != fd) dup2(null, fd), close(null);
+    if (null < 0 || null == fd) return false;
+    dup2(null, fd);
+    close(null);
     return false;
 }
 
@@ -21,9 +23,10 @@ bool out_open(Err *e) {
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
     fill(STDIN_FILENO, O_RDONLY);
-    bool is_there = fill(STDOUT_FILENO, O_RDONLY);
+    bool is_open = fill(STDOUT_FILENO, O_RDONLY);
     fill(STDERR_FILENO, O_WRONLY);
-    return is_there || err_set(e, ERR_OUTPUT, "standard output is closed; there is nowhere to write to");
+    return is_open ||
+           err_set(e, ERR_OUTPUT, "standard output is closed; redirect it to a file or a terminal");
 }
 
 static bool failed(const char *name, int reason, Err *e) {

@@ -1,19 +1,20 @@
-/* perplexity: how well a model predicts a text, and how far its predictions are from another model's.
+/* perplexity: how well a model predicts a text, and the KL divergence of its predictions from another model's.
  *
- * The text is computed in windows, as llama-perplexity does it; run/perplexity.h has the formulas.  With
- * --save-logits the predictions are kept in a file of llama-perplexity's kind, and --kl compares with such a
- * file: of its own text, or of the same text named once more by -f, which is then checked.
+ * The text is computed in windows, as llama-perplexity does it; run/perplexity.h has the formulas.
+ * --save-logits writes the predictions to a file in llama-perplexity's format; --kl compares with such a
+ * file, on the text in it, or on the text of -f after a check that both are the same.
  *
  * stdout gets a line for each number, `name = value +/- one standard error`, or with --json an object:
  *
- *     {"model", "n_ctx", "windows", "tokens" (judged), "ppl", "running": [after each window],
+ *     {"model", "n_ctx", "windows", "tokens" (evaluated), "ppl", "running" (after each window),
  *      "executor", "isa", "act", "weights", "kv", "threads", "memory", "seconds", "tok_s",
- *      "base": {"file", "ppl", "cut" (tokens), "ln_ratio", "kl": {"mean", "median", "p90", "p99", "p999",
- * "max"}, "same_top"}, "verify" (see verdict.h), "profile"}
+ *      "base": {"file", "ppl", "cut" (tokens), "ln_ratio",
+ *               "kl": {"mean", "median", "p90", "p99", "p999", "max"}, "same_top"},
+ *      "verify" (see verdict.h), "profile"}
  *
- * where each number with an error is {"value", "error"}. */
+ * where a number with a standard error is {"value", "error"}. */
+#include "atomic_file.h"
 #include "cli.h"
-#include "draft.h"
 #include "profile.h"
 #include "progress.h"
 #include "prompt.h"
@@ -31,66 +32,64 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WINDOW = 512, ROWS = 256 }; // tokens where nothing is said; predictions whose logits are there at once
+enum { WINDOW = 512, ROWS = 256 }; // tokens without -c; rows of logits in memory at once
 
 typedef struct Work {
     const Options *options;
-    Model model;
-    EngineConfig config;
-    Engine *engine;
+    Runner run;
     TokIds ids; // of -f
     LogitsFile base;
     PerplexityTask task;
     Perplexity result;
-    Draft draft; // of --save-logits
+    AtomicFile file; // of --save-logits
     Progress progress;
-    char bar[40];   // what the bar says
-    double seconds; // that computing took
-    Verify *verify; // NULL: not wanted
+    char label[40]; // of the progress bar
+    double seconds; // of computing
     json_t *profile, *verdict;
     Err failure; // of a write
 } Work;
 
-/* ---- what is asked for -----------------------------------------------------------------------------------
- */
+/* ---- the task ------------------------------------------------------------------------------------------ */
 
 static bool check(const Options *o, Err *e) {
     if (o->n_rest)
         return err_set(e, ERR_USAGE, "unexpected argument '%.100s'; the text is given with -f", o->rest[0]);
     if (!o->file && !o->base)
         return err_set(e, ERR_USAGE,
-                       "a text is wanted: -f FILE, or -f - for standard input; or --kl F for that of F");
+                       "no text: give -f FILE, -f - for standard input, or --kl F for the text of F");
     return true;
 }
 
-/* As llama-perplexity reads it: one newline at the end does not count, "<s>" is text. */
+/* Like llama-perplexity: one newline at the end is dropped, and control tokens are not parsed. */
 static bool read_text(Work *w, Err *e) {
     const Options *o = w->options;
     Buf text = {0};
     bool ok = prompt_read_file(o->file, "the text", &text, e);
     if (ok && text.n && text.data[text.n - 1] == '\n') text.n--;
-    if (ok) tok_encode(w->model.tok, text.data, text.n, TOK_ADD_SPECIAL, &w->ids);
+    if (ok) tok_encode(w->run.model.tok, text.data, text.n, TOK_ADD_SPECIAL, &w->ids);
     buf_free(&text);
     return ok;
 }
 
 static bool take_text(Work *w, Err *e) {
     const Options *o = w->options;
-    int n_ctx = o->n_ctx > 0 ? o->n_ctx : o->n_ctx == 0 ? setup_trained(w->model.gguf) : WINDOW;
+    int n_ctx = o->n_ctx > 0 ? o->n_ctx : o->n_ctx == 0 ? setup_trained(w->run.model.gguf) : WINDOW;
     if (n_ctx < WINDOW_MIN)
         return err_set(e, ERR_USAGE, "a window of %d tokens is too short; use -c %d or more", n_ctx,
                        WINDOW_MIN);
     if (w->ids.n < 2 * (size_t)n_ctx)
-        return err_set(e, ERR_RUN,
-                       "the text has %zu tokens; two windows of %d are the least to judge by: give a longer "
-                       "one, or a smaller -c",
-                       w->ids.n, n_ctx);
+        return err_set(
+            e, ERR_RUN,
+            "the text has %zu tokens, less than two windows of %d; give a longer text or a smaller "
+            "-c",
+            w->ids.n, n_ctx);
     w->task.ids = w->ids.data;
-    w->task.n_ctx = n_ctx, w->task.n_windows = (int)(w->ids.n / (size_t)n_ctx);
+    w->task.n_ctx = n_ctx;
+    w->task.n_windows = (int)(w->ids.n / (size_t)n_ctx);
     return true;
 }
 
-/* Windows and text are the base's; what else the user says of them must be the same. */
+/* Text and windows come from the base; -f and -c, where given, must agree with it. */
 static bool take_base(Work *w, Err *e) {
     const Options *o = w->options;
     const LogitsFile *base = &w->base;
@@ -101,78 +100,80 @@ static bool take_base(Work *w, Err *e) {
     while (same < n && same < w->ids.n && w->ids.data[same] == base->ids[same]) same++;
     if (o->file && same < n)
         return err_set(e, ERR_RUN,
-                       "%.300s is of another text, or another tokenizer's: from token %zu on the two differ; "
-                       "drop -f to take its own, or make it again with --save-logits",
+                       "%.300s was made from another text or with another tokenizer: they differ from token "
+                       "%zu on; drop -f to use its own text, or make it again with --save-logits",
                        o->base, same);
-    w->task.base = base, w->task.ids = base->ids;
-    w->task.n_ctx = base->n_ctx, w->task.n_windows = base->n_windows;
+    w->task.base = base;
+    w->task.ids = base->ids;
+    w->task.n_ctx = base->n_ctx;
+    w->task.n_windows = base->n_windows;
     return true;
 }
 
 static bool take_task(Work *w, Err *e) {
     const Options *o = w->options;
-    if (!model_need_tok(&w->model, e) || (o->file && !read_text(w, e)) ||
+    if (!model_need_tok(&w->run.model, e) || (o->file && !read_text(w, e)) ||
         !(o->base ? take_base(w, e) : take_text(w, e)))
         return false;
     if (o->n_windows && o->n_windows < w->task.n_windows) w->task.n_windows = o->n_windows;
-    w->task.bos = tok_adds_bos(w->model.tok) ? tok_bos(w->model.tok) : -1;
-    w->task.n_threads = w->config.n_threads;
+    w->task.bos = tok_adds_bos(w->run.model.tok) ? tok_bos(w->run.model.tok) : -1;
+    w->task.n_threads = w->run.config.n_threads;
     return true;
 }
 
 static bool check_vocab(const Work *w, Err *e) {
-    int n_vocab = engine_plan(w->engine)->hparams.n_vocab;
+    int n_vocab = engine_plan(w->run.engine)->hparams.n_vocab;
     return !w->task.base || w->base.n_vocab == n_vocab ||
            err_set(
                e, ERR_RUN,
-               "%.300s is of a model with %d tokens, this one has %d; only models of one vocabulary can be "
-               "compared",
+               "%.300s is from a model with %d tokens in its vocabulary, this model has %d; only models with "
+               "the same vocabulary can be compared",
                w->options->base, w->base.n_vocab, n_vocab);
 }
 
-/* A model that never saw so many tokens at once may predict the last of them as badly as it likes. */
+/* Predictions beyond the trained length can be arbitrarily bad. */
 static void warn_untrained(const Work *w) {
-    int n_ctx = w->task.n_ctx, trained = engine_plan(w->engine)->hparams.n_ctx_train;
+    int n_ctx = w->task.n_ctx, trained = engine_plan(w->run.engine)->hparams.n_ctx_train;
     if (n_ctx > trained)
         err_warn(
-            "windows of %d tokens are longer than the %d that the model was trained with, and say little "
-            "about it; %s-c %d or less",
+            "windows of %d tokens exceed the %d that the model was trained with, so that the perplexity says "
+            "little about it; %s-c %d or less",
             n_ctx, trained, w->options->base ? "make the base anew with " : "use ", trained);
 }
 
 static bool start(Work *w, Err *e) {
     const Options *o = w->options;
-    if ((o->base && !logits_file_open(o->base, &w->base, e)) ||
-        !model_open_as(o->model, o->pre, &w->model, e) || !setup_layers(o, w->model.gguf, e) ||
-        !take_task(w, e))
+    Runner *run = &w->run;
+    if (!runner_choose(run, o, e) || (o->base && !logits_file_open(o->base, &w->base, e)) ||
+        !runner_open(run, o->model, e) || !take_task(w, e))
         return false;
-    w->config.n_seq = 1, w->config.chunk = o->n_batch;
-    w->config.R_max = o->n_batch && o->n_batch < ROWS ? o->n_batch : ROWS;
-    w->config.n_ctx = w->task.n_ctx + (o->profile ? PROFILE_ROOM : 0);
-    if (!setup_engine(o, &w->model, &w->config, &w->engine, e) || !check_vocab(w, e) ||
-        !verdict_open(o, &w->model, &w->config, &w->verify, e))
-        return false;
+    run->config.n_seq = 1;
+    run->config.chunk = o->n_batch;
+    run->config.R_max = o->n_batch && o->n_batch < ROWS ? o->n_batch : ROWS;
+    run->config.n_ctx = w->task.n_ctx + (o->profile ? PROFILE_ROOM : 0);
+    if (!runner_start(run, e) || !check_vocab(w, e) || !verdict_open(run, e)) return false;
     warn_untrained(w);
+    if (!o->model)
+        notice(&o->notices, "using the demo model inside this executable; -m FILE chooses another model");
     return true;
 }
 
-/* ---- the work --------------------------------------------------------------------------------------------
- */
+/* ---- computing ----------------------------------------------------------------------------------------- */
 
 static bool save(void *arg, const void *bytes, size_t n) {
     Work *w = arg;
-    return out_write_to(w->draft.fd, w->draft.name, bytes, n, &w->failure);
+    return out_write_to(w->file.fd, w->file.name, bytes, n, &w->failure);
 }
 
-/* The bar, with the perplexity so far; with -v a line for each window. */
+/* Shows the perplexity so far in the bar; with -v prints a line for each window. */
 static bool go_on(void *arg, const Perplexity *p) {
     Work *w = arg;
     int n_rows = window_rows(w->task.n_ctx);
     bool is_new = p->n_rows % n_rows == 0;
-    if (is_new) snprintf(w->bar, sizeof w->bar, "PPL %.4f", p->running[p->n_windows - 1]);
-    if (is_new && w->options->verbose) {
+    if (is_new) snprintf(w->label, sizeof w->label, "PPL %.4f", p->running[p->n_windows - 1]);
+    if (is_new && w->options->notices.verbose) {
         progress_end(&w->progress);
-        setup_notice(w->options, "window %d of %d: %s", p->n_windows, w->task.n_windows, w->bar);
+        notice(&w->options->notices, "window %d of %d: %s", p->n_windows, w->task.n_windows, w->label);
     }
     progress_show(&w->progress, (double)p->n_rows / n_rows / w->task.n_windows);
     return !stop_wanted();
@@ -180,10 +181,11 @@ static bool go_on(void *arg, const Perplexity *p) {
 
 static bool run(Work *w, Err *e) {
     double begun = clock_now();
-    snprintf(w->bar, sizeof w->bar, "perplexity");
-    progress_begin(&w->progress, w->options, w->bar);
-    w->task.go_on = go_on, w->task.arg = w;
-    bool ok = perplexity_run(w->engine, &w->task, &w->result, e);
+    snprintf(w->label, sizeof w->label, "perplexity");
+    progress_begin(&w->progress, &w->options->notices, w->label);
+    w->task.go_on = go_on;
+    w->task.arg = w;
+    bool ok = perplexity_run(w->run.engine, &w->task, &w->result, e);
     progress_end(&w->progress);
     w->seconds = clock_now() - begun;
     if (!ok && w->failure.code) *e = w->failure;
@@ -193,49 +195,51 @@ static bool run(Work *w, Err *e) {
 static bool run_saving(Work *w, Err *e) {
     const PerplexityTask *t = &w->task;
     Buf head = {0};
-    if (!draft_open(&w->draft, w->options->save, e)) return false;
-    logits_file_head(t->n_ctx, engine_plan(w->engine)->hparams.n_vocab, t->n_windows, t->ids, &head);
-    bool ok = out_write_to(w->draft.fd, w->draft.name, head.data, head.n, e);
+    if (!atomic_file_open(&w->file, w->options->save, e)) return false;
+    logits_file_head(t->n_ctx, engine_plan(w->run.engine)->hparams.n_vocab, t->n_windows, t->ids, &head);
+    bool ok = out_write_to(w->file.fd, w->file.name, head.data, head.n, e);
     buf_free(&head);
     w->task.save = save;
-    return draft_close(&w->draft, ok && run(w, e), e);
+    return atomic_file_close(&w->file, ok && run(w, e), e);
 }
 
-/* What the first window begins with. */
+/* Verifies the first tokens of the first window. */
 static bool verify(Work *w, Err *e) {
     const PerplexityTask *t = &w->task;
     int32_t *ids = mem_new((size_t)t->n_ctx, sizeof *ids);
     memcpy(ids, t->ids, (size_t)t->n_ctx * sizeof *ids);
     if (t->bos >= 0) ids[0] = t->bos;
-    bool ok = verdict_take_ids(w->options, w->verify, w->engine, ids, t->n_ctx,
-                               options_json(w->options) ? &w->verdict : NULL, e);
+    bool ok = verdict_of_ids(&w->run, ids, t->n_ctx, options_json(w->options) ? &w->verdict : NULL, e);
     free(ids);
     return ok;
 }
 
-/* ---- the report ------------------------------------------------------------------------------------------
- */
+/* ---- the report ---------------------------------------------------------------------------------------- */
 
 typedef struct Summary { // of n predictions
     int n;
     Estimate ppl;
-    Estimate base_ppl, ln_ratio, kl, p99, same_top; // beside a base, and so below
-    double median, p90, p999, max;
+    Estimate base_ppl, ln_ratio, kl, p99, same_top; // with --kl; kl and its quantiles in nats
+    double median, p90, p999, max;                  // of the KL divergence
 } Summary;
 
-/* ln_ratio: of two perplexities, that is the mean of the differences of nll, whose error knows that the two
- * go together. */
+/* ln_ratio is the logarithm of the ratio of both perplexities, that is the mean of the differences of the
+ * negative log-likelihoods.  The error of that mean takes their correlation into account. */
 static Summary summary_of(const Perplexity *p) {
     int n = p->n_rows;
     Summary s = {.n = n, .ppl = perplexity_of(p->nll, n)};
     if (!p->kl) return s;
     double *difference = mem_new((size_t)n, sizeof *difference);
     for (int i = 0; i < n; i++) difference[i] = p->nll[i] - p->base_nll[i];
-    s.base_ppl = perplexity_of(p->base_nll, n), s.ln_ratio = estimate_mean(difference, n);
-    s.kl = estimate_mean(p->kl, n), s.same_top = estimate_mean(p->same_top, n);
+    s.base_ppl = perplexity_of(p->base_nll, n);
+    s.ln_ratio = estimate_mean(difference, n);
+    s.kl = estimate_mean(p->kl, n);
+    s.same_top = estimate_mean(p->same_top, n);
     s.p99 = (Estimate){stat_quantile(p->kl, n, 0.99), stat_quantile_error(p->kl, n, 0.99)};
-    s.median = stat_quantile(p->kl, n, 0.5), s.p90 = stat_quantile(p->kl, n, 0.9);
-    s.p999 = stat_quantile(p->kl, n, 0.999), s.max = stat_quantile(p->kl, n, 1);
+    s.median = stat_quantile(p->kl, n, 0.5);
+    s.p90 = stat_quantile(p->kl, n, 0.9);
+    s.p999 = stat_quantile(p->kl, n, 0.999);
+    s.max = stat_quantile(p->kl, n, 1);
     free(difference);
     return s;
 }
@@ -275,17 +279,17 @@ static double n_computed(const Work *w) {
 }
 
 static bool report_json(const Work *w, const Summary *s, Err *e) {
-    const EngineConfig *c = &w->config;
-    const char *label = gguf_label(w->model.gguf);
+    const EngineConfig *c = &w->run.config;
+    const char *label = gguf_label(w->run.model.gguf);
     json_t *running = json_array();
     for (int i = 0; i < w->result.n_windows; i++)
         json_array_append_new(running, show_number(w->result.running[i]));
     json_t *root = json_pack(
         "{s:o,s:i,s:i,s:i,s:o,s:o,s:s,s:s,s:s,s:s,s:s,s:i,s:o,s:f,s:f}", "model",
         show_json(label, strlen(label)), "n_ctx", w->task.n_ctx, "windows", w->task.n_windows, "tokens", s->n,
-        "ppl", estimate_json(s->ppl), "running", running, "executor", engine_executor(w->engine), "isa",
+        "ppl", estimate_json(s->ppl), "running", running, "executor", engine_executor(w->run.engine), "isa",
         c->isa, "act", c->act_f32 ? "f32" : "q8", "weights", c->weights_fp8 ? "fp8" : "file", "kv",
-        kv_type_name(c->kv_type), "threads", c->n_threads, "memory", setup_memory(w->engine), "seconds",
+        kv_type_name(c->kv_type), "threads", c->n_threads, "memory", runner_memory(&w->run), "seconds",
         w->seconds, "tok_s", n_computed(w) / w->seconds);
     if (w->task.base) json_object_set_new(root, "base", base_json(w, s));
     if (w->verdict) json_object_set_new(root, "verify", w->verdict);
@@ -296,13 +300,13 @@ static bool report_json(const Work *w, const Summary *s, Err *e) {
 static bool report(const Work *w, Err *e) {
     const Options *o = w->options;
     Summary s = summary_of(&w->result);
-    setup_notice(o, "%d windows of %d tokens in %.1f s, %.0f tok/s", w->task.n_windows, w->task.n_ctx,
-                 w->seconds, n_computed(w) / w->seconds);
+    notice(&o->notices, "%d windows of %d tokens in %.1f s, %.0f tok/s", w->task.n_windows, w->task.n_ctx,
+           w->seconds, n_computed(w) / w->seconds);
     if (w->result.n_cut)
         err_warn(
-            "%d of the %d tokens are less likely than %.300s can say, which is 16 nats below the likeliest; "
-            "its "
-            "perplexity looks better than it was",
+            "%d of the %d tokens are less likely than %.300s can store (16 nats below the most likely "
+            "token); "
+            "the perplexity of the base is better here than it was",
             w->result.n_cut, s.n, o->base);
     return options_json(o) ? report_json(w, &s, e) : report_text(&s, w->task.base, e);
 }
@@ -310,17 +314,12 @@ static bool report(const Work *w, Err *e) {
 bool cmd_perplexity(const Options *o, Err *e) {
     Work w = {.options = o};
     stop_install();
-    bool ok = check(o, e) && setup_config(o, &w.config, e) && start(&w, e);
-    if (ok && !o->model)
-        setup_notice(o, "it is the demo model's, part of this executable; -m FILE names another one");
-    ok = ok && (o->save ? run_saving(&w, e) : run(&w, e)) && verify(&w, e) &&
-         profile_tell(o, w.engine, w.task.n_ctx - 1, options_json(o) ? &w.profile : NULL, e) &&
-         report(&w, e) && (stop_wanted() ? stop_err(e) : verdict_passes(w.verify, e));
-    verify_close(w.verify);
+    bool ok = check(o, e) && start(&w, e) && (o->save ? run_saving(&w, e) : run(&w, e)) && verify(&w, e) &&
+              profile_print(&w.run, w.task.n_ctx - 1, options_json(o) ? &w.profile : NULL, e) &&
+              report(&w, e) && (stop_wanted() ? stop_err(e) : verdict_passes(&w.run, e));
     perplexity_free(&w.result);
-    engine_close(w.engine);
+    runner_close(&w.run);
     logits_file_close(&w.base);
     tok_ids_free(&w.ids);
-    model_close(&w.model);
     return ok;
 }

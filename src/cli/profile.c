@@ -9,30 +9,31 @@
 #include <unistd.h>
 
 typedef struct Row {
-    const Op *op; // the first of them
+    const Op *op; // the first op of the row
     int calls;
-    double seconds, bytes;
+    double seconds, bytes; // summed over the calls
 } Row;
 
 typedef struct Table {
     Profile profile;
     bool is_by_op;
-    Row *rows; // by op: one each, else one for each code that occurs
+    Row *rows; // [n_rows] one for each op, or for each code that occurs
     int n_rows;
     Row sum;
-    double limit; // bytes per second, 0: not known
+    double limit; // read bandwidth in bytes per second, 0: not known
 } Table;
 
 /* ---- adding up ---- */
 
 static void add(Row *row, const Op *op, double seconds, double bytes) {
     if (!row->calls++) row->op = op;
-    row->seconds += seconds, row->bytes += bytes;
+    row->seconds += seconds;
+    row->bytes += bytes;
 }
 
-static Table table_of(const Options *o, Engine *g, const Profile *profile) {
+static Table table_of(Engine *g, const Profile *profile, bool is_by_op) {
     const Plan *p = engine_plan(g);
-    Table t = {.profile = *profile, .is_by_op = strcmp(o->profile, "ops") == 0};
+    Table t = {.profile = *profile, .is_by_op = is_by_op};
     t.rows = mem_new(t.is_by_op ? (size_t)p->n_ops : OP_COUNT, sizeof *t.rows);
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
@@ -51,7 +52,7 @@ static double per_second(double bytes, double seconds) {
     return seconds > 0 ? bytes / seconds : 0;
 }
 
-/* Seconds that an op takes more when it is measured than within a step. */
+/* Seconds that timing adds to an op. */
 static double overhead(const Table *t) {
     return (t->sum.seconds - t->profile.step) / t->sum.calls;
 }
@@ -71,15 +72,15 @@ static void add_cells(const Table *t, int calls, double seconds, double bytes, B
 }
 
 static void add_label(const Table *t, const Op *op, Buf *out) {
-    char place[16] = "-";
-    if (op->layer >= 0) snprintf(place, sizeof place, "%d", op->layer);
+    char layer[16] = "-";
+    if (op->layer >= 0) snprintf(layer, sizeof layer, "%d", op->layer);
     if (t->is_by_op)
-        buf_printf(out, "%4s %-7s %-14s", place, op_name(op->code), op->name);
+        buf_printf(out, "%4s %-7s %-14s", layer, op_name(op->code), op->name);
     else
         buf_printf(out, "%-12s", op_name(op->code));
 }
 
-static void print_table(const Table *t, const Engine *g, Buf *out) {
+static void add_table(const Table *t, const Engine *g, Buf *out) {
     const Profile *p = &t->profile;
     int width = t->is_by_op ? 27 : 12;
     bool is_cached = false;
@@ -95,12 +96,11 @@ static void print_table(const Table *t, const Engine *g, Buf *out) {
     add_cells(t, t->sum.calls, t->sum.seconds, t->sum.bytes, out);
     buf_printf(out, "%-*s", width, "whole step");
     add_cells(t, 0, p->step, t->sum.bytes, out);
-    buf_printf(
-        out,
-        "A decode step behind %d tokens on %s, the mean of %d; the limit is reading memory, %.1f GB/s.\n"
-        "To look at an op costs %.2f us: the sum less the whole step, which nothing disturbed.\n"
-        "The profile took %.1f s.\n",
-        p->n_past, engine_executor(g), p->repeats, t->limit / 1e9, overhead(t) * 1e6, p->wall);
+    buf_printf(out,
+               "Mean of %d decode steps after %d tokens, executor %s; limit: memory read at %.1f GB/s.\n"
+               "Timing adds %.2f us to an op: the difference between the sum and a whole step.\n"
+               "The profile took %.1f s.\n",
+               p->repeats, p->n_past, engine_executor(g), t->limit / 1e9, overhead(t) * 1e6, p->wall);
     if (is_cached) buf_printf(out, "More than 100 %% of the limit: the bytes came from caches.\n");
 }
 
@@ -127,14 +127,15 @@ static json_t *table_json(const Table *t) {
                      "overhead_us", overhead(t) * 1e6, "rows", rows);
 }
 
-bool profile_tell(const Options *o, Engine *g, int n_past, json_t **json, Err *e) {
+bool profile_print(const Runner *r, int n_past, json_t **json, Err *e) {
+    const char *rows = r->options->profile;
+    if (!rows) return true;
     Profile profile = {0};
     Buf text = {0};
-    if (!o->profile) return true;
-    bool ok = engine_profile(g, n_past, &profile, e);
+    bool ok = engine_profile(r->engine, n_past, &profile, e);
     if (ok) {
-        Table t = table_of(o, g, &profile);
-        print_table(&t, g, &text);
+        Table t = table_of(r->engine, &profile, strcmp(rows, "ops") == 0);
+        add_table(&t, r->engine, &text);
         if (json) *json = table_json(&t);
         free(t.rows);
         ok = out_write_to(STDERR_FILENO, "standard error", text.data, text.n, e);

@@ -1,22 +1,21 @@
-/* profile: what each op of a decode step takes, beside the bytes it must move and the limit of the memory.
+/* profile: the time of each op of a decode step, beside the bytes that it must move and the read bandwidth.
  *
- * A profile is taken at the end of a run, of more steps behind the tokens that are there.  Whole steps that
- * nothing disturbs are measured too; what the sum of the ops is more than such a step is the profile's own
- * overhead, and is told.
+ * A profile is measured at the end of a run, on further decode steps after its tokens.  Timing each op costs
+ * time itself: whole steps are measured too, and the difference to the sum of the ops is reported as
+ * overhead.
  *
- * JSON: {"n_past", "repeats", "seconds" (that it took), "limit_gb_s", "sum_us", "step_us", "step_gb_s",
- * "overhead_us" (per op), "rows": [{"op", "calls", "us", "bytes", "gb_s", "share"}]}, with "layer" and "name"
- * in the rows of --profile=ops; share is of the limit, 1 for all of it. */
+ * JSON: {"n_past" (tokens in the cache), "repeats", "seconds" (of measuring), "limit_gb_s" (read bandwidth),
+ * "sum_us", "step_us", "step_gb_s", "overhead_us" (per op), "rows": [{"op", "calls", "us", "bytes", "gb_s",
+ * "share"}]}; with --profile=ops the rows have "layer" and "name".  share is gb_s as a part of the limit, at
+ * most about 1. */
 #ifndef ZGEN_CLI_PROFILE_H
 #define ZGEN_CLI_PROFILE_H
 
-#include "options.h"
-#include "../run/engine.h"
+#include "runner.h"
 
-#include <jansson.h>
-
-/* With --profile: measures, writes the table to stderr and, where json is not NULL, makes *json.  The
- * engine's sequences are spoilt by it.  Without --profile nothing happens. */
-bool profile_tell(const Options *o, Engine *g, int n_past, json_t **json, Err *e);
+/* With --profile: measures steps after n_past tokens, prints the table to stderr, and makes *json if json is
+ * not NULL.  What the engine's caches hold is lost.  Without --profile does nothing.  false: see
+ * engine_profile; ERR_OUTPUT. */
+bool profile_print(const Runner *r, int n_past, json_t **json, Err *e);
 
 #endif

@@ -5,10 +5,10 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { WIDTH = 30 }; // of the bar
+enum { WIDTH = 30 }; // of the bar, in characters
 
-void progress_begin(Progress *p, const Options *o, const char *what) {
-    *p = (Progress){.visible = !o->quiet && isatty(STDERR_FILENO), .what = what, .begun = clock_now()};
+void progress_begin(Progress *p, const Notices *n, const char *what) {
+    *p = (Progress){.visible = !n->quiet && isatty(STDERR_FILENO), .what = what, .begun = clock_now()};
 }
 
 void progress_show(Progress *p, double share) {

@@ -1,20 +1,21 @@
-/* progress: one line on stderr that says how far a long work is.
+/* progress: one line on stderr with a bar, the share that is done and the time left.
  *
- * It is drawn on a terminal only, some times a second, and gone when the work is done: no log ever fills with
+ * It is drawn on a terminal only, at most ten times a second, and erased at the end; a log never contains
  * it. */
 #ifndef ZGEN_CLI_PROGRESS_H
 #define ZGEN_CLI_PROGRESS_H
 
-#include "options.h"
+#include "notice.h"
 
 typedef struct Progress {
     bool visible;
-    const char *what;
-    double begun, drawn; // when; seconds
+    const char *what;    // the text before the bar; the caller's
+    double begun, drawn; // seconds of clock_now; 0: not drawn yet
 } Progress;
 
-void progress_begin(Progress *p, const Options *o, const char *what); // "quantizing"; shown without -q
-void progress_show(Progress *p, double share);                        // 0..1
+/* Visible unless --quiet is given. */
+void progress_begin(Progress *p, const Notices *n, const char *what);
+void progress_show(Progress *p, double share); // done, 0..1
 void progress_end(Progress *p);
 
 #endif

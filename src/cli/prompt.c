@@ -8,25 +8,25 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define BYTES_MAX ((size_t)1 << 31) // 2 GiB: ids are counted in ints
+static const size_t BYTES_MAX = (size_t)1 << 31; // tokens are counted in ints
 
 static bool too_large(const char *what, Err *e) {
-    return err_set(e, ERR_RUN, "%s is larger than 2 GiB, which no context holds; use a shorter one", what);
+    return err_set(e, ERR_RUN, "%s is larger than 2 GiB, more than any context; use a shorter text", what);
 }
 
 static bool read_all(int fd, const char *name, const char *what, Buf *out, Err *e) {
     struct stat s;
     if (fstat(fd, &s) == 0 && S_ISREG(s.st_mode) && (uint64_t)s.st_size > BYTES_MAX)
         return too_large(what, e);
-    char piece[1 << 16];
+    char bytes[1 << 16];
     for (;;) {
-        ssize_t n = read(fd, piece, sizeof piece);
+        ssize_t n = read(fd, bytes, sizeof bytes);
         if (n == 0) return true;
         if (n < 0 && errno == EINTR && stop_wanted()) return stop_err(e);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return err_set(e, ERR_RUN, "cannot read %s from %s: %s", what, name, strerror(errno));
         if (out->n + (size_t)n > BYTES_MAX) return too_large(what, e);
-        buf_add(out, piece, (size_t)n);
+        buf_add(out, bytes, (size_t)n);
     }
 }
 
@@ -40,7 +40,7 @@ bool prompt_read_file(const char *path, const char *what, Buf *out, Err *e) {
     return ok;
 }
 
-/* The four escapes; a backslash before anything else stays what it is. */
+/* Replaces \n \t \\ \"; a backslash before any other character is kept. */
 static void add_escaped(const char *text, Buf *out) {
     static const char from[] = "nt\\\"", to[] = "\n\t\\\"";
     for (const char *p = text; *p; p++) {
@@ -50,8 +50,8 @@ static void add_escaped(const char *text, Buf *out) {
     }
 }
 
-void prompt_add(const Options *o, const char *text, Buf *out) {
-    if (o->escape)
+void prompt_add(const char *text, bool escape, Buf *out) {
+    if (escape)
         add_escaped(text, out);
     else
         buf_add(out, text, strlen(text));
@@ -60,13 +60,13 @@ void prompt_add(const Options *o, const char *text, Buf *out) {
 bool prompt_read(const Options *o, bool chomp, Buf *out, Err *e) {
     if (o->prompt && o->file) return err_set(e, ERR_USAGE, "-p and -f both give a prompt; use one of them");
     if (o->prompt && strcmp(o->prompt, "-") != 0) {
-        prompt_add(o, o->prompt, out);
+        prompt_add(o->prompt, o->escape, out);
         return true;
     }
     bool asked = o->prompt || o->file;
     if (!asked && isatty(STDIN_FILENO))
         return err_set(e, ERR_USAGE,
-                       "no prompt; try zgen -p \"Once upon a time\", -f FILE, or text on standard input");
+                       "no prompt; use zgen -p \"Once upon a time\", -f FILE, or text on standard input");
     if (!prompt_read_file(o->file ? o->file : "-", "the prompt", out, e)) return false;
     if (!asked && out->n == 0)
         return err_set(e, ERR_USAGE, "no prompt: standard input is empty and neither -p nor -f is given");

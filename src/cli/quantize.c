@@ -1,17 +1,16 @@
-/* quantize: a model file into one of other types, and what that cost.
+/* quantize: writes a model with weights of another type, and reports the size and the error.
  *
- * stdout gets a line per type, or with --json an object:
+ * stdout gets a line for each type, or with --json an object:
  *
  *     {"in", "out", "type", "bytes_in", "bytes_out", "bits_per_weight", "seconds",
  *      "types": {NAME: {"tensors", "weights", "bytes", "rmse", "relative"}},
  *      "tensors": [{"name", "shape", "from", "to", "bytes", "rmse", "relative"}]}
  *
- * rmse is the root of the mean squared error of a weight, relative the same as a share of the weights' own
- * root mean square; both are null for what was copied. */
+ * rmse is the root of the mean squared error of a weight; relative is rmse divided by the root mean square of
+ * the weights.  Both are null for tensors that were copied. */
+#include "atomic_file.h"
 #include "cli.h"
-#include "draft.h"
 #include "progress.h"
-#include "setup.h"
 #include "show.h"
 #include "stop.h"
 #include "../base/clock.h"
@@ -33,13 +32,12 @@ typedef struct Work {
     double seconds;
 } Work;
 
-/* ---- the report -----------------------------------------------------------------------------------------
- */
+/* ---- the report ---------------------------------------------------------------------------------------- */
 
-typedef struct Total { // over tensors
-    int64_t n_tensors, n_weights, n_converted;
+typedef struct Total {                         // over tensors
+    int64_t n_tensors, n_weights, n_converted; // n_converted: weights
     uint64_t n_bytes;
-    double error, value; // sums of squares over the n_converted weights
+    double error, value; // sums of squares over the converted weights
 } Total;
 
 static int64_t n_weights(const Quantized *t) {
@@ -49,13 +47,16 @@ static int64_t n_weights(const Quantized *t) {
 
 static void add(Total *total, const Quantized *t) {
     double n = (double)n_weights(t);
-    total->n_tensors++, total->n_weights += n_weights(t), total->n_bytes += t->n_bytes;
+    total->n_tensors++;
+    total->n_weights += n_weights(t);
+    total->n_bytes += t->n_bytes;
     if (isnan(t->rmse)) return;
     total->n_converted += n_weights(t);
-    total->error += n * t->rmse * t->rmse, total->value += n * t->rms * t->rms;
+    total->error += n * t->rmse * t->rmse;
+    total->value += n * t->rms * t->rms;
 }
 
-/* Over the tensors of the type, or over all. */
+/* Over the tensors of one type; NULL: over all tensors. */
 static Total sum_of(const Quantize *q, const QuantType *type) {
     Total total = {0};
     for (int64_t i = 0; i < quantize_n_tensors(q); i++)
@@ -63,11 +64,12 @@ static Total sum_of(const Quantize *q, const QuantType *type) {
     return total;
 }
 
-/* NAN where nothing was converted, and so below where all of it is zero. */
+/* NAN: no tensor was converted. */
 static double rmse(const Total *t) {
     return t->n_converted ? sqrt(t->error / (double)t->n_converted) : NAN;
 }
 
+/* NAN: all converted weights are zero, or none was converted. */
 static double relative(const Total *t) {
     return t->value > 0 ? sqrt(t->error / t->value) : NAN;
 }
@@ -79,7 +81,7 @@ static void print_total(const char *name, const Total *t, Buf *out) {
     buf_printf(out, "\n");
 }
 
-/* The next type that some tensor has, from *id on. */
+/* Moves *id up to the next type that a tensor has.  false: there is none. */
 static bool next_type(const Quantize *q, uint32_t *id, Total *out) {
     for (; *id <= QUANT_FP8_E4M3; ++*id) {
         QuantType type = (QuantType)*id;
@@ -140,7 +142,7 @@ static bool report_json(const Work *w, Err *e) {
 
 /* With -v: a line for each tensor. */
 static void report_tensors(const Work *w) {
-    for (int64_t i = 0; w->options->verbose && i < quantize_n_tensors(w->quantize); i++) {
+    for (int64_t i = 0; w->options->notices.verbose && i < quantize_n_tensors(w->quantize); i++) {
         const Quantized *t = quantize_tensor(w->quantize, i);
         Buf line = {0};
         show_escape(t->source->name, strlen(t->source->name), &line);
@@ -150,46 +152,46 @@ static void report_tensors(const Work *w) {
         buf_printf(&line, "] %s", quant_traits(t->from)->name);
         if (t->from != t->to) buf_printf(&line, " to %s, RMSE %.4g", quant_traits(t->to)->name, t->rmse);
         if (t->from != t->to && t->rms > 0) buf_printf(&line, ", %.2f %%", 100 * t->rmse / t->rms);
-        setup_notice(w->options, "%s", line.data);
+        notice(&w->options->notices, "%s", line.data);
         buf_free(&line);
     }
 }
 
 static bool report(const Work *w, Err *e) {
     report_tensors(w);
-    setup_notice(w->options, "%s: %s, %.3f GB instead of %.3f GB, in %.1f s", w->out, w->mix->name,
-                 (double)quantize_bytes(w->quantize) / 1e9, (double)gguf_n_bytes(w->gguf) / 1e9, w->seconds);
+    notice(&w->options->notices, "%s: %s, %.3f GB instead of %.3f GB, in %.1f s", w->out, w->mix->name,
+           (double)quantize_bytes(w->quantize) / 1e9, (double)gguf_n_bytes(w->gguf) / 1e9, w->seconds);
     if (options_json(w->options)) return report_json(w, e);
-    return w->options->quiet || report_text(w, e);
+    return w->options->notices.quiet || report_text(w, e);
 }
 
-/* ---- the command ----------------------------------------------------------------------------------------
- */
+/* ---- the command --------------------------------------------------------------------------------------- */
 
 static bool check(Work *w, const Options *o, Err *e) {
     Buf known = {0};
     mix_list(&known);
     bool ok = o->n_rest == 3;
     if (!ok) {
-        err_set(e, ERR_USAGE, "two files and a type are wanted: zgen quantize IN OUT TYPE; types: %s",
+        err_set(e, ERR_USAGE, "the arguments are two files and a type: zgen quantize IN OUT TYPE; types: %s",
                 known.data);
     } else {
-        w->options = o, w->in = o->rest[0], w->out = o->rest[1], w->mix = mix_find(o->rest[2]);
-        ok = w->mix || err_set(e, ERR_USAGE, "'%.100s' is no type that zgen writes; it knows %s", o->rest[2],
-                               known.data);
+        w->options = o;
+        w->in = o->rest[0];
+        w->out = o->rest[1];
+        w->mix = mix_find(o->rest[2]);
+        ok = w->mix ||
+             err_set(e, ERR_USAGE, "zgen cannot write the type '%.100s'; types: %s", o->rest[2], known.data);
     }
     buf_free(&known);
     return ok;
 }
 
-/* OUT must not be a file that is read from. */
-static bool check_places(const Work *w, Err *e) {
+/* OUT must not be a part of IN. */
+static bool check_files(const Work *w, Err *e) {
     struct stat in, out;
     for (int i = 0; stat(w->out, &out) == 0 && i < gguf_n_shards(w->gguf); i++)
         if (stat(gguf_shard(w->gguf, i), &in) == 0 && in.st_dev == out.st_dev && in.st_ino == out.st_ino)
-            return err_set(e, ERR_USAGE,
-                           "%.500s is part of the model that is read; give the new file another name",
-                           w->out);
+            return err_set(e, ERR_USAGE, "%.500s is part of the model IN; give OUT another name", w->out);
     return true;
 }
 
@@ -201,13 +203,13 @@ static bool go_on(void *arg, double share) {
 static bool write_file(Work *w, Err *e) {
     int n_threads = w->options->n_threads ? w->options->n_threads : pool_cpus();
     double begun = clock_now();
-    Draft draft;
-    if (!draft_open(&draft, w->out, e)) return false;
-    progress_begin(&w->progress, w->options, "quantizing");
-    bool ok = quantize_run(w->quantize, draft.fd, w->out, n_threads, go_on, &w->progress, e);
+    AtomicFile file;
+    if (!atomic_file_open(&file, w->out, e)) return false;
+    progress_begin(&w->progress, &w->options->notices, "quantizing");
+    bool ok = quantize_run(w->quantize, file.fd, w->out, n_threads, go_on, &w->progress, e);
     progress_end(&w->progress);
     if (stop_wanted()) ok = stop_err(e);
-    ok = draft_close(&draft, ok, e);
+    ok = atomic_file_close(&file, ok, e);
     w->seconds = clock_now() - begun;
     return ok;
 }
@@ -215,7 +217,7 @@ static bool write_file(Work *w, Err *e) {
 bool cmd_quantize(const Options *o, Err *e) {
     Work w = {0};
     stop_install();
-    bool ok = check(&w, o, e) && gguf_open(w.in, &w.gguf, e) && check_places(&w, e) &&
+    bool ok = check(&w, o, e) && gguf_open(w.in, &w.gguf, e) && check_files(&w, e) &&
               quantize_open(w.gguf, w.mix, o->requantize, &w.quantize, e) && write_file(&w, e) &&
               report(&w, e);
     quantize_close(w.quantize);

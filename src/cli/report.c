@@ -1,7 +1,6 @@
 /* report: see report.h. */
 #include "report.h"
 #include "out.h"
-#include "setup.h"
 #include "show.h"
 
 #include <inttypes.h>
@@ -9,56 +8,59 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool on_gpu(const Report *r) {
-    return r->config->device == DEVICE_CUDA;
-}
-
 /* ---- notices ---- */
 
+static bool on_gpu(const Runner *r) {
+    return r->config.device == DEVICE_CUDA;
+}
+
 void report_begin(const Report *r) {
-    const Options *o = r->options;
-    if (!o->model)
-        setup_notice(o, "the demo model, part of this executable, speaks; -m FILE lets another one");
-    setup_notice(o, "seed %" PRIu64, r->request->params.seed);
-    setup_notice(o, "%d threads, %s kernels, %s activations", r->config->n_threads,
-                 on_gpu(r) ? engine_executor(r->engine) : r->config->isa, r->config->act_f32 ? "f32" : "q8");
+    const Runner *run = r->runner;
+    const Notices *n = &run->options->notices;
+    if (!run->options->model)
+        notice(n, "using the demo model inside this executable; -m FILE chooses another model");
+    notice(n, "seed %" PRIu64, r->request->params.seed);
+    notice(n, "%d threads, %s kernels, %s activations", run->config.n_threads,
+           on_gpu(run) ? engine_executor(run->engine) : run->config.isa, run->config.act_f32 ? "f32" : "q8");
 }
 
 static double rate(double amount, double seconds) {
     return seconds > 0 ? amount / seconds : NAN;
 }
 
-static void print_timing(const Report *r, const char *name, const Timing *t, double bandwidth) {
+/* bandwidth: of reading memory, in bytes per second; 0: not known. */
+static void print_timing(const Runner *run, const char *name, const Timing *t, double bandwidth) {
     if (t->n == 0) return;
     double bytes = rate(t->bytes, t->seconds);
-    char share[120] = "", reader[40] = "the GPU reads its";
-    if (!on_gpu(r)) snprintf(reader, sizeof reader, "%d threads read", r->config->n_threads);
+    char share[120] = "";
     if (bandwidth > 0)
-        snprintf(share, sizeof share, ", %.0f %% of the %.1f GB/s at which %s memory",
-                 100 * bytes / bandwidth, bandwidth / 1e9, reader);
-    setup_notice(r->options, "%s: %d tokens in %.3f s, %.1f tok/s, %.2f GB/s%s", name, t->n, t->seconds,
-                 rate(t->n, t->seconds), bytes / 1e9, share);
+        snprintf(share, sizeof share, ", %.0f %% of the %.1f GB/s read bandwidth of %s",
+                 100 * bytes / bandwidth, bandwidth / 1e9, on_gpu(run) ? "the GPU" : "these threads");
+    notice(&run->options->notices, "%s: %d tokens in %.3f s, %.1f tok/s, %.2f GB/s%s", name, t->n, t->seconds,
+           rate(t->n, t->seconds), bytes / 1e9, share);
 }
 
 void report_end(const Report *r) {
-    const Options *o = r->options;
+    const Runner *run = r->runner;
+    const Notices *n = &run->options->notices;
     const Sequence *s = r->seq;
-    if (s->finish == FINISH_LENGTH && s->n_prompt + s->n_generated >= r->config->n_ctx)
-        setup_notice(o, "the context of %d tokens is full; -c makes it longer", r->config->n_ctx);
+    if (s->finish == FINISH_LENGTH && s->n_prompt + s->n_generated >= run->config.n_ctx)
+        notice(n, "the context of %d tokens is full; -c makes it longer", run->config.n_ctx);
     else if (s->finish == FINISH_LENGTH)
-        setup_notice(o, "stopped after %d new tokens, as -n asks", s->n_generated);
-    if (!o->perf || o->quiet) return;
-    if (on_gpu(r))
-        setup_notice(o, "load: %.3f s, after %.3f s of waking the GPU", r->load_seconds, r->device_seconds);
+        notice(n, "stopped after %d new tokens, the limit of -n", s->n_generated);
+    if (!run->options->perf || n->quiet) return;
+    if (on_gpu(run))
+        notice(n, "load: %.3f s, after %.3f s to initialise the GPU", run->load_seconds, run->device_seconds);
     else
-        setup_notice(o, "load: %.3f s", r->load_seconds);
-    print_timing(r, "prompt", &s->prompt, 0);
-    print_timing(r, "decode", &s->decode, o->verbose && s->decode.n ? engine_read_bandwidth(r->engine) : 0);
+        notice(n, "load: %.3f s", run->load_seconds);
+    bool measures = n->verbose && s->decode.n;
+    print_timing(run, "prompt", &s->prompt, 0);
+    print_timing(run, "decode", &s->decode, measures ? engine_read_bandwidth(run->engine) : 0);
 }
 
 /* ---- JSON ---- */
 
-/* A parameter as the user wrote it: 0.8 and not the nearest float in full. */
+/* A float in the fewest digits that identify it: 0.8, not 0.800000012. */
 static json_t *decimal(float x) {
     char text[32];
     snprintf(text, sizeof text, "%.7g", (double)x);
@@ -102,7 +104,7 @@ static json_t *sampling(const Report *r) {
 static json_t *one_logprob(const Report *r, int32_t id, float logprob) {
     json_t *object = json_object();
     json_object_set_new(object, "id", json_integer(id));
-    json_object_set_new(object, "piece", show_piece(r->model->tok, id));
+    json_object_set_new(object, "piece", show_piece(r->runner->model.tok, id));
     json_object_set_new(object, "logprob", show_number(logprob));
     return object;
 }
@@ -110,7 +112,7 @@ static json_t *one_logprob(const Report *r, int32_t id, float logprob) {
 static json_t *logprobs(const Report *r) {
     const Sequence *s = r->seq;
     json_t *list = json_array();
-    int n_best = r->request->n_logprobs, n_vocab = engine_plan(r->engine)->hparams.n_vocab;
+    int n_best = r->request->n_logprobs, n_vocab = engine_plan(r->runner->engine)->hparams.n_vocab;
     for (int i = 0; i < s->n_generated; i++) {
         const TokenLogprobs *p = &s->logprobs[i];
         json_t *object = one_logprob(r, s->ids[s->n_prompt + i], p->logprob), *top = json_array();
@@ -123,10 +125,12 @@ static json_t *logprobs(const Report *r) {
 }
 
 bool report_json(const Report *r, Err *e) {
+    const Runner *run = r->runner;
+    const EngineConfig *c = &run->config;
     const Sequence *s = r->seq;
+    const char *label = gguf_label(run->model.gguf);
     json_t *root = json_object();
-    json_object_set_new(root, "model",
-                        show_json(gguf_label(r->model->gguf), strlen(gguf_label(r->model->gguf))));
+    json_object_set_new(root, "model", show_json(label, strlen(label)));
     json_object_set_new(root, "prompt", show_json(r->prompt->data, r->prompt->n));
     json_object_set_new(root, "prompt_ids", id_list(s->ids, s->n_prompt));
     json_object_set_new(root, "text", show_json(s->text.data, s->text.n));
@@ -134,19 +138,19 @@ bool report_json(const Report *r, Err *e) {
     json_object_set_new(root, "finish_reason", json_string(finish_name(s->finish)));
     json_object_set_new(root, "seed", seed_value(r->request->params.seed));
     json_object_set_new(root, "sampling", sampling(r));
-    json_object_set_new(root, "executor", json_string(engine_executor(r->engine)));
-    json_object_set_new(root, "isa", json_string(r->config->isa));
-    json_object_set_new(root, "act", json_string(r->config->act_f32 ? "f32" : "q8"));
-    json_object_set_new(root, "weights", json_string(r->config->weights_fp8 ? "fp8" : "file"));
-    json_object_set_new(root, "kv", json_string(kv_type_name(r->config->kv_type)));
-    json_object_set_new(root, "threads", json_integer(r->config->n_threads));
-    json_object_set_new(root, "n_ctx", json_integer(r->config->n_ctx));
+    json_object_set_new(root, "executor", json_string(engine_executor(run->engine)));
+    json_object_set_new(root, "isa", json_string(c->isa));
+    json_object_set_new(root, "act", json_string(c->act_f32 ? "f32" : "q8"));
+    json_object_set_new(root, "weights", json_string(c->weights_fp8 ? "fp8" : "file"));
+    json_object_set_new(root, "kv", json_string(kv_type_name(c->kv_type)));
+    json_object_set_new(root, "threads", json_integer(c->n_threads));
+    json_object_set_new(root, "n_ctx", json_integer(c->n_ctx));
     json_object_set_new(root, "counts",
                         json_pack("{s:i,s:i}", "prompt", s->n_prompt, "generated", s->n_generated));
-    json_object_set_new(root, "memory", setup_memory(r->engine));
+    json_object_set_new(root, "memory", runner_memory(run));
     json_object_set_new(root, "timings",
-                        json_pack("{s:o,s:o,s:o,s:o}", "device_s", show_number(r->device_seconds), "load_s",
-                                  show_number(r->load_seconds), "prompt", timing(&s->prompt), "decode",
+                        json_pack("{s:o,s:o,s:o,s:o}", "device_s", show_number(run->device_seconds), "load_s",
+                                  show_number(run->load_seconds), "prompt", timing(&s->prompt), "decode",
                                   timing(&s->decode)));
     if (r->verify) json_object_set_new(root, "verify", r->verify);
     if (r->profile) json_object_set_new(root, "profile", r->profile);

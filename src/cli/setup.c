@@ -5,12 +5,10 @@
 #include "../../cuda/cuda.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <unistd.h>
 
 enum { CONTEXT_DEFAULT = 4096 };
 
@@ -18,16 +16,16 @@ static bool is(const char *word, const char *other) {
     return strcmp(word, other) == 0;
 }
 
-/* ---- what was asked for ---- */
+/* ---- the device ---- */
 
-typedef struct Wish { // for a device; none of them: whatever is there
+typedef struct DeviceChoice { // what --device names; neither: a GPU if there is one
     bool cpu, gpu;
     int index; // of the GPU
-} Wish;
+} DeviceChoice;
 
 /* auto, cpu, cuda, or cuda:N. */
-static bool parse_device(const char *text, Wish *out, Err *e) {
-    *out = (Wish){.cpu = is(text, "cpu"), .gpu = strncmp(text, "cuda", 4) == 0};
+static bool parse_device(const char *text, DeviceChoice *out, Err *e) {
+    *out = (DeviceChoice){.cpu = is(text, "cpu"), .gpu = strncmp(text, "cuda", 4) == 0};
     if (is(text, "auto") || out->cpu || is(text, "cuda")) return true;
     const char *number = strncmp(text, "cuda:", 5) == 0 ? text + 5 : "";
     size_t n = strlen(number);
@@ -37,8 +35,8 @@ static bool parse_device(const char *text, Wish *out, Err *e) {
     return true;
 }
 
-/* What names CPU kernels or float activations asks for the CPU. */
-static bool names_cpu(const Options *o, const EngineConfig *config) {
+/* --isa and float activations exist on the CPU only. */
+static bool needs_cpu(const Options *o, const EngineConfig *config) {
     return !is(o->isa, "auto") || config->act_f32;
 }
 
@@ -46,67 +44,66 @@ static bool wants_layers(const Options *o) {
     return o->gpu_layers == GPU_LAYERS_ALL || o->gpu_layers > 0;
 }
 
-static bool check_device(const Options *o, const EngineConfig *config, const Wish *wish, Err *e) {
-    if (wish->cpu && wants_layers(o))
+static bool check_device(const Options *o, const EngineConfig *config, const DeviceChoice *choice, Err *e) {
+    if (choice->cpu && wants_layers(o))
         return err_set(e, ERR_USAGE,
                        "-ngl asks for layers on a GPU and --device cpu for none; drop one of them");
-    if (wish->gpu && o->gpu_layers == 0)
+    if (choice->gpu && o->gpu_layers == 0)
         return err_set(e, ERR_USAGE, "--device %s asks for a GPU and -ngl 0 for none; drop one of them",
                        o->device);
-    if ((wish->gpu || wants_layers(o)) && names_cpu(o, config))
+    if ((choice->gpu || wants_layers(o)) && needs_cpu(o, config))
         return err_set(e, ERR_USAGE,
                        "a GPU computes with 8-bit activations and has no --isa; use --device cpu for these");
     return true;
 }
 
-/* Once, into however many configurations a command unfolds its options. */
-static void tell_of_cpu(const Options *o, bool is_warning, const char *why) {
-    static bool is_told;
-    if (is_told) return;
-    is_told = true;
+/* Once per process: bench calls setup_config for each configuration. */
+static void report_cpu(const Notices *n, bool is_warning, const char *why) {
+    static bool is_reported;
+    if (is_reported) return;
+    is_reported = true;
     if (is_warning)
         err_warn("%s; using the CPU (--device cpu does so silently)", why);
     else
-        setup_notice(o, "%s", why);
+        notice(n, "%s", why);
 }
 
 static bool choose_device(const Options *o, EngineConfig *config, Err *e) {
     CudaDevice device = {0};
-    Wish wish;
+    DeviceChoice choice;
     Err why;
-    if (!parse_device(o->device, &wish, e) || !check_device(o, config, &wish, e)) return false;
-    config->device = DEVICE_CPU, config->device_index = wish.index;
-    bool none = o->gpu_layers == 0 || names_cpu(o, config);
-    if (wish.cpu || none) return true;
-    if (cuda_device(wish.index, &device, &why)) {
+    if (!parse_device(o->device, &choice, e) || !check_device(o, config, &choice, e)) return false;
+    config->device = DEVICE_CPU;
+    config->device_index = choice.index;
+    bool none = o->gpu_layers == 0 || needs_cpu(o, config);
+    if (choice.cpu || none) return true;
+    if (cuda_device(choice.index, &device, &why)) {
         config->device = DEVICE_CUDA;
         config->managed = is(o->mem, "managed") || (is(o->mem, "auto") && device.shares_host_tables);
-        setup_notice(o, "computing on %s, %.1f of %.1f GB free", device.name, (double)device.free_bytes / 1e9,
-                     (double)device.total_bytes / 1e9);
+        notice(&o->notices, "computing on %s, %.1f of %.1f GB free", device.name,
+               (double)device.free_bytes / 1e9, (double)device.total_bytes / 1e9);
         return true;
     }
-    if (wish.gpu) return err_set(e, ERR_RUN, "--device %s: %s", o->device, why.text);
-    bool is_expected = !device.runtime && !wants_layers(o); // of a build without CUDA
-    tell_of_cpu(o, !is_expected, why.text);
+    if (choice.gpu) return err_set(e, ERR_RUN, "--device %s: %s", o->device, why.text);
+    bool is_expected = !device.runtime && !wants_layers(o); // a build without CUDA, and no option asks for it
+    report_cpu(&o->notices, !is_expected, why.text);
     return true;
 }
 
-/* Far more threads than CPUs would wait for each other at every step, for minutes per token. */
+/* ---- kernels, threads, cache ---- */
+
+/* Threads wait for each other after every operation: with far more threads than CPUs a token takes minutes. */
 static int choose_threads(const Options *o) {
     int n_cpus = pool_cpus(), most = 4 * n_cpus;
     if (o->n_threads <= most) return o->n_threads ? o->n_threads : n_cpus;
-    err_warn("-t %d: this process may use %d CPUs; going on with %d threads", o->n_threads, n_cpus, most);
+    err_warn("-t %d: this process may use %d CPUs; using %d threads", o->n_threads, n_cpus, most);
     return most;
 }
 
-/* --kv, or -ctk and -ctv: NULL where they disagree. */
+/* The type of --kv, or of -ctk and -ctv; NULL where the given ones differ. */
 static const char *cache_type(const Options *o) {
-    const char *k = o->cache_k ? o->cache_k
-                    : o->kv    ? o->kv
-                               : "f16",
-               *v = o->cache_v ? o->cache_v
-                    : o->kv    ? o->kv
-                               : "f16";
+    const char *standard = o->kv ? o->kv : "f16", *k = o->cache_k ? o->cache_k : standard,
+               *v = o->cache_v ? o->cache_v : standard;
     return is(k, v) && (!o->kv || is(o->kv, k)) ? k : NULL;
 }
 
@@ -114,7 +111,7 @@ bool setup_config(const Options *o, EngineConfig *config, Err *e) {
     const char *kv = cache_type(o), *isa = cpu_isa(o->isa);
     if (!kv)
         return err_set(e, ERR_USAGE,
-                       "keys and values are kept in one type; let --kv, -ctk and -ctv name the same");
+                       "keys and values are kept in one type: --kv, -ctk and -ctv must name the same");
     if (!isa)
         return err_set(e, ERR_USAGE, "--isa %s: this machine or build has no such kernels; use --isa auto",
                        o->isa);
@@ -130,14 +127,14 @@ static int read_arch_int(const Gguf *g, const char *name, int fallback) {
     GgufString arch = {"", 0};
     char key[128];
     int64_t value = fallback;
-    Err ignored; // the plan refuses such files with a sentence of its own
+    Err ignored; // the plan reports a wrong type of these keys
     gguf_get_string(g, "general.architecture", &arch, &ignored);
     snprintf(key, sizeof key, "%.*s.%s", (int)(arch.n < 64 ? arch.n : 64), arch.data, name);
     return gguf_get_int(g, key, 1, INT32_MAX / 4, &value, &ignored) ? (int)value : fallback;
 }
 
-bool setup_layers(const Options *o, const Gguf *g, Err *e) {
-    int n_layer = read_arch_int(g, "block_count", 1), n = o->gpu_layers;
+bool setup_layers(int n, const Gguf *g, Err *e) {
+    int n_layer = read_arch_int(g, "block_count", 1);
     bool all = n == GPU_LAYERS_ALL || n >= n_layer || n == GPU_LAYERS_MANY;
     if (n == 0 || n == GPU_LAYERS_AUTO) return true;
     return all || err_set(e, ERR_USAGE,
@@ -145,51 +142,23 @@ bool setup_layers(const Options *o, const Gguf *g, Err *e) {
                           n_layer);
 }
 
-/* ---- context ---- */
+/* ---- the context ---- */
 
 int setup_trained(const Gguf *g) {
     return read_arch_int(g, "context_length", CONTEXT_DEFAULT);
 }
 
-int setup_context(const Options *o, const Gguf *g, int64_t n_ids, int64_t n_new) {
+int setup_context(int n_ctx, const Gguf *g, int64_t n_prompt, int64_t n_new) {
     int trained = setup_trained(g);
-    int64_t need = n_ids + (n_new > 0 ? n_new : 1);
-    if (o->n_ctx > 0) return o->n_ctx;
-    if (o->n_ctx == 0 || need > trained) return trained;
+    int64_t need = n_prompt + (n_new > 0 ? n_new : 1);
+    if (n_ctx > 0) return n_ctx;
+    if (n_ctx == 0 || need > trained) return trained;
     return need > CONTEXT_DEFAULT ? (int)need : trained < CONTEXT_DEFAULT ? trained : CONTEXT_DEFAULT;
-}
-
-/* ---- the engine ---- */
-
-static void tell_memory(const Options *o, const Engine *g) {
-    ExecMemory m = engine_memory(g);
-    Buf text = {0};
-    engine_print_memory(g, &text);
-    setup_notice(o, "%s", text.data);
-    if (m.is_mapped && exec_fits(&m) && exec_needed(&m) + m.weights > m.free)
-        err_warn(
-            "weights of %.1f GB and %.1f GB beside them exceed the %.1f GB of free memory; the file will "
-            "be read again and again",
-            (double)m.weights / 1e9, (double)exec_needed(&m) / 1e9, (double)m.free / 1e9);
-    buf_free(&text);
-}
-
-bool setup_engine(const Options *o, const Model *m, const EngineConfig *config, Engine **out, Err *e) {
-    if (!engine_prepare(m, config, out, e)) return false;
-    tell_memory(o, *out);
-    return engine_load(*out, e);
-}
-
-json_t *setup_memory(const Engine *g) {
-    ExecMemory m = engine_memory(g);
-    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I}", "executor", engine_executor(g), "weights",
-                     (json_int_t)m.weights, "kv", (json_int_t)m.kv, "registers", (json_int_t)m.registers,
-                     "scratch", (json_int_t)m.scratch, "free", (json_int_t)m.free);
 }
 
 /* ---- the request ---- */
 
-/* 53 random bits: a number that every reader of JSON keeps exact. */
+/* 53 random bits: JSON readers that store numbers as double keep such a seed exactly. */
 static bool draw_seed(uint64_t *out, Err *e) {
     if (getrandom(out, sizeof *out, 0) != sizeof *out)
         return err_set(e, ERR_RUN, "the system gives no random seed (%s); choose one with -s",
@@ -221,18 +190,4 @@ bool setup_request(const Options *o, Request *out, Err *e) {
         .special = o->special,
     };
     return o->seed.given || draw_seed(&out->params.seed, e);
-}
-
-/* ---- notices ---- */
-
-void setup_notice(const Options *o, const char *format, ...) {
-    if (o->quiet || !(o->verbose || isatty(STDERR_FILENO))) return;
-    char text[800];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    Err line; // for its escaping: file names may hold anything
-    err_set(&line, 0, "%s", text);
-    fprintf(stderr, "zgen: %s\n", line.text);
 }

@@ -1,7 +1,7 @@
-/* sha256: the name of a text that nobody can give to another one (FIPS 180-4).
+/* sha256: the SHA-256 digest (FIPS 180-4).
  *
- * `zgen info` shows it for the chat template, which can hide instructions: it compares with what sha256sum
- * says of a template one trusts. */
+ * `zgen info` prints that of the chat template, which can hide instructions, so that it can be compared with
+ * sha256sum of a trusted template.  `zgen bench` prints that of generated ids. */
 #ifndef ZGEN_CLI_SHA256_H
 #define ZGEN_CLI_SHA256_H
 

@@ -6,15 +6,16 @@
 
 static volatile sig_atomic_t received;
 
-static void remember(int signal) {
+static void record(int signal) {
     received = signal;
 }
 
 void stop_install(void) {
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
-        struct sigaction before,
-            action = {.sa_handler = remember, .sa_flags = SA_RESETHAND}; // no SA_RESTART: reads end
+        struct sigaction before;
+        struct sigaction action = {.sa_handler = record,
+                                   .sa_flags = SA_RESETHAND}; // no SA_RESTART: reads end
         sigemptyset(&action.sa_mask);
         sigaction(signals[i], NULL, &before);
         if (signals[i] != SIGHUP || before.sa_handler != SIG_IGN) sigaction(signals[i], &action, NULL);

@@ -1,7 +1,7 @@
-/* stop: Ctrl-C and its relatives as a question that is asked between two steps.
+/* stop: SIGINT, SIGTERM and SIGHUP as a flag that a command reads between two steps.
  *
- * The first SIGINT, SIGTERM or SIGHUP is remembered; the same once more kills at once, as it would have
- * without us. A SIGHUP that is ignored from the start (nohup) stays ignored. */
+ * The first such signal is recorded; a second one of the same kind ends the process at once.  A SIGHUP that
+ * is ignored from the start (nohup) stays ignored. */
 #ifndef ZGEN_CLI_STOP_H
 #define ZGEN_CLI_STOP_H
 
@@ -9,12 +9,14 @@
 #include "../base/err.h"
 
 void stop_install(void);
+
+/* Whether a signal was recorded. */
 bool stop_wanted(void);
 
-/* For who stays after Ctrl-C: if that is what came, forgets it, listens again, and returns true. */
+/* If the recorded signal is SIGINT, clears it, installs the handlers again, and returns true. */
 bool stop_forget(void);
 
-/* *e = 128 + the signal, without a text: the user knows.  Returns false, as err_set does. */
+/* Sets *e to exit code 128 + signal without a text, and returns false, as err_set does. */
 bool stop_err(Err *e);
 
 #endif

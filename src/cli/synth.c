@@ -1,9 +1,8 @@
-/* synth: a model of random weights in a real shape, as a file to measure with.
+/* synth: writes a model of random weights in the shape of a known one, for measuring.
  *
- * The image is made in memory.  Shapes and mixes are known to run alone, which lists them in its refusals. */
+ * The file is made in memory first.  src/run owns the shapes and mixes, and lists them in its refusals. */
+#include "atomic_file.h"
 #include "cli.h"
-#include "draft.h"
-#include "setup.h"
 #include "../base/pool.h"
 #include "../run/synth.h"
 
@@ -12,7 +11,7 @@ static bool check(const Options *o, Err *e) {
     bool ok = o->n_rest == 3;
     if (!ok) {
         synth_list(&known);
-        err_set(e, ERR_USAGE, "a shape, a mix and a file are wanted: zgen synth SHAPE MIX OUT; %s",
+        err_set(e, ERR_USAGE, "the arguments are a shape, a mix and a file: zgen synth SHAPE MIX OUT; %s",
                 known.data);
     }
     buf_free(&known);
@@ -20,9 +19,9 @@ static bool check(const Options *o, Err *e) {
 }
 
 static bool write_file(const char *path, const SynthImage *image, Err *e) {
-    Draft draft;
-    return draft_open(&draft, path, e) &&
-           draft_close(&draft, out_write_to(draft.fd, path, image->data, image->n, e), e);
+    AtomicFile file;
+    return atomic_file_open(&file, path, e) &&
+           atomic_file_close(&file, out_write_to(file.fd, path, image->data, image->n, e), e);
 }
 
 bool cmd_synth(const Options *o, Err *e) {
@@ -33,7 +32,7 @@ bool cmd_synth(const Options *o, Err *e) {
         return false;
     const char *path = o->rest[2];
     bool ok = write_file(path, &image, e);
-    if (ok) setup_notice(o, "%s: %.3f GB", path, (double)image.n / 1e9);
+    if (ok) notice(&o->notices, "%s: %.3f GB", path, (double)image.n / 1e9);
     synth_free(&image);
     return ok;
 }

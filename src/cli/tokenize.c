@@ -1,8 +1,7 @@
 /* tokenize: the tokens of a text, and the text of tokens.
  *
- * Every byte of a file counts, its last newline too.  --decode is the way back under the same flags: what a
- * text becomes with them, it becomes again; tokens that were put around it are left out, --parse-special
- * shows control tokens. */
+ * Every byte of a file is part of the text, its last newline too.  --decode inverts tokenizing with the same
+ * flags: BOS and EOS are removed unless --no-bos is given, and --parse-special prints control tokens. */
 #include "cli.h"
 #include "ids.h"
 #include "prompt.h"
@@ -17,16 +16,16 @@ static bool check(const Options *o, Err *e) {
                        o->rest[0]);
     if (o->decode && (o->prompt || o->file))
         return err_set(e, ERR_USAGE,
-                       "--decode goes from ids to text, -p and -f from text to ids; use one of them");
+                       "--decode makes text of ids, -p and -f give text to make ids of; use one of them");
     if (o->list && options_json(o))
-        return err_set(e, ERR_USAGE, "--ids and --json are two ways to print; use one of them");
+        return err_set(e, ERR_USAGE, "--ids and --json are two output formats; use one of them");
     if (o->decode && (o->list || options_json(o)))
-        return err_set(e, ERR_USAGE, "--decode prints text and nothing else; drop --ids or --json");
+        return err_set(e, ERR_USAGE, "--decode prints only text; drop --ids or --json");
     return true;
 }
 
-/* The BOS goes first: the space that encoding puts before a text stands behind it, and is then the first
- * thing. */
+/* The BOS is skipped here, so that tok_decode sees the space that encoding puts before a text as the first
+ * token and can remove it. */
 static void add_decoded(const Options *o, const Tok *tok, const TokIds *ids, Buf *out) {
     size_t skip = o->bos && tok_adds_bos(tok) && ids->data[0] == tok_bos(tok);
     int flags = (o->bos ? TOK_REMOVE_SPECIAL : 0) | (o->parse_special ? TOK_UNPARSE_SPECIAL : 0);

@@ -1,31 +1,30 @@
-/* verdict: what --verify has to tell: a line on stderr, an object in JSON, the exit code.
+/* verdict: what --verify reports: a line on stderr, an object in JSON, the exit code.
  *
- * JSON: {"asked", "steps", "medians" (else means), "kl", "kl_max", "kl_max_step", "nmse", "agree",
- * "rounding":
- * {"kl", "nmse"}, "margin", "margin_step", "limits": {"kl", "nmse", "margin"}, "passes"}, see Verdict in
- * run/verify.h.  margin is null where every step ranks the same token first, as is a limit that is not. */
+ * JSON: {"asked" (steps), "steps" (compared), "medians" (else means), "kl", "kl_max", "kl_max_step", "nmse",
+ * "agree" (steps), "rounding": {"kl", "nmse"}, "margin", "margin_step", "limits": {"kl", "nmse", "margin"},
+ * "passes"}; see Verdict in run/verify.h.  margin is null where every step ranks the same token first; a limit
+ * that does not apply is null.
+ *
+ * Without --verify every function here does nothing and returns true. */
 #ifndef ZGEN_CLI_VERDICT_H
 #define ZGEN_CLI_VERDICT_H
 
-#include "options.h"
-#include "../run/verify.h"
+#include "runner.h"
 
-#include <jansson.h>
+/* Opens the scalar engine into r->verify.  false: see verify_open. */
+bool verdict_open(Runner *r, Err *e);
 
-/* Without --verify *out is NULL, and nothing happens here or below. */
-bool verdict_open(const Options *o, const Model *m, const EngineConfig *run, Verify **out, Err *e);
+/* Compares the first steps of what sequence 0 generated last, unless a signal came, and prints the verdict.
+ * false: *e of an engine, ERR_OUTPUT; and so below. */
+bool verdict_of_sequence(const Runner *r, json_t **json, Err *e);
 
-/* Verifies what sequence 0 said last, unless the user stopped it, and tells. */
-bool verdict_take(const Options *o, Verify *v, Engine *g, json_t **json, Err *e);
+/* The same for a run over ids[n]: r->engine computes the first of them again. */
+bool verdict_of_ids(const Runner *r, const int32_t *ids, int n, json_t **json, Err *e);
 
-/* The same for what a run made of ids[n]: its own engine computes the first of them again. */
-bool verdict_take_ids(const Options *o, Verify *v, Engine *g, const int32_t *ids, int n, json_t **json,
-                      Err *e);
+/* Prints the line, unless --quiet is given; makes *json if json is not NULL. */
+bool verdict_print(const Runner *r, json_t **json, Err *e);
 
-/* Writes the line, but for --quiet, and where json is not NULL makes *json. */
-bool verdict_tell(const Options *o, const Verify *v, json_t **json, Err *e);
-
-/* To be asked when all else is printed, but for the speed of a test.  false: see verify_passes. */
-bool verdict_passes(const Verify *v, Err *e);
+/* To be called after all other output.  false: see verify_passes. */
+bool verdict_passes(const Runner *r, Err *e);
 
 #endif

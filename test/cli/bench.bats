@@ -209,22 +209,22 @@ END
     fails 2 "0-8*2' is not a list" bench -d '0-8*2'
     fails 2 "'512' is not two whole numbers" bench -pg 512
     fails 2 "nothing to measure" bench -p 0 -n 0
-    fails 2 "let --kv, -ctk and -ctv name the same" bench -ctk f32 -p 1
+    fails 2 "--kv, -ctk and -ctv must name the same" bench -ctk f32 -p 1
     fails 2 "'0' is not one of: 1 on auto" bench -fa 0
     fails 2 "drop -pg and -d" bench -npl 2 -d 4
     fails 2 "drop -p 0" bench -npl 2 -p 0
     fails 2 "drop one of them" bench --shape llama-3.1-8b -m x.gguf
     fails 2 "there is no shape 'llama-9'" bench --shape llama-9
     fails 2 "name one with --shape" bench --layers 1
-    fails 2 "--real, which is missing" bench -f x
-    fails 2 "--real, which is missing" bench --temp 0
-    fails 2 "--real, which is missing" bench --top-k 3
+    fails 2 "add --real, or drop -f" bench -f x
+    fails 2 "add --real, or drop the sampling options" bench --temp 0
+    fails 2 "add --real, or drop the sampling options" bench --top-k 3
     fails 2 "drop one of them" bench --ceilings --verify 3
     fails 2 "drop one of them" bench --compare a b --profile
     fails 2 "unexpected argument 'x'" bench x
     fails 2 "-ngl 3" bench -ngl 3 --device auto
     fails 3 "nosuch.gguf" bench -m nosuch.gguf
-    fails 2 "two files are wanted" bench --compare x
+    fails 2 "the arguments are two files" bench --compare x
     fails 1 "nosuch.jsonl" bench --compare nosuch.jsonl x
     echo '{' >"$T/bad"
     fails 1 "line 1 is not JSON" bench --compare "$T/bad" "$T/bad"

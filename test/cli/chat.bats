@@ -115,9 +115,9 @@ END
 
 @test "files of messages that are none" {
     echo '{"messages": [' >"$T/m"
-    fails 1 "this is not JSON" --messages "$T/m" --print-prompt
+    fails 1 ", column 0: not JSON: " --messages "$T/m" --print-prompt
     echo '[]' >"$T/m"
-    fails 1 "the messages are missing" --messages "$T/m" --print-prompt
+    fails 1 "\"messages\" is missing" --messages "$T/m" --print-prompt
     fails 1 "cannot read the messages" --messages "$T/none" --print-prompt
     fails 2 "--on-full is for conversations" -p x --on-full drop
     fails 2 "are for single answers" -cnv --echo
@@ -164,10 +164,10 @@ END
     asserts "$output" = $'Nice to meet you, Mia!\nNice to meet you, Tom!\nYour name is Tom.\nTHE CAPITAL OF JAPAN IS TOKYO.'
     [[ "$stderr" == *"saved 3 messages"* ]] # the system prompt, and one turn
     says <<<$'My name is Mia.\nMy name is Tom.\n/undo\n/undo\n/undo\n/save '"$T/saved"
-    [[ "$stderr" == *"the last turn is taken back"*"nothing to take back"*"saved 0 messages"* ]]
+    [[ "$stderr" == *"the last turn is removed"*"no turn to remove"*"saved 0 messages"* ]]
     says <<<$'/regen\nMy name is Mia.\n/regen\n/nonsense\n/stats\n/help'
     asserts "$output" = $'Nice to meet you, Mia!\nNice to meet you, Mia!'
-    [[ "$stderr" == *"there is no answer to take back"*"there is no /nonsense"*"2 turns"*"/system TEXT"* ]]
+    [[ "$stderr" == *"there is no answer to replace"*"there is no /nonsense"*"2 turns"*"/system TEXT"* ]]
 }
 
 @test "/save and /load, and --messages goes on where they stopped" {
@@ -186,7 +186,7 @@ END
     local turns=$'My name is Mia.\nWhat is 5 + 6?\nWhat is 47 + 38?\nWhat is 91 - 57?\nWhat is my name?'
     says -c 60 <<<"$turns"
     asserts "$status" = 1
-    [[ "$stderr" == *"tokens and the context holds 60; /clear begins anew"* ]]
+    [[ "$stderr" == *"tokens and the context holds 60; /clear starts a new conversation"* ]]
     says -c 60 --on-full drop <<<"$turns"
     asserts "$status/${#lines[@]}" = 0/5
     asserts "${lines[3]}" = "91 - 57 = 34."

@@ -100,8 +100,8 @@ wrong_lines() {
 2|no token 2048|tokenize --decode 2048
 2|'-1' is not a token id|tokenize --decode -1
 2|no token ids|tokenize --decode ''
-2|tokens are wanted|logits -o /dev/null
-2|tokens are wanted|logits --ids 1 --ids-file x -o /dev/null
+2|no tokens: give one of|logits -o /dev/null
+2|no tokens: give one of|logits --ids 1 --ids-file x -o /dev/null
 2|-o OUT|logits --ids 1
 2|no token 2048|logits --ids 1,2048 -o /dev/null
 2|'1.5' is not a token id|logits --ids 1.5 -o /dev/null

@@ -8,7 +8,7 @@ load helper
     [ "$status" = 0 ]
     asserts "$(awk '$1 ~ /^[A-Z][A-Z]+$/ { print $1, $2 }' <<<"$table" | tr '\n' ' ')" = \
         "EMBED 1 NORM 13 MATMUL 24 ROPE 6 KVPUT 6 ATTN 6 GLU 6 LOGITS 1 SAMPLE 1 "
-    [[ "$table" == *"sum             64 "*"whole step  "*"behind 13 tokens on cpu"*"To look at an op costs "* ]]
+    [[ "$table" == *"sum             64 "*"whole step  "*"after 13 tokens, executor cpu"*"Timing adds "* ]]
     zgen -p "Once upon a time" -n 8 --temp 0 --device cpu
     asserts "$with/$stderr" = "$output/"
 }
@@ -37,12 +37,12 @@ load helper
     "$ZGEN" chat --temp 0 -n 4 --profile --device cpu >"$T/out" 2>"$T/err" <<<"Who are you?"
     grep -q "^MATMUL  " "$T/err"
     zgen logits --ids 1,5,9 -o "$T/logits" --profile --device cpu
-    [[ "$status" = 0 && "$stderr" == *"whole step"*"behind 3 tokens"* && "$(stat -c %s "$T/logits")" = $((3 * 2048 * 4)) ]]
+    [[ "$status" = 0 && "$stderr" == *"whole step"*"after 3 tokens"* && "$(stat -c %s "$T/logits")" = $((3 * 2048 * 4)) ]]
     fails 1 "use -c 5 or more" logits --ids 1,5,9 -c 4 -o "$T/logits" --profile --device cpu
     zgen bench -p 0 -n 8 -r 1 --profile --device cpu
-    [[ "$status" = 0 && "$output" == *" tg8 "* && "$stderr" == *"whole step"*"behind "* ]]
+    [[ "$status" = 0 && "$output" == *" tg8 "* && "$stderr" == *"whole step"*"after "* ]]
     zgen -m test/data/models/llama-moe-Q4_0.gguf -p a -n 2 --profile --device cpu -c 6
-    [[ "$status" = 0 && "$stderr" == *"EXPERT "*"behind 1 tokens"* ]]
+    [[ "$status" = 0 && "$stderr" == *"EXPERT "*"after 1 tokens"* ]]
 }
 
 @test "a profile's words" {

@@ -81,7 +81,7 @@ END
     cp "$tiny" "$T/m.gguf"
     ln -s m.gguf "$T/link"
     ln "$T/m.gguf" "$T/same"
-    for name in m.gguf link same; do fails 2 "part of the model that is read" quantize "$T/m.gguf" "$T/$name" q4_0; done
+    for name in m.gguf link same; do fails 2 "part of the model IN" quantize "$T/m.gguf" "$T/$name" q4_0; done
     cmp "$tiny" "$T/m.gguf"
 }
 
@@ -126,7 +126,7 @@ END
 @test "a wrong command line" {
     fails 2 "quantize IN OUT TYPE; types: F32 F16" quantize
     fails 2 "quantize IN OUT TYPE" quantize "$tiny" "$T/m.gguf"
-    fails 2 "'q9' is no type that zgen writes; it knows F32 F16" quantize "$tiny" "$T/m.gguf" q9
+    fails 2 "zgen cannot write the type 'q9'; types: F32 F16" quantize "$tiny" "$T/m.gguf" q9
     fails 3 "/nonexistent" quantize /nonexistent "$T/m.gguf" q4_0
     fails 2 "belongs to zgen quantize" info "$tiny" --requantize
     [ ! -e "$T/m.gguf" ]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# --verify: a run's first steps beside the scalar executor; what is printed stays what it was.
+# --verify: a run's first steps compared with the scalar executor; what is printed stays what it was.
 load helper
 
 story="Once upon a time"
@@ -12,7 +12,7 @@ story="Once upon a time"
             local plain=$output
             zgen -p "$story" -n 12 -s 4 --isa $isa $more --verify 10
             asserts "$status/$output" = "0/$plain"
-            [[ "$stderr" == "zgen: verify: 10 steps beside the scalar executor: mean KL "*", max "*"; NMSE "*"the same token first in "* ]]
+            [[ "$stderr" == "zgen: verify: 10 steps compared with the scalar executor: mean KL "*", max "*"; NMSE "*"the same token ranked first in "* ]]
             asserts "$(wc -l <<<"$stderr")" = 1
         done
     done
@@ -37,7 +37,7 @@ story="Once upon a time"
     zgen -p "$story" -n 5 -q --verify 3 --device cpu
     asserts "$status/$stderr" = 0/
     zgen -p "$story" -n 0 --verify 3 --device cpu
-    asserts "$status/$stderr" = "0/zgen: verify: 0 steps beside the scalar executor"
+    asserts "$status/$stderr" = "0/zgen: verify: 0 steps compared with the scalar executor"
     zgen -p "$story" -n 5 --device cpu --verify 3 --profile
     [[ "$status" = 0 && "$stderr" == "zgen: verify: 3 steps "*"whole step"* ]]
 }
@@ -59,7 +59,7 @@ story="Once upon a time"
     local plain=$output
     zgen perplexity $args --verify 20
     asserts "$status/$output" = "0/$plain"
-    [[ "$stderr" == "zgen: verify: 20 steps beside the scalar executor: mean KL "* ]]
+    [[ "$stderr" == "zgen: verify: 20 steps compared with the scalar executor: mean KL "* ]]
     zgen perplexity $args --verify 50 --json -q
     asserts "$status/$stderr/$(field 'd["verify"]["steps"], d["verify"]["passes"]')" = "0//(32, True)"
 }
@@ -70,7 +70,7 @@ story="Once upon a time"
     asserts "$(field 'any("verify" in x for x in d)')" = False
     local plain; plain=$(field "$same")
     zgen bench $tests --verify 4
-    asserts "$status/$(grep -c '^zgen: verify: [0-9]* steps* beside the scalar executor: mean KL ' <<<"$stderr")" = 0/6
+    asserts "$status/$(grep -c '^zgen: verify: [0-9]* steps* compared with the scalar executor: mean KL ' <<<"$stderr")" = 0/6
     asserts "$(field "$same")" = "$plain"
     asserts "$(field '[(x["verify"]["asked"], x["verify"]["steps"]) for x in d]')" = "[(4, 1), (4, 4), (4, 3), (4, 1), (4, 4), (4, 3)]"
     asserts "$(field 'all(x["verify"]["passes"] and list(x)[-1] == "verify" for x in d)')" = True
@@ -99,8 +99,8 @@ story="Once upon a time"
 @test "Ctrl-C while bench verifies a test leaves no row of it" {
     "$ZGEN" bench -r 1 --no-warmup -p 3000 -n 0 -t 1 --device cpu --verify 1 -o json -v >"$T/out" 2>"$T/err" </dev/null 3>&- &
     local pid=$! code=0
-    for _ in $(seq 600); do grep -q "verifying it" "$T/err" && break; sleep 0.05; done
-    grep -q "verifying it" "$T/err" || { kill $pid; echo "it never came to verify"; false; }
+    for _ in $(seq 600); do grep -q "comparing the test" "$T/err" && break; sleep 0.05; done
+    grep -q "comparing the test" "$T/err" || { kill $pid; echo "it never came to verify"; false; }
     kill -s INT $pid
     wait $pid || code=$?
     asserts "$code/$(cat "$T/out")" = "130/"

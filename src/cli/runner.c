@@ -1,0 +1,57 @@
+/* runner: see runner.h. */
+#include "runner.h"
+#include "setup.h"
+#include "../base/clock.h"
+
+bool runner_choose(Runner *r, const Options *o, Err *e) {
+    double begun = clock_now();
+    r->options = o;
+    bool ok = setup_config(o, &r->config, e);
+    r->device_seconds = clock_now() - begun;
+    return ok;
+}
+
+bool runner_open(Runner *r, const char *path, Err *e) {
+    r->opened = clock_now();
+    return model_open_as(path, r->options->pre, &r->model, e);
+}
+
+bool runner_prepare(Runner *r, Err *e) {
+    return setup_layers(r->options->gpu_layers, r->model.gguf, e) &&
+           engine_prepare(&r->model, &r->config, &r->engine, e);
+}
+
+static void report_memory(const Runner *r) {
+    ExecMemory m = engine_memory(r->engine);
+    Buf text = {0};
+    engine_print_memory(r->engine, &text);
+    notice(&r->options->notices, "%s", text.data);
+    if (m.is_mapped && exec_fits(&m) && exec_needed(&m) + m.weights > m.free)
+        err_warn(
+            "weights of %.1f GB and %.1f GB beside them exceed the %.1f GB of free memory; parts of the "
+            "file will be read from the disk at every token",
+            (double)m.weights / 1e9, (double)exec_needed(&m) / 1e9, (double)m.free / 1e9);
+    buf_free(&text);
+}
+
+bool runner_start(Runner *r, Err *e) {
+    if (!runner_prepare(r, e)) return false;
+    report_memory(r);
+    bool ok = engine_load(r->engine, e);
+    r->load_seconds = clock_now() - r->opened;
+    return ok;
+}
+
+void runner_close(Runner *r) {
+    verify_close(r->verify);
+    engine_close(r->engine);
+    model_close(&r->model);
+    *r = (Runner){0};
+}
+
+json_t *runner_memory(const Runner *r) {
+    ExecMemory m = engine_memory(r->engine);
+    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I}", "executor", engine_executor(r->engine), "weights",
+                     (json_int_t)m.weights, "kv", (json_int_t)m.kv, "registers", (json_int_t)m.registers,
+                     "scratch", (json_int_t)m.scratch, "free", (json_int_t)m.free);
+}

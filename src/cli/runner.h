@@ -1,0 +1,51 @@
+/* runner: what a command holds open while it computes: a model, an engine, and with --verify the engine that
+ * checks the first one.
+ *
+ * It is opened in steps, because the context depends on the prompt and the tokens of the prompt on the model:
+ *
+ *     runner_choose   options -> config, except n_ctx, n_seq, R_max and chunk
+ *     runner_open     a path  -> model
+ *     (the command)   prompt and model -> the rest of config
+ *     runner_start    config  -> engine
+ *
+ * runner_close releases what is open after any of them. */
+#ifndef ZGEN_CLI_RUNNER_H
+#define ZGEN_CLI_RUNNER_H
+
+#include "options.h"
+#include "../run/engine.h"
+#include "../run/verify.h"
+
+#include <jansson.h>
+
+typedef struct Runner {     // all zero: nothing is open
+    const Options *options; // of the command
+    EngineConfig config;
+    Model model;
+    Engine *engine;        // NULL until runner_prepare
+    Verify *verify;        // see verdict.h; NULL without --verify
+    double opened;         // when runner_open began; seconds of clock_now
+    double device_seconds; // of runner_choose: initialising a GPU
+    double load_seconds;   // from the beginning of runner_open to the end of runner_start
+} Runner;
+
+/* false: see setup_config. */
+bool runner_choose(Runner *r, const Options *o, Err *e);
+
+/* Opens the model at path, NULL for the demo model, with the pre-tokenizer of --pre.  false: ERR_MODEL. */
+bool runner_open(Runner *r, const char *path, Err *e);
+
+/* Builds the engine's plan, which allocates nothing large.  false: ERR_USAGE for -ngl, and see
+ * engine_prepare. */
+bool runner_prepare(Runner *r, Err *e);
+
+/* runner_prepare, a notice of the memory that is needed, engine_load.  Warns when the weights do not fit into
+ * memory beside the rest.  false: see both. */
+bool runner_start(Runner *r, Err *e);
+
+void runner_close(Runner *r);
+
+/* The engine's memory as JSON: {"executor", "weights", "kv", "registers", "scratch", "free"}, in bytes. */
+json_t *runner_memory(const Runner *r);
+
+#endif
