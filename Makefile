@@ -1,4 +1,5 @@
-# zgen: `make run` tells a story, `make test` tests everything; both install what they lack first.
+# zgen: `make run` tells a story, `make test` tests everything, `make quick` what takes less than a minute; all three
+# install what they lack first.
 #
 # Rooms are folders: every .c file below src is compiled, so that adding a file needs no line here.  The other
 # flavours (asan, fuzz, aarch64) are the same rules once more, in a build folder of their own with another
@@ -16,6 +17,11 @@ FLAGS   = $(CPPFLAGS) $(CFLAGS) -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -pt
           -ffp-contract=off -fno-math-errno
 LDLIBS  = -l:libjansson.a -l:libpcre2-8.a -l:libedit.a -l:libtinfo.a -l:libbsd.a -l:libmd.a -lm -pthread
 MACHINE := $(shell $(CC) -dumpmachine 2>/dev/null)
+# A line per file, "  CC      main.c"; make V=1 shows the commands instead.
+ifeq ($(V),)
+say = @printf '  %-7s %s\n' $1;
+endif
+
 ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 1) --no-print-directory
 endif
@@ -23,6 +29,7 @@ endif
 SOURCES := $(wildcard $(ROOMS:%=src/%/*.c) $(ROOMS:%=src/%/*/*.c))
 TESTS   := $(wildcard test/unit/*.c)
 GPU_TESTS := $(wildcard test/gpu/*.c)
+WORKSHOP  := $(patsubst %.c,$(BUILD)/%,$(wildcard scripts/workshop/*.c))
 FUZZERS := $(patsubst test/fuzz/fuzz_%.c,%,$(wildcard test/fuzz/fuzz_*.c))
 
 ifeq ($(findstring x86_64,$(MACHINE)),)
@@ -70,8 +77,13 @@ run:
 
 test:
 	@scripts/setup.sh test
-	@$(MAKE) zgen $(BUILD)/test_unit
+	@$(MAKE) zgen $(BUILD)/test_unit $(WORKSHOP)
 	@test/run.sh $(BUILD) layers unit cli hostile aarch64
+
+quick:
+	@scripts/setup.sh run
+	@$(MAKE) $(BUILD)/test_unit
+	@test/run.sh $(BUILD) layers unit
 
 # The program needs no more than a driver and the tree's test/ and models/: carry it to where the GPU is.
 test-gpu:
@@ -106,7 +118,7 @@ fuzz:
 
 format:
 	@scripts/setup.sh format
-	clang-format -i $(shell find main.c src test -name '*.[ch]')
+	clang-format -i $(shell find main.c src cuda test scripts -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh')
 
 install: zgen
 	install -D -m 755 zgen $(DESTDIR)$(PREFIX)/bin/zgen
@@ -116,20 +128,23 @@ clean:
 	rm -rf build zgen
 
 $(BUILD)/zgen: $(BUILD)/main.o $(BUILD)/rooms.a
-	$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(call say,LINK $@)$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/test_unit: $(TESTS:%.c=$(BUILD)/%.o) $(BUILD)/rooms.a
-	$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(call say,LINK $@)$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/test_gpu: $(GPU_TESTS:%.c=$(BUILD)/%.o) $(BUILD)/test/unit/main.o $(BUILD)/rooms.a
-	$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(call say,LINK $@)$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(WORKSHOP): %: %.o $(BUILD)/rooms.a
+	$(call say,LINK $@)$(CC) $(FLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/fuzz_%: $(BUILD)/test/fuzz/fuzz_%.o $(BUILD)/rooms.a
-	$(CC) $(FLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(call say,LINK $@)$(CC) $(FLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/rooms.a: $(OBJECTS)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,AR $@)$(AR) rcs $@ $^
 
 $(BUILD)/src/cpu/avx2.o: ISA = -mavx2 -mfma -mf16c
 $(BUILD)/src/cpu/avx512.o: ISA = -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
@@ -137,15 +152,19 @@ $(BUILD)/test/gpu/%.o: ISA = -isystem $(dir $(realpath $(CUDA)))../include
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(FLAGS) $(ISA) -MMD -MP -c -o $@ $<
+	$(call say,CC $<)$(CC) $(FLAGS) $(ISA) -MMD -MP -c -o $@ $<
+
+# Of a processor, for one architecture.
+$(BUILD)/cuda/kernel/product.o: DURATION = (about 80 s per architecture)
+$(BUILD)/cuda/kernel/attn.o: DURATION = (about 20 s per architecture)
 
 $(BUILD)/%.o: %.cu $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CUDA) $(CUDA_FLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+	$(call say,NVCC "$<  $(DURATION)")$(CUDA) $(CUDA_FLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 
 $(BUILD)/models/demo.o: models/demo.S models/stories-q8_0.gguf
 	@mkdir -p $(@D)
-	$(CC) -c -o $@ $<
+	$(call say,CC $<)$(CC) -c -o $@ $<
 
 # Changes only when the compiler or its flags do: objects of other flags are never linked.
 $(BUILD)/flags: always
@@ -153,5 +172,5 @@ $(BUILD)/flags: always
 	@echo "$(CC) $(FLAGS) $(CUDA_FLAGS)" | cmp -s - $@ || echo "$(CC) $(FLAGS) $(CUDA_FLAGS)" > $@
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all run test test-gpu asan aarch64 cross fuzz format install clean always
+.PHONY: all run test quick test-gpu asan aarch64 cross fuzz format install clean always
 .SECONDARY:

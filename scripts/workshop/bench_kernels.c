@@ -6,10 +6,7 @@
  * What one thread does is measured in processor time, so that neighbours disturb it less; the clock by a
  * chain of dependent additions.
  *
- *     make && gcc -O2 -march=native -std=c11 -D_GNU_SOURCE -pthread -o build/bench_kernels
- * scripts/workshop/bench_kernels.c
- * \
- *         $(find build/src -name '*.o') -l:libjansson.a -lm && build/bench_kernels [ISA [TYPE [K]]] */
+ *     build/scripts/workshop/bench_kernels [ISA [TYPE [K]]]        (make test builds it) */
 #include "../../src/base/clock.h"
 #include "../../src/cpu/kernels.h"
 

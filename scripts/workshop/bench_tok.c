@@ -1,8 +1,7 @@
 /* bench_tok: how fast text becomes ids: a text of yours, and runs that a careless tokenizer takes for ever
  * over.
  *
- *     make && gcc -O2 -std=c11 -D_GNU_SOURCE -o build/bench_tok scripts/workshop/bench_tok.c \
- *         build/rooms.a -l:libpcre2-8.a -lm && build/bench_tok MODEL.gguf TEXT [PRE...]
+ *     build/scripts/workshop/bench_tok MODEL.gguf TEXT [PRE...]        (make test builds it)
  *
  * One line per text of 10 MB (TEXT is repeated): seconds of processor time of one core, MB/s, ids.  The goal
  * is 10 MB/s on English, and about the same time for every run of one character. */
