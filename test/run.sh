@@ -12,7 +12,7 @@ build=$1
 shift
 
 part_layers() { scripts/check_layers.sh; }
-part_unit() { "$build/test_unit"; }
+part_unit() { "$build/test_unit" -j "$(nproc)"; }
 part_cli() { ZGEN=$PWD/$build/zgen bats --tap test/cli; }
 part_hostile() { test/hostile/run.sh "$build/zgen"; }
 
@@ -24,7 +24,7 @@ part_aarch64() {
         echo "1..1"
         echo "ok 1 aarch64 # skip no cross compiler or no qemu-user (make aarch64 installs them)"
     else
-        env -u MAKEFLAGS -u MAKELEVEL make cross && qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/test_unit
+        env -u MAKEFLAGS -u MAKELEVEL make cross && qemu-aarch64 -L /usr/aarch64-linux-gnu build/aarch64/test_unit -j "$(nproc)"
     fi
 }
 

@@ -1,5 +1,10 @@
-/* The unit test program: runs every registered test whose name contains one of the arguments (all without
- * arguments), prints a line for each that fails or is skipped, and ends with the counts.
+/* The unit test program: test_unit [-j N] [--times] [NAME...] runs every registered test whose name contains
+ * one of the NAMEs (all without any), prints a line for each, and ends with the counts.
+ *
+ * With -j N each test runs in a process of its own, N at a time.  What a test prints is kept until the tests
+ * before it are done, so that the output is that of one process, and a test that crashes is a test that
+ * failed.  Without -j all tests run in this process, for debuggers and for tests that share a device.
+ * --times adds to each line the processor seconds that the test took.
  *
  * The program is also built for aarch64 and run under qemu-user, where there is no Jansson and no PCRE2 to
  * link: files of tests that include <jansson.h>, golden.h or a header of src/text, src/run or src/cli stay
@@ -10,18 +15,27 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
-static struct Test {
+enum { MAX_TESTS = 1000 };
+typedef enum Outcome { PASSED, FAILED, SKIPPED, N_OUTCOMES } Outcome;
+
+typedef struct Test {
     const char *file, *name;
     void (*run)(void);
-} tests[1000];
+} Test;
+
+static Test tests[MAX_TESTS];
 static int n_tests;
 static int failures; // of the running test
 static const char *skipped;
+static bool prints_times;
 
 void test_register(const char *file, const char *name, void (*run)(void)) {
-    if (n_tests == 1000) abort();
-    tests[n_tests++] = (struct Test){file, name, run};
+    if (n_tests == MAX_TESTS) abort();
+    tests[n_tests++] = (Test){file, name, run};
 }
 
 void test_fail(const char *file, int line, const char *format, ...) {
@@ -38,26 +52,125 @@ void test_skip(const char *reason) {
     skipped = reason;
 }
 
-static bool wanted(const struct Test *t, int argc, char **argv) {
-    for (int i = 1; i < argc; i++)
-        if (strstr(t->name, argv[i])) return true;
-    return argc < 2;
+/* Of this process (RUSAGE_SELF) or of its ended children. */
+static double cpu_seconds(int whose) {
+    struct rusage u;
+    getrusage(whose, &u);
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+           1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+}
+
+static double cpu_seconds_so_far(void) {
+    return cpu_seconds(RUSAGE_SELF) + cpu_seconds(RUSAGE_CHILDREN);
+}
+
+static Outcome run_test(const Test *t) {
+    char time[32] = "";
+    double start = cpu_seconds_so_far();
+    failures = 0;
+    skipped = NULL;
+    t->run();
+    if (prints_times) snprintf(time, sizeof time, "  %.2f s", cpu_seconds_so_far() - start);
+    if (failures)
+        printf("not ok %s (%s)%s\n", t->name, t->file, time);
+    else if (skipped)
+        printf("skipped %s: %s%s\n", t->name, skipped, time);
+    else
+        printf("ok %s%s\n", t->name, time);
+    fflush(stdout);
+    return failures ? FAILED : skipped ? SKIPPED : PASSED;
+}
+
+static void run_here(const Test *const *list, int n, int count[N_OUTCOMES]) {
+    for (int i = 0; i < n; i++) count[run_test(list[i])]++;
+}
+
+/* ---- processes ---- */
+
+typedef struct Process { // that runs one test
+    pid_t pid;           // 0 before it starts
+    FILE *output;        // stdout and stderr
+    bool ended;
+    int status; // of wait
+} Process;
+
+static void start(Process *p, const Test *t) {
+    fflush(NULL);
+    p->output = tmpfile();
+    if (!p->output || (p->pid = fork()) < 0) {
+        perror("test_unit");
+        exit(1);
+    }
+    if (p->pid > 0) return;
+    dup2(fileno(p->output), STDOUT_FILENO);
+    dup2(fileno(p->output), STDERR_FILENO);
+    exit(run_test(t)); // not _exit: the leak checker reports at the end
+}
+
+static void wait_for_one(Process *processes, int n) {
+    int status;
+    pid_t pid = wait(&status);
+    for (int i = 0; i < n; i++)
+        if (processes[i].pid == pid) {
+            processes[i].ended = true;
+            processes[i].status = status;
+        }
+}
+
+static Outcome report(Process *p, const Test *t) {
+    char bytes[4096];
+    rewind(p->output);
+    for (size_t n; (n = fread(bytes, 1, sizeof bytes, p->output)) > 0;) fwrite(bytes, 1, n, stdout);
+    fclose(p->output);
+    Outcome outcome = WIFEXITED(p->status) ? (Outcome)WEXITSTATUS(p->status) : N_OUTCOMES;
+    if (outcome >= N_OUTCOMES) {
+        printf("not ok %s (%s): ended with wait status %d\n", t->name, t->file, p->status);
+        outcome = FAILED;
+    }
+    fflush(stdout);
+    return outcome;
+}
+
+static void run_apart(const Test *const *list, int n, int n_jobs, int count[N_OUTCOMES]) {
+    static Process processes[MAX_TESTS];
+    int n_started = 0, n_reported = 0, n_running = 0;
+    while (n_reported < n) {
+        for (; n_started < n && n_running < n_jobs; n_running++, n_started++)
+            start(&processes[n_started], list[n_started]);
+        wait_for_one(processes, n_started);
+        n_running--;
+        for (; n_reported < n_started && processes[n_reported].ended; n_reported++)
+            count[report(&processes[n_reported], list[n_reported])]++;
+    }
+}
+
+/* ---- main ---- */
+
+static bool is_wanted(const Test *t, char **names) {
+    for (char **name = names; *name; name++)
+        if (strstr(t->name, *name)) return true;
+    return !*names;
 }
 
 int main(int argc, char **argv) {
-    int n_passed = 0, n_failed = 0, n_skipped = 0;
-    for (int i = 0; i < n_tests; i++) {
-        if (!wanted(&tests[i], argc, argv)) continue;
-        failures = 0, skipped = NULL;
-        tests[i].run();
-        if (failures)
-            n_failed++, printf("not ok %s (%s)\n", tests[i].name, tests[i].file);
-        else if (skipped)
-            n_skipped++, printf("skipped %s: %s\n", tests[i].name, skipped);
-        else
-            n_passed++, printf("ok %s\n", tests[i].name);
-        fflush(stdout);
+    static const Test *list[MAX_TESTS];
+    int n = 0, n_jobs = 0, count[N_OUTCOMES] = {0}, arg = 1;
+    for (; arg < argc && argv[arg][0] == '-'; arg++) {
+        if (strcmp(argv[arg], "--times") == 0)
+            prints_times = true;
+        else if (strcmp(argv[arg], "-j") == 0 && arg + 1 < argc)
+            n_jobs = atoi(argv[++arg]);
+        else {
+            fprintf(stderr, "usage: test_unit [-j N] [--times] [NAME...]\n");
+            return 2;
+        }
     }
-    printf("%d passed, %d failed, %d skipped\n", n_passed, n_failed, n_skipped);
-    return n_failed ? 1 : 0;
+    for (int i = 0; i < n_tests; i++)
+        if (is_wanted(&tests[i], argv + arg)) list[n++] = &tests[i];
+    if (n_jobs > 0)
+        run_apart(list, n, n_jobs, count);
+    else
+        run_here(list, n, count);
+    printf("%d passed, %d failed, %d skipped\n", count[PASSED], count[FAILED], count[SKIPPED]);
+    return count[FAILED] ? 1 : 0;
 }
