@@ -9,7 +9,7 @@
 #     limit       tokens per second if every byte that a token needs came as fast as this GPU reads; for prompts, if every
 #                 operation were as fast as in its fastest matrix product: both measured here (zgen bench --ceilings)
 #     llama.cpp   what the llama-bench of the first argument, and the llama-batched-bench beside it, say in the same call;
-#                 without them, what llama.cpp b9749 said on an H200 (20 Nov 2026)
+#                 without them, what llama.cpp b10472 (it reports itself as b9749) reached on an H200 (20 Nov 2026)
 set -euo pipefail
 llama=${1:-}
 [ -x ./zgen ] || { echo "bench_gpu.sh: there is no ./zgen here" >&2 && exit 2; }
