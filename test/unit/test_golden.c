@@ -46,7 +46,7 @@ static bool is_supported(const char *path) {
     Err e = {0};
     snprintf(model, sizeof model, "%.*s.gguf", (int)(strlen(path) - strlen(".json")), path);
     bool opened = gguf_open(model, &g, &e);
-    Plan *plan = opened ? plan_build(g, &cpu_exec.plan, &e) : NULL;
+    Plan *plan = opened ? plan_build(g, &(PlanConfig){.can = *cpu_exec.can}, &e) : NULL;
     bool ok = plan != NULL;
     CHECK(ok || strstr(e.text, "not supported"), "%s", e.text);
     plan_free(plan);
