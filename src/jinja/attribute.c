@@ -25,7 +25,7 @@ static Value loop_attribute(Jinja *j, Value v, Str name) {
     return jv_undefined(MISSING_ATTRIBUTE, v, name);
 }
 
-/* What Python lets a program do to a list or dict in place, and the sandbox of chat templates refuses. */
+/* Python's methods that change a list or dict in place, which the sandbox of chat templates refuses. */
 static bool is_forbidden(Value v, Str name) {
     static const char *const LIST[] = {"append", "clear",  "pop",    "reverse", "insert",
                                        "sort",   "extend", "remove", NULL};
@@ -36,7 +36,7 @@ static bool is_forbidden(Value v, Str name) {
     return false;
 }
 
-/* What v.name means apart from items: V_ABSENT if nothing. */
+/* The attribute v.name apart from items; V_ABSENT: v has none. */
 static Value member(Jinja *j, Value v, Str name) {
     const Builtin *method = jinja_method(v, name);
     if (method) {
@@ -65,14 +65,14 @@ static Value indexed(Jinja *j, Value v, int64_t i) {
     return v.seq->items[at];
 }
 
-/* v[subscript] as far as items go: V_ABSENT if there is none. */
+/* The item v[subscript]; V_ABSENT: v has none. */
 static Value own_item(Jinja *j, Value v, Value subscript) {
     if (v.kind == V_DICT) {
         const Value *found = jv_get(j, v.dict, subscript);
         return found ? *found : (Value){0};
     }
-    bool has_places = v.kind == V_STRING || v.kind == V_LIST || v.kind == V_TUPLE || v.kind == V_RANGE;
-    if (has_places && jv_is_whole(subscript)) return indexed(j, v, jv_whole(subscript));
+    bool is_indexed = v.kind == V_STRING || v.kind == V_LIST || v.kind == V_TUPLE || v.kind == V_RANGE;
+    if (is_indexed && jv_is_whole(subscript)) return indexed(j, v, jv_whole(subscript));
     return (Value){0};
 }
 

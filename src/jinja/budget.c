@@ -1,4 +1,4 @@
-/* budget: memory, work and depth of one rendering, counted where they grow, and the one way out of an error.
+/* budget: memory, work and depth of one rendering, counted where they grow, and its end by an error.
  *
  * A template is untrusted: each of the three has a limit (see value.h), and a template that exceeds it is
  * refused with line and column. */
@@ -19,9 +19,9 @@ typedef struct Block { // of the arena
 enum { BLOCK_SIZE = 64 << 10 };
 
 void *jinja_alloc(Jinja *j, size_t n, size_t size) {
-    size_t room = JINJA_MEMORY_MAX - j->memory;
-    if (n > room / size)
-        jinja_fail(j, ERR_MODEL, "more than %d MiB of memory are needed", JINJA_MEMORY_MAX >> 20);
+    size_t left = JINJA_MEMORY_MAX - j->memory;
+    if (n > left / size)
+        jinja_fail(j, ERR_MODEL, "the template takes more than %d MiB of memory", JINJA_MEMORY_MAX >> 20);
     size_t bytes = (n * size + sizeof(max_align_t) - 1) / sizeof(max_align_t) * sizeof(max_align_t);
     Block *b = j->blocks;
     if (!b || b->capacity - b->n < bytes) {
@@ -30,7 +30,7 @@ void *jinja_alloc(Jinja *j, size_t n, size_t size) {
         b->capacity = capacity;
         b->next = j->blocks;
         j->blocks = b;
-        j->memory += capacity < room ? capacity : room;
+        j->memory += capacity < left ? capacity : left;
     }
     void *p = (char *)b->data + b->n;
     b->n += bytes;
@@ -47,14 +47,13 @@ void jinja_free(Jinja *j) {
 
 void jinja_spend(Jinja *j, size_t steps) {
     if (steps > (size_t)(JINJA_STEPS_MAX - j->steps))
-        jinja_fail(j, ERR_MODEL, "the template does not come to an end (more than %d steps)",
-                   JINJA_STEPS_MAX);
+        jinja_fail(j, ERR_MODEL, "the template takes more than %d steps", JINJA_STEPS_MAX);
     j->steps += (int64_t)steps;
 }
 
 void jinja_enter(Jinja *j) {
     if (++j->depth > JINJA_DEPTH_MAX)
-        jinja_fail(j, ERR_MODEL, "nested too deeply (more than %d levels while running)", JINJA_DEPTH_MAX);
+        jinja_fail(j, ERR_MODEL, "evaluations are nested too deeply (more than %d levels)", JINJA_DEPTH_MAX);
 }
 
 void jinja_leave(Jinja *j) {
@@ -70,7 +69,9 @@ void jinja_fail(Jinja *j, int code, const char *format, ...) {
     size_t line = 1, column = 1;
     for (size_t i = 0; i < j->at && i < j->source.n; i++) {
         column++;
-        if (char_code(j->source.c[i]) == '\n') line++, column = 1;
+        if (char_code(j->source.c[i]) != '\n') continue;
+        line++;
+        column = 1;
     }
     err_set(j->e, code, "chat template, line %zu, column %zu: %s", line, column, message);
     longjmp(j->failed, 1);

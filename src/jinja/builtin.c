@@ -1,7 +1,8 @@
-/* builtin: the call of a filter, test, method or function of the tables: arguments find their parameters. */
+/* builtin: the call of a filter, test, method or function: arguments become parameters, by position and by
+ * name. */
 #include "interp.h"
 
-/* One parameter of a builtin: its name, and whether it may be left out.  Returns what follows it. */
+/* Reads the parameter at p: its name, and whether it is optional.  Returns the text behind it. */
 static const char *next_parameter(const char *p, char name[32], bool *optional) {
     size_t n = 0;
     while (*p == ' ') p++;
@@ -21,7 +22,7 @@ static bool has_parameter(const char *parameters, Str name) {
     return false;
 }
 
-/* Puts args where b's parameters want them, a[1..]. */
+/* Fills a[1..] with the arguments in the order of b's parameters. */
 static void bind(Jinja *j, const Builtin *b, const Args *args, Value *a) {
     size_t n = 0;
     for (const char *p = b->parameters; *p; n++) {

@@ -1,4 +1,6 @@
-/* eval: expressions to values. */
+/* eval: the values of expressions.
+ *
+ * j->at is set to the node whose operation may fail, after its operands are evaluated. */
 #include "interp.h"
 
 /* ---- Calls ---- */
@@ -58,23 +60,26 @@ static Value eval_call(Jinja *j, const Node *n) {
     return call(j, callee, &args);
 }
 
-/* A filter or a test; b is NULL where there is none of that name. */
+/* A filter or a test; b is NULL if the table has no such name. */
 static Value eval_builtin(Jinja *j, const Node *n, const Builtin *b, const char *kind) {
     j->at = n->at;
-    if (!b) jinja_fail(j, ERR_MODEL, "there is no %s '%s'", kind, jinja_quote(j, n->name));
+    if (!b) jinja_fail(j, ERR_MODEL, "the %s '%s' is unknown", kind, jinja_quote(j, n->name));
     Value subject = jinja_eval(j, n->a);
     Args args = eval_args(j, n->first);
     j->at = n->at;
     return jinja_call_builtin(j, b, subject, &args);
 }
 
-/* ---- The rest ---- */
+/* ---- Expressions ---- */
 
 static Value eval_name(Jinja *j, const Node *n) {
     size_t seen = 0;
     for (const Scope *s = j->interp->scope; s; s = s->parent)
         for (const Variable *v = s->variables; v; v = v->next, seen++)
-            if (js_equal(v->name, n->name)) return jinja_spend(j, seen / 16), v->value;
+            if (js_equal(v->name, n->name)) {
+                jinja_spend(j, seen / 16);
+                return v->value;
+            }
     jinja_spend(j, seen / 16);
     const Builtin *function = jinja_function(n->name);
     if (!function) return jv_undefined(MISSING_VARIABLE, (Value){0}, n->name);

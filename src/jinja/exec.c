@@ -1,8 +1,8 @@
-/* exec: statements: what they write, what they set, and where it is visible.
+/* exec: statements: their output, and the variables that they set.
  *
- * Scopes are Jinja's: for, with, macro and blocks that capture text open one, if does not; what is set inside
- * ends with it, and only a namespace carries a value out.  A macro sees the scope it was defined in, as that
- * is when it is called. */
+ * Scopes are Jinja's: for, with, macro and blocks that capture text open one, if does not; a variable set
+ * inside ends with the scope, and only a namespace carries a value out.  A macro reads the scope of its
+ * definition, with the values of the time of the call. */
 #include "interp.h"
 
 typedef enum Flow { GO_ON, BREAK, CONTINUE } Flow;
@@ -10,7 +10,7 @@ typedef enum Flow { GO_ON, BREAK, CONTINUE } Flow;
 static Flow exec_body(Jinja *j, const Node *first);
 static void assign(Jinja *j, const Node *target, Value value);
 
-// The names that the language itself sets.
+// Names that the language sets.
 static const Str LOOP = {(const Char[]){'l', 'o', 'o', 'p'}, 4};
 static const Str CALLER = {(const Char[]){'c', 'a', 'l', 'l', 'e', 'r'}, 6};
 static const Str KWARGS = {(const Char[]){'k', 'w', 'a', 'r', 'g', 's'}, 6};
@@ -53,7 +53,7 @@ static void assign_all(Jinja *j, const Node *target, Value value) {
     j->at = target->at;
     jv_need(j, value);
     const Seq *items = jv_items(j, value);
-    if (items->n != n) jinja_fail(j, ERR_RUN, "%zu names for %zu values", n, items->n);
+    if (items->n != n) jinja_fail(j, ERR_RUN, "%zu names cannot take %zu values", n, items->n);
     for (const Node *t = target->first; t; t = t->next) assign(j, t, items->items[i++]);
 }
 
@@ -82,7 +82,7 @@ static void print(Jinja *j, Value v) {
     js_add(j, j->interp->out, jv_string(j, v));
 }
 
-/* What the body writes in a scope of its own, through the filters if there are any. */
+/* The output of the body in a scope of its own, through the filters, if not NULL. */
 static Flow filtered(Jinja *j, const Node *body, const Node *filters, Value *text) {
     Scope *outer = jinja_push_scope(j);
     Flow flow = capture(j, body, text);
@@ -133,7 +133,7 @@ static Seq *chosen(Jinja *j, const Node *n, Seq *items) {
 
 static Value call_loop(Jinja *j, const Loop *loop, Value iterable);
 
-/* Runs the body for each item, or the else branch for none.  j->interp->scope is the one around the loop. */
+/* Runs the body for each item, or the else branch if there is none.  The scope is the one around the loop. */
 static Flow run_loop(Jinja *j, const Node *n, Value iterable, int64_t depth) {
     Scope *outer = j->interp->scope;
     Flow flow = GO_ON;
@@ -190,7 +190,7 @@ static Flow exec_with(Jinja *j, const Node *n) {
 
 /* ---- Macros ---- */
 
-/* Removes the argument of this name: V_ABSENT if there was none. */
+/* Removes the argument of this name and returns it; V_ABSENT: not given. */
 static Value take_named(Dict *named, Str name) {
     for (size_t i = 0; i < named->n; i++) {
         if (named->pairs[i].key.kind != V_STRING || !js_equal(named->pairs[i].key.s, name)) continue;
@@ -213,7 +213,7 @@ static bool has_parameter(const Node *macro, Str name) {
     return false;
 }
 
-/* What is left of the arguments once the parameters have theirs. */
+/* Sets caller, kwargs and varargs from the arguments behind the parameters. */
 static void bind_rest(Jinja *j, const Node *macro, const Args *args, size_t used, Dict *named) {
     const char *name = jinja_quote(j, macro->name);
     if (macro->uses_caller && !has_parameter(macro, CALLER)) {
@@ -266,7 +266,7 @@ static Value new_macro(Jinja *j, const Node *n) {
     return v;
 }
 
-/* The call once more with the block as one argument behind the others: the macro finds it as "caller". */
+/* Evaluates the call with the block as one more argument, named "caller". */
 static void exec_call_block(Jinja *j, const Node *n) {
     Node argument = {.kind = N_ARGUMENT, .at = n->at, .name = n->b->name};
     Node constant = {.kind = N_CONST, .at = n->at, .value = new_macro(j, n->b)};
@@ -281,7 +281,7 @@ static void exec_call_block(Jinja *j, const Node *n) {
     print(j, jinja_eval(j, &call));
 }
 
-/* ---- All of them ---- */
+/* ---- Statements ---- */
 
 static Flow exec_statement(Jinja *j, const Node *n) {
     switch (n->kind) {

@@ -1,14 +1,14 @@
 /* filters: the table of filters, {{ subject | filter(arguments) }}.
  *
- * A filter's place is one row of FILTERS at the end and one function above it.  What returns a lazy generator
- * in Jinja returns an iterator here: it is true, has no length, and can be walked once. */
+ * A filter is one function, and one row of FILTERS at the end.  Filters that return a generator in Jinja
+ * return an iterator: true, without length, to be walked once. */
 #include "interp.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-/* ---- Paths: "a.b.0" into an item, as attribute arguments have them ---- */
+/* ---- Paths: "a.b.0", as in attribute arguments ---- */
 
 static Value follow(Jinja *j, Value item, Value path, Value fallback) {
     if (path.kind != V_STRING) return jv_is_given(path) ? jinja_item(j, item, path) : item;
@@ -65,7 +65,7 @@ static Value f_title(Jinja *j, const Value *a) {
 }
 
 static Value f_trim(Jinja *j, const Value *a) {
-    Str chars = jv_is_given(a[1]) ? jv_need_str(j, a[1], "what is trimmed") : (Str){0};
+    Str chars = jv_is_given(a[1]) ? jv_need_str(j, a[1], "the set of characters to trim") : (Str){0};
     return jv_str(js_trim(j, jv_string(j, a[0]), jv_is_given(a[1]) ? &chars : NULL, true, true));
 }
 
@@ -143,7 +143,7 @@ static Str spaces(Jinja *j, int64_t n) {
 }
 
 static Value f_indent(Jinja *j, const Value *a) {
-    Str s = jv_need_str(j, a[0], "what is indented");
+    Str s = jv_need_str(j, a[0], "the text to indent");
     Str margin = a[1].kind == V_STRING ? a[1].s : spaces(j, jv_int_or(j, a[1], 4, "width"));
     bool first = jv_truth(j, a[2]), blank = jv_truth(j, a[3]), more = true;
     Text t = {0};
@@ -152,14 +152,14 @@ static Value f_indent(Jinja *j, const Value *a) {
         if (line) js_add_char(j, &t, '\n');
         if (line ? blank || end > from : first) js_add(j, &t, margin);
         js_add(j, &t, js_part(s, from, end));
-        more = next > end; // a newline at the very end begins an empty line
+        more = next > end; // a newline at the end begins an empty line
         from = next;
     }
     return jv_str(js_text(&t));
 }
 
 static Value f_truncate(Jinja *j, const Value *a) {
-    Str s = jv_need_str(j, a[0], "what is truncated");
+    Str s = jv_need_str(j, a[0], "the text to truncate");
     Str end = jv_is_given(a[3]) ? jv_need_str(j, a[3], "end") : js_ascii(j, "...");
     int64_t length = jv_int_or(j, a[1], 255, "length"), leeway = jv_int_or(j, a[4], 5, "leeway");
     if (leeway < 0 || length < (int64_t)end.n || length > JINJA_TEXT_MAX || leeway > JINJA_TEXT_MAX)
@@ -208,7 +208,7 @@ static Value f_pprint(Jinja *j, const Value *a) {
     return jv_str(js_text(&t));
 }
 
-/* The parameters are those that transformers gives its templates, not Jinja's. */
+/* The parameters are those of transformers' tojson, not of Jinja's. */
 static Value f_tojson(Jinja *j, const Value *a) {
     Value indent = a[2], separators = a[3];
     JsonStyle style = {
@@ -230,12 +230,11 @@ static Value f_tojson(Jinja *j, const Value *a) {
 
 static Value f_abs(Jinja *j, const Value *a) {
     if (a[0].kind == V_FLOAT) return jv_float(fabs(a[0].f));
-    int64_t i = jv_need_int(j, a[0], "what abs takes");
+    int64_t i = jv_need_int(j, a[0], "the operand of abs");
     return i < 0 ? jinja_binary(j, T_SUB, jv_int(0), jv_int(i)) : jv_int(i);
 }
 
-/* s as C text without its outer white space and without '_' between digits; false if it is no number's text.
- */
+/* s as a C string without outer white space and '_' between digits; false: not ASCII, empty or too long. */
 static bool number_text(Jinja *j, Str s, char *text, size_t size) {
     s = js_trim(j, s, NULL, true, true);
     size_t n = 0;
@@ -253,7 +252,10 @@ static bool number_text(Jinja *j, Str s, char *text, size_t size) {
 static bool parse_float(Jinja *j, Value v, double *out) {
     char text[400], *end;
     jv_need(j, v);
-    if (jv_is_number(v)) return *out = jv_number(v), true;
+    if (jv_is_number(v)) {
+        *out = jv_number(v);
+        return true;
+    }
     if (v.kind != V_STRING || !number_text(j, v.s, text, sizeof text)) return false;
     for (const char *p = text; *p; p++) // strtod also reads hexadecimal, Python does not
         if (*p == 'x' || *p == 'X' || *p == '(') return false;
@@ -263,7 +265,10 @@ static bool parse_float(Jinja *j, Value v, double *out) {
 
 static bool parse_int(Jinja *j, Value v, int base, int64_t *out) {
     char text[400], *end;
-    if (v.kind == V_INT || v.kind == V_BOOL) return *out = jv_need_int(j, v, ""), true;
+    if (jv_is_whole(v)) {
+        *out = jv_whole(v);
+        return true;
+    }
     if (v.kind != V_STRING || !number_text(j, v.s, text, sizeof text)) return false;
     char *digits = text + (text[0] == '-' || text[0] == '+');
     char mark = base == 16 ? 'x' : base == 8 ? 'o' : base == 2 ? 'b' : 0;
@@ -290,7 +295,7 @@ static Value f_float(Jinja *j, const Value *a) {
     return a[1].kind == V_ABSENT ? jv_float(0) : a[1];
 }
 
-/* Half to even, of the exact value: what printf does. */
+/* Half to even, of the exact value, as printf rounds. */
 static double rounded(double f, int64_t digits) {
     char text[800];
     if (digits > 300 || !isfinite(f)) return f;
@@ -313,7 +318,7 @@ static Value f_round(Jinja *j, const Value *a) {
     if (!ceiling && !floored) {
         if (a[0].kind == V_FLOAT) return jv_float(rounded(a[0].f, digits));
         double whole = jv_number(a[0]);
-        return jv_int(digits < 0 ? (int64_t)rounded(whole, digits) : jv_need_int(j, a[0], ""));
+        return jv_int(digits < 0 ? (int64_t)rounded(whole, digits) : jv_whole(a[0]));
     }
     double unit = pow(10, (double)digits), scaled = jv_number(a[0]) * unit;
     return jv_float((ceiling ? ceil(scaled) : floor(scaled)) / unit);
@@ -426,7 +431,9 @@ static Value extreme(Jinja *j, const Value *a, int sign) {
     for (size_t i = 1; i < items->n; i++) {
         Value key = fold_case(j, follow(j, items->items[i], a[2], (Value){0}), case_sensitive);
         jinja_spend(j, 1);
-        if (jv_compare(j, key, best_key) * sign > 0) best = i, best_key = key;
+        if (jv_compare(j, key, best_key) * sign <= 0) continue;
+        best = i;
+        best_key = key;
     }
     return items->items[best];
 }
@@ -441,7 +448,7 @@ static Value f_max(Jinja *j, const Value *a) {
 
 /* ---- Order ---- */
 
-/* Sorts pairs of key and item by key, equal ones staying in order (in reverse too): merge sort, upwards. */
+/* Sorts pairs of key and item by key, stable also in reverse: bottom-up merge sort. */
 static void sort_pairs(Jinja *j, Pair *pairs, size_t n, bool reverse) {
     Pair *other = jinja_alloc(j, n, sizeof *other);
     for (size_t run = 1; run < n; run *= 2) {
@@ -461,7 +468,7 @@ static void sort_pairs(Jinja *j, Pair *pairs, size_t n, bool reverse) {
     }
 }
 
-/* The keys that "a,b.c" takes from an item, as one tuple. */
+/* The values of the paths "a,b.c" in an item, as one tuple. */
 static Value many_keys(Jinja *j, Value item, Value path, bool case_sensitive) {
     if (path.kind != V_STRING) return fold_case(j, follow(j, item, path, (Value){0}), case_sensitive);
     Seq *keys = jv_new_seq(j, 0);
@@ -537,21 +544,24 @@ static Value f_unique(Jinja *j, const Value *a) {
     return jv_iterator(j, out);
 }
 
-/* ---- Pieces ---- */
+/* ---- Groups ---- */
 
 static Value f_batch(Jinja *j, const Value *a) {
     const Seq *items = jv_items(j, a[0]);
     int64_t size = jv_need_int(j, a[1], "linecount");
     if (size < 1) jinja_fail(j, ERR_RUN, "batch needs a size of at least 1");
-    Seq *out = jv_new_seq(j, 0), *piece = NULL;
+    Seq *out = jv_new_seq(j, 0), *group = NULL;
     for (size_t i = 0; i < items->n; i++) {
         if ((int64_t)i % size == 0) {
-            piece = jv_new_seq(j, 0);
-            jv_add(j, out, jv_seq(V_LIST, piece));
+            group = jv_new_seq(j, 0);
+            jv_add(j, out, jv_seq(V_LIST, group));
         }
-        jv_add(j, piece, items->items[i]);
+        jv_add(j, group, items->items[i]);
     }
-    while (piece && jv_is_given(a[2]) && (int64_t)piece->n < size) jinja_spend(j, 1), jv_add(j, piece, a[2]);
+    while (group && jv_is_given(a[2]) && (int64_t)group->n < size) {
+        jinja_spend(j, 1);
+        jv_add(j, group, a[2]);
+    }
     return jv_iterator(j, out);
 }
 
@@ -562,11 +572,11 @@ static Value f_slice(Jinja *j, const Value *a) {
     size_t each = items->n / (size_t)n, longer = items->n % (size_t)n, at = 0;
     Seq *out = jv_new_seq(j, 0);
     for (size_t i = 0; i < (size_t)n; i++) {
-        Seq *piece = jv_new_seq(j, 0);
+        Seq *group = jv_new_seq(j, 0);
         jinja_spend(j, 1);
-        for (size_t end = at + each + (i < longer); at < end; at++) jv_add(j, piece, items->items[at]);
-        if (jv_is_given(a[2]) && i >= longer) jv_add(j, piece, a[2]);
-        jv_add(j, out, jv_seq(V_LIST, piece));
+        for (size_t end = at + each + (i < longer); at < end; at++) jv_add(j, group, items->items[at]);
+        if (jv_is_given(a[2]) && i >= longer) jv_add(j, group, a[2]);
+        jv_add(j, out, jv_seq(V_LIST, group));
     }
     return jv_iterator(j, out);
 }
@@ -579,7 +589,7 @@ static Value f_attr(Jinja *j, const Value *a) {
     return jinja_attribute(j, a[0], name);
 }
 
-/* The arguments behind the first n. */
+/* The arguments without the first n. */
 static Args behind(const Args *args, size_t n) {
     Seq left = {.n = args->positional.n - n};
     if (left.n) left.items = args->positional.items + n;
@@ -590,11 +600,11 @@ static const Builtin *find_by_name(Jinja *j, const Args *args, size_t n, const B
                                    const char *what) {
     Str name = jv_need_str(j, args->positional.items[n], what);
     const Builtin *b = find(name);
-    if (!b) jinja_fail(j, ERR_MODEL, "there is no %s '%s'", what, jinja_quote(j, name));
+    if (!b) jinja_fail(j, ERR_MODEL, "the %s '%s' is unknown", what, jinja_quote(j, name));
     return b;
 }
 
-/* What map and select go through: nothing of whatever is false, even if it has no items at all. */
+/* The items for map and select: none of a false value, even of one that is not iterable. */
 static const Seq *items_if_true(Jinja *j, Value v) {
     return jv_truth(j, v) ? jv_items(j, v) : jv_new_seq(j, 0);
 }
@@ -619,7 +629,8 @@ static Value f_map(Jinja *j, const Value *a) {
     return jv_iterator(j, out);
 }
 
-/* The items (or those with an attribute) that pass a test, or are true if none is named. */
+/* The items of which the test (truth if none is named) of the item, or of an attribute of it, gives
+ * `wanted`. */
 static Value selected(Jinja *j, Value from, const Args *args, bool by_attribute, bool wanted) {
     const Seq *items = items_if_true(j, from);
     Seq *out = jv_new_seq(j, 0);

@@ -1,7 +1,7 @@
 /* format: "%s has %d" % (...) and "{} has {}".format(...).
  *
- * Both small languages are read into one Spec, and one function writes a value by it.  Widths taken from
- * arguments ("%*d", "{:{}}") are refused. */
+ * Both languages are read into one Spec, by which one function writes a value.  Widths from arguments ("%*d",
+ * "{:{}}") are refused. */
 #include "interp.h"
 
 #include <stdio.h>
@@ -9,13 +9,13 @@
 
 typedef struct Spec {
     Char fill;
-    char align; // '<', '>', '^', '=' (between sign and digits), 0: as the type has it
+    char align; // '<', '>', '^', '=' (between sign and digits), 0: the type's
     char sign;  // '+', ' ' or 0
     char group; // ',' or '_' between thousands, or 0
     bool alternate;
     size_t width;
     int precision; // -1: none
-    char type;     // 0: as the value is
+    char type;     // 0: by the kind of the value
 } Spec;
 
 typedef struct Reader { // of a format string
@@ -51,6 +51,11 @@ static _Noreturn void fail(Reader *r, const char *what) {
     jinja_fail(r->j, ERR_RUN, "%s in the format \"%s\"", what, jinja_quote(r->j, r->s));
 }
 
+static void fill_with_zeros(Spec *spec) {
+    spec->align = '=';
+    spec->fill = '0';
+}
+
 /* ---- Writing one value ---- */
 
 static void add_padded(Jinja *j, Text *t, const Spec *spec, Str head, Str body, char align) {
@@ -65,7 +70,7 @@ static void add_padded(Jinja *j, Text *t, const Spec *spec, Str head, Str body, 
     js_add_times(j, t, fill, pad - left - inside);
 }
 
-/* digits with a mark between each three in front of the point. */
+/* digits with `group` between thousands in front of the point. */
 static Str grouped(Jinja *j, const char *digits, char group) {
     Text t = {0};
     size_t n = strspn(digits, "0123456789");
@@ -139,7 +144,7 @@ static void add_value(Jinja *j, Text *t, const Spec *spec, Value v, char str_ali
         add_int(j, t, spec, to_int(j, v), type);
     } else if (is_one_of((unsigned char)type, "eEfFgG%")) {
         if (!jv_is_number(jv_need(j, v)))
-            jinja_fail(j, ERR_RUN, "%s is no number to format", jv_kind_name(v));
+            jinja_fail(j, ERR_RUN, "%s cannot be formatted as a number", jv_kind_name(v));
         add_float(j, t, spec, jv_number(v), type);
     } else {
         add_str(j, t, spec, jv_string(j, v), str_align);
@@ -154,7 +159,7 @@ static Value represented(Jinja *j, Value v) {
 
 /* ---- % ---- */
 
-/* %(name): the value under this name, V_ABSENT if no name is given. */
+/* %(name): the value of this name; V_ABSENT: no name is given. */
 static Value percent_named(Reader *r, Value values) {
     if (!skip(r, '(')) return (Value){0};
     size_t from = r->i;
@@ -176,7 +181,7 @@ static Spec percent_spec(Reader *r) {
         else if (flag == '-')
             spec.align = '<';
         else if (flag == '0' && !spec.align)
-            spec.align = '=', spec.fill = '0';
+            fill_with_zeros(&spec);
         else if (flag == '+' || (flag == ' ' && !spec.sign))
             spec.sign = flag;
     }
@@ -193,12 +198,15 @@ static void percent_value(Reader *r, Text *t, Spec *spec, Value v) {
     if (is_one_of((unsigned char)spec->type, "src a")) {
         if (spec->type == 'r' || spec->type == 'a') v = represented(r->j, v);
         if (spec->type == 'c' && v.kind == V_INT) {
-            if (v.i < 0 || v.i > 0x10FFFF) fail(r, "a number that is no character");
+            if (v.i < 0 || v.i > 0x10FFFF) fail(r, "a number that is not a character");
             Text c = {0};
             js_add_char(r->j, &c, v.i >= 0xD800 && v.i < 0xE000 ? 0xFFFD : (Char)v.i);
             v = jv_str(js_text(&c));
         }
-        if (spec->align == '=') spec->align = '>', spec->fill = 0;
+        if (spec->align == '=') {
+            spec->align = '>';
+            spec->fill = 0;
+        }
         spec->type = 's';
     } else if (!jv_is_number(jv_need(r->j, v))) {
         jinja_fail(r->j, ERR_RUN, "%%%c needs a number, not %s", spec->type, jv_kind_name(v));
@@ -227,20 +235,20 @@ Str jinja_percent(Jinja *j, Str format, Value values) {
             continue;
         }
         if (!named) {
-            if (next >= (is_tuple ? values.seq->n : 1)) fail(&r, "there are not enough values");
+            if (next >= (is_tuple ? values.seq->n : 1)) fail(&r, "too few values");
             v = is_tuple ? values.seq->items[next] : values;
             next++;
         }
         percent_value(&r, &t, &spec, v);
     }
     bool all = is_tuple ? next == values.seq->n : next == 1 || values.kind == V_DICT || values.kind == V_LIST;
-    if (!all) fail(&r, "there are too many values");
+    if (!all) fail(&r, "too many values");
     return js_text(&t);
 }
 
 /* ---- {} ---- */
 
-/* The value that a field's name means: "", "0", "name", then ".attribute" and "[item]". */
+/* The value of a field's name: "", "0" or "name", then any ".attribute" and "[item]". */
 static Value field_value(Reader *r, const Args *args, size_t *next) {
     size_t from = r->i;
     while (peek(r) && !is_one_of(peek(r), ".[!:}{")) r->i++;
@@ -249,7 +257,7 @@ static Value field_value(Reader *r, const Args *args, size_t *next) {
     if (name.n == 0 || char_is_digit(name.c[0])) {
         Reader number = {.j = r->j, .s = name};
         size_t index = name.n ? read_number(&number) : (*next)++;
-        if (index >= args->positional.n) fail(r, "there are not enough values");
+        if (index >= args->positional.n) fail(r, "too few values");
         v = args->positional.items[index];
     } else {
         const Value *found = jv_get(r->j, &args->named, jv_str(name));
@@ -288,7 +296,7 @@ static Spec field_spec(Reader *r) {
         r->i++;
     }
     spec.alternate = skip(r, '#');
-    if (skip(r, '0') && !spec.align) spec.align = '=', spec.fill = '0';
+    if (skip(r, '0') && !spec.align) fill_with_zeros(&spec);
     spec.width = read_number(r);
     if (is_one_of(peek(r), ",_")) spec.group = (char)char_code(r->s.c[r->i++]);
     if (skip(r, '.')) spec.precision = (int)read_number(r);

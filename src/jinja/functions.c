@@ -1,4 +1,4 @@
-/* functions: what a template can call by name without having defined it. */
+/* functions: the table of functions, {{ function(arguments) }}. */
 #include "interp.h"
 
 enum { RANGE_MAX = 100000 }; // items of range(), as in Jinja's sandbox
@@ -20,7 +20,7 @@ static Value g_range(Jinja *j, const Value *a) {
     return v;
 }
 
-/* The named arguments and the pairs of a dict (or of an iterable of pairs) before them, as one new dict. */
+/* A new dict of the pairs of a dict or of an iterable of pairs, if given, and the named arguments. */
 static Dict *make_dict(Jinja *j, const Args *args) {
     Dict *dict = jv_new_dict(j);
     if (args->positional.n > 1) jinja_fail(j, ERR_RUN, "dict and namespace take one argument without a name");
@@ -68,7 +68,7 @@ static Value g_raise_exception(Jinja *j, const Value *a) {
     jinja_fail(j, ERR_RUN, "the template refuses these messages: %s", jinja_quote(j, jv_string(j, a[1])));
 }
 
-/* One letter at a time, so that no width or unknown letter reaches the C library. */
+/* The format is passed to strftime one known letter at a time, without widths. */
 static Value g_strftime_now(Jinja *j, const Value *a) {
     Str format = jv_need_str(j, a[1], "the format of strftime_now");
     Text t = {0};

@@ -1,9 +1,9 @@
 /* interp: the tree evaluated: expressions, statements, builtins, and the rendering of a whole template.
  *
- * render.c runs lex.c, parse.c and exec.c; exec.c (statements) evaluates by eval.c (expressions).  Filters,
- * tests, methods and functions are data: tables of Builtin, each in its file, found by name.  operators.c,
- * attribute.c, format.c and builtin.c are what eval.c and the tables share.  Calls go from exec.c to eval.c
- * only: macros and loops are values that carry their function. */
+ * render.c runs lex.c, parse.c and exec.c; exec.c (statements) calls eval.c (expressions), never the other
+ * way round: macros and loops are values that carry their function.  Filters, tests, methods and functions
+ * are data: tables of Builtin, each in its file, found by name.  eval.c and the tables share operators.c,
+ * attribute.c, format.c and builtin.c. */
 #ifndef ZGEN_JINJA_INTERP_H
 #define ZGEN_JINJA_INTERP_H
 
@@ -64,10 +64,9 @@ Str jinja_braces(Jinja *j, Str format, const Args *args); // format.format(...)
 
 enum { JINJA_PARAMETERS_MAX = 6 }; // named parameters of a builtin, its subject included
 
-/* A filter, test, method or function.  parameters are names parted by spaces, those that may be left out with
- * a '?' behind; "*" alone hands the arguments over as they are, in a[1].args.  a[0] is the subject (the value
- * piped, tested, or the method's owner; V_ABSENT for functions), a[1..] the parameters in order, V_ABSENT if
- * not given. */
+/* A filter, test, method or function.  parameters are names separated by spaces, optional ones with a '?'
+ * behind; "*" alone passes all arguments in a[1].args.  a[0] is the subject (the value piped or tested, or
+ * the method's owner; V_ABSENT for functions), a[1..] the parameters in order, V_ABSENT if not given. */
 typedef struct Builtin {
     const char *name; // NULL ends a table
     const char *parameters;

@@ -1,6 +1,7 @@
 /* json: values from JSON and to JSON, written like Python's json.dumps.
  *
- * What comes in is marked here, once: strings and keys alike are the user's or not. */
+ * Here, and only here, characters from outside get their mark: the strings and keys of one JSON value are all
+ * the user's or none is. */
 #include "value.h"
 
 #include <math.h>
@@ -11,7 +12,7 @@
 
 static Value from_object(Jinja *j, const json_t *json, Char mark) {
     Dict *dict = jv_new_dict(j);
-    json_t *object = (json_t *)json; // Jansson's iterators take no const, and change nothing
+    json_t *object = (json_t *)json; // Jansson's iterators want a pointer without const; they change nothing
     dict->capacity = json_object_size(object);
     dict->pairs = jinja_alloc(j, dict->capacity, sizeof *dict->pairs);
     for (void *i = json_object_iter(object); i; i = json_object_iter_next(object, i)) {
@@ -105,8 +106,7 @@ static void new_line(Writer *w) {
     for (size_t i = 0; i < w->level; i++) js_add(w->j, &w->text, w->style->indent);
 }
 
-/* Between open and close: a separator and a new line before each item but the first, which has only the line.
- */
+/* In front of item i: a separator, but for the first, and a new line if the style has one. */
 static void begin_item(Writer *w, size_t i) {
     if (i) js_add(w->j, &w->text, w->style->comma);
     new_line(w);
@@ -138,7 +138,7 @@ static void write_key(Writer *w, Value key) {
         jinja_fail(j, ERR_RUN, "%s cannot be a key in JSON", jv_kind_name(key));
 }
 
-static Dict *sorted(Jinja *j, const Dict *dict) { // by insertion, as keys are few
+static Dict *sorted(Jinja *j, const Dict *dict) { // insertion sort: keys are few
     Dict *out = jv_new_dict(j);
     out->pairs = jinja_alloc(j, dict->n, sizeof *out->pairs);
     out->capacity = dict->n;

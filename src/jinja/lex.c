@@ -1,10 +1,10 @@
 /* lex: template text to tokens.
  *
  * Owns the white space rules (trim_blocks and lstrip_blocks are on, as chat templates expect: a newline right
- * behind a block or a comment goes, and so do the blanks in front of one that begins its line; '-' takes all
- * white space on its side, '+' keeps it), raw blocks, comments, numbers and string escapes.  The trick is
- * Jinja's own: inside brackets "}}" and "%}" are operators, so that dictionaries can close where they like.
- */
+ * behind a block or a comment is removed, and so are the blanks in front of one that begins its line; '-'
+ * removes all white space on its side, '+' keeps it), raw blocks, comments, numbers and string escapes.  The
+ * trick is Jinja's: inside brackets "}}" and "%}" are operators, so that a dict may end in front of the end
+ * of its tag. */
 #include "syntax.h"
 
 #include <stdlib.h>
@@ -15,7 +15,7 @@ typedef struct Lexer {
     size_t i;
     Token *tokens;
     size_t n, capacity;
-    char open[JINJA_NESTING_MAX]; // the brackets that would close the open ones
+    char open[JINJA_NESTING_MAX]; // the closing brackets of the open ones
     size_t n_open;
 } Lexer;
 
@@ -51,7 +51,7 @@ static void skip_space(Lexer *l) {
 
 /* ---- Between the tags ---- */
 
-/* Where the text [from, to) ends once the tag at to, with this sign, has taken its white space. */
+/* The end of the text [from, to) without the white space that the tag at to, with this sign, removes. */
 static size_t strip_before(const Lexer *l, size_t from, size_t to, uint32_t sign, bool block) {
     size_t end = to;
     if (sign == '-') {
@@ -63,7 +63,8 @@ static size_t strip_before(const Lexer *l, size_t from, size_t to, uint32_t sign
     return end;
 }
 
-/* The end of a tag that closes with two characters at l->i, a sign perhaps in front of them. */
+/* Steps over the end of a tag at l->i, two characters behind an optional sign, and the white space that it
+ * removes. */
 static void strip_after(Lexer *l, uint32_t sign, bool block) {
     l->i += sign ? 3 : 2;
     if (sign == '-')
@@ -82,7 +83,7 @@ static void skip_comment(Lexer *l, size_t begin) {
     fail_at(l, begin, "this comment is not closed; it needs \"#}\"");
 }
 
-/* At a '%' behind the opening brace: is this {% name %}?  If so, goes to what closes it. */
+/* At "{%": true if the tag is {% name %}; then l->i is at the sign or "%}" of its end. */
 static bool take_bare_tag(Lexer *l, const char *name, size_t length, uint32_t *sign) {
     size_t back = l->i;
     l->i += 2;
@@ -112,7 +113,8 @@ static void lex_raw(Lexer *l, size_t begin) {
     fail_at(l, begin, "this raw block is not closed; it needs {% endraw %}");
 }
 
-/* Text up to the next tag, and the tag's beginning.  Returns T_DATA where neither tokens nor a tag follow. */
+/* Adds the text up to the next tag, and the token that begins the tag, whose kind is returned; T_DATA: a
+ * comment, a raw block or the end of the template follows, without tokens. */
 static TokenKind lex_text(Lexer *l) {
     size_t from = l->i, at = from;
     while (at < l->s.n && !(l->s.c[at] == '{' &&
@@ -172,7 +174,8 @@ static void lex_number(Lexer *l) {
     if (base == 10 && !(begin > 0 && l->s.c[begin - 1] == '.')) { // in a.1.2 these are two subscripts
         if (peek(l, 0) == '.' && is_digit(peek(l, 1))) {
             is_float = true;
-            text[n++] = '.', l->i++;
+            text[n++] = '.';
+            l->i++;
             take_digits(l, text, &n, false);
         }
         size_t sign = peek(l, 1) == '+' || peek(l, 1) == '-';
@@ -191,11 +194,11 @@ static void lex_number(Lexer *l) {
         return;
     }
     unsigned long long i = strtoull(text, &end, base);
-    if (n == 0 || *end || i > INT64_MAX) fail_at(l, begin, "this is no number of 64 bits");
+    if (n == 0 || *end || i > INT64_MAX) fail_at(l, begin, "this number does not fit into 64 bits");
     t->value = jv_int((int64_t)i);
 }
 
-/* The code of `digits` hexadecimal digits at l->i. */
+/* The character of `digits` hexadecimal digits at l->i; U+FFFD for a code that is not one. */
 static uint32_t hex_escape(Lexer *l, int digits) {
     uint32_t code = 0;
     for (; digits; digits--, l->i++) {
@@ -207,7 +210,8 @@ static uint32_t hex_escape(Lexer *l, int digits) {
     return code;
 }
 
-/* Behind a backslash.  As in Python, an unknown escape stands for itself. */
+/* Adds the character of the escape at l->i, behind the backslash.  As in Python, an unknown escape is two
+ * characters. */
 static void lex_escape(Lexer *l, Text *t) {
     static const char FROM[] = "abfnrtv\\'\"", TO[] = "\a\b\f\n\r\t\v\\'\"";
     uint32_t c = peek(l, 0);
@@ -260,7 +264,7 @@ static void balance(Lexer *l, TokenKind kind) {
         if (l->n_open == JINJA_NESTING_MAX) fail_at(l, l->i, "brackets are nested too deeply");
         l->open[l->n_open++] = CLOSES[kind];
     } else if (!l->n_open || (unsigned char)l->open[--l->n_open] != l->s.c[l->i]) {
-        fail_at(l, l->i, "this bracket closes none that is open");
+        fail_at(l, l->i, "this bracket does not match an open one");
     }
 }
 
@@ -283,10 +287,10 @@ static void lex_operator(Lexer *l) {
         l->i += n;
         return;
     }
-    fail_at(l, l->i, "a character that means nothing here");
+    fail_at(l, l->i, "this character is unexpected here");
 }
 
-/* At the end of the tag?  If so, goes behind it. */
+/* Adds the token of the tag's end and steps over it; false: l->i is not at an end. */
 static bool lex_tag_end(Lexer *l, TokenKind begin) {
     if (l->n_open) return false;
     bool block = begin == T_BLOCK_BEGIN;

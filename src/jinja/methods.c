@@ -1,13 +1,14 @@
-/* methods: what strings, lists, dicts, loops and cyclers can be asked to do, {{ subject.method() }}.
+/* methods: the tables of methods of strings, lists, dicts, loops and cyclers, {{ subject.method(arguments)
+ * }}.
  *
- * Nothing here changes its subject: the methods of Python that do are refused where attributes are looked up.
- */
+ * A method of a string, list or dict does not change its subject: Python's methods that do are refused by
+ * attribute.c. */
 #include "interp.h"
 
 /* ---- Trimming, searching, replacing ---- */
 
 static Value strip(Jinja *j, const Value *a, bool left, bool right) {
-    Str chars = jv_is_given(a[1]) ? jv_need_str(j, a[1], "what is stripped") : (Str){0};
+    Str chars = jv_is_given(a[1]) ? jv_need_str(j, a[1], "the set of characters to strip") : (Str){0};
     return jv_str(js_trim(j, a[0].s, jv_is_given(a[1]) ? &chars : NULL, left, right));
 }
 
@@ -21,39 +22,39 @@ static Value s_rstrip(Jinja *j, const Value *a) {
     return strip(j, a, false, true);
 }
 
-/* A place counted from the end if negative, within the string. */
-static size_t place(Jinja *j, Value v, size_t n, size_t fallback) {
-    int64_t i = jv_int_or(j, v, (int64_t)fallback, "a place");
+/* An index into n items, counted from the end if negative, clamped to [0, n]. */
+static size_t clamped_index(Jinja *j, Value v, size_t n, size_t fallback) {
+    int64_t i = jv_int_or(j, v, (int64_t)fallback, "an index");
     if (i < 0) i = i < -(int64_t)n ? 0 : i + (int64_t)n;
     return i > (int64_t)n ? n : (size_t)i;
 }
 
-/* The part that start and end, a[2] and a[3], leave of the subject. */
+/* The part of the subject from start to end, a[2] and a[3]. */
 static Str window(Jinja *j, const Value *a, size_t *from) {
-    *from = place(j, a[2], a[0].s.n, 0);
-    return js_part(a[0].s, *from, place(j, a[3], a[0].s.n, a[0].s.n));
+    *from = clamped_index(j, a[2], a[0].s.n, 0);
+    return js_part(a[0].s, *from, clamped_index(j, a[3], a[0].s.n, a[0].s.n));
 }
 
 static Value find(Jinja *j, const Value *a, size_t (*search)(Jinja *j, Str s, Str what), bool must) {
     size_t from;
     Str s = window(j, a, &from);
-    size_t at = search(j, s, jv_need_str(j, a[1], "what is searched"));
-    if (at == JS_NOWHERE && must) jinja_fail(j, ERR_RUN, "the text that index() looks for is not there");
+    size_t at = search(j, s, jv_need_str(j, a[1], "the text to find"));
+    if (at == JS_NOWHERE && must) jinja_fail(j, ERR_RUN, "index() did not find the text");
     return jv_int(at == JS_NOWHERE ? -1 : (int64_t)(from + at));
 }
 
-static size_t first_place(Jinja *j, Str s, Str what) {
+static size_t find_first(Jinja *j, Str s, Str what) {
     return js_find(j, s, what, 0);
 }
 
 static Value s_find(Jinja *j, const Value *a) {
-    return find(j, a, first_place, false);
+    return find(j, a, find_first, false);
 }
 static Value s_rfind(Jinja *j, const Value *a) {
     return find(j, a, js_find_last, false);
 }
 static Value s_index(Jinja *j, const Value *a) {
-    return find(j, a, first_place, true);
+    return find(j, a, find_first, true);
 }
 static Value s_rindex(Jinja *j, const Value *a) {
     return find(j, a, js_find_last, true);
@@ -61,13 +62,13 @@ static Value s_rindex(Jinja *j, const Value *a) {
 
 static Value s_count(Jinja *j, const Value *a) {
     size_t from, n = 0;
-    Str s = window(j, a, &from), what = jv_need_str(j, a[1], "what is counted");
+    Str s = window(j, a, &from), what = jv_need_str(j, a[1], "the text to count");
     if (!what.n) return jv_int((int64_t)s.n + 1);
     for (size_t at = 0; (at = js_find(j, s, what, at)) != JS_NOWHERE; at += what.n) n++;
     return jv_int((int64_t)n);
 }
 
-/* Whether the subject begins or ends with a[1], or with one of its items if it is a tuple. */
+/* Whether the subject has the affix a[1], or one of the affixes if a[1] is a tuple. */
 static Value affixed(Jinja *j, const Value *a, bool (*has)(Str s, Str affix)) {
     size_t from;
     Str s = window(j, a, &from);
@@ -95,7 +96,7 @@ static Value s_removesuffix(Jinja *j, const Value *a) {
 }
 
 static Value s_replace(Jinja *j, const Value *a) {
-    Str old = jv_need_str(j, a[1], "what is replaced"), with = jv_need_str(j, a[2], "the replacement");
+    Str old = jv_need_str(j, a[1], "the text to replace"), with = jv_need_str(j, a[2], "the replacement");
     return jv_str(js_replace(j, a[0].s, old, with, jv_int_or(j, a[3], -1, "count")));
 }
 
@@ -178,7 +179,8 @@ static Value s_rsplit(Jinja *j, const Value *a) {
     return jv_seq(V_LIST, out);
 }
 
-/* Before, at and behind the separator; all in front (or, from the right, all behind) if it is not there. */
+/* The text before, at and behind the separator; if not found, all of it is before (from the right:
+ * behind). */
 static Value partition(Jinja *j, const Value *a, bool right) {
     Str s = a[0].s, separator = need_separator(j, a[1]);
     size_t at = right ? js_find_last(j, s, separator) : js_find(j, s, separator, 0);
@@ -336,14 +338,14 @@ static Value l_count(Jinja *j, const Value *a) {
 }
 
 static Value l_index(Jinja *j, const Value *a) {
-    size_t n = a[0].seq->n, end = place(j, a[3], n, n);
+    size_t n = a[0].seq->n, end = clamped_index(j, a[3], n, n);
     jinja_spend(j, n / 16);
-    for (size_t i = place(j, a[2], n, 0); i < end; i++)
+    for (size_t i = clamped_index(j, a[2], n, 0); i < end; i++)
         if (jv_equal(j, a[0].seq->items[i], a[1])) return jv_int((int64_t)i);
-    jinja_fail(j, ERR_RUN, "the item that index() looks for is not there");
+    jinja_fail(j, ERR_RUN, "index() did not find the item");
 }
 
-static Value copy(Jinja *j, const Value *a) { // nothing changes in place, so a copy is the thing itself
+static Value copy(Jinja *j, const Value *a) { // lists and dicts never change, so a copy is the same value
     (void)j;
     return a[0];
 }

@@ -6,7 +6,8 @@
 #include <math.h>
 
 static _Noreturn void fail_types(Jinja *j, const char *op, Value a, Value b) {
-    jv_need(j, a), jv_need(j, b);
+    jv_need(j, a);
+    jv_need(j, b);
     jinja_fail(j, ERR_RUN, "%s and %s cannot be combined with \"%s\"", jv_kind_name(a), jv_kind_name(b), op);
 }
 
@@ -45,7 +46,7 @@ static Value int_binary(Jinja *j, TokenKind op, int64_t a, int64_t b) {
     if (op == T_DIV) return jv_float((double)a / (double)b);
     if (b == -1) return op == T_MOD ? jv_int(0) : __builtin_sub_overflow(0, a, &r) ? overflow(j) : jv_int(r);
     int64_t quotient = a / b, rest = a % b;
-    bool down = rest && (rest < 0) != (b < 0); // towards minus infinity, not zero
+    bool down = rest && (rest < 0) != (b < 0); // rounds towards minus infinity
     return jv_int(op == T_MOD ? rest + (down ? b : 0) : quotient - down);
 }
 
@@ -126,6 +127,6 @@ bool jinja_compare(Jinja *j, TokenKind op, Value a, Value b) {
 
 Value jinja_negative(Jinja *j, Value v) {
     if (v.kind == V_FLOAT) return jv_float(-v.f);
-    if (!jv_is_whole(v)) jv_need(j, v), jinja_fail(j, ERR_RUN, "%s has no negative", jv_kind_name(v));
+    if (!jv_is_whole(jv_need(j, v))) jinja_fail(j, ERR_RUN, "%s cannot be negated", jv_kind_name(v));
     return int_binary(j, T_SUB, 0, jv_whole(v));
 }

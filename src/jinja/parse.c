@@ -1,14 +1,14 @@
 /* parse: tokens to the tree, by recursive descent with Jinja's precedence.
  *
- * From loose to tight: if-else, or, and, not, comparisons and in, + -, ~, * / // %, ** (to the left, unlike
- * Python), prefix + -, then subscripts and calls, then filters and tests.  What reads templates from
- * elsewhere (include, import, extends) is refused by name. */
+ * From loose to tight: if-else, or, and, not, comparisons and in, + -, ~, * / // %, ** (left-associative,
+ * unlike Python's), prefix + -, then subscripts and calls, then filters and tests.  Tags that read other
+ * templates (include, import, extends) are refused by name. */
 #include "syntax.h"
 
 typedef struct Parser {
     Jinja *j;
     const Token *t; // the current token
-    Node *macro;    // the macro being parsed, for what its body mentions
+    Node *macro;    // the macro being parsed, which records the names that its body uses
     int depth;      // of the recursion
     int n_loops;    // around the current statement, inside the current macro
 } Parser;
@@ -74,7 +74,7 @@ static bool at_tuple_end(const Parser *p, const char *end_name) {
            (end_name && at_name(p->t, end_name));
 }
 
-/* One expression, or several with commas, which make a tuple. */
+/* One expression, or a tuple of several with commas. */
 static Node *parse_tuple(Parser *p, Node *(*item)(Parser *p), const char *end_name, bool may_be_empty) {
     uint32_t at = p->t->at;
     Node *first = NULL, **last = &first;
@@ -137,7 +137,7 @@ static Node *parse_name(Parser *p) {
     return node;
 }
 
-static Node *parse_strings(Parser *p) { // neighbours are one string
+static Node *parse_strings(Parser *p) { // adjacent strings are one
     Node *node = new_node(p, N_CONST, p->t->at);
     Text text = {0};
     while (p->t->kind == T_STRING) js_add(p->j, &text, p->t++->text);
@@ -178,7 +178,7 @@ static Node *parse_primary(Parser *p) {
     return node;
 }
 
-/* A bound of a slice, NULL if it is left out. */
+/* A bound of a slice; NULL: left out. */
 static Node *parse_bound(Parser *p) {
     TokenKind k = p->t->kind;
     return k == T_COLON || k == T_RBRACKET || k == T_COMMA ? NULL : parse_expression(p);
@@ -395,7 +395,7 @@ static Node *parse_sum(Parser *p) {
     return left;
 }
 
-/* The comparison at the current token, which it takes; T_END if there is none. */
+/* Takes the comparison at the current token; T_END: there is none. */
 static TokenKind take_comparison(Parser *p) {
     if (p->t->kind >= T_EQ && p->t->kind <= T_LE) return p->t++->kind;
     if (skip_name(p, "in")) return T_IN;
@@ -464,14 +464,14 @@ static const char *const ENDIF[] = {"elif", "else", "endif", NULL}, *const ENDIF
                          *const ENDWITH[] = {"endwith", NULL},
                          *const ENDGENERATION[] = {"endgeneration", NULL};
 
-/* The body of opener's block up to one of these ends, whose name becomes the current token. */
+/* The body of opener's block up to one of these end tags, whose name is then the current token. */
 static Node *parse_block(Parser *p, const Token *opener, const char *const *ends) {
     skip_if(p, T_COLON);
     expect(p, T_BLOCK_END, "the tag should end here");
     return parse_body(p, opener, ends);
 }
 
-/* The same, where there is one end, which is taken. */
+/* The same for one end tag, whose name is taken. */
 static Node *parse_whole_block(Parser *p, const Token *opener, const char *const *ends) {
     Node *body = parse_block(p, opener, ends);
     p->t++;
@@ -567,7 +567,7 @@ static Node *parse_parameters(Parser *p) {
     return first;
 }
 
-/* The body of a macro or call block, from behind its parameters. */
+/* The body of a macro or call block, behind its parameters. */
 static void parse_macro_body(Parser *p, Node *macro, const Token *tag, const char *const *ends) {
     Node *outer = p->macro;
     int n_loops = p->n_loops;
@@ -576,7 +576,7 @@ static void parse_macro_body(Parser *p, Node *macro, const Token *tag, const cha
     macro->second = parse_whole_block(p, tag, ends);
     p->macro = outer;
     p->n_loops = n_loops;
-    if (outer) { // what an inner macro mentions, its surroundings mention
+    if (outer) { // the names that an inner macro uses, the outer one uses too
         outer->uses_caller |= macro->uses_caller;
         outer->uses_kwargs |= macro->uses_kwargs;
         outer->uses_varargs |= macro->uses_varargs;
@@ -655,8 +655,8 @@ static _Noreturn void refuse_tag(Parser *p, const Token *tag) {
         if (at_name(tag, FOREIGN[i]))
             jinja_fail(p->j, ERR_MODEL, "{%% %s %%} is not supported in chat templates", name);
     if (at_name(tag, "else") || at_name(tag, "elif") || js_starts(tag->text, js_ascii(p->j, "end")))
-        jinja_fail(p->j, ERR_MODEL, "{%% %s %%} does not belong to the block that is open here", name);
-    jinja_fail(p->j, ERR_MODEL, "there is no tag {%% %s %%}", name);
+        jinja_fail(p->j, ERR_MODEL, "{%% %s %%} does not match the open block", name);
+    jinja_fail(p->j, ERR_MODEL, "the tag {%% %s %%} is unknown", name);
 }
 
 static Node *parse_statement(Parser *p) {

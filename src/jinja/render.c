@@ -3,11 +3,12 @@
 
 enum { SOURCE_MAX = 1 << 20 }; // characters of a template
 
-/* Newlines become \n, and one at the very end goes: Jinja's rule for template files. */
+/* All newlines become \n, and one at the end is removed, as Jinja reads template files. */
 static Str read_source(Jinja *j, const char *bytes, size_t n) {
-    if (n > 4 * (size_t)SOURCE_MAX) jinja_fail(j, ERR_MODEL, "it is larger than %d characters", SOURCE_MAX);
+    if (n > 4 * (size_t)SOURCE_MAX)
+        jinja_fail(j, ERR_MODEL, "the template is larger than %d characters", SOURCE_MAX);
     Str raw = js_utf8(j, bytes, n, 0);
-    if (raw.n > SOURCE_MAX) jinja_fail(j, ERR_MODEL, "it is larger than %d characters", SOURCE_MAX);
+    if (raw.n > SOURCE_MAX) jinja_fail(j, ERR_MODEL, "the template is larger than %d characters", SOURCE_MAX);
     Char *c = jinja_alloc(j, raw.n, sizeof *c);
     size_t w = 0;
     for (size_t i = 0; i < raw.n; i++) {
@@ -18,7 +19,7 @@ static Str read_source(Jinja *j, const char *bytes, size_t n) {
     return (Str){c, w};
 }
 
-static void give_globals(Jinja *j, const Dict *variables) {
+static void set_globals(Jinja *j, const Dict *variables) {
     j->interp->scope = jinja_alloc(j, 1, sizeof *j->interp->scope);
     for (size_t i = 0; i < variables->n; i++)
         jinja_set(j, variables->pairs[i].key.s, variables->pairs[i].value);
@@ -34,7 +35,7 @@ bool jinja_render(Jinja *j, const char *source, size_t n, const struct tm *now,
     j->source = read_source(j, source, n);
     const Node *body = jinja_parse(j, jinja_lex(j));
     j->at = 0;
-    give_globals(j, make(j, from));
+    set_globals(j, make(j, from));
     j->interp->out = jinja_alloc(j, 1, sizeof *j->interp->out);
     jinja_exec(j, body);
     *text = js_text(j->interp->out);

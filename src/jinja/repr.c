@@ -1,4 +1,4 @@
-/* repr: values as text, the way Python's str() and repr() write them. */
+/* repr: values as text, as Python's str() and repr() write them. */
 #include "value.h"
 
 #include <math.h>
@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The fewest digits that read back as f; 1e16 and beyond and below 1e-4 with an exponent. */
+/* The fewest digits that read back as f; with an exponent from 1e16 on and below 1e-4. */
 void jv_add_float(Jinja *j, Text *t, double f) {
     char text[40], digits[20] = {0};
     if (isnan(f) || isinf(f)) {
@@ -62,7 +62,10 @@ static void add_escaped(Jinja *j, Text *t, Char c, Char quote) {
 
 static void repr_str(Jinja *j, Text *t, Str s) {
     bool single = false, twice = false;
-    for (size_t i = 0; i < s.n; i++) single |= char_code(s.c[i]) == '\'', twice |= char_code(s.c[i]) == '"';
+    for (size_t i = 0; i < s.n; i++) {
+        single |= char_code(s.c[i]) == '\'';
+        twice |= char_code(s.c[i]) == '"';
+    }
     Char quote = single && !twice ? '"' : '\'';
     jinja_spend(j, s.n / 16);
     js_add_char(j, t, quote);

@@ -1,7 +1,7 @@
-/* str: strings of marked characters: made, searched, cut, built.
+/* str: strings of marked characters: conversion, comparison, search, parts, building.
  *
- * Cutting shares memory, as no string ever changes.  Comparing ignores who wrote a character; everything that
- * moves characters moves the mark with them, because it is part of them. */
+ * A part shares the memory of its string, as strings never change.  Comparisons ignore the marks; copies keep
+ * them, as the mark is a bit of the character. */
 #include "value.h"
 #include "../base/utf8.h"
 
@@ -28,7 +28,10 @@ Str js_ascii(Jinja *j, const char *s) {
 
 size_t js_put_utf8(Char c, char bytes[4]) {
     uint32_t u = char_code(c);
-    if (u < 0x80) return bytes[0] = (char)u, 1;
+    if (u < 0x80) {
+        bytes[0] = (char)u;
+        return 1;
+    }
     size_t length = u < 0x800 ? 2 : u < 0x10000 ? 3 : 4;
     for (size_t i = length - 1; i > 0; i--, u >>= 6) bytes[i] = (char)(0x80 | (u & 0x3F));
     bytes[0] = (char)((length == 2 ? 0xC0 : length == 3 ? 0xE0 : 0xF0) | u);
@@ -78,9 +81,9 @@ bool js_ends(Str s, Str with) {
     return s.n >= with.n && js_equal(js_part(s, s.n - with.n, s.n), with);
 }
 
-/* Does what stand at place i of s?  A repetitive pair of texts makes a search n * m, so what it really costs
- * is counted in *work, and spent now and then. */
-static bool stands_at(Jinja *j, Str s, Str what, size_t i, size_t *work) {
+/* Whether `what` is at index i of s.  A search in repetitive text takes n * m comparisons, so comparisons are
+ * counted in *work, which is spent from time to time. */
+static bool is_at(Jinja *j, Str s, Str what, size_t i, size_t *work) {
     size_t k = 0;
     while (k < what.n && same(s.c[i + k], what.c[k])) k++;
     if ((*work += k + 1) >= 4096) {
@@ -93,7 +96,7 @@ static bool stands_at(Jinja *j, Str s, Str what, size_t i, size_t *work) {
 size_t js_find(Jinja *j, Str s, Str what, size_t from) {
     size_t work = 0;
     for (size_t i = from; i <= s.n && what.n <= s.n - i; i++)
-        if (stands_at(j, s, what, i, &work)) return i;
+        if (is_at(j, s, what, i, &work)) return i;
     return JS_NOWHERE;
 }
 
@@ -101,7 +104,7 @@ size_t js_find_last(Jinja *j, Str s, Str what) {
     size_t work = 0;
     if (what.n > s.n) return JS_NOWHERE;
     for (size_t i = s.n - what.n + 1; i-- > 0;)
-        if (stands_at(j, s, what, i, &work)) return i;
+        if (is_at(j, s, what, i, &work)) return i;
     return JS_NOWHERE;
 }
 
@@ -122,7 +125,7 @@ static bool to_trim(Jinja *j, Char c, const Str *chars) {
 }
 
 Str js_trim(Jinja *j, Str s, const Str *chars, bool left, bool right) {
-    while (left && s.n && to_trim(j, s.c[0], chars)) s.c++, s.n--;
+    while (left && s.n && to_trim(j, s.c[0], chars)) s = js_part(s, 1, s.n);
     while (right && s.n && to_trim(j, s.c[s.n - 1], chars)) s.n--;
     return s;
 }
@@ -136,15 +139,15 @@ Str js_replace(Jinja *j, Str s, Str old, Str with, int64_t most) {
         js_add(j, &t, js_part(s, from, at));
         js_add(j, &t, with);
         from = at + old.n;
-        search = old.n ? from : at + 1; // an empty old is found once before each character and at the end
+        search = old.n ? from : at + 1; // an empty text is found before each character and at the end
     }
     if (!from && !t.n) return s;
     js_add(j, &t, js_part(s, from, s.n));
     return js_text(&t);
 }
 
-/* Room for n characters of a new string. */
-static Char *room(Jinja *j, size_t n) {
+/* Memory for the n characters of a new string. */
+static Char *new_chars(Jinja *j, size_t n) {
     if (n > JINJA_TEXT_MAX) jinja_fail(j, ERR_MODEL, "a text grows beyond %d characters", JINJA_TEXT_MAX);
     jinja_spend(j, n / 64);
     return jinja_alloc(j, n, sizeof(Char));
@@ -152,7 +155,7 @@ static Char *room(Jinja *j, size_t n) {
 
 Str js_joined(Jinja *j, Str a, Str b) {
     if (!a.n || !b.n) return a.n ? a : b;
-    Char *c = room(j, a.n + b.n);
+    Char *c = new_chars(j, a.n + b.n);
     memcpy(c, a.c, a.n * sizeof *c);
     memcpy(c + a.n, b.c, b.n * sizeof *c);
     return (Str){c, a.n + b.n};
@@ -160,7 +163,7 @@ Str js_joined(Jinja *j, Str a, Str b) {
 
 Str js_repeated(Jinja *j, Str s, size_t times) {
     size_t n = s.n && times > JINJA_TEXT_MAX / s.n ? JINJA_TEXT_MAX + 1 : s.n * times;
-    Char *c = room(j, n);
+    Char *c = new_chars(j, n);
     for (size_t i = 0; i < n; i++) c[i] = s.c[i % s.n];
     return (Str){c, n};
 }
@@ -209,10 +212,10 @@ Str js_text(const Text *t) {
     return (Str){t->c, t->n};
 }
 
-Str js_padded(Jinja *j, Str s, int64_t width, Char fill, Side where) {
+Str js_padded(Jinja *j, Str s, int64_t width, Char fill, Side side) {
     size_t pad = width > (int64_t)s.n ? (size_t)width - s.n : 0;
-    size_t middle = pad / 2 + (pad & (size_t)width & 1); // where an odd one goes, as Python has it
-    size_t before = where == LEFT ? 0 : where == RIGHT ? pad : middle;
+    size_t middle = pad / 2 + (pad & (size_t)width & 1); // an odd one goes where Python's center has it
+    size_t before = side == LEFT ? 0 : side == RIGHT ? pad : middle;
     Text t = {0};
     js_add_times(j, &t, fill, before);
     js_add(j, &t, s);

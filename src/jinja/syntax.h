@@ -1,7 +1,8 @@
 /* syntax: a template as tokens (lex.c), and as a tree (parse.c).
  *
- * Owns the kinds of both, and what each field of a node holds.  Both stages refuse malformed templates with
- * line and column, and the tags that read other templates (include, import, extends) by name. */
+ * Owns the kinds of tokens and nodes, with the contents of a node's fields.  Both stages refuse malformed
+ * templates with line and column, and the tags that read other templates (include, import, extends) by
+ * name. */
 #ifndef ZGEN_JINJA_SYNTAX_H
 #define ZGEN_JINJA_SYNTAX_H
 

@@ -56,7 +56,7 @@ static Value t_mapping(Jinja *j, const Value *a) {
     return jv_bool(a[0].kind == V_DICT);
 }
 
-static Value t_sequence(Jinja *j, const Value *a) { // a length and subscripts: dicts too
+static Value t_sequence(Jinja *j, const Value *a) { // has length and subscripts, as dicts have
     (void)j;
     return jv_bool(jv_has_length(a[0]) && a[0].kind != V_VIEW && a[0].kind != V_LOOP);
 }
@@ -92,7 +92,7 @@ static Value t_upper(Jinja *j, const Value *a) {
     return jv_bool(js_is_upper(jv_string(j, a[0])));
 }
 
-static Value t_sameas(Jinja *j, const Value *a) { // values have no identity: equal, of one kind
+static Value t_sameas(Jinja *j, const Value *a) { // values have no identity: equal and of one kind
     return jv_bool(a[0].kind == a[1].kind && jv_equal(j, a[0], a[1]));
 }
 
@@ -132,12 +132,12 @@ static Value t_test(Jinja *j, const Value *a) {
     return jv_bool(jinja_test(jv_need_str(j, a[0], "the name of a test")) != NULL);
 }
 
-static Value t_escaped(Jinja *j, const Value *a) { // no text here is marked as safe HTML
+static Value t_escaped(Jinja *j, const Value *a) { // text is never marked as safe HTML
     (void)j, (void)a;
     return jv_bool(false);
 }
 
-/* Not Jinja's own, but met in templates written for other interpreters. */
+/* Not Jinja's, but used by templates for other interpreters. */
 static Value t_startingwith(Jinja *j, const Value *a) {
     return jv_bool(js_starts(jv_string(j, a[0]), jv_need_str(j, a[1], "the beginning")));
 }

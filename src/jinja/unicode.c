@@ -1,15 +1,15 @@
-/* unicode: what templates ask about characters.
+/* unicode: white space, letters and letter case.
  *
- * White space and letter case are Unicode 14's, one character to one character (only the German sharp s
- * becomes two capitals); the few letters whose case depends on their neighbours or on the language keep
- * theirs.  What a letter is, beyond Latin-1, is told by the blocks that hold none: enough for the tests that
- * templates make.
+ * White space and case are Unicode 14's, one character to one character (only the German sharp s becomes two
+ * capitals); the few letters whose case depends on their neighbours or on the language keep their case.
+ * Beyond Latin-1, a character is a letter unless its block has none, which is exact enough for the tests in
+ * templates.
  *
- * The one trick: capitals lie in runs with a constant distance to their small letters, every one or every
- * second character, so that one table of runs serves both directions. */
+ * The one trick: capitals lie in runs, every one or every second character, at a constant distance from their
+ * small letters, so that one table of runs serves both directions. */
 #include "value.h"
 
-typedef struct CaseRun { // the capitals first, first + step, ... last; the small letter is delta behind
+typedef struct CaseRun { // capitals first, first + step, ..., last; a small letter is its capital + delta
     uint32_t first, last, step;
     int32_t delta;
 } CaseRun;

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-/* ---- Making ---- */
+/* ---- Constructors ---- */
 
 Value jv_none(void) {
     return (Value){.kind = V_NONE};
@@ -81,7 +81,7 @@ void jv_put(Jinja *j, Dict *dict, Value key, Value value) {
     dict->pairs[dict->n++] = (Pair){key, value};
 }
 
-/* ---- Asking ---- */
+/* ---- Properties ---- */
 
 static const char *kind_name(int kind) {
     static const char *const NAMES[] = {
@@ -109,7 +109,7 @@ Value jv_need(Jinja *j, Value v) {
     case MISSING_ITEM:
         jinja_fail(j, ERR_RUN, "this %s has no item %s", owner, name);
     case FORBIDDEN:
-        jinja_fail(j, ERR_RUN, "'%s' would change a %s in place, which templates may not; make a new one",
+        jinja_fail(j, ERR_RUN, "'%s' would change a %s in place, which templates cannot; make a new one",
                    name, owner);
     default:
         jinja_fail(j, ERR_RUN, "%s", name);
@@ -229,7 +229,8 @@ static int seq_compare(Jinja *j, const Seq *a, const Seq *b) {
 }
 
 int jv_compare(Jinja *j, Value a, Value b) {
-    jv_need(j, a), jv_need(j, b);
+    jv_need(j, a);
+    jv_need(j, b);
     if (jv_is_number(a) && jv_is_number(b)) {
         if (a.kind == V_FLOAT || b.kind == V_FLOAT)
             return jv_number(a) < jv_number(b) ? -1 : jv_number(a) > jv_number(b);
@@ -275,7 +276,7 @@ size_t jv_length(Jinja *j, Value v) {
 
 bool jv_contains(Jinja *j, Value container, Value item) {
     if (container.kind == V_STRING)
-        return js_find(j, container.s, jv_need_str(j, item, "what is in a str"), 0) != JS_NOWHERE;
+        return js_find(j, container.s, jv_need_str(j, item, "an item of a str"), 0) != JS_NOWHERE;
     if (container.kind == V_DICT) {
         if (item.kind == V_LIST || item.kind == V_DICT)
             jinja_fail(j, ERR_RUN, "%s cannot be a key", jv_kind_name(item));
@@ -288,7 +289,7 @@ bool jv_contains(Jinja *j, Value container, Value item) {
     return false;
 }
 
-/* ---- Walking ---- */
+/* ---- Iteration ---- */
 
 bool jv_is_iterable(Value v) {
     return (jv_has_length(v) && v.kind != V_LOOP) || v.kind == V_ITERATOR;
@@ -341,7 +342,7 @@ Seq *jv_items(Jinja *j, Value v) {
     case V_ITERATOR:
         return rest(j, v.iterator);
     default:
-        jinja_fail(j, ERR_RUN, "%s has no items to go through", jv_kind_name(v));
+        jinja_fail(j, ERR_RUN, "%s is not iterable", jv_kind_name(v));
     }
 }
 
@@ -355,14 +356,14 @@ static int64_t slice_bound(Jinja *j, Value v, int64_t n, int64_t fallback, int64
     return i < low ? low : i > high ? high : i;
 }
 
-/* n items of v from place `from` on, every by-th. */
+/* n items of v from index `from` on, every by-th. */
 static Value picked(Jinja *j, Value v, int64_t from, int64_t by, size_t n) {
     if (v.kind == V_STRING && by == 1) return jv_str(js_part(v.s, (size_t)from, (size_t)from + n));
     jinja_spend(j, n / 16);
     if (v.kind == V_RANGE) {
         Range *range = jinja_alloc(j, 1, sizeof *range);
         uint64_t start = (uint64_t)v.range->start, step = (uint64_t)v.range->step;
-        start += (uint64_t)from * step; // these wrap, if ever, only where no item is
+        start += (uint64_t)from * step; // wraps only if n is 0
         step *= (uint64_t)by;
         *range = (Range){(int64_t)start, (int64_t)(start + n * step), (int64_t)step, n};
         return (Value){.kind = V_RANGE, .range = range};
@@ -385,7 +386,7 @@ Value jv_slice(Jinja *j, Value v, Value start, Value stop, Value step) {
     int64_t n = (int64_t)jv_length(j, v),
             by = step.kind == V_NONE ? 1 : jv_need_int(j, step, "the step of a slice");
     if (by == 0) jinja_fail(j, ERR_RUN, "the step of a slice cannot be zero");
-    if (by > n) by = n + 1; // takes one item either way, and no sum overflows
+    if (by > n) by = n + 1; // one item either way, and no sum overflows
     if (by < -n) by = -n - 1;
     bool back = by < 0;
     int64_t from = slice_bound(j, start, n, back ? n - 1 : 0, back ? -1 : 0, back ? n - 1 : n);

@@ -10,13 +10,13 @@
  * copies.
  *
  * Three tricks:
- *   - A character is 32 bits, and the topmost says that the user wrote it.  Every string operation moves
+ *   - A character is 32 bits, the topmost of which marks the text of the user.  Every string operation moves
  *     characters, so origin follows them through slices, joins, replacements and JSON without a line of code.
  *   - All memory is one bounded arena that is freed at the end, so no path frees anything.
  *   - A template that goes wrong leaves through jinja_fail, which jumps to jinja_render.  Errors need no
  *     plumbing; depth, work, memory and text are counted where they grow.
  *
- * Characters are code points (a combining accent counts as its own), as in Python. */
+ * Characters are code points (a combining accent is one of its own), as in Python. */
 #ifndef ZGEN_JINJA_VALUE_H
 #define ZGEN_JINJA_VALUE_H
 
@@ -56,7 +56,7 @@ typedef struct Text { // a string being built; starts as {0}
 /* ---- Values ---- */
 
 typedef enum Kind {
-    V_ABSENT, // a parameter that was not given; templates never see it
+    V_ABSENT, // a parameter that was not given; not visible to templates
     V_UNDEFINED,
     V_NONE,
     V_BOOL,
@@ -75,14 +75,14 @@ typedef enum Kind {
     V_LOOP,
     V_CYCLER,
     V_JOINER,
-    V_ARGS, // all arguments of a builtin; templates never see it
+    V_ARGS, // all arguments of a builtin; not visible to templates
 } Kind;
 
-enum { // Value.detail of V_UNDEFINED: which sentence explains it
+enum { // Value.detail of V_UNDEFINED: the sentence of its error
     MISSING_VARIABLE,
     MISSING_ATTRIBUTE, // and the kind of the owner in Value.owner
     MISSING_ITEM,
-    MISSING_OTHER, // the name is the sentence
+    MISSING_OTHER, // the sentence is the name
     FORBIDDEN,     // a method that would change its subject
 };
 enum { VIEW_ITEMS, VIEW_KEYS, VIEW_VALUES }; // Value.detail of V_VIEW
@@ -144,7 +144,7 @@ typedef struct Function {
     Value self;
 } Function;
 
-typedef struct Macro { // callable: what call reads of node and scope is the interpreter's
+typedef struct Macro { // callable; the interpreter sets call, and node and scope for it
     Str name;
     Value (*call)(Jinja *j, const struct Macro *macro, const Args *args);
     const struct Node *node;
