@@ -184,31 +184,59 @@ cudaError_t launch_attn(const Launch *l, const float *q, int n_head, const NewKv
                         float *out, void *scratch);
 size_t attn_scratch_bytes(int T, int n_head, int head_dim, int n_sm);
 
-/* The sampler's state of each sequence, in device memory. */
+/* ---- Rows and their tokens ---- */
+
+/* How the token of a row is chosen. */
 typedef struct DeviceSampler {
-    SampleParams params; // banned points to device memory
-    int32_t *history;    // [n_ctx + 1] tokens so far
-    int n_history;
+    SampleParams params;    // but for its list of banned ids
+    const uint32_t *banned; // a bit per id, device memory; NULL: none
 } DeviceSampler;
+
+/* The rows of a batch, or of the decode loop, whose out_row is the identity. */
+typedef struct DeviceRows {
+    int32_t *token, *seq, *position; // [T]; a row of padding has seq -1
+    int32_t *out_row;                // [R]
+    DeviceSampler *sampler;          // [R]
+} DeviceRows;
+
+/* The tokens of all sequences by position: token p of sequence s is data[s * stride + p].  stride > n_ctx: the token
+ * behind the last position has an element, too. */
+typedef struct DeviceHistory {
+    int32_t *data;
+    int stride;
+} DeviceHistory;
+
+/* Writes the T tokens of a batch into the histories of their sequences. */
+cudaError_t launch_history(const Launch *l, const DeviceRows *rows, int T, DeviceHistory history);
+
+/* Row `row` of the decode loop begins with a token at a position of a sequence, which is written into the history. */
+cudaError_t launch_row_begin(const Launch *l, const DeviceRows *rows, int row, int token, int seq,
+                             int position, const DeviceSampler *sampler, DeviceHistory history);
+
+/* Row `from` of the decode loop becomes padding, after `to`, if that is another row, became what `from` was. */
+cudaError_t launch_row_move(const Launch *l, const DeviceRows *rows, int from, int to);
+
+/* bits[n_words] becomes the set of ids[n], host memory that may be reused at once: the ids are launch parameters. */
+cudaError_t launch_ban(const Launch *l, uint32_t *bits, size_t n_words, const int32_t *ids, int n);
 
 typedef struct RingEntry { // what the host reads from pinned memory
     int32_t token;         // -1: the logits were not finite
     uint32_t step;         // written last
 } RingEntry;
 
-/* SAMPLE of R rows: the same token as sample_token for the same logits.  Writes token[r] and position[r] + 1
- * for the next step into the batch (so that EMBED finds them), appends to the sequence's history, and puts
- * (token, step), steps counted from 1, into ring[((step - 1) % ring_steps) * R + r] in pinned host memory.
- * scratch: sample_device_scratch_bytes, zero at first. */
+/* SAMPLE of R rows: the same token as sample_token for the same logits, the history up to the row's position and the
+ * position behind it.  Counts the step, from 1, and puts (token, step) into ring[(step - 1) % ring_steps * ring_rows +
+ * r] in pinned host memory.  In the decode loop each row then goes on: its token, its next position and its history
+ * are written, so that EMBED finds them.  scratch: sample_device_scratch_bytes, zero at first. */
 typedef struct SampleStep {
     const float *logits; // [R][n_vocab]
     int n_vocab, R;
-    DeviceSampler *samplers;   // [n_seq]
-    const int32_t *seq;        // [R] sequence of each wanted row, -1 for padding
-    int32_t *token, *position; // [R] written: what the next step embeds, and where
-    RingEntry *ring;           // device address of pinned host memory
-    int ring_steps;
-    uint32_t *step_counter; // [R] steps so far of each row
+    DeviceRows rows;
+    bool loop; // the rows are those of the decode loop
+    DeviceHistory history;
+    uint32_t *step;  // steps so far
+    RingEntry *ring; // device address of pinned host memory
+    int ring_steps, ring_rows;
     void *scratch;
 } SampleStep;
 cudaError_t launch_sample(const Launch *l, const SampleStep *s);

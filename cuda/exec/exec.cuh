@@ -1,11 +1,13 @@
-// exec: the GPU executor in four rooms, and what they share: the struct below.
+// exec: the GPU executor in five files, and the structs that they share.
 //
-//     device.cu   what GPU there is
-//     setup.cu    what lies where on it: memory, weights; the executor's beginning and end
+//     device.cu   which GPUs there are
+//     setup.cu    what lies where on a GPU: memory, weights; the executor's beginning and end
 //     run_ops.cu  the tape: from ops to launches
-//     exec.cu     batches, and a decode loop that the GPU drives
+//     exec.cu     runs, registers, profile, and the interface
+//     loop.cu     the decode loop: slots, steps ahead of the host, the ring
 //
-// No function here is for others: these use cuda.h.
+// Rank is what one GPU has, Exec is what the executor has.  The functions here are used in cuda/exec only; everything
+// else uses cuda.h.
 #pragma once
 #include <unordered_map>
 #include <vector>
@@ -16,36 +18,70 @@ extern "C" {
 #include "../cuda.h"
 }
 
-constexpr int RING_STEPS = 64; // more than the host is behind
+constexpr int MAX_RANKS = 1;
+constexpr int AHEAD = 8;       // decode steps enqueued beyond the last one that was fetched
+constexpr int RING_STEPS = 64; // steps that the ring has room for
+static_assert(AHEAD < RING_STEPS, "or entries would be overwritten before they are read");
 
-struct Exec {
+// What an op needs on the device, beside registers and the cache.
+struct DeviceOp {
+    DeviceWeight w[3];
+    const float *bias[3], *vector;
+    const double *frequency; // of a rotation, radians per position [n_rot / 2]
+    Link *link;
+};
+
+// Rows on the device, and how the tokens of their SAMPLE come back: there are those of a batch, and those of the decode
+// loop.
+struct RowSet {
+    DeviceRows rows;
+    uint32_t *banned; // sets of ban_words: [R_max] by row of the batch, [n_seq] by slot of the loop
+    uint32_t *step;   // counts the SAMPLEs
+    RingEntry *ring;  // pinned, written by the GPU [ring_steps][R_max]
+    int ring_steps;
+};
+
+struct Rank { // one GPU
     const Plan *plan;
-    ExecConfig config;
+    ExecConfig config; // T_max and R_max with room for rows of padding
     Launch launch;
-    Upload *upload; // owns the weights
-    std::unordered_map<const Weight *, DeviceWeight> weights;
-    std::unordered_map<const void *, void *> vectors; // host pointer of the plan -> device copy
-    std::unordered_map<const Op *, double *> frequencies;
-    std::unordered_map<const Op *, Link *> links; // in small
-    uint8_t *regs[2], *kv, *small, *scratch;      // one allocation per purpose
+    Upload *upload;                          // owns the weights
+    std::vector<DeviceOp> ops;               // [plan->n_ops]
+    std::vector<void *> vectors;             // allocations behind them
+    uint8_t *regs[2], *kv, *small, *scratch; // one allocation per purpose
     std::vector<size_t> kv_offset;
     Gemm *gemm;
-    struct Arrays { // of a batch, in `small`
-        int32_t *token, *seq, *position, *out_row, *out_seq, *next_token, *next_position;
-    } d;
-    int32_t *staging; // pinned, the same arrays on the host
-    DeviceSampler *samplers, *samplers_host;
-    int32_t *history, *banned;
-    uint32_t *step_counter;
-    RingEntry *ring; // pinned, seen by both
+    RowSet batch, loop;
+    DeviceHistory history;
     void *attn_scratch, *sample_scratch;
-    float *logits_host;                             // [R_max][n_vocab], for read
-    const Batch *batch;                             // of the running run
+    uint8_t *staging;                               // pinned, of one run
     std::unordered_map<int, cudaGraphExec_t> graph; // a captured step by its bucket
-    struct {
-        int n, bucket, n_steps, enqueued, taken;
-    } decode;
-    std::vector<int32_t> decode_position; // [decode.n] of the first step
+};
+
+// The rows of a step that is enqueued, as the host remembers them.
+struct StepRow {
+    int slot; // -1: the slot was left since, its token is dropped
+    int position;
+};
+
+// The decode loop.  Occupied rows are 0..rows.size()-1: where one is left, the last row takes its place.
+struct Loop {
+    struct Row {
+        int slot, position, n_left; // position of the next step's input; steps left to enqueue
+    };
+    std::vector<Row> rows;
+    std::vector<StepRow> steps[RING_STEPS]; // of step s: steps[s % RING_STEPS]
+    uint32_t enqueued, taken;               // numbers of the latest steps
+    bool ran;                               // a batch since the last step was fetched
+};
+
+struct Exec {
+    int n_ranks;
+    Rank rank[MAX_RANKS];
+    Loop loop;
+    int T, R;                // of the latest run
+    std::vector<float> copy; // of a register, for read
+    ExecCounters counters;
 };
 
 // Rows of a captured step: the next power of two, filled up with rows of padding.
@@ -55,30 +91,49 @@ inline int bucket_of(int n) {
     return bucket;
 }
 
+inline size_t ban_words(const Rank *x) {
+    return (x->plan->hparams.n_vocab + 31) / 32;
+}
+
 // Floats from row to row of a register.
-inline int stride_of(const Exec *x, int reg) {
+inline int stride_of(const Rank *x, int reg) {
     return (int)(plan_row_bytes(x->plan, reg, FORM_F32) / sizeof(float));
 }
 
 // Where its rows begin; of a view, in its base.
-inline float *reg(const Exec *x, int r) {
+inline float *reg(const Rank *x, int r) {
     const Reg *info = &x->plan->regs[r];
     int rows_max = info->on_R ? x->config.R_max : x->config.T_max;
     return (float *)(x->regs[info->on_R] + info->offset[FORM_F32] * rows_max) + info->column;
 }
 
-struct Step { // what a walk is for
+struct Step { // what ops run on
     int T, R;
-    bool decode;
+    const Batch *batch; // NULL: a step of the decode loop, of T = R rows, each of a sequence of its own
+    const RowSet *set;
 };
 
+inline Step step_of_loop(const Rank *x, int bucket) {
+    return {bucket, bucket, nullptr, &x->loop};
+}
+
 // Launches ops first_op..last_op-1 on the stream.  Within a capture that is all.
-cudaError_t walk(Exec *x, const Step &step, int first_op, int last_op);
+cudaError_t walk(Rank *x, const Step &step, int first_op, int last_op);
+
+// The sampler of a row as the device wants it, its set of banned ids written to `banned`.
+cudaError_t make_sampler(Exec *x, Rank *rank, const SampleParams *params, uint32_t *banned,
+                         DeviceSampler *out);
+
+// Waits until all that was enqueued is done, and counts that.
+cudaError_t drain(Exec *x);
 
 // ERR_RUN, or ERR_MEMORY where the device has none left.  Returns false.
 bool fail(Err *e, cudaError_t error, const char *what);
 
 // See ExecOps.
+bool cuda_decode_join(Exec *x, int slot, const DecodeStart *start, Err *e);
+bool cuda_decode_next(Exec *x, int32_t *tokens, Err *e);
+void cuda_decode_leave(Exec *x, int slot);
 bool cuda_memory(const Plan *p, const ExecConfig *config, ExecMemory *out, Err *e);
 bool cuda_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e);
 void cuda_close(Exec *x);

@@ -13,8 +13,8 @@ namespace {
 constexpr int GEMM_ROWS = 33;   // from here on the matrix units win over exact block sums
 constexpr int PROMPT_ROWS = 16; // of one sequence: from here on attention is tiled
 
-template <class T> T *device_vector(const Exec *x, const T *host) {
-    return host ? (T *)x->vectors.at(host) : nullptr;
+const DeviceOp *device_op(const Rank *x, const Op *op) {
+    return &x->ops[op - x->plan->ops];
 }
 
 int rows_of(const Op *op, const Step &step) {
@@ -23,27 +23,27 @@ int rows_of(const Op *op, const Step &step) {
 
 // The rows of a register that an op reads or writes: an op on the R rows finds them in a register of T rows by
 // the batch's map, which in a decode step is the identity.
-RegRows rows_in(const Exec *x, const Op *op, int r, const Step &step) {
+RegRows rows_in(const Rank *x, const Op *op, int r, const Step &step) {
     if (r == NO_REG) return {};
-    bool mapped = op->on_R && !x->plan->regs[r].on_R && !step.decode;
-    return {reg(x, r), stride_of(x, r), mapped ? x->d.out_row : nullptr};
+    bool mapped = op->on_R && !x->plan->regs[r].on_R && step.batch;
+    return {reg(x, r), stride_of(x, r), mapped ? step.set->rows.out_row : nullptr};
 }
 
-Product product_of(const Exec *x, const Op *op, const Step &step) {
+Product product_of(const Rank *x, const Op *op, const Step &step) {
     const ProductParams *params = &op->product;
+    const DeviceOp *device = device_op(x, op);
     Product p = {};
     p.n_segments = op->n_w;
     p.glu = params->act != ACT_NONE;
     for (int k = 0; k < op->n_w; k++) {
         int out = op_out(op, p.glu ? 0 : k);
-        p.segment[k] = {x->weights.at(op->w[k]), device_vector(x, op->bias[k]), reg(x, out),
-                        stride_of(x, out)};
+        p.segment[k] = {device->w[k], device->bias[k], reg(x, out), stride_of(x, out)};
     }
     p.in = rows_in(x, op, op_in(op, 0), step);
     p.residual = rows_in(x, op, op_operand(op, ROLE_RESIDUAL, 0), step);
-    p.norm = device_vector(x, params->norm.weight);
+    p.norm = device->vector;
     p.norm_eps = params->norm.eps;
-    if (op->code == OP_MATMUL) p.link = x->links.at(op);
+    p.link = device->link;
     if (op->code == OP_EXPERT) {
         int ids = op_operand(op, ROLE_IDS, 0);
         p.ids = (const int32_t *)reg(x, ids);
@@ -75,17 +75,17 @@ bool is_single(const Batch *b, const Op *op, int i) {
 
 // n ops, for a single row fused into one kernel, or one op.  Of many rows those of prompts go through the matrix
 // units in f16, but never a sequence's single row: it gives the same bytes alone and among others.
-cudaError_t run_products(Exec *x, const Op *op, int n, const Step &step) {
+cudaError_t run_products(Rank *x, const Op *op, int n, const Step &step) {
     Product p[MAX_PRODUCTS];
     for (int i = 0; i < n; i++) p[i] = product_of(x, op + i, step);
     int rows = rows_of(op, step);
     if (rows == 0) return cudaSuccess;
-    if (step.decode || rows < GEMM_ROWS || !x->gemm || op->code != OP_MATMUL)
+    if (!step.batch || rows < GEMM_ROWS || !x->gemm || op->code != OP_MATMUL)
         return launch_products(&x->launch, p, n, rows);
     cudaError_t error = cudaSuccess;
     for (int first = 0, end = 0; first < rows && error == cudaSuccess; first = end) {
-        bool single = is_single(x->batch, op, first);
-        while (end < rows && is_single(x->batch, op, end) == single) end++;
+        bool single = is_single(step.batch, op, first);
+        while (end < rows && is_single(step.batch, op, end) == single) end++;
         Product some = product_rows(p[0], first);
         error = single || end - first < GEMM_ROWS ? launch_products(&x->launch, &some, 1, end - first)
                                                   : launch_gemm(x->gemm, &x->launch, &some, end - first);
@@ -93,7 +93,7 @@ cudaError_t run_products(Exec *x, const Op *op, int n, const Step &step) {
     return error;
 }
 
-DeviceKv layer_kv(const Exec *x, const Op *op) {
+DeviceKv layer_kv(const Rank *x, const Op *op) {
     size_t positions = kv_positions(x->config.n_ctx);
     size_t bytes = (size_t)x->config.n_seq * op->attn.n_kv_head * positions *
                    kv_row_bytes(x->config.kv_type, op->attn.head_dim);
@@ -102,33 +102,33 @@ DeviceKv layer_kv(const Exec *x, const Op *op) {
 }
 
 // Keys and values that an attention puts into the cache.
-NewKv new_kv_of(const Exec *x, const Op *op) {
+NewKv new_kv_of(const Rank *x, const Op *op) {
     const RopeParams *rope = op_rotation(op);
-    return {reg(x, op_in(op, 1)), reg(x, op_in(op, 2)), rope ? x->frequencies.at(op) : nullptr,
-            rope ? rope->n_rot : 0};
+    return {reg(x, op_in(op, 1)), reg(x, op_in(op, 2)), device_op(x, op)->frequency, rope ? rope->n_rot : 0};
 }
 
 // Decoding, all in one: a row of each sequence.  Otherwise new keys and values are put first; then prompt
 // pieces are tiled one by one, and the rows between them, few of each sequence, go together as if decoding.
-cudaError_t run_attn(Exec *x, const Op *op, const Step &step) {
+cudaError_t run_attn(Rank *x, const Op *op, const Step &step) {
     DeviceKv kv = layer_kv(x, op);
-    bool puts = op_count(op, ROLE_READ) > 1;
+    bool puts = op_count(op, ROLE_READ) > 1, decoding = !step.batch;
+    const DeviceRows *rows = &step.set->rows;
     NewKv fresh = puts ? new_kv_of(x, op) : NewKv{};
     int in = op_in(op, 0), to = op_out(op, 0);
     float *q = reg(x, in), *out = reg(x, to);
     auto launch = [&](int first, int n, bool decode) {
         return launch_attn(&x->launch, q + (size_t)first * stride_of(x, in), op->attn.n_head,
-                           puts && step.decode ? &fresh : nullptr, &kv, op->attn.scale, x->d.seq + first,
-                           x->d.position + first, n, decode, out + (size_t)first * stride_of(x, to),
+                           puts && decoding ? &fresh : nullptr, &kv, op->attn.scale, rows->seq + first,
+                           rows->position + first, n, decode, out + (size_t)first * stride_of(x, to),
                            x->attn_scratch);
     };
-    if (step.decode) return launch(0, step.T, true);
+    if (decoding) return launch(0, step.T, true);
     cudaError_t error = cudaSuccess;
     if (puts)
         error =
-            launch_rope_kvput(&x->launch, q, op->attn.n_head, &fresh, &kv, x->d.seq, x->d.position, step.T);
+            launch_rope_kvput(&x->launch, q, op->attn.n_head, &fresh, &kv, rows->seq, rows->position, step.T);
     if (error != cudaSuccess) return error;
-    const Batch *b = x->batch;
+    const Batch *b = step.batch;
     int few = 0; // where the rows that wait for a common launch begin
     for (int t = 0; t < b->T;) {
         int n = piece_rows(b, t);
@@ -143,18 +143,23 @@ cudaError_t run_attn(Exec *x, const Op *op, const Step &step) {
     return few < b->T ? launch(few, b->T - few, true) : cudaSuccess;
 }
 
-cudaError_t run_sample(Exec *x, const Op *op, const Step &step) {
+cudaError_t run_sample(Rank *x, const Op *op, const Step &step) {
     SampleStep s = {};
-    s.logits = reg(x, op_in(op, 0)), s.n_vocab = x->plan->regs[op_in(op, 0)].width, s.R = step.R;
-    s.samplers = x->samplers, s.seq = x->d.out_seq;
-    s.token = step.decode ? x->d.token : x->d.next_token; // decoding feeds itself
-    s.position = step.decode ? x->d.position : x->d.next_position;
-    s.ring = x->ring, s.ring_steps = RING_STEPS, s.step_counter = x->step_counter,
+    s.logits = reg(x, op_in(op, 0));
+    s.n_vocab = x->plan->regs[op_in(op, 0)].width;
+    s.R = step.R;
+    s.rows = step.set->rows;
+    s.loop = !step.batch;
+    s.history = x->history;
+    s.step = step.set->step;
+    s.ring = step.set->ring;
+    s.ring_steps = step.set->ring_steps;
+    s.ring_rows = x->config.R_max;
     s.scratch = x->sample_scratch;
     return launch_sample(&x->launch, &s);
 }
 
-cudaError_t run_op(Exec *x, const Op *op, const Step &step) {
+cudaError_t run_op(Rank *x, const Op *op, const Step &step) {
     const Launch *l = &x->launch;
     int n = rows_of(op, step), out = op_out(op, 0), width = out == NO_REG ? 0 : x->plan->regs[out].width;
     if (n == 0) return cudaSuccess;
@@ -162,9 +167,9 @@ cudaError_t run_op(Exec *x, const Op *op, const Step &step) {
             to = rows_in(x, op, out, step);
     switch (op->code) {
     case OP_EMBED:
-        return launch_embed(l, &x->weights.at(op->w[0]), x->d.token, n, to);
+        return launch_embed(l, &device_op(x, op)->w[0], step.set->rows.token, n, to);
     case OP_NORM:
-        return launch_norm(l, in, device_vector(x, op->norm.weight), width, op->norm.eps, n, to);
+        return launch_norm(l, in, device_op(x, op)->vector, width, op->norm.eps, n, to);
     case OP_MATMUL:
     case OP_EXPERT:
     case OP_LOGITS:
@@ -186,7 +191,7 @@ cudaError_t run_op(Exec *x, const Op *op, const Step &step) {
         return launch_moe_sum(l, &m, n);
     }
     case OP_SAMPLE:
-        return x->batch && !x->batch->sampling ? cudaSuccess : run_sample(x, op, step);
+        return run_sample(x, op, step);
     case OP_ROPE: // not in cuda_capability: plan_supported has refused them
     case OP_KVPUT:
     case OP_COUNT:
@@ -203,7 +208,7 @@ bool joins(const Op *op, const Op *before, const Step &step) {
 }
 
 // Runs the first of n ops together with those behind it that go with it; their number in *together.
-cudaError_t run_ops(Exec *x, const Op *op, int n, const Step &step, int *together) {
+cudaError_t run_ops(Rank *x, const Op *op, int n, const Step &step, int *together) {
     int fused = 0;
     while (fused < n && fused < MAX_PRODUCTS && joins(op + fused, fused ? op + fused - 1 : nullptr, step))
         fused++;
@@ -213,7 +218,7 @@ cudaError_t run_ops(Exec *x, const Op *op, int n, const Step &step, int *togethe
 
 } // namespace
 
-cudaError_t walk(Exec *x, const Step &step, int first_op, int last_op) {
+cudaError_t walk(Rank *x, const Step &step, int first_op, int last_op) {
     for (int i = first_op, n; i < last_op; i += n) {
         cudaError_t error = run_ops(x, x->plan->ops + i, last_op - i, step, &n);
         if (error != cudaSuccess) return error;

@@ -3,14 +3,12 @@
 // What it takes is counted before anything is taken: the same carver counts and cuts.  After open nothing is
 // allocated and no module loaded.
 #include <algorithm>
-#include <cstdlib>
+#include <cstring>
+#include <numeric>
 #include <system_error>
 #include <thread>
 
 #include "exec.cuh"
-extern "C" {
-#include "../../src/base/mem.h"
-}
 
 namespace {
 
@@ -39,26 +37,33 @@ struct Carver {
     }
 };
 
-void carve_small(Exec *x, Carver *c) {
+void carve_row_set(RowSet *set, Carver *c, size_t T, size_t R, size_t n_banned) {
+    set->rows.token = c->take<int32_t>(T);
+    set->rows.seq = c->take<int32_t>(T);
+    set->rows.position = c->take<int32_t>(T);
+    set->rows.out_row = c->take<int32_t>(R);
+    set->rows.sampler = c->take<DeviceSampler>(R);
+    set->banned = c->take<uint32_t>(n_banned);
+    set->step = c->take<uint32_t>(1);
+}
+
+void carve_small(Rank *x, Carver *c) {
     size_t T = x->config.T_max, R = x->config.R_max, n_seq = x->config.n_seq, n_ctx = x->config.n_ctx;
-    x->d.token = c->take<int32_t>(T), x->d.seq = c->take<int32_t>(T), x->d.position = c->take<int32_t>(T);
-    x->d.out_row = c->take<int32_t>(R), x->d.out_seq = c->take<int32_t>(R);
-    x->d.next_token = c->take<int32_t>(R), x->d.next_position = c->take<int32_t>(R);
-    x->samplers = c->take<DeviceSampler>(n_seq);
-    x->history = c->take<int32_t>(n_seq * (n_ctx + 1));
-    x->banned = c->take<int32_t>(x->plan->hparams.n_vocab);
-    x->step_counter = c->take<uint32_t>(R);
+    carve_row_set(&x->batch, c, T, R, R * ban_words(x));
+    carve_row_set(&x->loop, c, R, R, n_seq * ban_words(x));
+    x->history = {c->take<int32_t>(n_seq * (n_ctx + 1)), (int)n_ctx + 1};
+    x->ops.resize(x->plan->n_ops);
     int n_in = 0; // of the longest row
     for (int i = 0; i < x->plan->n_ops; i++) {
         const Op *op = &x->plan->ops[i];
         if (op_is_product(op)) n_in = std::max(n_in, op->w[0]->n_in);
         if (op->code == OP_MATMUL)
-            x->links[op] = (Link *)c->take<uint8_t>(sizeof(Link) + op->w[0]->n_out * sizeof(uint32_t));
+            x->ops[i].link = (Link *)c->take<uint8_t>(sizeof(Link) + op->w[0]->n_out * sizeof(uint32_t));
     }
     x->launch.inputs = c->take<uint8_t>(product_scratch_bytes(n_in));
 }
 
-size_t attn_bytes(const Exec *x) {
+size_t attn_bytes(const Rank *x) {
     size_t most = 0;
     for (int i = 0; i < x->plan->n_ops; i++)
         if (x->plan->ops[i].code == OP_ATTN)
@@ -75,7 +80,7 @@ struct Need {
     } gemm; // elements
 };
 
-Need need_of(Exec *x) {
+Need need_of(Rank *x) {
     const Plan *p = x->plan;
     Need need = {};
     for (int i = 0; i < p->n_ops; i++) {
@@ -100,7 +105,7 @@ Need need_of(Exec *x) {
     return need;
 }
 
-bool open_memory(Exec *x, const Need &need, Err *e) {
+bool open_memory(Rank *x, const Need &need, Err *e) {
     const Plan *p = x->plan;
     cudaError_t error = allocate(&x->kv, need.all.kv);
     if (error == cudaSuccess) error = allocate(&x->regs[0], p->row_bytes_T * x->config.T_max);
@@ -117,71 +122,106 @@ bool open_memory(Exec *x, const Need &need, Err *e) {
         offset += 2 * (size_t)x->config.n_seq * p->kv[i].n_head * kv_positions(x->config.n_ctx) *
                   kv_row_bytes(x->config.kv_type, p->kv[i].head_dim);
     }
-    size_t staged = (size_t)3 * x->config.T_max + 2 * x->config.R_max;
-    error = cudaMallocHost(&x->staging, staged * sizeof(int32_t));
-    if (error == cudaSuccess)
-        error = cudaMallocHost(&x->ring, sizeof(RingEntry) * RING_STEPS * x->config.R_max);
-    if (error == cudaSuccess)
-        error = cudaMallocHost(&x->samplers_host, sizeof(DeviceSampler) * x->config.n_seq);
+    size_t T = x->config.T_max, R = x->config.R_max;
+    error = cudaMallocHost(&x->staging, (3 * T + R) * sizeof(int32_t) + R * sizeof(DeviceSampler));
+    return error == cudaSuccess || fail(e, error, "pinned host memory");
+}
+
+bool open_ring(RowSet *set, int ring_steps, size_t R, Err *e) {
+    size_t bytes = ring_steps * R * sizeof(RingEntry);
+    cudaError_t error = cudaMallocHost(&set->ring, bytes);
     if (error != cudaSuccess) return fail(e, error, "pinned host memory");
-    x->logits_host = (float *)mem_new((size_t)x->config.R_max * p->hparams.n_vocab, sizeof(float));
+    memset(set->ring, 0, bytes); // no step has number 0
+    set->ring_steps = ring_steps;
     return true;
+}
+
+// Rows of the decode loop: all padding, and each its own wanted row.
+bool open_loop_rows(Rank *x, Err *e) {
+    std::vector<int32_t> identity(x->config.R_max), none(x->config.R_max, -1);
+    std::iota(identity.begin(), identity.end(), 0);
+    size_t bytes = identity.size() * sizeof(int32_t);
+    cudaError_t error = cudaMemcpy(x->loop.rows.out_row, identity.data(), bytes, cudaMemcpyHostToDevice);
+    if (error == cudaSuccess)
+        error = cudaMemcpy(x->loop.rows.seq, none.data(), bytes, cudaMemcpyHostToDevice);
+    if (error == cudaSuccess)
+        error = cudaDeviceSynchronize(); // the rank's stream does not wait for the copies
+    return error == cudaSuccess || fail(e, error, "the rows of the decode loop");
+}
+
+bool open_rows(Rank *x, Err *e) {
+    return open_ring(&x->batch, 1, x->config.R_max, e) &&
+           open_ring(&x->loop, RING_STEPS, x->config.R_max, e) && open_loop_rows(x, e);
 }
 
 // ---- weights --------------------------------------------------------------------------------------------
 
-// A device copy of n floats of the plan, made once.
-bool add_vector(Exec *x, const float *host, size_t n, Err *e) {
-    if (!host || x->vectors.count(host)) return true;
+// A device copy of n floats or doubles.
+template <class T> bool add_vector(Rank *x, const T *host, size_t n, const T **out, Err *e) {
     void *device;
-    cudaError_t error = cudaMalloc(&device, n * sizeof *host);
+    cudaError_t error = cudaMalloc(&device, n * sizeof(T));
+    if (error == cudaSuccess) x->vectors.push_back(device);
     if (error == cudaSuccess)
-        error = cudaMemcpyAsync(device, host, n * sizeof *host, cudaMemcpyHostToDevice, x->launch.stream);
-    if (error != cudaSuccess) return fail(e, error, "small weights");
-    x->vectors[host] = device;
-    return true;
-}
-
-// The frequencies of an op's rotation, which frequencies owns.
-bool add_frequencies(Exec *x, const Op *op, const RopeParams *rope, Err *e) {
-    std::vector<double> host(rope->n_rot / 2);
-    exec_rope_frequencies(rope, host.data());
-    size_t bytes = host.size() * sizeof(double);
-    double *device = nullptr;
-    cudaError_t error = cudaMalloc(&device, bytes);
-    x->frequencies[op] = device;
-    if (error == cudaSuccess) error = cudaMemcpy(device, host.data(), bytes, cudaMemcpyHostToDevice);
+        error = cudaMemcpyAsync(device, host, n * sizeof(T), cudaMemcpyHostToDevice, x->launch.stream);
+    *out = (const T *)device;
     return error == cudaSuccess || fail(e, error, "small weights");
 }
 
-bool add_op_weights(Exec *x, const Op *op, Err *e) {
-    for (int k = 0; k < op->n_w; k++) {
-        const Weight *w = op->w[k];
-        if (!x->weights.count(w)) {
-            DeviceWeight device;
-            if (!upload_tensor(x->upload, w, &device, e)) return false;
-            x->weights[w] = device;
-        }
-        if (!add_vector(x, op->bias[k], (size_t)w->n_expert * w->n_out, e)) return false;
-    }
-    if (const RopeParams *rope = op_rotation(op)) {
-        if (!add_frequencies(x, op, rope, e)) return false;
-    }
-    const NormParams *norm = op->code == OP_NORM ? &op->norm : &op->product.norm;
-    if (op->code != OP_NORM && !op_is_product(op)) return true;
-    int width = norm->head_dim ? norm->head_dim : x->plan->regs[op_in(op, 0)].width;
-    return add_vector(x, norm->weight, width, e);
+bool same_rotation(const RopeParams *a, const RopeParams *b) {
+    return a->n_rot == b->n_rot && a->base == b->base && a->scale == b->scale && a->factors == b->factors;
 }
 
-bool upload_weights(Exec *x, Err *e) {
+// The frequencies of op i's rotation.  Most layers rotate alike: they share them.
+bool add_frequencies(Rank *x, int i, const RopeParams *rope, Err *e) {
+    for (int k = 0; k < i; k++) {
+        const RopeParams *before = op_rotation(&x->plan->ops[k]);
+        if (!before || !same_rotation(before, rope)) continue;
+        x->ops[i].frequency = x->ops[k].frequency;
+        return true;
+    }
+    std::vector<double> frequency(rope->n_rot / 2);
+    exec_rope_frequencies(rope, frequency.data());
+    return add_vector(x, frequency.data(), frequency.size(), &x->ops[i].frequency, e);
+}
+
+// The device's copy of a weight that one of the ops before op i has, too.
+bool find_weight(const Rank *x, const Weight *w, int i, DeviceWeight *out) {
+    for (int k = 0; k < i; k++)
+        for (int j = 0; j < x->plan->ops[k].n_w; j++)
+            if (x->plan->ops[k].w[j] == w) {
+                *out = x->ops[k].w[j];
+                return true;
+            }
+    return false;
+}
+
+// The weights of op i; those of an op before it are there already.
+bool add_op_weights(Rank *x, int i, Err *e) {
+    const Op *op = &x->plan->ops[i];
+    DeviceOp *to = &x->ops[i];
+    for (int k = 0; k < op->n_w; k++) {
+        const Weight *w = op->w[k];
+        if (!find_weight(x, w, i, &to->w[k]) && !upload_tensor(x->upload, w, &to->w[k], e)) return false;
+        if (op->bias[k] && !add_vector(x, op->bias[k], (size_t)w->n_expert * w->n_out, &to->bias[k], e))
+            return false;
+    }
+    const RopeParams *rope = op_rotation(op);
+    if (rope && !add_frequencies(x, i, rope, e)) return false;
+    if (op->code != OP_NORM && !op_is_product(op)) return true;
+    const NormParams *norm = op->code == OP_NORM ? &op->norm : &op->product.norm;
+    int width = norm->head_dim ? norm->head_dim : x->plan->regs[op_in(op, 0)].width;
+    return !norm->weight || add_vector(x, norm->weight, width, &to->vector, e);
+}
+
+bool upload_weights(Rank *x, Err *e) {
     for (int i = 0; i < x->plan->n_ops; i++)
-        if (!add_op_weights(x, &x->plan->ops[i], e)) return false;
+        if (!add_op_weights(x, i, e)) return false;
     return upload_finish(x->upload, e);
 }
 
 // Finding and starting cuBLASLt takes about as long as the weights of a small model need to come: it does so
 // beside them, once they have their memory; after them where there is no thread to be had.
-bool open_rest(Exec *x, const Need &need, Err *e) {
+bool open_rest(Rank *x, const Need &need, Err *e) {
     x->upload = upload_open(x->plan, x->config.managed, x->config.n_threads, e);
     if (!x->upload) return false;
     auto open_library = [&] {
@@ -202,7 +242,7 @@ bool open_rest(Exec *x, const Need &need, Err *e) {
 }
 
 // What need_of asks of an executor.
-cudaError_t describe(Exec *x, const Plan *p, const ExecConfig *config) {
+cudaError_t describe(Rank *x, const Plan *p, const ExecConfig *config) {
     x->plan = p, x->config = *config;
     x->config.R_max = bucket_of(config->R_max); // room for rows of padding
     x->config.T_max = std::max(config->T_max, x->config.R_max);
@@ -221,23 +261,34 @@ bool fail(Err *e, cudaError_t error, const char *what) {
     return err_set(e, ERR_RUN, "the GPU failed at %s: %s", what, cudaGetErrorString(error));
 }
 
-void cuda_close(Exec *x) {
-    if (!x) return;
+static void close_rank(Rank *x) {
     if (x->launch.stream) cudaStreamSynchronize(x->launch.stream);
     for (auto &graph : x->graph) cudaGraphExecDestroy(graph.second);
-    for (auto &v : x->vectors) cudaFree(v.second);
-    for (auto &f : x->frequencies) cudaFree(f.second);
+    for (void *v : x->vectors) cudaFree(v);
     for (uint8_t *memory : {x->regs[0], x->regs[1], x->kv, x->small, x->scratch}) cudaFree(memory);
-    cudaFreeHost(x->staging), cudaFreeHost(x->ring), cudaFreeHost(x->samplers_host);
+    for (void *pinned : {(void *)x->staging, (void *)x->batch.ring, (void *)x->loop.ring})
+        cudaFreeHost(pinned);
     gemm_close(x->gemm);
     upload_close(x->upload);
-    free(x->logits_host);
     if (x->launch.stream) cudaStreamDestroy(x->launch.stream);
+}
+
+static bool open_rank(Rank *x, const Plan *p, const ExecConfig *config, Err *e) {
+    cudaError_t error = describe(x, p, config);
+    if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&x->launch.stream, cudaStreamNonBlocking);
+    if (error != cudaSuccess) return fail(e, error, "starting");
+    Need need = need_of(x);
+    return open_memory(x, need, e) && open_rows(x, e) && open_rest(x, need, e);
+}
+
+void cuda_close(Exec *x) {
+    if (!x) return;
+    for (int i = 0; i < x->n_ranks; i++) close_rank(&x->rank[i]);
     delete x;
 }
 
 bool cuda_memory(const Plan *p, const ExecConfig *config, ExecMemory *out, Err *e) {
-    Exec x = {};
+    Rank x = {};
     size_t free_bytes, total;
     cudaError_t error = describe(&x, p, config);
     if (error == cudaSuccess) error = cudaMemGetInfo(&free_bytes, &total);
@@ -249,13 +300,9 @@ bool cuda_memory(const Plan *p, const ExecConfig *config, ExecMemory *out, Err *
 
 bool cuda_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
     Exec *x = new Exec{};
-    cudaError_t error = describe(x, p, config);
-    if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&x->launch.stream, cudaStreamNonBlocking);
-    bool ok = error == cudaSuccess || fail(e, error, "starting");
-    if (ok) {
-        Need need = need_of(x);
-        ok = open_memory(x, need, e) && open_rest(x, need, e);
-    }
+    x->n_ranks = 1;
+    bool ok = true;
+    for (int i = 0; ok && i < x->n_ranks; i++) ok = open_rank(&x->rank[i], p, config, e);
     if (!ok) {
         cuda_close(x);
         return false;

@@ -65,13 +65,23 @@ __device__ Row row_of(const SampleStep &s, int r) {
     return row;
 }
 
-// Read through L2, as the step before wrote it.
-__device__ DeviceSampler sampler_of(const SampleStep &s, int seq) {
+// Where a wanted row stands among all rows.
+__device__ int row_among_all(const SampleStep &s, int r) {
+    return s.loop ? r : __ldcg(s.rows.out_row + r);
+}
+
+// Read through L2: rows change between two replays of a captured step.
+__device__ DeviceSampler sampler_of(const SampleStep &s, int r) {
     DeviceSampler d;
 #pragma unroll
     for (int i = 0; i < (int)(sizeof d / 8); i++)
-        ((Word *)&d)[i] = __ldcg((const Word *)(s.samplers + seq) + i);
+        ((Word *)&d)[i] = __ldcg((const Word *)(s.rows.sampler + r) + i);
     return d;
+}
+
+// The tokens of a sequence: the kernels read up to the row's position, and write behind it.
+__device__ int32_t *history_of(const SampleStep &s, int seq) {
+    return s.history.data + (size_t)seq * s.history.stride;
 }
 
 __device__ Word key_of(uint32_t rank, uint32_t id) {
@@ -83,16 +93,17 @@ __device__ uint32_t rank_in(Word key) {
 
 // ---- ranks: a block per tile, four tokens per thread ----------------------------------------------------
 
-// Each block looks for its own tokens in the window, so that nothing is counted in device memory.
-__device__ void penalise(const DeviceSampler &d, int first, const float logit[4], uint32_t rank[4]) {
+// Each block looks for its own tokens in the window of the n_history tokens, so that nothing is counted in device
+// memory.
+__device__ void penalise(const SampleParams &p, const int32_t *history, int n_history, int first,
+                         const float logit[4], uint32_t rank[4]) {
     __shared__ int32_t count[TILE];
-    const SampleParams &p = d.params;
     bool off = p.repeat_penalty == 1 && p.presence_penalty == 0 && p.frequency_penalty == 0;
-    int window = p.repeat_last_n < 0 || p.repeat_last_n > d.n_history ? d.n_history : p.repeat_last_n;
+    int window = p.repeat_last_n < 0 || p.repeat_last_n > n_history ? n_history : p.repeat_last_n;
     if (off || window == 0) return;
     for (int i = threadIdx.x; i < TILE; i += RANK_THREADS) count[i] = 0;
     __syncthreads();
-    const int32_t *recent = d.history + (d.n_history - window);
+    const int32_t *recent = history + (n_history - window);
     for (int i = threadIdx.x; i < window; i += RANK_THREADS) {
         uint32_t at = (uint32_t)(__ldcg(recent + i) - first);
         if (at < TILE) atomicAdd(&count[at], 1);
@@ -111,17 +122,10 @@ __device__ bool is_logit(uint32_t rank) {
     return rank >= RANK_HIGHEST && rank <= RANK_LOWEST;
 }
 
-__device__ void ban(const SampleParams &p, int first, uint32_t rank[4]) {
-    __shared__ uint32_t banned[TILE / 32];
-    if (p.n_banned == 0) return;
-    if (threadIdx.x < TILE / 32) banned[threadIdx.x] = 0;
-    __syncthreads();
-    for (int i = threadIdx.x; i < p.n_banned; i += RANK_THREADS) {
-        uint32_t at = (uint32_t)(__ldcg(p.banned + i) - first);
-        if (at < TILE) atomicOr(&banned[at / 32], 1u << at % 32);
-    }
-    __syncthreads();
-    uint32_t mine = banned[threadIdx.x / 8] >> threadIdx.x % 8 * 4;
+// The tokens first_of_mine..first_of_mine+3; first_of_mine % 4 == 0.
+__device__ void ban(const uint32_t *banned, int first_of_mine, int n_vocab, uint32_t rank[4]) {
+    if (!banned || first_of_mine >= n_vocab) return;
+    uint32_t mine = __ldcg(banned + first_of_mine / 32) >> first_of_mine % 32;
 #pragma unroll
     for (int k = 0; k < 4; k++)
         if ((mine >> k & 1) && is_logit(rank[k])) rank[k] = RANK_LOWEST; // NaN and +Inf stay to be seen
@@ -142,12 +146,14 @@ __device__ void note_top(const Row &row, Word key) {
 __global__ void __launch_bounds__(RANK_THREADS) k_rank(SampleStep s) {
     pdl_wait();
     pdl_launch();
-    int r = blockIdx.y, first = blockIdx.x * TILE, id = first + 4 * threadIdx.x, seq = __ldcg(s.seq + r);
+    int r = blockIdx.y, first = blockIdx.x * TILE, id = first + 4 * threadIdx.x, t = row_among_all(s, r);
+    int seq = __ldcg(s.rows.seq + t), position = __ldcg(s.rows.position + t);
+    if (blockIdx.x == 0 && r == 0 && threadIdx.x == 0) *s.step = __ldcg(s.step) + 1;
     float4 v = make_float4(0, 0, 0, 0);
     if (id < s.n_vocab)
         v = __ldcg((const float4 *)(s.logits + (size_t)r * ((s.n_vocab + 15) / 16 * 16) + id));
     if (seq < 0) return;
-    DeviceSampler d = sampler_of(s, seq);
+    DeviceSampler d = sampler_of(s, r);
     if (d.params.blind) return;
     Row row = row_of(s, r);
     float logit[4] = {v.x, v.y, v.z, v.w};
@@ -155,8 +161,8 @@ __global__ void __launch_bounds__(RANK_THREADS) k_rank(SampleStep s) {
     Word key = ~0ull;
 #pragma unroll
     for (int k = 0; k < 4; k++) rank[k] = rank_of(logit[k]);
-    penalise(d, first, logit, rank);
-    ban(d.params, first, rank);
+    penalise(d.params, history_of(s, seq), position + 1, first, logit, rank);
+    ban(d.banned, id, s.n_vocab, rank);
 #pragma unroll
     for (int k = 0; k < 4; k++) {
         rank[k] = id + k >= s.n_vocab ? NO_TOKEN : is_logit(rank[k]) ? rank[k] : 0;
@@ -514,19 +520,26 @@ __device__ int32_t choose_of_all(const Row &row, const SampleParams &p, int k, f
 
 // ---- the choice -----------------------------------------------------------------------------------------
 
-__device__ uint64_t chance_of(const DeviceSampler &d) {
-    return random_bits(d.params.seed, (uint64_t)d.n_history);
+// A token by chance alone, or the next that is not banned; -1 where all are.
+__device__ int32_t choose_any(const uint32_t *banned, int n_vocab, uint64_t random) {
+    int32_t id = any_token(random, n_vocab);
+    for (int tries = 0; tries < n_vocab; tries++) {
+        if (!banned || !(__ldcg(banned + id / 32) >> id % 32 & 1)) return id;
+        id = id + 1 < n_vocab ? id + 1 : 0;
+    }
+    return -1;
 }
 
-__device__ int32_t choose(const Row &row, const DeviceSampler &d, int n_vocab) {
+// position: that of the token to be chosen.
+__device__ int32_t choose(const Row &row, const DeviceSampler &d, int n_vocab, int position) {
     const SampleParams &p = d.params;
-    if (p.blind) return any_token(chance_of(d), n_vocab, p.banned, p.n_banned);
+    uint64_t random = random_bits(p.seed, (uint64_t)position);
+    if (p.blind) return choose_any(d.banned, n_vocab, random);
     Word top = ~__ldcg(row.top);
     if (rank_in(top) < RANK_HIGHEST || rank_in(top) >= RANK_LOWEST) return -1;
     if (p.temp == 0) return (int32_t)(uint32_t)top;
     float max = logit_of(rank_in(top));
     int k = counts(p, n_vocab) ? p.top_k : 0;
-    uint64_t random = chance_of(d);
     Word total = 0;
     uint32_t bound = EVERYTHING;
     if (k > 0) {
@@ -540,28 +553,33 @@ __device__ int32_t choose(const Row &row, const DeviceSampler &d, int n_vocab) {
     return choose_of_all(row, p, k, max, weighs_all(p, n_vocab) && p.top_p == 1, random);
 }
 
+// A row of the decode loop goes on behind its token.
+__device__ void advance(const SampleStep &s, int r, int seq, int position, int32_t token) {
+    s.rows.token[r] = token;
+    s.rows.position[r] = position;
+    if (token >= 0) history_of(s, seq)[position] = token;
+}
+
 __global__ void __launch_bounds__(THREADS) k_choose(SampleStep s) {
     pdl_wait();
     pdl_launch();
-    int r = blockIdx.y, seq = __ldcg(s.seq + r);
+    int r = blockIdx.y, t = row_among_all(s, r);
+    int seq = __ldcg(s.rows.seq + t), position = __ldcg(s.rows.position + t) + 1;
     if (seq < 0) return;
-    uint32_t step = __ldcg(s.step_counter + r) + 1;
-    int32_t position = __ldcg(s.position + r) + 1;
+    uint32_t step = __ldcg(s.step);
     Row row = row_of(s, r);
-    DeviceSampler d = sampler_of(s, seq);
+    DeviceSampler d = sampler_of(s, r);
     bool helped = weighs_all(d.params, s.n_vocab);
     if (helped) weigh_tiles(row, d.params);
     if (helped ? !is_last(row) : blockIdx.x > 0) return;
-    int32_t token = choose(row, d, s.n_vocab);
+    int32_t token = choose(row, d, s.n_vocab, position);
     __syncthreads();
     if (helped)
         for (int i = threadIdx.x; i < BINS; i += THREADS) row.bin[i] = 0;
     if (threadIdx.x) return;
     *row.top = 0;
-    s.token[r] = token, s.position[r] = position, s.step_counter[r] = step;
-    if (token >= 0) d.history[d.n_history] = token;
-    s.samplers[seq].n_history = d.n_history + 1;
-    RingEntry *entry = s.ring + (size_t)((step - 1) % s.ring_steps) * s.R + r;
+    if (s.loop) advance(s, r, seq, position, token);
+    RingEntry *entry = s.ring + (size_t)((step - 1) % s.ring_steps) * s.ring_rows + r;
     *(volatile Word *)entry = (Word)step << 32 | (uint32_t)token; // both at once: the host sees neither alone
 }
 

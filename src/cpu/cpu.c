@@ -8,6 +8,7 @@
 #include "../base/clock.h"
 #include "../base/mem.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -90,12 +91,18 @@ static void open_scratch(Exec *x) {
     for (int i = 0; i < pool_n(x->pool); i++) x->scratch[i] = scratch_of(x->plan, &x->config, true, &bytes);
 }
 
+/* A sequence has a token more than positions: the one behind the last. */
+static size_t history_length(const ExecConfig *c) {
+    return (size_t)c->n_seq * ((size_t)c->n_ctx + 1);
+}
+
 static bool cpu_memory(const Plan *p, const ExecConfig *c, ExecMemory *out, Err *e) {
     (void)e;
     *out = exec_memory(p, c);
     out->weights = weights_bytes(p->weights), out->is_mapped = weights_converted_bytes(p->weights) == 0;
     scratch_of(p, c, false, &out->scratch);
     out->scratch *= (size_t)c->n_threads;
+    out->scratch += history_length(c) * sizeof(int32_t);
     out->free = mem_available();
     return true;
 }
@@ -138,8 +145,14 @@ static void cpu_close(Exec *x) {
         free(x->rotations[i].frequency), free(x->rotations[i].cos), free(x->rotations[i].sin);
     free(x->rotations);
     free(x->rotation_of);
-    free(x->decode.token), free(x->decode.seq), free(x->decode.position), free(x->decode.out_row);
-    free(x->decode.sampling);
+    free(x->loop.token);
+    free(x->loop.seq);
+    free(x->loop.position);
+    free(x->loop.out_row);
+    free(x->loop.sampled);
+    free(x->loop.n_left);
+    free(x->loop.sampling);
+    free(x->history);
     free(x->next);
     free(x->kv_offset);
     mem_release(x->kv, x->kv_bytes);
@@ -149,13 +162,16 @@ static void cpu_close(Exec *x) {
     free(x);
 }
 
-static void open_decode(Exec *x) {
-    size_t R = (size_t)x->config.R_max;
-    x->decode.token = mem_new(R, sizeof(int32_t));
-    x->decode.seq = mem_new(R, sizeof(int32_t));
-    x->decode.position = mem_new(R, sizeof(int32_t));
-    x->decode.out_row = mem_new(R, sizeof(int32_t));
-    x->decode.sampling = mem_new(R, sizeof(SampleRow));
+static void open_loop(Exec *x) {
+    size_t n = (size_t)x->config.n_seq;
+    x->loop.token = mem_new(n, sizeof *x->loop.token);
+    x->loop.seq = mem_new(n, sizeof *x->loop.seq);
+    x->loop.position = mem_new(n, sizeof *x->loop.position);
+    x->loop.out_row = mem_new(n, sizeof *x->loop.out_row);
+    x->loop.sampled = mem_new(n, sizeof *x->loop.sampled);
+    x->loop.n_left = mem_new(n, sizeof *x->loop.n_left);
+    x->loop.sampling = mem_new(n, sizeof *x->loop.sampling);
+    for (int r = 0; r < x->config.n_seq; r++) x->loop.out_row[r] = r;
 }
 
 static bool cpu_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
@@ -174,9 +190,10 @@ static bool cpu_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e
         return false;
     }
     x->next = mem_new((size_t)p->n_ops, sizeof *x->next);
+    x->history = mem_new(history_length(config), sizeof *x->history);
     find_rotations(x);
     open_scratch(x);
-    open_decode(x);
+    open_loop(x);
     *out = x;
     return true;
 }
@@ -203,61 +220,115 @@ static bool check_finite(const Exec *x, const Batch *b, Err *e) {
     return true;
 }
 
-static bool cpu_run(Exec *x, const Batch *batch, int first_op, int last_op, Err *e) {
-    x->batch = batch, x->first_op = first_op, x->last_op = last_op;
+/* The tokens of the batch go to the histories of their sequences. */
+static void keep_tokens(Exec *x, const Batch *b) {
+    for (int t = 0; t < b->T; t++) machine_history(x, b->seq[t])[b->position[t]] = b->token[t];
+}
+
+static bool run_ops(Exec *x, const Batch *batch, int first_op, int last_op, Err *e) {
+    x->batch = batch;
+    x->first_op = first_op;
+    x->last_op = last_op;
+    keep_tokens(x, batch);
     for (int i = first_op; i < last_op; i++) atomic_store_explicit(&x->next[i], 0, memory_order_relaxed);
     pool_run(x->pool, walk, x);
+    x->batch = NULL;
     bool sampled = last_op > first_op && x->plan->ops[last_op - 1].code == OP_SAMPLE;
     return !sampled || check_finite(x, batch, e);
 }
 
-static bool cpu_decode_start(Exec *x, const Batch *b, int n_steps, Err *e) {
-    (void)n_steps, (void)e;
-    x->decode.n = b->R;
-    for (int i = 0; i < b->R; i++) {
-        x->decode.token[i] = b->token[i], x->decode.seq[i] = b->seq[i],
-        x->decode.position[i] = b->position[i];
-        x->decode.out_row[i] = i, x->decode.sampling[i] = b->sampling[i];
+static bool cpu_run(Exec *x, const Batch *batch, int first_op, int last_op, Err *e) {
+    x->counters.runs++;
+    return run_ops(x, batch, first_op, last_op, e);
+}
+
+/* ---- the decode loop ----------------------------------------------------------------------------------- */
+
+static Batch loop_batch(const Exec *x) {
+    return (Batch){.T = x->loop.n,
+                   .R = x->loop.n,
+                   .token = x->loop.token,
+                   .seq = x->loop.seq,
+                   .position = x->loop.position,
+                   .out_row = x->loop.out_row,
+                   .sampling = x->loop.sampling,
+                   .sampled = x->loop.sampled};
+}
+
+static bool cpu_decode_join(Exec *x, int slot, const DecodeStart *start, Err *e) {
+    (void)e;
+    int r = x->loop.n++;
+    assert(r < x->config.n_seq);
+    x->loop.seq[r] = slot;
+    x->loop.token[r] = start->token;
+    x->loop.position[r] = start->position;
+    x->loop.n_left[r] = start->n_steps;
+    x->loop.sampling[r] = start->params;
+    x->counters.joins++;
+    return true;
+}
+
+/* The last row takes the place of row r. */
+static void drop_row(Exec *x, int r) {
+    int last = --x->loop.n;
+    x->loop.seq[r] = x->loop.seq[last];
+    x->loop.token[r] = x->loop.token[last];
+    x->loop.position[r] = x->loop.position[last];
+    x->loop.n_left[r] = x->loop.n_left[last];
+    x->loop.sampling[r] = x->loop.sampling[last];
+}
+
+static void cpu_decode_leave(Exec *x, int slot) {
+    int r = 0;
+    while (r < x->loop.n && x->loop.seq[r] != slot) r++;
+    if (r < x->loop.n) drop_row(x, r);
+    x->counters.leaves++;
+}
+
+/* The step is computed when it is asked for: a CPU gains nothing from steps ahead. */
+static bool cpu_decode_next(Exec *x, int32_t *tokens, Err *e) {
+    Batch b = loop_batch(x);
+    assert(b.R > 0);
+    x->counters.steps++;
+    x->counters.row_steps += (uint64_t)b.R;
+    if (!run_ops(x, &b, 0, x->plan->n_ops, e)) {
+        x->loop.n = 0;
+        return false;
+    }
+    for (int slot = 0; slot < x->config.n_seq; slot++) tokens[slot] = -1;
+    for (int r = b.R - 1; r >= 0; r--) {
+        tokens[x->loop.seq[r]] = x->loop.sampled[r];
+        x->loop.token[r] = x->loop.sampled[r];
+        x->loop.position[r]++;
+        if (--x->loop.n_left[r] == 0) drop_row(x, r);
     }
     return true;
 }
 
-/* Runs the step when it is asked for: on a CPU there is nothing to gain from running ahead. */
-static bool cpu_decode_next(Exec *x, int32_t *sampled, Err *e) {
-    Batch b = {.T = x->decode.n,
-               .R = x->decode.n,
-               .token = x->decode.token,
-               .seq = x->decode.seq,
-               .position = x->decode.position,
-               .out_row = x->decode.out_row,
-               .sampling = x->decode.sampling,
-               .sampled = sampled};
-    if (!cpu_run(x, &b, 0, x->plan->n_ops, e)) return false;
-    for (int i = 0; i < b.R; i++) {
-        x->decode.token[i] = sampled[i];
-        x->decode.position[i]++, x->decode.sampling[i].position++, x->decode.sampling[i].n_history++;
-    }
-    return true;
-}
-
-/* The threads meet after each op anyhow: to look at the clock there disturbs nothing. */
-static bool cpu_profile(Exec *x, const Batch *b, int repeats, double *seconds, Err *e) {
-    bool ok = cpu_run(x, b, 0, x->plan->n_ops, e); // for warming up
+/* All threads wait for each other after each op in any case: reading the clock there changes nothing. */
+static bool cpu_profile(Exec *x, int repeats, double *seconds, Err *e) {
+    Batch b = loop_batch(x);
+    bool ok = run_ops(x, &b, 0, x->plan->n_ops, e); // for warming up
     memset(seconds, 0, (size_t)x->plan->n_ops * sizeof *seconds);
     x->seconds = seconds;
-    for (int i = 0; ok && i < repeats; i++) ok = cpu_run(x, b, 0, x->plan->n_ops, e);
+    for (int i = 0; ok && i < repeats; i++) ok = run_ops(x, &b, 0, x->plan->n_ops, e);
     x->seconds = NULL;
     for (int i = 0; i < x->plan->n_ops; i++) seconds[i] /= repeats;
     return ok;
 }
 
-static void cpu_decode_stop(Exec *x) {
-    x->decode.n = 0;
+static const float *cpu_read(Exec *x, int reg, int first, int n, size_t *stride, Err *e) {
+    (void)n;
+    if (!x->plan->regs[reg].has[FORM_F32]) {
+        err_set(e, ERR_RUN, "register %d keeps no floats", reg);
+        return NULL;
+    }
+    *stride = (size_t)(machine_f32(x, reg, 1) - machine_f32(x, reg, 0));
+    return machine_f32(x, reg, first);
 }
 
-static const float *cpu_read(const Exec *x, int reg, size_t *stride) {
-    *stride = (size_t)(machine_f32(x, reg, 1) - machine_f32(x, reg, 0));
-    return machine_f32(x, reg, 0);
+static ExecCounters cpu_counters(const Exec *x) {
+    return x->counters;
 }
 
 static double cpu_bandwidth(Exec *x) {
@@ -288,11 +359,12 @@ const ExecOps cpu_exec = {
     .memory = cpu_memory,
     .open = cpu_open,
     .run = cpu_run,
-    .decode_start = cpu_decode_start,
+    .decode_join = cpu_decode_join,
     .decode_next = cpu_decode_next,
-    .decode_stop = cpu_decode_stop,
+    .decode_leave = cpu_decode_leave,
     .profile = cpu_profile,
     .read_bandwidth = cpu_bandwidth,
     .read = cpu_read,
+    .counters = cpu_counters,
     .close = cpu_close,
 };

@@ -45,11 +45,15 @@ struct Exec {
     Scratch *scratch;   // [threads]
     atomic_int *next;   // [n_ops] next work item of each op
     const Batch *batch; // of the running walk
-    struct {            // the rows of decode_next, [R_max]
+    struct {            // the occupied slots of the decode loop: row r of a step [n_seq]
         int n;
-        int32_t *token, *seq, *position, *out_row;
-        SampleRow *sampling;
-    } decode;
+        int32_t *token, *seq, *position, *out_row; // out_row: the identity; seq: the slot
+        int32_t *sampled;
+        int *n_left; // steps
+        SampleParams *sampling;
+    } loop;
+    int32_t *history; // [n_seq][n_ctx + 1] tokens of each sequence by position
+    ExecCounters counters;
     int first_op, last_op;
     double *seconds; // [n_ops] the walk adds the time of each op, or NULL
 };
@@ -57,6 +61,11 @@ struct Exec {
 /* The rows of a register: row i of its kind, in float or 8-bit form; of a view its columns of that row. */
 float *machine_f32(const Exec *x, int reg, int row);
 Act8 machine_q8(const Exec *x, int reg, int row);
+
+/* The tokens of a sequence by position [n_ctx + 1]. */
+static inline int32_t *machine_history(const Exec *x, int seq) {
+    return x->history + (size_t)seq * ((size_t)x->config.n_ctx + 1);
+}
 
 /* Runs op i of the tape on thread `thread`; all threads of the pool call it with the same i. */
 void machine_op(Exec *x, int i, int thread);

@@ -394,16 +394,14 @@ static void op_expert(Exec *x, const Op *op, Scratch *s) {
 /* ---- the end ------------------------------------------------------------------------------------------- */
 
 static void op_sample(Exec *x, const Op *op, Scratch *s) {
+    static const SampleParams best_token = {.top_p = 1, .repeat_penalty = 1};
     const Batch *b = x->batch;
     int in = op_in(op, 0), n_vocab = x->plan->regs[in].width;
     for (int r; (r = take(x, op, 1)) < b->R;) {
-        const float *logits = machine_f32(x, in, r);
-        const SampleRow *row = b->sampling ? &b->sampling[r] : NULL;
-        if (!row)
-            b->sampled[r] = sample_finite(logits, n_vocab) ? 0 : -1;
-        else
-            b->sampled[r] = sample_token(logits, n_vocab, &row->params, row->history, row->n_history,
-                                         row->position, s->sample);
+        int t = b->out_row[r], n_history = b->position[t] + 1;
+        const SampleParams *p = b->sampling ? &b->sampling[r] : &best_token;
+        b->sampled[r] = sample_token(machine_f32(x, in, r), n_vocab, p, machine_history(x, b->seq[t]),
+                                     n_history, (uint64_t)n_history, s->sample);
     }
 }
 

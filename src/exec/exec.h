@@ -1,10 +1,15 @@
 /* exec: the interface of all executors.
  *
  *     open(plan, config) -> run(batch, first op, last op) -> read(register) -> close
- *                        -> decode_start(batch) -> decode_next ... -> decode_stop
+ *                        -> decode_join(slot) ... -> decode_next ... -> decode_leave(slot)
  *
- * An executor knows ops, registers and the batch; never the tokenizer, a family or the model's name.  The
- * plan holds the weights it needs and must outlive it. */
+ * Prompts are computed by runs.  Generated tokens come from the decode loop: n_seq slots, slot s for sequence s, each
+ * free or occupied.  A step of the loop computes a token for each occupied slot, which is that slot's input in the
+ * next step, without the caller in between; an executor may compute steps ahead of the one that is fetched.  Slots are
+ * joined and left, and runs computed, between two steps: the other slots go on.
+ *
+ * An executor knows ops, registers and the batch; never the tokenizer, a family or the model's name.  The plan holds
+ * the weights it needs and must outlive it. */
 #ifndef ZGEN_EXEC_EXEC_H
 #define ZGEN_EXEC_EXEC_H
 
@@ -31,6 +36,25 @@ typedef struct ExecMemory {
     bool is_mapped; // the weights stay in the file: what finds no room is read again and again
 } ExecMemory;
 
+/* How a slot begins. */
+typedef struct DecodeStart {
+    int32_t token; // the sequence's latest, whose keys and values are not computed yet
+    int position;  // where it stands
+    int n_steps;   // tokens that the slot gives at most: position + n_steps <= n_ctx
+    SampleParams params;
+} DecodeStart;
+
+/* What an executor has done since it was opened; 0 where it has no such thing. */
+typedef struct ExecCounters {
+    uint64_t runs, steps;   // batches, and steps of the decode loop, computed or enqueued
+    uint64_t row_steps;     // rows of these steps that were occupied
+    uint64_t joins, leaves; // of slots
+    uint64_t captures;      // of a step as a graph
+    uint64_t drains;        // waits for all steps that are enqueued, other than by fetching their tokens
+    uint64_t bytes_sent;    // from the host to the device, weights aside
+    uint64_t bytes_read;    // from the device to the host: registers that were asked for
+} ExecCounters;
+
 typedef struct Exec Exec;
 
 /* One executor: the whole interface. */
@@ -45,32 +69,38 @@ typedef struct ExecOps {
     /* false: ERR_MEMORY, the system or the device refuses some part; ERR_USAGE for an unknown isa. */
     bool (*open)(const Plan *p, const ExecConfig *config, Exec **out, Err *e);
 
-    /* Runs ops first..last-1 of the tape over the batch; (0, n_ops) is all.  false: ERR_RUN, logits of some
-     * row are not finite: the sentence names position and, where it can be found, tensor. */
+    /* Runs ops first_op..last_op-1 of the tape over the batch, behind the steps that are enqueued; (0, n_ops) is all.
+     * The rows belong to no occupied slot.  false: ERR_RUN; the logits of some row are not finite: the sentence
+     * names position and, where it can be found, tensor. */
     bool (*run)(Exec *x, const Batch *batch, int first_op, int last_op, Err *e);
 
-    /* Decoding: a token per sequence and step, each step's tokens being the next one's input, without the
-     * caller in between; an executor may run ahead of what has been fetched.  The batch of decode_start has T
-     * = R rows, one per sequence, with the latest token of each and the sampling for the next; its arrays may
-     * be reused after the call, but histories must go on growing by each token fetched.  decode_next waits
-     * for the tokens of the next step, [R]; it may be called n_steps times.  decode_stop forgets whatever ran
-     * ahead: sequences then end with the last token fetched. */
-    bool (*decode_start)(Exec *x, const Batch *batch, int n_steps, Err *e);
-    bool (*decode_next)(Exec *x, int32_t *sampled, Err *e);
-    void (*decode_stop)(Exec *x);
+    /* Occupies a free slot from the next step on that is not enqueued yet.  false: ERR_RUN. */
+    bool (*decode_join)(Exec *x, int slot, const DecodeStart *start, Err *e);
 
-    /* The time of each op of the tape, in seconds [n_ops], for a batch as decode_start takes it: the mean of
-     * `repeats` passes over the tape, whose order leaves in caches what a step does.  Ops that overlap in a
-     * step are kept apart: then the sum is more than a step takes.  Sequences are spoilt by it. */
-    bool (*profile)(Exec *x, const Batch *batch, int repeats, double *seconds, Err *e);
+    /* Waits for the next step and gives its tokens: tokens[n_seq], -1 for a slot that was not part of it.  At least
+     * one slot has a step left.  false: ERR_RUN, as for run; then all slots are free. */
+    bool (*decode_next)(Exec *x, int32_t *tokens, Err *e);
 
-    /* Bytes per second at which this executor reads its memory, measured now beside all that it holds; 0 when
-     * there is no room to measure in. */
+    /* Frees a slot: its tokens that were not fetched are dropped, and its sequence ends with the last one that was.
+     * A free slot is left as it is. */
+    void (*decode_leave)(Exec *x, int slot);
+
+    /* The time of each op of the tape in a step of the occupied slots, in seconds [n_ops]: the mean of `repeats`
+     * passes over the tape, whose order leaves in caches what a step does; one more pass comes first.  Ops that
+     * overlap in a step are kept apart: then the sum is more than a step takes.  The slots must have repeats + 1
+     * steps left, and their sequences are spoilt: the slots can only be left. */
+    bool (*profile)(Exec *x, int repeats, double *seconds, Err *e);
+
+    /* Bytes per second at which this executor reads its memory, measured now beside all that it holds; 0 when there
+     * is no room to measure in. */
     double (*read_bandwidth)(Exec *x);
 
-    /* The float rows of a register after a run: row i begins at read(...) + i * stride floats. */
-    const float *(*read)(const Exec *x, int reg, size_t *stride);
+    /* Rows first..first+n-1 of a register after a run, as floats: row i of them begins at read(...) + i * stride
+     * floats.  Good until the next call of any function; on a GPU it is a copy.  NULL: ERR_RUN, or the register
+     * keeps no floats. */
+    const float *(*read)(Exec *x, int reg, int first, int n, size_t *stride, Err *e);
 
+    ExecCounters (*counters)(const Exec *x);
     void (*close)(Exec *x); // NULL is fine
 } ExecOps;
 

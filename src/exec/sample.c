@@ -164,10 +164,26 @@ static int32_t draw(const Candidates *c, uint64_t total, uint64_t random) {
     return -1;
 }
 
+static bool is_banned(const SampleParams *p, int id) {
+    for (int i = 0; i < p->n_banned; i++)
+        if (p->banned[i] == id) return true;
+    return false;
+}
+
+/* A token by chance alone, or the next that is not banned; -1 where all are. */
+static int choose_any(const SampleParams *p, int n_vocab, uint64_t random) {
+    int id = any_token(random, n_vocab);
+    for (int tries = 0; tries < n_vocab; tries++) {
+        if (!is_banned(p, id)) return id;
+        id = id + 1 < n_vocab ? id + 1 : 0;
+    }
+    return -1;
+}
+
 int sample_token(const float *logits, int n_vocab, const SampleParams *p, const int32_t *history,
                  int n_history, uint64_t position, void *scratch) {
     assert(n_vocab > 0 && n_vocab <= 1 << 20); // the sums of weights stay below 2^63
-    if (p->blind) return any_token(random_bits(p->seed, position), n_vocab, p->banned, p->n_banned);
+    if (p->blind) return choose_any(p, n_vocab, random_bits(p->seed, position));
     assert(p->temp >= 0 && p->top_p >= 0 && p->min_p >= 0 && p->min_p <= 1 && p->repeat_penalty > 0);
     Candidates c = {.n = n_vocab, .weight = scratch}; // widest first, so that all are aligned
     c.rank = (uint32_t *)(c.weight + n_vocab);

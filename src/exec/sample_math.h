@@ -123,17 +123,9 @@ SAMPLE_FN uint64_t random_bits(uint64_t seed, uint64_t position) {
     return (uint64_t)out[1] << 32 | out[0];
 }
 
-/* A token by chance alone: the one that the random bits point at or, where it is banned, the next that is
- * not; -1 where all are. */
-SAMPLE_FN int32_t any_token(uint64_t random, int32_t n_vocab, const int32_t *banned, int32_t n_banned) {
-    int32_t id = (int32_t)multiply_high(random, (uint64_t)n_vocab);
-    for (int32_t tries = 0; tries < n_vocab; tries++) {
-        int32_t i = 0;
-        while (i < n_banned && banned[i] != id) i++;
-        if (i == n_banned) return id;
-        id = id + 1 < n_vocab ? id + 1 : 0;
-    }
-    return -1;
+/* The token that random bits point at, each as likely. */
+SAMPLE_FN int32_t any_token(uint64_t random, int32_t n_vocab) {
+    return (int32_t)multiply_high(random, (uint64_t)n_vocab);
 }
 
 /* ceil(f * total) for f in 0..1, f cut to 64 bits after the point (which changes none above 2^-41). */

@@ -2,17 +2,16 @@
  *
  *     engine_prepare -> engine_load -> engine_add -> while (engine_step) print what is new -> engine_close
  *
- * A prepared engine has a plan and knows what it will take; whether that fits is known before anything is
- * loaded.
+ * A prepared engine has a plan and knows what it will take; whether that fits is known before anything is loaded.
  *
- * A sequence is a prompt and what the model said to it so far.  Each step builds one batch out of all
- * unfinished sequences: one row for those that are speaking, a chunk of the prompt for those that are still
- * listening; chunks are cut at absolute multiples of the chunk size, so that a prompt is computed in the same
- * pieces whoever is beside it.
+ * A sequence is a prompt and the tokens generated behind it.  Requests may be added at any time, any number of them:
+ * n_seq sequences are computed at once, the others wait in a queue.  Each step gives a token to every sequence that has
+ * begun to answer, and computes a chunk of the prompts of those that have not.  Sequences come and go between steps
+ * without stopping the others.
  *
- * A finished sequence leaves its keys and values in the cache.  The next request with its number may begin
- * with the same tokens and compute only the others: a chat pays for what is new in each turn, and going back
- * costs nothing. */
+ * A finished sequence leaves its keys and values in the cache.  A later request whose prompt begins with the same tokens
+ * is given that part of the cache and computes only the rest: a turn of a chat costs its new tokens, and going back costs
+ * nothing. */
 #ifndef ZGEN_RUN_ENGINE_H
 #define ZGEN_RUN_ENGINE_H
 
@@ -26,7 +25,7 @@ typedef struct EngineConfig {
     int device_index; // which GPU
     bool managed;     // GPU: weights in managed memory
     int n_ctx;        // positions per sequence
-    int n_seq;        // sequences at once
+    int n_seq;        // sequences computed at once
     int n_threads;
     KvType kv_type;
     const char *isa;  // see ExecConfig
@@ -56,7 +55,7 @@ typedef struct Request {
     int n_stop;
     int n_logprobs; // the n best log-probabilities of each token are wanted, 0 for none
     bool special;   // control tokens appear in the text
-    bool reuse;     // ids that the cache still holds from the sequence before are not computed again
+    bool reuse;     // the beginning of ids that the cache holds is not computed again
 } Request;
 
 typedef struct TokenLogprobs { // of the raw logits, natural logarithms
@@ -72,10 +71,9 @@ typedef struct Timing {
 } Timing;
 
 typedef struct Sequence {
-    int32_t
-        *ids; // prompt and generated tokens [n_prompt + n_generated]; an end-of-generation token is not kept
+    int32_t *ids; // prompt and generated tokens [n_prompt + n_generated], without an end-of-generation token
     int n_prompt, n_generated;
-    int n_reused;   // of the prompt; its timing counts the others
+    int n_reused; // tokens of the prompt that the cache held, known after the first step; its timing counts the others
     Buf text;       // of the generated tokens, whole characters, less the stop string
     size_t n_final; // bytes of text that can no longer become part of a stop string: print up to here
     Finish finish;  // when not NONE, all of text is final
@@ -111,42 +109,49 @@ int engine_context_that_fits(const Engine *g);
 void engine_print_memory(const Engine *g, Buf *out);
 void engine_print_advice(const Engine *g, Buf *out);
 
-/* Adds a request; what it points to must outlive the sequence.  The number of the sequence (0..n_seq-1), or
- * -1: *e says why (ERR_RUN: prompt longer than the context, both numbers named; the cache is as it was). */
+/* Adds a request, which waits where n_seq sequences are unfinished; all that it points to but the ids must outlive the
+ * sequence.  Returns the number of the sequence: the lowest that no unfinished sequence has, so that it is below n_seq
+ * where none waits.  -1: *e says why (ERR_RUN: prompt longer than the context, both numbers named; the cache is as it
+ * was). */
 int engine_add(Engine *g, const Request *r, Err *e);
+
+/* The sequence with a number that was given, or below n_seq; good until the number is given again. */
 const Sequence *engine_sequence(const Engine *g, int seq);
 
 /* How its tokens are chosen: the request's parameters, with the ids that are banned. */
 const SampleParams *engine_sampling(const Engine *g, int seq);
 
-/* Runs one batch.  True while there is something left to do; false when all are finished (e->code 0) or on
- * failure. */
+/* One step: a token for each sequence that has begun to answer, a chunk of prompts.  True while a sequence is
+ * unfinished; false when all are finished (e->code 0) or on failure. */
 bool engine_step(Engine *g, Err *e);
+
+/* What the executor has done since engine_load. */
+ExecCounters engine_counters(const Engine *g);
 
 enum { PROFILE_ROOM = 52 }; // positions behind n_past that a profile likes to have
 
 /* Times of a decode step of one sequence behind n_past tokens. */
 typedef struct Profile {
     int n_past, repeats;
-    double *seconds; // [n_ops of the plan] of each op, see ExecOps.profile
+    double *seconds; // of each op [n_ops of the plan], see ExecOps.profile
     double step;     // of a whole step, undisturbed
     double wall;     // that measuring took
 } Profile;
 
-/* Measures for about a second, or a few steps where they take long; behind fewer tokens where the context is
- * too short.  What the sequences' caches hold is lost.  out->seconds is to be freed, after a failure too. */
+/* Measures for about a second, or a few steps where they take long; behind fewer tokens where the context is too short.
+ * No sequence is unfinished; one cache is lost.  out->seconds is to be freed, after a failure too. */
 bool engine_profile(Engine *g, int n_past, Profile *out, Err *e);
 
 /* The limit of decoding: see ExecOps.read_bandwidth. */
 double engine_read_bandwidth(Engine *g);
 
-/* Ends all unfinished sequences as interrupted; what was said stays. */
+/* Ends all unfinished sequences as interrupted; the text that there is stays. */
 void engine_interrupt(Engine *g);
 
-/* Computes ids[*at..end) behind the *at tokens that sequence 0 has in its cache, up to the end of the piece
- * in which a prompt is computed, and moves *at there.  Returns the logits behind the last of them [n_vocab],
- * good until the engine runs again; NULL: *e.  A sequence whose own ids these are, computed in the pieces in
- * which it was, keeps its cache. */
+/* Computes ids[*at..end) behind the first *at of them, in the cache that holds most of these, up to the end of the piece
+ * in which a prompt is computed, and moves *at there; where no cache holds all of the *at tokens, the missing ones are
+ * computed first.  Returns the logits behind the last token [n_vocab], good until the engine runs again; NULL: *e.  No
+ * sequence is unfinished.  A cache that holds the same tokens already, computed in the same pieces, keeps them all. */
 const float *engine_feed(Engine *g, const int32_t *ids, int *at, int end, Err *e);
 
 typedef struct LogitRows { // of neighbouring positions
@@ -155,8 +160,8 @@ typedef struct LogitRows { // of neighbouring positions
     size_t stride;         // in floats
 } LogitRows;
 
-/* Logits of the positions from `first` on of ids[n], chunk by chunk: calls take(arg, rows) in order; stops
- * when it returns false.  Uses sequence 0 from position 0.  false: *e, or code 0 when take said stop. */
+/* Logits of the positions from `first` on of ids[n], chunk by chunk: calls take(arg, rows) in order; stops when it returns
+ * false.  No sequence is unfinished; one cache is lost.  false: *e, or code 0 where take returned false. */
 bool engine_logits(Engine *g, const int32_t *ids, int first, int n,
                    bool (*take)(void *arg, const LogitRows *rows), void *arg, Err *e);
 

@@ -9,26 +9,20 @@ const char *gpu_missing(void) {
     return there ? NULL : e.text;
 }
 
-bool gpu_decode(Rig *rig, const Speaker *speakers, int n, int n_steps, int32_t *out, Err *e) {
-    static const int32_t history[2048];
-    int32_t token[RIG_MAX_ROWS], seq[RIG_MAX_ROWS], position[RIG_MAX_ROWS], out_row[RIG_MAX_ROWS];
-    SampleRow sampling[RIG_MAX_ROWS];
-    Batch b = {.T = n,
-               .R = n,
-               .token = token,
-               .seq = seq,
-               .position = position,
-               .out_row = out_row,
-               .sampling = sampling};
-    for (int i = 0; i < n; i++) {
-        const Speaker *s = &speakers[i];
-        token[i] = s->token, seq[i] = s->seq, position[i] = s->position, out_row[i] = i;
-        sampling[i] = (SampleRow){s->params, history, s->position + 1, (uint64_t)s->position + 1};
+static bool join(Rig *rig, const DecodeRow *row, int n_steps, Err *e) {
+    DecodeStart start = {row->token, row->position, n_steps, row->params};
+    return rig->ops->decode_join(rig->exec, row->seq, &start, e);
+}
+
+bool gpu_decode(Rig *rig, const DecodeRow *rows, int n, int n_steps, int32_t *out, Err *e) {
+    int32_t tokens[RIG_MAX_ROWS];
+    bool ok = true;
+    for (int i = 0; ok && i < n; i++) ok = join(rig, &rows[i], n_steps, e);
+    for (int step = 0; ok && step < n_steps; step++) {
+        ok = rig->ops->decode_next(rig->exec, tokens, e);
+        for (int i = 0; ok && i < n; i++) out[step * n + i] = tokens[rows[i].seq];
     }
-    bool ok = rig->ops->decode_start(rig->exec, &b, n_steps, e);
-    for (int i = 0; ok && i < n_steps; i++)
-        ok = rig->ops->decode_next(rig->exec, out + (size_t)i * (size_t)n, e);
-    rig->ops->decode_stop(rig->exec);
+    for (int i = 0; i < n; i++) rig->ops->decode_leave(rig->exec, rows[i].seq);
     return ok;
 }
 

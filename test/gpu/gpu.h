@@ -8,16 +8,15 @@
 /* Why there is no GPU to test on, for SKIP; NULL: there is one. */
 const char *gpu_missing(void);
 
-/* A row that speaks: its latest token, where that stands, and how the next ones are chosen. */
-typedef struct Speaker {
+/* A row of the decode loop: the latest token of a sequence, its position, and how the next ones are chosen. */
+typedef struct DecodeRow {
     int32_t token;
     int seq, position;
     SampleParams params;
-} Speaker;
+} DecodeRow;
 
-/* Decodes n_steps tokens of n rows with steps that the executor drives itself: out[n_steps][n].  Histories
- * are zeros of the right length.  false: *e, and the steps before are in out. */
-bool gpu_decode(Rig *rig, const Speaker *speakers, int n, int n_steps, int32_t *out, Err *e);
+/* Decodes n_steps tokens of n rows in the decode loop: out[n_steps][n].  false: *e, and the steps before are in out. */
+bool gpu_decode(Rig *rig, const DecodeRow *rows, int n, int n_steps, int32_t *out, Err *e);
 
 double gpu_nmse(const float *a, const float *b, size_t n);
 

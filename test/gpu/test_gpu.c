@@ -51,7 +51,7 @@ static void check_steps(const Golden *g, const Case *c, const Mode *m) {
     int32_t said[MAX_GREEDY];
     if (!rig_open(&rig, g->path, m->config)) return;
     float *logits = rig_rows(&rig, c->n_prompt);
-    Speaker s = {c->prompt[c->n_prompt - 1], 0, c->n_prompt - 1, greedy};
+    DecodeRow s = {c->prompt[c->n_prompt - 1], 0, c->n_prompt - 1, greedy};
     bool ok = rig_feed(&rig, 0, c->prompt, 0, c->n_prompt, logits) &&
               gpu_decode(&rig, &s, 1, c->n_greedy, said, &e);
     CHECK(ok, "%s", g->path);
@@ -116,7 +116,7 @@ static void check_oracle(const char *path, KvType type, bool weights_fp8) {
         CHECK(d.median_nmse <= 1e-3 && d.n_far * 10 <= N, "%s, %s, first %d: NMSE %.3g (median %.3g)", path,
               kv_type_name(type), firsts[i], d.nmse, d.median_nmse);
     }
-    Speaker s = {ids[N - 1], 0, N - 1, greedy};
+    DecodeRow s = {ids[N - 1], 0, N - 1, greedy};
     CHECK(gpu_decode(&gpu, &s, 1, STEPS, said, &e), "%s", e.text);
     CHECK(gpu_decode(&gpu, &s, 1, STEPS, expected, &e) && memcmp(said, expected, sizeof said) == 0, "%s, %s",
           path, kv_type_name(type));
@@ -310,7 +310,7 @@ TEST(gpu_prefill_and_decode_are_one_prefill) {
 enum { N_SEQ = 64, N_STEPS = 12 };
 
 /* Sequences of 1 to 14 positions, each with ids of its own; the last id of each is the first to speak. */
-static bool gather_crowd(Rig *rig, Speaker speakers[N_SEQ]) {
+static bool gather_crowd(Rig *rig, DecodeRow crowd[N_SEQ]) {
     float *logits = rig_rows(rig, 16);
     bool ok = true;
     for (int s = 0; s < N_SEQ && ok; s++) {
@@ -318,19 +318,19 @@ static bool gather_crowd(Rig *rig, Speaker speakers[N_SEQ]) {
         int n = 1 + s * 5 % 14;
         rig_ids(rig, 100 + (unsigned)s, ids, n + 1);
         ok = rig_feed(rig, s, ids, 0, n, logits);
-        speakers[s] = (Speaker){ids[n], s, n, lively};
-        speakers[s].params.seed += (uint64_t)s;
+        crowd[s] = (DecodeRow){ids[n], s, n, lively};
+        crowd[s].params.seed += (uint64_t)s;
     }
     free(logits);
     return ok;
 }
 
-static void check_crowd_logits(Rig *rig, const Speaker speakers[N_SEQ]) {
+static void check_crowd_logits(Rig *rig, const DecodeRow crowd[N_SEQ]) {
     static const int sizes[] = {2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64};
     Row rows[N_SEQ];
     float *alone = rig_rows(rig, N_SEQ), *among = rig_rows(rig, N_SEQ);
     for (int s = 0; s < N_SEQ; s++) {
-        rows[s] = (Row){speakers[s].token, s, speakers[s].position, true};
+        rows[s] = (Row){crowd[s].token, s, crowd[s].position, true};
         rig_run(rig, &rows[s], 1, alone + (size_t)s * (size_t)rig->n_vocab);
     }
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
@@ -340,15 +340,14 @@ static void check_crowd_logits(Rig *rig, const Speaker speakers[N_SEQ]) {
     free(alone), free(among);
 }
 
-static void check_crowd_steps(Rig *rig, const Speaker speakers[N_SEQ]) {
+static void check_crowd_steps(Rig *rig, const DecodeRow crowd[N_SEQ]) {
     static const int sizes[] = {1, 2, 3, 7, 16, 33, 64};
     static int32_t alone[N_SEQ][N_STEPS], among[N_STEPS * N_SEQ];
     Err e;
-    for (int s = 0; s < N_SEQ; s++)
-        CHECK(gpu_decode(rig, &speakers[s], 1, N_STEPS, alone[s], &e), "%s", e.text);
+    for (int s = 0; s < N_SEQ; s++) CHECK(gpu_decode(rig, &crowd[s], 1, N_STEPS, alone[s], &e), "%s", e.text);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         int n = sizes[i];
-        CHECK(gpu_decode(rig, speakers, n, N_STEPS, among, &e), "%s", e.text);
+        CHECK(gpu_decode(rig, crowd, n, N_STEPS, among, &e), "%s", e.text);
         for (int s = 0; s < n; s++)
             for (int k = 0; k < N_STEPS; k++)
                 CHECK(among[k * n + s] == alone[s][k], "%s: row %d of %d, step %d", gguf_label(rig->gguf), s,
@@ -357,10 +356,10 @@ static void check_crowd_steps(Rig *rig, const Speaker speakers[N_SEQ]) {
 }
 
 static void check_crowd(Rig *rig) {
-    Speaker speakers[N_SEQ];
-    if (!gather_crowd(rig, speakers)) return;
-    check_crowd_logits(rig, speakers);
-    check_crowd_steps(rig, speakers);
+    DecodeRow crowd[N_SEQ];
+    if (!gather_crowd(rig, crowd)) return;
+    check_crowd_logits(rig, crowd);
+    check_crowd_steps(rig, crowd);
 }
 
 TEST(gpu_row_alone_and_among_others) {
@@ -408,13 +407,13 @@ TEST(gpu_context_is_used_to_its_last_position) {
             for (int i = 0; i < N; i++) rig_feed(&rig, s, ids[s], i, i + 1, logits);
             last[s] = rig_rows(&rig, 1);
             memcpy(last[s], logits, (size_t)rig.n_vocab * sizeof *logits);
-            CHECK(gpu_decode(&rig, &(Speaker){ids[s][N - 1], s, N - 1, lively}, 1, 1, &said[s], &e), "%s",
+            CHECK(gpu_decode(&rig, &(DecodeRow){ids[s][N - 1], s, N - 1, lively}, 1, 1, &said[s], &e), "%s",
                   e.text);
         }
         for (int s = 2; s >= 0; s--) {
             rig_feed(&rig, s, ids[s], N - 1, N, logits);
             CHECK(same_bytes(&rig, logits, last[s], 1), "%s: sequence %d", models[m], s);
-            CHECK(gpu_decode(&rig, &(Speaker){ids[s][N - 1], s, N - 1, lively}, 1, 1, &more, &e) &&
+            CHECK(gpu_decode(&rig, &(DecodeRow){ids[s][N - 1], s, N - 1, lively}, 1, 1, &more, &e) &&
                       more == said[s],
                   "%s", models[m]);
         }
@@ -580,18 +579,23 @@ static const SampleParams chances[] = {
 };
 enum { N_CHANCES = sizeof chances / sizeof *chances };
 
-/* Rows of one run, each with parameters and a seed of its own, against the host's sampler on the logits read
- * back. */
+/* Rows of one run, most of them of one sequence, each with parameters and a seed of its own, against the host's
+ * sampler on the logits read back. */
 static void check_sampler(Rig *rig, unsigned seed, const int32_t *banned, int n_banned, void *scratch) {
-    enum { N = 30 };
+    enum { N = 30, FIRST = 20, OTHER = 3 }; // rows, of them of sequence 0, the other sequence
     int32_t ids[N], seq[N], position[N], out_row[N], sampled[N];
-    SampleRow sampling[N];
+    SampleParams sampling[N];
     rig_ids(rig, seed, ids, N);
     for (int i = 0; i < N; i++) {
-        seq[i] = i, position[i] = 0, out_row[i] = i; // a sequence samples once in a run
-        sampling[i] = (SampleRow){chances[i % N_CHANCES], ids, i + 1, (uint64_t)i + 1};
-        sampling[i].params.seed += seed;
-        if (i % 2) sampling[i].params.banned = banned, sampling[i].params.n_banned = n_banned;
+        seq[i] = i < FIRST ? 0 : OTHER;
+        position[i] = i < FIRST ? i : i - FIRST;
+        out_row[i] = i;
+        sampling[i] = chances[i % N_CHANCES];
+        sampling[i].seed += seed;
+        if (i % 2) {
+            sampling[i].banned = banned + i % 3;
+            sampling[i].n_banned = n_banned - i % 3;
+        }
     }
     Batch b = {.T = N,
                .R = N,
@@ -605,11 +609,11 @@ static void check_sampler(Rig *rig, unsigned seed, const int32_t *banned, int n_
     size_t stride;
     bool ok = rig->ops->run(rig->exec, &b, 0, rig->plan->n_ops, &e);
     CHECK(ok, "%s", e.text);
-    const float *logits = rig->ops->read(rig->exec, rig->logits, &stride);
-    for (int i = 0; ok && i < N; i++) {
-        const SampleRow *s = &sampling[i];
-        int token = sample_token(logits + (size_t)i * stride, rig->n_vocab, &s->params, s->history,
-                                 s->n_history, s->position, scratch);
+    const float *logits = rig->ops->read(rig->exec, rig->logits, 0, N, &stride, &e);
+    for (int i = 0; ok && logits && i < N; i++) {
+        int n_history = position[i] + 1;
+        int token = sample_token(logits + (size_t)i * stride, rig->n_vocab, &sampling[i],
+                                 ids + i - position[i], n_history, (uint64_t)n_history, scratch);
         CHECK(sampled[i] == token, "seed %u, row %d: %d, not %d", seed, i, sampled[i], token);
     }
 }
@@ -701,7 +705,7 @@ TEST(gpu_decoding_names_damaged_weights) {
             e.text);
     float *logits = rig_rows(&rig, N);
     rig_ids(&rig, 9, ids, N);
-    Speaker s = {ids[N - 1], 0, N - 1, lively};
+    DecodeRow s = {ids[N - 1], 0, N - 1, lively};
     CHECK(rig_feed(&rig, 0, ids, 0, N, logits) && gpu_decode(&rig, &s, 1, STEPS, clean, &e), "%s", e.text);
     rig_close(&rig);
     int at = fresh_step(ids, N, clean, STEPS);

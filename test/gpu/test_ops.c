@@ -617,31 +617,37 @@ typedef struct Sampling { // on the device, with the host's view of what changes
     DeviceSampler samplers[R];
     int32_t history[R][HISTORY + 1];
     float logits[R][1008];
-    void *device_logits, *device_samplers, *device_history, *device_banned;
+    int32_t position[R];
+    void *device_logits, *device_history;
+    uint32_t *device_banned;
     RingEntry *ring;
 } Sampling;
 
 static const int32_t banned[] = {0, 2, 500, 1002};
 
 static void sampling_open(Sampling *s) {
+    enum { WORDS = (N_VOCAB + 31) / 32 };
     int32_t seq[R], none[R] = {0};
     for (int r = 0; r < R; r++) seq[r] = r;
     s->device_logits = device_new(NULL, sizeof s->logits);
-    s->device_samplers = device_new(NULL, sizeof s->samplers);
     s->device_history = device_new(NULL, sizeof s->history);
-    s->device_banned = device_new(banned, sizeof banned);
+    s->device_banned = device_new(NULL, WORDS * sizeof(uint32_t));
+    device_check(launch_ban(device_launch(), s->device_banned, WORDS, banned, 4), "bans");
     device_check(cudaMallocHost((void **)&s->ring, 4 * R * sizeof *s->ring), "pinned memory");
     memset(s->ring, 0, 4 * R * sizeof *s->ring);
     s->step = (SampleStep){.logits = s->device_logits,
                            .n_vocab = N_VOCAB,
                            .R = R,
-                           .samplers = s->device_samplers,
-                           .seq = device_new(seq, sizeof seq),
-                           .token = device_new(none, sizeof none),
-                           .position = device_new(none, sizeof none),
+                           .rows = {.token = device_new(none, sizeof none),
+                                    .seq = device_new(seq, sizeof seq),
+                                    .position = device_new(none, sizeof none),
+                                    .sampler = device_new(NULL, sizeof s->samplers)},
+                           .loop = true,
+                           .history = {s->device_history, HISTORY + 1},
+                           .step = device_zeros(sizeof(uint32_t)),
                            .ring = s->ring,
                            .ring_steps = 4,
-                           .step_counter = device_zeros(R * sizeof(uint32_t)),
+                           .ring_rows = R,
                            .scratch = device_zeros(sample_device_scratch_bytes(R, N_VOCAB))};
 }
 
@@ -663,13 +669,15 @@ static void draw_logits(Sampling *s, uint64_t *state) {
 
 static void sampling_send(Sampling *s, const SampleParams *p, bool ban, uint64_t seed) {
     for (int r = 0; r < R; r++) {
-        int32_t *history = (int32_t *)s->device_history + r * (HISTORY + 1);
-        s->samplers[r] = (DeviceSampler){*p, history, 1 + (r * 7 + (int)(seed % HISTORY)) % HISTORY};
+        s->samplers[r] = (DeviceSampler){*p, ban ? s->device_banned : NULL};
         s->samplers[r].params.seed += seed * R + (uint64_t)r;
-        if (ban) s->samplers[r].params.banned = s->device_banned, s->samplers[r].params.n_banned = 4;
+        s->position[r] = (r * 7 + (int)(seed % HISTORY)) % HISTORY;
     }
-    device_check(cudaMemcpy(s->device_samplers, s->samplers, sizeof s->samplers, cudaMemcpyHostToDevice),
+    const DeviceRows *rows = &s->step.rows;
+    device_check(cudaMemcpy(rows->sampler, s->samplers, sizeof s->samplers, cudaMemcpyHostToDevice),
                  "samplers");
+    device_check(cudaMemcpy(rows->position, s->position, sizeof s->position, cudaMemcpyHostToDevice),
+                 "positions");
     device_check(cudaMemcpy(s->device_history, s->history, sizeof s->history, cudaMemcpyHostToDevice),
                  "history");
     device_check(cudaMemcpy(s->device_logits, s->logits, sizeof s->logits, cudaMemcpyHostToDevice), "logits");
@@ -685,7 +693,7 @@ static int sampling_check(Sampling *s, uint32_t step, const SampleParams *p, boo
         SampleParams mine = *p;
         mine.seed = s->samplers[r].params.seed;
         if (ban) mine.banned = banned, mine.n_banned = 4;
-        int n = s->samplers[r].n_history,
+        int n = s->position[r] + 1,
             token = sample_token(s->logits[r], N_VOCAB, &mine, s->history[r], n, (uint64_t)n, scratch);
         const RingEntry *entry = &s->ring[(step - 1) % 4 * R + (uint32_t)r];
         n_wrong += entry->token != token || entry->step != step;

@@ -87,20 +87,20 @@ static inline bool rig_run_ops(Rig *rig, const Row *rows, int T, int first, int 
                                int32_t *sampled, Err *e) {
     int32_t token[RIG_MAX_ROWS], seq[RIG_MAX_ROWS], position[RIG_MAX_ROWS], out_row[RIG_MAX_ROWS];
     int32_t chosen[RIG_MAX_ROWS];
-    SampleRow sampling[RIG_MAX_ROWS];
+    SampleParams sampling[RIG_MAX_ROWS];
     Batch b = {
         .T = T, .token = token, .seq = seq, .position = position, .out_row = out_row, .sampled = chosen};
     for (int t = 0; t < T; t++) {
         token[t] = rows[t].token, seq[t] = rows[t].seq, position[t] = rows[t].position;
         if (!rows[t].wanted) continue;
-        sampling[b.R] = (SampleRow){.params = {.top_p = 1, .repeat_penalty = 1}};
+        sampling[b.R] = (SampleParams){.top_p = 1, .repeat_penalty = 1};
         out_row[b.R++] = t;
     }
     if (sampled) b.sampling = sampling;
     if (!rig->ops->run(rig->exec, &b, first, last, e)) return false;
-    size_t stride;
-    const float *from = rig->ops->read(rig->exec, rig->logits, &stride);
-    size_t n = (size_t)rig->n_vocab;
+    size_t stride, n = (size_t)rig->n_vocab;
+    const float *from = logits ? rig->ops->read(rig->exec, rig->logits, 0, b.R, &stride, e) : NULL;
+    if (logits && !from) return false;
     for (int r = 0; logits && r < b.R; r++)
         memcpy(logits + (size_t)r * n, from + (size_t)r * stride, n * sizeof *from);
     if (sampled) memcpy(sampled, chosen, (size_t)b.R * sizeof *sampled);

@@ -1,0 +1,105 @@
+/* engine_memory: what an engine takes, what would fit, and the advice where it does not.
+ *
+ * All of it is known before anything is loaded: the executor counts what it would allocate for a configuration, and
+ * the longest context that fits is found by asking it again. */
+#include "engine_impl.h"
+
+int engine_chunk_of(const EngineConfig *c) {
+    return c->chunk < c->n_ctx ? c->chunk : c->n_ctx;
+}
+
+/* A run has room for a chunk of a prompt and one row of each sequence. */
+ExecConfig engine_exec_config(const EngineConfig *c) {
+    int T = engine_chunk_of(c) + c->n_seq, R = c->R_max > c->n_seq ? c->R_max : c->n_seq;
+    return (ExecConfig){.n_ctx = c->n_ctx,
+                        .n_seq = c->n_seq,
+                        .T_max = T > R ? T : R,
+                        .R_max = R,
+                        .kv_type = c->kv_type,
+                        .n_threads = c->n_threads,
+                        .isa = c->isa,
+                        .device = c->device_index,
+                        .managed = c->managed};
+}
+
+ExecMemory engine_memory(const Engine *g) {
+    return g->memory;
+}
+
+static bool would_fit(const Engine *g, int n_ctx, KvType kv_type) {
+    EngineConfig c = g->config;
+    ExecMemory m;
+    Err ignored;
+    c.n_ctx = n_ctx;
+    c.kv_type = kv_type;
+    ExecConfig config = engine_exec_config(&c);
+    if (!g->exec_ops->memory(g->plan, &config, &m, &ignored)) return false;
+    m.free = g->memory.free;
+    return exec_fits(&m);
+}
+
+int engine_context_that_fits(const Engine *g) {
+    int fits = 0, beyond = INT32_MAX / 2; // each position takes more
+    while (fits + 1 < beyond) {
+        int middle = fits + (beyond - fits) / 2;
+        if (would_fit(g, middle, g->config.kv_type))
+            fits = middle;
+        else
+            beyond = middle;
+    }
+    return fits;
+}
+
+static void print_bytes(const char *name, double bytes, Buf *out) {
+    bool is_large = bytes >= 1e9;
+    buf_printf(out, "%s %.*f %s", name, is_large ? 2 : 1, bytes / (is_large ? 1e9 : 1e6),
+               is_large ? "GB" : "MB");
+}
+
+void engine_print_memory(const Engine *g, Buf *out) {
+    const ExecMemory *m = &g->memory;
+    double element = kv_element_bytes(g->config.kv_type);
+    buf_printf(out, "%s, context of %d tokens: ", g->exec_ops->name, g->config.n_ctx);
+    print_bytes("weights", (double)m->weights, out);
+    print_bytes(m->is_mapped ? " in the file, keys and values" : ", keys and values", (double)m->kv, out);
+    buf_printf(out, " (%s, %zu bytes per position)", kv_type_name(g->config.kv_type),
+               plan_kv_bytes(g->plan, element) * (size_t)g->config.n_seq);
+    print_bytes(", registers", (double)m->registers, out);
+    print_bytes(", scratch", (double)m->scratch, out);
+    print_bytes("; free are", (double)m->free, out);
+}
+
+/* The best type of cache that is smaller than the one asked for and small enough, or NULL. */
+static const char *smaller_cache(const Engine *g) {
+    static const KvType types[] = {KV_F16, KV_Q8_0, KV_FP8};
+    Err ignored;
+    for (int i = 0; i < 3; i++)
+        if (kv_element_bytes(types[i]) < kv_element_bytes(g->config.kv_type) &&
+            exec_check_kv(g->plan, types[i], &ignored) && would_fit(g, g->config.n_ctx, types[i]))
+            return kv_type_name(types[i]);
+    return NULL;
+}
+
+void engine_print_advice(const Engine *g, Buf *out) {
+    int n_ctx = engine_context_that_fits(g);
+    const char *kv = smaller_cache(g);
+    if (n_ctx > 0)
+        buf_printf(out, "-c %d%s%s would fit", n_ctx, kv ? " or --kv " : "", kv ? kv : "");
+    else if (g->memory.is_mapped)
+        buf_printf(out, "not even a context of one token would fit; end other programs");
+    else
+        buf_printf(
+            out,
+            "not even a context of one token would fit; take a smaller type of weights, or --device cpu");
+}
+
+bool engine_too_large(const Engine *g, Err *e) {
+    Buf text = {0};
+    buf_printf(&text, "it does not fit: ");
+    engine_print_memory(g, &text);
+    buf_printf(&text, "; ");
+    engine_print_advice(g, &text);
+    err_set(e, ERR_MEMORY, "%s", text.data);
+    buf_free(&text);
+    return false;
+}
