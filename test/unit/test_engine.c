@@ -6,6 +6,7 @@
  * stays, and nothing final is taken back. */
 #include "check.h"
 #include "gguf_writer.h"
+#include "slots.h"
 #include "../../src/base/mem.h"
 #include "../../src/run/engine.h"
 
@@ -388,6 +389,155 @@ TEST(engine_sequences_are_told_as_if_alone) {
     }
     CHECK(memcmp(alone[3].ids, alone[5].ids, sizeof alone[3].ids) != 0, "another seed tells another story");
     close_bench(&b);
+}
+
+/* Numbers are given from the lowest on, whatever waits; a sequence that waits for a slot has no token and no text, and
+ * all come to their end as if alone. */
+TEST(engine_full_is_a_queue) {
+    static Told alone[N_WISHES];
+    Bench b;
+    tell_alone((EngineConfig){0}, 64, alone);
+    if (!open_bench(&b, 256, 2)) return;
+    TokIds ids[N_WISHES];
+    Err e = {0};
+    for (int i = 0; i < N_WISHES; i++) {
+        ids[i] = ids_of(&b, wishes[i].prompt);
+        Request r = request_of(&wishes[i], &ids[i]);
+        CHECK(engine_add(b.engine, &r, &e) == i);
+    }
+    CHECK(engine_step(b.engine, &e));
+    for (int i = 0; i < N_WISHES; i++)
+        CHECK(engine_sequence(b.engine, i)->n_generated == (i < 2), "sequence %d", i);
+    while (engine_step(b.engine, &e)) {
+    }
+    CHECK(e.code == 0, "%s", e.text);
+    for (int i = 0; i < N_WISHES; i++) {
+        Told told = told_by(engine_sequence(b.engine, i));
+        check_told("behind others", i, &told, &alone[i]);
+        tok_ids_free(&ids[i]);
+    }
+    close_bench(&b);
+}
+
+TEST(engine_interrupts_those_that_wait) {
+    Bench b;
+    if (!open_bench(&b, 64, 1)) return;
+    TokIds ids = ids_of(&b, STORY);
+    Err e = {0};
+    Request r = {.ids = ids.data, .n_ids = (int)ids.n, .n_predict = 20, .params = greedy};
+    for (int i = 0; i < 3; i++) CHECK(engine_add(b.engine, &r, &e) == i);
+    for (int i = 0; i < 4; i++) CHECK(engine_step(b.engine, &e));
+    engine_interrupt(b.engine);
+    for (int i = 0; i < 3; i++) {
+        const Sequence *q = engine_sequence(b.engine, i);
+        CHECK(q->finish == FINISH_INTERRUPTED && q->n_generated == (i == 0 ? 4 : 0), "sequence %d", i);
+    }
+    CHECK(!engine_step(b.engine, &e) && e.code == 0);
+    CHECK(engine_add(b.engine, &r, &e) == 0); // and the engine goes on
+    while (engine_step(b.engine, &e)) {
+    }
+    CHECK(engine_sequence(b.engine, 0)->n_generated == 20);
+    tok_ids_free(&ids);
+    close_bench(&b);
+}
+
+/* While a prompt of many chunks is read, a sequence that has begun to answer gets a token in each step. */
+TEST(engine_decodes_while_it_reads) {
+    enum { CHUNK = 16, LONG = 10 * CHUNK };
+    Bench b;
+    if (!open_config(&b, TINY, (EngineConfig){.n_ctx = 256, .n_seq = 2, .chunk = CHUNK})) return;
+    int32_t ids[LONG];
+    for (int i = 0; i < LONG; i++) ids[i] = 3 + i * 37 % 320;
+    Request r = {.ids = ids, .n_ids = 5, .n_predict = 60, .params = greedy, .ignore_eos = true};
+    int first = add(&b, &r);
+    for (int i = 0; i < 3; i++) step(&b);
+    r.n_ids = LONG;
+    int second = add(&b, &r);
+    const Sequence *q = engine_sequence(b.engine, first), *reader = engine_sequence(b.engine, second);
+    for (int i = 1; i <= LONG / CHUNK; i++) {
+        step(&b);
+        CHECK(q->n_generated == 3 + i && reader->prompt.n == i * CHUNK, "step %d", i);
+        CHECK(reader->n_generated == (i == LONG / CHUNK));
+    }
+    step(&b);
+    CHECK(reader->n_generated == 2);
+    run(&b);
+    close_bench(&b);
+}
+
+/* Of the free slots a request gets the one whose cache begins like its prompt, not the first. */
+TEST(engine_takes_the_cache_that_begins_alike) {
+    enum { N = 4, LENGTH = 20, MORE = 6 };
+    Bench b;
+    if (!open_config(&b, TINY, (EngineConfig){.n_ctx = 64, .n_seq = N})) return;
+    int32_t ids[N][LENGTH + MORE];
+    Request r = {.n_ids = LENGTH, .n_predict = MORE, .params = greedy, .ignore_eos = true, .reuse = true};
+    for (int i = 0; i < N; i++) {
+        for (int k = 0; k < LENGTH + MORE; k++) ids[i][k] = k < 2 ? 1 : 3 + (i * 91 + k * 37) % 320;
+        r.ids = ids[i];
+        add(&b, &r);
+    }
+    run(&b);
+    for (int i = N - 1; i >= 0; i--) { // in another order: alone, and with others
+        memcpy(ids[i], engine_sequence(b.engine, i)->ids, sizeof ids[i]);
+        if (i == N / 2) continue;
+        r.ids = ids[i];
+        r.n_ids = LENGTH + MORE;
+        int s = add(&b, &r);
+        if (i == N - 1) run(&b);
+        step(&b);
+        CHECK(engine_sequence(b.engine, s)->n_reused == LENGTH + MORE - 1, "sequence %d: %d", i,
+              engine_sequence(b.engine, s)->n_reused);
+        run(&b);
+    }
+    close_bench(&b);
+}
+
+TEST(engine_slots_come_and_go) {
+    Rig rig;
+    if (!rig_open(&rig, TINY, (RigConfig){.isa = "auto", .n_seq = SLOTS, .n_ctx = 64})) return;
+    slots_check_tokens(&rig, 300);
+    rig_close(&rig);
+}
+
+TEST(engine_finished_sequences_cost_nothing) {
+    Bench b;
+    if (!open_config(&b, TINY, (EngineConfig){.n_ctx = 80, .n_seq = COST_SEQ})) return;
+    slots_check_costs(b.engine);
+    ExecCounters c = engine_counters(b.engine);
+    CHECK(c.bytes_sent == 0 && c.captures == 0); // there is no device
+    close_bench(&b);
+}
+
+/* Several rows of one sequence sample in one run, each by its own parameters and the tokens up to its own position. */
+TEST(engine_samples_many_rows_of_a_sequence) {
+    enum { N = 24 };
+    static const SampleParams kinds[] = {
+        {.top_p = 1, .repeat_penalty = 1},
+        {.temp = 1.5f, .top_p = 0.9f, .repeat_penalty = 1.3f, .repeat_last_n = -1, .seed = 3},
+        {.temp = 1, .top_p = 1, .repeat_penalty = 1, .presence_penalty = 2, .repeat_last_n = 4, .seed = 4},
+        {.blind = true, .seed = 5}};
+    Rig rig;
+    Err e;
+    if (!rig_open(&rig, TINY, (RigConfig){.isa = "auto", .n_ctx = 64})) return;
+    int32_t ids[N], seq[N] = {0}, position[N], out_row[N], sampled[N];
+    SampleParams sampling[N];
+    rig_ids(&rig, 9, ids, N);
+    for (int i = 0; i < N; i++) {
+        ids[i] = i % 3 ? ids[i] : ids[0]; // something to be penalised
+        position[i] = out_row[i] = i;
+        sampling[i] = kinds[i % 4];
+    }
+    Batch all = {N, N, ids, seq, position, out_row, sampling, sampled};
+    bool ok = rig.ops->run(rig.exec, &all, 0, rig.plan->n_ops, &e);
+    CHECK(ok, "%s", e.text);
+    for (int i = 0; ok && i < N; i++) {
+        int32_t one;
+        Batch row = {1, 1, ids + i, seq, position + i, out_row, sampling + i, &one};
+        ok = rig.ops->run(rig.exec, &row, 0, rig.plan->n_ops, &e);
+        CHECK(ok && one == sampled[i], "row %d", i);
+    }
+    rig_close(&rig);
 }
 
 TEST(engine_threads_change_no_word) {
