@@ -144,14 +144,14 @@ static void place_input(const Plan *p, const Op *op, Reg *in) {
 void plan_place(Plan *p) {
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
-        bool in_pieces = op_is_product(op) || op->code == OP_ATTN;
+        bool in_place = op_is_product(op) || op->code == OP_ATTN || op->code == OP_ROUTE; // no row apart
         for (int k = 0; k < op->n_operands; k++) {
             const Operand *o = &op->operand[k];
             if (o->role == ROLE_CACHE) continue;
             Reg *reg = &p->regs[plan_base(p, o->reg)];
             if (op_is_product(op) && o->role == ROLE_READ)
                 place_input(p, op, reg);
-            else if (o->role != ROLE_WRITE || in_pieces)
+            else if (o->role != ROLE_WRITE || in_place)
                 reg->has[FORM_F32] = true;
         }
     }

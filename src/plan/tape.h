@@ -10,7 +10,7 @@
 #include "op.h"
 
 /* The forms in which a register's rows can be kept; an op that writes one writes all its forms.  Ops that
- * write a row in pieces (products, attention) always keep the floats too. */
+ * write a row in pieces (products, attention, routing) always keep the floats too. */
 typedef enum Form {
     FORM_F32,
     FORM_Q8, // the shared 8-bit activation, exec/act.h
