@@ -1,5 +1,5 @@
-/* fuzz_gguf: any bytes as a model.  Whatever opens must bear every question: each key through each getter,
- * each tensor by its name, and both ends of each tensor's data. */
+/* fuzz_gguf: any bytes as a model.  Of a file that opens, each key is read by each getter, each tensor found
+ * by its name, and both ends of each tensor's data are read. */
 #include "../../src/base/buf.h"
 #include "../../src/gguf/gguf.h"
 

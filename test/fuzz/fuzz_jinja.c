@@ -1,5 +1,5 @@
-/* fuzz_jinja: any bytes as a chat template, with messages in which everything occurs.  Whatever renders must
- * be tiled by its runs, whatever does not must say why. */
+/* fuzz_jinja: any bytes as a chat template, with messages of every kind of value.  The runs of a rendered
+ * text must tile the text; a template that fails must set an error. */
 #include "../../src/text/chat.h"
 
 #include <stdint.h>

@@ -2,7 +2,8 @@
  *
  * The bytes are read as: one that picks the kind of vocabulary, one that picks the pre-tokenizer, one of
  * flags for the file, then tokens, merges and text, each list ended by a byte 0xFF and each string by a byte
- * 0xFE.  Whatever opens must encode to ids that it has, and what they stream must be UTF-8. */
+ * 0xFE.  A vocabulary that opens must encode to ids of its own, and the text streamed from them must be
+ * UTF-8. */
 #include "../../src/text/pretok.h"
 #include "../../src/text/tok.h"
 

@@ -1,6 +1,6 @@
 /* Tests of byte pairs and of the pre-tokenizers: ids equal to llama.cpp's and to those of an independent
- * encoder (scripts/make_bpe.py), the rules of the file one by one, laws that must hold for any vocabulary,
- * hostile lists of merges, and texts that a careless pattern would take for ever over. */
+ * encoder (scripts/make_bpe.py), the rules of the file one by one, properties of all vocabularies, hostile
+ * lists of merges, and texts that take quadratic time by a careless pattern. */
 #include "check.h"
 #include "tok_rig.h"
 #include "../../src/base/mem.h"
@@ -12,7 +12,7 @@
 
 #define OWN "test/data/tokenizer/bpe-1000"
 
-/* ---- against others ---- */
+/* ---- against other encoders ---- */
 
 TEST(bpe_agrees_over_the_gpt_2_vocabulary) {
     check_shared("gpt-2", 290, 80);
@@ -73,7 +73,8 @@ TEST(bpe_agrees_with_the_encoder_of_make_bpe) {
     json_decref(root);
 }
 
-/* The alphabet by its definition: what prints stands for itself, the rest follows from U+0100 on. */
+/* The alphabet by its definition: printable bytes are the characters of Latin-1, the others follow from
+ * U+0100 on. */
 TEST(bpe_pieces_are_the_bytes_of_their_characters) {
     uint32_t characters[256], next = 0x100;
     for (int b = 0; b < 256; b++) {
@@ -205,7 +206,7 @@ TEST(bpe_cleans_spaces_where_the_family_does) {
 }
 
 TEST(bpe_says_which_pre_tokenizer_it_uses) {
-    int saved = stderr_hide(); // the warning; bats sees it
+    int saved = stderr_hide(); // the warning, which the command-line tests check
     Made m = made_as("no-such-thing");
     stderr_show(saved);
     REQUIRE(m.tok);
@@ -246,7 +247,7 @@ TEST(bpe_merges_characters_where_the_vocabulary_does) {
     static const char *const merges[] = {"h i", "\u2581 hi", "\u2581 \u2581"};
     Buf file = file_of((Rules){"gemma4", NULL, pieces, 11, merges, 3});
     file_u32(&file, "tokenizer.ggml.bos_token_id", 0);
-    file_bool(&file, "tokenizer.ggml.add_bos_token", false); // it is added all the same
+    file_bool(&file, "tokenizer.ggml.add_bos_token", false); // BOS is added all the same
     Made m = made_open(file);
     REQUIRE(m.tok);
     CHECK_ENCODES(m.tok, "hi hi", TOK_ADD_SPECIAL, "0 4 5");
@@ -260,13 +261,13 @@ TEST(bpe_merges_characters_where_the_vocabulary_does) {
     made_close(&m);
 }
 
-/* ---- laws ---- */
+/* ---- properties of all vocabularies ---- */
 
-/* The definition, in quadratic time: texts and lines of the list, no ids, no hashes, no queue.  Part i of the
- * word goes from ends[i - 1] to ends[i]. */
+/* The definition, in quadratic time, on texts and lines of the list, without ids, hashes and queues.  Part i
+ * of the word is [ends[i - 1], ends[i]). */
 static void naive_encode(Rules r, const char *word, TokIds *out) {
     size_t ends[200], n = 0;
-    for (const char *at = word; *at; at++) ends[n] = n + 1, n++;
+    for (; word[n]; n++) ends[n] = n + 1;
     for (;;) {
         size_t best_rank = r.n_merges, best = 0;
         for (size_t i = 0; i + 1 < n; i++) {
@@ -275,7 +276,10 @@ static void naive_encode(Rules r, const char *word, TokIds *out) {
             buf_printf(&line, "%.*s %.*s", (int)(ends[i] - start), word + start, (int)(ends[i + 1] - ends[i]),
                        word + ends[i]);
             for (size_t k = 0; k < best_rank; k++)
-                if (strcmp(r.merges[k], line.data) == 0) best_rank = k, best = i;
+                if (strcmp(r.merges[k], line.data) == 0) {
+                    best_rank = k;
+                    best = i;
+                }
             buf_free(&line);
         }
         if (best_rank == r.n_merges) break;
@@ -352,7 +356,7 @@ TEST(bpe_work_grows_with_the_length_of_the_text) {
     static const Piece pieces[] = {
         {"a", 0, NORMAL}, {"aa", 0, NORMAL}, {"aaa", 0, NORMAL}, {"aaaa", 0, NORMAL}, {"aaaaa", 0, NORMAL}};
     static const char *const merges[] = {"aa aaa", "aaa a", "aa aa", "aaa aa",
-                                         "aa a",   "a aa",  "a a"}; // upside down
+                                         "aa a",   "a aa",  "a a"}; // in reverse order
     Made m = made_open(file_of((Rules){"gpt2", "gpt-2", pieces, 5, merges, 7}));
     REQUIRE(m.tok);
     static const char *const units[] = {"a", " ", "\n", "Once upon a time ", "aaaaaaa ", "theheth"};
@@ -364,7 +368,7 @@ TEST(bpe_work_grows_with_the_length_of_the_text) {
     vocab_close(&v);
 }
 
-/* Words seen before come from a table with few places: here many words meet in each. */
+/* The cache of words has few entries: here many words share each. */
 TEST(bpe_remembers_the_right_words) {
     Vocab v;
     REQUIRE(vocab_open(OWN ".gguf", NULL, &v));
@@ -482,13 +486,13 @@ static void ignore_word(void *context, const char *word, size_t n) {
 }
 
 /* No pattern takes quadratic time over a run.  Linear time is some milliseconds, quadratic time a minute: the
- * border of two seconds of processor time lies far from both. */
+ * limit of two seconds of processor time is far from both. */
 TEST(pretok_is_not_held_up_by_runs) {
     enum { N = 300000 };
     static const char *const units[] = {"a", "A",      " ",      "\n",     " \n", "1",      "'",
                                         "$", "\u0301", "\u4E00", "\u3000", "a ",  "\u00E9", "_"};
     static const char ends[] =
-        "z\x01"; // what a pattern may look for at the end of the run, and what none does
+        "z\x01"; // a character that patterns look for behind a run, and one that none does
     char *text = mem_new(N + 2, 1);
     for (const PretokRule *rule = PRETOK_TABLE; rule->names; rule++) {
         Pretok *p = pretok_open(rule);

@@ -1,4 +1,4 @@
-/* Conversations: who wrote which token, what a turn costs, and where thoughts end.
+/* Conversations: the origin of tokens, the positions computed per turn, and the end of the reasoning.
  *
  * With the demo model, whose answers to these questions have wide margins. */
 #include "check.h"
@@ -39,7 +39,7 @@ static void close_talk(Talk *t) {
     model_close(&t->model);
 }
 
-/* Asks, and compares the answer as the messages have it; NULL: any will do. */
+/* Asks, and compares the answer in the messages with `expected`; NULL: any. */
 static void ask(Talk *t, const char *question, const char *answer) {
     Err e = {0};
     Session *s = &t->session;
@@ -60,7 +60,7 @@ static void forget(Talk *t, int n) {
     while (n--) json_array_remove(messages, json_array_size(messages) - 1);
 }
 
-/* Of the last turn: what the cache had, what was computed, what it should have had. */
+/* Of the last turn: the positions taken from the cache, computed, and expected in the cache. */
 static void check_cost(Talk *t, int kept, int most) {
     const Sequence *q = t->session.seq;
     CHECK(q->n_reused == kept, "%d tokens kept, not %d", q->n_reused, kept);
@@ -94,14 +94,14 @@ TEST(chat_keeps_what_was_said_to_the_token) {
     close_talk(&t);
 }
 
-/* The messages are the truth, whatever the cache holds. */
+/* The prompt follows from the messages, whatever the cache holds. */
 TEST(chat_follows_changed_messages) {
     Talk t;
     REQUIRE(open_talk(&t, 256));
     ask(&t, "My name is Mia.", "Nice to meet you, Mia!");
     ask(&t, "What is 5 + 6?", "5 + 6 = 11.");
     int n_all = t.session.seq->n_prompt + t.session.seq->n_generated;
-    forget(&t, 2); // and ask again: nothing but the last token is computed
+    forget(&t, 2); // the same question again: only the last token is computed
     ask(&t, "What is 5 + 6?", "5 + 6 = 11.");
     CHECK(t.session.seq->prompt.n == 1, "%d tokens computed", t.session.seq->prompt.n);
     CHECK(t.session.seq->n_prompt + t.session.seq->n_generated == n_all);
@@ -112,7 +112,7 @@ TEST(chat_follows_changed_messages) {
     close_talk(&t);
 }
 
-/* A stopped answer stays as far as it got, and a stop string in neither text nor cache. */
+/* A stopped answer keeps its text so far, and a stop string is in neither text nor cache. */
 TEST(chat_goes_on_behind_a_stopped_answer) {
     Talk t;
     REQUIRE(open_talk(&t, 256));
@@ -162,7 +162,7 @@ TEST(engine_reuses_only_when_asked) {
     close_talk(&t);
 }
 
-/* ---- who wrote what ---- */
+/* ---- origin ---- */
 
 static bool user_has_middle(const void *arg, size_t start, size_t n) {
     const size_t *range = arg;
@@ -194,9 +194,9 @@ TEST(marked_text_holds_no_control_tokens_of_the_user) {
     model_close(&m);
 }
 
-/* ---- thoughts ---- */
+/* ---- reasoning ---- */
 
-/* The text in pieces of size bytes, as "thought|answer". */
+/* The text pushed in parts of size bytes, as "thought|answer". */
 static void split(const char *prompt, const char *text, size_t size, Buf *out) {
     Think t = {0};
     Buf thought = {0}, answer = {0};

@@ -1,7 +1,9 @@
-/* Chat templates: the language case by case, whole templates, who wrote what, and templates that attack.
+/* Chat templates: the language case by case, whole templates, the origin of the rendered text, and hostile
+ * templates.
  *
- * The expected texts in test/data/templates were made with Jinja2 3.1.6 in the environment that transformers
- * gives chat templates (sandboxed, trim_blocks, lstrip_blocks, loop controls); places of errors are ours. */
+ * The expected texts in test/data/templates were made with Jinja2 3.1.6 in the environment of transformers'
+ * chat templates (sandboxed, trim_blocks, lstrip_blocks, loop controls); the lines and columns of errors are
+ * zgen's. */
 #include "../../src/text/chat.h"
 #include "../../src/base/buf.h"
 #include "../../src/base/clock.h"
@@ -48,8 +50,8 @@ static void check_runs(const ChatText *text, const char *name) {
     CHECK(at == text->n, "(%s)", name);
 }
 
-/* Renders, and compares with "expected" of the case, or finds its "error" in the message (any, if that is not
- * a place). */
+/* Renders, and compares with "expected" of the case, or expects an error, at the line and column of "error"
+ * if it names them. */
 static void check_case(const json_t *c, const char *name, const char *source, size_t n,
                        const json_t *variables) {
     ChatInput input = {.variables = variables};
@@ -166,10 +168,10 @@ TEST(chat_builtin_templates) {
     json_decref(variables);
 }
 
-/* ---- Who wrote what ---- */
+/* ---- Origin ---- */
 
-/* The text rendered for one message of the user, with [...] around what is from the user; the caller frees.
- */
+/* The text rendered for one message of the user, with [...] around the user's characters; the caller
+ * frees. */
 static char *marked(const char *source, const char *content) {
     json_t *variables = json_pack("{s:[{s:s, s:s}], s:{s:s}, s:s}", "messages", "role", "user", "content",
                                   content, "extra", "key", "<|eot|>", "eos_token", "<|end|>");
@@ -248,9 +250,9 @@ TEST(chat_marks_unknown_roles) {
     json_decref(variables);
 }
 
-/* ---- Templates that attack, messages that are none ---- */
+/* ---- Hostile templates, malformed messages ---- */
 
-/* The outcome of a template without messages: the text or the error; the caller frees. */
+/* The text or the error of a template without messages; the caller frees. */
 static char *outcome(const char *source, size_t n, int *code) {
     json_t *variables = json_pack("{s:[]}", "messages");
     ChatInput input = {.variables = variables};
@@ -274,7 +276,7 @@ static void check_refused(const char *name, const char *source, size_t n, const 
     CHECK(code == ERR_MODEL, "(%s: %.100s)", name, result);
     CHECK(strstr(result, why), "(%s: %.200s)", name, result);
     CHECK(clock_now() - start < 60, "(%s: %f s)", name,
-          clock_now() - start); // it ends, even under a sanitizer
+          clock_now() - start); // also under a sanitizer
     free(result);
 }
 
@@ -377,7 +379,7 @@ TEST(jinja_errors_are_sentences) {
 TEST(jinja_bears_any_bytes) {
     static const char SOURCE[] = "\xff{{ 'a\xc3' }}\0{# \xed\xa0\x80 #}\xf0\x9f\x98\x80\xe2\x82";
     int code;
-    char *got = outcome(SOURCE, sizeof SOURCE - 1, &code); // the NUL ends what strdup sees
+    char *got = outcome(SOURCE, sizeof SOURCE - 1, &code); // strdup ends at the NUL
     CHECK(code == 0 && strcmp(got,
                               "\xEF\xBF\xBD"
                               "a\xEF\xBF\xBD") == 0,
@@ -407,7 +409,7 @@ TEST(chat_refuses_wrong_input) {
     }
 }
 
-/* The wall clock, where no other time is given. */
+/* Without "now", the wall clock. */
 TEST(chat_tells_the_time) {
     int code;
     char year[8], *got = outcome("{{ strftime_now('%Y') }}", 24, &code);

@@ -1,6 +1,6 @@
-/* Tests of src/text: ids equal to llama.cpp's over every vocabulary at hand, hostile vocabularies, and laws
- * that must hold for any: the encoder against a naive one, work against length, streaming against whole
- * decoding. */
+/* Tests of src/text: ids equal to llama.cpp's for every vocabulary at hand, hostile vocabularies, and
+ * properties of all vocabularies: the encoder against a naive one, work against length, streaming against
+ * whole decoding. */
 #include "check.h"
 #include "tok_rig.h"
 #include "../../src/base/mem.h"
@@ -140,7 +140,7 @@ TEST(tok_obeys_the_flags_of_the_file) {
     CHECK(tok_is_eog(m.tok, 8) && tok_is_eog(m.tok, 9) && !tok_is_eog(m.tok, 10));
     Buf text = {0};
     tok_decode(m.tok, (int32_t[]){11, 3}, 2, TOK_REMOVE_SPECIAL | TOK_UNPARSE_SPECIAL, &text);
-    CHECK(text.data && strcmp(text.data, " a") == 0, "'%s'", text.data); // no prefix, so nothing to take away
+    CHECK(text.data && strcmp(text.data, " a") == 0, "'%s'", text.data); // no prefix, so no space is removed
     buf_free(&text);
     made_close(&m);
 }
@@ -170,7 +170,7 @@ TEST(tok_hides_control_tokens_unless_asked) {
     REQUIRE(m.tok);
     const int32_t ids[] = {1, 11, 3, 20, 22, 5, 99, -1, 2};
     Buf text = {0};
-    tok_decode(m.tok, ids, 9, 0, &text); // the first token takes the place of the leading space
+    tok_decode(m.tok, ids, 9, 0, &text); // the first token removes the leading space
     CHECK(strcmp(text.data, " a\n\n") == 0, "'%s'", text.data);
     buf_clear(&text);
     tok_decode(m.tok, ids, 9, TOK_UNPARSE_SPECIAL, &text);
@@ -203,7 +203,7 @@ TEST(tok_spells_unknown_characters) {
     REQUIRE(m.tok);
     CHECK(tok_unknown(m.tok) == -1 && tok_bos(m.tok) == 1 && tok_eos(m.tok) == -1);
     CHECK_ENCODES(m.tok, "a\u00E9b", 0,
-                  "0 1"); // nothing stands for the space and the e: left out, with a warning
+                  "0 1"); // no token for the space and the e: left out, with a warning
     made_close(&m);
 }
 
@@ -230,9 +230,9 @@ TEST(tok_survives_duplicate_and_empty_tokens) {
     made_close(&m);
 }
 
-/* ---- laws ---- */
+/* ---- properties of all vocabularies ---- */
 
-/* Without special tokens; returns the steps that it took. */
+/* Without special tokens; returns the steps taken. */
 static size_t plain_encode(const Tok *t, const char *text, size_t n, bool space_first, TokIds *ids) {
     TokJob job = {.tok = t, .out = ids};
     if (n) spm_encode(&job, text, n, space_first);
@@ -240,8 +240,8 @@ static size_t plain_encode(const Tok *t, const char *text, size_t n, bool space_
     return job.work;
 }
 
-/* The definition, in quadratic time over the whole text: the best union of two neighbours, until there is
- * none. */
+/* The definition, in quadratic time over the whole text: merges the best union of two neighbours until there
+ * is none. */
 static void naive_encode(const Tok *t, const char *text, size_t n, TokIds *out) {
     size_t *ends = mem_new(n + 1, sizeof *ends), count = 0, at = 0;
     uint32_t c;
@@ -312,7 +312,7 @@ static size_t plain_work(const Tok *t, const char *text, size_t n) {
 TEST(tok_work_grows_with_the_length_of_the_text) {
     Vocab v;
     REQUIRE(vocab_open("models/stories-q8_0.gguf", NULL, &v));
-    Piece runs[22]; // a, aa, aaaa, ... and the like of spaces: everything merges
+    Piece runs[22]; // a, aa, aaaa, ... and the same of spaces: all symbols merge
     char texts[22][3 * 1024 + 1];
     for (int i = 0; i < 22; i++) {
         texts[i][0] = 0;
@@ -341,8 +341,8 @@ TEST(tok_cuts_text_into_words) {
     vocab_close(&v);
 }
 
-/* A text without any border to cut at is cut after 2^20 characters: here "b" and an odd number of "a", then
- * one more "a", which without the cut would have found a partner. */
+/* A text without a possible cut is cut after 2^20 characters: here "b" and an odd number of "a", then one
+ * more "a", which would be merged without the cut. */
 TEST(tok_cuts_a_run_that_does_not_end) {
     const Piece pieces[] = {{"a", -1, NORMAL}, {"aa", -1, NORMAL}, {"b", -1, NORMAL}, {"ba", -2, NORMAL}};
     Made m = made_of(pieces, 4);
@@ -381,7 +381,7 @@ TEST(tok_streams_whole_characters_only) {
     tok_stream_push(&stream, first_byte + 0xF0, &streamed);
     tok_stream_push(&stream, first_byte + 0x9F, &streamed);
     CHECK(streamed.n == 0);
-    tok_stream_push(&stream, first_byte + 'A', &streamed); // the beginning can no longer end
+    tok_stream_push(&stream, first_byte + 'A', &streamed); // cannot complete the character
     CHECK(strcmp(streamed.data, "\uFFFDA") == 0, "'%s'", streamed.data);
     tok_stream_push(&stream, first_byte + 0xE2, &streamed);
     tok_stream_end(&stream, &streamed);

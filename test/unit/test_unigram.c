@@ -70,14 +70,15 @@ TEST(unigram_treats_spaces_as_the_file_says) {
 
 /* ---- the character map ---- */
 
-/* A trie with 256 places per node, of which llama.cpp's reader and ours see a packed one. */
+/* A trie with 256 slots per node: a valid, if sparse, packed trie. */
 static Buf map_of(const char *const (*pairs)[2], size_t n_pairs) {
     enum { N_NODES = 40 };
     uint32_t *nodes = mem_new(N_NODES * 256, sizeof *nodes), n_used = 1;
-    uint32_t block_of[N_NODES * 256] = {0}; // of the children of the node at a place; the root's is 1
+    uint32_t block_of[N_NODES * 256] = {0}; // of the children of the node in a slot; the root's is 1
     Buf strings = {0}, out = {0};
     for (uint32_t i = 0; i < N_NODES * 256; i++) nodes[i] = 0x80000000; // no child
-    nodes[0] = 256 << 10, block_of[0] = n_used++;
+    nodes[0] = 256 << 10;
+    block_of[0] = n_used++;
     for (size_t p = 0; p < n_pairs; p++) {
         uint32_t at = 0;
         for (const char *c = pairs[p][0]; *c; c++) {
@@ -137,8 +138,7 @@ TEST(unigram_refuses_maps_that_are_none) {
     add_map(&file, endless, 2000);
     CHECK_REFUSED(&file, "not a character map");
     free(endless);
-    for (uint32_t seed = 1, round = 0; round < 2000;
-         round++) { // damaged nodes lead somewhere else or nowhere
+    for (uint32_t seed = 1, round = 0; round < 2000; round++) { // damaged nodes lead to any node or none
         file = file_of(SMALL, N_SMALL, false, true);
         Buf damaged = {0};
         buf_add(&damaged, map.data, map.n);
@@ -152,9 +152,9 @@ TEST(unigram_refuses_maps_that_are_none) {
     buf_free(&map);
 }
 
-/* ---- laws ---- */
+/* ---- properties of all vocabularies ---- */
 
-/* The definition: the best score up to each place, over all tokens that end there. */
+/* The definition: the best score up to each position, over all tokens that end at it. */
 static void naive_encode(const Piece *pieces, size_t n_pieces, const char *text, TokIds *out) {
     size_t n = strlen(text), *from = mem_new(n + 1, sizeof *from);
     double *best = mem_new(n + 1, sizeof *best), lowest = 0;
@@ -163,22 +163,27 @@ static void naive_encode(const Piece *pieces, size_t n_pieces, const char *text,
         if (pieces[id].type == NORMAL && pieces[id].score < lowest) lowest = pieces[id].score;
     for (size_t to = 1; to <= n; to++) {
         best[to] = -INFINITY;
-        for (size_t length = to; length;
-             length--) { // of two that are equally probable, the longer last token
+        for (size_t length = to; length; length--) { // of two equally probable ones, the longer last token
             double score = length == 1 ? lowest - 10 : -INFINITY;
             int found = 2;
-            for (size_t id = 3; id < n_pieces; id++)
-                if (strlen(pieces[id].text) == length &&
-                    memcmp(pieces[id].text, text + to - length, length) == 0)
-                    score = pieces[id].score, found = (int)id;
+            for (size_t id = 3; id < n_pieces; id++) {
+                const char *piece = pieces[id].text;
+                if (strlen(piece) != length || memcmp(piece, text + to - length, length) != 0) continue;
+                score = pieces[id].score;
+                found = (int)id;
+            }
             score += best[to - length];
-            if (score > best[to]) best[to] = score, from[to] = to - length, ids[to] = found;
+            if (score <= best[to]) continue;
+            best[to] = score;
+            from[to] = to - length;
+            ids[to] = found;
         }
     }
     for (size_t at = n; at; at = from[at]) tok_ids_add(out, ids[at]);
     for (size_t i = 0; i < out->n / 2; i++) {
         int32_t id = out->data[i];
-        out->data[i] = out->data[out->n - 1 - i], out->data[out->n - 1 - i] = id;
+        out->data[i] = out->data[out->n - 1 - i];
+        out->data[out->n - 1 - i] = id;
     }
     size_t kept = 0;
     for (size_t i = 0; i < out->n; i++)

@@ -1,4 +1,4 @@
-/* tok_rig: what the tests of the tokenizers share: vocabularies from files and made in memory, and comparing
+/* tok_rig: shared by the tests of the tokenizers: vocabularies from files and from memory, and comparison
  * with recorded cases. */
 #ifndef ZGEN_TEST_TOK_RIG_H
 #define ZGEN_TEST_TOK_RIG_H
@@ -12,8 +12,8 @@
 
 json_t *load(const char *path); // NULL: the test has failed
 
-/* ---- against recorded cases: objects with text, ids, add_special, parse_special, or with ids and hex -----
- */
+/* ---- against recorded cases: objects with text, ids, add_special, parse_special, or with ids and hex
+ * ---- */
 
 void check_ids(const char *what, const TokIds *ids, const json_t *expected, size_t skip);
 void check_tokenize(const Tok *t, const json_t *c);
@@ -26,8 +26,8 @@ void check_round_trip(const Tok *t);
  */
 void check_models(const char *pattern, size_t least);
 
-/* All cases of ../shared/golden/tokenizer/NAME.cases.json, with the pre-tokenizer that they name; skips where
- * they are absent.  Afterwards, unless the vocabulary is re-tagged, the round trip. */
+/* All cases of ../shared/golden/tokenizer/NAME.cases.json, with the pre-tokenizer that they name; skips if
+ * the file is absent.  Then, unless the vocabulary is re-tagged, the round trip. */
 void check_shared(const char *name, size_t n_tokenize, size_t n_detokenize);
 
 /* llama.cpp's own test: texts of PATH.inp, ids of PATH.out. */
@@ -59,7 +59,7 @@ enum {
 
 enum { U8 = 0, U32 = 4, I32 = 5, F32 = 6, BOOL = 7, STRING = 8, ARRAY = 9 }; // GGUF's value types
 
-/* A file under construction; the number of keys counts up as they come. */
+/* A file under construction; each file_KEY appends a key and increments the number of keys. */
 void put(Buf *b, uint64_t value, size_t n); // little endian, like the tests' machines
 void put_string(Buf *b, const char *s);
 void file_begin(Buf *b);
@@ -111,10 +111,10 @@ size_t work_for(const Tok *t, Work *work, const char *unit, size_t n);
 void check_work(const Tok *t, Work *work, const char *unit, size_t per_byte);
 
 /* Warnings that a test provokes on purpose are not shown. */
-int stderr_hide(void); // what stderr_show wants back
+int stderr_hide(void); // returns the argument of stderr_show
 void stderr_show(int saved);
 
-/* Every byte of the file changed in several ways: refused or used, but no crash. */
+/* Changes every byte of the file in several ways: the file is refused or used, without a crash. */
 void check_mutations(Buf *file, size_t least);
 
 uint32_t random_next(uint32_t *state); // xorshift32
