@@ -2,7 +2,7 @@
  *
  * White space and case are Unicode 14's, one character to one character (only the German sharp s becomes two
  * capitals); the few letters whose case depends on their neighbours or on the language keep their case.
- * Beyond Latin-1, a character is a letter unless its block has none, which is exact enough for the tests in
+ * Beyond Latin-1, a character is a letter unless its block has none, exact enough for the tests in
  * templates.
  *
  * The one trick: capitals lie in runs, every one or every second character, at a constant distance from their
