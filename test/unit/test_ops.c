@@ -96,8 +96,10 @@ static bool run_trial(Trial *t, void (*emit)(PlanBuilder *b)) {
 /* Checks row by row what run_trial left in the register `result`; expected(row, out) is the formula. */
 static void check_rows(Trial *t, void (*expected)(const Trial *t, int row, double *out)) {
     size_t stride;
+    Err e;
     int width = t->plan->regs[result].width;
-    const float *got = cpu_exec.read(t->exec, result, &stride);
+    const float *got = cpu_exec.read(t->exec, result, 0, N_ROWS, &stride, &e);
+    REQUIRE(got);
     for (int row = 0; row < N_ROWS; row++) {
         double want[4 * WIDTH];
         expected(t, row, want);
