@@ -17,8 +17,8 @@ FLAGS   = $(CPPFLAGS) $(CFLAGS) -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -pt
           -ffp-contract=off -fno-math-errno
 LDLIBS  = -l:libjansson.a -l:libpcre2-8.a -l:libedit.a -l:libtinfo.a -l:libbsd.a -l:libmd.a -lm -pthread
 MACHINE := $(shell $(CC) -dumpmachine 2>/dev/null)
-# A line per file, "  CC      main.c"; make V=1 shows the commands instead.
-ifeq ($(V),)
+# A line per file, "  CC      main.c"; make V=1 shows the commands instead, make -s nothing.
+ifeq ($(V)$(findstring s,$(filter-out -%,$(firstword $(MAKEFLAGS)))),)
 say = @printf '  %-7s %s\n' $1;
 endif
 

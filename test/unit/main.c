@@ -11,6 +11,7 @@
  * out of that build. */
 #include "check.h"
 
+#include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -153,20 +154,19 @@ static bool is_wanted(const Test *t, char **names) {
 }
 
 int main(int argc, char **argv) {
+    static const struct option options[] = {{"times", no_argument, NULL, 't'}, {0}};
     static const Test *list[MAX_TESTS];
-    int n = 0, n_jobs = 0, count[N_OUTCOMES] = {0}, arg = 1;
-    for (; arg < argc && argv[arg][0] == '-'; arg++) {
-        if (strcmp(argv[arg], "--times") == 0)
+    int n = 0, n_jobs = 0, count[N_OUTCOMES] = {0};
+    for (int option; (option = getopt_long(argc, argv, "j:", options, NULL)) != -1;) {
+        if (option == 't')
             prints_times = true;
-        else if (strcmp(argv[arg], "-j") == 0 && arg + 1 < argc)
-            n_jobs = atoi(argv[++arg]);
-        else {
-            fprintf(stderr, "usage: test_unit [-j N] [--times] [NAME...]\n");
+        else if (option == 'j')
+            n_jobs = atoi(optarg);
+        else
             return 2;
-        }
     }
     for (int i = 0; i < n_tests; i++)
-        if (is_wanted(&tests[i], argv + arg)) list[n++] = &tests[i];
+        if (is_wanted(&tests[i], argv + optind)) list[n++] = &tests[i];
     if (n_jobs > 0)
         run_apart(list, n, n_jobs, count);
     else
