@@ -2,7 +2,7 @@
  *
  * Columns and keys are those of llama-bench, or with -npl of llama-batched-bench, in their order and with
  * their formulas.  A setting that zgen does not have gets llama-bench's default, so that rows of the same
- * test have the same keys.  The columns that zgen adds stand behind them:
+ * test have the same keys.  The columns that zgen adds follow them:
  *
  *     GB/s      bytes that decoding must read at least, per second
  *     % read    the same as a share of the read bandwidth, measured in the same run

@@ -1,6 +1,6 @@
 /* chat: a conversation, line by line.
  *
- * On a terminal each line is read behind a prompt, and replies of commands go to stdout.  In a pipe each line
+ * On a terminal each line is read after a prompt, and replies of commands go to stdout.  In a pipe each line
  * is a turn, stdout carries only the answers, each followed by a newline, and everything else goes to stderr.
  * Ctrl-C ends an answer on a terminal, and the program in a pipe. */
 #include "chat_commands.h"
@@ -26,10 +26,11 @@ static bool check(const Options *o, Err *e) {
     return true;
 }
 
-static bool start(Chat *c, const Options *o, Err *e) {
+static bool start(Chat *c, Err *e) {
     Runner *run = &c->run;
+    const Options *o = run->options;
     Session *s = &c->session;
-    if (!runner_choose(run, o, e) || !messages_begin(o, s, e) || !runner_open(run, o->model, e) ||
+    if (!runner_choose(run, e) || !messages_begin(o, s, e) || !runner_open(run, o->model, e) ||
         !model_need_tok(&run->model, e) || !messages_template(o->chat_template, run->model.gguf, s, e) ||
         !setup_request(o, &c->request, e))
         return false;
@@ -41,7 +42,8 @@ static bool start(Chat *c, const Options *o, Err *e) {
     return true;
 }
 
-static bool greet(const Chat *c, const Options *o, Err *e) {
+static bool greet(const Chat *c, Err *e) {
+    const Options *o = c->run.options;
     if (!c->on_terminal || o->notices.quiet) return true;
     return chat_print(c, e, "%s; context of %d tokens. /help lists the commands, Ctrl-D leaves.",
                       o->model ? gguf_label(c->run.model.gguf) : "The demo model inside this executable",
@@ -56,7 +58,8 @@ static bool turn(Chat *c, const Buf *line, Err *e) {
 }
 
 /* -p or -f is the first turn; without it, a question that ends --messages is. */
-static bool first_turn(Chat *c, const Options *o, Err *e) {
+static bool first_turn(Chat *c, Err *e) {
+    const Options *o = c->run.options;
     Buf text = {0};
     bool has_prompt = o->prompt || o->file, ok = !has_prompt || prompt_read(o, true, &text, e);
     if (ok && has_prompt) session_add(&c->session, "user", text.data, text.n);
@@ -86,12 +89,12 @@ static bool converse(Chat *c, Line *line, Err *e) {
 }
 
 bool cmd_chat(const Options *o, Err *e) {
-    Chat c = {.on_terminal = isatty(STDIN_FILENO) && out_is_terminal()};
+    Chat c = {.run = {.options = o}, .on_terminal = isatty(STDIN_FILENO) && out_is_terminal()};
     c.turn_notices = (Notices){.quiet = o->notices.quiet || !o->notices.verbose, .verbose = true};
     stop_install();
-    bool ok = check(o, e) && start(&c, o, e) && greet(&c, o, e);
+    bool ok = check(o, e) && start(&c, e) && greet(&c, e);
     Line *line = ok ? line_open(c.on_terminal, answer_has_colour()) : NULL;
-    ok = ok && first_turn(&c, o, e) && converse(&c, line, e);
+    ok = ok && first_turn(&c, e) && converse(&c, line, e);
     line_close(line);
     const Sequence *last = c.session.seq;
     ok = ok && profile_print(&c.run, last ? last->n_prompt + last->n_generated : 0, NULL, e);

@@ -88,7 +88,7 @@ static bool generate(Chat *c, Err *e) {
     size_t n_printed = 0;
     Err why = {0}, ignored;
     bool more = true, ok = true;
-    answer_begin(&c->printer, messages_hide_thoughts(c->run.options), prompt->data, prompt->n);
+    answer_begin(&c->printer, messages_hide_thoughts(c->run.options->think), prompt->data, prompt->n);
     while (ok && more && !stop_wanted()) {
         more = engine_step(c->run.engine, &why);
         ok = print_new(c, &n_printed, e);

@@ -49,7 +49,8 @@ static bool check(const Options *o, Err *e) {
 }
 
 /* The conversation so far, and the prompt as its next message. */
-static bool read_messages(Generation *g, const Options *o, Err *e) {
+static bool read_messages(Generation *g, Err *e) {
+    const Options *o = g->run.options;
     bool has_prompt = o->prompt || o->file || !o->messages;
     if (!messages_begin(o, &g->session, e) || (has_prompt && !prompt_read(o, true, &g->prompt, e)))
         return false;
@@ -57,31 +58,33 @@ static bool read_messages(Generation *g, const Options *o, Err *e) {
     return true;
 }
 
-static bool read_prompt(Generation *g, const Options *o, Err *e) {
-    g->is_chat = messages_wanted(o);
-    return g->is_chat ? read_messages(g, o, e) : prompt_read(o, true, &g->prompt, e);
+static bool read_prompt(Generation *g, Err *e) {
+    g->is_chat = messages_wanted(g->run.options);
+    return g->is_chat ? read_messages(g, e) : prompt_read(g->run.options, true, &g->prompt, e);
 }
 
 /* Replaces the prompt by what the template makes of the messages. */
-static bool render(Generation *g, const Options *o, Err *e) {
+static bool render(Generation *g, Err *e) {
     Session *s = &g->session;
     s->tok = g->run.model.tok;
-    if (!messages_template(o->chat_template, g->run.model.gguf, s, e) || !session_prompt(s, e)) return false;
+    if (!messages_template(g->run.options->chat_template, g->run.model.gguf, s, e) || !session_prompt(s, e))
+        return false;
     buf_clear(&g->prompt);
     buf_add(&g->prompt, s->prompt.data, s->prompt.n);
     return true;
 }
 
 /* With --chat-template the model is optional: it only gives the text of BOS and EOS. */
-static bool print_prompt(Generation *g, const Options *o, Err *e) {
+static bool print_prompt(Generation *g, Err *e) {
+    const Options *o = g->run.options;
     bool needs_model = g->is_chat && (o->model || !o->chat_template);
-    g->run.options = o;
-    return (!needs_model || runner_open(&g->run, o->model, e)) && (!g->is_chat || render(g, o, e)) &&
+    return (!needs_model || runner_open(&g->run, o->model, e)) && (!g->is_chat || render(g, e)) &&
            out_write(g->prompt.data, g->prompt.n, e);
 }
 
 /* Refuses a prompt whose bytes alone exceed the context, before it is tokenized, which may take hours. */
-static bool check_length(const Generation *g, const Options *o, Err *e) {
+static bool check_length(const Generation *g, Err *e) {
+    const Options *o = g->run.options;
     const Tok *tok = g->run.model.tok;
     size_t longest = 1; // token, in bytes
     for (int id = 0; id < tok_n_vocab(tok); id++) {
@@ -96,16 +99,16 @@ static bool check_length(const Generation *g, const Options *o, Err *e) {
                                              g->prompt.n, least, n_ctx);
 }
 
-static bool encode(Generation *g, const Options *o, Err *e) {
+static bool encode(Generation *g, Err *e) {
     const Tok *tok = g->run.model.tok;
     if (!model_need_tok(&g->run.model, e)) return false;
     if (g->is_chat) {
-        if (!render(g, o, e)) return false;
+        if (!render(g, e)) return false;
         g->ids = g->session.ids;
         g->session.ids = (TokIds){0};
         return true;
     }
-    if (!check_length(g, o, e)) return false;
+    if (!check_length(g, e)) return false;
     tok_encode(tok, g->prompt.data, g->prompt.n, TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL, &g->ids);
     if (g->ids.n == 0 && tok_bos(tok) >= 0) tok_ids_add(&g->ids, tok_bos(tok));
     return g->ids.n > 0 ||
@@ -113,9 +116,10 @@ static bool encode(Generation *g, const Options *o, Err *e) {
                    "the prompt is empty and the model has no token to begin with; give it some text");
 }
 
-static bool start(Generation *g, const Options *o, Err *e) {
+static bool start(Generation *g, Err *e) {
     Runner *run = &g->run;
-    if (!runner_open(run, o->model, e) || !encode(g, o, e) || !setup_request(o, &g->request, e)) return false;
+    const Options *o = run->options;
+    if (!runner_open(run, o->model, e) || !encode(g, e) || !setup_request(o, &g->request, e)) return false;
     g->request.ids = g->ids.data;
     g->request.n_ids = (int)g->ids.n;
     run->config.n_seq = run->config.R_max = 1;
@@ -134,11 +138,11 @@ static bool print(Generation *g, const char *text, size_t n, Err *e) {
     return out_write(text, n, e);
 }
 
-static bool print_new(Generation *g, const Options *o, Err *e) {
+static bool print_new(Generation *g, Err *e) {
     const char *text = g->seq->text.data + g->n_printed;
     size_t n = g->seq->n_final - g->n_printed;
     g->n_printed += n;
-    if (options_json(o) || n == 0) return true;
+    if (options_json(g->run.options) || n == 0) return true;
     if (!g->is_chat) return print(g, text, n, e);
     bool ok = answer_push(&g->printer, text, n, e);
     if (g->printer.last) g->last = g->printer.last;
@@ -152,28 +156,29 @@ static bool print_end(Generation *g, Err *e) {
 }
 
 /* On a terminal the shell's prompt must begin on a new line. */
-static bool end_line(Generation *g, const Options *o, Err *e) {
-    bool is_needed = !options_json(o) && g->last && g->last != '\n' && out_is_terminal();
+static bool end_line(Generation *g, Err *e) {
+    bool is_needed = !options_json(g->run.options) && g->last && g->last != '\n' && out_is_terminal();
     return !is_needed || print(g, "\n", 1, e);
 }
 
-static bool generate(Generation *g, const Options *o, Err *e) {
+static bool generate(Generation *g, Err *e) {
+    const Options *o = g->run.options;
     if (o->echo && !print(g, g->prompt.data, g->prompt.n, e)) return false;
-    answer_begin(&g->printer, messages_hide_thoughts(o), g->prompt.data, g->prompt.n);
+    answer_begin(&g->printer, messages_hide_thoughts(o->think), g->prompt.data, g->prompt.n);
     bool more = true;
     while (more && !stop_wanted()) {
         more = engine_step(g->run.engine, e);
         Err why = *e;
-        if (!print_new(g, o, e)) return false;
+        if (!print_new(g, e)) return false;
         if (why.code) {
             print_end(g, e);
-            end_line(g, o, e);
+            end_line(g, e);
             *e = why;
             return false;
         }
     }
     if (stop_wanted()) engine_interrupt(g->run.engine);
-    return print_new(g, o, e) && print_end(g, e) && end_line(g, o, e);
+    return print_new(g, e) && print_end(g, e) && end_line(g, e);
 }
 
 /* The profile is last: it overwrites the sequence's cache. */
@@ -184,22 +189,22 @@ static bool examine(Generation *g, Report *report, Err *e) {
     return stop_wanted() || profile_print(&g->run, n_past, json ? &report->profile : NULL, e);
 }
 
-static bool run(Generation *g, const Options *o, Err *e) {
-    if (!start(g, o, e)) return false;
+static bool run(Generation *g, Err *e) {
+    if (!start(g, e)) return false;
     if (stop_wanted()) return stop_err(e);
     Report report = {.runner = &g->run, .request = &g->request, .prompt = &g->prompt, .seq = g->seq};
     report_begin(&report);
-    if (!generate(g, o, e)) return false;
-    bool ok = examine(g, &report, e) && (!options_json(o) || report_json(&report, e));
+    if (!generate(g, e)) return false;
+    bool ok = examine(g, &report, e) && (!options_json(g->run.options) || report_json(&report, e));
     if (ok) report_end(&report);
     return ok && (stop_wanted() ? stop_err(e) : verdict_passes(&g->run, e));
 }
 
 bool cmd_generate(const Options *o, Err *e) {
-    Generation g = {0};
+    Generation g = {.run = {.options = o}};
     stop_install();
-    bool ok = check(o, e) && (o->print_prompt || runner_choose(&g.run, o, e)) && read_prompt(&g, o, e) &&
-              (o->print_prompt ? print_prompt(&g, o, e) : run(&g, o, e));
+    bool ok = check(o, e) && (o->print_prompt || runner_choose(&g.run, e)) && read_prompt(&g, e) &&
+              (o->print_prompt ? print_prompt(&g, e) : run(&g, e));
     runner_close(&g.run);
     session_close(&g.session);
     tok_ids_free(&g.ids);

@@ -23,7 +23,6 @@ typedef struct TypeCount {
 } TypeCount;
 
 typedef struct Facts {
-    const Options *options;
     Runner run; // its engine is prepared as by generate, but not loaded; NULL: see why
     Err why;
     const Gguf *g;
@@ -48,12 +47,12 @@ static void count_types(Facts *f) {
     }
 }
 
-static bool gather(Facts *f, const Options *o, const char *path, Err *e) {
+static bool gather(Facts *f, const char *path, Err *e) {
     Runner *run = &f->run;
-    if (!runner_choose(run, o, e) || !runner_open(run, path, e)) return false;
+    if (!runner_choose(run, e) || !runner_open(run, path, e)) return false;
     f->g = run->model.gguf;
     run->config.n_seq = run->config.R_max = 1;
-    run->config.n_ctx = setup_context(o->n_ctx, f->g, 0, 0);
+    run->config.n_ctx = setup_context(run->options->n_ctx, f->g, 0, 0);
     if (!runner_prepare(run, &f->why) && f->why.code != ERR_MODEL) {
         *e = f->why;
         return false;
@@ -187,7 +186,7 @@ static bool print_text(const Facts *f, Err *e) {
     add_memory(f, &out);
     const char *why = obstacle(f);
     line(&out, "runs", "%s%s", why ? "no: " : "yes", why ? why : "");
-    if (f->options->keys) {
+    if (f->run.options->keys) {
         line(&out, "metadata", "%" PRId64 " keys", gguf_n_keys(f->g));
         for (int64_t i = 0; i < gguf_n_keys(f->g); i++) add_key(f, i, 0, 200, &out);
     }
@@ -306,7 +305,7 @@ static bool print_json(const Facts *f, Err *e) {
     json_object_set_new(root, "memory", memory_json(f));
     json_object_set_new(root, "runs", json_boolean(!why));
     if (why) json_object_set_new(root, "obstacle", show_json(why, strlen(why)));
-    if (f->options->keys) json_object_set_new(root, "metadata", keys_json(f, true));
+    if (f->run.options->keys) json_object_set_new(root, "metadata", keys_json(f, true));
     return show_write(root, e);
 }
 
@@ -319,7 +318,7 @@ static bool print_plan(const Facts *f, Err *e) {
     }
     Buf text = {0};
     plan_print(engine_plan(f->run.engine), kv_element_bytes(f->run.config.kv_type), &text);
-    bool ok = options_json(f->options)
+    bool ok = options_json(f->run.options)
                   ? show_write(json_pack("{s:o}", "plan", show_json(text.data, text.n)), e)
                   : out_write(text.data, text.n, e);
     buf_free(&text);
@@ -330,10 +329,10 @@ bool cmd_info(const Options *o, Err *e) {
     if (o->n_rest > 1 || (o->n_rest && o->model))
         return err_set(e, ERR_USAGE, "unexpected argument '%.100s'; info takes one model",
                        o->rest[o->n_rest - 1]);
-    Facts f = {.options = o};
-    bool ok = gather(&f, o, o->n_rest ? o->rest[0] : o->model, e) && (o->plan           ? print_plan(&f, e)
-                                                                      : options_json(o) ? print_json(&f, e)
-                                                                                        : print_text(&f, e));
+    Facts f = {.run = {.options = o}};
+    bool ok = gather(&f, o->n_rest ? o->rest[0] : o->model, e) && (o->plan           ? print_plan(&f, e)
+                                                                   : options_json(o) ? print_json(&f, e)
+                                                                                     : print_text(&f, e));
     runner_close(&f.run);
     free(f.types);
     return ok;

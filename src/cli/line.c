@@ -20,7 +20,7 @@ struct Line {
     size_t capacity;
 };
 
-/* Escape sequences stand between \1 marks, so that libedit can compute the width of the prompt. */
+/* Escape sequences are put between \1 marks, so that libedit can compute the width of the prompt. */
 static char *show_prompt(EditLine *edit) {
     static char prompts[4][32] = {"> ", "| ", "\1\033[1m\1>\1\033[0m\1 ", "\1\033[1m\1|\1\033[0m\1 "};
     Line *l;

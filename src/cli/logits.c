@@ -90,10 +90,11 @@ static bool read_n_vocab(const Gguf *g, int *out, Err *e) {
     return true;
 }
 
-static bool start(Logits *l, const Options *o, Err *e) {
+static bool start(Logits *l, Err *e) {
     Runner *run = &l->run;
+    const Options *o = run->options;
     int n_vocab = 0;
-    if (!runner_choose(run, o, e) || !runner_open(run, o->model, e) ||
+    if (!runner_choose(run, e) || !runner_open(run, o->model, e) ||
         !read_n_vocab(run->model.gguf, &n_vocab, e) || !read_ids(o, n_vocab, &l->ids, e))
         return false;
     run->config.n_seq = 1;
@@ -106,10 +107,11 @@ static bool start(Logits *l, const Options *o, Err *e) {
     return true;
 }
 
-static bool compute(Logits *l, const Options *o, Err *e) {
+static bool compute(Logits *l, Err *e) {
+    const char *path = l->run.options->out;
     Sink *s = &l->sink;
     Engine *engine = l->run.engine;
-    if (!sink_open(s, o->out, engine_plan(engine)->hparams.n_vocab, e)) return false;
+    if (!sink_open(s, path, engine_plan(engine)->hparams.n_vocab, e)) return false;
     s->verify = l->run.verify;
     s->ids = l->ids.data;
     bool ok = engine_logits(engine, l->ids.data, 0, (int)l->ids.n, sink_rows, s, e);
@@ -118,13 +120,13 @@ static bool compute(Logits *l, const Options *o, Err *e) {
     else if (stop_wanted())
         ok = stop_err(e);
     free(s->row);
-    return is_stdout(o->out) ? ok : atomic_file_close(&s->file, ok, e);
+    return is_stdout(path) ? ok : atomic_file_close(&s->file, ok, e);
 }
 
 bool cmd_logits(const Options *o, Err *e) {
-    Logits l = {0};
+    Logits l = {.run = {.options = o}};
     stop_install();
-    bool ok = check(o, e) && start(&l, o, e) && compute(&l, o, e) && verdict_print(&l.run, NULL, e) &&
+    bool ok = check(o, e) && start(&l, e) && compute(&l, e) && verdict_print(&l.run, NULL, e) &&
               profile_print(&l.run, (int)l.ids.n, NULL, e);
     if (ok)
         notice(&o->notices, "%zu rows of %d logits are in %s", l.ids.n, l.sink.n_vocab,

@@ -10,8 +10,8 @@ bool messages_wanted(const Options *o) {
     return o->single_turn || o->messages || o->chat_template || o->system || o->system_file || o->think;
 }
 
-bool messages_hide_thoughts(const Options *o) {
-    return o->think && strcmp(o->think, "show") != 0;
+bool messages_hide_thoughts(const char *think) {
+    return think && strcmp(think, "show") != 0;
 }
 
 const char *messages_role(const Session *s, size_t i) {
@@ -88,9 +88,9 @@ static bool set_system(const Options *o, Session *s, Err *e) {
 }
 
 /* The two names that templates use for their switch. */
-static void set_thinking(const Options *o, Session *s) {
-    if (!o->think) return;
-    json_t *on = json_boolean(strcmp(o->think, "off") != 0);
+static void set_thinking(const char *think, Session *s) {
+    if (!think) return;
+    json_t *on = json_boolean(strcmp(think, "off") != 0);
     json_object_set(s->variables, "enable_thinking", on);
     json_object_set(s->variables, "thinking", on);
 }
@@ -98,7 +98,7 @@ static void set_thinking(const Options *o, Session *s) {
 bool messages_begin(const Options *o, Session *s, Err *e) {
     s->variables = json_pack("{s:[],s:b}", "messages", "add_generation_prompt", 1);
     if (o->messages && !messages_load(o->messages, s, e)) return false;
-    set_thinking(o, s);
+    set_thinking(o->think, s);
     return set_system(o, s, e);
 }
 

@@ -12,8 +12,8 @@
 /* Whether an option is given that only a chat template can use. */
 bool messages_wanted(const Options *o);
 
-/* Whether thinking is not printed: --think hide or off. */
-bool messages_hide_thoughts(const Options *o);
+/* Whether this value of --think hides thinking: hide or off; NULL: not given. */
+bool messages_hide_thoughts(const char *think);
 
 /* Fills s->variables from --messages, -sys or -sysf, and --think.  false: ERR_USAGE; ERR_RUN for a file that
  * cannot be read or has no messages. */

@@ -1,4 +1,4 @@
-/* notice: lines on stderr that report the run beside its result: seed, memory, timings. */
+/* notice: lines on stderr about a run that are not its result: seed, memory, timings. */
 #ifndef ZGEN_CLI_NOTICE_H
 #define ZGEN_CLI_NOTICE_H
 

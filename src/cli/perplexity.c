@@ -35,7 +35,6 @@
 enum { WINDOW = 512, ROWS = 256 }; // tokens without -c; rows of logits in memory at once
 
 typedef struct Work {
-    const Options *options;
     Runner run;
     TokIds ids; // of -f
     LogitsFile base;
@@ -62,7 +61,7 @@ static bool check(const Options *o, Err *e) {
 
 /* Like llama-perplexity: one newline at the end is dropped, and control tokens are not parsed. */
 static bool read_text(Work *w, Err *e) {
-    const Options *o = w->options;
+    const Options *o = w->run.options;
     Buf text = {0};
     bool ok = prompt_read_file(o->file, "the text", &text, e);
     if (ok && text.n && text.data[text.n - 1] == '\n') text.n--;
@@ -72,7 +71,7 @@ static bool read_text(Work *w, Err *e) {
 }
 
 static bool take_text(Work *w, Err *e) {
-    const Options *o = w->options;
+    const Options *o = w->run.options;
     int n_ctx = o->n_ctx > 0 ? o->n_ctx : o->n_ctx == 0 ? setup_trained(w->run.model.gguf) : WINDOW;
     if (n_ctx < WINDOW_MIN)
         return err_set(e, ERR_USAGE, "a window of %d tokens is too short; use -c %d or more", n_ctx,
@@ -91,7 +90,7 @@ static bool take_text(Work *w, Err *e) {
 
 /* Text and windows come from the base; -f and -c, where given, must agree with it. */
 static bool take_base(Work *w, Err *e) {
-    const Options *o = w->options;
+    const Options *o = w->run.options;
     const LogitsFile *base = &w->base;
     size_t n = (size_t)base->n_windows * (size_t)base->n_ctx, same = 0;
     if (o->n_ctx > 0 && o->n_ctx != base->n_ctx)
@@ -111,7 +110,7 @@ static bool take_base(Work *w, Err *e) {
 }
 
 static bool take_task(Work *w, Err *e) {
-    const Options *o = w->options;
+    const Options *o = w->run.options;
     if (!model_need_tok(&w->run.model, e) || (o->file && !read_text(w, e)) ||
         !(o->base ? take_base(w, e) : take_text(w, e)))
         return false;
@@ -128,7 +127,7 @@ static bool check_vocab(const Work *w, Err *e) {
                e, ERR_RUN,
                "%.300s is from a model with %d tokens in its vocabulary, this model has %d; only models with "
                "the same vocabulary can be compared",
-               w->options->base, w->base.n_vocab, n_vocab);
+               w->run.options->base, w->base.n_vocab, n_vocab);
 }
 
 /* Predictions beyond the trained length can be arbitrarily bad. */
@@ -136,15 +135,15 @@ static void warn_untrained(const Work *w) {
     int n_ctx = w->task.n_ctx, trained = engine_plan(w->run.engine)->hparams.n_ctx_train;
     if (n_ctx > trained)
         err_warn(
-            "windows of %d tokens exceed the %d that the model was trained with, so that the perplexity says "
-            "little about it; %s-c %d or less",
-            n_ctx, trained, w->options->base ? "make the base anew with " : "use ", trained);
+            "windows of %d tokens exceed the %d that the model was trained with, so that the perplexity is "
+            "not meaningful; %s-c %d or less",
+            n_ctx, trained, w->run.options->base ? "make the base again with " : "use ", trained);
 }
 
 static bool start(Work *w, Err *e) {
-    const Options *o = w->options;
+    const Options *o = w->run.options;
     Runner *run = &w->run;
-    if (!runner_choose(run, o, e) || (o->base && !logits_file_open(o->base, &w->base, e)) ||
+    if (!runner_choose(run, e) || (o->base && !logits_file_open(o->base, &w->base, e)) ||
         !runner_open(run, o->model, e) || !take_task(w, e))
         return false;
     run->config.n_seq = 1;
@@ -171,9 +170,9 @@ static bool go_on(void *arg, const Perplexity *p) {
     int n_rows = window_rows(w->task.n_ctx);
     bool is_new = p->n_rows % n_rows == 0;
     if (is_new) snprintf(w->label, sizeof w->label, "PPL %.4f", p->running[p->n_windows - 1]);
-    if (is_new && w->options->notices.verbose) {
+    if (is_new && w->run.options->notices.verbose) {
         progress_end(&w->progress);
-        notice(&w->options->notices, "window %d of %d: %s", p->n_windows, w->task.n_windows, w->label);
+        notice(&w->run.options->notices, "window %d of %d: %s", p->n_windows, w->task.n_windows, w->label);
     }
     progress_show(&w->progress, (double)p->n_rows / n_rows / w->task.n_windows);
     return !stop_wanted();
@@ -182,7 +181,7 @@ static bool go_on(void *arg, const Perplexity *p) {
 static bool run(Work *w, Err *e) {
     double begun = clock_now();
     snprintf(w->label, sizeof w->label, "perplexity");
-    progress_begin(&w->progress, &w->options->notices, w->label);
+    progress_begin(&w->progress, &w->run.options->notices, w->label);
     w->task.go_on = go_on;
     w->task.arg = w;
     bool ok = perplexity_run(w->run.engine, &w->task, &w->result, e);
@@ -195,7 +194,7 @@ static bool run(Work *w, Err *e) {
 static bool run_saving(Work *w, Err *e) {
     const PerplexityTask *t = &w->task;
     Buf head = {0};
-    if (!atomic_file_open(&w->file, w->options->save, e)) return false;
+    if (!atomic_file_open(&w->file, w->run.options->save, e)) return false;
     logits_file_head(t->n_ctx, engine_plan(w->run.engine)->hparams.n_vocab, t->n_windows, t->ids, &head);
     bool ok = out_write_to(w->file.fd, w->file.name, head.data, head.n, e);
     buf_free(&head);
@@ -209,7 +208,7 @@ static bool verify(Work *w, Err *e) {
     int32_t *ids = mem_new((size_t)t->n_ctx, sizeof *ids);
     memcpy(ids, t->ids, (size_t)t->n_ctx * sizeof *ids);
     if (t->bos >= 0) ids[0] = t->bos;
-    bool ok = verdict_of_ids(&w->run, ids, t->n_ctx, options_json(w->options) ? &w->verdict : NULL, e);
+    bool ok = verdict_of_ids(&w->run, ids, t->n_ctx, options_json(w->run.options) ? &w->verdict : NULL, e);
     free(ids);
     return ok;
 }
@@ -298,7 +297,7 @@ static bool report_json(const Work *w, const Summary *s, Err *e) {
 }
 
 static bool report(const Work *w, Err *e) {
-    const Options *o = w->options;
+    const Options *o = w->run.options;
     Summary s = summary_of(&w->result);
     notice(&o->notices, "%d windows of %d tokens in %.1f s, %.0f tok/s", w->task.n_windows, w->task.n_ctx,
            w->seconds, n_computed(w) / w->seconds);
@@ -312,7 +311,7 @@ static bool report(const Work *w, Err *e) {
 }
 
 bool cmd_perplexity(const Options *o, Err *e) {
-    Work w = {.options = o};
+    Work w = {.run = {.options = o}};
     stop_install();
     bool ok = check(o, e) && start(&w, e) && (o->save ? run_saving(&w, e) : run(&w, e)) && verify(&w, e) &&
               profile_print(&w.run, w.task.n_ctx - 1, options_json(o) ? &w.profile : NULL, e) &&

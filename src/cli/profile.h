@@ -1,4 +1,4 @@
-/* profile: the time of each op of a decode step, beside the bytes that it must move and the read bandwidth.
+/* profile: the time of each op of a decode step, the bytes that it must move, and the read bandwidth.
  *
  * A profile is measured at the end of a run, on further decode steps after its tokens.  Timing each op costs
  * time itself: whole steps are measured too, and the difference to the sum of the ops is reported as

@@ -1,4 +1,4 @@
-/* report: what zgen generate prints about a run: notices beside the text, or one JSON object instead of it.
+/* report: what zgen generate prints about a run: notices around the text, or one JSON object instead of it.
  *
  * JSON: {"model", "prompt", "prompt_ids", "text", "ids", "finish_reason", "seed", "sampling": {...},
  * "executor", "isa", "act", "weights", "kv", "threads", "n_ctx", "counts": {"prompt", "generated"}, "memory"

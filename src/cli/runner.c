@@ -3,10 +3,9 @@
 #include "setup.h"
 #include "../base/clock.h"
 
-bool runner_choose(Runner *r, const Options *o, Err *e) {
+bool runner_choose(Runner *r, Err *e) {
     double begun = clock_now();
-    r->options = o;
-    bool ok = setup_config(o, &r->config, e);
+    bool ok = setup_config(r->options, &r->config, e);
     r->device_seconds = clock_now() - begun;
     return ok;
 }
@@ -28,7 +27,7 @@ static void report_memory(const Runner *r) {
     notice(&r->options->notices, "%s", text.data);
     if (m.is_mapped && exec_fits(&m) && exec_needed(&m) + m.weights > m.free)
         err_warn(
-            "weights of %.1f GB and %.1f GB beside them exceed the %.1f GB of free memory; parts of the "
+            "weights of %.1f GB and buffers of %.1f GB exceed the %.1f GB of free memory; parts of the "
             "file will be read from the disk at every token",
             (double)m.weights / 1e9, (double)exec_needed(&m) / 1e9, (double)m.free / 1e9);
     buf_free(&text);

@@ -19,7 +19,7 @@
 #include <jansson.h>
 
 typedef struct Runner {     // all zero: nothing is open
-    const Options *options; // of the command
+    const Options *options; // the caller's
     EngineConfig config;
     Model model;
     Engine *engine;        // NULL until runner_prepare
@@ -29,8 +29,8 @@ typedef struct Runner {     // all zero: nothing is open
     double load_seconds;   // from the beginning of runner_open to the end of runner_start
 } Runner;
 
-/* false: see setup_config. */
-bool runner_choose(Runner *r, const Options *o, Err *e);
+/* r->options is set by the caller.  false: see setup_config. */
+bool runner_choose(Runner *r, Err *e);
 
 /* Opens the model at path, NULL for the demo model, with the pre-tokenizer of --pre.  false: ERR_MODEL. */
 bool runner_open(Runner *r, const char *path, Err *e);
@@ -40,7 +40,7 @@ bool runner_open(Runner *r, const char *path, Err *e);
 bool runner_prepare(Runner *r, Err *e);
 
 /* runner_prepare, a notice of the memory that is needed, engine_load.  Warns when the weights do not fit into
- * memory beside the rest.  false: see both. */
+ * memory with the rest.  false: see both. */
 bool runner_start(Runner *r, Err *e);
 
 void runner_close(Runner *r);

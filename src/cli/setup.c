@@ -36,22 +36,22 @@ static bool parse_device(const char *text, DeviceChoice *out, Err *e) {
 }
 
 /* --isa and float activations exist on the CPU only. */
-static bool needs_cpu(const Options *o, const EngineConfig *config) {
-    return !is(o->isa, "auto") || config->act_f32;
+static bool needs_cpu(const char *isa, bool act_f32) {
+    return !is(isa, "auto") || act_f32;
 }
 
-static bool wants_layers(const Options *o) {
-    return o->gpu_layers == GPU_LAYERS_ALL || o->gpu_layers > 0;
+static bool wants_layers(int gpu_layers) {
+    return gpu_layers == GPU_LAYERS_ALL || gpu_layers > 0;
 }
 
 static bool check_device(const Options *o, const EngineConfig *config, const DeviceChoice *choice, Err *e) {
-    if (choice->cpu && wants_layers(o))
+    if (choice->cpu && wants_layers(o->gpu_layers))
         return err_set(e, ERR_USAGE,
                        "-ngl asks for layers on a GPU and --device cpu for none; drop one of them");
     if (choice->gpu && o->gpu_layers == 0)
         return err_set(e, ERR_USAGE, "--device %s asks for a GPU and -ngl 0 for none; drop one of them",
                        o->device);
-    if ((choice->gpu || wants_layers(o)) && needs_cpu(o, config))
+    if ((choice->gpu || wants_layers(o->gpu_layers)) && needs_cpu(o->isa, config->act_f32))
         return err_set(e, ERR_USAGE,
                        "a GPU computes with 8-bit activations and has no --isa; use --device cpu for these");
     return true;
@@ -75,7 +75,7 @@ static bool choose_device(const Options *o, EngineConfig *config, Err *e) {
     if (!parse_device(o->device, &choice, e) || !check_device(o, config, &choice, e)) return false;
     config->device = DEVICE_CPU;
     config->device_index = choice.index;
-    bool none = o->gpu_layers == 0 || needs_cpu(o, config);
+    bool none = o->gpu_layers == 0 || needs_cpu(o->isa, config->act_f32);
     if (choice.cpu || none) return true;
     if (cuda_device(choice.index, &device, &why)) {
         config->device = DEVICE_CUDA;
@@ -85,7 +85,8 @@ static bool choose_device(const Options *o, EngineConfig *config, Err *e) {
         return true;
     }
     if (choice.gpu) return err_set(e, ERR_RUN, "--device %s: %s", o->device, why.text);
-    bool is_expected = !device.runtime && !wants_layers(o); // a build without CUDA, and no option asks for it
+    bool is_expected =
+        !device.runtime && !wants_layers(o->gpu_layers); // a build without CUDA, and no option asks for it
     report_cpu(&o->notices, !is_expected, why.text);
     return true;
 }
@@ -93,10 +94,10 @@ static bool choose_device(const Options *o, EngineConfig *config, Err *e) {
 /* ---- kernels, threads, cache ---- */
 
 /* Threads wait for each other after every operation: with far more threads than CPUs a token takes minutes. */
-static int choose_threads(const Options *o) {
+static int choose_threads(int n) {
     int n_cpus = pool_cpus(), most = 4 * n_cpus;
-    if (o->n_threads <= most) return o->n_threads ? o->n_threads : n_cpus;
-    err_warn("-t %d: this process may use %d CPUs; using %d threads", o->n_threads, n_cpus, most);
+    if (n <= most) return n ? n : n_cpus;
+    err_warn("-t %d: this process may use %d CPUs; using %d threads", n, n_cpus, most);
     return most;
 }
 
@@ -119,7 +120,7 @@ bool setup_config(const Options *o, EngineConfig *config, Err *e) {
     config->weights_fp8 = is(o->weights, "fp8");
     config->isa = isa;
     config->act_f32 = is(o->act, "f32") || (is(o->act, "auto") && is(o->isa, "scalar"));
-    config->n_threads = choose_threads(o);
+    config->n_threads = choose_threads(o->n_threads);
     return choose_device(o, config, e);
 }
 

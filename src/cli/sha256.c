@@ -1,5 +1,5 @@
-/* sha256: see sha256.h.  The 72 constants are not typed but computed, from what the standard says they are:
- * the leading 32 bits of the fractions of square and cube roots of the first primes. */
+/* sha256: see sha256.h.  The 72 constants are computed from their definition: the leading 32 bits of the
+ * fractional parts of the square and cube roots of the first primes. */
 #include "sha256.h"
 
 #include <stdint.h>

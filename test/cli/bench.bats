@@ -1,4 +1,4 @@
-# zgen bench: llama-bench's language, and what it says besides.
+# zgen bench: the tables and keys of llama-bench, and those of zgen.
 
 load helper
 
@@ -14,14 +14,14 @@ batch_keys=$(tr '\n' ' ' <<<"$batch_keys" | xargs)
 
 bench() { zgen bench -t 1 -r 2 --device cpu "$@"; }
 
-# rows EXPRESSION: of d, the list of objects in the lines of $output.
+# rows EXPRESSION: prints a Python expression of d, the list of objects in the lines of $output.
 rows() {
     printf '%s\n' "$output" | python3 -c 'import json, statistics, sys
 d = [json.loads(line) for line in sys.stdin]
 print(eval(sys.argv[1]))' "$1"
 }
 
-@test "bench: a table as llama-bench draws it, with more columns behind" {
+@test "bench: the table of llama-bench, followed by zgen's columns" {
     bench -p 16 -n 4 -pg 8,2 -d 0,5
     asserts "$status/$stderr" = "0/"
     asserts "${lines[0]}" = "| model                          |       size |     params | backend    | threads |            test |                  t/s |     GB/s | % read |  TFLOP/s |    ttft ms |        itl ms 50/90/99 % |"
@@ -69,7 +69,7 @@ print(" ".join(list(d[0])[:40]), len(d), d[1]["n_gen"], d[1]["cpu_strict"], d[1]
     asserts "$(rows '[(x["type_k"], x["type_v"], x["n_threads"]) for x in d] == [(k, k, t) for k in ("f16", "f32") for t in (2, 1)]')" = True
 }
 
-@test "bench: the same tokens come every time, at every depth and in every chunk" {
+@test "bench: repetitions generate the same tokens, at every depth and chunk size" {
     hashes='[x["ids_sha256"] for x in d]'
     for mode in "" "--real" "--real --temp 0"; do
         bench $mode -p 40 -n 6 -pg 40,6 -d 0,33 -o jsonl
@@ -94,7 +94,7 @@ print(" ".join(list(d[0])[:40]), len(d), d[1]["n_gen"], d[1]["cpu_strict"], d[1]
     asserts "$(rows 'abs(d[1]["speed_tg"] * d[1]["t_tg"] - 12) < 1e-3 and d[2]["speed_tg"] == 0 and all(x["ids_repeat"] for x in d)')" = True
 }
 
-@test "bench: a real text is sampled, and says so" {
+@test "bench: a real text is sampled, and its mode is real" {
     bench --real -p 12 -n 0 -pg 12,4 -o jsonl
     asserts "$(rows '[x["mode"] for x in d]')" = "['real', 'real']"
     first=$(rows 'd[1]["ids_sha256"]')
@@ -111,7 +111,7 @@ print(" ".join(list(d[0])[:40]), len(d), d[1]["n_gen"], d[1]["cpu_strict"], d[1]
     asserts "$(rows 'd[0]["ids_sha256"]')" = "$likeliest"
 }
 
-@test "bench: random tokens are those of the seed alone, whatever the model thinks" {
+@test "bench: random tokens depend on the seed alone, not on the logits" {
     local ids='d[0]["ids_sha256"]' first
     bench -m $tiny -p 0 -n 6 -o jsonl
     first=$(rows "$ids")
@@ -123,7 +123,7 @@ print(" ".join(list(d[0])[:40]), len(d), d[1]["n_gen"], d[1]["cpu_strict"], d[1]
     fails 1 "blk.2.ffn_up.weight" bench -m "$T/nan.gguf" -p 4 -n 6 -npl 2 -t 1
 }
 
-@test "bench: a shape without a file is named, sized and run like the real one" {
+@test "bench: a shape has the name and size of the real model, and runs" {
     zgen bench --shape llama-3.2-1b --mix q8_0 --layers 1 -p 2 -n 1 -r 1 --no-warmup -t 2 --device cpu -o jsonl
     asserts "$status/$(rows 'd[0]["model_type"], d[0]["model_filename"], len(d)')" = "0/('llama 323M Q8_0', 'synthetic llama-3.2-1b q8_0', 2)"
     zgen bench --list-shapes
@@ -136,7 +136,7 @@ print(" ".join(list(d[0])[:40]), len(d), d[1]["n_gen"], d[1]["cpu_strict"], d[1]
     asserts "$(rows 'all(x["value"] > 0 for x in d)')" = True
 }
 
-# result MODEL N_PROMPT N_GEN SAMPLES: a line as llama-bench writes it, so far as it is read.
+# result MODEL N_PROMPT N_GEN SAMPLES: a line of llama-bench, with the keys that --compare reads.
 result() {
     printf '{"build_commit": "x", "model_type": "%s", "type_k": "f16", "type_v": "f16", "n_prompt": %s, "n_gen": %s, "n_depth": 0, "avg_ts": 1.0, "stddev_ts": 0.0, "samples_ns": [ 1 ],"samples_ts": [ %s ]}\n' "$@"
 }
@@ -151,7 +151,7 @@ result() {
     [[ "${lines[2]}" == "| llama 8B Q4_0                  |              pp512 |       100.00 ± 14.14 |        200.00 ± 0.00 |   2.000 ± 0.283 |" ]]
 }
 
-@test "bench --compare: a size that llama-bench has no name for is named by its parameters" {
+@test "bench --compare: a size without a name in llama-bench is the parameter count" {
     result 'llama ?B (guessed) Q4_0' 512 0 '100' | sed 's/"type_k"/"model_n_params": 5246208, &/' >"$T/a.jsonl"
     result 'llama 5.2M Q4_0' 512 0 '200' >"$T/b.jsonl"
     zgen bench --compare "$T/a.jsonl" "$T/b.jsonl" -o jsonl
@@ -171,7 +171,7 @@ result() {
     asserts "$status/$(rows '[(x["test"], round(x["ratio"], 9)) for x in d]')" = "0/[('pp4 x 1', 1.0), ('tg2 x 1', 1.0), ('pp4 x 2', 1.0), ('tg2 x 2', 1.0)]"
 }
 
-@test "bench: Ctrl-C leaves what was measured, whole" {
+@test "bench: Ctrl-C leaves complete JSON of the finished tests" {
     "$ZGEN" bench -t 1 --device cpu -r 1 --no-warmup -p 1-900 -n 0 -o json >"$T/out" 2>"$T/err" </dev/null 3>&- &
     local pid=$! code=0
     for _ in $(seq 400); do [ "$(wc -l <"$T/out")" -lt 3 ] || break; sleep 0.05; done
@@ -204,7 +204,7 @@ END
     grep -q '<svg' "$T/picture.svg"
 }
 
-@test "bench: what cannot be measured is refused with one sentence" {
+@test "bench: wrong options are refused with one sentence" {
     fails 2 "1x' is not a list" bench -p 1x
     fails 2 "0-8*2' is not a list" bench -d '0-8*2'
     fails 2 "'512' is not two whole numbers" bench -pg 512

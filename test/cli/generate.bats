@@ -1,11 +1,11 @@
 #!/usr/bin/env bats
-# Text: the right one, the same one each time, as long as it should be.
+# Generated text: correct, reproducible, of the right length.
 load helper
 
 norway="<|user|>What is the capital of Norway?<|end|><|assistant|>"
 
 @test "greedy texts of the demo model agree with the exact model" {
-    # golden/README.md, rule 5: up to the first difference, which must stand at a margin below 0.5 (8-bit activations)
+    # Texts may differ from the first step on whose margin is below 0.5, which 8-bit activations can decide.
     ZGEN=$ZGEN python3 - <<'END'
 import json, os, subprocess
 cases = json.load(open("test/data/models/stories.golden.json"))["cases"]
@@ -73,7 +73,7 @@ END
     asserts "$(wc -l <"$T/sums")" = 1
 }
 
-@test "a drawn seed is told and gives the same text again; two draws differ" {
+@test "a drawn seed is printed and gives the same text again; two draws differ" {
     zgen -p "Once upon" -n 20 --json
     local seed text first=$output
     seed=$(field 'd["seed"]') text=$(field 'd["text"]')
@@ -83,12 +83,12 @@ END
     asserts "$(field 'd["seed"]')" != "$seed"
 }
 
-@test "a seed of 64 bits comes back whole" {
+@test "a seed of 64 bits is printed exactly" {
     zgen -p "Once" -n 1 --json -s 18446744073709551615
     asserts "$(field 'd["seed"]')" = 18446744073709551615
 }
 
-@test "-n 0 says nothing, -n counts tokens" {
+@test "-n 0 generates nothing, -n counts tokens" {
     zgen -p "Once" -n 0
     asserts "$status/$output" = "0/"
     zgen -p "Once" -n 0 --json
@@ -151,7 +151,7 @@ END
     [[ "$stderr" != *"--kv"* ]]
 }
 
-@test "memory: told before loading, as a notice and in JSON" {
+@test "memory: printed before loading, as a notice and in JSON" {
     zgen -p "Once" -n 1 --device cpu -c 4000 -v --json
     [[ "$stderr" == *"cpu, context of 4000 tokens: weights 5.6 MB in the file, keys and values 12.3 MB (f16, 3072 bytes per position), registers "*"; free are "* ]]
     asserts "$(field 'd["memory"]["kv"], sorted(d["memory"])')" = \
@@ -173,7 +173,7 @@ END
     asserts "$(field 'd["text"], d["finish_reason"]')" = "(' The capital of ', 'stop')"
 }
 
-@test "--ignore-eos goes on behind the answer" {
+@test "--ignore-eos continues after the answer" {
     zgen -p "$norway" --temp 0 --ignore-eos -n 30 --json
     asserts "$(field 'len(d["ids"]), d["finish_reason"], d["sampling"]["ignore_eos"], set(d["ids"]) & {2, 6}')" = "(30, 'length', True, set())"
 }
@@ -220,7 +220,7 @@ END
     asserts "$(field 'd["prompt_ids"]')" = "[1, 4]"
 }
 
-@test "bytes that are no text are replaced, with a warning; NULs are text" {
+@test "bytes that are not UTF-8 are replaced, with a warning; NULs are text" {
     printf 'Once \xff upon' >"$T/prompt"
     zgen -f "$T/prompt" -n 1 --json
     [[ "$status" = 0 && "$stderr" == *warning* ]]

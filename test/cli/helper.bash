@@ -1,5 +1,5 @@
-# helper: what all command-line tests share.  The program is $ZGEN (./zgen without it), so that a sanitized build runs the
-# same tests; the tests start at the top of the tree.
+# helper: functions that all command-line tests share.  The program is $ZGEN (default ./zgen), so that a sanitized build
+# runs the same tests.  Tests run at the top of the tree.
 bats_require_minimum_version 1.5.0
 
 setup() {
@@ -9,11 +9,11 @@ setup() {
     tiny=test/data/models/llama-s-F32.gguf
 }
 
-# zgen ARGUMENT...: the program with no input; into $status, $output (stdout) and $stderr.
+# zgen ARGUMENT...: runs the program without input; sets $status, $output (stdout) and $stderr.
 zgen() { run --separate-stderr "$ZGEN" "$@" </dev/null; }
 
-# fails CODE TEXT ARGUMENT...: the program refuses with this code and, warnings aside, one line on stderr that holds TEXT;
-# stdout is empty.
+# fails CODE TEXT ARGUMENT...: the program must exit with CODE, print one line with TEXT on stderr besides warnings, and
+# nothing on stdout.
 fails() {
     local code=$1 text=$2
     shift 2
@@ -25,8 +25,8 @@ fails() {
     return 1
 }
 
-# leaves_nothing ARGUMENT...: the program, interrupted as soon as it has begun a file in the folder $T/d, leaves none there,
-# says nothing, and ends with 130.
+# leaves_nothing ARGUMENT...: the program is interrupted when a file appears in the folder $T/d; it must remove the file, print
+# nothing, and exit with 130.
 leaves_nothing() {
     "$ZGEN" "$@" >/dev/null 2>"$T/err" </dev/null 3>&- &
     local pid=$! code=0
@@ -37,7 +37,7 @@ leaves_nothing() {
     asserts "$code/$(ls "$T/d")/$(cat "$T/err")" = "130//"
 }
 
-# damage: $T/nan.gguf, the tiny model with a weight of its last layer that is no number.
+# damage: makes $T/nan.gguf, the tiny model with a NaN among the weights of its last layer.
 damage() {
     python3 - "$tiny" "$T/nan.gguf" <<'END'
 import sys
@@ -48,21 +48,21 @@ open(sys.argv[2], "wb").write(data)
 END
 }
 
-# field EXPRESSION: of the JSON object d in $output, by Python.
+# field EXPRESSION: prints a Python expression of d, the JSON object in $output.
 field() {
     printf '%s' "$output" | python3 -c 'import json, sys
 d = json.load(sys.stdin)
 print(eval(sys.argv[1]))' "$1"
 }
 
-# on_terminal COMMAND...: with a terminal for stdin, stdout and stderr; prints what appears on it.
+# on_terminal COMMAND...: runs the command on a terminal (stdin, stdout, stderr) and prints what appears there.
 on_terminal() {
     python3 -c 'import os, pty, sys
 status = pty.spawn(sys.argv[1:], lambda fd: os.read(fd, 1024), lambda fd: b"")
 sys.exit(os.waitstatus_to_exitcode(status))' "$@" </dev/null
 }
 
-# asserts CONDITION...: [ ] that says what it compared.
+# asserts CONDITION...: [ ] that prints its arguments when it fails.
 asserts() {
     [ "$@" ] || { echo "not true: $*"; return 1; }
 }

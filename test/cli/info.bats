@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# What a file is, also where zgen cannot run it.
+# zgen info, also for files that zgen cannot run.
 load helper
 
 # edited FROM TO: the tiny model with bytes exchanged, in $T/edited.gguf
@@ -20,7 +20,7 @@ END
     done
 }
 
-@test "a model by place or by -m, as text and as JSON" {
+@test "a model as an argument or by -m, as text and as JSON" {
     zgen info "$tiny"
     local text=$output
     zgen info -m "$tiny"
@@ -32,7 +32,7 @@ END
     asserts "$(field 'd["memory"]["kv"] == d["memory"]["kv_per_position"] * d["memory"]["n_ctx"] > 0')" = True
 }
 
-# unigram: a file of nothing but a unigram tokenizer of byte tokens, in $T/unigram.gguf
+# unigram: a file with only a unigram tokenizer of byte tokens, in $T/unigram.gguf
 unigram() {
     python3 - "$T/unigram.gguf" <<'END'
 import struct, sys
@@ -47,7 +47,7 @@ open(sys.argv[1], "wb").write(b"GGUF" + struct.pack("<IQQ", 3, 0, len(keys)) + b
 END
 }
 
-# tokenizer_of FILE: what info says of its tokenizer, as text and as JSON
+# tokenizer_of FILE: the tokenizer in the text and the JSON of info
 tokenizer_of() {
     zgen info "$1"
     printf '%s\n' "$output" | grep -o '^tokenizer .* tokens'
@@ -63,7 +63,7 @@ tokenizer_of() {
     asserts "$(tokenizer_of "$T/unigram.gguf")" = $'tokenizer      SentencePiece unigram, 257 tokens\n(\'t5\', None)'
 }
 
-@test "memory: what generate would take, whether it fits, and what would" {
+@test "memory: what generate needs, whether it fits, and the context that would" {
     zgen info --device cpu -t 2 --json
     asserts "$(field '[d["memory"][k] for k in ("executor", "n_ctx", "kv_per_position", "weights", "fits")]')" = "['cpu', 512, 3072, 5570560, True]"
     local scratch limit
@@ -80,7 +80,7 @@ tokenizer_of() {
     [[ "$output" == *"memory         cpu, context of 512 tokens: weights 5.6 MB in the file"*"; free are "*$'\nfits           yes, as does any context up to '[0-9]*" tokens"* ]]
 }
 
-@test "memory and tape of a device that is not there" {
+@test "memory and tape of a device that is missing" {
     zgen info --device cuda
     [ "$status" != 0 ] || skip "there is a GPU"
     fails 1 "--device cuda: " info --device cuda
@@ -89,7 +89,7 @@ tokenizer_of() {
     asserts "$status" = 0
 }
 
-@test "the digest of the chat template is what sha256sum says" {
+@test "the digest of the chat template is that of sha256sum" {
     zgen info --json --keys
     field 'd["metadata"]["tokenizer.chat_template"]' | head -c -1 >"$T/template"
     asserts "$(field 'd["chat_template"]["sha256"]')" = "$(sha256sum <"$T/template" | cut -d' ' -f1)"
@@ -123,7 +123,7 @@ tokenizer_of() {
     fails 3 "gamma" -m "$T/edited.gguf" -p x
 }
 
-@test "names that drive a terminal or turn a line around are escaped" {
+@test "names with control characters or bidirectional marks are escaped" {
     local name
     name=$(python3 - "$tiny" <<'END'
 import os, sys

@@ -30,7 +30,7 @@ END
     asserts "$(stat -c %s "$T/many")" = $((150 * 2048 * 4))
 }
 
-@test "the first rows do not depend on those behind them" {
+@test "a row does not depend on later tokens" {
     zgen logits --ids 1,112,57 -o "$T/three"
     zgen logits --ids $ids -o "$T/ten"
     python3 - "$T/three" "$T/ten" <<'END'
@@ -42,7 +42,7 @@ assert nmse <= 1e-6
 END
 }
 
-@test "the file is replaced whole, keeps its mode, and a link stays a link" {
+@test "an existing file is replaced when the new one is complete, keeps its mode, and a link stays a link" {
     mkdir "$T/d"
     head -c 20000 /dev/zero >"$T/d/out"
     chmod 600 "$T/d/out"

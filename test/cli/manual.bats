@@ -1,4 +1,4 @@
-# What is written about zgen agrees with what it says about itself.
+# The man page and README.md agree with the help and the exit codes.
 
 @test "every option that zgen --help names stands in the man page, and none besides" {
     help=$(for command in generate chat info tokenize logits perplexity bench quantize synth; do "$ZGEN" $command --help; done)

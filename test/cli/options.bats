@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# The command line as such: what is refused, with which code and which words; help and version.
+# The command line: refusals with their exit code and message; help and version.
 load helper
 
 # code, a part of the message, the arguments as a shell would read them
@@ -161,7 +161,7 @@ END
     [[ "$status" = 0 && "$output" == "zgen "[0-9]* ]]
 }
 
-@test "the CPU in place of a GPU is one warning, not a silence" {
+@test "a CPU that replaces a GPU causes one warning" {
     zgen -p x -n 1 --device cuda
     [ "$status" != 0 ] || skip "there is a GPU"
     warning='zgen: warning: *; using the CPU (--device cpu does so silently)'
@@ -181,7 +181,7 @@ END
     done
 }
 
-@test "many more threads than CPUs are a warning, not a standstill" {
+@test "many more threads than CPUs are reduced, with a warning" {
     zgen -p "Once upon" -n 1 --temp 0 -t 1
     local one=$output
     run --separate-stderr timeout 60 "$ZGEN" -p "Once upon" -n 1 --temp 0 -t 1024
@@ -189,7 +189,7 @@ END
     [ "$(nproc)" -gt 255 ] || [[ "$stderr" == *"warning: -t 1024"* ]]
 }
 
-@test "accepted words that change nothing are true" {
+@test "options that name the defaults change nothing" {
     zgen -p "Once" -n 2 --temp 0 -no-cnv -e --isa auto --act auto --device auto --kv f16 -ctk f16 -ctv f16 -q --no-perf
     [ "$status" = 0 ]
     local with=$output

@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# Where the text goes, and what happens when it cannot go there.
+# stdout and stderr: their content, and failures to write them.
 load helper
 
 @test "stdout holds the text and nothing else, stderr nothing in a pipe" {
@@ -11,7 +11,7 @@ load helper
     [ -n "$(tail -c 1 "$T/out")" ] # no newline was added
 }
 
-@test "-v tells seed, memory and timings also in a pipe; -q nothing; --no-perf no timings" {
+@test "-v prints seed, memory and timings also in a pipe; -q nothing; --no-perf no timings" {
     zgen -p "Once" -n 4 -s 7 -v
     for word in "demo model" "seed 7" "context of 512" "load: " "prompt: " "decode: " "tok/s" "GB/s" "% of the" "stopped after 4"; do
         [[ "$stderr" == *"$word"* ]] || { echo "$word is missing in: $stderr"; false; }
@@ -38,7 +38,7 @@ load helper
     cmp "$T/plain" "$T/terminal"
 }
 
-@test "a terminal for stdin and no prompt is an error, not a wait" {
+@test "without a prompt a terminal as stdin is an error" {
     run on_terminal timeout 10 "$ZGEN"
     [[ "$status" = 2 && "$output" == *"no prompt"* ]]
 }
@@ -59,7 +59,7 @@ load helper
     done
 }
 
-@test "a closed stderr or stdin harms nobody" {
+@test "a closed stderr or stdin changes nothing" {
     run "$ZGEN" -p "Once" -n 3 --temp 0 --device cpu 2>&-
     [ "$status" = 0 ]
     local open=$output
@@ -67,12 +67,12 @@ load helper
     asserts "$status/$output" = "0/$open"
 }
 
-@test "a reader that goes away ends it quietly with 141" {
+@test "a closed pipe ends the program with 141 and no message" {
     run --separate-stderr bash -c "\"$ZGEN\" -p Once --ignore-eos -c 100000 --temp 0 --device cpu </dev/null | head -c 1 >/dev/null; echo \${PIPESTATUS[0]}"
     asserts "$output/$stderr" = "141/"
 }
 
-@test "the 141 is an exit code and not a death, so that temporary files are removed" {
+@test "141 is an exit code and not a signal, so that temporary files are removed" {
     python3 - "$ZGEN" "$T/logits" <<'END'
 import os, subprocess, sys
 reader, writer = os.pipe()
@@ -87,7 +87,7 @@ END
     [[ "$status" = 5 && "$stderr" == *"File too large"* && ! -e "$T/out" ]]
 }
 
-@test "the program works where it is copied to" {
+@test "the program works in any folder" {
     cp "$ZGEN" "$T/elsewhere"
     cd "$T"
     run --separate-stderr ./elsewhere -p "<|user|>What is the capital of Norway?<|end|><|assistant|>" --temp 0 </dev/null

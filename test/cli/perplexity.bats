@@ -1,4 +1,4 @@
-# zgen perplexity: how well a text is predicted, and how far from another model's predictions.
+# zgen perplexity: perplexity, logits files and KL divergence.
 load helper
 
 tiny_q4=test/data/models/llama-s-Q4_0.gguf
@@ -6,8 +6,8 @@ text=README.md
 
 ppl() { zgen perplexity --device cpu "$@"; }
 
-# The same numbers another way: from `zgen logits`, window by window, in Python's doubles.  MODEL BASE N_CTX WINDOWS: prints
-# perplexity and its error, those of the file, mean, error and maximum of KL, the share of the same top and its error.
+# MODEL BASE N_CTX WINDOWS: computes the same numbers from `zgen logits`, window by window, in Python's doubles.  Prints
+# perplexity and its error, those of the base, mean, error and maximum of KL, the share of the same top token and its error.
 by_hand() {
     python3 - "$ZGEN" "$@" "$T/l" <<'END'
 import array, math, struct, subprocess, sys
@@ -45,7 +45,7 @@ print(*perplexity(nll), *perplexity(base_nll), *estimate(kl), max(kl), *estimate
 END
 }
 
-@test "perplexity and KL divergence are what the logits say" {
+@test "perplexity and KL divergence agree with the logits" {
     ppl -m "$tiny" -f $text -c 33 --chunks 3 --save-logits "$T/base"
     [ "$status" = 0 ]
     ppl -m $tiny_q4 --kl "$T/base" --json
@@ -64,7 +64,7 @@ assert b["kl"]["median"] <= b["kl"]["p90"] <= b["kl"]["p99"]["value"] <= b["kl"]
 END
 }
 
-@test "the demo model's own text: what llama-perplexity says" {
+@test "the demo model's own text: the perplexity of llama-perplexity" {
     models=../shared/models
     [ -e $models/stories-test.txt ] || skip "no $models/stories-test.txt: llama-perplexity's numbers are not compared"
     ! grep -q __asan_init "$ZGEN" || skip "a sanitized program takes three minutes for it"
@@ -87,7 +87,7 @@ assert abs(d["value"] - wanted[0]) < 1e-4 and abs(d["error"] - wanted[1]) < 1e-5
         "PPL|PPL of base|ln(PPL / PPL of base)|KL mean|KL median|KL 90 %|KL 99 %|KL 99.9 %|KL max|same top %|"
 }
 
-@test "a model beside itself: no divergence" {
+@test "a model compared with itself: no divergence" {
     ppl -f $text -c 64 --chunks 4 --save-logits "$T/base"
     ppl --kl "$T/base" --json
     asserts "$(field 'abs(d["base"]["kl"]["mean"]["value"]) < 1e-5 and d["base"]["kl"]["max"] < 1.3e-4')" = True
@@ -105,7 +105,7 @@ assert abs(d["value"] - wanted[0]) < 1e-4 and abs(d["error"] - wanted[1]) < 1e-5
     asserts "$(stat -c %s "$T/one")" = $((20 + 3 * 64 * 4 + 3 * 31 * (8 + 2 * 2048)))
 }
 
-@test "the newline at the end does not count, any other does" {
+@test "one newline at the end is dropped, any other is text" {
     printf 'A' >"$T/text"
     fails 1 "the text has 2 tokens, less than two windows of 8" perplexity -f "$T/text" -c 8
     printf 'A\n' >"$T/text"
@@ -114,7 +114,7 @@ assert abs(d["value"] - wanted[0]) < 1e-4 and abs(d["error"] - wanted[1]) < 1e-5
     fails 1 "the text has 3 tokens, less than two windows of 8" perplexity -f "$T/text" -c 8
 }
 
-@test "files that are none, or lie" {
+@test "malformed and inconsistent logits files are refused" {
     ppl -f $text -c 64 --chunks 2 --save-logits "$T/base"
     fails 1 "no such file" perplexity --kl /nonexistent
     fails 1 "a directory" perplexity --kl "$T"
@@ -136,14 +136,14 @@ END
     [ "$status" = 0 ]
 }
 
-@test "tokens of which a file does not tell enough are counted" {
+@test "tokens below the range of a logits file are counted" {
     ppl -m "$tiny" -f $text -c 64 --chunks 2 --save-logits "$T/base" # its random weights are often surprised
     ppl -m "$tiny" --kl "$T/base" --json
     [ "$(field 'd["base"]["cut"]')" -gt 0 ]
     [[ "$stderr" == "zgen: warning: $(field 'd["base"]["cut"]') of the 62 tokens are less likely than"* ]]
 }
 
-@test "the bar with the perplexity so far on a terminal, a line per window with -v" {
+@test "a bar with the perplexity so far on a terminal, a line per window with -v" {
     run on_terminal "$ZGEN" perplexity --device cpu -f $text -c 64 --chunks 40
     [[ "$status" = 0 && "$output" == *"PPL "*" ["*"%"* ]]
     run on_terminal "$ZGEN" perplexity --device cpu -f $text -c 64 --chunks 2 -q
@@ -152,7 +152,7 @@ END
     [[ "$stderr" == *"window 1 of 2: PPL "*"window 2 of 2: PPL $(cut -d' ' -f3 <<<"$output")"* ]]
 }
 
-@test "a full disk is exit 5, and neither that nor Ctrl-C leaves a file behind" {
+@test "a full disk is exit 5; neither that nor Ctrl-C leaves a file" {
     mkdir "$T/d"
     run --separate-stderr bash -c "ulimit -f 100; \"$ZGEN\" perplexity --device cpu -f $text -c 64 --save-logits \"$T/d/out\""
     [[ "$status" = 5 && "$stderr" == "zgen: cannot write"* ]] || { echo "$status $stderr"; false; }
@@ -162,19 +162,19 @@ END
     leaves_nothing perplexity --device cpu -f "$T/long" --save-logits "$T/d/out" -t 1
 }
 
-@test "windows longer than the model was trained with are warned of" {
+@test "windows longer than the trained length cause a warning" {
     ppl -f $text -c 513 --chunks 1 --save-logits "$T/base"
     asserts "$status/$(wc -l <<<"$stderr")" = 0/1
     [[ "$stderr" == "zgen: warning: windows of 513 tokens exceed the 512 that the model was trained with"*"use -c 512 or less" ]]
     ppl --kl "$T/base"
-    [[ "$status" = 0 && "$stderr" == "zgen: warning: windows of 513 tokens "*"make the base anew with -c 512 or less"* ]]
+    [[ "$status" = 0 && "$stderr" == "zgen: warning: windows of 513 tokens "*"make the base again with -c 512 or less"* ]]
     for trained in 512 0; do
         ppl -f $text -c $trained --chunks 1 --profile
         [[ "$status" = 0 && "$stderr" != *warning* ]]
     done
 }
 
-@test "a profile behind a window" {
+@test "a profile after a window" {
     ppl -f $text -c 64 --chunks 2 --json --profile
     [[ "$stderr" == *"whole step"*"after 63 tokens, executor cpu"* ]]
     asserts "$(field 'd["profile"]["n_past"]')" = 63

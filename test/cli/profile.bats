@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# What each op takes: the table on stderr and in JSON.
+# --profile: the time of each op, as a table on stderr and in JSON.
 load helper
 
 @test "a row per kind of op, their sum and a whole step, on stderr" {
@@ -33,7 +33,7 @@ load helper
     awk '{ print ($2 == "-" ? -1 : $2), $3, $4 }' <<<"$output" | cmp - "$T/rows"
 }
 
-@test "every command that computes has one, whatever the model and the context" {
+@test "every command that runs a model has a profile, whatever the model and the context" {
     "$ZGEN" chat --temp 0 -n 4 --profile --device cpu >"$T/out" 2>"$T/err" <<<"Who are you?"
     grep -q "^MATMUL  " "$T/err"
     zgen logits --ids 1,5,9 -o "$T/logits" --profile --device cpu
@@ -45,7 +45,7 @@ load helper
     [[ "$status" = 0 && "$stderr" == *"EXPERT "*"after 1 tokens"* ]]
 }
 
-@test "a profile's words" {
+@test "the values of --profile" {
     fails 2 "'all' is not one of: kinds ops" -p x --profile=all
     fails 2 "unexpected argument 'ops'" -p x --profile ops
     fails 2 "belongs to zgen generate" info --profile

@@ -1,9 +1,9 @@
-# zgen quantize: a model in other types.
+# zgen quantize: models with weights of another type.
 load helper
 
 types="f32 f16 bf16 fp8 q4_0 q4_1 q5_0 q5_1 q8_0 q4_k_s q4_k_m q5_k_s q5_k_m q6_k"
 
-@test "every type opens, is what it says, and speaks" {
+@test "every type opens, has the named type, and generates text" {
     for type in $types; do
         zgen quantize "$tiny" "$T/m.gguf" $type
         asserts "$type/$status/$stderr" = "$type/0/"
@@ -53,7 +53,7 @@ END
     asserts "$(field '0.05 < d["types"]["Q4_0"]["relative"] < 0.09')" = True
 }
 
-@test "the bar is drawn on a terminal, and gone without one" {
+@test "a bar is drawn on a terminal only" {
     run on_terminal "$ZGEN" quantize "$tiny" "$T/m.gguf" q4_0
     [[ "$status" = 0 && "$output" == *"quantizing ["* ]]
     run on_terminal "$ZGEN" quantize "$tiny" "$T/m.gguf" q4_0 -q
@@ -66,7 +66,7 @@ END
     cmp "$T/one" "$T/three"
 }
 
-@test "what was quantised before is refused unless --requantize says so" {
+@test "quantised weights are refused without --requantize" {
     fails 2 "quantised already (Q8_0)" quantize test/data/models/llama-s-Q8_0.gguf "$T/m.gguf" q4_0
     [ ! -e "$T/m.gguf" ]
     zgen quantize test/data/models/llama-s-Q8_0.gguf "$T/m.gguf" q4_0 --requantize
@@ -85,7 +85,7 @@ END
     cmp "$tiny" "$T/m.gguf"
 }
 
-@test "the file in the way is replaced whole, keeps its mode, and a link stays a link" {
+@test "an existing file is replaced when the new one is complete, keeps its mode, and a link stays a link" {
     mkdir "$T/d"
     echo old >"$T/d/out"
     chmod 600 "$T/d/out"
@@ -98,7 +98,7 @@ END
     [ "$status" = 0 ]
 }
 
-@test "damaged values name their tensor, and nothing is left behind" {
+@test "damaged values name their tensor, and no file is left" {
     damage
     mkdir "$T/d"
     echo old >"$T/d/out"
@@ -106,7 +106,7 @@ END
     asserts "$(ls "$T/d")/$(cat "$T/d/out")" = "out/old"
 }
 
-@test "a disk that is full is exit 5, and nothing is left behind" {
+@test "a full disk is exit 5, and no file is left" {
     mkdir "$T/d"
     run --separate-stderr bash -c "ulimit -f 100; \"$ZGEN\" quantize $tiny \"$T/d/out\" f16"
     [[ "$status" = 5 && "$stderr" == "zgen: cannot write"*"too large"* ]] || { echo "$status $stderr"; false; }
@@ -117,7 +117,7 @@ END
     [ "$status" = 5 ]
 }
 
-@test "Ctrl-C leaves nothing behind" {
+@test "Ctrl-C leaves no file" {
     zgen synth llama-3.2-1b q8_0 "$T/big.gguf" --layers 1
     mkdir "$T/d"
     leaves_nothing quantize "$T/big.gguf" "$T/d/out" q4_k_m --requantize -t 1

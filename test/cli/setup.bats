@@ -1,4 +1,4 @@
-# scripts/setup.sh on machines that lack everything: a PATH with nothing on it but what each test puts there.
+# scripts/setup.sh on machines that lack everything: PATH holds only the commands that a test plants.
 
 setup() {
     bin=$BATS_TEST_TMPDIR/bin
@@ -6,7 +6,7 @@ setup() {
     ln -s "$(command -v env)" "$bin/env"
 }
 
-# A command of this name that notes how it was called.
+# Plants a command of this name that records its arguments and prints OUTPUT.
 plant() { # NAME OUTPUT
     printf '#!/bin/sh\necho "%s $*" >>"%s"\necho "%s"\n' "$1" "$BATS_TEST_TMPDIR/calls" "$2" >"$bin/$1"
     chmod +x "$bin/$1"
@@ -14,7 +14,7 @@ plant() { # NAME OUTPUT
 
 set_up() { PATH=$bin CC=cc run /bin/sh scripts/setup.sh "$1"; }
 
-@test "set-up is silent where nothing lacks" {
+@test "set-up is silent where nothing is missing" {
     run scripts/setup.sh run
     [ "$status" = 0 ]
     [ -z "$output" ]

@@ -1,8 +1,8 @@
 #!/usr/bin/env bats
-# Ctrl-C and its relatives: what was said stays, and the exit code tells.
+# SIGINT, SIGTERM, SIGHUP: the text up to there is printed, and the exit code names the signal.
 load helper
 
-# interrupted SIGNAL ARGUMENT...: sends it once there is some text; into $code, $T/out, $T/err.
+# interrupted SIGNAL ARGUMENT...: sends the signal when there is some text; sets $code, $T/out, $T/err.
 interrupted() {
     local signal=$1
     shift
@@ -45,7 +45,7 @@ interrupted() {
     asserts "$code/$(field 'd["finish_reason"], len(d["ids"]) == d["counts"]["generated"] > 0')" = "130/('interrupted', True)"
 }
 
-@test "Ctrl-C while it waits for a prompt" {
+@test "Ctrl-C while the prompt is read" {
     mkfifo "$T/pipe"
     "$ZGEN" --device cpu <>"$T/pipe" >"$T/out" 2>"$T/err" 3>&- &
     local pid=$!
@@ -65,7 +65,7 @@ interrupted() {
     wait $pid
 }
 
-@test "a stopped run goes on" {
+@test "a run that was suspended continues" {
     "$ZGEN" -p "Once upon a time" -n 100 --temp 0 >"$T/whole" </dev/null
     "$ZGEN" -p "Once upon a time" -n 100 --temp 0 >"$T/out" </dev/null 3>&- &
     local pid=$!
@@ -76,7 +76,7 @@ interrupted() {
     cmp "$T/whole" "$T/out"
 }
 
-@test "interrupted logits leave no file behind" {
+@test "interrupted logits leave no file" {
     seq -s , 1 2000 >"$T/ids"
     "$ZGEN" logits --ids-file "$T/ids" -o "$T/logits" --isa scalar 2>"$T/err" 3>&- &
     local pid=$!

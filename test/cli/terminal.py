@@ -1,11 +1,11 @@
-# terminal.py PROGRAM ARGUMENT...: runs the program on a terminal of its own and talks to it as the script on stdin says:
+# terminal.py PROGRAM ARGUMENT...: runs the program on a new terminal, by the script on stdin:
 #
-#     expect TEXT     waits until the terminal shows TEXT behind what was expected before
-#     absent TEXT     fails if TEXT stands behind what was expected last
+#     expect TEXT     waits until the terminal shows TEXT after the TEXT expected before
+#     absent TEXT     fails if TEXT appears after the TEXT expected last
 #     send TEXT       types TEXT; \r is Enter, \x03 Ctrl-C, \x04 Ctrl-D: escapes are Python's
-#     exit CODE       waits for the end, which must have this code
+#     exit CODE       waits for the end, and fails for any other exit code
 #
-# What the terminal showed is printed at the end, or when something does not come in 20 seconds.
+# The output of the terminal is printed at the end, or after 20 seconds of waiting.
 import os, pty, select, sys, time
 
 pid, fd = pty.fork()

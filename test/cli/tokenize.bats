@@ -44,14 +44,14 @@ load helper
     asserts "$with" = "$output"
 }
 
-@test "pieces that are no characters appear as the file spells them" {
+@test "tokens that are parts of characters appear in the spelling of the file" {
     zgen tokenize -p "é" --no-bos --json
     asserts "$(field 'd["pieces"][-2:]')" = "['<0xC3>', '<0xA9>']"
     zgen tokenize -p "é" --no-bos
     [[ "$output" == *"'\\xc3'"* ]]
 }
 
-@test "what is decoded was encoded" {
+@test "decoding inverts encoding" {
     python3 - "$T/text" <<'END'
 import sys
 open(sys.argv[1], "wb").write(" Once\n\n  upon\ta time, é 語 🙂 \u202e\0 <s> <|end|>\r\n".encode())
@@ -63,7 +63,7 @@ END
     done
 }
 
-@test "control tokens are decoded with --parse-special, and are nothing without" {
+@test "control tokens are decoded with --parse-special only" {
     zgen tokenize --decode "1 4 505 6" --parse-special
     asserts "$output" = "<|user|> Once<|end|>"
     zgen tokenize --decode "1 4 505 6"
@@ -81,7 +81,7 @@ END
     asserts "$("$ZGEN" tokenize --decode 202 </dev/null | od -An -tx1 | tr -d ' ')" = c3
 }
 
-@test "a model of the user's" {
+@test "a model given by -m" {
     zgen tokenize -m "$tiny" -p "a" --json
     asserts "$status/$(field 'd["ids"][0]')" = "0/1"
     fails 3 "nosuch.gguf" tokenize -m nosuch.gguf -p a

@@ -1,10 +1,10 @@
 #!/usr/bin/env bats
-# --verify: a run's first steps compared with the scalar executor; what is printed stays what it was.
+# --verify: the first steps of a run compared with the scalar executor; other output is unchanged.
 load helper
 
 story="Once upon a time"
 
-@test "every table of kernels, cache and conversion passes, and says the same as without" {
+@test "every kernel table, cache type and conversion passes, and generates the same text as without" {
     for isa in scalar avx2 avx512; do
         "$ZGEN" -p x -n 1 --isa $isa >/dev/null 2>&1 || continue
         for more in "--kv f16" "--kv f32 --temp 0" "--kv q8_0" "--kv fp8" "--weights fp8" "--act q8 --repeat-penalty 1.3"; do
@@ -33,7 +33,7 @@ story="Once upon a time"
     asserts "$(field '"verify" in d')" = False
 }
 
-@test "quiet, nothing said, the profile behind it" {
+@test "--verify with -q, with -n 0, with --profile" {
     zgen -p "$story" -n 5 -q --verify 3 --device cpu
     asserts "$status/$stderr" = 0/
     zgen -p "$story" -n 0 --verify 3 --device cpu
@@ -53,7 +53,7 @@ story="Once upon a time"
     cmp "$T/plain" "$T/logits"
 }
 
-@test "perplexity verifies what its first window begins with" {
+@test "perplexity verifies the beginning of its first window" {
     local args="-f README.md -c 32 --chunks 2 -t 1 --device cpu"
     zgen perplexity $args
     local plain=$output
@@ -64,7 +64,7 @@ story="Once upon a time"
     asserts "$status/$stderr/$(field 'd["verify"]["steps"], d["verify"]["passes"]')" = "0//(32, True)"
 }
 
-@test "bench verifies each test before its row, and measures what it measures without" {
+@test "bench verifies each test before its row, and measures the same test as without" {
     local tests="-r 2 -p 6 -n 4 -pg 3,2 -d 0,5 -t 1 --device cpu -o json" same='[x["ids_sha256"] for x in d]'
     zgen bench $tests
     asserts "$(field 'any("verify" in x for x in d)')" = False
@@ -86,7 +86,7 @@ story="Once upon a time"
         "0/[(1, 5, True), (3, 5, True), (1, 1, True), (3, 1, True)]"
 }
 
-@test "the memory of the scalar executor is no part of bench's peak" {
+@test "the memory of the scalar executor does not count in bench's peak" {
     ! nm "$ZGEN" 2>/dev/null | grep -q __asan_init || skip "the sanitizer keeps what was released"
     [ -w /proc/self/clear_refs ] || skip "no peak is forgotten here"
     local peak='max(x["peak_host_bytes"] for x in d)'
@@ -96,7 +96,7 @@ story="Once upon a time"
     asserts "$(field "$peak < 1.1 * $plain")" = True
 }
 
-@test "Ctrl-C while bench verifies a test leaves no row of it" {
+@test "Ctrl-C while bench verifies a test: the test has no row" {
     "$ZGEN" bench -r 1 --no-warmup -p 3000 -n 0 -t 1 --device cpu --verify 1 -o json -v >"$T/out" 2>"$T/err" </dev/null 3>&- &
     local pid=$! code=0
     for _ in $(seq 600); do grep -q "comparing the test" "$T/err" && break; sleep 0.05; done
@@ -106,8 +106,8 @@ story="Once upon a time"
     asserts "$code/$(cat "$T/out")" = "130/"
 }
 
-# expf is the C library's for the scalar kernels, and none for the others: a wrong one takes them apart.
-@test "beyond the rules: all is printed, but no row of bench, then one sentence, exit 1" {
+# Only the scalar kernels call expf of the C library: with a wrong expf they differ from the other kernels.
+@test "beyond the limits: all output except the row of bench, then one sentence, exit 1" {
     grep -q avx2 /proc/cpuinfo || skip "no kernels here but the scalar ones"
     ! nm "$ZGEN" 2>/dev/null | grep -q __asan_init || skip "the sanitizer wants to be loaded first"
     echo 'double exp(double); float expf(float x); float expf(float x) { return (float)exp(0.8 * (double)x); }' >"$T/expf.c"
@@ -137,7 +137,7 @@ story="Once upon a time"
     unset LD_PRELOAD
 }
 
-@test "how many steps, and where it belongs" {
+@test "the number of steps, and the commands that have --verify" {
     fails 2 "from 1 to" -p x --verify 0
     fails 2 "is not a whole number" -p x --verify some
     fails 2 "belongs to zgen generate" info --verify 3
