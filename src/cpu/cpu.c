@@ -200,17 +200,26 @@ static bool cpu_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e
 
 /* ---- run ----------------------------------------------------------------------------------------------- */
 
-static void walk(void *arg, int thread) {
-    Exec *x = arg;
-    machine_rotate(x, thread);
+typedef struct Step { // ops first_op..last_op-1 over a batch
+    Exec *exec;
+    const Batch *batch;
+    int first_op, last_op;
+    double *seconds; // the time of each op is added [n_ops], or NULL
+} Step;
+
+static void run_thread(void *arg, int thread) {
+    const Step *s = arg;
+    Exec *x = s->exec;
+    machine_rotate(x, s->batch, thread);
     pool_barrier(x->pool);
-    double start = x->seconds ? clock_now() : 0;
-    for (int i = x->first_op; i < x->last_op; i++) {
-        machine_op(x, i, thread);
+    double start = s->seconds ? clock_now() : 0;
+    for (int i = s->first_op; i < s->last_op; i++) {
+        machine_op(x, s->batch, i, thread);
         pool_barrier(x->pool);
-        if (thread || !x->seconds) continue;
+        if (thread || !s->seconds) continue;
         double end = clock_now();
-        x->seconds[i] += end - start, start = end;
+        s->seconds[i] += end - start;
+        start = end;
     }
 }
 
@@ -225,21 +234,20 @@ static void keep_tokens(Exec *x, const Batch *b) {
     for (int t = 0; t < b->T; t++) machine_history(x, b->seq[t])[b->position[t]] = b->token[t];
 }
 
-static bool run_ops(Exec *x, const Batch *batch, int first_op, int last_op, Err *e) {
-    x->batch = batch;
-    x->first_op = first_op;
-    x->last_op = last_op;
-    keep_tokens(x, batch);
-    for (int i = first_op; i < last_op; i++) atomic_store_explicit(&x->next[i], 0, memory_order_relaxed);
-    pool_run(x->pool, walk, x);
-    x->batch = NULL;
-    bool sampled = last_op > first_op && x->plan->ops[last_op - 1].code == OP_SAMPLE;
-    return !sampled || check_finite(x, batch, e);
+static bool run_step(Step *s, Err *e) {
+    Exec *x = s->exec;
+    keep_tokens(x, s->batch);
+    for (int i = s->first_op; i < s->last_op; i++)
+        atomic_store_explicit(&x->next[i], 0, memory_order_relaxed);
+    pool_run(x->pool, run_thread, s);
+    bool sampled = s->last_op > s->first_op && x->plan->ops[s->last_op - 1].code == OP_SAMPLE;
+    return !sampled || check_finite(x, s->batch, e);
 }
 
 static bool cpu_run(Exec *x, const Batch *batch, int first_op, int last_op, Err *e) {
+    Step s = {x, batch, first_op, last_op, NULL};
     x->counters.runs++;
-    return run_ops(x, batch, first_op, last_op, e);
+    return run_step(&s, e);
 }
 
 /* ---- the decode loop ----------------------------------------------------------------------------------- */
@@ -288,10 +296,11 @@ static void cpu_decode_leave(Exec *x, int slot) {
 /* The step is computed when it is asked for: a CPU gains nothing from steps ahead. */
 static bool cpu_decode_next(Exec *x, int32_t *tokens, Err *e) {
     Batch b = loop_batch(x);
+    Step s = {x, &b, 0, x->plan->n_ops, NULL};
     assert(b.R > 0);
     x->counters.steps++;
     x->counters.row_steps += (uint64_t)b.R;
-    if (!run_ops(x, &b, 0, x->plan->n_ops, e)) {
+    if (!run_step(&s, e)) {
         x->loop.n = 0;
         return false;
     }
@@ -308,11 +317,11 @@ static bool cpu_decode_next(Exec *x, int32_t *tokens, Err *e) {
 /* All threads wait for each other after each op in any case: reading the clock there changes nothing. */
 static bool cpu_profile(Exec *x, int repeats, double *seconds, Err *e) {
     Batch b = loop_batch(x);
-    bool ok = run_ops(x, &b, 0, x->plan->n_ops, e); // for warming up
+    Step s = {x, &b, 0, x->plan->n_ops, NULL};
+    bool ok = run_step(&s, e); // for warming up
     memset(seconds, 0, (size_t)x->plan->n_ops * sizeof *seconds);
-    x->seconds = seconds;
-    for (int i = 0; ok && i < repeats; i++) ok = run_ops(x, &b, 0, x->plan->n_ops, e);
-    x->seconds = NULL;
+    s.seconds = seconds;
+    for (int i = 0; ok && i < repeats; i++) ok = run_step(&s, e);
     for (int i = 0; i < x->plan->n_ops; i++) seconds[i] /= repeats;
     return ok;
 }

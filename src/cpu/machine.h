@@ -41,11 +41,10 @@ struct Exec {
     size_t *kv_offset; // [n_kv] of the layer's keys; its values follow them
     Rotation *rotations;
     int n_rotations;
-    int *rotation_of;   // [n_ops] for ROPE ops
-    Scratch *scratch;   // [threads]
-    atomic_int *next;   // [n_ops] next work item of each op
-    const Batch *batch; // of the running walk
-    struct {            // the occupied slots of the decode loop: row r of a step [n_seq]
+    int *rotation_of; // [n_ops] for ROPE ops
+    Scratch *scratch; // [threads]
+    atomic_int *next; // [n_ops] next work item of each op
+    struct {          // the occupied slots of the decode loop: row r of a step [n_seq]
         int n;
         int32_t *token, *seq, *position, *out_row; // out_row: the identity; seq: the slot
         int32_t *sampled;
@@ -54,8 +53,6 @@ struct Exec {
     } loop;
     int32_t *history; // [n_seq][n_ctx + 1] tokens of each sequence by position
     ExecCounters counters;
-    int first_op, last_op;
-    double *seconds; // [n_ops] the walk adds the time of each op, or NULL
 };
 
 /* The rows of a register: row i of its kind, in float or 8-bit form; of a view its columns of that row. */
@@ -67,10 +64,10 @@ static inline int32_t *machine_history(const Exec *x, int seq) {
     return x->history + (size_t)seq * ((size_t)x->config.n_ctx + 1);
 }
 
-/* Runs op i of the tape on thread `thread`; all threads of the pool call it with the same i. */
-void machine_op(Exec *x, int i, int thread);
+/* Runs op i of the tape over the batch on thread `thread`; all threads of the pool call it with the same i. */
+void machine_op(Exec *x, const Batch *b, int i, int thread);
 
 /* Fills cos and sin of all rotations for the batch; all threads together. */
-void machine_rotate(Exec *x, int thread);
+void machine_rotate(Exec *x, const Batch *b, int thread);
 
 #endif

@@ -36,17 +36,17 @@ Act8 machine_q8(const Exec *x, int reg, int row) {
 
 /* ---- rows and items ------------------------------------------------------------------------------------ */
 
-static int n_rows(const Exec *x, const Op *op) {
-    return op->on_R ? x->batch->R : x->batch->T;
+static int n_rows(const Batch *b, const Op *op) {
+    return op->on_R ? b->R : b->T;
 }
 
 /* The row of `reg` that row i of the op reads: an R op picks its rows out of a T register. */
-static int source_row(const Exec *x, const Op *op, int reg, int i) {
-    return op->on_R && !x->plan->regs[reg].on_R ? x->batch->out_row[i] : i;
+static int source_row(const Exec *x, const Batch *b, const Op *op, int reg, int i) {
+    return op->on_R && !x->plan->regs[reg].on_R ? b->out_row[i] : i;
 }
 
-static const float *input(const Exec *x, const Op *op, int reg, int i) {
-    return machine_f32(x, reg, source_row(x, op, reg, i));
+static const float *input(const Exec *x, const Batch *b, const Op *op, int reg, int i) {
+    return machine_f32(x, reg, source_row(x, b, op, reg, i));
 }
 
 /* The next `grain` items of op i, or a number beyond its last. */
@@ -65,20 +65,20 @@ static void row_done(const Exec *x, int reg, int i, const float *row) {
 }
 
 /* After an op that wrote rows in pieces: a barrier, then each thread quantises some of the rows. */
-static void quantize_written(Exec *x, const Op *op, int reg, int thread) {
+static void quantize_written(Exec *x, const Batch *b, const Op *op, int reg, int thread) {
     if (!x->plan->regs[reg].has[FORM_Q8]) return;
     pool_barrier(x->pool);
-    for (int i = thread; i < n_rows(x, op); i += pool_n(x->pool)) row_done(x, reg, i, machine_f32(x, reg, i));
+    for (int i = thread; i < n_rows(b, op); i += pool_n(x->pool)) row_done(x, reg, i, machine_f32(x, reg, i));
 }
 
 /* ---- small ops ----------------------------------------------------------------------------------------- */
 
-static void op_embed(Exec *x, const Op *op, Scratch *s) {
+static void op_embed(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     const Weight *w = op->w[0];
     const QuantTraits *traits = quant_traits(w->type);
     int out = op_out(op, 0);
-    for (int t; (t = take(x, op, 1)) < n_rows(x, op);) {
-        int token = x->batch->token[t];
+    for (int t; (t = take(x, op, 1)) < n_rows(b, op);) {
+        int token = b->token[t];
         float *row = row_begin(x, out, t, s), scale = op->embed_scale;
         traits->decode(w->data + (size_t)token * w->row_bytes, (size_t)(w->n_in / traits->n_weights), row);
         for (int i = 0; w->scale && i < w->n_in; i++) row[i] *= w->scale[token];
@@ -87,39 +87,39 @@ static void op_embed(Exec *x, const Op *op, Scratch *s) {
     }
 }
 
-static void op_norm(Exec *x, const Op *op, Scratch *s) {
+static void op_norm(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     int in = op_in(op, 0), out = op_out(op, 0), width = x->plan->regs[in].width;
     int n = op->norm.head_dim ? op->norm.head_dim : width; // values normalised together
-    for (int i; (i = take(x, op, 1)) < n_rows(x, op);) {
+    for (int i; (i = take(x, op, 1)) < n_rows(b, op);) {
         float *row = row_begin(x, out, i, s);
-        const float *from = input(x, op, in, i);
+        const float *from = input(x, b, op, in, i);
         for (int at = 0; at < width; at += n)
             x->kernels->rms_norm(from + at, op->norm.weight, n, op->norm.eps, row + at);
         row_done(x, out, i, row);
     }
 }
 
-static void op_add(Exec *x, const Op *op, Scratch *s) {
+static void op_add(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     int out = op_out(op, 0), width = x->plan->regs[out].width;
-    for (int i; (i = take(x, op, 1)) < n_rows(x, op);) {
-        const float *a = input(x, op, op_in(op, 0), i), *b = input(x, op, op_in(op, 1), i);
+    for (int i; (i = take(x, op, 1)) < n_rows(b, op);) {
+        const float *first = input(x, b, op, op_in(op, 0), i), *second = input(x, b, op, op_in(op, 1), i);
         float *row = row_begin(x, out, i, s);
-        for (int k = 0; k < width; k++) row[k] = a[k] + b[k];
+        for (int k = 0; k < width; k++) row[k] = first[k] + second[k];
         row_done(x, out, i, row);
     }
 }
 
 /* By stretches of columns, so that a single row is shared too. */
-static void op_glu(Exec *x, const Op *op, Scratch *s) {
+static void op_glu(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     enum { STRETCH = 1024 };
     int gate = op_in(op, 0), up = op_in(op, 1), out = op_out(op, 0);
     const Reg *reg = &x->plan->regs[out];
     int n_stretches = (reg->width + STRETCH - 1) / STRETCH;
-    for (int item; (item = take(x, op, 1)) < n_rows(x, op) * n_stretches;) {
+    for (int item; (item = take(x, op, 1)) < n_rows(b, op) * n_stretches;) {
         int i = item / n_stretches, column = item % n_stretches * STRETCH;
         int n = reg->width - column < STRETCH ? reg->width - column : STRETCH;
         float *row = row_begin(x, out, i, s) + column;
-        x->kernels->glu(op->act, input(x, op, gate, i) + column, input(x, op, up, i) + column, n, row);
+        x->kernels->glu(op->act, input(x, b, op, gate, i) + column, input(x, b, op, up, i) + column, n, row);
         if (reg->has[FORM_Q8]) x->kernels->quantize(row, n, act8_at(machine_q8(x, out, i), column));
     }
 }
@@ -140,11 +140,11 @@ static int best_expert(const float *score, const float *bias, int n_expert, cons
 }
 
 /* Softmax: of the logits, relative to the first chosen, which without a bias is the largest. */
-static void op_route(Exec *x, const Op *op, Scratch *s) {
+static void op_route(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     const MoeParams *m = &op->moe;
     int in = op_in(op, 0);
-    for (int i; (i = take(x, op, 1)) < n_rows(x, op);) {
-        const float *logits = input(x, op, in, i), *score = logits;
+    for (int i; (i = take(x, op, 1)) < n_rows(b, op);) {
+        const float *logits = input(x, b, op, in, i), *score = logits;
         int32_t *ids = (int32_t *)(void *)machine_f32(x, op_out(op, 0), i); // a register's cells hold ids too
         float *weights = machine_f32(x, op_out(op, 1), i), sum = 0;
         if (m->kind == ROUTE_SIGMOID) {
@@ -160,11 +160,11 @@ static void op_route(Exec *x, const Op *op, Scratch *s) {
     }
 }
 
-static void op_moe_sum(Exec *x, const Op *op, Scratch *s) {
+static void op_moe_sum(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     int out = op_out(op, 0), width = x->plan->regs[out].width, residual = op_operand(op, ROLE_RESIDUAL, 0);
-    for (int i; (i = take(x, op, 1)) < n_rows(x, op);) {
-        const float *in = input(x, op, op_in(op, 0), i), *weights = input(x, op, op_in(op, 1), i);
-        const float *added = residual == NO_REG ? NULL : input(x, op, residual, i);
+    for (int i; (i = take(x, op, 1)) < n_rows(b, op);) {
+        const float *in = input(x, b, op, op_in(op, 0), i), *weights = input(x, b, op, op_in(op, 1), i);
+        const float *added = residual == NO_REG ? NULL : input(x, b, op, residual, i);
         float *row = row_begin(x, out, i, s);
         for (int k = 0; k < width; k++) {
             float sum = 0;
@@ -177,13 +177,13 @@ static void op_moe_sum(Exec *x, const Op *op, Scratch *s) {
 
 /* ---- rotation and cache -------------------------------------------------------------------------------- */
 
-void machine_rotate(Exec *x, int thread) {
+void machine_rotate(Exec *x, const Batch *b, int thread) {
     for (int r = 0; r < x->n_rotations; r++) {
         const Rotation *rotation = &x->rotations[r];
         size_t n = (size_t)rotation->rope.n_rot / 2;
-        for (int t = thread; t < x->batch->T; t += pool_n(x->pool))
+        for (int t = thread; t < b->T; t += pool_n(x->pool))
             for (size_t i = 0; i < n; i++) {
-                double angle = x->batch->position[t] * rotation->frequency[i];
+                double angle = b->position[t] * rotation->frequency[i];
                 rotation->cos[(size_t)t * n + i] = (float)cos(angle) * rotation->rope.magnitude;
                 rotation->sin[(size_t)t * n + i] = (float)sin(angle) * rotation->rope.magnitude;
             }
@@ -202,12 +202,12 @@ static void rotate_head(const RopeParams *rope, const float *c, const float *s, 
     }
 }
 
-static void op_rope(Exec *x, const Op *op, Scratch *s) {
+static void op_rope(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     (void)s;
     const RopeParams *rope = &op->rope;
     const Rotation *rotation = &x->rotations[x->rotation_of[op - x->plan->ops]];
     size_t n = (size_t)rope->n_rot / 2;
-    for (int t; (t = take(x, op, 1)) < n_rows(x, op);)
+    for (int t; (t = take(x, op, 1)) < n_rows(b, op);)
         for (int k = 0; k < op_count(op, ROLE_BOTH); k++) {
             float *heads = machine_f32(x, op_operand(op, ROLE_BOTH, k), t);
             for (int h = 0; h < rope->n_head[k]; h++)
@@ -227,15 +227,15 @@ static KvHistory kv_head(const Exec *x, const Op *op, int which, int seq, int he
     return kv_history(type, base, positions, op->attn.head_dim);
 }
 
-static void op_kvput(Exec *x, const Op *op, Scratch *s) {
+static void op_kvput(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     (void)s;
     int d = op->attn.head_dim;
-    for (int t; (t = take(x, op, 1)) < n_rows(x, op);)
+    for (int t; (t = take(x, op, 1)) < n_rows(b, op);)
         for (int which = 0; which < 2; which++) {
             const float *in = machine_f32(x, op_in(op, which), t);
             for (int h = 0; h < op->attn.n_kv_head; h++, in += d) {
-                KvHistory history = kv_head(x, op, which, x->batch->seq[t], h);
-                size_t position = (size_t)x->batch->position[t];
+                KvHistory history = kv_head(x, op, which, b->seq[t], h);
+                size_t position = (size_t)b->position[t];
                 if (x->config.kv_type == KV_F16)
                     x->kernels->to_f16(in, d, (uint16_t *)(void *)history.cells + position * (size_t)d);
                 else
@@ -244,19 +244,19 @@ static void op_kvput(Exec *x, const Op *op, Scratch *s) {
         }
 }
 
-static void op_attn(Exec *x, const Op *op, Scratch *s) {
+static void op_attn(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     int group = op->attn.n_head / op->attn.n_kv_head;
-    for (int item; (item = take(x, op, 1)) < n_rows(x, op) * op->attn.n_kv_head;) {
+    for (int item; (item = take(x, op, 1)) < n_rows(b, op) * op->attn.n_kv_head;) {
         int i = item / op->attn.n_kv_head, h = item % op->attn.n_kv_head;
-        int t = op->on_R ? x->batch->out_row[i] : i;
+        int t = op->on_R ? b->out_row[i] : i;
         size_t column = (size_t)(h * group * op->attn.head_dim);
-        AttnJob job = {.q = input(x, op, op_in(op, 0), i) + column,
+        AttnJob job = {.q = input(x, b, op, op_in(op, 0), i) + column,
                        .n_q = group,
                        .head_dim = op->attn.head_dim,
                        .kv_type = x->config.kv_type,
-                       .k = kv_head(x, op, 0, x->batch->seq[t], h),
-                       .v = kv_head(x, op, 1, x->batch->seq[t], h),
-                       .n_pos = x->batch->position[t] + 1,
+                       .k = kv_head(x, op, 0, b->seq[t], h),
+                       .v = kv_head(x, op, 1, b->seq[t], h),
+                       .n_pos = b->position[t] + 1,
                        .scale = op->attn.scale,
                        .scores = s->scores,
                        .out = machine_f32(x, op_out(op, 0), i) + column};
@@ -319,11 +319,11 @@ static int panel_grain(const Exec *x, int total) {
     return grain < 1 ? 1 : grain > 16 ? 16 : grain;
 }
 
-static void op_matmul(Exec *x, const Op *op, Scratch *s) {
+static void op_matmul(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     int total = 0, in = op_in(op, 0), residual = op_operand(op, ROLE_RESIDUAL, 0);
     for (int k = 0; k < op->n_w; k++) total += n_panels(op->w[k]);
     int gathered = -1; // the segment whose rows are in s
-    Product product = {.n = n_rows(x, op)};
+    Product product = {.n = n_rows(b, op)};
     if (product.n == 0) return; // no logits wanted
     for (int first, grain = panel_grain(x, total); (first = take(x, op, grain)) < total;)
         for (int item = first; item < first + grain && item < total; item++) {
@@ -332,9 +332,9 @@ static void op_matmul(Exec *x, const Op *op, Scratch *s) {
             if (k != gathered) {
                 product.w = op->w[k], product.bias = op->bias[k], gathered = k;
                 for (int i = 0; i < product.n; i++) {
-                    gather(x, s, i, product.w, in, source_row(x, op, in, i), 0);
+                    gather(x, s, i, product.w, in, source_row(x, b, op, in, i), 0);
                     s->out[i] = machine_f32(x, op_out(op, k), i);
-                    s->residual[i] = residual == NO_REG || k ? NULL : input(x, op, residual, i);
+                    s->residual[i] = residual == NO_REG || k ? NULL : input(x, b, op, residual, i);
                 }
             }
             multiply_panel(x, &product, panel, s);
@@ -343,13 +343,13 @@ static void op_matmul(Exec *x, const Op *op, Scratch *s) {
 
 /* Sorts the (row, slot) pairs of the batch by expert: pairs of expert e are s->pair[s->start[e] .. s->start[e
  * + 1]). */
-static void sort_by_expert(const Exec *x, const Op *op, Scratch *s) {
+static void sort_by_expert(const Exec *x, const Batch *b, const Op *op, Scratch *s) {
     int n_used = op->product.moe.n_used, n_expert = op->product.moe.n_expert;
     int ids_reg = op_operand(op, ROLE_IDS, 0);
     memset(s->start, 0, (size_t)(n_expert + 1) * sizeof *s->start);
     for (int pass = 0; pass < 2; pass++) {
-        for (int i = 0; i < n_rows(x, op); i++) {
-            const int32_t *ids = (const int32_t *)(const void *)input(x, op, ids_reg, i);
+        for (int i = 0; i < n_rows(b, op); i++) {
+            const int32_t *ids = (const int32_t *)(const void *)input(x, b, op, ids_reg, i);
             for (int slot = 0; slot < n_used; slot++)
                 if (pass == 0)
                     s->start[ids[slot] + 1]++;
@@ -363,20 +363,20 @@ static void sort_by_expert(const Exec *x, const Op *op, Scratch *s) {
     s->start[0] = 0;
 }
 
-static void gather_expert(const Exec *x, const Op *op, int k, int e, Scratch *s) {
+static void gather_expert(const Exec *x, const Batch *b, const Op *op, int k, int e, Scratch *s) {
     const Weight *w = op->w[k];
     int in = op_in(op, 0), out = op_out(op, k), n_used = op->product.moe.n_used;
     bool per_slot = x->plan->regs[in].width != w->n_in; // else all slots read the same row
     for (int n = 0; n < s->start[e + 1] - s->start[e]; n++) {
         int i = s->pair[s->start[e] + n] / n_used, slot = s->pair[s->start[e] + n] % n_used;
-        gather(x, s, n, w, in, source_row(x, op, in, i), per_slot ? slot * w->n_in : 0);
+        gather(x, s, n, w, in, source_row(x, b, op, in, i), per_slot ? slot * w->n_in : 0);
         s->out[n] = machine_f32(x, out, i) + (size_t)slot * (size_t)w->n_out;
         s->residual[n] = NULL;
     }
 }
 
-static void op_expert(Exec *x, const Op *op, Scratch *s) {
-    sort_by_expert(x, op, s);
+static void op_expert(Exec *x, const Batch *b, const Op *op, Scratch *s) {
+    sort_by_expert(x, b, op, s);
     int item = 0, taken = take(x, op, 1); // items in order: segment, expert that has rows, panel
     for (int k = 0; k < op->n_w; k++)
         for (int e = 0; e < op->product.moe.n_expert; e++) {
@@ -384,7 +384,7 @@ static void op_expert(Exec *x, const Op *op, Scratch *s) {
             Product product = {w, e, op->bias[k] ? op->bias[k] + (size_t)e * (size_t)w->n_out : NULL,
                                s->start[e + 1] - s->start[e]};
             int panels = product.n ? n_panels(w) : 0;
-            if (taken < item + panels) gather_expert(x, op, k, e, s);
+            if (taken < item + panels) gather_expert(x, b, op, k, e, s);
             for (; taken < item + panels; taken = take(x, op, 1))
                 multiply_panel(x, &product, taken - item, s);
             item += panels;
@@ -393,9 +393,8 @@ static void op_expert(Exec *x, const Op *op, Scratch *s) {
 
 /* ---- the end ------------------------------------------------------------------------------------------- */
 
-static void op_sample(Exec *x, const Op *op, Scratch *s) {
+static void op_sample(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     static const SampleParams best_token = {.top_p = 1, .repeat_penalty = 1};
-    const Batch *b = x->batch;
     int in = op_in(op, 0), n_vocab = x->plan->regs[in].width;
     for (int r; (r = take(x, op, 1)) < b->R;) {
         int t = b->out_row[r], n_history = b->position[t] + 1;
@@ -405,15 +404,15 @@ static void op_sample(Exec *x, const Op *op, Scratch *s) {
     }
 }
 
-void machine_op(Exec *x, int i, int thread) {
-    static void (*const run[OP_COUNT])(Exec * x, const Op *op, Scratch *s) = {
+void machine_op(Exec *x, const Batch *b, int i, int thread) {
+    static void (*const run[OP_COUNT])(Exec *, const Batch *, const Op *, Scratch *) = {
         [OP_EMBED] = op_embed,   [OP_NORM] = op_norm,     [OP_MATMUL] = op_matmul,   [OP_ROPE] = op_rope,
         [OP_KVPUT] = op_kvput,   [OP_ATTN] = op_attn,     [OP_GLU] = op_glu,         [OP_ADD] = op_add,
         [OP_ROUTE] = op_route,   [OP_EXPERT] = op_expert, [OP_MOE_SUM] = op_moe_sum, [OP_LOGITS] = op_matmul,
         [OP_SAMPLE] = op_sample,
     };
     const Op *op = &x->plan->ops[i];
-    run[op->code](x, op, &x->scratch[thread]);
+    run[op->code](x, b, op, &x->scratch[thread]);
     if (op_is_product(op) || op->code == OP_ATTN)
-        for (int k = 0; k < op_count(op, ROLE_WRITE); k++) quantize_written(x, op, op_out(op, k), thread);
+        for (int k = 0; k < op_count(op, ROLE_WRITE); k++) quantize_written(x, b, op, op_out(op, k), thread);
 }

@@ -1,9 +1,11 @@
-/* loop: the engine on a GPU that runs ahead of it.
+/* loop: the decode loop of a GPU, which runs ahead of the host.
  *
- * Steps are enqueued before anyone has seen the tokens of the last ones.  What is asked here is that this
- * never shows: a text ends at its limit, its stop string, its interruption, and what ran ahead is in no text
- * and no cache; and the same request gives the same bytes every time. */
+ * Steps are enqueued before the tokens of the steps before them are fetched.  The tests ask that this never shows: a
+ * text ends at its limit, its stop string or its interruption, and tokens computed beyond are in no text and no cache;
+ * the same request gives the same bytes every time, whatever begins and ends beside it; and what begins or ends costs
+ * the others no drain, no capture and no byte. */
 #include "gpu.h"
+#include "../unit/slots.h"
 #include "../../src/run/bench.h"
 #include "../../src/run/verify.h"
 
@@ -62,21 +64,21 @@ static void talk_run(Talk *t) {
     CHECK(e.code == 0, "%s", e.text);
 }
 
-/* Asks alone; the answer is good until the next. */
+/* One request alone; its sequence is good until the next. */
 static const Sequence *talk_ask(Talk *t, const char *prompt, Request r) {
     int seq = talk_add(t, prompt, r);
     talk_run(t);
     return engine_sequence(t->engine, seq);
 }
 
-static bool says(const Sequence *q, const char *text, size_t n) {
+static bool text_is(const Sequence *q, const char *text, size_t n) {
     return q->text.n == n && (n == 0 || memcmp(q->text.data, text, n) == 0);
 }
 
-/* What ran ahead left nothing behind: the engine still knows its capitals. */
+/* The steps that ran ahead changed nothing: the engine still gives its answer. */
 static void check_sane(Talk *t) {
     const Sequence *q = talk_ask(t, QUESTION, (Request){.n_predict = -1, .params = greedy});
-    CHECK(q->finish == FINISH_STOP && says(q, ANSWER, strlen(ANSWER)), "says '%s'",
+    CHECK(q->finish == FINISH_STOP && text_is(q, ANSWER, strlen(ANSWER)), "the text is '%s'",
           q->text.data ? q->text.data : "");
 }
 
@@ -102,7 +104,7 @@ TEST(gpu_loop_can_be_profiled) {
     talk_close(&t);
 }
 
-TEST(gpu_loop_says_the_same_twenty_times) {
+TEST(gpu_loop_repeats_twenty_times) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
     Talk t;
@@ -112,7 +114,7 @@ TEST(gpu_loop_says_the_same_twenty_times) {
         const Sequence *q = talk_ask(&t, STORY, (Request){.n_predict = 120, .params = lively});
         if (i == 0) buf_add(&first, q->text.data, q->text.n);
         CHECK(q->n_generated == 120 || q->finish == FINISH_STOP);
-        CHECK(says(q, first.data, first.n), "time %d: '%s'", i, q->text.data);
+        CHECK(text_is(q, first.data, first.n), "time %d: '%s'", i, q->text.data);
     }
     CHECK(first.n > 40);
     buf_free(&first);
@@ -120,7 +122,7 @@ TEST(gpu_loop_says_the_same_twenty_times) {
 }
 
 /* The context is no whole number of tiles, and is used to its last position. */
-TEST(gpu_loop_says_the_same_from_every_cache) {
+TEST(gpu_loop_repeats_with_every_cache) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
     for (int type = 0; type < KV_N_TYPES; type++) {
@@ -133,7 +135,7 @@ TEST(gpu_loop_says_the_same_from_every_cache) {
             if (i == 0) buf_add(&first, q->text.data, q->text.n);
             CHECK(q->finish == FINISH_LENGTH && q->n_prompt + q->n_generated == 201, "%s: %d tokens",
                   kv_type_name((KvType)type), q->n_generated);
-            CHECK(says(q, first.data, first.n), "%s, time %d: '%s'", kv_type_name((KvType)type), i,
+            CHECK(text_is(q, first.data, first.n), "%s, time %d: '%s'", kv_type_name((KvType)type), i,
                   q->text.data);
             check_sane(&t);
         }
@@ -234,7 +236,7 @@ TEST(gpu_loop_cuts_at_stop_strings) {
         const char *const stops[] = {stop, "no such text"};
         size_t cut = (size_t)(strstr(whole, stop) - whole);
         q = talk_ask(&t, STORY, (Request){.n_predict = 100, .params = greedy, .stop = stops, .n_stop = 2});
-        CHECK(q->finish == FINISH_STOP && says(q, whole, cut), "'%s': '%s'", stop, q->text.data);
+        CHECK(q->finish == FINISH_STOP && text_is(q, whole, cut), "'%s': '%s'", stop, q->text.data);
     }
     check_sane(&t);
     free(whole);
@@ -263,9 +265,8 @@ TEST(gpu_loop_can_be_interrupted) {
     talk_close(&t);
 }
 
-/* Whoever wants log-probabilities is served by a run per token, not by steps that the GPU drives: the same
- * text. */
-TEST(gpu_loop_says_what_runs_say) {
+/* The tokens of a request with log-probabilities come from a run each, not from the loop: they are the same. */
+TEST(gpu_loop_gives_the_tokens_of_runs) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
     Talk t;
@@ -321,7 +322,7 @@ TEST(gpu_loop_is_verified) {
     }
 }
 
-/* Many speak at once, some are done early, the batch is built anew: each says what it says alone. */
+/* Many sequences at once, of different lengths, more than there are slots: each gives the tokens that it gives alone. */
 TEST(gpu_loop_of_many_is_that_of_each) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
@@ -329,10 +330,9 @@ TEST(gpu_loop_of_many_is_that_of_each) {
     static int32_t alone[N][64];
     static TokIds ids[N];
     Talk t;
-    if (!talk_open(&t, 128, N)) return;
+    if (!talk_open(&t, 128, 24)) return;
     Request r[N];
-    for (int i = 0; i < N;
-         i++) { // a prompt of one token: no piece of a prompt is long enough to be computed otherwise
+    for (int i = 0; i < N; i++) { // a prompt of one token is computed alike alone and beside others
         r[i] = (Request){.n_predict = 8 + i * 11 % 50, .params = lively, .ignore_eos = true};
         r[i].params.seed = (uint64_t)i;
         tok_ids_add(&ids[i], 300 + i);
@@ -342,8 +342,7 @@ TEST(gpu_loop_of_many_is_that_of_each) {
         for (int i = 0, end; i < N; i = end) {
             Err e = {0};
             int seq[N];
-            for (end = i; end < (many ? i + 32 : i + 1) && end < N; end++)
-                seq[end] = engine_add(t.engine, &r[end], &e);
+            for (end = i; end < (many ? N : i + 1); end++) seq[end] = engine_add(t.engine, &r[end], &e);
             talk_run(&t);
             for (int k = i; k < end; k++) {
                 const Sequence *q = engine_sequence(t.engine, seq[k]);
@@ -357,6 +356,88 @@ TEST(gpu_loop_of_many_is_that_of_each) {
         }
     for (int i = 0; i < N; i++) tok_ids_free(&ids[i]);
     talk_close(&t);
+}
+
+/* Slots are joined and left by chance, with runs between the steps: each gives the tokens that it gives alone. */
+TEST(gpu_loop_slots_come_and_go) {
+    if (gpu_missing()) SKIP(gpu_missing());
+    static const char *const paths[] = {"test/data/models/llama-s-Q4_0.gguf",
+                                        "test/data/models/llama-s-F16.gguf"};
+    for (int i = 0; i < 2; i++) {
+        Rig rig;
+        if (!rig_open(&rig, paths[i], (RigConfig){.executor = &cuda_exec, .n_seq = SLOTS, .n_ctx = 64}))
+            continue;
+        slots_check_tokens(&rig, 2000);
+        rig_close(&rig);
+    }
+}
+
+/* Captures, drains, bytes and steps of sequences that end one after the other. */
+TEST(gpu_loop_finished_sequences_cost_nothing) {
+    if (gpu_missing()) SKIP(gpu_missing());
+    Talk t;
+    if (!talk_open(&t, 80, COST_SEQ)) return;
+    slots_check_costs(t.engine);
+    CHECK(engine_counters(t.engine).bytes_sent > 0);
+    talk_close(&t);
+}
+
+/* Prompts are read while another sequence decodes: it gets a token in each step, the same ones as alone, and the loop is
+ * never drained. */
+TEST(gpu_loop_goes_on_beside_prompts) {
+    enum { N = 60, LONG = 200 };
+    if (gpu_missing()) SKIP(gpu_missing());
+    Talk t;
+    Err e = {0};
+    if (!talk_open(&t, 256, 3)) return;
+    int32_t alone[N], ids[LONG];
+    for (int i = 0; i < LONG; i++) ids[i] = 260 + i * 7 % 500;
+    Request r = {.n_predict = N, .params = lively, .ignore_eos = true};
+    const Sequence *q = talk_ask(&t, STORY, r);
+    memcpy(alone, q->ids + q->n_prompt, sizeof alone);
+    q = engine_sequence(t.engine, talk_add(&t, STORY, r));
+    for (int i = 0; i < N; i++) {
+        Request other = {.ids = ids, .n_ids = LONG - i, .n_predict = 3, .params = greedy, .ignore_eos = true};
+        if (i % 7 == 3) CHECK(engine_add(t.engine, &other, &e) >= 0, "%s", e.text);
+        engine_step(t.engine, &e);
+        CHECK(e.code == 0 && q->n_generated == i + 1, "step %d: %d tokens", i, q->n_generated);
+    }
+    talk_run(&t);
+    CHECK(q->n_generated == N && memcmp(q->ids + q->n_prompt, alone, sizeof alone) == 0, "the tokens differ");
+    CHECK(engine_counters(t.engine).drains == 0);
+    check_sane(&t);
+    talk_close(&t);
+}
+
+/* Any rows of any register can be read: here those of the embedding, which has the CPU's bits. */
+TEST(gpu_loop_reads_any_register) {
+    enum { N = 5 };
+    if (gpu_missing()) SKIP(gpu_missing());
+    Rig gpu, cpu;
+    const char *path = "test/data/models/llama-s-F16.gguf";
+    if (!rig_open(&gpu, path, (RigConfig){.executor = &cuda_exec})) return;
+    if (!rig_open(&cpu, path, (RigConfig){.act_f32 = true})) return;
+    Row rows[N];
+    int32_t ids[N];
+    Err e = {0};
+    rig_ids(&gpu, 4, ids, N);
+    for (int i = 0; i < N; i++) rows[i] = (Row){ids[i], 0, i, true};
+    CHECK(rig_run(&gpu, rows, N, NULL) && rig_run(&cpu, rows, N, NULL));
+    int embed = op_out(&gpu.plan->ops[0], 0), width = gpu.plan->regs[embed].width;
+    CHECK(rig_run_ops(&gpu, rows, N, 0, 1, NULL, NULL, &e) &&
+          rig_run_ops(&cpu, rows, N, 0, 1, NULL, NULL, &e));
+    for (int first = 0; first < N; first += 2) {
+        size_t stride, cpu_stride;
+        int n = first + 2 < N ? 2 : N - first;
+        const float *a = gpu.ops->read(gpu.exec, embed, first, n, &stride, &e);
+        const float *b = cpu.ops->read(cpu.exec, op_out(&cpu.plan->ops[0], 0), first, n, &cpu_stride, &e);
+        for (int i = 0; a && b && i < n; i++)
+            CHECK(memcmp(a + (size_t)i * stride, b + (size_t)i * cpu_stride, (size_t)width * sizeof *a) == 0,
+                  "row %d", first + i);
+        CHECK(a && b, "%s", e.text);
+    }
+    rig_close(&gpu);
+    rig_close(&cpu);
 }
 
 /* What zgen bench measures is the same work each time, behind a depth, too, and in a batch. */
