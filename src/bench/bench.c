@@ -340,7 +340,7 @@ static bool print_footer(const Bench *b, Err *e) {
 static BenchSettings settings_of(const Options *o) {
     BenchSettings s = {.n_repetitions = o->bench.n_repetitions,
                        .warm_up = o->bench.warm_up,
-                       .shows = o->n_verify > 0,
+                       .sampled_check = o->n_verify > 0,
                        .params = setup_sampling(o, (uint64_t)o->fixed_seed),
                        .stopped = stop_wanted};
     s.params.blind = !o->bench.real;

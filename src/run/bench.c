@@ -1,8 +1,8 @@
 /* bench: see bench.h.
  *
- * The one trick: a depth is reached by asking for its tokens again.  The engine finds all but the last in its
- * cache, so that a repetition behind 32768 tokens costs one of them; and because every repetition is reached
- * that way, each computes the same numbers. */
+ * The one trick: a depth is reached by requesting its tokens again.  The engine has all but the last in its
+ * cache, so that a repetition behind 32768 tokens costs one of them, and every repetition computes the same
+ * numbers. */
 #include "bench.h"
 #include "../base/clock.h"
 #include "../base/mem.h"
@@ -19,8 +19,8 @@ typedef struct Run {
     int n_seq;
     int length;          // tokens before the first generated one
     SampleParams params; // the settings'
-    int32_t *ids;        // [n_seq][length + 1], with room for that one
-    double *came;        // [n_gen + 1] when each token came, of the running repetition
+    int32_t *ids;        // [n_seq][length + 1]: the prompts, and room for that token
+    double *arrived;     // [n_gen + 1] times of the running repetition's tokens
 } Run;
 
 static int prompt_length(const BenchTest *t) {
@@ -35,25 +35,24 @@ static int32_t *ids_of(const Run *r, int seq) {
     return r->ids + (size_t)seq * ((size_t)r->length + 1);
 }
 
-/* Chance is another in each sequence. */
+/* Each sequence draws other random numbers. */
 static uint64_t seed_of(const Run *r, int seq) {
     return r->settings->params.seed + (uint64_t)seq;
 }
 
-/* The tokens of a sequence: random ones behind the BOS that the model may want, or the text. */
+/* The tokens of a sequence: random ones behind the BOS of a model that has one, or the text. */
 static void fill_ids(const Run *r, int seq) {
     const BenchSettings *s = r->settings;
     int n_vocab = engine_plan(r->engine)->hparams.n_vocab;
-    SampleParams chance = {.blind = true, .seed = seed_of(r, seq)};
+    SampleParams random = {.blind = true, .seed = seed_of(r, seq)};
     int32_t *ids = ids_of(r, seq);
     for (int i = 0; i < r->length; i++)
         ids[i] = s->text ? s->text[i % s->n_text]
-                         : sample_token(NULL, n_vocab, &chance, NULL, 0, (uint64_t)i, NULL);
+                         : sample_token(NULL, n_vocab, &random, NULL, 0, (uint64_t)i, NULL);
     if (!s->text && s->bos >= 0) ids[0] = s->bos;
 }
 
-/* Asks for n_predict tokens behind the first n_ids of the next sequence that is free: they are taken in
- * order. */
+/* Requests n_predict tokens behind the first n_ids of sequence seq; the engine takes free slots in order. */
 static int add(const Run *r, int seq, int n_ids, int n_predict, bool reuse, Err *e) {
     Request request = {.ids = ids_of(r, seq),
                        .n_ids = n_ids,
@@ -65,18 +64,18 @@ static int add(const Run *r, int seq, int n_ids, int n_predict, bool reuse, Err 
     return engine_add(r->engine, &request, e);
 }
 
-/* The same run, whose tokens are chosen by their logits in any case: ones that are not finite are found. */
-static Run with_open_eyes(const Run *r) {
-    Run seeing = *r;
-    seeing.params.blind = false;
-    return seeing;
+/* The same run with tokens chosen by their logits, so that logits which are not finite are found. */
+static Run sampled(const Run *r) {
+    Run sampled = *r;
+    sampled.params.blind = false;
+    return sampled;
 }
 
-static bool shows(const Run *r) {
-    return r->settings->shows && r->params.blind;
+static bool needs_sampled_check(const Run *r) {
+    return r->settings->sampled_check && r->params.blind;
 }
 
-/* Tokens that every sequence has. */
+/* Tokens that every sequence has generated at least. */
 static int n_generated(const Run *r) {
     int least = INT_MAX;
     for (int i = 0; i < r->n_seq; i++) {
@@ -86,7 +85,7 @@ static int n_generated(const Run *r) {
     return least;
 }
 
-/* Steps until all sequences have n tokens.  false: *e, or code 0 for a user's wish. */
+/* Runs steps until all sequences have n tokens.  false: *e, or code 0 when stopped. */
 static bool advance(const Run *r, int n, Err *e) {
     for (int has = n_generated(r); has < n; has = n_generated(r)) {
         if (r->settings->stopped()) {
@@ -96,17 +95,21 @@ static bool advance(const Run *r, int n, Err *e) {
         bool more = engine_step(r->engine, e);
         if (e->code) return false;
         int now = n_generated(r);
-        assert(more || now >= n), (void)more;
-        if (now > has) r->came[now - 1] = clock_now();
+        assert(more || now >= n);
+        (void)more;
+        if (now > has) r->arrived[now - 1] = clock_now();
     }
     return true;
 }
 
-/* What was generated: of the first repetition kept, of the others compared. */
+/* Keeps the tokens that the first repetition generated, and compares those of the others with them. */
 static void take_ids(const Run *r, BenchResult *out) {
     int n = r->test->n_gen + 1;
     bool is_first = !out->ids;
-    if (is_first) out->n_ids = n * r->n_seq, out->ids = mem_new((size_t)out->n_ids, sizeof *out->ids);
+    if (is_first) {
+        out->n_ids = n * r->n_seq;
+        out->ids = mem_new((size_t)out->n_ids, sizeof *out->ids);
+    }
     for (int i = 0; i < r->n_seq; i++) {
         const Sequence *s = engine_sequence(r->engine, i);
         int32_t *kept = out->ids + (size_t)i * (size_t)n;
@@ -118,8 +121,8 @@ static void take_ids(const Run *r, BenchResult *out) {
 /* `start` is when the decoding began. */
 static void take_gaps(const Run *r, double start, BenchResult *out) {
     for (int i = 1; i <= r->test->n_gen; i++) {
-        out->gaps[out->n_gaps++] = r->came[i] - start;
-        start = r->came[i];
+        out->gaps[out->n_gaps++] = r->arrived[i] - start;
+        start = r->arrived[i];
     }
 }
 
@@ -142,18 +145,18 @@ static bool repeat(const Run *r, int n_gen, double *start, Err *e) {
 
 static bool run(const Run *r, BenchResult *out, Err *e) {
     const BenchTest *t = r->test;
-    Run untimed = with_open_eyes(r);
+    Run untimed = sampled(r);
     double start;
     if (t->n_depth && !reach(&untimed, t->n_prompt ? t->n_depth : r->length, false, e)) return false;
     if (r->settings->warm_up && !repeat(&untimed, t->n_gen > 0, &start, e)) return false;
     for (; out->n < r->settings->n_repetitions; out->n++) {
         if (!repeat(r, t->n_gen, &start, e)) return false;
-        out->prompt_seconds[out->n] = t->n_prompt ? r->came[0] - start : 0;
-        out->seconds[out->n] = r->came[t->n_gen] - start;
-        take_gaps(r, t->n_prompt ? r->came[0] : start, out);
+        out->prompt_seconds[out->n] = t->n_prompt ? r->arrived[0] - start : 0;
+        out->seconds[out->n] = r->arrived[t->n_gen] - start;
+        take_gaps(r, t->n_prompt ? r->arrived[0] : start, out);
         take_ids(r, out);
     }
-    return !shows(r) || repeat(&untimed, t->n_gen, &start, e);
+    return !needs_sampled_check(r) || repeat(&untimed, t->n_gen, &start, e);
 }
 
 /* ---- many sequences ------------------------------------------------------------------------------------ */
@@ -164,7 +167,7 @@ static bool add_all(const Run *r, int n_ids, int n_predict, bool reuse, Err *e) 
     return true;
 }
 
-/* All prompts, then all answers: whoever has its first word waits for the others. */
+/* All prompts, then all answers: a sequence with its first token waits until all have theirs. */
 static bool repeat_batch(const Run *r, int n_gen, double *prompt_seconds, double *start, Err *e) {
     *start = clock_now();
     if (!add_all(r, r->length, 1, false, e) || !advance(r, 1, e)) return false;
@@ -178,17 +181,17 @@ static bool repeat_batch(const Run *r, int n_gen, double *prompt_seconds, double
 
 static bool run_batch(const Run *r, BenchResult *out, Err *e) {
     int n_gen = r->test->n_gen;
-    Run untimed = with_open_eyes(r);
+    Run untimed = sampled(r);
     double start, seconds;
     if (r->settings->warm_up && !repeat_batch(&untimed, n_gen > 0, &seconds, &start, e)) return false;
     for (; out->n < r->settings->n_repetitions; out->n++) {
         if (!repeat_batch(r, n_gen, &seconds, &start, e)) return false;
         out->prompt_seconds[out->n] = seconds;
-        out->seconds[out->n] = seconds + (n_gen ? r->came[n_gen] - start : 0);
+        out->seconds[out->n] = seconds + (n_gen ? r->arrived[n_gen] - start : 0);
         take_gaps(r, start, out);
         take_ids(r, out);
     }
-    return !shows(r) || repeat_batch(&untimed, n_gen, &seconds, &start, e);
+    return !needs_sampled_check(r) || repeat_batch(&untimed, n_gen, &seconds, &start, e);
 }
 
 /* ---- both ---------------------------------------------------------------------------------------------- */
@@ -197,7 +200,7 @@ static void open_run(Run *r, BenchResult *out) {
     size_t n = (size_t)r->settings->n_repetitions, n_gen = (size_t)r->test->n_gen;
     r->length = prompt_length(r->test);
     r->params = r->settings->params;
-    r->came = mem_new(n_gen + 1, sizeof *r->came);
+    r->arrived = mem_new(n_gen + 1, sizeof *r->arrived);
     r->ids = mem_new((size_t)r->n_seq * ((size_t)r->length + 1), sizeof *r->ids);
     for (int i = 0; i < r->n_seq; i++) fill_ids(r, i);
     *out = (BenchResult){.seconds = mem_new(n, sizeof *out->seconds),
@@ -207,7 +210,7 @@ static void open_run(Run *r, BenchResult *out) {
 
 static void close_run(Run *r) {
     free(r->ids);
-    free(r->came);
+    free(r->arrived);
 }
 
 bool bench_run(Engine *g, const BenchSettings *s, const BenchTest *t, BenchResult *out, Err *e) {
@@ -231,11 +234,14 @@ bool bench_run_batch(Engine *g, const BenchSettings *s, const BenchTest *t, int 
 }
 
 void bench_free(BenchResult *r) {
-    free(r->seconds), free(r->prompt_seconds), free(r->gaps), free(r->ids);
+    free(r->seconds);
+    free(r->prompt_seconds);
+    free(r->gaps);
+    free(r->ids);
     *r = (BenchResult){0};
 }
 
-/* ---- what it must cost --------------------------------------------------------------------------------- */
+/* ---- least cost ---------------------------------------------------------------------------------------- */
 
 double bench_decode_bytes(const Plan *p, KvType kv, int n_seq, int position, int n) {
     double sum = 0;

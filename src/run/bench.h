@@ -1,17 +1,18 @@
 /* bench: how long an engine takes, measured as llama-bench measures llama.cpp.
  *
- * A test is a prompt, a number of tokens to generate, or the one behind the other, at a depth: so many tokens
- * are in the context before, and their time does not count.  A repetition begins with nothing else in the
- * cache.  One run that is not timed comes first: the whole prompt, and one token.
+ * A test is a prompt, a number of tokens to generate, or both in a row, at a depth: that many tokens are in
+ * the context before, and their time does not count.  A repetition begins with nothing else in the cache.
+ * One run that is not timed comes first, the warm-up: the whole prompt, and one token.
  *
- * What is timed is the loop itself, with all that a user of it waits for.  Blind sampling makes it do what
- * llama-bench does: random tokens, logits that nobody looks at; but for the runs that are not timed, which
- * find logits that are not finite, and say what can be verified.  With a real text and sampling parameters it
- * is what a user's own prompt costs.
+ * The loop itself is timed, with all that a user of it waits for.  With random tokens (SampleParams.blind)
+ * it does what llama-bench does: the logits of a step are computed and not read.  Runs that are not timed
+ * sample by the logits in any case, so that logits which are not finite are found and --verify has tokens
+ * to check.  With a real text and sampling parameters a test takes what a user's own prompt would.
  *
- * Where a test has no prompt, one token is there before the clock starts, and n_gen more are timed; where it
- * has one, the clock starts before it, and the first token belongs to it.  The ids of every repetition are
- * the same, and so must be what is generated: a result that differs says so. */
+ * A test without a prompt has one token in the context before the clock starts, and n_gen more are timed.
+ * In a test with a prompt the clock starts before it, and the first token belongs to the prompt.  The ids
+ * of every repetition are the same, and so must be the tokens generated; the result says whether one
+ * differed. */
 #ifndef ZGEN_RUN_BENCH_H
 #define ZGEN_RUN_BENCH_H
 
@@ -25,12 +26,13 @@ typedef struct BenchTest {
 typedef struct BenchSettings {
     int n_repetitions;
     bool warm_up;
-    bool shows;          // of blind sampling: a last run, not timed, that samples; sequence 0 has it then
-    int bos;             // the token before random ones, or -1
-    const int32_t *text; // real tokens instead, taken round and round [n_text], or NULL
+    bool
+        sampled_check; // after random tokens a last run, not timed, that samples; sequence 0 keeps its tokens
+    int bos;           // the token before random ones, or -1
+    const int32_t *text; // real tokens instead [n_text], repeated as needed, or NULL
     int n_text;
     SampleParams params;   // the seed is that of random tokens, too; sequence i has seed + i
-    bool (*stopped)(void); // asked between steps: the user has had enough
+    bool (*stopped)(void); // called between steps: true ends the test
 } BenchSettings;
 
 typedef struct BenchResult {
@@ -41,27 +43,27 @@ typedef struct BenchResult {
     int n_gaps;             // n * n_gen
     int32_t *ids;           // [n_ids] that one repetition generated
     int n_ids;
-    bool differs; // another one generated others; blind, none can
+    bool differs; // another repetition generated other tokens; random ones cannot differ
 } BenchResult;
 
 /* Positions per sequence that a test needs. */
 int bench_context(const BenchTest *t);
 
-/* The engine has one sequence at least, of bench_context positions; what is in its cache is lost.  false: *e,
- * or code 0 when it was stopped.  bench_free releases *out in both cases. */
+/* The engine has at least one sequence of bench_context positions, whose cache is overwritten.  false: *e, or
+ * code 0 when stopped.  bench_free releases *out in both cases. */
 bool bench_run(Engine *g, const BenchSettings *s, const BenchTest *t, BenchResult *out, Err *e);
 
-/* The same for n_seq sequences at once, each with a random prompt of its own, which must not be empty, and no
- * depth: prompt_seconds until all have said their first word; seconds that and the time for n_gen more of
- * each. Gaps are steps, ids those of all sequences, one behind the other.  The engine has n_seq sequences, of
- * one position more than bench_context. */
+/* The same for n_seq sequences at once, each with a random prompt of its own, which must not be empty, and
+ * no depth.  prompt_seconds: until all sequences have their first token; seconds: that, and the time for
+ * n_gen more of each.  Gaps are of steps; ids those of all sequences in turn.  The engine has n_seq
+ * sequences of one position more than bench_context. */
 bool bench_run_batch(Engine *g, const BenchSettings *s, const BenchTest *t, int n_seq, BenchResult *out,
                      Err *e);
 void bench_free(BenchResult *r);
 
-/* What a test must move and compute at least: bytes for n tokens of each of n_seq sequences behind `position`
- * others; operations (two per multiply-add) for a prompt of n tokens behind `position` others, with the
- * logits of the last. */
+/* Least bytes that a test reads and writes for n tokens of each of n_seq sequences behind `position`
+ * others, and least operations (two per multiply-add) of a prompt of n tokens behind `position` others,
+ * with the logits of the last. */
 double bench_decode_bytes(const Plan *p, KvType kv, int n_seq, int position, int n);
 double bench_prompt_operations(const Plan *p, int position, int n);
 

@@ -8,11 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PIECE = 16 }; // rows of a prompt in one run of the oracle: few enough for Ctrl-C to be heard
+enum { CHUNK = 16 }; // rows of a prompt in one run of the oracle: Ctrl-C is looked for between runs
 
-enum { FACTOR = 4 };                    // rule 3's
-static const double FLOAT_NMSE = 3e-5,  // rule 1's
-    LEAST_NMSE = 1e-4, LEAST_KL = 5e-4; // of the README's table for 8 bits
+enum { FACTOR = 4 }; // by which a run may be further from the oracle than rounding takes the oracle
+static const double FLOAT_NMSE = 3e-5;
+static const double LEAST_NMSE = 1e-4; // least effects of rounding to 8 bits that are assumed
+static const double LEAST_KL = 5e-4;
 
 typedef struct Series {  // distances of two executors, step by step
     double *kl, *nmse;   // [n]
@@ -23,13 +24,13 @@ typedef struct Series {  // distances of two executors, step by step
 struct Verify {
     Engine *oracle, *exact; // exact: NULL where the oracle rounds nothing to 8 bits
     int n_wanted, n_vocab;
-    TokIds held;   // what their caches hold
+    TokIds held;   // tokens in the caches of both
     void *scratch; // the sampler's
     Series run, rounding;
-    Verdict verdict; // as far as it is made step by step
+    Verdict verdict; // the fields that grow step by step
 };
 
-/* ---- life ---------------------------------------------------------------------------------------------- */
+/* ---- open and close ------------------------------------------------------------------------------------ */
 
 static bool is_rounded(const Engine *g) {
     const Plan *p = engine_plan(g);
@@ -41,10 +42,16 @@ static bool is_rounded(const Engine *g) {
 static bool open_beside(const Model *m, const EngineConfig *run, bool exact, Engine **out, Err *e) {
     EngineConfig c = *run;
     Err why;
-    c.device = DEVICE_CPU, c.isa = "scalar", c.n_seq = c.R_max = 1, c.chunk = PIECE;
-    if (exact) c.act_f32 = true, c.kv_type = KV_F32;
+    c.device = DEVICE_CPU;
+    c.isa = "scalar";
+    c.n_seq = c.R_max = 1;
+    c.chunk = CHUNK;
+    if (exact) {
+        c.act_f32 = true;
+        c.kv_type = KV_F32;
+    }
     return engine_open(m, &c, out, &why) ||
-           err_set(e, why.code, "--verify: the scalar executor beside the run: %s", why.text);
+           err_set(e, why.code, "--verify: the scalar executor cannot be opened: %s", why.text);
 }
 
 static void open_series(Series *s, int n) {
@@ -81,7 +88,10 @@ void verify_close(Verify *v) {
     engine_close(v->exact);
     tok_ids_free(&v->held);
     free(v->scratch);
-    free(v->run.kl), free(v->run.nmse), free(v->rounding.kl), free(v->rounding.nmse);
+    free(v->run.kl);
+    free(v->run.nmse);
+    free(v->rounding.kl);
+    free(v->rounding.nmse);
     free(v);
 }
 
@@ -91,14 +101,16 @@ static void add_distance(Series *s, const float *from, const float *logits, int 
     double error = 0, power = 0;
     for (int i = 0; i < n_vocab; i++) {
         double delta = (double)logits[i] - from[i];
-        error += delta * delta, power += (double)from[i] * from[i];
+        error += delta * delta;
+        power += (double)from[i] * from[i];
     }
-    s->error += error, s->power += power;
+    s->error += error;
+    s->power += power;
     s->nmse[s->n] = error > 0 ? error / power : 0;
     s->kl[s->n++] = kl_divergence(from, logits, n_vocab);
 }
 
-/* The rows of one step. */
+/* Adds a step by its three rows of logits. */
 static void add_step(Verify *v, const float *exact, const float *oracle, const float *run) {
     Verdict *d = &v->verdict;
     int first = top_token(oracle, v->n_vocab), other = top_token(run, v->n_vocab);
@@ -106,23 +118,28 @@ static void add_step(Verify *v, const float *exact, const float *oracle, const f
     add_distance(&v->rounding, exact, oracle, v->n_vocab);
     add_distance(&v->run, oracle, run, v->n_vocab);
     d->n_agree += first == other;
-    if (first != other && margin >= d->margin) d->margin = margin, d->margin_step = v->run.n;
+    if (first != other && margin >= d->margin) {
+        d->margin = margin;
+        d->margin_step = v->run.n;
+    }
 }
 
-/* The token of a step against the reference of the sampler. */
-static void check_choice(Verify *v, const Engine *g, const float *run, int n_ids, int said) {
+/* Compares the token that the run generated at this step with the choice of the reference sampler. */
+static void check_choice(Verify *v, const Engine *g, const float *run, int n_ids, int generated) {
     const Sequence *q = engine_sequence(g, 0);
     Verdict *d = &v->verdict;
     int chosen =
         sample_token(run, v->n_vocab, engine_sampling(g, 0), q->ids, n_ids, (uint64_t)n_ids, v->scratch);
-    if (chosen == said || d->said_step) return;
-    d->said_step = v->run.n, d->said = said, d->chosen = chosen;
+    if (chosen == generated || d->wrong_step) return;
+    d->wrong_step = v->run.n;
+    d->generated = generated;
+    d->chosen = chosen;
 }
 
-/* ---- many of them -------------------------------------------------------------------------------------- */
+/* ---- a run --------------------------------------------------------------------------------------------- */
 
-/* The logits behind ids[end - 1], of which the cache holds the first *at.  NULL: *e, or code 0 for a user who
- * had enough. */
+/* Computes the logits behind ids[end - 1]; the first *at tokens are in the cache.  NULL: *e, or code 0 when
+ * stopped. */
 static const float *reach(Engine *g, const int32_t *ids, int *at, int end, bool (*stopped)(void), Err *e) {
     const float *logits = NULL;
     while (*at < end) {
@@ -132,16 +149,17 @@ static const float *reach(Engine *g, const int32_t *ids, int *at, int end, bool 
     return logits;
 }
 
-/* How many of ids[n] the caches hold; at least one is left to be computed, for its logits. */
+/* How many of ids[n] are in the caches; at most n - 1, as the logits of the last must be computed. */
 static int held(const Verify *v, const int32_t *ids, int n) {
     int i = 0;
     while (i < n - 1 && (size_t)i < v->held.n && v->held.data[i] == ids[i]) i++;
     return i;
 }
 
-/* Reaches ids[end - 1] with both that stand beside the run, and adds its step.  false: as reach. */
-static bool step_beside(Verify *v, const int32_t *ids, int end, const float *run, bool (*stopped)(void),
-                        Err *e) {
+/* Computes the logits behind ids[end - 1] on the oracle and the exact executor, and adds the step.  false: as
+ * reach. */
+static bool compare_step(Verify *v, const int32_t *ids, int end, const float *run, bool (*stopped)(void),
+                         Err *e) {
     int at = held(v, ids, end), exact_at = at;
     v->held.n = (size_t)at;
     const float *oracle = reach(v->oracle, ids, &at, end, stopped, e),
@@ -154,12 +172,12 @@ static bool step_beside(Verify *v, const int32_t *ids, int end, const float *run
 
 bool verify_sequence(Verify *v, Engine *g, bool (*stopped)(void), Err *e) {
     const Sequence *q = engine_sequence(g, 0);
-    int n_said = q->n_generated + (q->end >= 0), at = q->n_reused;
+    int n_generated = q->n_generated + (q->end >= 0), at = q->n_reused; // an end token counts
     begin(v);
-    for (int k = 0; k < n_said && k < v->n_wanted; k++) {
+    for (int k = 0; k < n_generated && k < v->n_wanted; k++) {
         int n_ids = q->n_prompt + k;
         const float *run = reach(g, q->ids, &at, n_ids, stopped, e);
-        if (!run || !step_beside(v, q->ids, n_ids, run, stopped, e)) return e->code == 0;
+        if (!run || !compare_step(v, q->ids, n_ids, run, stopped, e)) return e->code == 0;
         check_choice(v, g, run, n_ids, k < q->n_generated ? q->ids[n_ids] : q->end);
     }
     return true;
@@ -171,21 +189,25 @@ static bool never(void) {
 
 bool verify_row(Verify *v, const int32_t *ids, int position, const float *logits, Err *e) {
     if (position == 0) begin(v);
-    return position >= v->n_wanted || step_beside(v, ids, position + 1, logits, never, e);
+    return position >= v->n_wanted || compare_step(v, ids, position + 1, logits, never, e);
 }
 
 /* ---- the verdict --------------------------------------------------------------------------------------- */
 
-static Far far_of(const Series *s, bool by_median) {
-    Far f = {0};
-    for (int i = 0; i < s->n; i++)
-        if (i == 0 || s->kl[i] > f.max_kl) f.max_kl = s->kl[i], f.max_step = i + 1;
+static LogitsDistance distance_of(const Series *s, bool by_median) {
+    LogitsDistance f = {0};
+    for (int i = 0; i < s->n; i++) {
+        if (i == 0 || s->kl[i] > f.max_kl) {
+            f.max_kl = s->kl[i];
+            f.max_step = i + 1;
+        }
+    }
     f.kl = by_median ? stat_quantile(s->kl, s->n, 0.5) : stat_mean(s->kl, s->n);
     f.nmse = by_median ? stat_quantile(s->nmse, s->n, 0.5) : s->error > 0 ? s->error / s->power : 0;
     return f;
 }
 
-static Limits limits_of(const Verify *v, const Far *rounding) {
+static Limits limits_of(const Verify *v, const LogitsDistance *rounding) {
     if (!v->exact) return (Limits){.nmse = FLOAT_NMSE, .kl = INFINITY, .margin = 0.05};
     return (Limits){.nmse = FACTOR * fmax(rounding->nmse, LEAST_NMSE),
                     .kl = FACTOR * fmax(rounding->kl, LEAST_KL),
@@ -195,15 +217,16 @@ static Limits limits_of(const Verify *v, const Far *rounding) {
 Verdict verify_verdict(const Verify *v) {
     Verdict d = v->verdict;
     d.n_steps = v->run.n;
-    d.run = far_of(&v->run, d.by_median), d.rounding = far_of(&v->rounding, d.by_median);
+    d.run = distance_of(&v->run, d.by_median);
+    d.rounding = distance_of(&v->rounding, d.by_median);
     d.limits = limits_of(v, &d.rounding);
-    for (int i = 0; i < v->run.n; i++) d.n_far += !(v->run.nmse[i] <= 10 * d.limits.nmse);
+    for (int i = 0; i < v->run.n; i++) d.n_outliers += !(v->run.nmse[i] <= 10 * d.limits.nmse);
     return d;
 }
 
-static const char ADVICE[] = "do not trust this run; --isa scalar computes slowly and right";
+static const char ADVICE[] = "do not trust this run; --isa scalar is slow and right";
 
-static bool strays(const Verdict *d, const char *what, double value, double limit, Err *e) {
+static bool exceeds(const Verdict *d, const char *what, double value, double limit, Err *e) {
     return err_set(
         e, ERR_RUN,
         "--verify: over %d steps the %s %s from the scalar executor is %.3g and may be %.3g, the worst is "
@@ -213,19 +236,19 @@ static bool strays(const Verdict *d, const char *what, double value, double limi
 
 bool verify_passes(const Verdict *d, Err *e) {
     const Limits *most = &d->limits;
-    if (d->said_step)
+    if (d->wrong_step)
         return err_set(
             e, ERR_RUN,
-            "--verify: the run said token %d at step %d, where its logits and the sampler give %d; %s",
-            d->said, d->said_step, d->chosen, ADVICE);
-    if (!(d->run.kl <= most->kl)) return strays(d, "KL", d->run.kl, most->kl, e);
-    if (!(d->run.nmse <= most->nmse)) return strays(d, "NMSE", d->run.nmse, most->nmse, e);
-    if (d->by_median && d->n_far * 10 > d->n_steps)
+            "--verify: the run generated token %d at step %d, where its logits and the sampler give %d; %s",
+            d->generated, d->wrong_step, d->chosen, ADVICE);
+    if (!(d->run.kl <= most->kl)) return exceeds(d, "KL", d->run.kl, most->kl, e);
+    if (!(d->run.nmse <= most->nmse)) return exceeds(d, "NMSE", d->run.nmse, most->nmse, e);
+    if (d->by_median && d->n_outliers * 10 > d->n_steps)
         return err_set(
             e, ERR_RUN,
             "--verify: %d of %d steps are further from the scalar executor than ten times an NMSE of "
             "%.3g, the worst is step %d; %s",
-            d->n_far, d->n_steps, most->nmse, d->run.max_step, ADVICE);
+            d->n_outliers, d->n_steps, most->nmse, d->run.max_step, ADVICE);
     return d->margin < most->margin || err_set(e, ERR_RUN,
                                                "--verify: at step %d the run ranks another token first than "
                                                "the scalar executor, which prefers "

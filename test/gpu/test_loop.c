@@ -312,8 +312,8 @@ TEST(gpu_loop_is_verified) {
             talk_ask(&t, prompts[i / 2], r);
             CHECK(verify_sequence(verify, t.engine, never, &e), "%s", e.text);
             Verdict d = verify_verdict(verify);
-            CHECK(d.n_steps == STEPS && d.said_step == 0, "%s: step %d", kv_type_name((KvType)type),
-                  d.said_step);
+            CHECK(d.n_steps == STEPS && d.wrong_step == 0, "%s: step %d", kv_type_name((KvType)type),
+                  d.wrong_step);
             CHECK(verify_passes(&d, &e), "%s: %s", kv_type_name((KvType)type), e.text);
         }
         verify_close(verify);

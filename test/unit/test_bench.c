@@ -117,7 +117,7 @@ TEST(bench_shows_what_can_be_verified) {
     for (int shows = 0; shows < 2; shows++)
         for (int n_seq = 0; n_seq < 4; n_seq += 3) {
             BenchTest t = {.n_prompt = 9, .n_gen = 5};
-            blind.shows = shows;
+            blind.sampled_check = shows;
             REQUIRE(n_seq ? bench_run_batch(s.engine, &blind, &t, n_seq, &r, &e)
                           : bench_run(s.engine, &blind, &t, &r, &e));
             const Sequence *q = engine_sequence(s.engine, 0);

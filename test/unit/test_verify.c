@@ -80,7 +80,7 @@ static void check_fails(const Verdict *d, const char *why) {
     CHECK(!verify_passes(d, &e) && e.code == ERR_RUN && strstr(e.text, why), "not '%s' but: %s", why, e.text);
 }
 
-/* Limits as rule 3 has them. */
+/* Limits of a run that is rounded to 8 bits. */
 static void check_rounded(const Verdict *d) {
     CHECK(d->rounding.nmse > 0 && d->rounding.kl > 0 && d->limits.margin == 0.5);
     CHECK(d->limits.nmse == 4 * fmax(1e-4, d->rounding.nmse) &&
@@ -233,20 +233,20 @@ TEST(verify_takes_rows) {
 /* ---- Wrong ones ---- */
 
 /* The loop reports another token than it chose, in the middle or at the end. */
-TEST(verify_finds_a_token_nobody_chose) {
+TEST(verify_finds_a_token_that_was_not_chosen) {
     Talk t;
     if (!talk_open(&t, NULL, NULL, 20, (EngineConfig){0})) return;
     for (int hot = 0; hot < 2; hot++) {
         Sequence *q = talk_ask(&t, STORY, (Request){.n_predict = 6, .params = hot ? lively : greedy});
         q->ids[q->n_prompt + 3] ^= 1;
         Verdict d = verdict_of(&t);
-        CHECK(d.said_step == 4 && d.said == q->ids[q->n_prompt + 3] && d.chosen == (d.said ^ 1));
+        CHECK(d.wrong_step == 4 && d.generated == q->ids[q->n_prompt + 3] && d.chosen == (d.generated ^ 1));
         check_fails(&d, " at step 4, where ");
     }
     Sequence *q = talk_ask(&t, QUESTION, (Request){.n_predict = -1, .params = greedy});
     q->end = 0;
     Verdict d = verdict_of(&t);
-    CHECK(d.said_step == 8);
+    CHECK(d.wrong_step == 8);
     talk_close(&t);
 }
 
@@ -267,7 +267,7 @@ TEST(verify_finds_wrong_products) {
         if (talk_open(&t, TINY, &wrong, 6, (EngineConfig){0})) {
             talk_ask(&t, STORY, (Request){.n_predict = 6, .params = greedy, .ignore_eos = true});
             Verdict d = verdict_of(&t);
-            CHECK(d.n_steps == 6 && d.said_step == 0, "the loop is right");
+            CHECK(d.n_steps == 6 && d.wrong_step == 0, "the loop is right");
             check_fails(&d, " from the scalar executor is ");
         }
         talk_close(&t);
@@ -281,7 +281,7 @@ TEST(verify_rules) {
     Err e;
     Verdict d = right;
     CHECK(verify_passes(&d, &e));
-    d.run = (Far){.kl = 0.9e-2, .nmse = 0.9e-3, .max_kl = 1}, d.n_far = 20, d.margin = 0.49;
+    d.run = (LogitsDistance){.kl = 0.9e-2, .nmse = 0.9e-3, .max_kl = 1}, d.n_outliers = 20, d.margin = 0.49;
     CHECK(verify_passes(&d, &e), "%s", e.text);
     d.margin = 0.5, d.margin_step = 7;
     check_fails(&d, "at step 7 the run ranks another token first");
@@ -291,12 +291,12 @@ TEST(verify_rules) {
     check_fails(&d, "the mean NMSE ");
     d.run.nmse = NAN;
     check_fails(&d, "NMSE");
-    d = right, d.by_median = true, d.n_far = 2;
+    d = right, d.by_median = true, d.n_outliers = 2;
     CHECK(verify_passes(&d, &e), "of experts a tenth may be far: %s", e.text);
-    d.n_far = 3;
+    d.n_outliers = 3;
     check_fails(&d, "3 of 20 steps are further");
-    d.n_far = 0, d.run.nmse = 2e-3;
+    d.n_outliers = 0, d.run.nmse = 2e-3;
     check_fails(&d, "the median NMSE");
-    d = right, d.said_step = 2, d.said = 10, d.chosen = 11;
-    check_fails(&d, "said token 10 at step 2, where its logits and the sampler give 11");
+    d = right, d.wrong_step = 2, d.generated = 10, d.chosen = 11;
+    check_fails(&d, "generated token 10 at step 2, where its logits and the sampler give 11");
 }
