@@ -1,13 +1,14 @@
 /* launch: one function per kernel of the tape, with a C signature.
  *
- * A launcher checks its preconditions, picks the geometry, launches on the stream and returns the launch's
+ * A launcher checks its preconditions, chooses the grid, launches on the stream and returns the launch's
  * error.  All pointers are device memory.  Sizes that vary from step to step (positions, tokens) are read by
  * the kernels from device memory, so that a captured step can be replayed; T and R are those of the bucket
- * that is captured. Rows of padding have seq -1: they are computed like others, but write their keys and
- * values nowhere and sample nothing.
+ * that is captured.  Rows of padding have seq -1: they are computed like the others, but their keys and
+ * values are not written to the cache and no token is sampled for them.
  *
- * An op reads and writes rows of registers, and each register is given as a RegRows: a register may be a range of
- * columns of another one, so a stride says nothing about a width and what lies between two rows is not read. */
+ * An op reads and writes rows of registers, and each register is given as a RegRows: a register may be a
+ * range of columns of another one, so a stride says nothing about a width, and the floats between two rows
+ * are not the op's. */
 #ifndef ZGEN_CUDA_LAUNCH_H
 #define ZGEN_CUDA_LAUNCH_H
 
@@ -20,9 +21,22 @@ extern "C" {
 #include "../src/exec/kv.h"
 #include "../src/exec/sample.h"
 #include "../src/gguf/quant.h"
-#ifdef __cplusplus
-}
-#endif
+
+/* ---- Where a kernel runs ---- */
+
+enum { MAX_CLUSTER = 4 }; // blocks of a cluster
+
+typedef struct Launch {
+    cudaStream_t stream;
+    int n_sm;
+    int n_clusters[MAX_CLUSTER + 1]; // [2], [4]: clusters of so many blocks that run at once, a block per SM
+    size_t shared_max;               // bytes of shared memory that a block may have
+    bool dependent;                  // programmatic dependent launch: sm_90 and later
+} Launch;
+
+cudaError_t launch_for_device(int device, Launch *l); // all but the stream
+
+/* ---- Registers ---- */
 
 /* Rows of a register: row i of an op is row map[i] of the register, or row i where map is NULL. */
 typedef struct RegRows {
@@ -40,6 +54,8 @@ static inline RegRows rows_from(RegRows r, int first) {
     return r;
 }
 
+/* ---- Weights ---- */
+
 typedef struct DeviceWeight {
     QuantType type;
     int n_in, n_out, n_expert;
@@ -48,16 +64,16 @@ typedef struct DeviceWeight {
     const float *scale;  // [n_expert * n_out] or NULL
 } DeviceWeight;
 
-enum { MAX_CLUSTER = 4 };
+/* EMBED: row token[t] of w, times its scale, to row t of out, whose rows begin at multiples of 16 bytes. */
+cudaError_t launch_embed(const Launch *l, const DeviceWeight *w, const int32_t *token, int T, RegRows out);
 
-typedef struct Launch { // where and how
-    cudaStream_t stream;
-    int n_sm;
-    int n_clusters[MAX_CLUSTER + 1]; // that run at once, by their blocks (2, 4), of which each fills an SM
-    size_t shared_max;               // bytes of shared memory that a block may have
-    bool dependent;                  // programmatic dependent launch: sm_90 and later
-    uint8_t *inputs;                 // scratch of launch_products: product_scratch_bytes of the longest row
-} Launch;
+/* The matrix of one expert as f16 [n_out][n_in] at a multiple of 16, without its rows' scales, saturated to
+ * +-65504. */
+cudaError_t launch_dequant(const Launch *l, const DeviceWeight *w, int expert, void *out);
+
+/* ---- Products of few rows: 8-bit activations for block types, exact integer sums of each block ---- */
+
+enum { MAX_SEGMENTS = 3, MAX_PRODUCTS = 4 }; // of a product; in one kernel
 
 typedef struct ProductSegment {
     DeviceWeight w;
@@ -66,64 +82,64 @@ typedef struct ProductSegment {
     int out_stride;
 } ProductSegment;
 
-/* The output of a product on its way to the next, while both run: a number is there when its lowest bit is that of
- * the lap, which each block counts for itself.  All zero at first. */
-enum { LINK_BLOCKS = 256 };
-typedef struct Link {
-    uint32_t laps[LINK_BLOCKS];
-    uint32_t row[]; // [n_out]
-} Link;
+/* The first output of a product in a form that the next product can read while both run in one kernel: the
+ * lowest bit of each float is the parity of the epoch that wrote it, so that a reader sees of each float
+ * whether it is of this epoch.  An epoch is one run of the product; each block counts its own.  All zero at
+ * first. */
+enum { MAX_FLAGGED_BLOCKS = 256 };
+typedef struct FlaggedOutput {
+    uint32_t epoch[MAX_FLAGGED_BLOCKS]; // of each block
+    uint32_t row[];                     // [n_out]
+} FlaggedOutput;
 
-/* MATMUL, EXPERT and LOGITS of few rows: out = w in * scale + bias [+ residual], with in optionally
- * normalised first, and optionally two segments joined by out = silu(first) * second, written to the first's
- * out.  No input may lie where an output goes: what is there before the end is half done. */
+/* MATMUL, EXPERT and LOGITS: out = w in * scale + bias, of up to three segments with one input; the first one
+ * + residual.  The input is normalised first where there is a norm.  With glu two segments make one output,
+ * silu(first) * second + residual, written to the first's out.  No input may overlap an output, which holds
+ * partial results until the end. */
 typedef struct Product {
-    ProductSegment segment[3];
+    ProductSegment segment[MAX_SEGMENTS];
     int n_segments;
     RegRows in;
     const float *norm; // weight [n_in] of the RMS norm applied to in, or NULL
     float norm_eps;
     bool glu;
-    RegRows residual; // added to the first output, or no data; in rows of whole 16 bytes
-    Link *link;       // of the first output, this product's own; NULL: nothing follows it in the same kernel
-    const int32_t *ids; // experts of each row, n_used in rows ids_stride apart, or NULL
-    int ids_stride;     // slot s of n_used writes out + s * n_out and, if per_slot, reads in + s * n_in
+    RegRows residual; // or no data; in rows of whole 16 bytes
+    FlaggedOutput *flagged; // the first output, if another product may follow in the same kernel, or NULL
+    const int32_t *ids;     // experts of each row, n_used in rows ids_stride apart, or NULL
+    int ids_stride;         // slot s of n_used writes out + s * n_out and, if per_slot, reads in + s * n_in
     int n_used;
     bool per_slot;
 } Product;
 
-#ifdef __cplusplus
-extern "C" {
-#endif
+/* The product of its rows from `first` on. */
+Product product_rows(Product p, int first);
 
-cudaError_t launch_for_device(int device, Launch *l); // all but the stream and the scratch
-
-/* Products of T rows (any T, meant for few), exact integer block sums; a row's result does not depend on T.
- * n of them, at most MAX_PRODUCTS, one after the other: for a single row as one kernel, where each has the first
- * output of the one before it as its input. */
-enum { MAX_PRODUCTS = 4, PRODUCT_ROWS = 64 }; // rows made ready at once
+/* n products, at most MAX_PRODUCTS, one after the other, of T rows (any T; beyond a few dozen launch_gemm is
+ * faster). Each has the first output of the one before it as its input; a single row goes through all of them
+ * in one kernel. The bytes of a row do not depend on T.  scratch: product_scratch_bytes of the longest input
+ * row. */
+cudaError_t launch_products(const Launch *l, const Product *p, int n, int T, void *scratch);
 size_t product_scratch_bytes(int n_in);
-Product product_rows(Product p, int first); // its rows from `first` on
-cudaError_t launch_products(const Launch *l, const Product *p, int n, int T);
 
-/* The same for many rows (prompt chunks) on the matrix units, in f16 with f32 sums; no experts. */
+/* ---- Products of many rows: f16 weights and activations, f32 sums, on the matrix units ---- */
+
 typedef struct Gemm Gemm; // cuBLASLt, found at run time, and scratch
-/* Scratch for weights of at most weight_elements and inputs of at most input_elements, outputs of
- * output_elements; takes long, as the library's first answer does.  NULL when there is no cuBLASLt that answers
- * on this machine (then launch_products does everything) or no memory. */
+
+/* Scratch for weights of at most weight_elements, inputs of at most input_elements and outputs of
+ * output_elements. Takes long, because the library's first answer does.  NULL where cuBLASLt is missing or
+ * fails (launch_products then computes everything), or where memory is short. */
 Gemm *gemm_open(size_t weight_elements, size_t input_elements, size_t output_elements);
 void gemm_close(Gemm *g);
 size_t gemm_bytes(size_t weight_elements, size_t input_elements, size_t output_elements);
+
+/* A product without experts. */
 cudaError_t launch_gemm(Gemm *g, const Launch *l, const Product *p, int T);
-/* The bare product: out[T][n_out] = input[T][n_in] w[n_out][n_in]^T, out in f32. */
+
+/* out[T][n_out] = input[T][n_in] w[n_out][n_in]^T, of f16, out in f32. */
 cudaError_t launch_gemm_f16(Gemm *g, const Launch *l, const void *w, const void *input, int n_out, int T,
                             int n_in, float *out);
-/* A matrix (one expert's) as f16 [n_out][n_in] at a multiple of 16, without its rows' scales, saturated to
- * +-65504. */
-cudaError_t launch_dequant(const Launch *l, const DeviceWeight *w, int expert, void *out);
 
-/* EMBED: row token[t] of w, times its scale, to row t of out, whose rows begin at multiples of 16 bytes. */
-cudaError_t launch_embed(const Launch *l, const DeviceWeight *w, const int32_t *token, int T, RegRows out);
+/* ---- Rows: NORM, ADD, GLU, ROUTE, MOE_SUM ---- */
 
 /* Of n rows of `width` floats: NORM, out = in / sqrt(mean(in^2) + eps) * weight; ADD, out = a + b; GLU,
  * out = silu(gate) * up. */
@@ -132,8 +148,8 @@ cudaError_t launch_norm(const Launch *l, RegRows in, const float *weight, int wi
 cudaError_t launch_add(const Launch *l, RegRows a, RegRows b, int width, int n, RegRows out);
 cudaError_t launch_glu(const Launch *l, RegRows gate, RegRows up, int width, int n, RegRows out);
 
-/* ROUTE of n rows: the n_used <= n_expert largest logits, the lower id first where two are equal, and the softmax
- * of those, times scale. */
+/* ROUTE of n rows: the n_used <= n_expert largest logits, the lower id first where two are equal, and the
+ * softmax of those, times scale. */
 typedef struct Route {
     RegRows logits; // [n_expert]
     int n_expert, n_used;
@@ -153,8 +169,10 @@ typedef struct MoeSum {
 } MoeSum;
 cudaError_t launch_moe_sum(const Launch *l, const MoeSum *m, int n);
 
-/* Where one layer's keys and values lie: histories (kv.h) of n_ctx positions, a multiple of KV_TILE; that of head h of
- * sequence s is the (s * n_head + h)th in k, and in v. */
+/* ---- The cache and attention ---- */
+
+/* Where one layer's keys and values lie: histories (kv.h) of n_ctx positions, a multiple of KV_TILE; that of
+ * head h of sequence s is the (s * n_head + h)th in k, and in v. */
 typedef struct DeviceKv {
     void *k, *v;
     KvType type;

@@ -1,5 +1,5 @@
-// bulk: copies from device to shared memory that the hardware makes by itself (sm_90), and the barriers in
-// shared memory on which they arrive.
+// bulk: asynchronous bulk copies from device to shared memory (sm_90), and the barriers in shared memory on
+// which they complete.
 #pragma once
 #include <cstdint>
 #include <cuda_runtime.h>
@@ -9,23 +9,23 @@ __device__ __forceinline__ uint32_t shared_address(const void *p) {
 }
 
 #if __CUDA_ARCH__ >= 900
-// L2 policies, as createpolicy.fractional makes them of evict_first and evict_normal: what is read once makes
-// room for its like, not for what blocks tell each other.
+// L2 policies, as createpolicy.fractional encodes evict_first and evict_normal: weights that are read once
+// replace each other, and not the activations that blocks exchange.
 constexpr uint64_t READ_ONCE = 0x12F0000000000000, READ_OFTEN = 0x1000000000000000;
 
-// One thread makes the barrier, before any copy is announced; the block waits no sooner than it is made.
+// Initialises a barrier, by one thread; other threads may use it after a __syncthreads or __syncwarp.
 __device__ __forceinline__ void arrival_init(uint32_t barrier) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier) : "memory");
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-// So many bytes will come next.
+// The barrier's current phase completes when so many bytes have arrived.
 __device__ __forceinline__ void arrival_expect(uint32_t barrier, int bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                  : "memory");
 }
 
-// Starts a copy of a multiple of 16 bytes between places at multiples of 16.
+// Starts a copy of a multiple of 16 bytes between addresses at multiples of 16.
 __device__ __forceinline__ void bulk_copy(uint32_t to, const uint8_t *from, int bytes, uint32_t barrier,
                                           uint64_t policy) {
     asm volatile(
@@ -35,7 +35,7 @@ __device__ __forceinline__ void bulk_copy(uint32_t to, const uint8_t *from, int 
         : "memory");
 }
 
-// phase: 0 for the first bytes announced, 1 for the next, 0 ...
+// Waits until a phase is complete; phases alternate: 0, 1, 0, ...
 __device__ __forceinline__ void arrival_wait(uint32_t barrier, int phase) {
     asm volatile(
         "{\n.reg .pred p;\nWAIT:\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@!p bra "

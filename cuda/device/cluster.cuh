@@ -1,29 +1,31 @@
-// cluster: blocks that run beside each other and see each other's shared memory.  A launch says how many they
-// are; where it does not, and before sm_90, each block is a cluster by itself.
+// cluster: thread block clusters, whose blocks run at the same time and can read each other's shared memory.
+// Before sm_90, and in a launch without a cluster size, each block is a cluster by itself.
 #pragma once
 #include "bulk.cuh"
 
-struct Cluster {    // this block's
-    int number, of; // its number, and how many clusters there are
-    int rank, size; // this block's number among its blocks
+// What a barrier is for.  SHARED_WRITES_VISIBLE: all threads behind it see what any thread wrote to shared
+// memory before it.  SHARED_READS_DONE: what was read may be overwritten, or its block may end; this one
+// orders no writes, and so does not wait for writes to device memory.
+enum BarrierKind { SHARED_WRITES_VISIBLE, SHARED_READS_DONE };
 
-    __device__ Cluster() : number(blockIdx.x), of(gridDim.x), rank(0), size(1) {
+struct Cluster {      // of this block
+    int index, count; // its number in the grid, and how many there are
+    int rank, size;   // this block's number in it, and how many blocks it has
+
+    __device__ Cluster() : index(blockIdx.x), count(gridDim.x), rank(0), size(1) {
 #if __CUDA_ARCH__ >= 900
-        asm("mov.u32 %0, %%clusterid.x;" : "=r"(number));
-        asm("mov.u32 %0, %%nclusterid.x;" : "=r"(of));
+        asm("mov.u32 %0, %%clusterid.x;" : "=r"(index));
+        asm("mov.u32 %0, %%nclusterid.x;" : "=r"(count));
         asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
         asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
 #endif
     }
 
-    // All threads of its n blocks wait for each other.  tells: what they wrote to shared memory is then seen
-    // by all.  Otherwise they have just read what the others must not overwrite or take away yet; whoever has
-    // used the values that it read has read them, and a relaxed barrier does, which does not wait for what
-    // they wrote to device memory.
-    static __device__ void barrier(int n, bool tells) {
+    // A barrier of all threads of a cluster of n blocks; of one block, always with visible writes.
+    static __device__ void barrier(int n, BarrierKind kind) {
 #if __CUDA_ARCH__ >= 900
-        __syncwarp(); // the barrier wants whole warps
-        if (n > 1 && tells)
+        __syncwarp(); // .aligned: all lanes of a warp arrive together
+        if (n > 1 && kind == SHARED_WRITES_VISIBLE)
             asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
                              : "memory");
         else if (n > 1)
@@ -35,13 +37,14 @@ struct Cluster {    // this block's
     }
 };
 
-// What the block `rank` of the cluster has where this one has `mine`, in shared memory.
-class Neighbour {
+// Distributed shared memory: the address in block `rank` of the cluster that corresponds to `mine` in this
+// block.
+class PeerShared {
 #if __CUDA_ARCH__ >= 900
     uint32_t at;
 
   public:
-    __device__ Neighbour(const float *mine, int rank) {
+    __device__ PeerShared(const float *mine, int rank) {
         asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(shared_address(mine)), "r"(rank));
     }
     __device__ float4 load4(int i) const { // the elements i..i+3
@@ -56,7 +59,7 @@ class Neighbour {
     const float *at;
 
   public:
-    __device__ Neighbour(const float *mine, int) : at(mine) {}
+    __device__ PeerShared(const float *mine, int) : at(mine) {}
     __device__ float4 load4(int i) const {
         return *(const float4 *)(at + i);
     }

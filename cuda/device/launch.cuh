@@ -1,4 +1,4 @@
-// launch: one kernel launch, with what Launch says about where and how.
+// launch: one kernel launch, on the stream and with the attributes that a Launch asks for; rows of registers.
 #pragma once
 #include "../launch.h"
 
@@ -13,16 +13,16 @@ __host__ __device__ inline int row_stride(int width) {
 }
 
 // What a block of the attention of single rows may take of an SM.  Where the SM is large enough, products of
-// one row leave it free: their blocks then sit beside it, and fetch their first weights while it works.
+// one row leave this much free, so that their blocks start, and prefetch weights, while attention still runs.
 constexpr int ATTN_THREADS = 128;
 constexpr size_t ATTN_SHARED = 55 * 1024;
 
-// cluster: so many blocks run beside each other and see each other's shared memory (cluster.cuh).
+// cluster: blocks of a cluster (cluster.cuh).
 template <class... Parameters, class... Arguments>
 cudaError_t launch_clusters(const Launch *l, void (*kernel)(Parameters...), int cluster, dim3 blocks,
                             dim3 threads, size_t shared_bytes, Arguments... arguments) {
-    // One split of the SM's memory for all kernels: a kernel with another split would have to wait until the
-    // SM is empty.
+    // All kernels split an SM's memory alike, because a kernel with another split waits until the SM is
+    // empty.
     cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                              cudaSharedmemCarveoutMaxShared);
     if (error == cudaSuccess)
@@ -30,8 +30,10 @@ cudaError_t launch_clusters(const Launch *l, void (*kernel)(Parameters...), int 
     if (error != cudaSuccess) return error;
     cudaLaunchAttribute attributes[2] = {};
     cudaLaunchConfig_t config = {};
-    config.gridDim = blocks, config.blockDim = threads;
-    config.dynamicSmemBytes = shared_bytes, config.stream = l->stream;
+    config.gridDim = blocks;
+    config.blockDim = threads;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = l->stream;
     config.attrs = attributes;
     if (l->dependent) {
         cudaLaunchAttribute *a = &attributes[config.numAttrs++];

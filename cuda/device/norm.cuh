@@ -1,8 +1,9 @@
-// norm: the RMS norm's scale of a row, the same bits wherever it is computed.
+// norm: the RMS norm, x / sqrt(mean(x^2) + eps) * weight, with the same bits in every kernel that computes
+// it.
 //
-// A block of WARPS warps holds the row in registers: thread i has elements 8i..8i+7 of every 8 * threads as
-// two float4s, zeros behind the row's end.  Each thread adds its squares in that order; then the block adds
-// up.
+// A block of WARPS warps reads a row as float4s, zeros behind the row's end: thread i has elements 8i..8i+7
+// of every 8 * threads.  The order of all additions follows from this: a thread adds its squares from its
+// last element of each float4 to its first, float4 after float4; then the block adds up its threads.
 #pragma once
 #include "device.cuh"
 
@@ -21,12 +22,32 @@ __device__ inline float4 load4(const float *in, int element, int n_in) {
     return v;
 }
 
-// 1 / sqrt(mean(x^2) + eps), in every thread.
-template <int WARPS, int VECTORS>
-__device__ inline float block_rms_scale(const float4 v[VECTORS], int n_in, float eps) {
-    float sum = 0;
+// sum + the squares of the N float4s of a thread.
+template <int N> __device__ inline float add_squares(float sum, const float4 v[N]) {
 #pragma unroll
-    for (int i = 0; i < VECTORS; i++)
+    for (int i = 0; i < N; i++)
         sum = fmaf(v[i].x, v[i].x, fmaf(v[i].y, v[i].y, fmaf(v[i].z, v[i].z, fmaf(v[i].w, v[i].w, sum))));
-    return rsqrtf(block_sum<WARPS>(sum) / n_in + eps);
+    return sum;
+}
+
+// 1 / sqrt(mean(x^2) + eps) in every thread, from each thread's sum of its squares of a row of n elements.
+template <int WARPS> __device__ inline float rms_scale(float sum, int n, float eps) {
+    return rsqrtf(block_sum<WARPS>(sum) / n + eps);
+}
+
+// The same of a row in device memory.
+template <int WARPS> __device__ inline float row_rms_scale(const float *row, int n, float eps) {
+    constexpr int N = 8; // float4s under way at once
+    float sum = 0;
+    for (int base = 0; base < n; base += N * WARPS * 32 * 4) {
+        float4 v[N];
+#pragma unroll
+        for (int i = 0; i < N; i++) v[i] = load4(row, base + element_of<WARPS>(i), n);
+        sum = add_squares<N>(sum, v);
+    }
+    return rms_scale<WARPS>(sum, n, eps);
+}
+
+__device__ inline float normalised(float x, float scale, float weight) {
+    return x * scale * weight;
 }

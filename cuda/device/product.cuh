@@ -1,60 +1,67 @@
-// product: how products are described to their kernels, and how the work is cut (work_split.cu).
+// product: how products are described to their kernels, and how their work is split (work_split.cu).
+//
+// The words, of which product.cu has a picture: a tile row is a row of tiles, 16 outputs (layout.h); a
+// K-slice is some consecutive tiles of it; a partial sum is what a K-slice gives; a cluster is the one, two
+// or four blocks that compute a tile row; a tile batch is what a cluster multiplies between two reductions.
 #pragma once
 #include "input.cuh"
 #include "tile.cuh"
 
-constexpr int ROWS_MAX = 32; // of the instances of the kernel: for 1, 4, 8, 16, 32 rows at once
-constexpr int MAX_SLICES = 16;
-// Of a block: the sums of many rows take more registers than half a block's threads may have.
+constexpr int MAX_INPUT_ROWS = 32; // of one launch: there are kernels for 1, 4, 8, 16 and 32
+constexpr int PREPARED_ROWS = 64;  // input rows that one launch of k_inputs normalises and quantises
+constexpr int MAX_SLICES = 16;     // K-slices of a tile row
+constexpr int MIN_STAGES = 2;      // of a warp's ring, where there is a choice
+constexpr int LIST_ENTRIES = 32;   // K-slices in a warp's prefetch list: one in each lane
+
+// Warps of a block: the sums of 16 or 32 input rows take more registers than a thread of 16 warps can have.
 __host__ __device__ constexpr int warps_for(int T) {
     return T < 16 ? 16 : 8;
 }
 __host__ __device__ constexpr int threads_for(int T) {
     return warps_for(T) * 32;
 }
-static_assert(threads_for(1) == THREADS, "input.cuh's");
-// How often a block has its parts: twice, and a round need not wait until all have written the one before.
-__host__ __device__ constexpr int parts_for(int T) {
+static_assert(threads_for(1) == THREADS, "load_row is written for blocks of THREADS threads");
+
+// Copies of the partial sums in shared memory.  With two of them a warp starts on the next tile batch while
+// other warps still read the partial sums of the last one.
+__host__ __device__ constexpr int partial_copies(int T) {
     return T == 1 ? 2 : 1;
 }
-constexpr int MIN_STAGES = 2; // of a ring, where there is a choice
-constexpr int LISTED = 32;    // slices that a warp lists at a time
 
-// How the work is cut; the host decides.  Division is slow on the device, so it is done here.
-struct Cut {
-    int units, all_slices;        // of the product; of a unit
-    int n_slices, n_groups;       // of a block: n_slices * n_groups <= warps_for(T)
-    int per_block, n_longer;      // units of a block, or a cluster; the first n_longer have one more
-    unsigned slice_inverse;       // of n_slices: n / n_slices = n * slice_inverse >> 16 for small n
-    unsigned group_inverse;       // of n_groups
-    int per_slice[3], n_wider[3]; // tiles of a slice, by segment; the first n_wider slices have one more
-    int round;                    // units of a block between two additions
-    int per_group;                // and of a group
-    int n_tiles, n_floats; // of an input row or its longest piece, filled up to whole tiles; 0: not wanted
+// The work of one product, split by the host, because division is slow on the device.
+struct WorkSplit {
+    int n_tile_rows, n_slices;       // of the product; K-slices of a tile row
+    int block_slices, n_groups;      // K-slices of a block, each of them a warp's in each group of warps
+    int cluster_tile_rows, n_longer; // tile rows of a cluster; the first n_longer clusters have one more
+    unsigned slice_inverse,
+        group_inverse;                 // n / block_slices = n * slice_inverse >> 16 for small n; of n_groups
+    int slice_tiles[MAX_SEGMENTS];     // tiles of a K-slice
+    int n_longer_slices[MAX_SEGMENTS]; // the first n_longer_slices K-slices have one tile more
+    int batch, group_batch;            // tile rows of a tile batch: of the cluster, of a group of warps
+    int n_tiles, n_floats;             // of an input row in a block's shared memory; 0: not in this form
 };
 
-// Products of which each has the one before it as its input.  They run as one kernel, so that the rings run
-// on over the boundaries.  Nobody waits for all: an output goes on as a number whose lowest bit tells whether
-// it is there (Link in launch.h), and who needs it looks until it is.  A block that has its whole input knows
-// that all blocks are done with the product before.
-struct Chain {
+// Products of which each has the first output of the one before it as its input, in one kernel, so that the
+// prefetching of weights goes on from one product to the next.  There is no barrier over the grid: an output
+// goes on as a FlaggedOutput, which the blocks of the next product poll.  A block that has read its whole
+// input knows that every block has finished the product before.
+struct FusedProducts {
     Product p[MAX_PRODUCTS];
-    Cut cut[MAX_PRODUCTS];
-    int n, n_rows, n_pieces;
-    const uint8_t *inputs; // of several rows, as k_inputs leaves them, input_stride bytes apart
+    WorkSplit split[MAX_PRODUCTS];
+    int n, n_rows, cluster_size;
+    const uint8_t *inputs; // of several rows: what k_inputs wrote, input_stride bytes from row to row
     int input_stride;
     int slot_bytes, n_stages; // of a warp's ring
-    int parts_bytes;          // of one round
-    bool many_slices;         // a warp may have more than it lists
+    int partial_bytes;        // of one copy of the partial sums
+    bool long_list;           // a warp may have more K-slices than its prefetch list has entries
 };
 
-// How a launch goes on.
-struct Cutting {
-    int at_once, n_teams; // rows; blocks, or clusters
-    size_t shared;        // bytes of a block
-    Input row;            // of the input, whole
+struct LaunchPlan {
+    int n_rows, n_clusters; // input rows of a launch; clusters, or blocks that are clusters by themselves
+    size_t shared_bytes;    // of a block
+    Input row;              // of a whole input row, as k_inputs writes it
 };
 
-// Cuts the products of a chain (p and n are there) for T rows: as many at once as there is room for.  false:
-// not even one fits, or the chain is too long for one kernel.
-bool cut_products(const Launch *l, Chain *chain, int T, Cutting *out);
+// Splits the work of fused products, of which p and n are given, for launches of as many of T rows as shared
+// memory allows.  false: it does not suffice for one row, or the products are too unlike for one kernel.
+bool plan_launch(const Launch *l, FusedProducts *fused, int T, LaunchPlan *out);

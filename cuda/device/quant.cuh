@@ -1,14 +1,14 @@
 // quant: the block formats on the device: from the file's blocks to the tiles of layout.h, and from there to
 // numbers.
 //
-// The kernels see every block format as a lane's share of a tile: words of four bytes, in the order in which
-// a matrix unit wants them, and the scales that meet its results.  What a format needs for that is one line
-// of numbers here, the rest follows from the list in block.h; only the heads differ by type.  All functions
-// inline, and with the type fixed at compile time nothing of the choice remains.
+// A kernel sees every block format as a lane's share of a tile: words of four bytes, in the order of a matrix
+// instruction's operand, and the scales of the results that the lane will have.  A block format is defined
+// here by a NumbersOf (bits, zero, table) and a HeadOf (its scales, unpacked from a tile and packed into
+// one); the rest follows from the list in block.h, and the compiler names what a new type lacks.  All
+// functions are inline and the type is fixed at compile time, so that no choice is left in a kernel.
 //
-// The one trick: four bits through a table of 16 bytes are two byte permutes over the table's halves and a
-// third that chooses by the fourth bit, four weights at once; a permute is a table look-up whose selector is
-// the data.
+// The one trick: to look up four nibbles in a table of 16 bytes, two byte permutes look up their low three
+// bits in the table's halves, and a third selects by the fourth bit.
 #pragma once
 #include "../layout.h"
 #include "../../src/gguf/unpack.h"
@@ -20,11 +20,13 @@
 enum Table { TABLE_NONE, TABLE_IQ4, TABLE_E2M1 };
 
 template <int bits, int zero, Table table = TABLE_NONE> struct Numbers {
-    static constexpr int BITS = bits, ZERO = zero; // ZERO: what to subtract from the unsigned number
+    static_assert(bits == 2 || bits == 3 || bits == 4 || bits == 5 || bits == 6 || bits == 8,
+                  "layout.h has planes for these");
+    static constexpr int BITS = bits, ZERO = zero; // ZERO: to subtract from the unsigned number
     static constexpr Table TABLE = table;
     static constexpr bool SIGNED = bits == 8 || table != TABLE_NONE;
-    // Numbers of four bits are taken out by one mask, and so are 16 times as large in odd chunks, whose scales
-    // are 16 times smaller instead: no result changes.
+    // Numbers of four bits are masked but not shifted in odd chunks, and so are 16 times as large there; the
+    // scales of odd chunks are 16 times smaller instead, which changes no result.
     static constexpr int ODD_TIMES = bits == 4 && !SIGNED ? 16 : 1;
     static __host__ __device__ constexpr int zero_of(int chunk) {
         return chunk % 2 ? ZERO * ODD_TIMES : ZERO;
@@ -86,15 +88,231 @@ template <class F> cudaError_t for_type(QuantType type, F f) {
     }
 }
 
-// ---- from planes to numbers -----------------------------------------------------------------------------
+// ---- heads: the scales of a tile ------------------------------------------------------------------------
 
 template <class V> __device__ __forceinline__ V load(const uint8_t *p) {
     return *(const V *)p;
 }
 
-__device__ __forceinline__ float half_at(const uint8_t *p) {
-    return __half2float(load<__half>(p));
+// Two f16 as floats.
+__device__ __forceinline__ float2 halves_of(uint32_t word) {
+    return __half22float2(*(const __half2 *)&word);
 }
+
+// Byte k of x as a float.
+__device__ __forceinline__ float byte_of(uint32_t x, int k) {
+    return (float)(int)__byte_perm(x, 0, 0x4440 | k);
+}
+__device__ __forceinline__ float signed_byte_of(uint32_t x, int k) {
+    int byte; // selectors with bit 3 set repeat the sign
+    asm("prmt.b32 %0, %1, 0, %2;" : "=r"(byte) : "r"(x), "r"(0x8880 | 0x1110 * k | k));
+    return (float)byte;
+}
+
+// Nibble 2h + j of x as byte 2j + h.
+__device__ __forceinline__ uint32_t spread_nibbles(uint32_t x) {
+    return (x & 0x0f0f) | (x << 12 & 0x0f0f0000);
+}
+
+// The pairs of a lane (layout.h): their first numbers as the bytes 2j + h of a, their second ones of b.
+__device__ __forceinline__ void load_pairs(const uint8_t *pairs, int lane, uint32_t *a, uint32_t *b) {
+    uint32_t word = load<uint32_t>(pairs + 4 * lane);
+    *a = word & 0x3f3f3f3f;
+    *b = (word >> 2 & 0x30303030) | spread_nibbles(load<uint16_t>(pairs + 128 + 2 * lane));
+}
+
+__device__ inline void copy_bytes(uint8_t *to, const void *from, int n) {
+    for (int i = 0; i < n; i++) to[i] = ((const uint8_t *)from)[i];
+}
+
+// In the order of j, because two values of j share a byte.
+__device__ inline void put_pair(uint8_t *pairs, int lane, int h, int j, int a, int b) {
+    pairs[4 * lane + 2 * j + h] = (uint8_t)(a | b >> 4 << 6);
+    uint8_t *low = pairs + 128 + 2 * lane + h;
+    *low = (uint8_t)(j ? *low | (b & 15) << 4 : b & 15);
+}
+
+// HeadOf<T>::unpack: what a lane needs of a tile's head: the scales, and the minima where the type has them,
+// of rows 8h + g and chunks 2i + j as scale[h][j][half], with one half where the type's groups are of 32.
+// HeadOf<T>::pack: the scales of a block, whose first chunk is number c of row 8h + g, into a head.
+template <QuantType T> struct HeadOf;
+
+// d of each chunk.
+struct HeadOfScales {
+    static __device__ __forceinline__ void unpack(const uint8_t *head, int lane, float scale[2][2][2],
+                                                  float[2][2][2]) {
+        uint2 d = load<uint2>(head + 8 * lane);
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float2 v = halves_of(h ? d.y : d.x);
+            scale[h][0][0] = v.x;
+            scale[h][1][0] = v.y;
+        }
+    }
+    template <class Block> static __device__ void pack(const Block *b, uint8_t *head, int g, int h, int c) {
+        copy_bytes(head + 8 * (4 * g + c / 2) + 4 * h + 2 * (c % 2), b->d, 2);
+    }
+};
+template <> struct HeadOf<QUANT_Q4_0> : HeadOfScales {};
+template <> struct HeadOf<QUANT_Q5_0> : HeadOfScales {};
+template <> struct HeadOf<QUANT_Q8_0> : HeadOfScales {};
+template <> struct HeadOf<QUANT_IQ4_NL> : HeadOfScales {};
+
+// d and m of each chunk, of which m is added.
+struct HeadOfScalesAndMinima {
+    static __device__ __forceinline__ void unpack(const uint8_t *head, int lane, float scale[2][2][2],
+                                                  float min[2][2][2]) {
+        uint4 dm = load<uint4>(head + 16 * lane);
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            float2 v = halves_of(*(&dm.x + k));
+            scale[k / 2][k % 2][0] = v.x;
+            min[k / 2][k % 2][0] = -v.y;
+        }
+    }
+    template <class Block> static __device__ void pack(const Block *b, uint8_t *head, int g, int h, int c) {
+        uint8_t *to = head + 16 * (4 * g + c / 2) + 8 * h + 4 * (c % 2);
+        copy_bytes(to, b->d, 2);
+        copy_bytes(to + 2, b->m, 2);
+    }
+};
+template <> struct HeadOf<QUANT_Q4_1> : HeadOfScalesAndMinima {};
+template <> struct HeadOf<QUANT_Q5_1> : HeadOfScalesAndMinima {};
+
+template <> struct HeadOf<QUANT_MXFP4> {
+    static __device__ __forceinline__ void unpack(const uint8_t *head, int lane, float scale[2][2][2],
+                                                  float[2][2][2]) {
+        uint32_t e = load<uint32_t>(head + 4 * lane);
+#pragma unroll
+        for (int k = 0; k < 4; k++) scale[k / 2][k % 2][0] = e8m0_half_to_f32((uint8_t)(e >> 8 * k));
+    }
+    static __device__ void pack(const BlockMXFP4 *b, uint8_t *head, int g, int h, int c) {
+        head[4 * (4 * g + c / 2) + 2 * h + c % 2] = b->e;
+    }
+};
+
+template <> struct HeadOf<QUANT_NVFP4> {
+    static __device__ __forceinline__ void unpack(const uint8_t *head, int lane, float scale[2][2][2],
+                                                  float[2][2][2]) {
+        uint2 s = load<uint2>(head + 8 * lane);
+#pragma unroll
+        for (int k = 0; k < 8; k++)
+            scale[k / 4][k / 2 % 2][k % 2] =
+                ue4m3_to_f32((uint8_t)((k < 4 ? s.x : s.y) >> 8 * (k % 4))) * 0.5f;
+    }
+    static __device__ void pack(const BlockNVFP4 *b, uint8_t *head, int g, int h, int c) {
+        copy_bytes(head + 8 * (4 * g + c / 2) + 4 * h, b->scales, 4);
+    }
+};
+
+template <> struct HeadOf<QUANT_Q2_K> {
+    static __device__ __forceinline__ void unpack(const uint8_t *head, int lane, float scale[2][2][2],
+                                                  float min[2][2][2]) {
+        uint2 dms = load<uint2>(head + 8 * (lane / 4)), s = load<uint2>(head + 64 + 8 * lane);
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float2 dm = halves_of(h ? dms.y : dms.x);
+            uint32_t word = h ? s.y : s.x, low = word & 0x0f0f0f0f, high = word >> 4 & 0x0f0f0f0f;
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                scale[h][k / 2][k % 2] = dm.x * byte_of(low, k);
+                min[h][k / 2][k % 2] = dm.y * byte_of(high, k);
+            }
+        }
+    }
+    static __device__ void pack(const BlockQ2_K *b, uint8_t *head, int g, int h, int) {
+        copy_bytes(head + 8 * g + 4 * h, b->d, 2);
+        copy_bytes(head + 8 * g + 4 * h + 2, b->dmin, 2);
+        for (int i = 0; i < 4; i++) copy_bytes(head + 64 + 8 * (4 * g + i) + 4 * h, b->scales + 4 * i, 4);
+    }
+};
+
+template <> struct HeadOf<QUANT_Q6_K> {
+    static __device__ __forceinline__ void unpack(const uint8_t *head, int lane, float scale[2][2][2],
+                                                  float[2][2][2]) {
+        int g = lane / 4;
+        float2 d = __half22float2(load<__half2>(head + 4 * g));
+        uint2 s = load<uint2>(head + 32 + 8 * lane);
+#pragma unroll
+        for (int k = 0; k < 8; k++)
+            scale[k / 4][k / 2 % 2][k % 2] = (k < 4 ? d.x : d.y) * signed_byte_of(k < 4 ? s.x : s.y, k % 4);
+    }
+    static __device__ void pack(const BlockQ6_K *b, uint8_t *head, int g, int h, int) {
+        copy_bytes(head + 4 * g + 2 * h, b->d, 2);
+        for (int i = 0; i < 4; i++) copy_bytes(head + 32 + 8 * (4 * g + i) + 4 * h, b->scales + 4 * i, 4);
+    }
+};
+
+template <> struct HeadOf<QUANT_Q3_K> {
+    static __device__ __forceinline__ void unpack(const uint8_t *head, int lane, float scale[2][2][2],
+                                                  float[2][2][2]) {
+        int g = lane / 4;
+        float2 d = __half22float2(load<__half2>(head + 4 * g));
+        uint32_t a, b;
+        load_pairs(head + 32, lane, &a, &b);
+#pragma unroll
+        for (int k = 0; k < 4; k++) { // byte 2j + h
+            float dh = k % 2 ? d.y : d.x;
+            scale[k % 2][k / 2][0] = dh * (byte_of(a, k) - 32);
+            scale[k % 2][k / 2][1] = dh * (byte_of(b, k) - 32);
+        }
+    }
+    static __device__ void pack(const BlockQ3_K *b, uint8_t *head, int g, int h, int) {
+        copy_bytes(head + 4 * g + 2 * h, b->d, 2);
+        for (int k = 0; k < 8; k++)
+            put_pair(head + 32, 4 * g + k / 2, h, k % 2, q3_k_scale(b, 2 * k), q3_k_scale(b, 2 * k + 1));
+    }
+};
+
+// A six-bit scale and minimum of each chunk, times d and dmin.
+struct HeadOfPairs {
+    static __device__ __forceinline__ void unpack(const uint8_t *head, int lane, float scale[2][2][2],
+                                                  float min[2][2][2]) {
+        uint2 dms = load<uint2>(head + 8 * (lane / 4));
+        float2 dm[2] = {halves_of(dms.x), halves_of(dms.y)};
+        uint32_t a, b;
+        load_pairs(head + 64, lane, &a, &b);
+#pragma unroll
+        for (int k = 0; k < 4; k++) { // byte 2j + h
+            scale[k % 2][k / 2][0] = dm[k % 2].x * byte_of(a, k);
+            min[k % 2][k / 2][0] = dm[k % 2].y * byte_of(b, k);
+        }
+    }
+    template <class Block> static __device__ void pack(const Block *b, uint8_t *head, int g, int h, int) {
+        copy_bytes(head + 8 * g + 4 * h, b->d, 2);
+        copy_bytes(head + 8 * g + 4 * h + 2, b->dmin, 2);
+        for (int k = 0; k < 8; k++)
+            put_pair(head + 64, 4 * g + k / 2, h, k % 2, k_scale(b->scales, k), k_min(b->scales, k));
+    }
+};
+template <> struct HeadOf<QUANT_Q4_K> : HeadOfPairs {};
+template <> struct HeadOf<QUANT_Q5_K> : HeadOfPairs {};
+
+template <> struct HeadOf<QUANT_IQ4_XS> {
+    static __device__ __forceinline__ void unpack(const uint8_t *head, int lane, float scale[2][2][2],
+                                                  float[2][2][2]) {
+        int g = lane / 4;
+        float2 d = __half22float2(load<__half2>(head + 4 * g));
+        uint32_t low = spread_nibbles(load<uint16_t>(head + 32 + 2 * lane));
+        uint32_t rows = load<uint32_t>(head + 96 + 4 * g) >> 4 * (lane % 4); // both rows' bits of this lane
+        uint32_t high =
+            (rows & 3) << 4 | (rows & 12) << 18 | (rows >> 16 & 3) << 12 | (rows >> 16 & 12) << 26;
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            scale[k % 2][k / 2][0] = (k % 2 ? d.y : d.x) * (byte_of(low | high, k) - 32);
+    }
+    static __device__ void pack(const BlockIQ4_XS *b, uint8_t *head, int g, int h, int) {
+        copy_bytes(head + 4 * g + 2 * h, b->d, 2);
+        uint16_t high = 0;
+        for (int k = 0; k < 8; k++) high |= (uint16_t)((iq4_xs_scale(b, k) >> 4) << 2 * k);
+        for (int i = 0; i < 4; i++)
+            head[32 + 2 * (4 * g + i) + h] =
+                (uint8_t)((iq4_xs_scale(b, 2 * i) & 15) | (iq4_xs_scale(b, 2 * i + 1) & 15) << 4);
+        *(uint16_t *)(head + 96 + 4 * g + 2 * h) = high;
+    }
+};
+
+// ---- from planes to numbers -----------------------------------------------------------------------------
 
 // Four values of the table as one word, from value `first` on.
 template <Table TABLE> __device__ __forceinline__ constexpr uint32_t table_word(int first) {
@@ -123,7 +341,7 @@ __device__ __forceinline__ uint32_t moved(uint32_t x, uint32_t mask, int by) {
 
 // ---- a lane's share of a tile ---------------------------------------------------------------------------
 
-// Where things lie in a tile of blocks.
+// Byte offsets in a tile of blocks: the planes, and the head behind them.
 template <QuantType T> struct Planes {
     static constexpr int BITS = Format<T>::BITS, LOW = 0, TWO = BITS >= 4 ? 2048 : 0,
                          ONE = TWO + (BITS == 3 ? 1024 : 0), HEAD = BITS * 512;
@@ -184,111 +402,17 @@ __device__ __forceinline__ void tile_words(const uint8_t *tile, int lane, int h,
     }
 }
 
-// Byte k of x as a float.
-__device__ __forceinline__ float byte_of(uint32_t x, int k) {
-    return (float)(int)__byte_perm(x, 0, 0x4440 | k);
-}
-__device__ __forceinline__ float signed_byte_of(uint32_t x, int k) {
-    int byte; // selectors with bit 3 set repeat the sign
-    asm("prmt.b32 %0, %1, 0, %2;" : "=r"(byte) : "r"(x), "r"(0x8880 | 0x1110 * k | k));
-    return (float)byte;
-}
-
-// The four nibbles of x, 2h + j, as the bytes 2j + h.
-__device__ __forceinline__ uint32_t spread_nibbles(uint32_t x) {
-    return (x & 0x0f0f) | (x << 12 & 0x0f0f0000);
-}
-
-// Pairs of a lane: both numbers of each as the bytes 2j + h.
-__device__ __forceinline__ void load_pairs(const uint8_t *pairs, int lane, uint32_t *a, uint32_t *b) {
-    uint32_t word = load<uint32_t>(pairs + 4 * lane);
-    *a = word & 0x3f3f3f3f;
-    *b = (word >> 2 & 0x30303030) | spread_nibbles(load<uint16_t>(pairs + 128 + 2 * lane));
-}
-
 // The scales of rows 8h + g, chunks 2i + j, their halves apart where the type's groups are of 16, and their
-// minima (0 where the type has none): the numbers of QuantTraits.unpack to the bit, but for ODD_TIMES.
+// minima where the type has them: the numbers of QuantTraits.unpack to the bit, but for ODD_TIMES.
 template <QuantType T>
 __device__ __forceinline__ void tile_scales(const uint8_t *tile, int lane, float scale[2][2][2],
                                             float min[2][2][2]) {
-    const uint8_t *head = tile + Planes<T>::HEAD;
-    int g = lane / 4;
-    if constexpr (T == QUANT_Q4_1 || T == QUANT_Q5_1) {
-        uint4 dm = load<uint4>(head + 16 * lane);
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            float2 v = __half22float2(*(const __half2 *)(&dm.x + k));
-            scale[k / 2][k % 2][0] = v.x, min[k / 2][k % 2][0] = -v.y;
-        }
-    } else if constexpr (T == QUANT_MXFP4) {
-        uint32_t e = load<uint32_t>(head + 4 * lane);
-#pragma unroll
-        for (int k = 0; k < 4; k++) scale[k / 2][k % 2][0] = e8m0_half_to_f32((uint8_t)(e >> 8 * k));
-    } else if constexpr (T == QUANT_NVFP4) {
-        uint2 s = load<uint2>(head + 8 * lane);
-#pragma unroll
-        for (int k = 0; k < 8; k++)
-            scale[k / 4][k / 2 % 2][k % 2] =
-                ue4m3_to_f32((uint8_t)((k < 4 ? s.x : s.y) >> 8 * (k % 4))) * 0.5f;
-    } else if constexpr (T == QUANT_Q2_K) {
-        uint2 dms = load<uint2>(head + 8 * g), s = load<uint2>(head + 64 + 8 * lane);
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            float2 dm = __half22float2(*(const __half2 *)(h ? &dms.y : &dms.x));
-            uint32_t word = h ? s.y : s.x, low = word & 0x0f0f0f0f, high = word >> 4 & 0x0f0f0f0f;
-#pragma unroll
-            for (int k = 0; k < 4; k++)
-                scale[h][k / 2][k % 2] = dm.x * byte_of(low, k),
-                                    min[h][k / 2][k % 2] = dm.y * byte_of(high, k);
-        }
-    } else if constexpr (T == QUANT_Q6_K) {
-        float2 d = __half22float2(load<__half2>(head + 4 * g));
-        uint2 s = load<uint2>(head + 32 + 8 * lane);
-#pragma unroll
-        for (int k = 0; k < 8; k++)
-            scale[k / 4][k / 2 % 2][k % 2] = (k < 4 ? d.x : d.y) * signed_byte_of(k < 4 ? s.x : s.y, k % 4);
-    } else if constexpr (T == QUANT_Q3_K) {
-        float2 d = __half22float2(load<__half2>(head + 4 * g));
-        uint32_t a, b;
-        load_pairs(head + 32, lane, &a, &b);
-#pragma unroll
-        for (int k = 0; k < 4; k++) { // byte 2j + h
-            float dh = k % 2 ? d.y : d.x;
-            scale[k % 2][k / 2][0] = dh * (byte_of(a, k) - 32),
-                             scale[k % 2][k / 2][1] = dh * (byte_of(b, k) - 32);
-        }
-    } else if constexpr (T == QUANT_Q4_K || T == QUANT_Q5_K) {
-        uint2 dms = load<uint2>(head + 8 * g);
-        float2 dm[2] = {__half22float2(*(const __half2 *)&dms.x), __half22float2(*(const __half2 *)&dms.y)};
-        uint32_t a, b;
-        load_pairs(head + 64, lane, &a, &b);
-#pragma unroll
-        for (int k = 0; k < 4; k++)
-            scale[k % 2][k / 2][0] = dm[k % 2].x * byte_of(a, k),
-                             min[k % 2][k / 2][0] = dm[k % 2].y * byte_of(b, k);
-    } else if constexpr (T == QUANT_IQ4_XS) {
-        float2 d = __half22float2(load<__half2>(head + 4 * g));
-        uint32_t low = spread_nibbles(load<uint16_t>(head + 32 + 2 * lane));
-        uint32_t rows = load<uint32_t>(head + 96 + 4 * g) >> 4 * (lane % 4); // both rows' bits of this lane
-        uint32_t high =
-            (rows & 3) << 4 | (rows & 12) << 18 | (rows >> 16 & 3) << 12 | (rows >> 16 & 12) << 26;
-#pragma unroll
-        for (int k = 0; k < 4; k++)
-            scale[k % 2][k / 2][0] = (k % 2 ? d.y : d.x) * (byte_of(low | high, k) - 32);
-    } else {
-        static_assert(sizeof(typename Format<T>::Block) - Format<T>::WEIGHTS * Format<T>::BITS / 8 == 2 &&
-                          Format<T>::BLOCK_CHUNKS == 1,
-                      "a head of its own");
-        uint2 d = load<uint2>(head + 8 * lane);
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            float2 v = __half22float2(*(const __half2 *)(h ? &d.y : &d.x));
-            scale[h][0][0] = v.x, scale[h][1][0] = v.y;
-        }
-    }
+    HeadOf<T>::unpack(tile + Planes<T>::HEAD, lane, scale, min);
     static_assert(Format<T>::ODD_TIMES == 1 || Format<T>::GROUP == 32, "a chunk has one scale");
-    if constexpr (Format<T>::ODD_TIMES > 1)
-        scale[0][1][0] *= 1.0f / Format<T>::ODD_TIMES, scale[1][1][0] *= 1.0f / Format<T>::ODD_TIMES;
+    if constexpr (Format<T>::ODD_TIMES > 1) {
+        scale[0][1][0] *= 1.0f / Format<T>::ODD_TIMES;
+        scale[1][1][0] *= 1.0f / Format<T>::ODD_TIMES;
+    }
 }
 
 // The weights of rows 8h + g as floats, to the bit those of QuantTraits.decode (the product is exact): of
@@ -420,55 +544,6 @@ template <QuantType T> __device__ void pack_numbers(const uint8_t *q, uint8_t *t
     }
 }
 
-__device__ inline void copy_bytes(uint8_t *to, const void *from, int n) {
-    for (int i = 0; i < n; i++) to[i] = ((const uint8_t *)from)[i];
-}
-
-__device__ inline void put_pair(uint8_t *pairs, int lane, int h, int j, int a, int b) {
-    pairs[4 * lane + 2 * j + h] = (uint8_t)(a | b >> 4 << 6);
-    uint8_t *low = pairs + 128 + 2 * lane + h;
-    *low = (uint8_t)(j ? *low | (b & 15) << 4 : b & 15); // in the order of j: two share a byte
-}
-
-// The scales of a block, whose first chunk is number c of row 8h + g.
-template <QuantType T>
-__device__ void pack_head(const typename Format<T>::Block *b, uint8_t *tile, int g, int h, int c) {
-    uint8_t *head = tile + Planes<T>::HEAD;
-    int lane = 4 * g + c / 2, j = c % 2; // of the first chunk
-    if constexpr (T == QUANT_MXFP4) {
-        head[4 * lane + 2 * h + j] = b->e;
-    } else if constexpr (T == QUANT_NVFP4) {
-        copy_bytes(head + 8 * lane + 4 * h, b->scales, 4);
-    } else if constexpr (T == QUANT_Q4_1 || T == QUANT_Q5_1) {
-        copy_bytes(head + 16 * lane + 8 * h + 4 * j, b->d, 2);
-        copy_bytes(head + 16 * lane + 8 * h + 4 * j + 2, b->m, 2);
-    } else if constexpr (Format<T>::BLOCK_CHUNKS == 1) {
-        copy_bytes(head + 8 * lane + 4 * h + 2 * j, b->d, 2);
-    } else if constexpr (T == QUANT_Q2_K || T == QUANT_Q4_K || T == QUANT_Q5_K) {
-        copy_bytes(head + 8 * g + 4 * h, b->d, 2), copy_bytes(head + 8 * g + 4 * h + 2, b->dmin, 2);
-    } else {
-        copy_bytes(head + 4 * g + 2 * h, b->d, 2);
-    }
-
-    if constexpr (T == QUANT_Q2_K || T == QUANT_Q6_K)
-        for (int i = 0; i < 4; i++)
-            copy_bytes(head + (T == QUANT_Q2_K ? 64 : 32) + 8 * (4 * g + i) + 4 * h, b->scales + 4 * i, 4);
-    if constexpr (T == QUANT_Q3_K)
-        for (int k = 0; k < 8; k++)
-            put_pair(head + 32, 4 * g + k / 2, h, k % 2, q3_k_scale(b, 2 * k), q3_k_scale(b, 2 * k + 1));
-    if constexpr (T == QUANT_Q4_K || T == QUANT_Q5_K)
-        for (int k = 0; k < 8; k++)
-            put_pair(head + 64, 4 * g + k / 2, h, k % 2, k_scale(b->scales, k), k_min(b->scales, k));
-    if constexpr (T == QUANT_IQ4_XS) {
-        uint16_t high = 0;
-        for (int k = 0; k < 8; k++) high |= (uint16_t)((iq4_xs_scale(b, k) >> 4) << 2 * k);
-        for (int i = 0; i < 4; i++)
-            head[32 + 2 * (4 * g + i) + h] =
-                (uint8_t)((iq4_xs_scale(b, 2 * i) & 15) | (iq4_xs_scale(b, 2 * i + 1) & 15) << 4);
-        *(uint16_t *)(head + 96 + 4 * g + 2 * h) = high;
-    }
-}
-
 // n_chunks chunks of a row, at most a tile's, to their places in row 8h + g; what the tile has beyond becomes
 // 0.
 template <QuantType T>
@@ -479,7 +554,7 @@ __device__ void repack_row(const typename Format<T>::Block *b, int n_chunks, uin
         for (int i = 0; i < CHUNK_WEIGHTS; i++) q[c * CHUNK_WEIGHTS + i] = 0;
     for (int c = 0; c < n_chunks; c += F::BLOCK_CHUNKS, b++) {
         block_bits<T>(b, q + c * CHUNK_WEIGHTS);
-        pack_head<T>(b, tile, g, h, c);
+        HeadOf<T>::pack(b, tile + Planes<T>::HEAD, g, h, c);
     }
     pack_numbers<T>((const uint8_t *)q, tile, g, h);
 }

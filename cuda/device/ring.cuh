@@ -1,9 +1,9 @@
-// ring: a warp's private stream from device memory into shared memory.
+// ring: a warp's private queue of copies from device memory into shared memory.
 //
-// Each warp owns a few slots.  It asks for the next stretch of weights into a slot as soon as it is done with
-// what was there, so that the memory never waits for arithmetic, and no other warp has to be asked.  On sm_90
-// a stretch is one bulk copy, announced by one lane and completed on a barrier in shared memory; before that
-// it is a group of 16-byte cp.async by all lanes.
+// Each warp has a few slots.  As soon as it has read a slot it starts the copy of the next tile into it, so
+// that copies are always under way, and warps need no barrier among themselves.  On sm_90 a fetch is one bulk
+// copy, started by one lane, which completes on a barrier in shared memory; before that it is a group of
+// 16-byte cp.async by all lanes.
 #pragma once
 #include "bulk.cuh"
 #include "device.cuh"
@@ -17,10 +17,9 @@ __device__ __forceinline__ uint8_t *shared_memory() {
 }
 
 struct Ring {
-    static constexpr int LINE = 128; // bytes of shared memory that are read and written at once
+    static constexpr int LINE = 128; // bytes; slots begin at multiples
 
-    int at; // in shared memory: barriers [MAX_STAGES] of 8 bytes, slots [n_stages][slot_bytes], both LINE by
-            // LINE
+    int at; // in shared memory: a line of barriers [MAX_STAGES] of 8 bytes, then slots [n_stages][slot_bytes]
     int slot_bytes, n_stages, lane;
     int stage = 0, phase = 0; // of the next wait
 
@@ -36,12 +35,12 @@ struct Ring {
 #endif
     }
 
-    // Starts to fill slot i, which nobody reads any more, with what the lane `who` says, a multiple of 16
-    // bytes, and takes that lane's `from` behind them; 0 bytes: nothing more is to come, and nobody will wait
-    // for it.
-    __device__ void fetch(int i, int who, const uint8_t *&from, int bytes) {
-        __syncwarp(); // all have read the slot
-        bool mine = lane == who && bytes;
+    // Starts a copy into slot i, which all lanes have read, with the arguments of lane `owner`: `bytes`, a
+    // multiple of 16, from `from`, which is advanced behind them.  0 bytes: the stream has ended, and no wait
+    // will follow.
+    __device__ void fetch(int i, int owner, const uint8_t *&from, int bytes) {
+        __syncwarp();
+        bool mine = lane == owner && bytes;
         uint32_t to = shared_address(slot(i));
 #if __CUDA_ARCH__ >= 900
         if (mine) {
@@ -49,8 +48,8 @@ struct Ring {
             bulk_copy(to, from, bytes, barrier(i), READ_ONCE);
         }
 #else
-        const uint8_t *its = (const uint8_t *)__shfl_sync(0xffffffffu, (unsigned long long)from, who);
-        int n = __shfl_sync(0xffffffffu, bytes, who);
+        const uint8_t *its = (const uint8_t *)__shfl_sync(0xffffffffu, (unsigned long long)from, owner);
+        int n = __shfl_sync(0xffffffffu, bytes, owner);
         for (int k = lane * 16; k < n; k += 512)
             asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + k), "l"(its + k) : "memory");
         asm volatile("cp.async.commit_group;" ::: "memory");
@@ -58,12 +57,12 @@ struct Ring {
         if (mine) from += bytes;
     }
 
-    // Waits for the oldest fetch and returns its slot's bytes.
+    // Waits for the oldest fetch and returns its slot.
     __device__ const uint8_t *wait() {
 #if __CUDA_ARCH__ >= 900
         arrival_wait(barrier(stage), phase);
 #else
-        switch (n_stages) { // groups that may still be under way
+        switch (n_stages) { // all but n_stages - 1 groups must have arrived
         case 1:
             asm volatile("cp.async.wait_group 0;" ::: "memory");
             break;
@@ -81,9 +80,12 @@ struct Ring {
         return slot(stage);
     }
 
-    // After the slot's next fetch has been started: on to the other slots.
+    // To the next slot, after this one's next fetch has been started.
     __device__ void advance() {
-        if (++stage == n_stages) stage = 0, phase ^= 1;
+        if (++stage == n_stages) {
+            stage = 0;
+            phase ^= 1;
+        }
     }
 
   private:

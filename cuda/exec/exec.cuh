@@ -28,7 +28,7 @@ struct DeviceOp {
     DeviceWeight w[3];
     const float *bias[3], *vector;
     const double *frequency; // of a rotation, radians per position [n_rot / 2]
-    Link *link;
+    FlaggedOutput *flagged;
 };
 
 // Rows on the device, and how the tokens of their SAMPLE come back: there are those of a batch, and those of the decode
@@ -53,7 +53,7 @@ struct Rank { // one GPU
     Gemm *gemm;
     RowSet batch, loop;
     DeviceHistory history;
-    void *attn_scratch, *sample_scratch;
+    void *attn_scratch, *sample_scratch, *product_scratch;
     uint8_t *staging;                               // pinned, of one run
     std::unordered_map<int, cudaGraphExec_t> graph; // a captured step by its bucket
 };

@@ -43,7 +43,7 @@ Product product_of(const Rank *x, const Op *op, const Step &step) {
     p.residual = rows_in(x, op, op_operand(op, ROLE_RESIDUAL, 0), step);
     p.norm = device->vector;
     p.norm_eps = params->norm.eps;
-    p.link = device->link;
+    p.flagged = device->flagged;
     if (op->code == OP_EXPERT) {
         int ids = op_operand(op, ROLE_IDS, 0);
         p.ids = (const int32_t *)reg(x, ids);
@@ -81,14 +81,15 @@ cudaError_t run_products(Rank *x, const Op *op, int n, const Step &step) {
     int rows = rows_of(op, step);
     if (rows == 0) return cudaSuccess;
     if (!step.batch || rows < GEMM_ROWS || !x->gemm || op->code != OP_MATMUL)
-        return launch_products(&x->launch, p, n, rows);
+        return launch_products(&x->launch, p, n, rows, x->product_scratch);
     cudaError_t error = cudaSuccess;
     for (int first = 0, end = 0; first < rows && error == cudaSuccess; first = end) {
         bool single = is_single(step.batch, op, first);
         while (end < rows && is_single(step.batch, op, end) == single) end++;
         Product some = product_rows(p[0], first);
-        error = single || end - first < GEMM_ROWS ? launch_products(&x->launch, &some, 1, end - first)
-                                                  : launch_gemm(x->gemm, &x->launch, &some, end - first);
+        error = single || end - first < GEMM_ROWS
+                    ? launch_products(&x->launch, &some, 1, end - first, x->product_scratch)
+                    : launch_gemm(x->gemm, &x->launch, &some, end - first);
     }
     return error;
 }

@@ -58,9 +58,10 @@ void carve_small(Rank *x, Carver *c) {
         const Op *op = &x->plan->ops[i];
         if (op_is_product(op)) n_in = std::max(n_in, op->w[0]->n_in);
         if (op->code == OP_MATMUL)
-            x->ops[i].link = (Link *)c->take<uint8_t>(sizeof(Link) + op->w[0]->n_out * sizeof(uint32_t));
+            x->ops[i].flagged =
+                (FlaggedOutput *)c->take<uint8_t>(sizeof(FlaggedOutput) + op->w[0]->n_out * sizeof(uint32_t));
     }
-    x->launch.inputs = c->take<uint8_t>(product_scratch_bytes(n_in));
+    x->product_scratch = c->take<uint8_t>(product_scratch_bytes(n_in));
 }
 
 size_t attn_bytes(const Rank *x) {

@@ -1,6 +1,8 @@
-// elementwise: the ops whose work is less than their launch: norm, add, glu, route and moe_sum, for any number of rows.
+// elementwise: the ops whose work is less than their launch: norm, add, glu, route and moe_sum, for any
+// number of rows.
 //
 // A block computes one row (norm, a warp for route) or COLUMNS elements of one.
+#include "../device/activation.cuh"
 #include "../device/device.cuh"
 #include "../device/launch.cuh"
 #include "../device/norm.cuh"
@@ -9,25 +11,14 @@ namespace {
 
 constexpr int WARPS = 16, THREADS = WARPS * 32;
 
-// Rows longer than a block's registers are read twice.
+// A block per row, which is read twice.
 __global__ void __launch_bounds__(THREADS)
     k_norm(RegRows in, const float *weight, int width, float eps, RegRows out) {
     pdl_wait();
     pdl_launch();
     const float *row = row_of(in, blockIdx.x);
-    float scale;
-    if (width <= THREADS * 32) {
-        float4 v[8];
-#pragma unroll
-        for (int i = 0; i < 8; i++) v[i] = load4(row, (i * THREADS + (int)threadIdx.x) * 4, width);
-        scale = block_rms_scale<WARPS, 8>(v, width, eps);
-    } else {
-        float sum = 0;
-        for (int i = threadIdx.x; i < width; i += THREADS) sum = fmaf(__ldcg(row + i), __ldcg(row + i), sum);
-        scale = rsqrtf(block_sum<WARPS>(sum) / width + eps);
-    }
-    float *to = row_of(out, blockIdx.x);
-    for (int i = threadIdx.x; i < width; i += THREADS) to[i] = __ldcg(row + i) * scale * weight[i];
+    float *to = row_of(out, blockIdx.x), scale = row_rms_scale<WARPS>(row, width, eps);
+    for (int i = threadIdx.x; i < width; i += THREADS) to[i] = normalised(__ldcg(row + i), scale, weight[i]);
 }
 
 // The element of its row that a thread of these kernels has; the row is blockIdx.y.
@@ -47,8 +38,7 @@ __global__ void k_glu(RegRows gate, RegRows up, int width, RegRows out) {
     pdl_launch();
     int i = column(), t = blockIdx.y;
     if (i >= width) return;
-    float g = __ldcg(row_of(gate, t) + i);
-    row_of(out, t)[i] = g / (1.0f + expf(-g)) * __ldcg(row_of(up, t) + i);
+    row_of(out, t)[i] = silu(__ldcg(row_of(gate, t) + i)) * __ldcg(row_of(up, t) + i);
 }
 
 // A warp per row: n_used times the best of what is left, the lower id where two are equal, then the softmax

@@ -8,6 +8,7 @@
 #include <map>
 #include <tuple>
 
+#include "../device/activation.cuh"
 #include "../device/launch.cuh"
 #include "../device/norm.cuh"
 #include <cublasLt.h>
@@ -67,7 +68,8 @@ struct Gemm {
 
 namespace {
 
-__device__ __half saturate(float v) { // what is not finite becomes a NaN, so that it is found in the logits
+// An Inf becomes a NaN, which reaches the logits, where SAMPLE finds it.
+__device__ __half saturated(float v) {
     return __float2half_rn(isfinite(v) ? fminf(fmaxf(v, -65504.0f), 65504.0f) : nanf(""));
 }
 
@@ -77,21 +79,17 @@ __global__ void __launch_bounds__(THREADS)
     pdl_wait();
     pdl_launch();
     const float *row = row_of(in, blockIdx.x);
-    float scale = 1.0f;
-    if (norm) {
-        float4 v[8];
-#pragma unroll
-        for (int i = 0; i < 8; i++) v[i] = load4(row, element_of<WARPS>(i), n_in);
-        scale = block_rms_scale<WARPS, 8>(v, n_in, eps);
+    float scale = norm ? row_rms_scale<WARPS>(row, n_in, eps) : 1.0f;
+    for (int k = threadIdx.x; k < n_in; k += THREADS) {
+        float x = __ldcg(row + k);
+        out[(size_t)blockIdx.x * n_in + k] = saturated(norm ? normalised(x, scale, norm[k]) : x);
     }
-    for (int k = threadIdx.x; k < n_in; k += THREADS)
-        out[(size_t)blockIdx.x * n_in + k] =
-            saturate(norm ? __ldcg(row + k) * scale * norm[k] : __ldcg(row + k));
 }
 
-// What the library does not do: scales of rows and biases, before the residual is added, and a residual's row map.
-__global__ void k_scale_bias(float *out, int stride, int n_out, const float *scale, const float *bias,
-                             RegRows residual) {
+// What the library does not do: scales of rows and biases, before the residual is added, and a residual's row
+// map.
+__global__ void k_epilogue(float *out, int stride, int n_out, const float *scale, const float *bias,
+                           RegRows residual) {
     pdl_wait();
     pdl_launch();
     int i = blockIdx.x * blockDim.x + threadIdx.x, t = blockIdx.y;
@@ -102,13 +100,12 @@ __global__ void k_scale_bias(float *out, int stride, int n_out, const float *sca
     out[(size_t)t * stride + i] = residual.data ? row_of(residual, t)[i] + v : v;
 }
 
-__global__ void k_join(const float *gate, const float *up, int n, float *out, int stride, RegRows residual) {
+__global__ void k_pair(const float *gate, const float *up, int n, float *out, int stride, RegRows residual) {
     pdl_wait();
     pdl_launch();
     int i = blockIdx.x * blockDim.x + threadIdx.x, t = blockIdx.y;
     if (i >= n) return;
-    float g = gate[(size_t)t * n + i];
-    float y = g / (1.0f + expf(-g)) * up[(size_t)t * n + i];
+    float y = silu(gate[(size_t)t * n + i]) * up[(size_t)t * n + i];
     out[(size_t)t * stride + i] = residual.data ? y + row_of(residual, t)[i] : y;
 }
 
@@ -169,7 +166,7 @@ cudaError_t multiply(Gemm *g, const Launch *l, const ProductSegment *p, int T, f
                        joined ? residual.data : out, joined ? residual.stride : out_stride, out, out_stride);
     if (error == cudaSuccess && apart) {
         dim3 grid((p->w.n_out + 255) / 256, T);
-        error = launch_kernel(l, k_scale_bias, grid, 256, 0, out, out_stride, p->w.n_out, p->w.scale, p->bias,
+        error = launch_kernel(l, k_epilogue, grid, 256, 0, out, out_stride, p->w.n_out, p->w.scale, p->bias,
                               residual);
     }
     return error;
@@ -220,7 +217,7 @@ extern "C" cudaError_t launch_gemm(Gemm *g, const Launch *l, const Product *p, i
     if (!p->glu || error != cudaSuccess) return error;
     dim3 grid((n_out + 255) / 256, T);
     const float *up = g->output + (size_t)T * n_out;
-    return launch_kernel(l, k_join, grid, 256, 0, g->output, up, n_out, p->segment[0].out,
+    return launch_kernel(l, k_pair, grid, 256, 0, g->output, up, n_out, p->segment[0].out,
                          p->segment[0].out_stride, p->residual);
 }
 

@@ -1,28 +1,41 @@
-// product: weights times few activations, the kernel that decoding lives in.
+// product: weights times few activations, the kernel in which decoding spends its time.
 //
-// One block per SM, of 16 warps or 8.  A unit of work is a row of tiles (layout.h): 16 outputs, or 16 of gate
-// and of up.  The warps of a block share a unit by cutting the row into slices, so that all finish together
-// and each needs a small part of the input; where a block has fewer slices than warps,
-// groups of warps take units in turn.
+//                a tile row (layout.h): 16 outputs, n_in long, cut into K-slices
+//               +---------------+---------------+---------------+
+//     tile row  |  K-slice 0    |  K-slice 1    |  K-slice 2    |
+//        0      |  [] [] [] []  |  [] [] [] []  |  [] [] []     |  warps 0, 1, 2: group 0  \  a tile batch
+//        1      |  [] [] [] []  |  [] [] [] []  |  [] [] []     |  warps 3, 4, 5: group 1  /
+//        2      |  [] [] [] []  |  [] [] [] []  |  [] [] []     |  group 0                    the next one
+//               +-------|-------+-------|-------+-------|-------+
+//     a warp:    its ring of prefetched tiles  x  the input in shared memory
+//                       |               |               |
+//     partial sums   16 x T          16 x T          16 x T        in shared memory
+//                       +---------------+---------------+
+//     reduction:             in the order of the K-slices          after each tile batch
+//                                       |
+//     epilogue:     * scale, + bias, silu(gate) * up, + residual  ->  out [T][n_out]
 //
-// First every warp starts its ring of weights (ring.cuh), before it waits for the kernel before; then the
-// block brings the input into shared memory (input.cuh); then each warp multiplies the tiles of its slice as
-// they arrive (tile.cuh), leaves its sums in shared memory, and goes on.  After a round of units the block
-// adds up what the slices gave.  Who does what is work_split.cu's to say.
+// One block per SM, of 16 warps or 8.  Block b of n computes the tile rows b, b + n, b + 2n, ... of all
+// matrices. Every warp first starts to prefetch its weights (ring.cuh), before it waits for the kernel
+// before; then the block brings the input into shared memory (input.cuh); then each warp multiplies the tiles
+// of its K-slices as they arrive (tile.cuh).  How the work is split is decided by work_split.cu.
 //
-// A row of one input goes through a chain of products in one kernel: what one leaves to the next are links,
-// and the rings run on.  Of several rows the inputs are made ready by a kernel before; where so many of them
-// are too long for shared memory, the blocks of a cluster share a unit: each has some of its slices and the
-// inputs' pieces for these, and adds up some of the outputs out of all their sums.
+// One input row goes through up to MAX_PRODUCTS fused products in one kernel: their outputs become inputs
+// through FlaggedOutputs (launch.h), and prefetching goes on across products.  Several rows are normalised
+// and quantised by a kernel of their own first.  Where so many of them do not fit into the shared memory of
+// one block, the blocks of a cluster share a tile row: each has some of its K-slices and that range of the
+// inputs, and each reduces some of the outputs, reading the partial sums of all.
 #include <algorithm>
 
+#include "../device/activation.cuh"
 #include "../device/cluster.cuh"
 #include "../device/launch.cuh"
 #include "../device/product.cuh"
 
 namespace {
 
-// Several rows are made ready once, a block each, and not by every block that needs them.
+// Normalises and quantises one of several input rows per block, so that the blocks of the product need not do
+// it each.
 __global__ void __launch_bounds__(THREADS) k_inputs(const __grid_constant__ Product p, Input x, uint8_t *to) {
     float4 norm[VECTORS];
     load_norm(p, norm);
@@ -36,176 +49,195 @@ __global__ void __launch_bounds__(THREADS) k_inputs(const __grid_constant__ Prod
         *(uint4 *)(to + i) = *(const uint4 *)(shared_memory() + x.at + i);
 }
 
-// ---- a warp's way through the tiles ---------------------------------------------------------------------
+// ---- a warp's work --------------------------------------------------------------------------------------
 
-// Where a block stands: one row of the input leaves every block by itself, and reads no more than it must.
-template <int T> struct Stand : Cluster {};
-template <> struct Stand<1> {
+// A block's cluster and its rank there.  For one input row each block is a cluster, known at compile time.
+template <int T> struct BlockIndex : Cluster {};
+template <> struct BlockIndex<1> {
     static constexpr int rank = 0;
-    int number = blockIdx.x, of = gridDim.x;
+    int index = blockIdx.x, count = gridDim.x;
 };
 
-// A block, or a cluster, takes every so many-th unit, numbered k = 0, 1, ... here; units count through matrix
-// after matrix, or expert after expert, the parts.
-template <int T, bool ROUTED> struct Place { // ROUTED: the product is one of experts
-    int k, part, row;                        // row of tiles in the part
+// A cluster's way through its tile rows, every count-th of the product, numbered k = 0, 1, ...; tile rows
+// count through matrix after matrix: the segments, or where ROUTED the matrices of the row's experts.
+template <int T, bool ROUTED> struct TileRowCursor {
+    int k, matrix, row; // row: tile row of the matrix
 
-    __device__ int rows(const Product &p) const { // of tiles in the part
-        return p.segment[ROUTED ? 0 : part].w.layout.n_tile_rows;
+    __device__ int matrix_rows(const Product &p) const { // tile rows of the matrix
+        return p.segment[ROUTED ? 0 : matrix].w.layout.n_tile_rows;
     }
-    __device__ void go(const Product &p, int units) { // that many units on
-        k += units, row += units * Stand<T>().of;
+    __device__ void advance(const Product &p, int n) {
+        k += n;
+        row += n * BlockIndex<T>().count;
         if (!p.glu || ROUTED)
-            for (int n; row >= (n = rows(p)) && part + 1 < (ROUTED ? p.n_used : p.n_segments); part++)
-                row -= n;
+            for (int n_rows;
+                 row >= (n_rows = matrix_rows(p)) && matrix + 1 < (ROUTED ? p.n_used : p.n_segments);
+                 matrix++)
+                row -= n_rows;
     }
     __device__ int segment(const Product &p) const { // of a pair the first
-        return ROUTED ? 0 : part;
+        return ROUTED ? 0 : matrix;
     }
-    __device__ size_t expert(const Product &p) const { return ROUTED ? (size_t)__ldcg(p.ids + part) : 0; }
+    __device__ size_t expert(const Product &p) const { return ROUTED ? (size_t)__ldcg(p.ids + matrix) : 0; }
 };
 
-template <int T, bool ROUTED> __device__ Place<T, ROUTED> place_of(const Product &p, int k) {
-    Place<T, ROUTED> at = {0, 0, Stand<T>().number};
-    at.go(p, k);
-    return at;
+template <int T, bool ROUTED> __device__ TileRowCursor<T, ROUTED> cursor_at(const Product &p, int k) {
+    TileRowCursor<T, ROUTED> cursor = {0, 0, BlockIndex<T>().index};
+    cursor.advance(p, k);
+    return cursor;
 }
 
-template <int T> struct Worker { // what a warp needs besides the matrix
+// The work of a warp: K-slice `slice` of its block's, in every n_groups-th tile row of the cluster from
+// number `group` on.  A warp without work has slice -1.
+template <int T> struct WarpWork {
     const Product &p;
-    const Cut &cut;
+    const WorkSplit &split;
     Input x;
-    int at_parts;     // float [group][unit of the round][gate, up][slice][T][PART_ROW], in shared memory
-    int n_units;      // of this block
-    int slice, group; // the warp takes this slice of the block's, of every n_groups-th unit from number
-                      // `group` on; -1: of none
+    int partials_at; // bytes: float [group][its tile row][gate, up][K-slice][T][PARTIAL_STRIDE] in shared memory
+    int n_tile_rows; // of the cluster
+    int slice, group;
 
-    __device__ Worker(const Product &p_, const Cut &cut_) : p(p_), cut(cut_) {
+    __device__ WarpWork(const Product &p_, const WorkSplit &split_) : p(p_), split(split_) {
         int warp = threadIdx.x / 32;
-        n_units = cut.per_block + (Stand<T>().number < cut.n_longer);
-        group = warp * cut.slice_inverse >> 16, slice = warp - group * cut.n_slices;
-        if (group >= cut.n_groups || first_slice() + slice >= cut.all_slices) group = n_units, slice = -1;
+        n_tile_rows = split.cluster_tile_rows + (BlockIndex<T>().index < split.n_longer);
+        group = warp * split.slice_inverse >> 16;
+        slice = warp - group * split.block_slices;
+        if (group >= split.n_groups || first_slice() + slice >= split.n_slices) {
+            group = n_tile_rows;
+            slice = -1;
+        }
     }
-    __device__ int first_slice() const { return Stand<T>().rank * cut.n_slices; } // of the block's
-    __device__ int n_slices() const { // that the warp multiplies, a pair's both
-        int n = (max(n_units - group, 0) + cut.n_groups - 1) * cut.group_inverse >> 16;
+    __device__ int first_slice() const { return BlockIndex<T>().rank * split.block_slices; } // of the block
+    __device__ int list_length() const { // K-slices that the warp multiplies, of a pair both
+        int n = (max(n_tile_rows - group, 0) + split.n_groups - 1) * split.group_inverse >> 16;
         return p.glu ? 2 * n : n;
     }
 
-    __device__ float *parts() const { return (float *)(shared_memory() + at_parts); }
-    __device__ int part_of(int unit) const { // of the round; those of a warp lie one behind the other
-        int in_group = unit * cut.group_inverse >> 16;
-        return (unit - in_group * cut.n_groups) * cut.per_group + in_group;
+    __device__ float *partials() const { return (float *)(shared_memory() + partials_at); }
+    __device__ int partial_index(int tile_row) const { // of a tile row of the batch: a group's are contiguous
+        int in_group = tile_row * split.group_inverse >> 16;
+        return (tile_row - in_group * split.n_groups) * split.group_batch + in_group;
     }
-    __device__ int part_step() const { return cut.n_slices * T * PART_ROW<T>; }
-    __device__ int slice_begins(int segment, int number) const { // at which tile
-        return number * cut.per_slice[segment] + min(number, cut.n_wider[segment]);
+    __device__ int matrix_step() const { // floats from the partial sums of one matrix to those of the next
+        return split.block_slices * T * PARTIAL_STRIDE<T>;
     }
-    __device__ int first_tile(int segment) const { return slice_begins(segment, first_slice() + slice); }
-    __device__ int tiles(int segment) const {
-        return cut.per_slice[segment] + (first_slice() + slice < cut.n_wider[segment]);
+    __device__ int slice_begin(int segment, int number) const { // in tiles
+        return number * split.slice_tiles[segment] + min(number, split.n_longer_slices[segment]);
     }
-    // Where the block's input begins: at which tile, all matrices' tiles being alike, and at which byte.
-    __device__ int origin() const { return Stand<T>().rank ? slice_begins(0, first_slice()) : 0; }
-    __device__ int origin_bytes() const {
-        return origin() * (cut.n_tiles ? (int)sizeof(TileInput) : p.segment[0].w.layout.tile_weights * 4);
+    __device__ int first_tile(int segment) const { return slice_begin(segment, first_slice() + slice); }
+    __device__ int n_tiles(int segment) const {
+        return split.slice_tiles[segment] + (first_slice() + slice < split.n_longer_slices[segment]);
+    }
+    // Where the block's range of the input begins: in tiles, which are as wide in all segments, and in bytes.
+    __device__ int input_begin() const { return BlockIndex<T>().rank ? slice_begin(0, first_slice()) : 0; }
+    __device__ int input_begin_bytes() const {
+        return input_begin() *
+               (split.n_tiles ? (int)sizeof(TileInput) : p.segment[0].w.layout.tile_weights * 4);
     }
 };
 
-// Ahead of the arithmetic: what the ring fetches, through all products of the chain.  LISTED slices are
-// listed at a time, one in each lane, which also starts the fetches of its tiles: so nobody has to work out
-// an address where time is short.  They are listed anew between rounds, where a chain has more of them, for
-// what works them out would be in the way among the instructions of a tile.
-template <int T, bool ROUTED> struct List {
-    const uint8_t *at; // this lane's slice: its next tile
-    int bytes, tiles;  // of a tile, 0 beyond the end; of the slice
-    unsigned slice;    // the next fetch, for the whole warp
+// What a warp's ring fetches, through all fused products.  The list has LIST_ENTRIES K-slices, one in each
+// lane, which also starts the fetches of its tiles: addresses are computed ahead, because among the
+// instructions of a tile they would cost time.  A longer list is filled again between tile batches.
+template <int T, bool ROUTED> struct PrefetchList {
+    const uint8_t *at; // the next tile of this lane's K-slice
+    int bytes, tiles;  // of a tile, 0 beyond the last K-slice; of the K-slice
+    unsigned slice;    // of the next fetch, counted through all products; the same in all lanes
     int tile;
 
-    __device__ void fill(const Chain &chain) { // from `slice` on
-        unsigned ahead = (threadIdx.x - slice) % LISTED;
-        if (ahead == 0 && tile) return; // some of it has been fetched
+    __device__ void fill(const FusedProducts &fused) { // from `slice` on
+        unsigned ahead = (threadIdx.x - slice) % LIST_ENTRIES;
+        if (ahead == 0 && tile) return; // part of this K-slice has been fetched
         int number = (int)(slice + ahead);
-        bytes = 0, tiles = 0x7fffffff;
-        for (int i = 0; i < chain.n; i++) {
-            Worker<T> worker(chain.p[i], chain.cut[i]);
-            int n = worker.n_slices();
-            if (number < n) return enter(worker, number);
+        bytes = 0;
+        tiles = 0x7fffffff;
+        for (int i = 0; i < fused.n; i++) {
+            WarpWork<T> work(fused.p[i], fused.split[i]);
+            int n = work.list_length();
+            if (number < n) return enter(work, number);
             number -= n;
         }
     }
-    __device__ void enter(const Worker<T> &worker, int number) {
-        const Product &p = worker.p;
-        Place<T, ROUTED> place =
-            place_of<T, ROUTED>(p, worker.group + (number >> p.glu) * worker.cut.n_groups);
-        int segment = place.segment(p) + (number & p.glu);
+    __device__ void enter(const WarpWork<T> &work, int number) {
+        const Product &p = work.p;
+        TileRowCursor<T, ROUTED> cursor =
+            cursor_at<T, ROUTED>(p, work.group + (number >> p.glu) * work.split.n_groups);
+        int segment = cursor.segment(p) + (number & p.glu);
         const DeviceWeight &w = p.segment[segment].w;
-        bytes = w.layout.tile_bytes, tiles = worker.tiles(segment);
-        size_t row = place.expert(p) * w.layout.n_tile_rows + place.row;
-        at = w.data + (row * w.layout.n_tiles + worker.first_tile(segment)) * bytes;
+        bytes = w.layout.tile_bytes;
+        tiles = work.n_tiles(segment);
+        size_t row = cursor.expert(p) * w.layout.n_tile_rows + cursor.row;
+        at = w.data + (row * w.layout.n_tiles + work.first_tile(segment)) * bytes;
     }
     __device__ void fetch(Ring &ring, int stage) {
-        bool last = ++tile == __shfl_sync(0xffffffffu, tiles, slice % LISTED);
-        ring.fetch(stage, slice % LISTED, at, bytes);
-        if (last) tile = 0, slice++;
+        bool last = ++tile == __shfl_sync(0xffffffffu, tiles, slice % LIST_ENTRIES);
+        ring.fetch(stage, slice % LIST_ENTRIES, at, bytes);
+        if (last) {
+            tile = 0;
+            slice++;
+        }
     }
 };
 
-// n slices of the matrices from `segment` on, which are of one type: the sums of their 16 rows for each of
-// the T inputs, to the parts, one behind the other.
+// n K-slices of the matrices from `segment` on, which are of one type: the partial sums of their 16 rows for
+// each of the T input rows, from input_row on, to `partial`, one matrix_step behind the other.
 template <QuantType F, int T, bool ROUTED>
-__device__ __forceinline__ void multiply_slices(const Worker<T> &worker, Ring &ring, List<T, ROUTED> &list,
-                                                int segment, int x0, float *part, int n) {
-    int first = worker.first_tile(segment) - worker.origin(), end = first + worker.tiles(segment);
-    for (; n; n--, part += worker.part_step()) {
+__device__ __forceinline__ void multiply_slices(const WarpWork<T> &work, Ring &ring,
+                                                PrefetchList<T, ROUTED> &list, int segment, int input_row,
+                                                float *partial, int n) {
+    int first = work.first_tile(segment) - work.input_begin(), end = first + work.n_tiles(segment);
+    for (; n; n--, partial += work.matrix_step()) {
         Sums<F, T> sums;
         for (int i = first; i < end; i++) {
             const uint8_t *tile = ring.wait();
             if constexpr (Format<F>::FLOAT)
-                multiply_floats<F, T>(tile, i, worker.x, x0, ring.lane, sums);
+                multiply_floats<F, T>(tile, i, work.x, input_row, ring.lane, sums);
             else if constexpr (T == 1)
-                multiply_blocks<F>(tile, i, worker.x, x0, ring.lane, sums);
+                multiply_blocks<F>(tile, i, work.x, input_row, ring.lane, sums);
             else
-                multiply_blocks<F, T>(tile, i, worker.x, ring.lane, sums);
+                multiply_blocks<F, T>(tile, i, work.x, ring.lane, sums);
             list.fetch(ring, ring.stage);
             ring.advance();
         }
-        sums.leave(part, ring.lane);
+        sums.store(partial, ring.lane);
     }
 }
 
-// The types that an instance of the kernel knows.  What no product of a chain needs would stand between what
-// it does need, and takes registers.
-template <QuantType... KNOWN> struct Types {
-    static __host__ __device__ constexpr bool know(QuantType type) { return ((type == KNOWN) || ...); }
+// The types of weights that a kernel is compiled for.  Code for other types would cost registers and
+// instruction cache.
+template <QuantType... INCLUDED> struct Types {
+    static __host__ __device__ constexpr bool include(QuantType type) { return ((type == INCLUDED) || ...); }
 };
 struct AllTypes {
-    static __host__ __device__ constexpr bool know(QuantType) { return true; }
+    static __host__ __device__ constexpr bool include(QuantType) { return true; }
 };
 
-// The warp's units of a round, from `place` on.
-template <int T, class Known, bool ROUTED>
-__device__ __forceinline__ void multiply_round(const Worker<T> &worker, Ring &ring, List<T, ROUTED> &list,
-                                               Place<T, ROUTED> &place, int round) {
-    const Product &p = worker.p;
-    int end = min(round + worker.cut.round, worker.n_units), matrices = p.glu ? 2 : 1;
-    bool alike = !p.glu || p.segment[0].w.type == p.segment[1].w.type;
-    while (place.k < end) {
-        Place<T, ROUTED> from = place;
-        int count = 0;
-        do place.go(p, worker.cut.n_groups), count++;
-        while (place.k < end && place.part == from.part && alike);
-        for (int matrix = 0; matrix < matrices; matrix += alike ? matrices : 1) {
-            int segment = from.segment(p) + matrix, x0 = ROUTED && p.per_slot ? from.part : 0;
-            float *part = worker.parts() +
-                          (worker.part_of(from.k - round) * matrices + matrix) * worker.part_step() +
-                          worker.slice * T * PART_ROW<T>;
-            int n = alike ? count * matrices : count;
+// The warp's tile rows of the batch that begins at number `batch` of the cluster's, from the cursor on.
+template <int T, class Included, bool ROUTED>
+__device__ __forceinline__ void multiply_batch(const WarpWork<T> &work, Ring &ring,
+                                               PrefetchList<T, ROUTED> &list,
+                                               TileRowCursor<T, ROUTED> &cursor, int batch) {
+    const Product &p = work.p;
+    int end = min(batch + work.split.batch, work.n_tile_rows), matrices = p.glu ? 2 : 1;
+    bool same_type = !p.glu || p.segment[0].w.type == p.segment[1].w.type;
+    while (cursor.k < end) {
+        TileRowCursor<T, ROUTED> from = cursor;
+        int count = 0; // tile rows of one matrix
+        do {
+            cursor.advance(p, work.split.n_groups);
+            count++;
+        } while (cursor.k < end && cursor.matrix == from.matrix && same_type);
+        for (int matrix = 0; matrix < matrices; matrix += same_type ? matrices : 1) {
+            int segment = from.segment(p) + matrix, input_row = ROUTED && p.per_slot ? from.matrix : 0;
+            float *partial = work.partials() +
+                             (work.partial_index(from.k - batch) * matrices + matrix) * work.matrix_step() +
+                             work.slice * T * PARTIAL_STRIDE<T>;
+            int n = same_type ? count * matrices : count;
             switch (p.segment[segment].w.type) {
 #define MULTIPLY(type, ...)                                                                                  \
     case QUANT_##type:                                                                                       \
-        if constexpr (Known::know(QUANT_##type))                                                             \
-            multiply_slices<QUANT_##type, T>(worker, ring, list, segment, x0, part, n);                      \
+        if constexpr (Included::include(QUANT_##type))                                                       \
+            multiply_slices<QUANT_##type, T>(work, ring, list, segment, input_row, partial, n);              \
         break;
 #define NOTHING(...)
                 QUANT_TYPES(MULTIPLY, MULTIPLY, NOTHING)
@@ -218,186 +250,198 @@ __device__ __forceinline__ void multiply_round(const Worker<T> &worker, Ring &ri
     }
 }
 
-// ---- a block's outputs ----------------------------------------------------------------------------------
+// ---- reduction and epilogue -----------------------------------------------------------------------------
 
-__device__ __forceinline__ float finish(const ProductSegment &s, size_t row, float y) {
+__device__ __forceinline__ float scale_and_bias(const ProductSegment &s, size_t row, float y) {
     if (s.w.scale) y *= s.w.scale[row];
     return s.bias ? y + s.bias[row] : y;
 }
 
-__device__ __forceinline__ float silu(float x) {
-    return __fdividef(x, 1.0f + __expf(-x));
+// An output, from the sum of its row of weights (of a pair, both sums) and the residual.
+__device__ __forceinline__ float epilogue(const Product &p, const ProductSegment &s, size_t row, float sum,
+                                          float up, float residual) {
+    float y = scale_and_bias(s, row, sum);
+    if (p.glu) y = silu(y) * scale_and_bias(p.segment[1], row, up);
+    return y + residual;
 }
 
-// An output, from its sum (of a pair, sums) and what is added to it.
-__device__ __forceinline__ float output_of(const Product &p, const ProductSegment &s, size_t row, float sum,
-                                           float up, float before) {
-    float y = finish(s, row, sum);
-    if (p.glu) y = silu(y) * finish(p.segment[1], row, up);
-    return y + before;
-}
-
-// The sum of what the slices left, from the first on.
-__device__ __forceinline__ float add_slices(const float *part, int n_slices) {
-    constexpr int STEP = PART_ROW<1>;
+// The sum of n K-slices' partial sums of one output, from the first on.
+__device__ __forceinline__ float reduce(const float *partial, int n_slices) {
+    constexpr int STEP = PARTIAL_STRIDE<1>;
     float x[MAX_SLICES], sum = 0;
 #pragma unroll
-    for (int i = 0; i < MAX_SLICES; i++) x[i] = i < n_slices ? part[i * STEP] : 0; // all on their way at once
+    for (int i = 0; i < MAX_SLICES; i++) x[i] = i < n_slices ? partial[i * STEP] : 0; // loads overlap
 #pragma unroll
     for (int i = 0; i < MAX_SLICES; i++) sum += x[i];
     return sum;
 }
 
-// One row: a thread's output of a round, element `row` of the first matrix or of its own.
-template <bool ROUTED> struct Output {
-    int part, row; // row: -1 where there is none
-    float before;  // what is added to it
+// Of one input row: a thread's output of a tile batch.
+template <bool ROUTED> struct Epilogue {
+    int matrix, row; // row of the matrix, or -1 for threads without an output
+    float residual;
 
-    __device__ Output(const Worker<1> &worker, int round) : part(0), row(-1), before(0) {
-        const Product &p = worker.p;
-        int unit = threadIdx.x / TILE_ROWS;
-        if (unit >= worker.cut.round || round + unit >= worker.n_units) return;
-        Place<1, ROUTED> place = place_of<1, ROUTED>(p, round + unit);
-        int to = place.row * TILE_ROWS + threadIdx.x % TILE_ROWS;
-        if (to >= p.segment[place.segment(p)].w.n_out) return;
-        part = place.part, row = to;
+    __device__ Epilogue(const WarpWork<1> &work, int batch) : matrix(0), row(-1), residual(0) {
+        const Product &p = work.p;
+        int tile_row = threadIdx.x / TILE_ROWS;
+        if (tile_row >= work.split.batch || batch + tile_row >= work.n_tile_rows) return;
+        TileRowCursor<1, ROUTED> cursor = cursor_at<1, ROUTED>(p, batch + tile_row);
+        int to = cursor.row * TILE_ROWS + threadIdx.x % TILE_ROWS;
+        if (to >= p.segment[cursor.segment(p)].w.n_out) return;
+        matrix = cursor.matrix;
+        row = to;
     }
-    // Asks for what is added to it; where this chain wrote it, this block did: a row goes to the same block
-    // in every product of as many rows.
-    __device__ void ask(const Worker<1> &worker) {
-        const RegRows &residual = worker.p.residual;
-        if (row >= 0 && residual.data && part == 0) before = __ldcg(row_of(residual, 0) + row);
+    // A residual that this kernel wrote was written by this block: in products of as many outputs a row
+    // belongs to the same block.
+    __device__ void load_residual(const WarpWork<1> &work) {
+        const RegRows &from = work.p.residual;
+        if (row >= 0 && from.data && matrix == 0) residual = __ldcg(row_of(from, 0) + row);
     }
-    // Adds up the slices.  lap: for the chain's next product, where there is one.
-    __device__ void write(const Worker<1> &worker, bool linked, uint32_t lap) const {
+    // flagged: whether another product follows in this kernel; its flags are then those of the epoch.
+    __device__ void store(const WarpWork<1> &work, bool flagged, uint32_t epoch) const {
         if (row < 0) return;
-        const Product &p = worker.p;
-        const ProductSegment &s = p.segment[ROUTED ? 0 : part];
-        const float *parts = worker.parts() +
-                             worker.part_of(threadIdx.x / TILE_ROWS) * (p.glu ? 2 : 1) * worker.part_step() +
-                             threadIdx.x % TILE_ROWS;
-        size_t w_row = (ROUTED ? (size_t)__ldcg(p.ids + part) * s.w.n_out : 0) + row;
-        float sum = add_slices(parts, worker.cut.n_slices),
-              up = p.glu ? add_slices(parts + worker.part_step(), worker.cut.n_slices) : 0,
-              y = output_of(p, s, w_row, sum, up, before);
-        if (linked)
-            asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p.link->row + row),
-                         "r"((__float_as_uint(y) & ~1u) | lap)
+        const Product &p = work.p;
+        const ProductSegment &s = p.segment[ROUTED ? 0 : matrix];
+        const float *partial =
+            work.partials() +
+            work.partial_index(threadIdx.x / TILE_ROWS) * (p.glu ? 2 : 1) * work.matrix_step() +
+            threadIdx.x % TILE_ROWS;
+        size_t w_row = (ROUTED ? (size_t)__ldcg(p.ids + matrix) * s.w.n_out : 0) + row;
+        float sum = reduce(partial, work.split.block_slices),
+              up = p.glu ? reduce(partial + work.matrix_step(), work.split.block_slices) : 0,
+              y = epilogue(p, s, w_row, sum, up, residual);
+        if (flagged)
+            asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p.flagged->row + row),
+                         "r"((__float_as_uint(y) & ~1u) | epoch)
                          : "memory");
-        s.out[(ROUTED ? (size_t)part * s.w.n_out : 0) + row] = y;
+        s.out[(ROUTED ? (size_t)matrix * s.w.n_out : 0) + row] = y;
     }
 };
 
-// The same of four neighbouring outputs, over all blocks of the cluster.
-template <int T> __device__ __forceinline__ void add_slices(const Cut &cut, const float *part, float sum[4]) {
-    constexpr int STEP = T * PART_ROW<T>, N = 8; // on their way at once
+// The sums of four neighbouring outputs over all K-slices, from the first on, in the shared memory of all
+// blocks of the cluster.
+template <int T>
+__device__ __forceinline__ void reduce(const WorkSplit &split, const float *partial, float sum[4]) {
+    constexpr int STEP = T * PARTIAL_STRIDE<T>, N = 8; // loads under way at once
     for (int i = 0; i < 4; i++) sum[i] = 0;
-    for (int rank = 0, left = cut.all_slices; left > 0; rank++, left -= cut.n_slices) {
-        Neighbour from(part, rank);
-        int n = min(left, cut.n_slices);
+    for (int rank = 0, left = split.n_slices; left > 0; rank++, left -= split.block_slices) {
+        PeerShared from(partial, rank);
+        int n = min(left, split.block_slices);
         for (int base = 0; base < n; base += N) {
             float4 x[N];
 #pragma unroll
             for (int i = 0; i < N; i++)
                 x[i] = base + i < n ? from.load4((base + i) * STEP) : make_float4(0, 0, 0, 0);
 #pragma unroll
-            for (int i = 0; i < N; i++)
-                sum[0] += x[i].x, sum[1] += x[i].y, sum[2] += x[i].z, sum[3] += x[i].w;
+            for (int i = 0; i < N; i++) {
+                sum[0] += x[i].x;
+                sum[1] += x[i].y;
+                sum[2] += x[i].z;
+                sum[3] += x[i].w;
+            }
         }
     }
 }
 
-// Several rows: the outputs of a round, four at a time, by all threads of the cluster, whose blocks take
-// warp after warp in turns.
-template <int T> __device__ __forceinline__ void write_round(const Worker<T> &worker, int round, int n_rows) {
-    const Product &p = worker.p;
-    Stand<T> at;
-    int warp = threadIdx.x / 32 * at.size + at.rank;
-    for (int i = warp * 32 + threadIdx.x % 32; i < worker.cut.round * T * TILE_ROWS / 4;
-         i += at.size * threads_for(T)) {
-        int unit = i / (T * TILE_ROWS / 4), t = i / (TILE_ROWS / 4) % T, first = i % (TILE_ROWS / 4) * 4;
-        if (round + unit >= worker.n_units || t >= n_rows) continue;
-        Place<T, false> place = place_of<T, false>(p, round + unit);
-        const ProductSegment &s = p.segment[place.part];
-        int row = place.row * TILE_ROWS + first, n = min(s.w.n_out - row, 4);
-        const float *parts = worker.parts() + worker.part_of(unit) * (p.glu ? 2 : 1) * worker.part_step() +
-                             t * PART_ROW<T> + first;
-        bool adds = p.residual.data && place.part == 0;
-        float4 before = make_float4(0, 0, 0, 0); // rows of registers end at a multiple of 16
-        if (adds && n > 0) before = __ldcg((const float4 *)(row_of(p.residual, t) + row));
+// Of several input rows: the outputs of a tile batch, four at a time, by all threads of the cluster; the
+// warps of its blocks alternate.
+template <int T> __device__ __forceinline__ void store_batch(const WarpWork<T> &work, int batch, int n_rows) {
+    const Product &p = work.p;
+    BlockIndex<T> block;
+    int warp = threadIdx.x / 32 * block.size + block.rank;
+    for (int i = warp * 32 + threadIdx.x % 32; i < work.split.batch * T * TILE_ROWS / 4;
+         i += block.size * threads_for(T)) {
+        int tile_row = i / (T * TILE_ROWS / 4), t = i / (TILE_ROWS / 4) % T, first = i % (TILE_ROWS / 4) * 4;
+        if (batch + tile_row >= work.n_tile_rows || t >= n_rows) continue;
+        TileRowCursor<T, false> cursor = cursor_at<T, false>(p, batch + tile_row);
+        const ProductSegment &s = p.segment[cursor.matrix];
+        int row = cursor.row * TILE_ROWS + first, n = min(s.w.n_out - row, 4);
+        const float *partial = work.partials() +
+                               work.partial_index(tile_row) * (p.glu ? 2 : 1) * work.matrix_step() +
+                               t * PARTIAL_STRIDE<T> + first;
+        bool adds = p.residual.data && cursor.matrix == 0;
+        float4 residual = make_float4(0, 0, 0, 0);
+        if (adds && n > 0) residual = __ldcg((const float4 *)(row_of(p.residual, t) + row));
         float sum[4], up[4] = {};
-        add_slices<T>(worker.cut, parts, sum);
-        if (p.glu) add_slices<T>(worker.cut, parts + worker.part_step(), up);
+        reduce<T>(work.split, partial, sum);
+        if (p.glu) reduce<T>(work.split, partial + work.matrix_step(), up);
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             if (k >= n) break;
             s.out[(size_t)t * s.out_stride + row + k] =
-                output_of(p, s, row + k, sum[k], up[k], (&before.x)[k]);
+                epilogue(p, s, row + k, sum[k], up[k], (&residual.x)[k]);
         }
     }
 }
 
 // ---- kernels --------------------------------------------------------------------------------------------
 
-// Shared memory: the warps' rings, the parts, the input.
-template <int T> struct Room {
-    int ring_bytes, parts, input;
+// Byte offsets in shared memory: the warps' rings, the copies of the partial sums, the input.
+template <int T> struct SharedLayout {
+    int ring_bytes, partials, input;
 
-    __device__ Room(const Chain &chain)
-        : ring_bytes(Ring::bytes(chain.slot_bytes, chain.n_stages)), parts(warps_for(T) * ring_bytes),
-          input(parts + parts_for(T) * chain.parts_bytes) {}
+    __device__ SharedLayout(const FusedProducts &fused)
+        : ring_bytes(Ring::bytes(fused.slot_bytes, fused.n_stages)), partials(warps_for(T) * ring_bytes),
+          input(partials + partial_copies(T) * fused.partial_bytes) {}
 };
 
-// One row of the input.
-template <class Known, bool ROUTED>
+// One input row.
+template <class Included, bool ROUTED>
 __global__ void __launch_bounds__(threads_for(1) + ATTN_THREADS, 1)
-    k_products(const __grid_constant__ Chain chain) {
-    Room<1> room(chain);
-    int parts = room.parts;
-    if (ROUTED) pdl_wait(), pdl_launch(); // which weights to fetch is what the kernel before decides
-    Ring ring(threadIdx.x / 32 * room.ring_bytes, chain.slot_bytes, chain.n_stages);
-    List<1, ROUTED> list = {};
-    list.fill(chain);
-    for (int i = 0; i < chain.n_stages; i++) list.fetch(ring, i);
-    __shared__ uint32_t laps[MAX_PRODUCTS];
-    if ((int)threadIdx.x < chain.n - 1) {
-        uint32_t *count = chain.p[threadIdx.x].link->laps + blockIdx.x;
-        laps[threadIdx.x] = *count = __ldcg(count) + 1;
+    k_products(const __grid_constant__ FusedProducts fused) {
+    SharedLayout<1> shared(fused);
+    int partials = shared.partials;
+    if (ROUTED) { // the kernel before decides which weights to fetch
+        pdl_wait();
+        pdl_launch();
     }
-    for (int number = 0; number < chain.n; number++) {
-        const Product &p = chain.p[number];
-        Worker<1> worker(p, chain.cut[number]);
-        worker.at_parts = parts;
-        worker.x = input_at(room.input, worker.cut.n_floats, worker.cut.n_tiles);
-        Place<1, ROUTED> place = place_of<1, ROUTED>(p, worker.group);
-        Output<ROUTED> out(worker, 0);
+    Ring ring(threadIdx.x / 32 * shared.ring_bytes, fused.slot_bytes, fused.n_stages);
+    PrefetchList<1, ROUTED> list = {};
+    list.fill(fused);
+    for (int i = 0; i < fused.n_stages; i++) list.fetch(ring, i);
+    __shared__ uint32_t epochs[MAX_PRODUCTS];
+    if ((int)threadIdx.x < fused.n - 1) {
+        uint32_t *epoch = fused.p[threadIdx.x].flagged->epoch + blockIdx.x;
+        epochs[threadIdx.x] = *epoch = __ldcg(epoch) + 1;
+    }
+    for (int number = 0; number < fused.n; number++) {
+        const Product &p = fused.p[number];
+        WarpWork<1> work(p, fused.split[number]);
+        work.partials_at = partials;
+        work.x = input_at(shared.input, work.split.n_floats, work.split.n_tiles);
+        TileRowCursor<1, ROUTED> cursor = cursor_at<1, ROUTED>(p, work.group);
+        Epilogue<ROUTED> out(work, 0);
         float4 norm[VECTORS];
         load_norm(p, norm);
-        if (number == 0 && !ROUTED) pdl_wait(), pdl_launch();
-        int n_in = p.segment[0].w.n_in, n_slots = ROUTED && p.per_slot ? p.n_used : 1;
-        Row row = {row_of(p.in, 0), n_in, number > 0, 0};
-        if (row.linked) {
-            row.in = (const float *)chain.p[number - 1].link->row, row.lap = laps[number - 1] & 1;
-            row.await();
+        if (number == 0 && !ROUTED) {
+            pdl_wait();
+            pdl_launch();
         }
-        for (int i = 0; i < n_slots; i++, row.in += n_in) load_row(p, worker.x, i, row, norm);
-        int round = 0;
-        do { // once even where there is nothing to do: the barriers are for the whole block
-            parts = room.parts + room.input - chain.parts_bytes - parts,
-            worker.at_parts = parts; // the other ones
-            if (round) out = Output<ROUTED>(worker, round);
-            out.ask(worker);
-            if (chain.many_slices) list.fill(chain);
-            if (round == 0) __syncthreads(); // the input is there
-            multiply_round<1, Known, ROUTED>(worker, ring, list, place, round);
-            __syncthreads(); // the other parts are free too: all have written their outputs before coming
-                             // here
-            out.write(worker, number + 1 < chain.n, laps[number] & 1);
-        } while ((round += worker.cut.round) < worker.n_units);
+        int n_in = p.segment[0].w.n_in, n_slots = ROUTED && p.per_slot ? p.n_used : 1;
+        InputRow row = {row_of(p.in, 0), n_in, number > 0, 0};
+        if (row.flagged) {
+            row.in = (const float *)fused.p[number - 1].flagged->row;
+            row.epoch = epochs[number - 1] & 1;
+            row.wait();
+        }
+        for (int i = 0; i < n_slots; i++, row.in += n_in) load_row(p, work.x, i, row, norm);
+        int batch = 0;
+        do { // once even by a block without tile rows: the barriers are for all threads
+            partials = shared.partials + shared.input - fused.partial_bytes - partials; // the other copy
+            work.partials_at = partials;
+            if (batch) out = Epilogue<ROUTED>(work, batch);
+            out.load_residual(work);
+            if (fused.long_list) list.fill(fused);
+            if (batch == 0) __syncthreads(); // the input is complete
+            multiply_batch<1, Included, ROUTED>(work, ring, list, cursor, batch);
+            __syncthreads(); // these partial sums are complete, and the others have been reduced
+            out.store(work, number + 1 < fused.n, epochs[number] & 1);
+        } while ((batch += work.split.batch) < work.n_tile_rows);
     }
 }
 
-// Rows of the input as they lie in device memory, each of so many bytes, into shared memory; the block waits.
+// Copies n_rows rows of `bytes` from device memory, from_stride bytes apart, into shared memory; the block
+// waits.
 __device__ __forceinline__ void load_rows(const Input &x, const uint8_t *from, int from_stride, int bytes,
                                           int n_rows) {
 #if __CUDA_ARCH__ >= 900
@@ -421,89 +465,93 @@ __device__ __forceinline__ void load_rows(const Input &x, const uint8_t *from, i
 #endif
 }
 
-// Several rows, as k_inputs left them.
-template <int T, class Known>
-__global__ void __launch_bounds__(threads_for(T), 1) k_product_of_rows(const __grid_constant__ Chain chain) {
-    Room<T> room(chain);
-    Ring ring(threadIdx.x / 32 * room.ring_bytes, chain.slot_bytes, chain.n_stages);
-    List<T, false> list = {};
-    list.fill(chain);
-    for (int i = 0; i < chain.n_stages; i++) list.fetch(ring, i);
-    const Product &p = chain.p[0];
-    Worker<T> worker(p, chain.cut[0]);
-    worker.at_parts = room.parts;
-    worker.x = input_at(room.input, worker.cut.n_floats, worker.cut.n_tiles);
-    Place<T, false> place = place_of<T, false>(p, worker.group);
-    pdl_wait(), pdl_launch();
-    int from = worker.origin_bytes();
-    load_rows(worker.x, chain.inputs + from, chain.input_stride,
-              min(worker.x.stride, chain.input_stride - from), chain.n_rows);
-    for (int round = 0; round < worker.n_units; round += worker.cut.round) {
-        if (chain.many_slices) list.fill(chain);
-        multiply_round<T, Known, false>(worker, ring, list, place, round);
-        Cluster::barrier(chain.n_pieces, true); // all parts are there
-        write_round<T>(worker, round, chain.n_rows);
-        Cluster::barrier(chain.n_pieces, false); // and have been read
+// Several input rows, as k_inputs wrote them, through one product.
+template <int T, class Included>
+__global__ void __launch_bounds__(threads_for(T), 1)
+    k_product_of_rows(const __grid_constant__ FusedProducts fused) {
+    SharedLayout<T> shared(fused);
+    Ring ring(threadIdx.x / 32 * shared.ring_bytes, fused.slot_bytes, fused.n_stages);
+    PrefetchList<T, false> list = {};
+    list.fill(fused);
+    for (int i = 0; i < fused.n_stages; i++) list.fetch(ring, i);
+    const Product &p = fused.p[0];
+    WarpWork<T> work(p, fused.split[0]);
+    work.partials_at = shared.partials;
+    work.x = input_at(shared.input, work.split.n_floats, work.split.n_tiles);
+    TileRowCursor<T, false> cursor = cursor_at<T, false>(p, work.group);
+    pdl_wait();
+    pdl_launch();
+    int from = work.input_begin_bytes();
+    load_rows(work.x, fused.inputs + from, fused.input_stride, min(work.x.stride, fused.input_stride - from),
+              fused.n_rows);
+    for (int batch = 0; batch < work.n_tile_rows; batch += work.split.batch) {
+        if (fused.long_list) list.fill(fused);
+        multiply_batch<T, Included, false>(work, ring, list, cursor, batch);
+        Cluster::barrier(fused.cluster_size, SHARED_WRITES_VISIBLE); // the partial sums are complete
+        store_batch<T>(work, batch, fused.n_rows);
+        Cluster::barrier(fused.cluster_size, SHARED_READS_DONE); // and have been reduced
     }
 }
 
-// ---- launcher -------------------------------------------------------------------------------------------
+// ---- launchers ------------------------------------------------------------------------------------------
 
-template <class Known> bool knows(const Chain &chain) {
-    for (int i = 0; i < chain.n; i++)
-        for (int s = 0; s < chain.p[i].n_segments; s++)
-            if (!Known::know(chain.p[i].segment[s].w.type)) return false;
+template <class Included> bool includes(const FusedProducts &fused) {
+    for (int i = 0; i < fused.n; i++)
+        for (int s = 0; s < fused.p[i].n_segments; s++)
+            if (!Included::include(fused.p[i].segment[s].w.type)) return false;
     return true;
 }
 
-// The first instance that knows the chain's types.
-template <int T, class Known, class... Others>
-cudaError_t launch_known(const Launch *l, const Chain &chain, const Cutting &cutting) {
+// Launches the first of the kernels that includes the products' types.
+template <int T, class Included, class... Others>
+cudaError_t launch_types(const Launch *l, const FusedProducts &fused, const LaunchPlan &plan) {
     if constexpr (sizeof...(Others) > 0)
-        if (!knows<Known>(chain)) return launch_known<T, Others...>(l, chain, cutting);
+        if (!includes<Included>(fused)) return launch_types<T, Others...>(l, fused, plan);
     if constexpr (T > 1)
-        return launch_clusters(l, k_product_of_rows<T, Known>, chain.n_pieces,
-                               cutting.n_teams * chain.n_pieces, threads_for(T), cutting.shared, chain);
-    else if (chain.p[0].ids)
-        return launch_kernel(l, k_products<Known, true>, cutting.n_teams, threads_for(T), cutting.shared,
-                             chain);
+        return launch_clusters(l, k_product_of_rows<T, Included>, fused.cluster_size,
+                               plan.n_clusters * fused.cluster_size, threads_for(T), plan.shared_bytes,
+                               fused);
+    else if (fused.p[0].ids)
+        return launch_kernel(l, k_products<Included, true>, plan.n_clusters, threads_for(T),
+                             plan.shared_bytes, fused);
     else
-        return launch_kernel(l, k_products<Known, false>, cutting.n_teams, threads_for(T), cutting.shared,
-                             chain);
+        return launch_kernel(l, k_products<Included, false>, plan.n_clusters, threads_for(T),
+                             plan.shared_bytes, fused);
 }
 
-// The mixes in which most models come.
-template <int T> cudaError_t launch_rows(const Launch *l, const Chain &chain, const Cutting &cutting) {
-    return launch_known<T, Types<QUANT_Q4_K, QUANT_Q6_K>, Types<QUANT_Q5_K, QUANT_Q6_K>, Types<QUANT_Q4_0>,
+// The combinations of types that most model files have.
+template <int T>
+cudaError_t launch_rows(const Launch *l, const FusedProducts &fused, const LaunchPlan &plan) {
+    return launch_types<T, Types<QUANT_Q4_K, QUANT_Q6_K>, Types<QUANT_Q5_K, QUANT_Q6_K>, Types<QUANT_Q4_0>,
                         Types<QUANT_Q8_0>, Types<QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_FP8_E4M3>, AllTypes>(
-        l, chain, cutting);
+        l, fused, plan);
 }
 
-cudaError_t launch_cut(const Launch *l, const Chain &chain, const Cutting &cutting) {
-    switch (cutting.at_once) {
+cudaError_t launch_planned(const Launch *l, const FusedProducts &fused, const LaunchPlan &plan) {
+    switch (plan.n_rows) {
     case 1:
-        return launch_rows<1>(l, chain, cutting);
+        return launch_rows<1>(l, fused, plan);
     case 4:
-        return launch_rows<4>(l, chain, cutting);
+        return launch_rows<4>(l, fused, plan);
     case 8:
-        return launch_rows<8>(l, chain, cutting);
+        return launch_rows<8>(l, fused, plan);
     case 16:
-        return launch_rows<16>(l, chain, cutting);
+        return launch_rows<16>(l, fused, plan);
     default:
-        return launch_rows<32>(l, chain, cutting);
+        return launch_rows<32>(l, fused, plan);
     }
 }
 
 cudaError_t check(const Product *p) {
-    if (p->norm && p->segment[0].w.n_in > LOADED)
-        return cudaErrorInvalidValue; // the plan normalises such rows apart
+    if (p->norm && p->segment[0].w.n_in > LOADED) // the plan has an op of its own to normalise such rows
+        return cudaErrorInvalidValue;
     return p->ids && p->n_segments > 1 && !p->glu ? cudaErrorInvalidValue : cudaSuccess;
 }
 
-// Whether b has a's output as its input, by a link.
-bool is_linked(const Launch *l, const Product &a, const Product &b) {
+// Whether a's output can reach b in one kernel, flagged.
+bool can_fuse(const Launch *l, const Product &a, const Product &b) {
     int n = a.segment[0].w.n_out;
-    return a.link && l->n_sm <= LINK_BLOCKS && a.segment[0].out == b.in.data &&
+    return a.flagged && l->n_sm <= MAX_FLAGGED_BLOCKS && a.segment[0].out == b.in.data &&
            b.segment[0].w.n_in == n && n % 4 == 0 && !a.ids && !b.ids;
 }
 
@@ -517,39 +565,40 @@ extern "C" Product product_rows(Product p, int first) {
     return p;
 }
 
-extern "C" cudaError_t launch_products(const Launch *l, const Product *products, int n, int T) {
+extern "C" cudaError_t launch_products(const Launch *l, const Product *products, int n, int T,
+                                       void *scratch) {
     if (n < 1 || n > MAX_PRODUCTS) return cudaErrorInvalidValue;
-    Chain chain = {.n = n};
-    bool linked = n == 1 || T == 1;
+    FusedProducts fused = {.n = n};
+    bool one_kernel = n == 1 || T == 1;
     for (int i = 0; i < n; i++) {
-        chain.p[i] = products[i];
+        fused.p[i] = products[i];
         cudaError_t error = check(&products[i]);
         if (error != cudaSuccess) return error;
-        if (i) linked &= is_linked(l, products[i - 1], products[i]);
+        if (i) one_kernel &= can_fuse(l, products[i - 1], products[i]);
     }
-    Cutting cutting;
-    bool fits = cut_products(l, &chain, T, &cutting);
-    if (n > 1 && !(fits && linked)) {
+    LaunchPlan plan;
+    bool fits = plan_launch(l, &fused, T, &plan);
+    if (n > 1 && !(fits && one_kernel)) {
         for (int i = 0; i < n; i++) {
-            cudaError_t error = launch_products(l, products + i, 1, T);
+            cudaError_t error = launch_products(l, products + i, 1, T, scratch);
             if (error != cudaSuccess) return error;
         }
         return cudaSuccess;
     }
     if (!fits) return cudaErrorInvalidValue;
-    int stride = chain.input_stride = cutting.row.stride;
-    for (int done = 0; done < T; done += cutting.at_once) {
-        Chain rows = chain;
+    int stride = fused.input_stride = plan.row.stride;
+    for (int done = 0; done < T; done += plan.n_rows) {
+        FusedProducts rows = fused;
         for (int i = 0; i < n; i++) rows.p[i] = product_rows(products[i], done);
-        rows.n_rows = std::min(T - done, cutting.at_once);
-        int ready = done % PRODUCT_ROWS; // of the rows that were made ready last
-        if (cutting.at_once > 1 && ready == 0) {
-            cudaError_t error = launch_kernel(l, k_inputs, std::min(T - done, (int)PRODUCT_ROWS), THREADS,
-                                              stride, rows.p[0], cutting.row, l->inputs);
+        rows.n_rows = std::min(T - done, plan.n_rows);
+        int prepared = done % PREPARED_ROWS; // where these rows are among those that k_inputs wrote last
+        if (plan.n_rows > 1 && prepared == 0) {
+            cudaError_t error = launch_kernel(l, k_inputs, std::min(T - done, PREPARED_ROWS), THREADS, stride,
+                                              rows.p[0], plan.row, (uint8_t *)scratch);
             if (error != cudaSuccess) return error;
         }
-        rows.inputs = l->inputs + (size_t)ready * stride;
-        cudaError_t error = launch_cut(l, rows, cutting);
+        rows.inputs = (const uint8_t *)scratch + (size_t)prepared * stride;
+        cudaError_t error = launch_planned(l, rows, plan);
         if (error != cudaSuccess) return error;
     }
     return cudaSuccess;

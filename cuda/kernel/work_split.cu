@@ -1,8 +1,9 @@
-// work_split: how the work of products is divided among blocks and warps, and what each finds in shared memory.
+// work_split: how the work of products is split among clusters, blocks and warps, and what shared memory
+// holds.
 //
-// A row of weights is cut into slices, the same for any number of input rows, as the order of all additions
-// follows from them.  A block takes all slices of a unit or, where so many input rows are too long for its
-// memory, some of them, and a cluster of blocks the unit.
+// A tile row is cut into K-slices, the same ones for any number of input rows, because the order of all
+// additions follows from them.  A block computes all K-slices of a tile row; or, where so many input rows do
+// not fit into its shared memory, some of them, and a cluster of blocks the tile row.
 #include <algorithm>
 #include <climits>
 
@@ -18,185 +19,208 @@ int round_up(int a, int b) {
     return ceil_div(a, b) * b;
 }
 
-// The slices that keep the busiest warp's steps fewest; more slices rather than more groups.  No slice of any
-// segment is empty.  n_blocks: that would be there for one row, as what is added up in which order is the
-// same for any.
-void cut_rows(Cut *cut, const Product *p, int n_blocks) {
-    int n_tiles = p->segment[0].w.layout.n_tiles, units = ceil_div(cut->units, n_blocks), best = 0,
-        most = MAX_SLICES;
+// Chooses the number of K-slices for which the busiest warp has the fewest tiles, and of equal ones the
+// largest: more K-slices rather than more groups of warps.  No K-slice of any segment is empty.  n_blocks:
+// those of a launch for one row, as the split may not depend on the number of rows.
+void choose_slices(WorkSplit *split, const Product *p, int n_blocks) {
+    int n_tiles = p->segment[0].w.layout.n_tiles, tile_rows = ceil_div(split->n_tile_rows, n_blocks),
+        fewest = 0, most = MAX_SLICES;
     for (int i = 0; i < p->n_segments; i++) most = std::min(most, p->segment[i].w.layout.n_tiles);
     for (int n = 1; n <= most; n++) {
-        int per_slice = ceil_div(n_tiles, n), slices = ceil_div(n_tiles, per_slice),
-            groups = MAX_SLICES / slices;
-        int steps = ceil_div(units, groups) * per_slice;
-        if (best && steps > best) continue;
-        best = steps, cut->all_slices = slices;
+        int slice_tiles = ceil_div(n_tiles, n), slices = ceil_div(n_tiles, slice_tiles),
+            groups = MAX_SLICES / slices, tiles = ceil_div(tile_rows, groups) * slice_tiles;
+        if (fewest && tiles > fewest) continue;
+        fewest = tiles;
+        split->n_slices = slices;
     }
     for (int i = 0; i < p->n_segments; i++) {
         int tiles = p->segment[i].w.layout.n_tiles;
-        cut->per_slice[i] = tiles / cut->all_slices, cut->n_wider[i] = tiles % cut->all_slices;
+        split->slice_tiles[i] = tiles / split->n_slices;
+        split->n_longer_slices[i] = tiles % split->n_slices;
     }
 }
 
-// How many there are to share the units: blocks, or clusters of n_pieces blocks.
-int n_teams_of(const Launch *l, int units, int n_blocks, int n_pieces) {
-    return n_pieces == 1 ? n_blocks : std::min(units, l->n_clusters[n_pieces]);
+// Clusters of cluster_size blocks among which n_tile_rows are divided.
+int clusters_for(const Launch *l, int n_tile_rows, int n_blocks, int cluster_size) {
+    return cluster_size == 1 ? n_blocks : std::min(n_tile_rows, l->n_clusters[cluster_size]);
 }
 
-// For clusters of n_pieces blocks and T rows at once.
-Cut cut_of(const Launch *l, const Product *p, int n_blocks, int T, int n_pieces) {
-    Cut cut = {};
+// The split of a product for T input rows at once and clusters of cluster_size blocks; without the tile
+// batches. n_groups is 0 where a block has more K-slices than warps.
+WorkSplit split_product(const Launch *l, const Product *p, int n_blocks, int T, int cluster_size) {
+    WorkSplit split = {};
     int slots = p->ids ? p->n_used : 1;
     for (int i = 0; i < p->n_segments; i++) {
         const Layout &at = p->segment[i].w.layout;
-        if (i == 0 || !p->glu) cut.units += slots * at.n_tile_rows;
+        if (i == 0 || !p->glu) split.n_tile_rows += slots * at.n_tile_rows;
         if (quant_traits(p->segment[i].w.type)->act == QUANT_ACT_Q8)
-            cut.n_tiles = at.n_tiles;
+            split.n_tiles = at.n_tiles;
         else
-            cut.n_floats = std::max(cut.n_floats, at.n_tiles * at.tile_weights);
+            split.n_floats = std::max(split.n_floats, at.n_tiles * at.tile_weights);
     }
-    cut_rows(&cut, p, n_blocks);
-    cut.n_slices = ceil_div(cut.all_slices, n_pieces);
-    if (n_pieces > 1) { // the first is the longest
-        int tiles = cut.n_slices * cut.per_slice[0] + std::min(cut.n_slices, cut.n_wider[0]);
-        cut.n_tiles = cut.n_tiles ? tiles : 0;
-        cut.n_floats = cut.n_floats ? tiles * p->segment[0].w.layout.tile_weights : 0;
+    choose_slices(&split, p, n_blocks);
+    split.block_slices = ceil_div(split.n_slices, cluster_size);
+    if (cluster_size > 1) { // a block has the input of its K-slices alone; that of rank 0 is the longest
+        int tiles = split.block_slices * split.slice_tiles[0] +
+                    std::min(split.block_slices, split.n_longer_slices[0]);
+        split.n_tiles = split.n_tiles ? tiles : 0;
+        split.n_floats = split.n_floats ? tiles * p->segment[0].w.layout.tile_weights : 0;
     }
-    int n_teams = n_teams_of(l, cut.units, n_blocks, n_pieces);
-    cut.per_block = cut.units / n_teams, cut.n_longer = cut.units % n_teams;
-    cut.n_groups = warps_for(T) / cut.n_slices;
-    if (cut.n_groups == 0) return cut;
-    cut.slice_inverse = (65536u + cut.n_slices - 1) / cut.n_slices;
-    cut.group_inverse = (65536u + cut.n_groups - 1) / cut.n_groups;
-    return cut;
+    int n_clusters = clusters_for(l, split.n_tile_rows, n_blocks, cluster_size);
+    split.cluster_tile_rows = split.n_tile_rows / n_clusters;
+    split.n_longer = split.n_tile_rows % n_clusters;
+    split.n_groups = warps_for(T) / split.block_slices;
+    if (split.n_groups == 0) return split;
+    split.slice_inverse = (65536u + split.block_slices - 1) / split.block_slices;
+    split.group_inverse = (65536u + split.n_groups - 1) / split.n_groups;
+    return split;
 }
 
-// The shared memory of a block of T rows, but for a little that is static.
-size_t room(const Launch *l, int T) {
-    constexpr size_t fixed = 256;
-    bool shares = T == 1 && l->dependent && l->shared_max > 3 * ATTN_SHARED;
-    return l->shared_max - fixed - (shares ? ATTN_SHARED : 0);
+// Dynamic shared memory that a block of T input rows may take.
+size_t shared_for(const Launch *l, int T) {
+    constexpr size_t fixed = 256; // static shared memory of the kernels
+    bool beside_attention = T == 1 && l->dependent && l->shared_max > 3 * ATTN_SHARED;
+    return l->shared_max - fixed - (beside_attention ? ATTN_SHARED : 0);
 }
 
-// What a warp lists of a product at most: slices, and their tiles at most and at least; of a pair, both.
-struct Extent {
+// K-slices of a product in a warp's prefetch list, at most, and tiles of one entry, at most and at least; of
+// a pair, both K-slices are one entry of `most` tiles.
+struct ListLength {
     int slices, most, least;
 };
 
-Extent extent_of(const Product *p, const Cut *cut) {
-    Extent e = {ceil_div(cut->per_block + (cut->n_longer > 0), cut->n_groups) * (p->glu ? 2 : 1), 0,
-                cut->per_slice[0]};
+ListLength list_length(const Product *p, const WorkSplit *split) {
+    int tile_rows = ceil_div(split->cluster_tile_rows + (split->n_longer > 0), split->n_groups);
+    ListLength length = {tile_rows * (p->glu ? 2 : 1), 0, split->slice_tiles[0]};
     for (int i = 0; i < p->n_segments; i++) {
-        int most = cut->per_slice[i] + (cut->n_wider[i] > 0);
-        e.most = p->glu ? e.most + most : std::max(e.most, most);
-        e.least = std::min(e.least, cut->per_slice[i]);
+        int most = split->slice_tiles[i] + (split->n_longer_slices[i] > 0);
+        length.most = p->glu ? length.most + most : std::max(length.most, most);
+        length.least = std::min(length.least, split->slice_tiles[i]);
     }
-    return e;
+    return length;
 }
 
-// Shortens the rounds where a warp may have more slices than it lists, so that what it has listed lasts for
-// any; whether that could be done.
-bool cut_rounds(Chain *chain) {
+// Shortens the tile batches where a warp may have more K-slices than its prefetch list has entries, so that a
+// filled list lasts for any batch; false where not even the shortest batch is short enough.
+bool shorten_batches(FusedProducts *fused) {
     int slices = 0, least = INT_MAX;
-    for (int i = 0; i < chain->n; i++) {
-        Extent e = extent_of(&chain->p[i], &chain->cut[i]);
-        slices += e.slices, least = std::min(least, e.least);
+    for (int i = 0; i < fused->n; i++) {
+        ListLength length = list_length(&fused->p[i], &fused->split[i]);
+        slices += length.slices;
+        least = std::min(least, length.least);
     }
-    chain->many_slices = slices > LISTED;
-    for (int i = 0; chain->many_slices && i < chain->n; i++) {
-        Cut *cut = &chain->cut[i];
-        int times = (LISTED - MAX_STAGES) * least / extent_of(&chain->p[i], cut).most;
+    fused->long_list = slices > LIST_ENTRIES;
+    for (int i = 0; fused->long_list && i < fused->n; i++) {
+        WorkSplit *split = &fused->split[i];
+        int times = (LIST_ENTRIES - MAX_STAGES) * least / list_length(&fused->p[i], split).most;
         if (times == 0) return false;
-        cut->round = std::min(cut->round, times * cut->n_groups);
+        split->batch = std::min(split->batch, times * split->n_groups);
     }
     return true;
 }
 
-// Whether a block has a warp for each of its slices, and no piece is without one; and the tiles of all
-// matrices lie side by side.
-bool has_pieces(const Product *p, const Cut *cut, int T, int n_pieces) {
-    if (cut->n_slices > warps_for(T) || (n_pieces - 1) * cut->n_slices >= cut->all_slices) return false;
-    for (int i = 1; n_pieces > 1 && i < p->n_segments; i++)
+// Whether a block has a warp for each of its K-slices, each block of a cluster has a K-slice, and the tiles
+// of all segments cover the same ranges of the input.
+bool is_possible(const Product *p, const WorkSplit *split, int T, int cluster_size) {
+    if (split->block_slices > warps_for(T) || (cluster_size - 1) * split->block_slices >= split->n_slices)
+        return false;
+    for (int i = 1; cluster_size > 1 && i < p->n_segments; i++)
         if (p->segment[i].w.layout.tile_weights != p->segment[0].w.layout.tile_weights) return false;
-    return n_pieces == 1 || !cut->n_floats || !cut->n_tiles;
+    return cluster_size == 1 || !split->n_floats || !split->n_tiles;
 }
 
-// Cuts all products for T rows at once and divides what shared memory there is; 0 where it does not suffice,
-// or where the products' rows are too unlike for one kernel or cannot be cut into pieces.
-size_t cut_chain(const Launch *l, Chain *chain, int n_blocks, int T, int n_pieces) {
-    size_t most = room(l, T), input = 0;
-    chain->slot_bytes = chain->parts_bytes = 0;
-    for (int i = 0; i < chain->n; i++) {
-        const Product *p = &chain->p[i];
-        Cut *cut = &(chain->cut[i] = cut_of(l, p, n_blocks, T, n_pieces));
-        if (!has_pieces(p, cut, T, n_pieces)) return 0;
+// Tile rows of a product's tile batch, given `bytes` of shared memory for a copy of its partial sums.
+void choose_batch(WorkSplit *split, int tile_row_bytes, size_t bytes, int most) {
+    split->batch = std::min((int)bytes / tile_row_bytes, most);
+    split->batch -= split->batch % split->n_groups;
+    if (split->batch == 0) split->batch = std::min(split->n_groups, most);
+    split->group_batch = ceil_div(split->batch, split->n_groups);
+}
+
+// Splits all products for T input rows at once and divides the shared memory of a block.  The bytes of shared
+// memory; 0 where it does not suffice, or where the products' rows are too unlike for one kernel or for a
+// cluster.
+size_t split_all(const Launch *l, FusedProducts *fused, int n_blocks, int T, int cluster_size) {
+    size_t most = shared_for(l, T), input = 0;
+    fused->slot_bytes = 0;
+    fused->partial_bytes = 0;
+    for (int i = 0; i < fused->n; i++) {
+        const Product *p = &fused->p[i];
+        WorkSplit *split = &fused->split[i];
+        *split = split_product(l, p, n_blocks, T, cluster_size);
+        if (!is_possible(p, split, T, cluster_size)) return 0;
         for (int s = 0; s < p->n_segments; s++)
-            chain->slot_bytes =
-                std::max(chain->slot_bytes, round_up(p->segment[s].w.layout.tile_bytes, Ring::LINE));
-        input = std::max(input, (size_t)input_at(0, cut->n_floats, cut->n_tiles).stride * T *
-                                    (p->per_slot ? p->n_used : 1));
+            fused->slot_bytes =
+                std::max(fused->slot_bytes, round_up(p->segment[s].w.layout.tile_bytes, Ring::LINE));
+        size_t row = input_at(0, split->n_floats, split->n_tiles).stride;
+        input = std::max(input, row * T * (p->per_slot ? p->n_used : 1));
     }
-    auto others = [&](int n_stages) {
-        return input + warps_for(T) * Ring::bytes(chain->slot_bytes, n_stages);
+    auto rings_and_input = [&](int n_stages) {
+        return input + warps_for(T) * Ring::bytes(fused->slot_bytes, n_stages);
     };
-    // A round of one row is short, as the next is under way when it ends; else all wait there.
-    size_t short_round = most / 22, rest = most - std::min(most, others(MIN_STAGES));
-    for (int i = 0; i < chain->n; i++) {
-        const Product *p = &chain->p[i];
-        Cut *cut = &chain->cut[i];
-        int part_row = T == 1 ? PART_ROW<1> : PART_ROW<ROWS_MAX>;
-        int unit = (p->glu ? 2 : 1) * cut->n_slices * T * part_row * (int)sizeof(float);
-        int outputs = T == 1 ? THREADS / TILE_ROWS : 8; // units: a thread's, or enough
-        cut->round = std::min((int)(T == 1 ? short_round : rest) / unit, outputs);
-        cut->round -= cut->round % cut->n_groups;
-        if (cut->round == 0) cut->round = std::min(cut->n_groups, outputs);
-        cut->per_group = ceil_div(cut->round, cut->n_groups);
-        chain->parts_bytes = std::max(chain->parts_bytes, cut->per_group * cut->n_groups * unit);
+    // Batches of one input row are short, because the next one begins while the last one is reduced; with
+    // several rows all warps wait there, and a batch is as long as shared memory allows.
+    size_t rest = most - std::min(most, rings_and_input(MIN_STAGES)), batch_bytes = T == 1 ? most / 22 : rest;
+    int longest =
+        T == 1 ? THREADS / TILE_ROWS : 8; // a thread has one output; enough for all threads of a cluster
+    for (int i = 0; i < fused->n; i++) {
+        WorkSplit *split = &fused->split[i];
+        int stride = T == 1 ? PARTIAL_STRIDE<1> : PARTIAL_STRIDE<MAX_INPUT_ROWS>;
+        int tile_row_bytes =
+            (fused->p[i].glu ? 2 : 1) * split->block_slices * T * stride * (int)sizeof(float);
+        choose_batch(split, tile_row_bytes, batch_bytes, longest);
+        fused->partial_bytes =
+            std::max(fused->partial_bytes, split->group_batch * split->n_groups * tile_row_bytes);
     }
-    size_t parts = parts_for(T) * chain->parts_bytes;
-    if (others(1) + parts > most || !cut_rounds(chain)) return 0;
-    for (chain->n_stages = 1; chain->n_stages < MAX_STAGES && others(chain->n_stages + 1) + parts <= most;)
-        chain->n_stages++;
-    return others(chain->n_stages) + parts;
+    size_t partials = partial_copies(T) * fused->partial_bytes;
+    if (rings_and_input(1) + partials > most || !shorten_batches(fused)) return 0;
+    fused->n_stages = 1;
+    while (fused->n_stages < MAX_STAGES && rings_and_input(fused->n_stages + 1) + partials <= most)
+        fused->n_stages++;
+    return rings_and_input(fused->n_stages) + partials;
 }
 
-int fewer(int at_once) {
-    return at_once == 4 ? 1 : at_once / 2;
+int fewer_rows(int n_rows) {
+    return n_rows == 4 ? 1 : n_rows / 2;
 }
 
-// The most rows, in the fewest pieces, that leave the rings so many stages; 0 where not even the fewest do.
-size_t find_cut(const Launch *l, Chain *chain, int n_blocks, int most, int stages, int *at_once) {
-    for (int rows = most; rows > 1; rows = fewer(rows))
-        for (int pieces = 1; pieces == 1 || (pieces <= MAX_CLUSTER && l->n_clusters[pieces]); pieces *= 2) {
-            size_t shared = cut_chain(l, chain, n_blocks, rows, pieces);
-            *at_once = rows, chain->n_pieces = pieces;
-            if (shared && chain->n_stages >= stages) return shared;
+// Finds the most input rows, in the smallest clusters, that leave each ring n_stages; 0 where not even 4 rows
+// do.
+size_t find_rows(const Launch *l, FusedProducts *fused, int n_blocks, int most, int n_stages, int *n_rows) {
+    for (*n_rows = most; *n_rows > 1; *n_rows = fewer_rows(*n_rows))
+        for (int size = 1; size == 1 || (size <= MAX_CLUSTER && l->n_clusters[size]); size *= 2) {
+            fused->cluster_size = size;
+            size_t shared = split_all(l, fused, n_blocks, *n_rows, size);
+            if (shared && fused->n_stages >= n_stages) return shared;
         }
     return 0;
 }
 
 } // namespace
 
-bool cut_products(const Launch *l, Chain *chain, int T, Cutting *out) {
-    int units = 0, most = ROWS_MAX, at_once;
-    for (int i = 0; i < chain->n; i++) {
-        if (chain->p[i].ids) most = 1; // rows with experts of their own go one by one
-        units = std::max(units, cut_of(l, &chain->p[i], l->n_sm, 1, 1).units);
+bool plan_launch(const Launch *l, FusedProducts *fused, int T, LaunchPlan *out) {
+    int tile_rows = 0, most = MAX_INPUT_ROWS, n_rows = 1;
+    for (int i = 0; i < fused->n; i++) {
+        if (fused->p[i].ids) most = 1; // rows have experts of their own: one row a launch
+        tile_rows = std::max(tile_rows, split_product(l, &fused->p[i], l->n_sm, 1, 1).n_tile_rows);
     }
-    while (most > 1 && fewer(most) >= T) most = fewer(most);
-    int n_blocks = chain->n > 1 ? l->n_sm : std::min(units, l->n_sm);
+    while (most > 1 && fewer_rows(most) >= T) most = fewer_rows(most);
+    int n_blocks = fused->n > 1 ? l->n_sm : std::min(tile_rows, l->n_sm);
     size_t shared = 0;
     for (int stages = MIN_STAGES; stages > 0 && !shared; stages--)
-        shared = find_cut(l, chain, n_blocks, most, stages, &at_once);
-    if (!shared) at_once = chain->n_pieces = 1, shared = cut_chain(l, chain, n_blocks, 1, 1);
-    Cut whole = cut_of(l, &chain->p[0], n_blocks, 1, 1);
-    *out = {at_once, n_teams_of(l, whole.units, n_blocks, chain->n_pieces), shared,
+        shared = find_rows(l, fused, n_blocks, most, stages, &n_rows);
+    if (!shared) {
+        n_rows = fused->cluster_size = 1;
+        shared = split_all(l, fused, n_blocks, 1, 1);
+    }
+    WorkSplit whole = split_product(l, &fused->p[0], n_blocks, 1, 1); // all of the input in one block
+    *out = {n_rows, clusters_for(l, whole.n_tile_rows, n_blocks, fused->cluster_size), shared,
             input_at(0, whole.n_floats, whole.n_tiles)};
     return shared > 0;
 }
 
-// A row takes most in both forms.
+// A row that is kept in both forms is the largest.
 extern "C" size_t product_scratch_bytes(int n_in) {
-    size_t n = round_up(n_in, TILE_CHUNKS * CHUNK_WEIGHTS);
-    return PRODUCT_ROWS * (n * sizeof(float) + n / (TILE_CHUNKS * CHUNK_WEIGHTS) * sizeof(TileInput) + 32);
+    size_t n = round_up(n_in, TILE_CHUNKS * CHUNK_WEIGHTS), n_tiles = n / (TILE_CHUNKS * CHUNK_WEIGHTS);
+    return PREPARED_ROWS * (n * sizeof(float) + n_tiles * sizeof(TileInput) + INPUT_PADDING);
 }

@@ -22,8 +22,13 @@ const Launch *device_launch(void) {
     if (launch.stream) return &launch;
     device_check(cudaStreamCreateWithFlags(&launch.stream, cudaStreamNonBlocking), "stream");
     device_check(launch_for_device(0, &launch), "attribute");
-    device_check(cudaMalloc((void **)&launch.inputs, product_scratch_bytes(INPUT_MAX)), "scratch");
     return &launch;
+}
+
+void *device_scratch(void) {
+    static void *scratch;
+    if (!scratch) device_check(cudaMalloc(&scratch, product_scratch_bytes(INPUT_MAX)), "scratch");
+    return scratch;
 }
 
 static void *buffer_new(size_t bytes, int fill) {

@@ -10,6 +10,9 @@
 /* A stream of the first GPU, dependent launches as the executor has them. */
 const Launch *device_launch(void);
 
+/* Scratch for launch_products, of input rows of at most 32768 elements. */
+void *device_scratch(void);
+
 /* `bytes` of device memory at a multiple of 256, with the host's bytes or, for NULL, NaN; until device_end.
  */
 void *device_new(const void *host, size_t bytes);

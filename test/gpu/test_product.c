@@ -92,8 +92,6 @@ static void normalise(const float *x, const float *weight, float eps, int n, flo
 
 /* ---- A product, its reference, and the comparison ---- */
 
-enum { MAX_SEGMENTS = 3 };
-
 typedef struct Trial {
     Matrix m[MAX_SEGMENTS];
     int n_segments, T, n_in;
@@ -213,7 +211,8 @@ static void trial_check(Trial *t, Gemm *gemm, int T, float *whole[MAX_SEGMENTS])
     trial_send(t);
     t->T = rows;
     const Launch *l = device_launch();
-    device_check(gemm ? launch_gemm(gemm, l, &t->p, T) : launch_products(l, &t->p, 1, T), t->name);
+    device_check(gemm ? launch_gemm(gemm, l, &t->p, T) : launch_products(l, &t->p, 1, T, device_scratch()),
+                 t->name);
     for (int s = 0; s < (t->glu ? 1 : t->n_segments); s++) {
         size_t n = (size_t)T * (size_t)t->m[s].w.n_out;
         float *got = mem_new(n, sizeof *got), *expected = mem_new(n, sizeof *expected);
@@ -345,7 +344,9 @@ static void check_maps(QuantType type, int n_in, bool norm, bool bias, Gemm *gem
         if (mapped) trial_map(t);
         trial_send(t);
         const Launch *l = device_launch();
-        device_check(gemm ? launch_gemm(gemm, l, &t->p, T) : launch_products(l, &t->p, 1, T), t->name);
+        device_check(gemm ? launch_gemm(gemm, l, &t->p, T)
+                          : launch_products(l, &t->p, 1, T, device_scratch()),
+                     t->name);
         trial_rows(t, 0, T, got[mapped] = mem_new(n, sizeof(float)), ignored);
         device_end(t->name);
         gather(t->in, t->rows, n_in), gather(t->residual_rows, t->residual_map, n_out);
@@ -387,7 +388,7 @@ static void check_experts(QuantType type, bool per_slot, int T) {
     p.ids = device_new(ids, (size_t)T * IDS_STRIDE * sizeof(int32_t));
     p.segment[0] = (ProductSegment){.w = m.device, .out_stride = out_stride};
     p.segment[0].out = device_new(NULL, (size_t)T * (size_t)out_stride * sizeof(float));
-    device_check(launch_products(device_launch(), &p, 1, T), "experts");
+    device_check(launch_products(device_launch(), &p, 1, T, device_scratch()), "experts");
     device_read(got, p.segment[0].out, (size_t)T * (size_t)out_stride * sizeof(float));
     for (int i = 0; i < T; i++)
         for (int s = 0; s < N_USED; s++) {
@@ -542,7 +543,7 @@ static void check_chain(const QuantType types[CHAIN]) {
         p[i].n_segments = 1, p[i].segment[0].w = m[i].device,
         p[i].segment[0].out_stride = stride_of(n_outs[i]);
         p[i].segment[0].out = device_new(NULL, (size_t)n_outs[i] * sizeof(float));
-        p[i].link = device_zeros(sizeof(Link) + (size_t)n_outs[i] * sizeof(uint32_t));
+        p[i].flagged = device_zeros(sizeof(FlaggedOutput) + (size_t)n_outs[i] * sizeof(uint32_t));
         if (i) p[i].in = (RegRows){p[i - 1].segment[0].out, stride_of(n_ins[i]), NULL};
     }
     matrix_upload(&up);
@@ -555,10 +556,10 @@ static void check_chain(const QuantType types[CHAIN]) {
         float *x = floats_new(CHAIN_IN, &seed);
         device_check(cudaMemcpy(in, x, CHAIN_IN * sizeof(float), cudaMemcpyHostToDevice), "input");
         for (int i = 0; i < CHAIN; i++)
-            device_check(launch_products(device_launch(), &p[i], 1, 1), "one by one");
+            device_check(launch_products(device_launch(), &p[i], 1, 1, NULL), "one by one");
         device_read(got[0], p[CHAIN - 1].segment[0].out, sizeof got[0]);
         device_check(cudaMemset(p[CHAIN - 1].segment[0].out, 0xFF, sizeof got[0]), "forgetting");
-        device_check(launch_products(device_launch(), p, CHAIN, 1), "a chain");
+        device_check(launch_products(device_launch(), p, CHAIN, 1, NULL), "a chain");
         device_read(got[1], p[CHAIN - 1].segment[0].out, sizeof got[1]);
         CHECK(memcmp(got[0], got[1], sizeof got[0]) == 0, "%s, lap %d: a chain gives other bytes",
               quant_traits(types[1])->name, lap);
