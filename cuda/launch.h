@@ -21,6 +21,7 @@ extern "C" {
 #include "../src/exec/kv.h"
 #include "../src/exec/sample.h"
 #include "../src/gguf/quant.h"
+#include "../src/plan/op.h"
 
 /* ---- Where a kernel runs ---- */
 
@@ -73,7 +74,7 @@ cudaError_t launch_dequant(const Launch *l, const DeviceWeight *w, int expert, v
 
 /* ---- Products of few rows: 8-bit activations for block types, exact integer sums of each block ---- */
 
-enum { MAX_SEGMENTS = 3, MAX_PRODUCTS = 4 }; // of a product; in one kernel
+enum { MAX_PRODUCTS = 4 }; // in one kernel
 
 typedef struct ProductSegment {
     DeviceWeight w;
@@ -93,17 +94,17 @@ typedef struct FlaggedOutput {
 } FlaggedOutput;
 
 /* MATMUL, EXPERT and LOGITS: out = w in * scale + bias, of up to three segments with one input; the first one
- * + residual.  The input is normalised first where there is a norm.  With glu two segments make one output,
- * silu(first) * second + residual, written to the first's out.  No input may overlap an output, which holds
- * partial results until the end. */
+ * + residual.  The input is normalised first where there is a norm.  With an activation two segments make one
+ * output, act(first) * second + residual, written to the first's out.  No input may overlap an output, which
+ * holds partial results until the end. */
 typedef struct Product {
-    ProductSegment segment[MAX_SEGMENTS];
+    ProductSegment segment[OP_MAX_SEGMENTS];
     int n_segments;
     RegRows in;
     const float *norm; // weight [n_in] of the RMS norm applied to in, or NULL
     float norm_eps;
-    bool glu;
-    RegRows residual; // or no data; in rows of whole 16 bytes
+    Activation act;         // or ACT_NONE
+    RegRows residual;       // or no data; in rows of whole 16 bytes
     FlaggedOutput *flagged; // the first output, if another product may follow in the same kernel, or NULL
     const int32_t *ids;     // experts of each row, n_used in rows ids_stride apart, or NULL
     int ids_stride;         // slot s of n_used writes out + s * n_out and, if per_slot, reads in + s * n_in
@@ -142,11 +143,12 @@ cudaError_t launch_gemm_f16(Gemm *g, const Launch *l, const void *w, const void 
 /* ---- Rows: NORM, ADD, GLU, ROUTE, MOE_SUM ---- */
 
 /* Of n rows of `width` floats: NORM, out = in / sqrt(mean(in^2) + eps) * weight; ADD, out = a + b; GLU,
- * out = silu(gate) * up. */
+ * out = act(gate) * up. */
 cudaError_t launch_norm(const Launch *l, RegRows in, const float *weight, int width, float eps, int n,
                         RegRows out);
 cudaError_t launch_add(const Launch *l, RegRows a, RegRows b, int width, int n, RegRows out);
-cudaError_t launch_glu(const Launch *l, RegRows gate, RegRows up, int width, int n, RegRows out);
+cudaError_t launch_glu(const Launch *l, Activation act, RegRows gate, RegRows up, int width, int n,
+                       RegRows out);
 
 /* ROUTE of n rows: the n_used <= n_expert largest logits, the lower id first where two are equal, and the
  * softmax of those, times scale. */

@@ -1,13 +1,12 @@
 /* layout: how a weight matrix lies in device memory.
  *
- * A matrix is cut into tiles of 16 rows; a tile is what a warp multiplies in one step, and is stored in the
- * order in which the warp's 32 lanes read it: plane after plane, in each plane vectors of 16 bytes, lane after
- * lane.  The bytes are those of the file in another order: nothing is rounded, nothing grows but the last
- * tiles, which are filled up with zeros.  Tiles follow each other along the row, then rows of tiles, then
- * experts.
+ * A matrix is cut into tiles of 16 rows.  A warp multiplies a tile in one step, and its bytes are stored in
+ * the order in which the 32 lanes read them: plane after plane, in each plane vectors of 16 bytes, lane after
+ * lane.  The bytes are those of the file in another order: nothing is rounded, and only the last tiles are
+ * larger, filled up with zeros. Tiles follow each other along the row; that is a tile row; then come the
+ * other tile rows, then the other experts.
  *
- * Lane 4g + i has rows g and 8 + g of the tile (h = 0 and 1 below): that is how a matrix unit wants them
- * (mma.m16n8k32).
+ * Lane 4g + i has rows g and 8 + g of the tile (h = 0 and 1 below): the lanes' rows in mma.m16n8k32.
  *
  * Block types: 256 weights of each row, that is 8 chunks of 32.  Of a chunk, lane 4g + i has the weights
  * 4i..4i+3 ("first") and 16+4i..16+4i+3 ("second").  Planes by the bits of a number:
@@ -25,10 +24,10 @@
  *           table, word c % 4: nibbles 0..3 the first weights of chunk c, 4..7 the second
  *     two   vector h, word c / 2, bits 2f.. of byte b:  next 2 bits of weight b; f = c % 2 * 2, +1 for the second
  *     one   half a vector h: word 0 for the first weights, 1 for the second, bit c of byte b: next bit
- *     byte  vector c, words h and 2 + h: first and second weights, as a matrix unit takes them
+ *     byte  vector c, words h and 2 + h: first and second weights
  *
- * and behind them the heads: what the file says of scales.  With j = 0, 1 for the chunks 2i and 2i + 1 of lane
- * 4g + i, so that each lane has those that meet its results:
+ * and behind them the head: the scales of the file.  With j = 0, 1 for the chunks 2i and 2i + 1 of lane 4g +
+ * i, so that each lane has the scales of its results:
  *
  *     Q4_0 Q5_0 Q8_0 IQ4_NL    d[lane][h][j]
  *     Q4_1 Q5_1                {d, m}[lane][h][j]

@@ -7,6 +7,11 @@ __device__ __forceinline__ float *row_of(const RegRows &r, int i) {
     return r.data + (size_t)(r.map ? __ldcg(r.map + i) : i) * r.stride;
 }
 
+// Whether two segments make one output.
+__host__ __device__ inline bool is_pair(const Product &p) {
+    return p.act != ACT_NONE;
+}
+
 // Elements from one row of a register to the next.
 __host__ __device__ inline int row_stride(int width) {
     return (width + 15) / 16 * 16;

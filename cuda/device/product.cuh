@@ -34,11 +34,11 @@ struct WorkSplit {
     int block_slices, n_groups;      // K-slices of a block, each of them a warp's in each group of warps
     int cluster_tile_rows, n_longer; // tile rows of a cluster; the first n_longer clusters have one more
     unsigned slice_inverse,
-        group_inverse;                 // n / block_slices = n * slice_inverse >> 16 for small n; of n_groups
-    int slice_tiles[MAX_SEGMENTS];     // tiles of a K-slice
-    int n_longer_slices[MAX_SEGMENTS]; // the first n_longer_slices K-slices have one tile more
-    int batch, group_batch;            // tile rows of a tile batch: of the cluster, of a group of warps
-    int n_tiles, n_floats;             // of an input row in a block's shared memory; 0: not in this form
+        group_inverse;                // n / block_slices = n * slice_inverse >> 16 for small n; of n_groups
+    int slice_tiles[OP_MAX_SEGMENTS]; // tiles of a K-slice
+    int n_longer_slices[OP_MAX_SEGMENTS]; // the first n_longer_slices K-slices have one tile more
+    int batch, group_batch;               // tile rows of a tile batch: of the cluster, of a group of warps
+    int n_tiles, n_floats;                // of an input row in a block's shared memory; 0: not in this form
 };
 
 // Products of which each has the first output of the one before it as its input, in one kernel, so that the

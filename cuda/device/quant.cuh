@@ -330,11 +330,12 @@ __device__ __forceinline__ void look_up_nibbles(uint32_t nibbles, uint32_t *firs
                        t3 = table_word<TABLE>(12);
     uint32_t index = nibbles & 0x77777777, half = (nibbles >> 1 & 0x44444444) | 0x32103210;
     *first = __byte_perm(__byte_perm(t0, t1, index), __byte_perm(t2, t3, index), half);
-    index >>= 16, half >>= 16;
+    index >>= 16;
+    half >>= 16;
     *second = __byte_perm(__byte_perm(t0, t1, index), __byte_perm(t2, t3, index), half);
 }
 
-// The bits of x that `mask` (before the move) selects, moved up by `by` places, or down where it is negative.
+// The bits of x under `mask`, moved up by `by` bits, or down where it is negative.
 __device__ __forceinline__ uint32_t moved(uint32_t x, uint32_t mask, int by) {
     return by >= 0 ? x << by & mask << by : x >> -by & mask >> -by;
 }
@@ -359,7 +360,8 @@ __device__ __forceinline__ void tile_words(const uint8_t *tile, int lane, int h,
 #pragma unroll
         for (int c = 0; c < 4; c++) {
             uint4 v = load<uint4>(tile + ((4 * k + c) * 32 + lane) * 16);
-            first[c] = h ? v.y : v.x, second[c] = h ? v.w : v.z;
+            first[c] = h ? v.y : v.x;
+            second[c] = h ? v.w : v.z;
         }
         return;
     }
@@ -368,19 +370,18 @@ __device__ __forceinline__ void tile_words(const uint8_t *tile, int lane, int h,
         const uint32_t word[4] = {low.x, low.y, low.z, low.w};
 #pragma unroll
         for (int c = 0; c < 4; c++) {
-            uint32_t a = word[c & 2], b = word[c | 1];
-            if constexpr (Format<T>::TABLE != TABLE_NONE)
+            if constexpr (Format<T>::TABLE != TABLE_NONE) {
                 look_up_nibbles<Format<T>::TABLE>(word[c], &first[c], &second[c]);
-            else if (c % 2 == 0)
-                first[c] = a & 0x0f0f0f0f, second[c] = b & 0x0f0f0f0f;
-            else if (Format<T>::ODD_TIMES == 16)
-                first[c] = a & 0xf0f0f0f0, second[c] = b & 0xf0f0f0f0;
-            else
-                first[c] = a >> 4 & 0x0f0f0f0f, second[c] = b >> 4 & 0x0f0f0f0f;
+            } else {
+                int down = c % 2 && Format<T>::ODD_TIMES == 1 ? 4 : 0;
+                uint32_t mask = c % 2 && Format<T>::ODD_TIMES == 16 ? 0xf0f0f0f0 : 0x0f0f0f0f;
+                first[c] = word[c & 2] >> down & mask;
+                second[c] = word[c | 1] >> down & mask;
+            }
         }
     }
     if constexpr (BITS == 2 || BITS == 3 || BITS == 6) {
-        constexpr int place = BITS & 4;
+        constexpr int place = BITS & 4; // of the two bits in a number
         uint2 two = load<uint2>(tile + P::TWO + (h * 32 + lane) * 16 + 8 * k);
 #pragma unroll
         for (int c = 0; c < 4; c++) {
@@ -388,12 +389,14 @@ __device__ __forceinline__ void tile_words(const uint8_t *tile, int lane, int h,
             int at = c % 2 * 4;
             uint32_t a = moved(word, 0x03030303u << at, place - at),
                      b = moved(word, 0x03030303u << (at + 2), place - at - 2);
-            first[c] = place ? first[c] | a : a, second[c] = place ? second[c] | b : b;
+            first[c] = place ? first[c] | a : a;
+            second[c] = place ? second[c] | b : b;
         }
     }
     if constexpr (BITS == 3 || BITS == 5) {
         uint2 one = load<uint2>(tile + P::ONE + lane * 16 + 8 * h);
-        one.x >>= 4 * k, one.y >>= 4 * k;
+        one.x >>= 4 * k;
+        one.y >>= 4 * k;
 #pragma unroll
         for (int c = 0; c < 4; c++) {
             first[c] |= moved(one.x, 0x01010101u << c, BITS - 1 - c);
@@ -446,7 +449,7 @@ __device__ __forceinline__ void tile_values(const uint8_t *tile, int lane, int h
     }
 }
 
-// How many floats a vector holds, and a tile along a row.
+// Floats in a vector of 16 bytes, and of a row in a tile.
 template <QuantType T> constexpr int VECTOR_FLOATS = (int)(16 / sizeof(typename Format<T>::Element));
 template <QuantType T> constexpr int TILE_FLOATS = 16 * VECTOR_FLOATS<T>;
 
@@ -465,21 +468,24 @@ __device__ __forceinline__ void tile_floats(const uint8_t *tile, int lane, int h
             for (int k2 = 0; k2 < 2; k2++) {
                 float2 pair = __half22float2(
                     __nv_cvt_fp8x2_to_halfraw2((__nv_fp8x2_storage_t)(word[i] >> 16 * k2), __NV_E4M3));
-                w[4 * i + 2 * k2] = pair.x, w[4 * i + 2 * k2 + 1] = pair.y;
+                w[4 * i + 2 * k2] = pair.x;
+                w[4 * i + 2 * k2 + 1] = pair.y;
             }
         } else if constexpr (T == QUANT_F16) {
             float2 pair = __half22float2(*(const __half2 *)&word[i]);
-            w[2 * i] = pair.x, w[2 * i + 1] = pair.y;
+            w[2 * i] = pair.x;
+            w[2 * i + 1] = pair.y;
         } else {
             static_assert(T == QUANT_BF16, "a float type of its own");
-            w[2 * i] = __uint_as_float(word[i] << 16), w[2 * i + 1] = __uint_as_float(word[i] & 0xffff0000);
+            w[2 * i] = __uint_as_float(word[i] << 16);
+            w[2 * i + 1] = __uint_as_float(word[i] & 0xffff0000);
         }
     }
 }
 
 // ---- from the file's blocks to tiles --------------------------------------------------------------------
 
-// The numbers of a block as unsigned bits (8-bit ones as they stand).
+// The numbers of a block as unsigned ones; those of 8 bits are signed.
 template <QuantType T> __device__ void block_bits(const typename Format<T>::Block *b, int8_t *q) {
     using F = Format<T>;
     if constexpr (T == QUANT_IQ4_NL)
@@ -505,7 +511,7 @@ __device__ inline uint32_t pack_word(const uint8_t *q, int from, int n, int at) 
     return word;
 }
 
-// The 256 numbers of row 8h + g into its places in the planes.
+// Packs the 256 numbers of row 8h + g into the planes of a tile.
 template <QuantType T> __device__ void pack_numbers(const uint8_t *q, uint8_t *tile, int g, int h) {
     using P = Planes<T>;
     constexpr int BITS = P::BITS;
@@ -544,8 +550,7 @@ template <QuantType T> __device__ void pack_numbers(const uint8_t *q, uint8_t *t
     }
 }
 
-// n_chunks chunks of a row, at most a tile's, to their places in row 8h + g; what the tile has beyond becomes
-// 0.
+// Packs n_chunks chunks of a row, at most a tile's, into row 8h + g of a tile, and zeros behind them.
 template <QuantType T>
 __device__ void repack_row(const typename Format<T>::Block *b, int n_chunks, uint8_t *tile, int g, int h) {
     using F = Format<T>;

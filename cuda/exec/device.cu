@@ -1,4 +1,4 @@
-// device: what GPU there is, and what a launch must know of it.
+// device: which GPU is present, and the properties of it that launches need.
 #include <cstdio>
 
 #include "../launch.h"
@@ -10,8 +10,8 @@ namespace {
 
 __global__ void k_nothing() {}
 
-// Blocks of a cluster lie in one part of the GPU, and a part may have SMs left over.  Where that is not to be
-// learnt there are none.
+// How many clusters run at once: the blocks of a cluster run in one part of the GPU (a GPC), whose number of
+// SMs need not be a multiple of the cluster size.  0 where CUDA cannot tell.
 void count_clusters(Launch *l) {
     cudaError_t error =
         cudaFuncSetAttribute(k_nothing, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)l->shared_max);
@@ -20,13 +20,15 @@ void count_clusters(Launch *l) {
         size.id = cudaLaunchAttributeClusterDimension;
         size.val.clusterDim = {(unsigned)n, 1, 1};
         cudaLaunchConfig_t config = {};
-        config.gridDim = l->n_sm / n * n, config.blockDim = 512; // any: it is the memory that fills an SM
+        config.gridDim = l->n_sm / n * n;
+        config.blockDim = 512; // any number: the shared memory of one block fills an SM
         config.dynamicSmemBytes = l->shared_max;
-        config.attrs = &size, config.numAttrs = 1;
+        config.attrs = &size;
+        config.numAttrs = 1;
         error = cudaOccupancyMaxActiveClusters(&l->n_clusters[n], k_nothing, &config);
         if (error != cudaSuccess) l->n_clusters[n] = 0;
     }
-    cudaGetLastError(); // whatever it was, it is no error of what comes next
+    cudaGetLastError(); // clears the error of a device without clusters
 }
 
 } // namespace
@@ -38,7 +40,8 @@ extern "C" cudaError_t launch_for_device(int device, Launch *l) {
         error = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
     if (error == cudaSuccess)
         error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-    l->shared_max = (size_t)shared, l->dependent = major >= 9;
+    l->shared_max = (size_t)shared;
+    l->dependent = major >= 9;
     for (int &n : l->n_clusters) n = 0;
     if (error == cudaSuccess && l->dependent) count_clusters(l);
     return error;
@@ -69,7 +72,8 @@ extern "C" bool cuda_device(int index, CudaDevice *out, Err *e) {
     if (error != cudaSuccess)
         return err_set(e, ERR_RUN, "GPU %d does not answer: %s", index, cudaGetErrorString(error));
     snprintf(out->name, sizeof out->name, "%.127s", p.name);
-    out->major = p.major, out->minor = p.minor;
+    out->major = p.major;
+    out->minor = p.minor;
     out->shares_host_tables = p.pageableMemoryAccessUsesHostPageTables || p.integrated;
     if (p.major < 8)
         return err_set(e, ERR_RUN,

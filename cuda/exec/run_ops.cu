@@ -34,9 +34,9 @@ Product product_of(const Rank *x, const Op *op, const Step &step) {
     const DeviceOp *device = device_op(x, op);
     Product p = {};
     p.n_segments = op->n_w;
-    p.glu = params->act != ACT_NONE;
+    p.act = params->act;
     for (int k = 0; k < op->n_w; k++) {
-        int out = op_out(op, p.glu ? 0 : k);
+        int out = op_out(op, p.act == ACT_NONE ? k : 0);
         p.segment[k] = {device->w[k], device->bias[k], reg(x, out), stride_of(x, out)};
     }
     p.in = rows_in(x, op, op_in(op, 0), step);
@@ -178,7 +178,7 @@ cudaError_t run_op(Rank *x, const Op *op, const Step &step) {
     case OP_ATTN:
         return run_attn(x, op, step);
     case OP_GLU:
-        return launch_glu(l, in, in2, width, n, to);
+        return launch_glu(l, op->act, in, in2, width, n, to);
     case OP_ADD:
         return launch_add(l, in, in2, width, n, to);
     case OP_ROUTE: {
@@ -201,8 +201,8 @@ cudaError_t run_op(Rank *x, const Op *op, const Step &step) {
     return cudaErrorNotSupported;
 }
 
-// Whether the op goes into one kernel with the ops before it: a product of a single row, whose input is what the
-// product before it wrote.
+// Whether the op goes into one kernel with the ops before it: a product of a single row, whose input is what
+// the product before it wrote.
 bool joins(const Op *op, const Op *before, const Step &step) {
     return rows_of(op, step) == 1 && (op->code == OP_MATMUL || op->code == OP_LOGITS) &&
            (!before || op_in(op, 0) == op_out(before, 0));

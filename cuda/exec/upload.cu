@@ -1,13 +1,14 @@
 // upload: see upload.h.
 //
-// A piece is a whole number of rows, which are contiguous in the file.  Each of a few
-// lanes has pinned memory, device memory and a stream of its own; pieces take the lanes in turn, so that
-// while one lane's bytes cross the bus another's are repacked and the host fills a third.  The order within a
-// lane is all the ordering there is.
+// A tensor is sent in chunks of whole rows.  Each of N_LANES lanes has pinned memory, device memory and a
+// stream of its own, and chunks take the lanes in turn: while one lane's bytes cross the bus, another's are
+// repacked on the device and the host fills a third.  A lane is filled again when its stream has finished;
+// there is no other ordering.
 #include "../device/launch.cuh"
 #include "../device/quant.cuh"
 #include "upload.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <unordered_set>
@@ -21,7 +22,7 @@ namespace {
 
 constexpr int N_LANES = 4, THREADS = 128;
 constexpr size_t LANE_BYTES =
-    8 << 20; // some 150 us of the bus: long beside a launch, short beside pinning it
+    8 << 20; // some 150 us of the bus: much longer than a launch, much shorter than pinning
 constexpr size_t ALIGNMENT = 256;
 
 size_t aligned(size_t bytes) {
@@ -46,24 +47,31 @@ struct Lane {
     uint8_t *pinned, *device; // [LANE_BYTES] each
 };
 
-struct Copy { // for all threads of the pool
+// Rows on their way into pinned memory, where they are contiguous; copied by all threads of the pool.
+struct Copy {
     uint8_t *to;
     const uint8_t *from;
-    size_t bytes;
+    size_t n_rows, row_bytes, stride; // stride: bytes from row to row of `from`
     int n_threads;
 };
 
 void copy_share(void *arg, int thread) {
     const Copy *c = (const Copy *)arg;
-    size_t share = aligned(c->bytes / c->n_threads + 1), first = share * thread;
-    if (first < c->bytes)
-        memcpy(c->to + first, c->from + first, c->bytes - first < share ? c->bytes - first : share);
+    size_t share = c->n_rows / c->n_threads + 1, first = std::min(share * thread, c->n_rows),
+           end = std::min(first + share, c->n_rows);
+    if (c->row_bytes == c->stride) {
+        memcpy(c->to + first * c->row_bytes, c->from + first * c->row_bytes, (end - first) * c->row_bytes);
+        return;
+    }
+    for (size_t r = first; r < end; r++)
+        memcpy(c->to + r * c->row_bytes, c->from + r * c->stride, c->row_bytes);
 }
 
-struct Rows { // of a matrix, what a kernel repacks
-    const uint8_t *file;
-    size_t row_bytes; // in the file
-    size_t first;     // row of the tensor, all experts' rows counted through
+// Rows of a matrix for the repacking kernel.
+struct Chunk {
+    const uint8_t *rows; // [n][row_bytes], as they lie in the file
+    size_t row_bytes;
+    size_t first; // row of the tensor, counted through the rows of all experts
     unsigned n;
     int n_in, n_out;
     Layout at;
@@ -75,16 +83,16 @@ struct Rows { // of a matrix, what a kernel repacks
     }
 };
 
-// A thread repacks one row of one tile.
+// Each thread repacks one row of one tile.
 template <QuantType T>
-__global__ void __launch_bounds__(THREADS) k_repack(const __grid_constant__ Rows rows) {
-    unsigned i = blockIdx.x * THREADS + threadIdx.x, number = i / rows.at.n_tiles,
-             index = i % rows.at.n_tiles;
-    if (number >= rows.n) return;
-    size_t row = rows.first + number;
-    const uint8_t *from = rows.file + number * rows.row_bytes;
-    uint8_t *tile = rows.tile(row, index);
-    int r = (int)(row % rows.n_out % TILE_ROWS), g = r % 8, h = r / 8;
+__global__ void __launch_bounds__(THREADS) k_repack(const __grid_constant__ Chunk chunk) {
+    unsigned i = blockIdx.x * THREADS + threadIdx.x, number = i / chunk.at.n_tiles,
+             index = i % chunk.at.n_tiles;
+    if (number >= chunk.n) return;
+    size_t row = chunk.first + number;
+    const uint8_t *from = chunk.rows + number * chunk.row_bytes;
+    uint8_t *tile = chunk.tile(row, index);
+    int r = (int)(row % chunk.n_out % TILE_ROWS), g = r % 8, h = r / 8;
     if constexpr (Format<T>::FLOAT) {
         using Element = typename Format<T>::Element;
         const Element *values = (const Element *)from;
@@ -92,12 +100,12 @@ __global__ void __launch_bounds__(THREADS) k_repack(const __grid_constant__ Rows
             Element *to = (Element *)(tile + ((4 * h + k / 4) * 32 + 4 * g + k % 4) * 16);
             for (int i = 0; i < VECTOR_FLOATS<T>; i++) {
                 int column = (int)index * TILE_FLOATS<T> + k * VECTOR_FLOATS<T> + i;
-                if (column < rows.n_in) to[i] = values[column];
+                if (column < chunk.n_in) to[i] = values[column];
             }
         }
     } else {
         using Block = typename Format<T>::Block;
-        int chunks = min(rows.n_in / CHUNK_WEIGHTS - (int)index * TILE_CHUNKS, (int)TILE_CHUNKS);
+        int chunks = min(chunk.n_in / CHUNK_WEIGHTS - (int)index * TILE_CHUNKS, (int)TILE_CHUNKS);
         repack_row<T>((const Block *)from + (size_t)index * TILE_CHUNKS / Format<T>::BLOCK_CHUNKS, chunks,
                       tile, g, h);
     }
@@ -108,7 +116,7 @@ __global__ void __launch_bounds__(THREADS) k_repack(const __grid_constant__ Rows
 struct Upload {
     Pool *pool;
     Lane lanes[N_LANES];
-    unsigned n_pieces; // so far: the lane's turn
+    unsigned n_chunks; // sent so far; chunk i takes lane i % N_LANES
     uint8_t *memory;
     size_t bytes, used;
 };
@@ -133,8 +141,12 @@ bool allocate(Upload *u, bool managed, Err *e) {
     if (error != cudaSuccess) return fail(e, error, "weights");
     if (u->bytes > free) return fail_memory(e, u->bytes, free);
     error = managed ? cudaMallocManaged(&u->memory, u->bytes) : cudaMalloc(&u->memory, u->bytes);
-    if (error == cudaErrorMemoryAllocation) return cudaGetLastError(), fail_memory(e, u->bytes, free);
-    if (error == cudaSuccess) error = cudaMemset(u->memory, 0, u->bytes); // what fills up the last tiles
+    if (error == cudaErrorMemoryAllocation) {
+        cudaGetLastError(); // clears it
+        return fail_memory(e, u->bytes, free);
+    }
+    if (error == cudaSuccess)
+        error = cudaMemset(u->memory, 0, u->bytes); // the last tiles are filled up with zeros
     if (error == cudaSuccess) error = cudaDeviceSynchronize();
     for (Lane &lane : u->lanes) {
         if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&lane.stream, cudaStreamNonBlocking);
@@ -147,7 +159,8 @@ bool allocate(Upload *u, bool managed, Err *e) {
 void close_lanes(Upload *u) {
     for (Lane &lane : u->lanes) {
         if (lane.stream) cudaStreamDestroy(lane.stream);
-        cudaFreeHost(lane.pinned), cudaFree(lane.device);
+        cudaFreeHost(lane.pinned);
+        cudaFree(lane.device);
         lane = {};
     }
     pool_close(u->pool);
@@ -157,28 +170,29 @@ void close_lanes(Upload *u) {
 uint8_t *take(Upload *u, size_t bytes) {
     uint8_t *at = u->memory + u->used;
     u->used += aligned(bytes);
-    assert(u->used <= u->bytes); // upload_open saw this weight
+    assert(u->used <= u->bytes); // upload_open counted this weight
     return at;
 }
 
-// The next lane, free, with these bytes in its pinned memory.
-cudaError_t fill_lane(Upload *u, const uint8_t *from, size_t bytes, Lane **out) {
-    Lane *lane = &u->lanes[u->n_pieces++ % N_LANES];
+// Waits for the next lane and copies n rows into its pinned memory.
+cudaError_t fill_lane(Upload *u, const uint8_t *from, size_t n, size_t row_bytes, size_t stride, Lane **out) {
+    Lane *lane = &u->lanes[u->n_chunks++ % N_LANES];
     cudaError_t error = cudaStreamSynchronize(lane->stream);
     if (error != cudaSuccess) return error;
-    Copy copy = {lane->pinned, from, bytes, pool_n(u->pool)};
+    Copy copy = {lane->pinned, from, n, row_bytes, stride, pool_n(u->pool)};
     pool_run(u->pool, copy_share, &copy);
     *out = lane;
     return cudaSuccess;
 }
 
-// n floats as they are.
+// Sends n floats, unchanged.
 cudaError_t send_floats(Upload *u, const float *from, size_t n, float *to) {
     size_t most = LANE_BYTES / sizeof(float);
     for (size_t first = 0; first < n; first += most) {
-        size_t count = n - first < most ? n - first : most;
+        size_t count = std::min(n - first, most);
         Lane *lane;
-        cudaError_t error = fill_lane(u, (const uint8_t *)(from + first), count * sizeof(float), &lane);
+        cudaError_t error =
+            fill_lane(u, (const uint8_t *)(from + first), count, sizeof(float), sizeof(float), &lane);
         if (error == cudaSuccess)
             error = cudaMemcpyAsync(to + first, lane->pinned, count * sizeof(float), cudaMemcpyHostToDevice,
                                     lane->stream);
@@ -187,27 +201,32 @@ cudaError_t send_floats(Upload *u, const float *from, size_t n, float *to) {
     return cudaSuccess;
 }
 
-// The rows of a weight into its tiles.
+// Sends the rows of a weight and repacks them into its tiles.  Of each row only the weight's n_in columns are
+// sent, which are less than row_bytes where the weight is a range of columns of a tensor.
 template <QuantType T> cudaError_t send_rows(Upload *u, const Weight *w, const Layout &at, uint8_t *to) {
     const QuantTraits *traits = quant_traits(T);
-    Rows rows = {.row_bytes = (size_t)w->n_in / traits->n_weights * traits->n_bytes,
-                 .n_in = w->n_in,
-                 .n_out = w->n_out,
-                 .at = at,
-                 .out = to};
-    size_t most = LANE_BYTES / rows.row_bytes, n = n_rows(w);
-    if (most == 0) return cudaErrorInvalidValue; // no row is that long
+    Chunk chunk = {.row_bytes = (size_t)w->n_in / traits->n_weights * traits->n_bytes,
+                   .n_in = w->n_in,
+                   .n_out = w->n_out,
+                   .at = at,
+                   .out = to};
+    size_t most = LANE_BYTES / chunk.row_bytes, n = n_rows(w);
+    if (most == 0) return cudaErrorInvalidValue; // a row of more than LANE_BYTES
     for (size_t first = 0; first < n; first += most) {
-        size_t count = n - first < most ? n - first : most, bytes = count * rows.row_bytes;
+        size_t count = std::min(n - first, most);
         Lane *lane;
-        cudaError_t error = fill_lane(u, w->data + first * rows.row_bytes, bytes, &lane);
+        cudaError_t error =
+            fill_lane(u, w->data + first * w->row_bytes, count, chunk.row_bytes, w->row_bytes, &lane);
         if (error == cudaSuccess)
-            error = cudaMemcpyAsync(lane->device, lane->pinned, bytes, cudaMemcpyHostToDevice, lane->stream);
+            error = cudaMemcpyAsync(lane->device, lane->pinned, count * chunk.row_bytes,
+                                    cudaMemcpyHostToDevice, lane->stream);
         if (error != cudaSuccess) return error;
-        rows.file = lane->device, rows.first = first, rows.n = (unsigned)count;
+        chunk.rows = lane->device;
+        chunk.first = first;
+        chunk.n = (unsigned)count;
         Launch l = {.stream = lane->stream};
-        unsigned n_threads = rows.n * at.n_tiles;
-        error = launch_kernel(&l, k_repack<T>, (n_threads + THREADS - 1) / THREADS, THREADS, 0, rows);
+        unsigned n_threads = chunk.n * at.n_tiles;
+        error = launch_kernel(&l, k_repack<T>, (n_threads + THREADS - 1) / THREADS, THREADS, 0, chunk);
         if (error != cudaSuccess) return error;
     }
     return cudaSuccess;

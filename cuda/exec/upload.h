@@ -1,8 +1,8 @@
 /* upload: weights from the file mapping into device memory, repacked as layout.h says.
  *
- * All matrices of a plan lie in one allocation, sized by a first pass over its ops.  A piece of a tensor goes
- * the way page cache -> pinned memory (all threads copy) -> device staging -> its place (a kernel repacks),
- * and several pieces are under way at once, so that the bus never waits. */
+ * All matrices of a plan lie in one allocation, sized by a first pass over its ops.  A chunk of a tensor goes
+ * from the page cache to pinned memory (copied by all threads), to device memory, and into the tiles of its
+ * tensor (repacked by a kernel); several chunks are under way at once, so that the bus is never idle. */
 #ifndef ZGEN_CUDA_UPLOAD_H
 #define ZGEN_CUDA_UPLOAD_H
 
@@ -16,21 +16,21 @@ extern "C" {
 
 typedef struct Upload Upload; // owns the weights on the device
 
-size_t upload_bytes(const Plan *p); // of device memory for the weights of a plan
+size_t upload_bytes(const Plan *p); // device memory for the weights of a plan
 
 /* Allocates device memory for the weights of all ops of the plan, or managed memory that the host shares, and
- * n_threads >= 1 threads that read the file.  NULL: ERR_MEMORY says what is needed and what is free, ERR_RUN
- * what CUDA says. */
+ * starts n_threads >= 1 threads that read the file.  NULL: ERR_MEMORY with the bytes needed and free, ERR_RUN
+ * with CUDA's reason. */
 Upload *upload_open(const Plan *p, bool managed, int n_threads, Err *e);
 
-/* Sends a weight of the plan on its way, once, and describes where it will lie.  false: ERR_RUN, what CUDA
- * says. */
+/* Starts to send a weight of the plan, once, and describes where it will lie.  false: ERR_RUN with CUDA's
+ * reason. */
 bool upload_tensor(Upload *u, const Weight *w, DeviceWeight *out, Err *e);
 
-/* Waits until everything is in place, and gives back all but the weights. */
+/* Waits until all weights are in place, and frees everything but these. */
 bool upload_finish(Upload *u, Err *e);
 
-void upload_close(Upload *u); // and the weights; NULL is fine
+void upload_close(Upload *u); // frees the weights too; NULL: nothing to do
 
 #ifdef __cplusplus
 }

@@ -1,8 +1,8 @@
-// ceilings: what the GPU reaches with no model in the way: how fast its memory is read and copied, what lies
-// between two kernels of a graph, how fast its matrix units multiply, how fast bytes come from the host.
+// ceilings: the limits of the GPU, measured without a model: bandwidth of reads and of copies in device
+// memory, time between two kernels of a graph, arithmetic rate of the matrix units, bandwidth from the host.
 //
-// Each is the median of a few runs after a first one, timed on the device.  The data is noise, because equal
-// bits cost less power than weights do and would let the clock rise.
+// Each is the median of REPEATS runs after a first one, timed on the device.  The data is noise, because
+// constant data costs less power than weights do and would let the clock rise.
 #include <algorithm>
 #include <vector>
 
@@ -16,13 +16,13 @@ extern "C" {
 namespace {
 
 constexpr int REPEATS = 9;
-constexpr int THREADS = 512, BLOCKS_PER_SM = 2, LOADS = 8; // what reads fastest of 1, 2, 4 and 4, 8, 16
-constexpr int CHAIN = 400;                                 // kernels of the graph
+constexpr int THREADS = 512, BLOCKS_PER_SM = 2, LOADS = 8; // the fastest of 1, 2, 4 blocks and 4, 8, 16 loads
+constexpr int KERNELS = 400;                               // of the graph
 constexpr int SIDE = 8192;                                 // of the matrices
 constexpr size_t READ_BYTES = (size_t)8 << 30, READ_LEAST = (size_t)256 << 20; // beyond the caches
 constexpr size_t UPLOAD_BYTES = (size_t)512 << 20;
 
-// Finite small numbers when taken as halves: the exponent's highest bit is clear.
+// Bits that are finite small numbers as f16, because the highest bit of each exponent is clear.
 __global__ void k_noise(uint4 *out, size_t n) {
     size_t stride = (size_t)gridDim.x * blockDim.x;
     for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n; i += stride) {
@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(THREADS) k_read(const uint4 *data, int rounds,
 #pragma unroll
         for (int i = 0; i < LOADS; i++) sum ^= v[i].x ^ v[i].y ^ v[i].z ^ v[i].w;
     }
-    if (sum == 0x12345678) *out = sum; // so that nothing is read in vain
+    if (sum == 0x12345678) *out = sum; // keeps the compiler from removing the loads
 }
 
 __global__ void k_touch(uint32_t *x) {
@@ -54,7 +54,7 @@ __global__ void k_touch(uint32_t *x) {
     pdl_launch();
 }
 
-// A stream with a stop watch and a block of memory; all of it goes when it does.
+// A stream, two events to time it, and device memory; its destructor frees them.
 struct Rig {
     cudaStream_t stream = nullptr;
     cudaEvent_t begin = nullptr, end = nullptr;
@@ -82,7 +82,7 @@ struct Rig {
         if (stream) cudaStreamDestroy(stream);
     }
 
-    // The median time of what `run` puts on the stream.
+    // The median time of the work that `run` puts on the stream.
     template <class Run> cudaError_t median(Run run, double *seconds) {
         std::vector<float> ms(REPEATS);
         cudaError_t error = run();
@@ -127,20 +127,20 @@ cudaError_t measure_copy(Rig *rig, double *out) {
     return error;
 }
 
-// One kernel of a captured chain, a block per SM.
+// The time of one kernel of a captured sequence, of a block per SM.
 cudaError_t measure_boundary(Rig *rig, const Launch *l, double *out) {
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t exec = nullptr;
     cudaError_t error = cudaStreamBeginCapture(l->stream, cudaStreamCaptureModeThreadLocal);
     if (error != cudaSuccess) return error;
-    for (int i = 0; i < CHAIN && error == cudaSuccess; i++)
+    for (int i = 0; i < KERNELS && error == cudaSuccess; i++)
         error = launch_kernel(l, k_touch, l->n_sm, 256, 0, (uint32_t *)rig->data);
     cudaError_t ended = cudaStreamEndCapture(l->stream, &graph);
     if (error == cudaSuccess) error = ended;
     if (error == cudaSuccess) error = cudaGraphInstantiate(&exec, graph, 0);
     double seconds = 0;
     if (error == cudaSuccess) error = rig->median([&] { return cudaGraphLaunch(exec, l->stream); }, &seconds);
-    *out = seconds / CHAIN;
+    *out = seconds / KERNELS;
     if (exec) cudaGraphExecDestroy(exec);
     if (graph) cudaGraphDestroy(graph);
     return error;
@@ -149,7 +149,7 @@ cudaError_t measure_boundary(Rig *rig, const Launch *l, double *out) {
 cudaError_t measure_product(Rig *rig, const Launch *l, double *out) {
     constexpr size_t MATRIX = (size_t)SIDE * SIDE * 2;
     Gemm *g = gemm_open(0, 0, 0);
-    if (!g) return cudaSuccess; // no library, no product
+    if (!g) return cudaSuccess; // without the library the figure stays 0
     double seconds;
     cudaError_t error = rig->median(
         [&] {
@@ -198,7 +198,7 @@ cudaError_t ceilings_read(int n_sm, double *out) {
     Rig rig;
     cudaError_t error = rig.open(READ_LEAST, READ_BYTES);
     if (error == cudaSuccess) error = measure_read(&rig, n_sm, out);
-    cudaGetLastError(); // a refused allocation is no error of whoever asks next
+    cudaGetLastError(); // clears a refused allocation
     return error;
 }
 
@@ -209,10 +209,10 @@ extern "C" bool cuda_ceilings(int index, Ceilings *out, Err *e) {
     cudaError_t error = cudaDeviceGetAttribute(&n_sm, cudaDevAttrMultiProcessorCount, index);
     if (error == cudaSuccess) error = measure_all(n_sm, device.major >= 9, out);
     if (error == cudaErrorMemoryAllocation)
-        return err_set(e, ERR_MEMORY,
-                       "the GPU has not enough free memory to measure in; %.0f MB are free and twice %.0f MB "
-                       "are needed",
-                       device.free_bytes / 1e6, (double)SIDE * SIDE * 8 / 1e6);
+        return err_set(
+            e, ERR_MEMORY,
+            "the GPU has too little free memory for this measurement: %.0f MB are free, %.0f MB are needed",
+            device.free_bytes / 1e6, 2.0 * SIDE * SIDE * 8 / 1e6);
     return error == cudaSuccess ||
-           err_set(e, ERR_RUN, "the GPU failed at measuring its limits: %s", cudaGetErrorString(error));
+           err_set(e, ERR_RUN, "measuring the limits of the GPU failed: %s", cudaGetErrorString(error));
 }

@@ -1,4 +1,4 @@
-// ceilings: the one measurement that an executor wants beside its own times; see cuda.h for the others.
+// ceilings: the one limit that the executor itself asks for, to put beside its times; cuda.h has the others.
 #pragma once
 #include <cuda_runtime.h>
 

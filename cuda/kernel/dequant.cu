@@ -1,7 +1,7 @@
 // dequant: a weight matrix as a plain matrix of f16, for products on the matrix units.
 //
-// Four bits in, sixteen out: the writes are what costs.  A warp takes a tile; the four lanes that share a row
-// store 32 neighbouring bytes at a time, a whole sector of the memory.
+// The writes dominate: 4 bits are read and 16 written per weight.  A warp decodes a tile; the four lanes that
+// share a row store 32 contiguous bytes at a time, a whole sector of memory.
 #include "../device/device.cuh"
 #include "../device/launch.cuh"
 #include "../device/quant.cuh"
@@ -10,14 +10,14 @@ namespace {
 
 constexpr int WARPS = 8, THREADS = WARPS * 32;
 
-__device__ uint32_t saturated(float a,
-                              float b) { // two halves; beyond the largest it stays the largest, NaN stays NaN
+// Two halves, saturated to the largest finite one; NaN stays NaN.
+__device__ uint32_t saturated(float a, float b) {
     const __half2 most = __float2half2_rn(65504.0f), least = __float2half2_rn(-65504.0f);
     __half2 v = __hmin2_nan(__hmax2_nan(__floats2half2_rn(a, b), least), most);
     return *(uint32_t *)&v;
 }
 
-// N values, of which n exist, to `to`, aligned to N halves if all do.
+// Writes the first n of N values to `to`, which is aligned to N halves where n >= N.
 template <int N> __device__ void put(const float *v, int n, __half *to) {
     uint32_t word[N / 2];
 #pragma unroll
@@ -32,7 +32,7 @@ template <int N> __device__ void put(const float *v, int n, __half *to) {
     }
 }
 
-// Row 8h + g of a tile to `to`, where n of its weights exist; n <= 0 for a row that does not.
+// Writes the first n weights of row 8h + g of a tile to `to`; n <= 0 for a row beyond n_out.
 template <QuantType T> __device__ void tile_half(const uint8_t *tile, int lane, int h, int n, __half *to) {
     int i = lane % 4;
     if constexpr (Format<T>::FLOAT) {
@@ -59,7 +59,7 @@ template <QuantType T> __device__ void tile_half(const uint8_t *tile, int lane, 
 
 template <QuantType T>
 __global__ void __launch_bounds__(THREADS) k_dequant(DeviceWeight w, int expert, __half *out) {
-    pdl_wait(); // the kernel before may still read what out held
+    pdl_wait(); // the kernel before may still read out
     pdl_launch();
     const Layout &at = w.layout;
     int index = blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32; // tile in the row of tiles

@@ -1,4 +1,4 @@
-// elementwise: the ops whose work is less than their launch: norm, add, glu, route and moe_sum, for any
+// elementwise: the ops whose work costs less than their launch: norm, add, glu, route and moe_sum, for any
 // number of rows.
 //
 // A block computes one row (norm, a warp for route) or COLUMNS elements of one.
@@ -33,16 +33,16 @@ __global__ void k_add(RegRows a, RegRows b, int width, RegRows out) {
     if (i < width) row_of(out, t)[i] = __ldcg(row_of(a, t) + i) + __ldcg(row_of(b, t) + i);
 }
 
-__global__ void k_glu(RegRows gate, RegRows up, int width, RegRows out) {
+__global__ void k_glu(Activation act, RegRows gate, RegRows up, int width, RegRows out) {
     pdl_wait();
     pdl_launch();
     int i = column(), t = blockIdx.y;
     if (i >= width) return;
-    row_of(out, t)[i] = silu(__ldcg(row_of(gate, t) + i)) * __ldcg(row_of(up, t) + i);
+    row_of(out, t)[i] = activate(act, __ldcg(row_of(gate, t) + i)) * __ldcg(row_of(up, t) + i);
 }
 
-// A warp per row: n_used times the best of what is left, the lower id where two are equal, then the softmax
-// of the chosen.
+// A warp per row.  n_used times: the largest logit that is not chosen yet, the lower id where two are equal;
+// then the softmax of the chosen ones.
 __global__ void k_route(const __grid_constant__ Route r) {
     pdl_wait();
     pdl_launch();
@@ -51,29 +51,41 @@ __global__ void k_route(const __grid_constant__ Route r) {
     int32_t *chosen = (int32_t *)row_of(r.ids, blockIdx.x);
     float *weight = row_of(r.weights, blockIdx.x);
     float last = INFINITY, first = 0, sum = 0;
-    int last_id = -1; // what was chosen before: everything not after it in the order is taken
+    int last_id = -1; // the last choice: experts up to it, in the order of choice, are chosen
     for (int s = 0; s < n_used; s++) {
         float best = -INFINITY;
         int best_id = n_expert;
         for (int e = lane; e < n_expert; e += 32) {
             float v = __ldcg(row + e);
             bool left = v < last || (v == last && e > last_id);
-            if (left && (v > best || best_id == n_expert)) best = v, best_id = e;
+            if (left && (v > best || best_id == n_expert)) {
+                best = v;
+                best_id = e;
+            }
         }
 #pragma unroll
         for (int offset = 16; offset; offset >>= 1) {
             float v = __shfl_xor_sync(0xffffffffu, best, offset);
             int id = __shfl_xor_sync(0xffffffffu, best_id, offset);
             bool better = id < n_expert && (best_id == n_expert || v > best || (v == best && id < best_id));
-            if (better) best = v, best_id = id;
+            if (better) {
+                best = v;
+                best_id = id;
+            }
         }
-        if (best_id == n_expert)
-            best_id = s, best = row[s]; // not numbers: any expert will do, the logits will tell
+        if (best_id == n_expert) { // only NaNs are left: any expert, because the NaNs reach the logits
+            best_id = s;
+            best = row[s];
+        }
         if (s == 0) first = best;
         float share = expf(best - first);
         sum += share;
-        if (lane == 0) chosen[s] = best_id, weight[s] = share;
-        last = best, last_id = best_id;
+        if (lane == 0) {
+            chosen[s] = best_id;
+            weight[s] = share;
+        }
+        last = best;
+        last_id = best_id;
     }
     __syncwarp();
     for (int s = lane; s < n_used; s += 32) weight[s] *= r.scale / sum;
@@ -108,8 +120,9 @@ extern "C" cudaError_t launch_add(const Launch *l, RegRows a, RegRows b, int wid
     return launch_kernel(l, k_add, grid_of(width, n), COLUMNS, 0, a, b, width, out);
 }
 
-extern "C" cudaError_t launch_glu(const Launch *l, RegRows gate, RegRows up, int width, int n, RegRows out) {
-    return launch_kernel(l, k_glu, grid_of(width, n), COLUMNS, 0, gate, up, width, out);
+extern "C" cudaError_t launch_glu(const Launch *l, Activation act, RegRows gate, RegRows up, int width, int n,
+                                  RegRows out) {
+    return launch_kernel(l, k_glu, grid_of(width, n), COLUMNS, 0, act, gate, up, width, out);
 }
 
 extern "C" cudaError_t launch_route(const Launch *l, const Route *r, int n) {

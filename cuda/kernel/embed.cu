@@ -1,7 +1,7 @@
-// embed: the rows of the embedding matrix that the batch's tokens name, as floats.
+// embed: the rows of the embedding matrix for the batch's tokens, as floats.
 //
-// A block per row of the batch, a warp per tile, of which one row is wanted and four lanes have something to
-// write: a few dozen kilobytes are read, and the launch costs more than the work.
+// A block per row of the batch and a warp per tile, of whose 16 rows one is decoded, by four lanes: a few
+// dozen kilobytes are read, and the launch costs more than the work.
 #include "../device/device.cuh"
 #include "../device/launch.cuh"
 #include "../device/quant.cuh"
@@ -10,14 +10,15 @@ namespace {
 
 constexpr int THREADS = 256;
 
-struct Place { // of a row in its tiles
+// Row 8h + g of a tile, as a lane sees it: lanes 4g..4g + 3 have its weights.
+struct TileLane {
     int lane, g, h;
-    __device__ bool mine() const { return lane / 4 == g; }
+    __device__ bool has_row() const { return lane / 4 == g; }
 };
 
-// What a tile says of the row, from to[0] on, of which n elements exist.
+// Writes the tile's part of the row, times factor, to to[0..n - 1].
 template <QuantType T>
-__device__ void tile_row(const uint8_t *tile, const Place &at, int n, float factor, float *to) {
+__device__ void write_part(const uint8_t *tile, const TileLane &at, int n, float factor, float *to) {
     int i = at.lane % 4;
     if constexpr (Format<T>::FLOAT) {
         for (int k = 0; k < 4; k++) {
@@ -26,7 +27,7 @@ __device__ void tile_row(const uint8_t *tile, const Place &at, int n, float fact
             int first = (4 * k + i) * VECTOR_FLOATS<T>;
 #pragma unroll
             for (int j = 0; j < VECTOR_FLOATS<T>; j++)
-                if (at.mine() && first + j < n) to[first + j] = w[j] * factor;
+                if (at.has_row() && first + j < n) to[first + j] = w[j] * factor;
         }
     } else {
         for (int k = 0; k < 2; k++) {
@@ -38,7 +39,7 @@ __device__ void tile_row(const uint8_t *tile, const Place &at, int n, float fact
                 for (int half = 0; half < 2; half++) {
                     int first = (4 * k + c) * CHUNK_WEIGHTS + 16 * half + 4 * i;
                     const float *x = v[c] + 4 * half;
-                    if (at.mine() && first < n)
+                    if (at.has_row() && first < n)
                         *(float4 *)(to + first) =
                             make_float4(x[0] * factor, x[1] * factor, x[2] * factor, x[3] * factor);
                 }
@@ -49,18 +50,18 @@ __device__ void tile_row(const uint8_t *tile, const Place &at, int n, float fact
 template <QuantType T>
 __global__ void __launch_bounds__(THREADS) k_embed(DeviceWeight w, const int32_t *token, RegRows out) {
     pdl_wait();
-    pdl_launch(); // not before: what comes next would take the room that this kernel needs
-    // A row without logits leaves token -1 behind; the run stops soon, but must not touch foreign memory
-    // until then.
+    pdl_launch(); // not before: the next kernel's blocks would take the SMs that this kernel needs
+    // SAMPLE writes token -1 for a row whose logits are not finite.  The host then stops the run, a few steps
+    // later; until then the row must not be read outside of the matrix.
     int row = min(max(__ldcg(token + blockIdx.x), 0), w.n_out - 1);
     const Layout &at = w.layout;
     const uint8_t *tiles = w.data + (size_t)(row / TILE_ROWS) * at.n_tiles * at.tile_bytes;
     float factor = w.scale ? w.scale[row] : 1.0f;
     float *to = row_of(out, blockIdx.x);
-    Place place = {(int)threadIdx.x % 32, row % 8, row / 8 % 2};
+    TileLane lane = {(int)threadIdx.x % 32, row % 8, row / 8 % 2};
     for (int i = threadIdx.x / 32; i < at.n_tiles; i += THREADS / 32)
-        tile_row<T>(tiles + (size_t)i * at.tile_bytes, place, w.n_in - i * at.tile_weights, factor,
-                    to + i * at.tile_weights);
+        write_part<T>(tiles + (size_t)i * at.tile_bytes, lane, w.n_in - i * at.tile_weights, factor,
+                      to + i * at.tile_weights);
 }
 
 } // namespace

@@ -1,8 +1,9 @@
 // gemm: products of prompt chunks on the matrix units.
 //
 // Weights are dequantised to f16 on the device, one matrix at a time, and multiplied by cuBLASLt with f32
-// sums: with a chunk of 2048 rows the dequantised bytes cost a tenth of the arithmetic.  The library is
-// opened at run time, so that the executable starts, and decodes, on machines that have only a driver.
+// sums: for a prompt chunk of 2048 rows, writing and reading the f16 weights costs a tenth of the arithmetic.
+// The library is opened at run time, so that the executable starts, and decodes, on machines that have only a
+// driver.
 #include <dlfcn.h>
 #include <algorithm>
 #include <map>
@@ -18,7 +19,7 @@ namespace {
 constexpr size_t WORKSPACE_BYTES = 32 << 20;
 constexpr int WARPS = 16, THREADS = WARPS * 32;
 
-// The functions of cuBLASLt, by their own types.
+// The functions of cuBLASLt that are used.
 struct Library {
     decltype(&cublasLtCreate) create;
     decltype(&cublasLtDestroy) destroy;
@@ -48,7 +49,7 @@ bool open_library(Library *f) {
            find(so, "cublasLtMatmulAlgoGetHeuristic", &f->heuristic);
 }
 
-struct Shape { // one kind of product, asked for once
+struct Shape { // of one kind of product: its descriptors and the library's choice of algorithm
     cublasLtMatrixLayout_t w, x, residual, out;
     cublasLtMatmulAlgo_t algorithm;
 };
@@ -58,9 +59,9 @@ struct Shape { // one kind of product, asked for once
 struct Gemm {
     Library f;
     cublasLtHandle_t handle;
-    cublasLtMatmulDesc_t desc; // out = w^T x in column-major words: w is [n_in, n_out], x [n_in, T]
+    cublasLtMatmulDesc_t desc; // out = w^T x, column-major: w is [n_in, n_out], x [n_in, T]
     std::map<std::tuple<int, int, int, int, int>, Shape>
-        shapes; // n_out, T, n_in, strides of out and residual
+        shapes; // by n_out, T, n_in, strides of out and residual
     __half *weight, *input;
     float *output;
     void *workspace;
@@ -73,7 +74,7 @@ __device__ __half saturated(float v) {
     return __float2half_rn(isfinite(v) ? fminf(fmaxf(v, -65504.0f), 65504.0f) : nanf(""));
 }
 
-// Row t of the input, normalised if asked, as f16.
+// Rows of the input as f16, normalised first where there is a norm.
 __global__ void __launch_bounds__(THREADS)
     k_input(RegRows in, const float *norm, float eps, int n_in, __half *out) {
     pdl_wait();
@@ -86,8 +87,8 @@ __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// What the library does not do: scales of rows and biases, before the residual is added, and a residual's row
-// map.
+// The part of the epilogue that the library lacks: scales of rows and biases, which come before the residual,
+// and the row map of a residual.
 __global__ void k_epilogue(float *out, int stride, int n_out, const float *scale, const float *bias,
                            RegRows residual) {
     pdl_wait();
@@ -100,12 +101,14 @@ __global__ void k_epilogue(float *out, int stride, int n_out, const float *scale
     out[(size_t)t * stride + i] = residual.data ? row_of(residual, t)[i] + v : v;
 }
 
-__global__ void k_pair(const float *gate, const float *up, int n, float *out, int stride, RegRows residual) {
+// out[T][stride] = act(gate) * up + residual, of gate and up [T][n].
+__global__ void k_pair(Activation act, const float *gate, const float *up, int n, float *out, int stride,
+                       RegRows residual) {
     pdl_wait();
     pdl_launch();
     int i = blockIdx.x * blockDim.x + threadIdx.x, t = blockIdx.y;
     if (i >= n) return;
-    float y = silu(gate[(size_t)t * n + i]) * up[(size_t)t * n + i];
+    float y = activate(act, gate[(size_t)t * n + i]) * up[(size_t)t * n + i];
     out[(size_t)t * stride + i] = residual.data ? y + row_of(residual, t)[i] : y;
 }
 
@@ -116,7 +119,10 @@ cudaError_t status(cublasStatus_t s) {
 cudaError_t shape_of(Gemm *g, int n_out, int T, int n_in, int out_stride, int residual_stride, Shape *out) {
     auto key = std::make_tuple(n_out, T, n_in, out_stride, residual_stride);
     auto known = g->shapes.find(key);
-    if (known != g->shapes.end()) return *out = known->second, cudaSuccess;
+    if (known != g->shapes.end()) {
+        *out = known->second;
+        return cudaSuccess;
+    }
     Shape s;
     cublasLtMatmulPreference_t preference;
     cublasLtMatmulHeuristicResult_t result;
@@ -137,9 +143,9 @@ cudaError_t shape_of(Gemm *g, int n_out, int T, int n_in, int out_stride, int re
     return cudaSuccess;
 }
 
-// The first question is the one that takes long.
-bool answers(Gemm *g) {
-    int n = 1024; // any
+// Whether the library finds an algorithm; the first search takes long.
+bool finds_algorithm(Gemm *g) {
+    int n = 1024; // any size
     Shape ignored;
     return shape_of(g, n, n, n, n, n, &ignored) == cudaSuccess;
 }
@@ -155,16 +161,16 @@ cudaError_t matmul(Gemm *g, const Launch *l, const void *w, const void *input, i
                               &s.algorithm, g->workspace, WORKSPACE_BYTES, l->stream));
 }
 
-// out[T][out_stride] = input w^T, plus the residual where there is one.
+// out[T][out_stride] = input w^T * scale + bias + residual, of one segment.
 cudaError_t multiply(Gemm *g, const Launch *l, const ProductSegment *p, int T, float *out, int out_stride,
                      const RegRows &residual) {
     cudaError_t error = launch_dequant(l, &p->w, 0, g->weight);
-    bool apart = p->w.scale || p->bias || residual.map; // then the residual comes after the library's product
-    bool joined = residual.data && !apart;
+    bool own_epilogue = p->w.scale || p->bias || residual.map;
+    bool joined = residual.data && !own_epilogue; // the library adds the residual
     if (error == cudaSuccess)
         error = matmul(g, l, g->weight, g->input, p->w.n_out, T, p->w.n_in, joined ? 1 : 0,
                        joined ? residual.data : out, joined ? residual.stride : out_stride, out, out_stride);
-    if (error == cudaSuccess && apart) {
+    if (error == cudaSuccess && own_epilogue) {
         dim3 grid((p->w.n_out + 255) / 256, T);
         error = launch_kernel(l, k_epilogue, grid, 256, 0, out, out_stride, p->w.n_out, p->w.scale, p->bias,
                               residual);
@@ -192,7 +198,7 @@ extern "C" Gemm *gemm_open(size_t weight_elements, size_t input_elements, size_t
               cudaMalloc(&g->weight, weight_elements * sizeof(__half)) == cudaSuccess &&
               cudaMalloc(&g->input, input_elements * sizeof(__half)) == cudaSuccess &&
               cudaMalloc(&g->output, output_elements * sizeof(float)) == cudaSuccess &&
-              cudaMalloc(&g->workspace, WORKSPACE_BYTES) == cudaSuccess && answers(g);
+              cudaMalloc(&g->workspace, WORKSPACE_BYTES) == cudaSuccess && finds_algorithm(g);
     if (ok) return g;
     gemm_close(g);
     return nullptr;
@@ -200,24 +206,26 @@ extern "C" Gemm *gemm_open(size_t weight_elements, size_t input_elements, size_t
 
 extern "C" void gemm_close(Gemm *g) {
     if (!g) return;
-    cudaFree(g->weight), cudaFree(g->input), cudaFree(g->output), cudaFree(g->workspace);
+    for (void *memory : {(void *)g->weight, (void *)g->input, (void *)g->output, g->workspace})
+        cudaFree(memory);
     if (g->handle) g->f.destroy(g->handle);
     delete g;
 }
 
 extern "C" cudaError_t launch_gemm(Gemm *g, const Launch *l, const Product *p, int T) {
     int n_in = p->segment[0].w.n_in, n_out = p->segment[0].w.n_out;
+    bool pair = is_pair(*p);
     cudaError_t error = launch_kernel(l, k_input, T, THREADS, 0, p->in, p->norm, p->norm_eps, n_in, g->input);
     for (int i = 0; i < p->n_segments && error == cudaSuccess; i++) {
         const ProductSegment *s = &p->segment[i];
-        float *out = p->glu ? g->output + (size_t)i * T * n_out : s->out;
-        error = multiply(g, l, s, T, out, p->glu ? n_out : s->out_stride,
-                         i == 0 && !p->glu ? p->residual : RegRows{});
+        float *out = pair ? g->output + (size_t)i * T * n_out : s->out;
+        error = multiply(g, l, s, T, out, pair ? n_out : s->out_stride,
+                         i == 0 && !pair ? p->residual : RegRows{});
     }
-    if (!p->glu || error != cudaSuccess) return error;
+    if (!pair || error != cudaSuccess) return error;
     dim3 grid((n_out + 255) / 256, T);
     const float *up = g->output + (size_t)T * n_out;
-    return launch_kernel(l, k_pair, grid, 256, 0, g->output, up, n_out, p->segment[0].out,
+    return launch_kernel(l, k_pair, grid, 256, 0, p->act, g->output, up, n_out, p->segment[0].out,
                          p->segment[0].out_stride, p->residual);
 }
 

@@ -13,7 +13,7 @@
 //                       +---------------+---------------+
 //     reduction:             in the order of the K-slices          after each tile batch
 //                                       |
-//     epilogue:     * scale, + bias, silu(gate) * up, + residual  ->  out [T][n_out]
+//     epilogue:     * scale, + bias, act(gate) * up, + residual  ->   out [T][n_out]
 //
 // One block per SM, of 16 warps or 8.  Block b of n computes the tile rows b, b + n, b + 2n, ... of all
 // matrices. Every warp first starts to prefetch its weights (ring.cuh), before it waits for the kernel
@@ -69,7 +69,7 @@ template <int T, bool ROUTED> struct TileRowCursor {
     __device__ void advance(const Product &p, int n) {
         k += n;
         row += n * BlockIndex<T>().count;
-        if (!p.glu || ROUTED)
+        if (!is_pair(p) || ROUTED)
             for (int n_rows;
                  row >= (n_rows = matrix_rows(p)) && matrix + 1 < (ROUTED ? p.n_used : p.n_segments);
                  matrix++)
@@ -110,7 +110,7 @@ template <int T> struct WarpWork {
     __device__ int first_slice() const { return BlockIndex<T>().rank * split.block_slices; } // of the block
     __device__ int list_length() const { // K-slices that the warp multiplies, of a pair both
         int n = (max(n_tile_rows - group, 0) + split.n_groups - 1) * split.group_inverse >> 16;
-        return p.glu ? 2 * n : n;
+        return is_pair(p) ? 2 * n : n;
     }
 
     __device__ float *partials() const { return (float *)(shared_memory() + partials_at); }
@@ -161,8 +161,8 @@ template <int T, bool ROUTED> struct PrefetchList {
     __device__ void enter(const WarpWork<T> &work, int number) {
         const Product &p = work.p;
         TileRowCursor<T, ROUTED> cursor =
-            cursor_at<T, ROUTED>(p, work.group + (number >> p.glu) * work.split.n_groups);
-        int segment = cursor.segment(p) + (number & p.glu);
+            cursor_at<T, ROUTED>(p, work.group + (number >> is_pair(p)) * work.split.n_groups);
+        int segment = cursor.segment(p) + (number & is_pair(p));
         const DeviceWeight &w = p.segment[segment].w;
         bytes = w.layout.tile_bytes;
         tiles = work.n_tiles(segment);
@@ -218,8 +218,8 @@ __device__ __forceinline__ void multiply_batch(const WarpWork<T> &work, Ring &ri
                                                PrefetchList<T, ROUTED> &list,
                                                TileRowCursor<T, ROUTED> &cursor, int batch) {
     const Product &p = work.p;
-    int end = min(batch + work.split.batch, work.n_tile_rows), matrices = p.glu ? 2 : 1;
-    bool same_type = !p.glu || p.segment[0].w.type == p.segment[1].w.type;
+    int end = min(batch + work.split.batch, work.n_tile_rows), matrices = is_pair(p) ? 2 : 1;
+    bool same_type = !is_pair(p) || p.segment[0].w.type == p.segment[1].w.type;
     while (cursor.k < end) {
         TileRowCursor<T, ROUTED> from = cursor;
         int count = 0; // tile rows of one matrix
@@ -261,7 +261,7 @@ __device__ __forceinline__ float scale_and_bias(const ProductSegment &s, size_t 
 __device__ __forceinline__ float epilogue(const Product &p, const ProductSegment &s, size_t row, float sum,
                                           float up, float residual) {
     float y = scale_and_bias(s, row, sum);
-    if (p.glu) y = silu(y) * scale_and_bias(p.segment[1], row, up);
+    if (is_pair(p)) y = activate(p.act, y) * scale_and_bias(p.segment[1], row, up);
     return y + residual;
 }
 
@@ -304,11 +304,11 @@ template <bool ROUTED> struct Epilogue {
         const ProductSegment &s = p.segment[ROUTED ? 0 : matrix];
         const float *partial =
             work.partials() +
-            work.partial_index(threadIdx.x / TILE_ROWS) * (p.glu ? 2 : 1) * work.matrix_step() +
+            work.partial_index(threadIdx.x / TILE_ROWS) * (is_pair(p) ? 2 : 1) * work.matrix_step() +
             threadIdx.x % TILE_ROWS;
         size_t w_row = (ROUTED ? (size_t)__ldcg(p.ids + matrix) * s.w.n_out : 0) + row;
         float sum = reduce(partial, work.split.block_slices),
-              up = p.glu ? reduce(partial + work.matrix_step(), work.split.block_slices) : 0,
+              up = is_pair(p) ? reduce(partial + work.matrix_step(), work.split.block_slices) : 0,
               y = epilogue(p, s, w_row, sum, up, residual);
         if (flagged)
             asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p.flagged->row + row),
@@ -357,14 +357,14 @@ template <int T> __device__ __forceinline__ void store_batch(const WarpWork<T> &
         const ProductSegment &s = p.segment[cursor.matrix];
         int row = cursor.row * TILE_ROWS + first, n = min(s.w.n_out - row, 4);
         const float *partial = work.partials() +
-                               work.partial_index(tile_row) * (p.glu ? 2 : 1) * work.matrix_step() +
+                               work.partial_index(tile_row) * (is_pair(p) ? 2 : 1) * work.matrix_step() +
                                t * PARTIAL_STRIDE<T> + first;
         bool adds = p.residual.data && cursor.matrix == 0;
         float4 residual = make_float4(0, 0, 0, 0);
         if (adds && n > 0) residual = __ldcg((const float4 *)(row_of(p.residual, t) + row));
         float sum[4], up[4] = {};
         reduce<T>(work.split, partial, sum);
-        if (p.glu) reduce<T>(work.split, partial + work.matrix_step(), up);
+        if (is_pair(p)) reduce<T>(work.split, partial + work.matrix_step(), up);
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             if (k >= n) break;
@@ -545,7 +545,7 @@ cudaError_t launch_planned(const Launch *l, const FusedProducts &fused, const La
 cudaError_t check(const Product *p) {
     if (p->norm && p->segment[0].w.n_in > LOADED) // the plan has an op of its own to normalise such rows
         return cudaErrorInvalidValue;
-    return p->ids && p->n_segments > 1 && !p->glu ? cudaErrorInvalidValue : cudaSuccess;
+    return p->ids && p->n_segments > 1 && !is_pair(*p) ? cudaErrorInvalidValue : cudaSuccess;
 }
 
 // Whether a's output can reach b in one kernel, flagged.

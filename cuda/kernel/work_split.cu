@@ -52,7 +52,7 @@ WorkSplit split_product(const Launch *l, const Product *p, int n_blocks, int T, 
     int slots = p->ids ? p->n_used : 1;
     for (int i = 0; i < p->n_segments; i++) {
         const Layout &at = p->segment[i].w.layout;
-        if (i == 0 || !p->glu) split.n_tile_rows += slots * at.n_tile_rows;
+        if (i == 0 || !is_pair(*p)) split.n_tile_rows += slots * at.n_tile_rows;
         if (quant_traits(p->segment[i].w.type)->act == QUANT_ACT_Q8)
             split.n_tiles = at.n_tiles;
         else
@@ -91,10 +91,10 @@ struct ListLength {
 
 ListLength list_length(const Product *p, const WorkSplit *split) {
     int tile_rows = ceil_div(split->cluster_tile_rows + (split->n_longer > 0), split->n_groups);
-    ListLength length = {tile_rows * (p->glu ? 2 : 1), 0, split->slice_tiles[0]};
+    ListLength length = {tile_rows * (is_pair(*p) ? 2 : 1), 0, split->slice_tiles[0]};
     for (int i = 0; i < p->n_segments; i++) {
         int most = split->slice_tiles[i] + (split->n_longer_slices[i] > 0);
-        length.most = p->glu ? length.most + most : std::max(length.most, most);
+        length.most = is_pair(*p) ? length.most + most : std::max(length.most, most);
         length.least = std::min(length.least, split->slice_tiles[i]);
     }
     return length;
@@ -167,7 +167,7 @@ size_t split_all(const Launch *l, FusedProducts *fused, int n_blocks, int T, int
         WorkSplit *split = &fused->split[i];
         int stride = T == 1 ? PARTIAL_STRIDE<1> : PARTIAL_STRIDE<MAX_INPUT_ROWS>;
         int tile_row_bytes =
-            (fused->p[i].glu ? 2 : 1) * split->block_slices * T * stride * (int)sizeof(float);
+            (is_pair(fused->p[i]) ? 2 : 1) * split->block_slices * T * stride * (int)sizeof(float);
         choose_batch(split, tile_row_bytes, batch_bytes, longest);
         fused->partial_bytes =
             std::max(fused->partial_bytes, split->group_batch * split->n_groups * tile_row_bytes);

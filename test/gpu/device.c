@@ -49,7 +49,8 @@ void *device_zeros(size_t bytes) {
 void *device_new(const void *host, size_t bytes) {
     void *to = buffer_new(bytes, 0xFF);
     if (host) device_check(cudaMemcpy(to, host, bytes, cudaMemcpyHostToDevice), "cudaMemcpy");
-    device_check(cudaDeviceSynchronize(), "cudaMemcpy"); // it returns before the last bytes have come
+    device_check(cudaDeviceSynchronize(),
+                 "cudaMemcpy"); // cudaMemcpy may return before the last bytes have arrived
     return to;
 }
 

@@ -1,7 +1,7 @@
 /* device: device memory for the tests of single kernels, between guard bands.
  *
- * A kernel that writes before or behind what it was given changes a band, and device_end says so.  Memory
- * that nobody filled is NaN, so that a kernel that reads it shows in its result. */
+ * A kernel that writes outside of a buffer changes a band, which device_end reports.  Memory without initial
+ * bytes is NaN, so that reading it shows in a kernel's result. */
 #ifndef ZGEN_TEST_DEVICE_H
 #define ZGEN_TEST_DEVICE_H
 
@@ -18,14 +18,14 @@ void *device_scratch(void);
 void *device_new(const void *host, size_t bytes);
 void *device_zeros(size_t bytes);
 
-/* Waits, and copies what lies there to the host. */
+/* Waits, and copies `bytes` to the host. */
 void device_read(void *host, const void *device, size_t bytes);
 
-/* Waits, checks the bands around everything, and frees it.  What went wrong is a failure of the running test,
- * of which `name` is told. */
+/* Waits, checks the bands around all buffers, and frees them.  A changed band fails the running test, with a
+ * message that contains `name`. */
 void device_end(const char *name);
 
-/* Fails the running test if error is one. */
+/* Fails the running test, with `name` in the message, unless error is cudaSuccess. */
 void device_check(cudaError_t error, const char *name);
 
 #endif

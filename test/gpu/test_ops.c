@@ -1,8 +1,8 @@
 /* ops: the kernels beside the products, one by one, against formulas in double.
  *
- * Each lies between guard bands and reads NaN where nobody wrote.  Limits are what the arithmetic allows: f32
- * sums 1e-12, scores of two f16 (22 bits) 1e-9, matrix units on f16 1e-5; the sampler must choose the same
- * tokens as the host's. */
+ * Buffers lie between guard bands and are NaN where nothing was written.  Limits follow from the arithmetic:
+ * f32 sums 1e-12, scores of two f16 (22 bits) 1e-9, matrix units on f16 1e-5; the sampler must choose the
+ * same tokens as the host's. */
 #include "device.h"
 #include "gpu.h"
 #include "tiny.h"
@@ -44,8 +44,8 @@ enum { N_WIDTHS = sizeof widths / sizeof *widths };
 
 /* ---- Rows ---- */
 
-/* An op's operands are columns of wider registers: each row of `width` floats has others before and behind it, and a
- * register has a few rows more than the op reads. */
+/* An op's operands are columns of wider registers: each row of `width` floats has others before and behind
+ * it, and a register has a few rows more than the op reads. */
 enum { COLUMN = 5, MORE_COLUMNS = 27, MORE_ROWS = 3 };
 
 typedef struct Input {
@@ -148,21 +148,26 @@ TEST(gpu_ops_norm) {
         for (int n = 1; n <= 65; n += 32) check_norm(widths[i], n, n > 1);
 }
 
-/* Each input has a map of its own, or none. */
-static void check_pairs(int width, int n, bool glu, bool a_mapped, bool b_mapped) {
+/* ADD for ACT_NONE, else GLU.  Each input has a map of its own, or none. */
+static void check_pairs(int width, int n, Activation act, bool a_mapped, bool b_mapped) {
     uint64_t seed = 2;
     Input a = input_new(n, width, a_mapped, &seed), b = input_new(n, width, b_mapped, &seed);
     double *expected = mem_new((size_t)n * (size_t)width, sizeof *expected);
     for (size_t i = 0; i < (size_t)n * (size_t)width; i++) {
         double x = a.rows[i], y = b.rows[i];
-        expected[i] = glu ? x / (1 + exp(-x)) * y : x + y;
+        if (act == ACT_NONE)
+            expected[i] = x + y;
+        else
+            expected[i] =
+                y * (act == ACT_GELU ? x / 2 * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)))
+                                     : x / (1 + exp(-x)));
     }
     RegRows out = output_new(n, width);
     const Launch *l = device_launch();
-    device_check(glu ? launch_glu(l, a.device, b.device, width, n, out)
+    device_check(act ? launch_glu(l, act, a.device, b.device, width, n, out)
                      : launch_add(l, a.device, b.device, width, n, out),
-                 glu ? "glu" : "add");
-    output_check(out, n, width, expected, glu ? "glu" : "add");
+                 act ? activation_name(act) : "add");
+    output_check(out, n, width, expected, act ? activation_name(act) : "add");
     device_end("a pair");
     free(a.rows), free(b.rows), free(expected);
 }
@@ -172,8 +177,9 @@ TEST(gpu_ops_add_and_glu) {
     if (why) SKIP(why);
     for (int i = 0; i < N_WIDTHS; i++)
         for (int n = 1; n <= 513; n += 256)
-            for (int glu = 0; glu < 2; glu++)
-                for (int maps = 0; maps < 4; maps++) check_pairs(widths[i], n, glu, maps & 1, maps & 2);
+            for (int act = ACT_NONE; act < ACT_COUNT; act++)
+                for (int maps = 0; maps < 4; maps++)
+                    check_pairs(widths[i], n, (Activation)act, maps & 1, maps & 2);
 }
 
 /* ---- Experts ---- */
@@ -518,8 +524,8 @@ TEST(gpu_ops_attention_of_single_rows) {
         }
 }
 
-/* What rows that are the newest of their sequences give and leave in the cache: with keys and values put there
- * before, or on the way. */
+/* What rows that are the newest of their sequences give and leave in the cache: with keys and values put
+ * there before, or on the way. */
 static void attend_newest(Cache *c, Heads h, const Rows *rows, bool on_the_way, float *got) {
     uint64_t seed = 7;
     int q_width = h.n_head * h.head_dim, kv_width = h.n_kv_head * h.head_dim, n_rot = h.head_dim / 4 * 2;

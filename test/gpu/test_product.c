@@ -1,9 +1,9 @@
-/* product: the kernels that multiply with weights, one by one, against the definitions.
+/* product: the kernels that multiply with weights, each by itself, against the definitions.
  *
- * With 8-bit activations every executor forms the same integers (exec/act.h): only the order of the f32 sum
- * is the kernel's own, so that a result may differ by the rounding of a few additions and no more: NMSE 1e-10
- * would not forgive one wrong integer in a row.  A norm in front rounds before the activations do, which may
- * turn one of them by a step: 1e-6. The matrix units take f16: 1e-6. */
+ * With 8-bit activations every executor forms the same integers (exec/act.h); the order of the f32 sums is
+ * the kernel's own, so that a result may differ by the rounding of a few additions: NMSE 1e-10, which one
+ * wrong integer in a row exceeds.  A norm before the product is rounded before the activations are, and may
+ * change one of them by a step: 1e-6.  The matrix units take f16: 1e-6. */
 #include "device.h"
 #include "gpu.h"
 #include "tiny.h"
@@ -83,6 +83,11 @@ static void multiply(const Matrix *m, int expert, const float *x, bool exact, do
     free(row);
 }
 
+static double activated(Activation act, double x) {
+    return act == ACT_GELU ? x / 2 * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)))
+                           : x / (1 + exp(-x));
+}
+
 static void normalise(const float *x, const float *weight, float eps, int n, float *out) {
     double sum = 0;
     for (int i = 0; i < n; i++) sum += (double)x[i] * x[i];
@@ -93,13 +98,14 @@ static void normalise(const float *x, const float *weight, float eps, int n, flo
 /* ---- A product, its reference, and the comparison ---- */
 
 typedef struct Trial {
-    Matrix m[MAX_SEGMENTS];
+    Matrix m[OP_MAX_SEGMENTS];
     int n_segments, T, n_in;
-    bool norm, glu, residual, bias, permuted;
-    float *in, *norm_weight, *residual_rows, *biases[MAX_SEGMENTS];
+    bool norm, residual, bias, permuted;
+    Activation act;
+    float *in, *norm_weight, *residual_rows, *biases[OP_MAX_SEGMENTS];
     int *rows, *residual_map; // permuted: row i reads rows rows[i] of in, residual_map[i] of residual_rows
     Product p;                // on the device
-    float *expected[MAX_SEGMENTS]; // [T][stride_of(n_out)]
+    float *expected[OP_MAX_SEGMENTS]; // [T][stride_of(n_out)]
     double limit;
     char name[80];
 } Trial;
@@ -148,17 +154,18 @@ static void trial_expect(Trial *t, bool exact) {
         memcpy(x, in, (size_t)t->n_in * sizeof *x);
         if (t->norm) normalise(in, t->norm_weight, EPS, t->n_in, x);
         for (int s = 0; s < t->n_segments; s++) {
-            int n_out = t->m[s].w.n_out, to = t->glu ? 0 : s;
+            int n_out = t->m[s].w.n_out, to = t->act ? 0 : s;
             multiply(&t->m[s], 0, x, exact, y);
             for (int i = 0; i < n_out; i++) {
                 float *out = t->expected[to] + (size_t)r * (size_t)stride_of(n_out) + i;
-                double v = y[i] + (t->bias ? t->biases[s][i] : 0);
-                if (t->residual && s == 0)
-                    v += t->residual_rows[(size_t)t->residual_map[r] * (size_t)stride_of(n_out) + (size_t)i];
-                if (t->glu && s == 0)
-                    gate[i] = v / (1 + exp(-v));
+                double v = y[i] + (t->bias ? t->biases[s][i] : 0), added = 0;
+                if (t->residual && to == 0)
+                    added =
+                        t->residual_rows[(size_t)t->residual_map[r] * (size_t)stride_of(n_out) + (size_t)i];
+                if (t->act && s == 0)
+                    gate[i] = activated(t->act, v);
                 else
-                    *out = (float)(t->glu ? gate[i] * v : v);
+                    *out = (float)((t->act ? gate[i] * v : v) + added);
             }
         }
     }
@@ -172,10 +179,10 @@ static RegRows rows_send(const float *rows, int width, const int *map) {
                      map ? device_new(map, MAX_T * sizeof *map) : NULL};
 }
 
-/* Describes the product over device memory of its own. */
+/* Describes the product, with its operands in new device memory. */
 static void trial_send(Trial *t) {
     Product *p = &t->p;
-    *p = (Product){.n_segments = t->n_segments, .norm_eps = EPS, .glu = t->glu};
+    *p = (Product){.n_segments = t->n_segments, .norm_eps = EPS, .act = t->act};
     p->in = rows_send(t->in, t->n_in, t->permuted ? t->rows : NULL);
     if (t->residual)
         p->residual = rows_send(t->residual_rows, t->m[0].w.n_out, t->permuted ? t->residual_map : NULL);
@@ -184,7 +191,7 @@ static void trial_send(Trial *t) {
         int n_out = t->m[s].w.n_out;
         size_t bytes = (size_t)t->T * (size_t)stride_of(n_out) * sizeof(float);
         p->segment[s] = (ProductSegment){.w = t->m[s].device, .out_stride = stride_of(n_out)};
-        p->segment[s].out = s && t->glu ? p->segment[0].out : device_new(NULL, bytes);
+        p->segment[s].out = s && t->act ? p->segment[0].out : device_new(NULL, bytes);
         if (t->bias) p->segment[s].bias = device_new(t->biases[s], (size_t)n_out * sizeof(float));
     }
 }
@@ -205,7 +212,7 @@ static void trial_rows(const Trial *t, int s, int T, float *got, float *expected
 
 /* Launches for T rows and compares; `whole`, if not NULL, is what a launch of all rows gave: the same bytes
  * are wanted. */
-static void trial_check(Trial *t, Gemm *gemm, int T, float *whole[MAX_SEGMENTS]) {
+static void trial_check(Trial *t, Gemm *gemm, int T, float *whole[OP_MAX_SEGMENTS]) {
     int rows = t->T;
     t->T = T;
     trial_send(t);
@@ -213,7 +220,7 @@ static void trial_check(Trial *t, Gemm *gemm, int T, float *whole[MAX_SEGMENTS])
     const Launch *l = device_launch();
     device_check(gemm ? launch_gemm(gemm, l, &t->p, T) : launch_products(l, &t->p, 1, T, device_scratch()),
                  t->name);
-    for (int s = 0; s < (t->glu ? 1 : t->n_segments); s++) {
+    for (int s = 0; s < (t->act ? 1 : t->n_segments); s++) {
         size_t n = (size_t)T * (size_t)t->m[s].w.n_out;
         float *got = mem_new(n, sizeof *got), *expected = mem_new(n, sizeof *expected);
         trial_rows(t, s, T, got, expected);
@@ -233,17 +240,17 @@ static void trial_check(Trial *t, Gemm *gemm, int T, float *whole[MAX_SEGMENTS])
 
 /* All numbers of rows, the largest first. */
 static void trial_few(Trial *t) {
-    float *whole[MAX_SEGMENTS] = {NULL};
+    float *whole[OP_MAX_SEGMENTS] = {NULL};
     trial_expect(t, false);
     for (int i = N_FEW - 1; i >= 0; i--)
         if (few[i] <= t->T) trial_check(t, NULL, few[i], whole);
-    for (int s = 0; s < MAX_SEGMENTS; s++) free(whole[s]);
+    for (int s = 0; s < OP_MAX_SEGMENTS; s++) free(whole[s]);
 }
 
 /* ---- Few rows ---- */
 
-/* Short rows and such as are cut into pieces, an odd number of outputs; bias, residual and rows' scales
- * behind. */
+/* Rows of one K-slice and of many, of one block and of clusters; an odd number of outputs; bias, residual and
+ * scales of rows in the epilogue. */
 TEST(gpu_ops_product_of_every_type) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
@@ -261,7 +268,7 @@ TEST(gpu_ops_product_of_every_type) {
         }
 }
 
-/* Q, K and V of a mixed file, behind a norm, for rows picked out of the input. */
+/* Q, K and V of a mixed file, of the mapped rows of an input, with a norm or without. */
 TEST(gpu_ops_product_of_mixed_types) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
@@ -280,24 +287,30 @@ TEST(gpu_ops_product_of_mixed_types) {
         }
 }
 
-TEST(gpu_ops_product_joins_gate_and_up) {
+TEST(gpu_ops_product_of_gate_and_up) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
     static const QuantType types[][2] = {
         {QUANT_Q4_K, QUANT_Q4_K}, {QUANT_F16, QUANT_F16}, {QUANT_Q4_0, QUANT_Q8_0}};
     static const int n_outs[] = {203, 203};
     for (int i = 0; i < 3; i++)
-        for (int norm = 0; norm < 2; norm++) {
-            Trial *t = trial_new(types[i], n_outs, 2, 512, 3);
-            t->T = 33, t->norm = norm, t->glu = t->bias = true;
-            if (norm) t->limit = 1e-6;
-            trial_few(t);
-            trial_free(t);
-        }
+        for (int norm = 0; norm < 2; norm++)
+            for (int act = ACT_SILU; act < ACT_COUNT; act++) {
+                Trial *t = trial_new(types[i], n_outs, 2, 512, 3);
+                t->T = 33;
+                t->act = (Activation)act;
+                t->norm = norm;
+                t->bias = true;
+                t->residual = act == ACT_GELU;
+                if (norm) t->limit = 1e-6;
+                trial_few(t);
+                trial_free(t);
+            }
 }
 
-/* Rows that the blocks of a cluster share: in pieces of unlike lengths, gate and up, several matrices. */
-TEST(gpu_ops_product_in_pieces) {
+/* Tile rows whose K-slices are shared by the blocks of a cluster, not all of one length: of one matrix, of
+ * gate and up, of several matrices. */
+TEST(gpu_ops_product_by_clusters) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
     const Launch *l = device_launch();
@@ -306,17 +319,17 @@ TEST(gpu_ops_product_in_pieces) {
     static const struct {
         QuantType types[3];
         int n_in, n_outs[3], n;
-        bool glu;
-    } cases[] = {{{QUANT_Q4_K}, 18944, {1043}, 1, false},
-                 {{QUANT_Q6_K}, 27648, {50}, 1, false},
-                 {{QUANT_Q5_0}, 13824, {4200}, 1, false},
-                 {{QUANT_Q8_0}, 8448, {300}, 1, false},
-                 {{QUANT_Q4_K, QUANT_Q4_K}, 14336, {203, 203}, 2, true},
-                 {{QUANT_Q4_0, QUANT_Q6_K}, 8192, {203, 203}, 2, true},
-                 {{QUANT_Q4_K, QUANT_Q4_K, QUANT_Q6_K}, 8192, {200, 64, 33}, 3, false}};
+        Activation act;
+    } cases[] = {{{QUANT_Q4_K}, 18944, {1043}, 1, ACT_NONE},
+                 {{QUANT_Q6_K}, 27648, {50}, 1, ACT_NONE},
+                 {{QUANT_Q5_0}, 13824, {4200}, 1, ACT_NONE},
+                 {{QUANT_Q8_0}, 8448, {300}, 1, ACT_NONE},
+                 {{QUANT_Q4_K, QUANT_Q4_K}, 14336, {203, 203}, 2, ACT_SILU},
+                 {{QUANT_Q4_0, QUANT_Q6_K}, 8192, {203, 203}, 2, ACT_SILU},
+                 {{QUANT_Q4_K, QUANT_Q4_K, QUANT_Q6_K}, 8192, {200, 64, 33}, 3, ACT_NONE}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Trial *t = trial_new(cases[i].types, cases[i].n_outs, cases[i].n, cases[i].n_in, 4);
-        t->T = 17, t->glu = cases[i].glu, t->bias = true, t->residual = !t->glu;
+        t->T = 17, t->act = cases[i].act, t->bias = true, t->residual = !t->act;
         trial_few(t);
         trial_free(t);
     }
@@ -426,7 +439,7 @@ static void check_gemm(Trial *t) {
     trial_free(t);
 }
 
-static bool have_library(void) {
+static bool has_library(void) {
     Gemm *g = gemm_open(64, 64, 64);
     gemm_close(g);
     return g != NULL;
@@ -435,7 +448,7 @@ static bool have_library(void) {
 TEST(gpu_ops_gemm_of_every_type) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
-    if (!have_library()) SKIP("there is no cuBLASLt on this machine");
+    if (!has_library()) SKIP("there is no cuBLASLt on this machine");
     static const int n_out = 331;
     for (int i = 0; i < tiny_n_types; i++) {
         Trial *t = trial_new(&tiny_types[i], &n_out, 1, 256, 5);
@@ -447,12 +460,14 @@ TEST(gpu_ops_gemm_of_every_type) {
 TEST(gpu_ops_gemm_of_several) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
-    if (!have_library()) SKIP("there is no cuBLASLt on this machine");
+    if (!has_library()) SKIP("there is no cuBLASLt on this machine");
     static const QuantType types[] = {QUANT_Q4_K, QUANT_Q6_K, QUANT_F16};
     static const int apart[] = {192, 64, 33}, equal[] = {203, 203};
-    for (int glu = 0; glu < 2; glu++) {
-        Trial *t = trial_new(types, glu ? equal : apart, glu ? 2 : 3, 512, 6);
-        t->norm = true, t->glu = glu, t->bias = glu, t->permuted = true;
+    for (int act = ACT_NONE; act < ACT_COUNT; act++) {
+        Trial *t = trial_new(types, act ? equal : apart, act ? 2 : 3, 512, 6);
+        t->norm = t->permuted = t->residual = true;
+        t->act = (Activation)act;
+        t->bias = act != ACT_NONE;
         check_gemm(t);
     }
 }
@@ -460,7 +475,7 @@ TEST(gpu_ops_gemm_of_several) {
 TEST(gpu_ops_gemm_of_mapped_rows) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
-    if (!have_library()) SKIP("there is no cuBLASLt on this machine");
+    if (!has_library()) SKIP("there is no cuBLASLt on this machine");
     Gemm *g = gemm_open(512 * 331, 512 * MAX_T, 331 * MAX_T);
     for (int i = 0; i < N_MANY && many[i] < MAX_T; i++) {
         check_maps(QUANT_Q4_K, 512, true, false, g, many[i]);
@@ -470,19 +485,25 @@ TEST(gpu_ops_gemm_of_mapped_rows) {
     gemm_close(g);
 }
 
-/* ---- Weights taken apart ---- */
+/* ---- Decoded weights ---- */
 
-static void check_decoding(QuantType type, int n_in) {
+/* The last n_in of skip + n_in columns of a matrix. */
+static void check_decoding(QuantType type, int n_in, int skip) {
     enum { N_OUT = 77, T = 40 };
     uint64_t seed = 7;
-    Matrix m = matrix_new(type, n_in, N_OUT, 2, &seed);
+    const QuantTraits *traits = quant_traits(type);
+    Matrix m = matrix_new(type, skip + n_in, N_OUT, 2, &seed);
+    const uint8_t *data = m.w.data;
+    m.w.n_in = n_in;
+    m.w.data += (size_t)(skip / traits->n_weights) * traits->n_bytes;
     matrix_upload(&m);
+    m.w.data = data;
     int32_t token[T];
     for (int i = 0; i < T; i++) token[i] = i * 13 % N_OUT;
-    size_t n = (size_t)N_OUT * (size_t)n_in, stride = (size_t)stride_of(n_in);
+    size_t n = (size_t)N_OUT * (size_t)n_in, stride = (size_t)stride_of(n_in), row = (size_t)(skip + n_in);
     float *rows = mem_new(T * stride, sizeof *rows);
     uint16_t *halves = mem_new(n, sizeof *halves);
-    DeviceWeight first = m.device; // EMBED wants a plain matrix
+    DeviceWeight first = m.device; // EMBED refuses experts
     first.n_expert = 1;
     float *out = device_new(NULL, T * stride * sizeof *rows);
     void *plain = device_new(NULL, n * sizeof *halves);
@@ -493,19 +514,20 @@ static void check_decoding(QuantType type, int n_in) {
     int n_wrong = 0;
     for (int i = 0; i < T; i++)
         for (int k = 0; k < n_in; k++) {
-            float w = m.decoded[(size_t)token[i] * (size_t)n_in + (size_t)k];
+            float w = m.decoded[(size_t)token[i] * row + (size_t)(skip + k)];
             n_wrong += rows[(size_t)i * stride + (size_t)k] != (m.w.scale ? w * m.w.scale[token[i]] : w);
         }
-    CHECK(n_wrong == 0, "%s, rows of %d: %d embedded values differ", quant_traits(type)->name, n_in, n_wrong);
+    CHECK(n_wrong == 0, "%s, rows of %d: %d embedded values differ", traits->name, n_in, n_wrong);
     for (int expert = 0; expert < 2; expert++) {
         device_check(launch_dequant(device_launch(), &m.device, expert, plain), "dequant");
         device_read(halves, plain, n * sizeof *halves);
         n_wrong = 0;
         for (size_t i = 0; i < n; i++) {
-            uint16_t h = f32_to_f16(fminf(fmaxf(m.decoded[(size_t)expert * n + i], -65504), 65504));
+            size_t r = (size_t)(expert * N_OUT) + i / (size_t)n_in, k = (size_t)skip + i % (size_t)n_in;
+            uint16_t h = f32_to_f16(fminf(fmaxf(m.decoded[r * row + k], -65504), 65504));
             n_wrong += h != halves[i] && f16_to_f32(h) != f16_to_f32(halves[i]); // -0 is 0
         }
-        CHECK(n_wrong == 0, "%s, rows of %d: %d halves differ", quant_traits(type)->name, n_in, n_wrong);
+        CHECK(n_wrong == 0, "%s, rows of %d: %d halves differ", traits->name, n_in, n_wrong);
     }
     device_end("decoding");
     free(rows), free(halves);
@@ -517,27 +539,32 @@ TEST(gpu_ops_weights_decode_exactly) {
     if (why) SKIP(why);
     static const int widths[] = {256, 2048, 7168}, odd[] = {8, 33, 100, 1283};
     for (int i = 0; i < tiny_n_types; i++) {
-        for (int k = 0; k < 3; k++) check_decoding(tiny_types[i], widths[k]);
+        for (int k = 0; k < 3; k++) check_decoding(tiny_types[i], widths[k], 0);
         for (int k = 0; k < 4 && quant_traits(tiny_types[i])->act == QUANT_ACT_F32; k++)
-            check_decoding(tiny_types[i], odd[k]);
+            check_decoding(tiny_types[i], odd[k], 0);
     }
 }
 
-/* ---- Products in a chain ---- */
+TEST(gpu_ops_weights_of_a_range_of_columns) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    for (int i = 0; i < tiny_n_types; i++) check_decoding(tiny_types[i], 512, 256);
+}
 
-/* As in a layer: a product, gate and up behind a norm, one back with a residual, and one of another type. The
- * first, third and last have fewer rows of tiles than an H200 has blocks, the second has more. */
-enum { CHAIN = 4, CHAIN_WIDTH = 160, CHAIN_MIDDLE = 2304, CHAIN_IN = 256, CHAIN_OUT = 52, CHAIN_LAPS = 50 };
+/* ---- Fused products ---- */
 
-static void check_chain(const QuantType types[CHAIN]) {
-    static const int n_ins[] = {CHAIN_IN, CHAIN_WIDTH, CHAIN_MIDDLE, CHAIN_WIDTH},
-                     n_outs[] = {CHAIN_WIDTH, CHAIN_MIDDLE, CHAIN_WIDTH, CHAIN_OUT};
+/* As in a layer: a product, gate and up with a norm, one back to the width with a residual, and one of
+ * another type. The first, third and last have fewer tile rows than an H200 has SMs, the second has more. */
+enum { N_FUSED = 4, WIDTH = 160, MIDDLE = 2304, N_FIRST = 256, N_LAST = 52, EPOCHS = 50 };
+
+static void check_fused(const QuantType types[N_FUSED]) {
+    static const int n_ins[] = {N_FIRST, WIDTH, MIDDLE, WIDTH}, n_outs[] = {WIDTH, MIDDLE, WIDTH, N_LAST};
     uint64_t seed = 9;
-    Matrix m[CHAIN], up = matrix_new(types[1], CHAIN_WIDTH, CHAIN_MIDDLE, 1, &seed);
-    Product p[CHAIN];
+    Matrix m[N_FUSED], up = matrix_new(types[1], WIDTH, MIDDLE, 1, &seed);
+    Product p[N_FUSED];
     memset(p, 0, sizeof p);
-    float *norm = floats_new(CHAIN_WIDTH, &seed), got[2][CHAIN_OUT];
-    for (int i = 0; i < CHAIN; i++) {
+    float *norm = floats_new(WIDTH, &seed), got[2][N_LAST];
+    for (int i = 0; i < N_FUSED; i++) {
         m[i] = matrix_new(types[i], n_ins[i], n_outs[i], 1, &seed);
         matrix_upload(&m[i]);
         p[i].n_segments = 1, p[i].segment[0].w = m[i].device,
@@ -547,33 +574,33 @@ static void check_chain(const QuantType types[CHAIN]) {
         if (i) p[i].in = (RegRows){p[i - 1].segment[0].out, stride_of(n_ins[i]), NULL};
     }
     matrix_upload(&up);
-    p[1].n_segments = 2, p[1].glu = true, p[1].segment[1] = (ProductSegment){.w = up.device};
-    p[1].norm = device_new(norm, CHAIN_WIDTH * sizeof(float)), p[1].norm_eps = EPS;
-    p[2].residual = (RegRows){p[0].segment[0].out, stride_of(CHAIN_WIDTH), NULL};
-    float *in = device_new(NULL, CHAIN_IN * sizeof(float));
-    p[0].in = (RegRows){in, CHAIN_IN, NULL};
-    for (int lap = 0; lap < CHAIN_LAPS; lap++) {
-        float *x = floats_new(CHAIN_IN, &seed);
-        device_check(cudaMemcpy(in, x, CHAIN_IN * sizeof(float), cudaMemcpyHostToDevice), "input");
-        for (int i = 0; i < CHAIN; i++)
+    p[1].n_segments = 2, p[1].act = ACT_SILU, p[1].segment[1] = (ProductSegment){.w = up.device};
+    p[1].norm = device_new(norm, WIDTH * sizeof(float)), p[1].norm_eps = EPS;
+    p[2].residual = (RegRows){p[0].segment[0].out, stride_of(WIDTH), NULL};
+    float *in = device_new(NULL, N_FIRST * sizeof(float));
+    p[0].in = (RegRows){in, N_FIRST, NULL};
+    for (int epoch = 0; epoch < EPOCHS; epoch++) {
+        float *x = floats_new(N_FIRST, &seed);
+        device_check(cudaMemcpy(in, x, N_FIRST * sizeof(float), cudaMemcpyHostToDevice), "input");
+        for (int i = 0; i < N_FUSED; i++)
             device_check(launch_products(device_launch(), &p[i], 1, 1, NULL), "one by one");
-        device_read(got[0], p[CHAIN - 1].segment[0].out, sizeof got[0]);
-        device_check(cudaMemset(p[CHAIN - 1].segment[0].out, 0xFF, sizeof got[0]), "forgetting");
-        device_check(launch_products(device_launch(), p, CHAIN, 1, NULL), "a chain");
-        device_read(got[1], p[CHAIN - 1].segment[0].out, sizeof got[1]);
-        CHECK(memcmp(got[0], got[1], sizeof got[0]) == 0, "%s, lap %d: a chain gives other bytes",
-              quant_traits(types[1])->name, lap);
+        device_read(got[0], p[N_FUSED - 1].segment[0].out, sizeof got[0]);
+        device_check(cudaMemset(p[N_FUSED - 1].segment[0].out, 0xFF, sizeof got[0]), "clearing");
+        device_check(launch_products(device_launch(), p, N_FUSED, 1, NULL), "fused products");
+        device_read(got[1], p[N_FUSED - 1].segment[0].out, sizeof got[1]);
+        CHECK(memcmp(got[0], got[1], sizeof got[0]) == 0, "%s, epoch %d: one kernel gives other bytes",
+              quant_traits(types[1])->name, epoch);
         free(x);
     }
-    device_end("a chain");
+    device_end("fused products");
     free(norm), matrix_free(&up);
-    for (int i = 0; i < CHAIN; i++) matrix_free(&m[i]);
+    for (int i = 0; i < N_FUSED; i++) matrix_free(&m[i]);
 }
 
-TEST(gpu_ops_products_in_a_chain) {
+TEST(gpu_ops_products_fused) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
-    check_chain((const QuantType[CHAIN]){QUANT_Q8_0, QUANT_Q8_0, QUANT_Q8_0, QUANT_Q4_0});
-    check_chain((const QuantType[CHAIN]){QUANT_F16, QUANT_Q5_1, QUANT_Q8_0, QUANT_F32});
-    check_chain((const QuantType[CHAIN]){QUANT_Q4_K, QUANT_F32, QUANT_Q6_K, QUANT_BF16});
+    check_fused((const QuantType[N_FUSED]){QUANT_Q8_0, QUANT_Q8_0, QUANT_Q8_0, QUANT_Q4_0});
+    check_fused((const QuantType[N_FUSED]){QUANT_F16, QUANT_Q5_1, QUANT_Q8_0, QUANT_F32});
+    check_fused((const QuantType[N_FUSED]){QUANT_Q4_K, QUANT_F32, QUANT_Q6_K, QUANT_BF16});
 }

@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Where a block keeps its f16 scale and minimum (NONE: it has no such), and what they must be for weights of
- * standard deviation 1: with a minimum, its mean takes away the mean of the integers. */
+/* The byte offsets of a block's f16 scale and minimum (NONE: the type has none), and their values for weights
+ * of standard deviation 1; a minimum subtracts the mean of the integers. */
 enum { NONE = -1 };
 static const struct Scaling {
     QuantType type;
@@ -79,16 +79,16 @@ void tiny_blocks(QuantType type, void *out, size_t n_blocks, uint64_t *state) {
 
 /* ---- models ---- */
 
-typedef struct Making {
+typedef struct ModelWriter {
     const Tiny *t;
     GgufWriter w;
     uint64_t state;
     Buf data;
     uint64_t output; // offset of the output matrix in data
-} Making;
+} ModelWriter;
 
-static void *announce(Making *m, const char *name, QuantType type, int64_t n_in, int64_t n_out,
-                      int64_t n_expert) {
+static void *add_tensor(ModelWriter *m, const char *name, QuantType type, int64_t n_in, int64_t n_out,
+                        int64_t n_expert) {
     QuantType stored = type == QUANT_FP8_E4M3 ? QUANT_I8 : type;
     uint64_t at = gguf_write_tensor(&m->w, name, stored,
                                     n_expert > 1 ? 3
@@ -103,13 +103,13 @@ static void *announce(Making *m, const char *name, QuantType type, int64_t n_in,
     return m->data.data + at;
 }
 
-static void add_floats(Making *m, const char *name, int64_t n, float mean, float spread) {
-    float *v = announce(m, name, QUANT_F32, n, 1, 1);
+static void add_floats(ModelWriter *m, const char *name, int64_t n, float mean, float spread) {
+    float *v = add_tensor(m, name, QUANT_F32, n, 1, 1);
     for (int64_t i = 0; i < n; i++) v[i] = mean + spread * tiny_float(&m->state);
 }
 
 /* layer -1: outside the layers. */
-static void add(Making *m, int layer, const char *name, QuantType type, int64_t n_in, int64_t n_out,
+static void add(ModelWriter *m, int layer, const char *name, QuantType type, int64_t n_in, int64_t n_out,
                 int64_t n_expert) {
     char full[64], stem[48] = "";
     if (layer >= 0) snprintf(stem, sizeof stem, "blk.%d.", layer);
@@ -118,13 +118,13 @@ static void add(Making *m, int layer, const char *name, QuantType type, int64_t 
         add_floats(m, full, n_in, 1, 0.1f); // a norm
         return;
     }
-    void *blocks = announce(m, full, type, n_in, n_out, n_expert);
+    void *blocks = add_tensor(m, full, type, n_in, n_out, n_expert);
     tiny_blocks(type, blocks, (size_t)(n_in * n_out * n_expert / quant_traits(type)->n_weights), &m->state);
     snprintf(full, sizeof full, "%s%s.scale", stem, name);
     if (type == QUANT_FP8_E4M3) add_floats(m, full, n_out * n_expert, 1, 0.25f);
 }
 
-static void add_tensors(Making *m) {
+static void add_tensors(ModelWriter *m) {
     const Tiny *t = m->t;
     int64_t d = t->n_embd, q = t->n_head * t->head_dim, kv = t->n_kv_head * t->head_dim, e = t->n_expert;
     add(m, -1, "token_embd", t->type, d, t->n_vocab, 1);
@@ -144,7 +144,7 @@ static void add_tensors(Making *m) {
     add(m, -1, "output", t->type, d, t->n_vocab, 1);
 }
 
-static void add_keys(Making *m) {
+static void add_keys(ModelWriter *m) {
     const Tiny *t = m->t;
     const struct {
         const char *name;
@@ -163,7 +163,7 @@ static void add_keys(Making *m) {
 }
 
 Buf tiny_model(const Tiny *t, size_t *output) {
-    Making m = {.t = t, .state = t->seed};
+    ModelWriter m = {.t = t, .state = t->seed};
     Buf file = {0};
     add_keys(&m);
     add_tensors(&m);

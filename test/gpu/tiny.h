@@ -1,5 +1,5 @@
-/* tiny: random weights of every type, and whole models of them in memory, for tests that need shapes and
- * types which no file in test/data has.
+/* tiny: random weights of every type, and whole models of them in memory, for tests of shapes and types that
+ * no file in test/data has.
  *
  * The integers of a block are random bytes, its scales are set, so that a weight's standard deviation is
  * about TINY_STD for all types and no value is an Inf or a NaN.  The same seed gives the same bytes
@@ -12,7 +12,7 @@
 
 #define TINY_STD 0.05f
 
-/* The types that can be multiplied with, Q8 ones and floats. */
+/* The types of weights in products: blocks and floats. */
 extern const QuantType tiny_types[];
 extern const int tiny_n_types;
 
