@@ -30,14 +30,18 @@ __host__ __device__ constexpr int partial_copies(int T) {
 
 // The work of one product, split by the host, because division is slow on the device.
 struct WorkSplit {
-    int n_tile_rows, n_slices;       // of the product; K-slices of a tile row
-    int block_slices, n_groups;      // K-slices of a block, each of them a warp's in each group of warps
-    int cluster_tile_rows, n_longer; // tile rows of a cluster; the first n_longer clusters have one more
-    unsigned slice_inverse,
-        group_inverse;                // n / block_slices = n * slice_inverse >> 16 for small n; of n_groups
-    int slice_tiles[OP_MAX_SEGMENTS]; // tiles of a K-slice
+    int n_tile_rows;                      // of the product
+    int n_slices;                         // K-slices of a tile row
+    int block_slices;                     // K-slices of a tile row that a block computes
+    int n_groups;                         // groups of block_slices warps in a block
+    int cluster_tile_rows;                // tile rows of a cluster
+    int n_longer;                         // the first n_longer clusters have one tile row more
+    unsigned slice_inverse;               // n / block_slices = n * slice_inverse >> 16 for small n
+    unsigned group_inverse;               // n / n_groups
+    int slice_tiles[OP_MAX_SEGMENTS];     // tiles of a K-slice
     int n_longer_slices[OP_MAX_SEGMENTS]; // the first n_longer_slices K-slices have one tile more
-    int batch, group_batch;               // tile rows of a tile batch: of the cluster, of a group of warps
+    int batch;                            // tile rows of a tile batch
+    int group_batch;                      // tile rows of a tile batch that a group of warps computes
     int n_tiles, n_floats;                // of an input row in a block's shared memory; 0: not in this form
 };
 

@@ -1,19 +1,18 @@
 /* gpu: whole models on the GPU executor.
  *
- * Three things are asked.  Is it right: against exact logits (golden.h), and against the scalar CPU executor
- * for every type and many numbers of rows.  Is a row's result its own: alone and among others, chosen by a
- * run or by steps that the GPU drives, again and again: the same bytes.  Does it end where it must: limits,
- * damaged numbers, memory.
+ * Three questions.  Are the results right: against exact logits (golden.h), and against the scalar CPU
+ * executor, for every type and many numbers of rows.  Does a row's result depend on that row alone: the same
+ * bytes alone and among others, by a run or by the decode loop, and when repeated.  Does a run end where it
+ * must: limits, damaged weights, memory.
  *
- * Without a GPU all of it is skipped.  Under compute-sanitizer, tools memcheck and racecheck must stay
- * silent:
+ * Without a GPU all of it is skipped.  compute-sanitizer's memcheck and racecheck must report nothing:
  *
- *     compute-sanitizer --tool memcheck build/test_gpu gpu_row gpu_odd gpu_ops_rope gpu_ops_att gpu_ops_mix
+ *     compute-sanitizer --tool memcheck build/test_gpu gpu_row gpu_odd gpu_ops_rope gpu_ops_att gpu_ops_moe
  *
- * What fewer than 33 rows share is that products are exact integer sums; with more, and a cuBLASLt,
- * activations are f16.  Whole tapes of 8-bit products are chaotic (a float's last bit turns a rounding, which
- * is a step of 1/127 to all that follows): they are held to 1e-3, as the CPU's tables are; test_product.c and
- * test_ops.c are the sharp ones. */
+ * Products of fewer than 33 rows are exact integer sums; with more rows, and a cuBLASLt, activations are f16.
+ * Whole tapes of 8-bit products are chaotic (the last bit of a float changes a rounding, which is a step of
+ * 1/127 in all that follows): their limit is 1e-3, as in the tests of the CPU; test_product.c and test_ops.c
+ * have the narrow limits. */
 #include "gpu.h"
 #include "tiny.h"
 #include "../unit/gguf_writer.h"
@@ -24,7 +23,7 @@
 
 static const RigConfig on_gpu = {.executor = &cuda_exec};
 static const SampleParams greedy = {.top_p = 1, .repeat_penalty = 1};
-static const SampleParams lively = {.temp = 1, .top_p = 1, .repeat_penalty = 1, .seed = 11};
+static const SampleParams random_params = {.temp = 1, .top_p = 1, .repeat_penalty = 1, .seed = 11};
 
 static const char *const models[] = {
     MODELS "llama-s-Q4_0.gguf",       MODELS "llama-s-Q8_0.gguf",        MODELS "llama-s-MXFP4.gguf",
@@ -44,21 +43,21 @@ static bool same_bytes(const Rig *rig, const float *a, const float *b, int n) {
 
 /* ---- Exact logits, greedy texts ---- */
 
-/* Rule 5 once more, by steps that the GPU drives. */
+/* The greedy text once more, by the decode loop. */
 static void check_steps(const Golden *g, const Case *c, const Mode *m) {
     Rig rig;
     Err e;
-    int32_t said[MAX_GREEDY];
+    int32_t tokens[MAX_GREEDY];
     if (!rig_open(&rig, g->path, m->config)) return;
     float *logits = rig_rows(&rig, c->n_prompt);
     DecodeRow s = {c->prompt[c->n_prompt - 1], 0, c->n_prompt - 1, greedy};
     bool ok = rig_feed(&rig, 0, c->prompt, 0, c->n_prompt, logits) &&
-              gpu_decode(&rig, &s, 1, c->n_greedy, said, &e);
+              gpu_decode(&rig, &s, 1, c->n_greedy, tokens, &e);
     CHECK(ok, "%s", g->path);
     for (int i = 0; ok && i < c->n_greedy; i++) {
-        if (said[i] == c->greedy[i]) continue;
-        CHECK(c->margin[i] < m->margin, "%s %s: step %d says %d, not %d, at a margin of %.3f", g->path,
-              c->name, i, said[i], c->greedy[i], c->margin[i]);
+        if (tokens[i] == c->greedy[i]) continue;
+        CHECK(c->margin[i] < m->margin, "%s %s: step %d gives %d, not %d, at a margin of %.3f", g->path,
+              c->name, i, tokens[i], c->greedy[i], c->margin[i]);
         break;
     }
     free(logits);
@@ -85,10 +84,10 @@ TEST(gpu_golden_logits_of_an_f32_cache) {
     golden_each(check_case, config);
 }
 
-/* A whole model on the GPU and on the scalar executor, which keep the same bits in a cache. */
+/* A whole model on the GPU and on the scalar executor, whose caches hold the same bits. */
 static void check_oracle(const char *path, KvType type, bool weights_fp8) {
     enum { N = 40, STEPS = 8 };
-    int32_t ids[N], said[STEPS], expected[STEPS];
+    int32_t ids[N], tokens[STEPS], expected[STEPS];
     Rig gpu = {0}, cpu = {0};
     RigConfig config = {.isa = "scalar", .kv_type = type, .weights_fp8 = weights_fp8}, other = on_gpu;
     other.kv_type = type, other.weights_fp8 = weights_fp8;
@@ -117,9 +116,9 @@ static void check_oracle(const char *path, KvType type, bool weights_fp8) {
               kv_type_name(type), firsts[i], d.nmse, d.median_nmse);
     }
     DecodeRow s = {ids[N - 1], 0, N - 1, greedy};
-    CHECK(gpu_decode(&gpu, &s, 1, STEPS, said, &e), "%s", e.text);
-    CHECK(gpu_decode(&gpu, &s, 1, STEPS, expected, &e) && memcmp(said, expected, sizeof said) == 0, "%s, %s",
-          path, kv_type_name(type));
+    CHECK(gpu_decode(&gpu, &s, 1, STEPS, tokens, &e), "%s", e.text);
+    CHECK(gpu_decode(&gpu, &s, 1, STEPS, expected, &e) && memcmp(tokens, expected, sizeof tokens) == 0,
+          "%s, %s", path, kv_type_name(type));
     free(oracle), free(exact), free(logits);
     rig_close(&gpu);
 }
@@ -264,7 +263,7 @@ TEST(gpu_odd_shapes_agree_with_the_oracle) {
     }
 }
 
-/* ---- The first gate ---- */
+/* ---- Prefill and decode ---- */
 
 /* Products of fewer than 33 rows and attention of fewer than 16 go one way for one row and for many: the same
  * bytes.  Beyond, two roundings of the same numbers may differ by as much as either from the exact ones. */
@@ -289,7 +288,7 @@ static void check_gate(const Golden *g, const Case *c, RigConfig config) {
         distance(row_of(&rig, decoded, 1), row_of(&rig, whole, 1), c->n_prompt - 1, rig.n_vocab, m.nmse);
     double nmse = g->experts ? d.median_nmse : d.nmse;
     double limit = fmax(m.nmse, cache_nmse(config.kv_type));
-    CHECK(nmse <= limit, "%s %s, %s: decoding strays from prefill by %.3g of %.3g", g->path, c->name,
+    CHECK(nmse <= limit, "%s %s, %s: decoding differs from prefill by NMSE %.3g of %.3g", g->path, c->name,
           kv_type_name(config.kv_type), nmse, limit);
     free(prefill), free(decoded), free(whole);
     rig_close(&rig);
@@ -309,8 +308,9 @@ TEST(gpu_prefill_and_decode_are_one_prefill) {
 
 enum { N_SEQ = 64, N_STEPS = 12 };
 
-/* Sequences of 1 to 14 positions, each with ids of its own; the last id of each is the first to speak. */
-static bool gather_crowd(Rig *rig, DecodeRow crowd[N_SEQ]) {
+/* Sequences of 1 to 14 positions, each with ids of its own; the last id of each is the first input of the
+ * decode loop. */
+static bool open_sequences(Rig *rig, DecodeRow inputs[N_SEQ]) {
     float *logits = rig_rows(rig, 16);
     bool ok = true;
     for (int s = 0; s < N_SEQ && ok; s++) {
@@ -318,19 +318,19 @@ static bool gather_crowd(Rig *rig, DecodeRow crowd[N_SEQ]) {
         int n = 1 + s * 5 % 14;
         rig_ids(rig, 100 + (unsigned)s, ids, n + 1);
         ok = rig_feed(rig, s, ids, 0, n, logits);
-        crowd[s] = (DecodeRow){ids[n], s, n, lively};
-        crowd[s].params.seed += (uint64_t)s;
+        inputs[s] = (DecodeRow){ids[n], s, n, random_params};
+        inputs[s].params.seed += (uint64_t)s;
     }
     free(logits);
     return ok;
 }
 
-static void check_crowd_logits(Rig *rig, const DecodeRow crowd[N_SEQ]) {
+static void check_logits_among(Rig *rig, const DecodeRow inputs[N_SEQ]) {
     static const int sizes[] = {2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 64};
     Row rows[N_SEQ];
     float *alone = rig_rows(rig, N_SEQ), *among = rig_rows(rig, N_SEQ);
     for (int s = 0; s < N_SEQ; s++) {
-        rows[s] = (Row){crowd[s].token, s, crowd[s].position, true};
+        rows[s] = (Row){inputs[s].token, s, inputs[s].position, true};
         rig_run(rig, &rows[s], 1, alone + (size_t)s * (size_t)rig->n_vocab);
     }
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
@@ -340,14 +340,15 @@ static void check_crowd_logits(Rig *rig, const DecodeRow crowd[N_SEQ]) {
     free(alone), free(among);
 }
 
-static void check_crowd_steps(Rig *rig, const DecodeRow crowd[N_SEQ]) {
+static void check_steps_among(Rig *rig, const DecodeRow inputs[N_SEQ]) {
     static const int sizes[] = {1, 2, 3, 7, 16, 33, 64};
     static int32_t alone[N_SEQ][N_STEPS], among[N_STEPS * N_SEQ];
     Err e;
-    for (int s = 0; s < N_SEQ; s++) CHECK(gpu_decode(rig, &crowd[s], 1, N_STEPS, alone[s], &e), "%s", e.text);
+    for (int s = 0; s < N_SEQ; s++)
+        CHECK(gpu_decode(rig, &inputs[s], 1, N_STEPS, alone[s], &e), "%s", e.text);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         int n = sizes[i];
-        CHECK(gpu_decode(rig, crowd, n, N_STEPS, among, &e), "%s", e.text);
+        CHECK(gpu_decode(rig, inputs, n, N_STEPS, among, &e), "%s", e.text);
         for (int s = 0; s < n; s++)
             for (int k = 0; k < N_STEPS; k++)
                 CHECK(among[k * n + s] == alone[s][k], "%s: row %d of %d, step %d", gguf_label(rig->gguf), s,
@@ -355,11 +356,11 @@ static void check_crowd_steps(Rig *rig, const DecodeRow crowd[N_SEQ]) {
     }
 }
 
-static void check_crowd(Rig *rig) {
-    DecodeRow crowd[N_SEQ];
-    if (!gather_crowd(rig, crowd)) return;
-    check_crowd_logits(rig, crowd);
-    check_crowd_steps(rig, crowd);
+static void check_among_others(Rig *rig) {
+    DecodeRow inputs[N_SEQ];
+    if (!open_sequences(rig, inputs)) return;
+    check_logits_among(rig, inputs);
+    check_steps_among(rig, inputs);
 }
 
 TEST(gpu_row_alone_and_among_others) {
@@ -369,11 +370,11 @@ TEST(gpu_row_alone_and_among_others) {
     config.n_seq = N_SEQ, config.n_ctx = 64;
     Rig rig;
     for (int m = 0; m < N_MODELS; m++)
-        if (rig_open(&rig, models[m], config)) check_crowd(&rig), rig_close(&rig);
+        if (rig_open(&rig, models[m], config)) check_among_others(&rig), rig_close(&rig);
 }
 
-/* Then some heads are done, and have written what they found, before others have begun.  With more heads of
- * queries than of keys a row that is written does not lie where it was read. */
+/* Then some heads have written their output before others have begun.  With more heads of queries than of
+ * keys, an output row lies at another offset than the rows that it was computed from. */
 TEST(gpu_row_among_more_than_run_at_once) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
@@ -382,19 +383,19 @@ TEST(gpu_row_among_more_than_run_at_once) {
     Tiny t = {QUANT_Q8_0, 2, 128, 64, 32, 32, 128, 1000, 0, 0, 9};
     Buf file = tiny_model(&t, NULL);
     Rig rig;
-    if (open_tiny(&rig, &file, config)) check_crowd(&rig), rig_close(&rig);
+    if (open_tiny(&rig, &file, config)) check_among_others(&rig), rig_close(&rig);
     buf_free(&file);
 }
 
 /* ---- The ends of the cache ---- */
 
-/* A full context, its neighbours' last keys right before and behind it. */
+/* A full context; the keys of neighbouring sequences lie right before and behind it. */
 TEST(gpu_context_is_used_to_its_last_position) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
     enum { N = 33 };
     for (int m = 0; m < N_MODELS; m++) {
-        int32_t ids[3][N], said[3], more;
+        int32_t ids[3][N], tokens[3], more;
         float *last[3];
         Rig rig;
         RigConfig c = on_gpu;
@@ -407,14 +408,14 @@ TEST(gpu_context_is_used_to_its_last_position) {
             for (int i = 0; i < N; i++) rig_feed(&rig, s, ids[s], i, i + 1, logits);
             last[s] = rig_rows(&rig, 1);
             memcpy(last[s], logits, (size_t)rig.n_vocab * sizeof *logits);
-            CHECK(gpu_decode(&rig, &(DecodeRow){ids[s][N - 1], s, N - 1, lively}, 1, 1, &said[s], &e), "%s",
-                  e.text);
+            DecodeRow row = {ids[s][N - 1], s, N - 1, random_params};
+            CHECK(gpu_decode(&rig, &row, 1, 1, &tokens[s], &e), "%s", e.text);
         }
         for (int s = 2; s >= 0; s--) {
             rig_feed(&rig, s, ids[s], N - 1, N, logits);
             CHECK(same_bytes(&rig, logits, last[s], 1), "%s: sequence %d", models[m], s);
-            CHECK(gpu_decode(&rig, &(DecodeRow){ids[s][N - 1], s, N - 1, lively}, 1, 1, &more, &e) &&
-                      more == said[s],
+            CHECK(gpu_decode(&rig, &(DecodeRow){ids[s][N - 1], s, N - 1, random_params}, 1, 1, &more, &e) &&
+                      more == tokens[s],
                   "%s", models[m]);
         }
         for (int s = 0; s < 3; s++) free(last[s]);
@@ -425,7 +426,7 @@ TEST(gpu_context_is_used_to_its_last_position) {
 
 /* ---- A vocabulary beyond 2^18 ---- */
 
-/* Row `twin` of the output becomes a copy of row `best`, which is 64 times as loud as the others. */
+/* Row `twin` of the output becomes a copy of row `best`, which is 64 times as large as the others. */
 static void plant(Buf *file, size_t output, size_t row_bytes, int best, int twin) {
     uint8_t *row = (uint8_t *)file->data + output + (size_t)best * row_bytes;
     for (size_t b = 0; b < row_bytes; b += sizeof(BlockQ8_0))
@@ -444,7 +445,7 @@ TEST(gpu_vocabulary_above_262144) {
     static const RigConfig configs[] = {{.executor = &cuda_exec, .n_rows = 8},
                                         {.isa = "scalar", .n_rows = 8}};
     float *logits[2] = {NULL, NULL};
-    int n_loud = 0;
+    int n_planted = 0;
     for (int i = 0; i < 2; i++) {
         Rig rig;
         Err e;
@@ -462,11 +463,11 @@ TEST(gpu_vocabulary_above_262144) {
                 if (row[id] > row[best]) best = id;
             CHECK(sampled[k] == best && row[BEST] == row[TWIN], "position %d: %d, not %d", k, sampled[k],
                   best);
-            n_loud += best == BEST;
+            n_planted += best == BEST;
         }
         rig_close(&rig);
     }
-    CHECK(n_loud >= 2, "the planted row was never the best");
+    CHECK(n_planted >= 2, "the planted row was never the best");
     if (logits[0] && logits[1]) CHECK(gpu_nmse(logits[0], logits[1], (size_t)8 * N_VOCAB) <= 1e-3);
     free(logits[0]), free(logits[1]);
     buf_free(&file);
@@ -522,15 +523,15 @@ TEST(gpu_takes_little_memory_beyond_weights_and_cache) {
                          .R_max = 1,
                          .n_threads = pool_cpus()};
     Exec *exec = NULL;
-    ExecMemory told;
+    ExecMemory stated;
     double before = free_bytes();
-    REQUIRE(cuda_exec.memory(plan, &config, &told, &e), "%s", e.text);
+    REQUIRE(cuda_exec.memory(plan, &config, &stated, &e), "%s", e.text);
     REQUIRE(cuda_exec.open(plan, &config, &exec, &e), "%s", e.text);
-    double used = before - free_bytes(), needed = (double)(told.weights + told.kv);
+    double used = before - free_bytes(), needed = (double)(stated.weights + stated.kv);
     CHECK(used >= 0.9 * needed && used <= needed + 1.5e9, "%.0f MB are used, weights and cache take %.0f MB",
           used / 1e6, needed / 1e6);
-    CHECK(used <= (double)exec_needed(&told), "%.0f MB are used, %.0f MB were told", used / 1e6,
-          (double)exec_needed(&told) / 1e6);
+    CHECK(used <= (double)exec_needed(&stated), "%.0f MB are used, %.0f MB were stated", used / 1e6,
+          (double)exec_needed(&stated) / 1e6);
     cuda_exec.close(exec);
     CHECK(before - free_bytes() < 256e6, "%.0f MB are not given back", (before - free_bytes()) / 1e6);
     plan_free(plan);
@@ -555,7 +556,7 @@ TEST(gpu_refuses_what_does_not_fit) {
 
 /* ---- The sampler ---- */
 
-static const SampleParams chances[] = {
+static const SampleParams all_params[] = {
     {.top_p = 1, .repeat_penalty = 1},
     {.temp = 1, .top_p = 1, .repeat_penalty = 1, .seed = 1},
     {.temp = 0.8f,
@@ -577,10 +578,10 @@ static const SampleParams chances[] = {
     {.repeat_penalty = 1.5f, .top_p = 1, .repeat_last_n = -1},
     {.blind = true, .seed = 6},
 };
-enum { N_CHANCES = sizeof chances / sizeof *chances };
+enum { N_PARAMS = sizeof all_params / sizeof *all_params };
 
-/* Rows of one run, most of them of one sequence, each with parameters and a seed of its own, against the host's
- * sampler on the logits read back. */
+/* Rows of one run, most of them of one sequence, each with parameters and a seed of its own, against the
+ * host's sampler on the logits read back. */
 static void check_sampler(Rig *rig, unsigned seed, const int32_t *banned, int n_banned, void *scratch) {
     enum { N = 30, FIRST = 20, OTHER = 3 }; // rows, of them of sequence 0, the other sequence
     int32_t ids[N], seq[N], position[N], out_row[N], sampled[N];
@@ -590,7 +591,7 @@ static void check_sampler(Rig *rig, unsigned seed, const int32_t *banned, int n_
         seq[i] = i < FIRST ? 0 : OTHER;
         position[i] = i < FIRST ? i : i - FIRST;
         out_row[i] = i;
-        sampling[i] = chances[i % N_CHANCES];
+        sampling[i] = all_params[i % N_PARAMS];
         sampling[i].seed += seed;
         if (i % 2) {
             sampling[i].banned = banned + i % 3;
@@ -634,7 +635,7 @@ TEST(gpu_sampler_is_the_hosts) {
 
 /* ---- Damaged weights ---- */
 
-/* Opens the file with a NaN for the scale of a row's first block; no name: as it is. */
+/* Opens the file with a NaN for the scale of a row's first block; name NULL: unchanged. */
 static bool open_damaged(Rig *rig, Buf *file, const char *name, int row, Err *e) {
     Gguf *gguf;
     if (!gguf_open_bytes((const uint8_t *)file->data, file->n, "x.gguf", &gguf, e)) return false;
@@ -647,8 +648,8 @@ static bool open_damaged(Rig *rig, Buf *file, const char *name, int row, Err *e)
     return rig_build(rig, gguf, on_gpu, e);
 }
 
-/* position < 0: any.  Tiles of a prompt multiply what they mask by 0, which a NaN survives: earlier positions
- * may be hit too. */
+/* position < 0: any.  Attention over a prompt multiplies masked values by 0, which is NaN for a NaN: earlier
+ * positions may be damaged too. */
 static void check_refused(bool ok, const Err *e, const char *tensor, int position) {
     char text[40] = "position ";
     if (position >= 0) snprintf(text, sizeof text, "position %d ", position);
@@ -656,7 +657,7 @@ static void check_refused(bool ok, const Err *e, const char *tensor, int positio
           tensor, text, e->code, ok ? "ran" : e->text);
 }
 
-/* A wide embedding's row is read where its token stands; all other damage is met at once. */
+/* A damaged row of the embedding is read at the position of its token; other damage at the first position. */
 TEST(gpu_run_names_damaged_weights) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
@@ -682,17 +683,17 @@ TEST(gpu_run_names_damaged_weights) {
 }
 
 /* The first token from step 5 on that was not read before. */
-static int fresh_step(const int32_t *ids, int n, const int32_t *said, int n_steps) {
+static int new_step(const int32_t *ids, int n, const int32_t *tokens, int n_steps) {
     for (int at = 5; at < n_steps - 1; at++) {
-        bool fresh = true;
-        for (int i = 0; i < n; i++) fresh = fresh && ids[i] != said[at];
-        for (int i = 0; i < at; i++) fresh = fresh && said[i] != said[at];
-        if (fresh) return at;
+        bool is_new = true;
+        for (int i = 0; i < n; i++) is_new = is_new && ids[i] != tokens[at];
+        for (int i = 0; i < at; i++) is_new = is_new && tokens[i] != tokens[at];
+        if (is_new) return at;
     }
     return -1;
 }
 
-/* Decodes; then the embedding of a token that was said is damaged, and the step that reads it must fail. */
+/* Decodes; then the embedding of a decoded token is damaged, and the step that reads it must fail. */
 TEST(gpu_decoding_names_damaged_weights) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
@@ -700,21 +701,22 @@ TEST(gpu_decoding_names_damaged_weights) {
     Buf file = {0};
     Rig rig;
     Err e = {0};
-    int32_t ids[N], clean[STEPS] = {0}, said[STEPS] = {0};
+    int32_t ids[N], clean[STEPS] = {0}, tokens[STEPS] = {0};
     REQUIRE(read_file(MODELS "llama-s-Q8_0.gguf", &file) && open_damaged(&rig, &file, NULL, 0, &e), "%s",
             e.text);
     float *logits = rig_rows(&rig, N);
     rig_ids(&rig, 9, ids, N);
-    DecodeRow s = {ids[N - 1], 0, N - 1, lively};
+    DecodeRow s = {ids[N - 1], 0, N - 1, random_params};
     CHECK(rig_feed(&rig, 0, ids, 0, N, logits) && gpu_decode(&rig, &s, 1, STEPS, clean, &e), "%s", e.text);
     rig_close(&rig);
-    int at = fresh_step(ids, N, clean, STEPS);
+    int at = new_step(ids, N, clean, STEPS);
     bool opened = at > 0 && open_damaged(&rig, &file, "token_embd.weight", clean[at], &e);
     CHECK(opened, "step %d: %s", at, e.text);
     if (opened) {
         CHECK(rig_feed(&rig, 0, ids, 0, N, logits));
-        check_refused(gpu_decode(&rig, &s, 1, STEPS, said, &e), &e, "token_embd.weight", N + at);
-        CHECK(memcmp(said, clean, (size_t)(at + 1) * sizeof *said) == 0, "the steps before are as they were");
+        check_refused(gpu_decode(&rig, &s, 1, STEPS, tokens, &e), &e, "token_embd.weight", N + at);
+        CHECK(memcmp(tokens, clean, (size_t)(at + 1) * sizeof *tokens) == 0,
+              "the steps before are as they were");
         rig_close(&rig);
     }
     free(logits);
