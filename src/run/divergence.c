@@ -22,5 +22,5 @@ double kl_divergence(const float *p, const float *q, int n) {
         double log_p = p[i] - p_sum, weight = exp(log_p);
         if (weight > 0) kl += weight * (log_p - (q[i] - q_sum));
     }
-    return kl < 0 ? 0 : kl; // rounding; a NaN stays to be seen
+    return kl < 0 ? 0 : kl; // below 0 by rounding; NaN is passed on
 }

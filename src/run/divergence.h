@@ -1,19 +1,19 @@
 /* divergence: how far one row of logits is from another, as distributions.
  *
- * A row is what the model says of the next token: [n] logits, p = softmax of them.  All sums are in double,
- * in order, so that equal rows are at no distance at all.  The logits must be finite or -Inf, one at least
+ * A row of logits [n] is the prediction of the next token: p = softmax(logits).  All sums are in double and
+ * in order, so that equal rows have the distance 0.  Logits must be finite or -Inf, and one at least
  * finite. */
 #ifndef ZGEN_RUN_DIVERGENCE_H
 #define ZGEN_RUN_DIVERGENCE_H
 
-/* ln of the sum of exp(logits): logits[i] less that is the natural logarithm of the probability of i. */
+/* ln(sum exp(logits[i])).  logits[i] minus it is ln of the probability of i. */
 double log_sum_exp(const float *logits, int n);
 
-/* The Kullback-Leibler divergence of q from p in nats, sum p ln(p / q), each given by its logits; infinite
- * where q rules out what p does not. */
+/* The Kullback-Leibler divergence of q from p in nats, sum p ln(p / q), each given by its logits; infinite if
+ * a token has probability 0 in q alone. */
 double kl_divergence(const float *p, const float *q, int n);
 
-/* The best token, as the sampler has it: the lowest id among equals. */
+/* The token of the largest logit, the lowest id among equals, as the sampler chooses. */
 int top_token(const float *logits, int n);
 
 #endif

@@ -13,15 +13,14 @@ enum {
     HEAD_BYTES = MAGIC_BYTES + 12,
     DEPTH = 16, // how far below the likeliest token a row reaches, in nats
     STEPS = 65535,
-    COUNT_MAX = 1 << 30, // of the header's
+    COUNT_MAX = 1 << 30, // in the header
 };
 
 size_t logits_file_row_bytes(int n_vocab) {
     return 8 + 2 * ((size_t)n_vocab + (size_t)n_vocab % 2);
 }
 
-/* ---- writing --------------------------------------------------------------------------------------------
- */
+/* ---- writing ------------------------------------------------------------------------------------------ */
 
 static void put_u32(Buf *out, uint32_t x) {
     uint8_t bytes[4];
@@ -31,14 +30,19 @@ static void put_u32(Buf *out, uint32_t x) {
 
 void logits_file_head(int n_ctx, int n_vocab, int n_windows, const int32_t *ids, Buf *out) {
     buf_add(out, MAGIC, MAGIC_BYTES);
-    put_u32(out, (uint32_t)n_ctx), put_u32(out, (uint32_t)n_vocab), put_u32(out, (uint32_t)n_windows);
+    put_u32(out, (uint32_t)n_ctx);
+    put_u32(out, (uint32_t)n_vocab);
+    put_u32(out, (uint32_t)n_windows);
     for (size_t i = 0; i < (size_t)n_windows * (size_t)n_ctx; i++) put_u32(out, (uint32_t)ids[i]);
 }
 
-/* In float, as llama-perplexity computes it: the same logits become the same bytes. */
+/* In float, as in llama-perplexity: the same logits become the same bytes. */
 void logits_file_encode(const float *logits, int n_vocab, double log_sum, uint8_t *row) {
     float max = logits[0], min = logits[0];
-    for (int i = 1; i < n_vocab; i++) max = fmaxf(max, logits[i]), min = fminf(min, logits[i]);
+    for (int i = 1; i < n_vocab; i++) {
+        max = fmaxf(max, logits[i]);
+        min = fminf(min, logits[i]);
+    }
     min = fmaxf(min, max - DEPTH);
     float scale = (max - min) / STEPS, inverse = scale > 0 ? 1 / scale : 0;
     store_u32(row, f32_to_bits(scale));
@@ -49,8 +53,7 @@ void logits_file_encode(const float *logits, int n_vocab, double log_sum, uint8_
             store_u16(row + 8 + 2 * (size_t)i, (uint16_t)lrintf(inverse * (logits[i] - min)));
 }
 
-/* ---- reading --------------------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------------------ */
 
 const uint8_t *logits_file_row(const LogitsFile *f, int row) {
     return f->rows + (size_t)row * logits_file_row_bytes(f->n_vocab);
@@ -65,9 +68,9 @@ bool logits_row_is_cut(const uint8_t *row, int id) {
     return logits_row_step(row, id) == 0 && logits_row_scale(row) * STEPS > DEPTH - 0.01;
 }
 
-/* A number of the header, small enough to be counted with. */
-static bool read_count(const LogitsFile *f, int place, int *out, Err *e) {
-    uint32_t x = load_u32(f->map.data + MAGIC_BYTES + 4 * place);
+/* Reads a count of the header: 1 to COUNT_MAX - 1. */
+static bool read_count(const LogitsFile *f, int index, int *out, Err *e) {
+    uint32_t x = load_u32(f->map.data + MAGIC_BYTES + 4 * index);
     *out = (int)x;
     return (x > 0 && x < COUNT_MAX) || logits_file_damaged(f, "a count in its header is impossible", e);
 }
@@ -75,19 +78,19 @@ static bool read_count(const LogitsFile *f, int place, int *out, Err *e) {
 static bool read_head(LogitsFile *f, Err *e) {
     if (f->map.size < HEAD_BYTES || memcmp(f->map.data, MAGIC, MAGIC_BYTES) != 0)
         return err_set(e, ERR_RUN,
-                       "%.300s: this is no file of log-probabilities; make one with --save-logits, or with "
+                       "%.300s: not a file of log-probabilities; make one with --save-logits, or with "
                        "llama-perplexity --save-all-logits",
                        f->path);
     if (!read_count(f, 0, &f->n_ctx, e) || !read_count(f, 1, &f->n_vocab, e) ||
         !read_count(f, 2, &f->n_windows, e))
         return false;
     return f->n_ctx >= WINDOW_MIN ||
-           err_set(e, ERR_RUN, "%.300s: its windows have %d tokens; %d are the least that zgen compares",
+           err_set(e, ERR_RUN, "%.300s: its windows have %d tokens; zgen compares windows of %d or more",
                    f->path, f->n_ctx, WINDOW_MIN);
 }
 
-/* Whether the file has the size that its header promises.  No product overflows: each is taken of what the
- * size has proved possible. */
+/* Whether the file has the size that its header promises.  No product overflows: each factor is below a
+ * quotient of the size first. */
 static bool has_size(const LogitsFile *f) {
     size_t left = f->map.size - HEAD_BYTES, row = logits_file_row_bytes(f->n_vocab);
     if ((size_t)f->n_windows > left / 4 / (size_t)f->n_ctx) return false;
@@ -112,7 +115,7 @@ static bool read_ids(LogitsFile *f, Err *e) {
 bool logits_file_open(const char *path, LogitsFile *out, Err *e) {
     *out = (LogitsFile){.path = path};
     bool ok = map_open(path, "a file that --save-logits wrote", &out->map, e);
-    if (!ok && e->code == ERR_MODEL) e->code = ERR_RUN; // it is no model
+    if (!ok && e->code == ERR_MODEL) e->code = ERR_RUN; // the file is not a model
     ok = ok && read_head(out, e) &&
          (has_size(out) || logits_file_damaged(out, "its size is not what its header promises", e)) &&
          read_ids(out, e);

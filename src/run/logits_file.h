@@ -1,8 +1,8 @@
-/* logits_file: what a model said to a text, as llama-perplexity writes it (--save-all-logits, and
- * --kl-divergence-base to read it), so that either program compares its models with the other's.
+/* logits_file: a model's predictions over a text, in the format of llama-perplexity (--save-all-logits writes
+ * it, --kl-divergence-base reads it), so that either program can compare its models with the other's.
  *
- * A text is cut into windows of n_ctx tokens.  In each, position n_ctx / 2 is the first whose prediction
- * counts, and the last but one the last: its prediction is the last token.  All numbers are little endian:
+ * A text is cut into windows of n_ctx tokens.  In each, the predictions of positions n_ctx / 2 to n_ctx - 2
+ * count: the last of these predicts the last token.  All numbers are little endian:
  *
  *     "_logits_"  u32 n_ctx  i32 n_vocab  i32 n_windows
  *     i32 the tokens of the text                    [n_windows][n_ctx]
@@ -11,11 +11,11 @@
  *     a row:  f32 scale  f32 min  u16 step          [n_vocab, one more if that is odd]
  *
  * The log-probability of token i is scale * step[i] + min: 65536 steps from the likeliest token down to 16
- * below it, where everything less likely is.  The tokens are the text's own; a BOS that stood at the
- * beginning of a window is not among them.
+ * nats below it; less likely tokens have step 0.  The tokens are those of the text, without the BOS that
+ * replaces the first of a window.
  *
- * Nothing in a file is believed: its size must be what its header promises, to the byte, its tokens must be
- * below n_vocab, and whoever compares asks each row whether its probabilities sum to 1. */
+ * Every field of a file is checked: its size must be that of its header's counts, to the byte, its tokens
+ * below n_vocab, and a row that is compared must have probabilities that sum to 1. */
 #ifndef ZGEN_RUN_LOGITS_FILE_H
 #define ZGEN_RUN_LOGITS_FILE_H
 
@@ -40,23 +40,23 @@ typedef struct LogitsFile {
     const uint8_t *rows;
 } LogitsFile;
 
-/* false: ERR_RUN, the file cannot be read, is none of these, or is damaged; ERR_MEMORY. */
+/* false: ERR_RUN, the file cannot be read, is of another format, or is damaged; ERR_MEMORY. */
 bool logits_file_open(const char *path, LogitsFile *out, Err *e);
 void logits_file_close(LogitsFile *f); // {0} is fine
 
-/* The error of a file that holds what cannot be: ERR_RUN.  Returns false. */
+/* Sets the error of a damaged file, ERR_RUN.  Returns false. */
 bool logits_file_damaged(const LogitsFile *f, const char *what, Err *e);
 
 size_t logits_file_row_bytes(int n_vocab);
-const uint8_t *logits_file_row(const LogitsFile *f, int row); // counted through all windows
+const uint8_t *logits_file_row(const LogitsFile *f, int row); // row counts through all windows
 
-/* Appends what stands before the rows. */
+/* Appends the header and the tokens. */
 void logits_file_head(int n_ctx, int n_vocab, int n_windows, const int32_t *ids, Buf *out);
 
-/* The row of finite logits[n_vocab], whose log_sum_exp is log_sum. */
+/* Writes the row of finite logits[n_vocab], whose log_sum_exp is log_sum. */
 void logits_file_encode(const float *logits, int n_vocab, double log_sum, uint8_t *row);
 
-/* Whether the row says no more of the token than that it is at least so much less likely. */
+/* Whether the row holds only an upper limit of the token's probability: 16 nats below the likeliest. */
 bool logits_row_is_cut(const uint8_t *row, int id);
 
 static inline double logits_row_scale(const uint8_t *row) {

@@ -30,12 +30,11 @@ void mix_list(Buf *out) {
     for (int i = 0; i < N_MIXES; i++) buf_printf(out, "%s%s", i ? " " : "", mixes[i].name);
 }
 
-/* ---- roles ----------------------------------------------------------------------------------------------
- */
+/* ---- roles -------------------------------------------------------------------------------------------- */
 
 typedef enum Role { ROLE_KEPT, ROLE_PLAIN, ROLE_EMBD, ROLE_OUTPUT, ROLE_K, ROLE_V, ROLE_O, ROLE_DOWN } Role;
 
-/* Parts of the names of matrices that are small, or no factors of a product, and stay as they are. */
+/* Parts of the names of matrices that keep their type: small ones, and ones that no product reads. */
 static const char *const kept[] = {"_norm.weight",
                                    "ffn_gate_inp.weight",
                                    "ffn_gate_tid2eid.weight",
@@ -94,20 +93,19 @@ static int layer_of(const char *name) {
     return sscanf(name, "blk.%d.", &layer) == 1 ? layer : 0;
 }
 
-/* ---- choices --------------------------------------------------------------------------------------------
- */
+/* ---- choices ------------------------------------------------------------------------------------------ */
 
-/* The first and last eighth of n layers, and every third between. */
+/* Whether i is in the first or last eighth of n layers, or a third one between. */
 static bool is_spread(int i, int n) {
     return i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2;
 }
 
-/* Tensor i of n of the values', counted from the first layer. */
+/* Of value tensor i of n, in the order of layers. */
 static QuantType value_type(const Mix *mix, const MixModel *model, int i, int n) {
     QuantType type = mix->most;
     if (mix->favour == FAVOUR_FIRST ? i < 4 : mix->favour == FAVOUR_SPREAD && is_spread(i, n))
         type = mix->extra;
-    if (type == QUANT_Q4_K && model->is_70b) type = QUANT_Q5_K; // small, eight heads share them
+    if (type == QUANT_Q4_K && model->is_70b) type = QUANT_Q5_K; // small, as eight query heads share each
     return model->n_expert == 8 ? QUANT_Q8_0 : type;
 }
 
@@ -132,27 +130,27 @@ static QuantType output_type(const Mix *mix, int64_t n) {
     return mix->most == QUANT_Q8_0 ? QUANT_Q8_0 : QUANT_Q6_K;
 }
 
-typedef struct Place { // a tensor of values, and where it is
+typedef struct ValueTensor {
     int layer;
-    int64_t tensor;
-} Place;
+    int64_t tensor; // index
+} ValueTensor;
 
-static int compare_places(const void *a, const void *b) {
-    const Place *x = a, *y = b;
+static int compare_layers(const void *a, const void *b) {
+    const ValueTensor *x = a, *y = b;
     if (x->layer != y->layer) return x->layer < y->layer ? -1 : 1;
     return (x->tensor > y->tensor) - (x->tensor < y->tensor);
 }
 
-/* Hybrid models have no values in some layers, so that these are counted among themselves. */
+/* Some layers of a hybrid model have no values, so value tensors are numbered among themselves. */
 static void choose_values(const Mix *mix, const MixModel *model, const GgufTensor *tensors, int64_t n,
                           QuantType *types) {
-    Place *places = mem_new((size_t)n, sizeof *places);
+    ValueTensor *values = mem_new((size_t)n, sizeof *values);
     int n_values = 0;
     for (int64_t i = 0; i < n; i++)
-        if (role_of(&tensors[i]) == ROLE_V) places[n_values++] = (Place){layer_of(tensors[i].name), i};
-    qsort(places, (size_t)n_values, sizeof *places, compare_places);
-    for (int i = 0; i < n_values; i++) types[places[i].tensor] = value_type(mix, model, i, n_values);
-    free(places);
+        if (role_of(&tensors[i]) == ROLE_V) values[n_values++] = (ValueTensor){layer_of(tensors[i].name), i};
+    qsort(values, (size_t)n_values, sizeof *values, compare_layers);
+    for (int i = 0; i < n_values; i++) types[values[i].tensor] = value_type(mix, model, i, n_values);
+    free(values);
 }
 
 static QuantType choose(const Mix *mix, const MixModel *model, const GgufTensor *t, Role role, bool is_tied) {

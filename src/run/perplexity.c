@@ -10,8 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- formulas --------------------------------------------------------------------------------------------
- */
+/* ---- formulas ----------------------------------------------------------------------------------------- */
 
 Estimate estimate_mean(const double *x, int n) {
     return (Estimate){stat_mean(x, n), stat_error(x, n)};
@@ -22,7 +21,7 @@ Estimate perplexity_of(const double *nll, int n) {
     return (Estimate){exp(mean.value), exp(mean.value) * mean.error};
 }
 
-/* Less likely tokens are left out by llama-perplexity: a row's lowest step is theirs, whatever they had. */
+/* llama-perplexity leaves out less likely tokens: they share the lowest step of a row. */
 static const double LEAST = -16;
 
 static int likeliest(const uint8_t *row, int n_vocab) {
@@ -40,22 +39,22 @@ bool perplexity_compare(const uint8_t *row, const float *logits, int n_vocab, do
         double base = scale * logits_row_step(row, i) + min;
         if (!(base > LEAST)) continue;
         double p = expf((float)base);
-        total += p, *kl += p * (base - (logits[i] - log_sum));
+        total += p;
+        *kl += p * (base - (logits[i] - log_sum));
     }
     *same_top = top_token(logits, n_vocab) == likeliest(row, n_vocab);
-    return scale >= 0 && fabs(total - 1) < 0.1; // the unlikely tokens of a large vocabulary are 3 %
+    return scale >= 0 && fabs(total - 1) < 0.1; // the tokens left out of a large vocabulary sum to 3 %
 }
 
-/* ---- the run ---------------------------------------------------------------------------------------------
- */
+/* ---- the run ------------------------------------------------------------------------------------------ */
 
 typedef struct Run {
     const PerplexityTask *task;
     Perplexity *out;
     Pool *pool;
     int n_vocab;
-    int32_t *ids;           // of the running window, with its BOS [n_ctx]
-    const LogitRows *rows;  // being judged
+    int32_t *ids;           // of the current window, with its BOS [n_ctx]
+    const LogitRows *rows;  // of the current run
     double sum;             // of nll so far
     uint8_t *saved;         // [rows->n] rows of the file that is written
     atomic_bool is_damaged; // a row of the base
@@ -63,8 +62,8 @@ typedef struct Run {
     Err failure;
 } Run;
 
-/* Row i of the running ones; at: its place among all predictions. */
-static void judge(Run *r, int i, int at) {
+/* Row i of the current run, prediction number `at` of the text. */
+static void evaluate(Run *r, int i, int at) {
     const PerplexityTask *t = r->task;
     const float *logits = r->rows->data + (size_t)i * r->rows->stride;
     int32_t next = r->ids[r->rows->position + i + 1];
@@ -83,12 +82,12 @@ static void judge(Run *r, int i, int at) {
     r->n_cut += logits_row_is_cut(row, next);
 }
 
-static void judge_share(void *arg, int thread) {
+static void evaluate_share(void *arg, int thread) {
     Run *r = arg;
-    for (int i = thread; i < r->rows->n; i += pool_n(r->pool)) judge(r, i, r->out->n_rows + i);
+    for (int i = thread; i < r->rows->n; i += pool_n(r->pool)) evaluate(r, i, r->out->n_rows + i);
 }
 
-/* The running rows are judged. */
+/* Adds the rows of the current run to the sums. */
 static void add_up(Run *r) {
     Perplexity *p = r->out;
     for (int i = 0; i < r->rows->n; i++) r->sum += p->nll[p->n_rows++];
@@ -101,7 +100,7 @@ static bool take_rows(void *arg, const LogitRows *rows) {
     size_t n_bytes = (size_t)rows->n * logits_file_row_bytes(r->n_vocab);
     r->rows = rows;
     if (t->save) r->saved = mem_resize(r->saved, n_bytes);
-    pool_run(r->pool, judge_share, r);
+    pool_run(r->pool, evaluate_share, r);
     if (r->is_damaged)
         return logits_file_damaged(t->base, "the probabilities of a token do not sum to 1", &r->failure);
     add_up(r);
@@ -140,6 +139,10 @@ bool perplexity_run(Engine *g, const PerplexityTask *t, Perplexity *out, Err *e)
 }
 
 void perplexity_free(Perplexity *p) {
-    free(p->nll), free(p->running), free(p->base_nll), free(p->kl), free(p->same_top);
+    free(p->nll);
+    free(p->running);
+    free(p->base_nll);
+    free(p->kl);
+    free(p->same_top);
     *p = (Perplexity){0};
 }

@@ -1,7 +1,7 @@
 /* quantize: see quantize.h.
  *
- * A tensor is cut into pieces of whole rows.  Threads take piece after piece; sums of squares are kept per
- * piece and added in their order. */
+ * A tensor is cut into slices of whole rows, which threads take one after the other.  Sums of squares are
+ * kept per slice and added in order. */
 #include "quantize.h"
 #include "../base/mem.h"
 #include "../base/pool.h"
@@ -21,18 +21,17 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { PIECE = 1 << 16 }; // weights that a thread takes at once, or a row if that is longer
+enum { SLICE = 1 << 16 }; // weights that a thread takes at once, or a row if that is longer
 
 typedef struct Entry { // a tensor of the new file
     Quantized about;
-    const float
-        *scale; // [n_rows] factors of the source, multiplied in; NULL: none, or copied like any tensor
+    const float *scale; // [n_rows] factors of the source, multiplied in; NULL: none, or copied as a tensor
     uint64_t offset, scale_offset;
-    int64_t n_rows, rows; // in all, in a piece
-    int64_t first_piece;
+    int64_t n_rows, rows; // of the tensor, of a slice
+    int64_t first_slice;
 } Entry;
 
-typedef struct Sums { // over a piece
+typedef struct Sums { // over a slice
     double error, value;
 } Sums;
 
@@ -42,13 +41,12 @@ struct Quantize {
     Buf header;
     uint64_t n_bytes;
     Entry *entries;
-    int64_t n_entries, n_pieces;
-    size_t piece_max; // weights in the largest
-    Sums *sums;       // [n_pieces]
+    int64_t n_entries, n_slices;
+    size_t slice_max; // weights in the largest
+    Sums *sums;       // [n_slices]
 };
 
-/* ---- the plan -------------------------------------------------------------------------------------------
- */
+/* ---- the plan ----------------------------------------------------------------------------------------- */
 
 static const char *key_of(GgufString arch, const char *name, char *out, size_t size) {
     snprintf(out, size, "%.*s.%s", arch.n < 60 ? (int)arch.n : 60, arch.data, name);
@@ -78,12 +76,12 @@ static bool is_quantized(QuantType type) {
     return quant_traits(type)->act == QUANT_ACT_Q8 || type == QUANT_FP8_E4M3;
 }
 
-/* What becomes of tensor t; to is its own type where no mix touches it. */
+/* Plans the entry of tensor t; to == t->type: it is copied. */
 static bool plan_entry(const Quantize *q, const GgufTensor *t, QuantType to, bool requantize, Entry *out,
                        Err *e) {
     *out = (Entry){.about = {.source = t, .from = t->type, .to = to, .rmse = NAN, .rms = NAN}};
     out->n_rows = t->ne[1] * t->ne[2] * t->ne[3];
-    out->rows = t->ne[0] < PIECE ? PIECE / t->ne[0] : 1;
+    out->rows = t->ne[0] < SLICE ? SLICE / t->ne[0] : 1;
     if (to == t->type) return true;
     const Weight *w = weights_matrix(q->weights, t->name, (int)t->ne[0], (int)t->ne[1], (int)t->ne[2], e);
     if (!w) return false;
@@ -91,13 +89,14 @@ static bool plan_entry(const Quantize *q, const GgufTensor *t, QuantType to, boo
     if (w->type == to) return true;
     out->scale = w->scale;
     return !is_quantized(w->type) || requantize ||
-           err_set(e, ERR_USAGE,
-                   "%s: tensor '%s' is quantised already (%s), and once more loses more; take the F16 or F32 "
-                   "model, or give --requantize",
-                   gguf_label(q->g), t->name, quant_traits(w->type)->name);
+           err_set(
+               e, ERR_USAGE,
+               "%s: tensor '%s' is quantised already (%s), and quantising again loses more; take the F16 or "
+               "F32 model, or give --requantize",
+               gguf_label(q->g), t->name, quant_traits(w->type)->name);
 }
 
-/* Makes the list of entries; scales that are multiplied in are not on it. */
+/* Plans all entries; scales that are multiplied in have none. */
 static bool plan_entries(Quantize *q, const Mix *mix, bool requantize, Err *e) {
     int64_t n = gguf_n_tensors(q->g);
     const GgufTensor *tensors = n ? gguf_tensor(q->g, 0) : NULL;
@@ -121,7 +120,7 @@ static bool plan_entries(Quantize *q, const Mix *mix, bool requantize, Err *e) {
     return ok;
 }
 
-static bool is_ours(GgufString key) { // a key that the new file has in its own right, or not at all
+static bool is_replaced(GgufString key) { // is not copied: the new file has its own value, or none
     static const char *const keys[] = {
         "general.file_type", "general.quantization_version", "general.alignment", "split.no",
         "split.count",       "split.tensors.count",          "zgen.fp8.format"};
@@ -134,15 +133,15 @@ static void plan_keys(const Quantize *q, const Mix *mix, GgufWriter *w) {
     bool has_fp8 = false;
     for (int64_t i = 0; i < q->n_entries; i++) has_fp8 |= q->entries[i].about.to == QUANT_FP8_E4M3;
     for (int64_t i = 0; i < gguf_n_keys(q->g); i++)
-        if (!is_ours(gguf_key(q->g, i))) gguf_write_copy(w, q->g, i);
+        if (!is_replaced(gguf_key(q->g, i))) gguf_write_copy(w, q->g, i);
     if (has_fp8) gguf_write_string(w, "zgen.fp8.format", "e4m3");
     int file_type = file_type_number(mix->name);
     if (file_type >= 0) gguf_write_u32(w, "general.file_type", (uint32_t)file_type);
     gguf_write_u32(w, "general.quantization_version", 2);
 }
 
-/* Gives every entry its place in the new file, and its pieces. */
-static void plan_places(Quantize *q, GgufWriter *w) {
+/* Sets the offset of every entry in the new file, and its slices. */
+static void plan_offsets(Quantize *q, GgufWriter *w) {
     for (int64_t i = 0; i < q->n_entries; i++) {
         Entry *entry = &q->entries[i];
         Quantized *t = &entry->about;
@@ -154,11 +153,11 @@ static void plan_places(Quantize *q, GgufWriter *w) {
                 gguf_write_tensor(w, weight_scale_name(t->source->name, name), QUANT_F32, 1, &entry->n_rows);
         }
         t->n_bytes = w->data_bytes - before;
-        entry->first_piece = q->n_pieces;
-        q->n_pieces += (entry->n_rows + entry->rows - 1) / entry->rows;
-        size_t piece =
+        entry->first_slice = q->n_slices;
+        q->n_slices += (entry->n_rows + entry->rows - 1) / entry->rows;
+        size_t slice =
             (size_t)(entry->rows < entry->n_rows ? entry->rows : entry->n_rows) * (size_t)t->source->ne[0];
-        if (piece > q->piece_max) q->piece_max = piece;
+        if (slice > q->slice_max) q->slice_max = slice;
     }
 }
 
@@ -173,11 +172,11 @@ bool quantize_open(const Gguf *g, const Mix *mix, bool requantize, Quantize **ou
         return false;
     }
     plan_keys(q, mix, &w);
-    plan_places(q, &w);
+    plan_offsets(q, &w);
     q->n_bytes = w.data_bytes;
     gguf_write_header(&w, &q->header);
     q->n_bytes += q->header.n;
-    q->sums = mem_new((size_t)q->n_pieces, sizeof *q->sums);
+    q->sums = mem_new((size_t)q->n_slices, sizeof *q->sums);
     *out = q;
     return true;
 }
@@ -201,8 +200,7 @@ const Quantized *quantize_tensor(const Quantize *q, int64_t i) {
     return &q->entries[i].about;
 }
 
-/* ---- the work -------------------------------------------------------------------------------------------
- */
+/* ---- the work ----------------------------------------------------------------------------------------- */
 
 typedef struct Work {
     Quantize *q;
@@ -210,20 +208,20 @@ typedef struct Work {
     const char *name;
     bool (*go_on)(void *arg, double share);
     void *arg;
-    atomic_llong next; // piece
+    atomic_llong next; // slice
     atomic_bool stop;
     pthread_mutex_t lock;
-    int64_t failed_piece; // the first one that failed, and why; n_pieces: none
+    int64_t failed_slice; // the first one that failed, and why; n_slices: none
     Err failure;
 } Work;
 
-typedef struct Piece { // of one entry, and the thread's room for it
+typedef struct Slice { // rows of one entry, and a thread's buffers for them
     const Entry *entry;
     int64_t first_row, n_rows;
     size_t n; // weights
     float *values, *again, *scales;
     uint8_t *bytes;
-} Piece;
+} Slice;
 
 static bool cannot(const char *name, Err *e) {
     return err_set(e, ERR_OUTPUT, "cannot write to %.500s: %s", name, strerror(errno));
@@ -245,7 +243,7 @@ static size_t bytes_of(QuantType type, size_t n) {
     return n / (size_t)traits->n_weights * traits->n_bytes;
 }
 
-static bool read_piece(Piece *p, Err *e) {
+static bool read_slice(Slice *p, Err *e) {
     const Quantized *t = &p->entry->about;
     size_t width = (size_t)t->source->ne[0];
     const QuantTraits *traits = quant_traits(t->from);
@@ -263,7 +261,7 @@ static bool read_piece(Piece *p, Err *e) {
     return true;
 }
 
-static void encode_fp8(Piece *p) {
+static void encode_fp8(Slice *p) {
     size_t width = (size_t)p->entry->about.source->ne[0];
     for (int64_t r = 0; r < p->n_rows; r++) {
         float *x = p->values + (size_t)r * width, *y = p->again + (size_t)r * width;
@@ -274,8 +272,8 @@ static void encode_fp8(Piece *p) {
     }
 }
 
-/* Encodes the piece, and decodes it again to see what is left. */
-static bool encode_piece(Piece *p, Sums *sums, Err *e) {
+/* Encodes the slice, and decodes it again to measure the error. */
+static bool encode_slice(Slice *p, Sums *sums, Err *e) {
     const Quantized *t = &p->entry->about;
     const QuantTraits *traits = quant_traits(t->to);
     size_t n_blocks = p->n / (size_t)traits->n_weights;
@@ -292,20 +290,21 @@ static bool encode_piece(Piece *p, Sums *sums, Err *e) {
                 e, ERR_MODEL,
                 "tensor '%s' (%s to %s) holds %g, which is beyond the range of %s; take BF16 or F32",
                 t->source->name, quant_traits(t->from)->name, traits->name, x, traits->name);
-        sums->error += error * error, sums->value += x * x;
+        sums->error += error * error;
+        sums->value += x * x;
     }
     return true;
 }
 
-static bool convert(const Work *w, Piece *p, Sums *sums, Err *e) {
+static bool convert(const Work *w, Slice *p, Sums *sums, Err *e) {
     const Entry *entry = p->entry;
     const Quantized *t = &entry->about;
     size_t row_bytes = bytes_of(t->to, (size_t)t->source->ne[0]), n_bytes = row_bytes * (size_t)p->n_rows;
     uint64_t row = (uint64_t)p->first_row, data = w->q->header.n;
     const uint8_t *bytes = t->source->data + row * row_bytes;
-    if (quant_traits(t->from)->decode && !read_piece(p, e)) return false;
+    if (quant_traits(t->from)->decode && !read_slice(p, e)) return false;
     if (t->from != t->to) {
-        if (!encode_piece(p, sums, e)) return false;
+        if (!encode_slice(p, sums, e)) return false;
         bytes = p->bytes;
     }
     return (!entry->scale_offset ||
@@ -313,60 +312,70 @@ static bool convert(const Work *w, Piece *p, Sums *sums, Err *e) {
            write_at(w, bytes, n_bytes, data + entry->offset + row * row_bytes, e);
 }
 
-/* The entry that a piece belongs to: the last that does not begin behind it. */
-static const Entry *find_entry(const Quantize *q, int64_t piece) {
+/* The entry that a slice belongs to: the last that does not begin behind it. */
+static const Entry *find_entry(const Quantize *q, int64_t slice) {
     int64_t low = 0, high = q->n_entries;
     while (high - low > 1) {
         int64_t middle = (low + high) / 2;
-        *(q->entries[middle].first_piece <= piece ? &low : &high) = middle;
+        *(q->entries[middle].first_slice <= slice ? &low : &high) = middle;
     }
     return &q->entries[low];
 }
 
-static void take_piece(Piece *p, const Entry *entry, int64_t piece) {
+static void locate_slice(Slice *p, const Entry *entry, int64_t slice) {
     int64_t width = entry->about.source->ne[0];
     p->entry = entry;
-    p->first_row = (piece - entry->first_piece) * entry->rows;
+    p->first_row = (slice - entry->first_slice) * entry->rows;
     p->n_rows = entry->n_rows - p->first_row < entry->rows ? entry->n_rows - p->first_row : entry->rows;
     p->n = (size_t)(p->n_rows * width);
 }
 
-static void fail(Work *w, int64_t piece, const Err *e) {
+static void fail(Work *w, int64_t slice, const Err *e) {
     pthread_mutex_lock(&w->lock);
-    if (piece < w->failed_piece) w->failed_piece = piece, w->failure = *e;
+    if (slice < w->failed_slice) {
+        w->failed_slice = slice;
+        w->failure = *e;
+    }
     pthread_mutex_unlock(&w->lock);
     w->stop = true;
 }
 
 static void work(void *arg, int thread) {
     Work *w = arg;
-    size_t max = w->q->piece_max;
-    Piece p = {.values = mem_new(max, 4),
+    size_t max = w->q->slice_max;
+    Slice p = {.values = mem_new(max, 4),
                .again = mem_new(max, 4),
                .scales = mem_new(max, 4),
                .bytes = mem_new(max, 4)};
     Err e;
-    for (int64_t i; !w->stop && (i = atomic_fetch_add(&w->next, 1)) < w->q->n_pieces;) {
-        take_piece(&p, find_entry(w->q, i), i);
+    for (int64_t i; !w->stop && (i = atomic_fetch_add(&w->next, 1)) < w->q->n_slices;) {
+        locate_slice(&p, find_entry(w->q, i), i);
         if (!convert(w, &p, &w->q->sums[i], &e)) fail(w, i, &e);
-        if (thread == 0 && !w->go_on(w->arg, (double)i / (double)w->q->n_pieces)) w->stop = true;
+        if (thread == 0 && !w->go_on(w->arg, (double)i / (double)w->q->n_slices)) w->stop = true;
     }
-    free(p.values), free(p.again), free(p.scales), free(p.bytes);
+    free(p.values);
+    free(p.again);
+    free(p.scales);
+    free(p.bytes);
 }
 
-/* Adds up what the pieces of each tensor have left. */
+/* Adds up the sums of the slices of each tensor. */
 static void sum_up(Quantize *q) {
     for (int64_t i = 0; i < q->n_entries; i++) {
         Quantized *t = &q->entries[i].about;
-        int64_t end = i + 1 < q->n_entries ? q->entries[i + 1].first_piece : q->n_pieces;
+        int64_t end = i + 1 < q->n_entries ? q->entries[i + 1].first_slice : q->n_slices;
         double n = (double)(q->entries[i].n_rows * t->source->ne[0]), error = 0, value = 0;
-        for (int64_t k = q->entries[i].first_piece; k < end; k++)
-            error += q->sums[k].error, value += q->sums[k].value;
-        if (t->from != t->to) t->rmse = sqrt(error / n), t->rms = sqrt(value / n);
+        for (int64_t k = q->entries[i].first_slice; k < end; k++) {
+            error += q->sums[k].error;
+            value += q->sums[k].value;
+        }
+        if (t->from == t->to) continue;
+        t->rmse = sqrt(error / n);
+        t->rms = sqrt(value / n);
     }
 }
 
-/* Asks for all the room at once, where the file system understands that: a full disk is known at once. */
+/* Reserves the whole file, where the file system can: a full disk fails before any work is done. */
 static bool reserve(const Quantize *q, int fd, const char *name, Err *e) {
     if (fallocate(fd, 0, 0, (off_t)q->n_bytes) == 0) return true;
     if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG)
@@ -377,14 +386,14 @@ static bool reserve(const Quantize *q, int fd, const char *name, Err *e) {
 
 bool quantize_run(Quantize *q, int fd, const char *name, int n_threads,
                   bool (*go_on)(void *arg, double share), void *arg, Err *e) {
-    Work w = {.q = q, .fd = fd, .name = name, .go_on = go_on, .arg = arg, .failed_piece = q->n_pieces};
+    Work w = {.q = q, .fd = fd, .name = name, .go_on = go_on, .arg = arg, .failed_slice = q->n_slices};
     if (!reserve(q, fd, name, e) || !write_at(&w, q->header.data, q->header.n, 0, e)) return false;
     pthread_mutex_init(&w.lock, NULL);
     Pool *pool = pool_open(n_threads);
     pool_run(pool, work, &w);
     pool_close(pool);
     pthread_mutex_destroy(&w.lock);
-    if (w.failed_piece < q->n_pieces) *e = w.failure;
+    if (w.failed_slice < q->n_slices) *e = w.failure;
     if (!w.stop) sum_up(q);
     return !w.stop;
 }

@@ -1,14 +1,14 @@
-/* quantize: a model file into one of other types.
+/* quantize: converts a model file to other weight types.
  *
- * It owns the plan of the new file (which tensor gets which type, where it lies) and the work: rows are read
- * from the mapping, decoded, encoded, decoded once more to measure the error, and written where they belong,
- * by all threads at once.  Metadata is the source's, but for what the types change.
+ * It owns the plan of the new file (the type and the offset of each tensor) and the work: rows are read
+ * from the mapping, decoded, encoded, decoded again to measure the error, and written at their offset, by
+ * all threads at once.  Metadata is the source's, except for keys that depend on the types.
  *
- * What it refuses: values that are not finite, values that the new type cannot hold, and, unless it is asked
- * to, weights that have been quantised before.
+ * What it refuses: values that are not finite, values that the new type cannot hold, and weights that have
+ * been quantised before, unless requantize is set.
  *
- * The one trick: every place in the new file is known before the first row is read, so that no thread waits
- * for another, and the bytes do not depend on how many there are. */
+ * The one trick: every offset in the new file is known before the first row is read, so that no thread
+ * waits for another, and the bytes do not depend on the number of threads. */
 #ifndef ZGEN_RUN_QUANTIZE_H
 #define ZGEN_RUN_QUANTIZE_H
 
@@ -16,9 +16,9 @@
 
 typedef struct Quantized { // a tensor of the new file
     const GgufTensor *source;
-    QuantType from, to; // FP8_E4M3 for what GGUF calls I8
+    QuantType from, to; // FP8_E4M3 for I8 tensors of an FP8 file
     uint64_t n_bytes;   // with the scales of FP8
-    double rmse, rms;   // of its error; of the source's values.  NAN where there are no numbers to compare
+    double rmse, rms;   // root mean squares: of the error, of the source's values; NAN for a copied tensor
 } Quantized;
 
 typedef struct Quantize Quantize;
@@ -29,9 +29,9 @@ void quantize_close(Quantize *q); // NULL is fine
 
 uint64_t quantize_bytes(const Quantize *q); // of the new file
 
-/* Writes the file to fd, which can seek; name is for messages.  go_on(arg, share done) is called now and then
- * by the calling thread.  false: ERR_OUTPUT; ERR_MODEL, a tensor's values; or go_on said so, and *e is
- * untouched. */
+/* Writes the file to fd, which can seek; name is for messages.  The calling thread calls go_on(arg, share
+ * done) between slices.  false: ERR_OUTPUT; ERR_MODEL, values of a tensor; or go_on returned false, and *e
+ * is unchanged. */
 bool quantize_run(Quantize *q, int fd, const char *name, int n_threads,
                   bool (*go_on)(void *arg, double share), void *arg, Err *e);
 

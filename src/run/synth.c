@@ -1,7 +1,8 @@
 /* synth: see synth.h.
  *
  * Weights are random bytes with the scales of each block set so that a weight's standard deviation is about
- * that of a trained model; activations then neither die nor explode over many layers. */
+ * that of a trained model; activations then neither vanish nor overflow over many layers.  The tensors are
+ * those that the family asks for when its tape is written over the metadata (plan_tensors). */
 #include "synth.h"
 #include "mix.h"
 #include "../base/float.h"
@@ -47,7 +48,7 @@ void synth_print(Buf *out) {
 
 /* ---- metadata ------------------------------------------------------------------------------------------ */
 
-typedef struct Making {
+typedef struct Making { // a model in the making
     const Shape *s;
     const Family *family;
     const Mix *mix;
@@ -133,7 +134,7 @@ static bool find_tensors(Making *m, Err *e) {
     return m->tensors != NULL;
 }
 
-/* The rows of an FP8 matrix have scales. */
+/* Adds the scales of FP8 rows behind the other tensors. */
 static void add_scales(Making *m) {
     for (int i = 0, n = m->n_tensors; m->mix->most == QUANT_FP8_E4M3 && i < n; i++) {
         char name[WEIGHT_NAME];
@@ -147,8 +148,8 @@ static void add_scales(Making *m) {
     }
 }
 
-/* Gives every tensor its type and its offset. */
-static void place_tensors(Making *m) {
+/* Sets the type of every tensor and the offset of its data. */
+static void set_types(Making *m) {
     MixModel model = {.n_layer = m->n_layer, .n_expert = n_experts(m->s)};
     model.is_70b = m->n_layer == 80 && m->s->n_head != m->s->n_kv_head;
     size_t n = (size_t)m->n_tensors;
@@ -164,15 +165,16 @@ static void place_tensors(Making *m) {
 
 /* ---- weights ------------------------------------------------------------------------------------------- */
 
-static uint64_t mix64(uint64_t x) { // splitmix64's finisher
+static uint64_t mix64(uint64_t x) { // the last steps of splitmix64
     x += 0x9E3779B97F4A7C15u;
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
     x = (x ^ x >> 27) * 0x94D049BB133111EBu;
     return x ^ x >> 31;
 }
 
-static void put_f16(uint8_t *at, float value, uint64_t chance) {
-    uint16_t h = f32_to_f16(value * (0.75f + 0.5f * (float)(chance & 0xFFFF) / 65536.0f));
+/* Writes value times 0.75 to 1.25. */
+static void put_f16(uint8_t *at, float value, uint64_t random) {
+    uint16_t h = f32_to_f16(value * (0.75f + 0.5f * (float)(random & 0xFFFF) / 65536.0f));
     memcpy(at, &h, sizeof h);
 }
 
@@ -204,19 +206,18 @@ static const BlockScales *find_scales(QuantType type) {
     return NULL;
 }
 
-/* Random bytes are in the block; now its values get their size. */
-static void set_scales(QuantType type, uint8_t *block, uint64_t chance) {
-    const BlockScales *s = find_scales(type);
+/* Sets the scales of a block of random bytes, s: find_scales(type). */
+static void set_scales(QuantType type, const BlockScales *s, uint8_t *block, uint64_t random) {
     if (type == QUANT_F16)
-        put_f16(block, (chance >> 32 & 1 ? STD : -STD), chance);
+        put_f16(block, random >> 32 & 1 ? STD : -STD, random);
     else if (type == QUANT_BF16)
         block[1] = (uint8_t)(0x3C | (block[1] & 0x80)); // 2^-7 .. 2^-6
     else if (type == QUANT_FP8_E4M3)
         *block = (uint8_t)(0x30 | (*block & 0x8F)); // 0.5 .. 2, with a scale of STD
     else {
         assert(s); // a mix has a type that the table lacks
-        put_f16(block + s->scale_at, s->scale, chance);
-        if (s->min != 0) put_f16(block + s->min_at, s->min, chance >> 16);
+        put_f16(block + s->scale_at, s->scale, random);
+        if (s->min != 0) put_f16(block + s->min_at, s->min, random >> 16);
     }
 }
 
@@ -227,7 +228,7 @@ typedef struct Filling {
     atomic_int next; // tensor
 } Filling;
 
-/* Norms are ones, scales the deviation, the rest is random. */
+/* Norms are 1, scales of FP8 rows STD, all else is random. */
 static void fill_floats(const char *name, uint64_t base, size_t n, uint8_t *data) {
     bool is_norm = strstr(name, "_norm."), is_scale = strstr(name, ".scale");
     for (size_t i = 0; i < n; i++) {
@@ -252,7 +253,9 @@ static void fill_tensor(const Filling *f, int i) {
         uint64_t r = mix64(base + k / 8);
         memcpy(data + k, &r, n - k < 8 ? n - k : 8);
     }
-    for (size_t b = 0; b < n_blocks; b++) set_scales(type, data + b * traits->n_bytes, mix64(~base + b));
+    const BlockScales *scales = find_scales(type);
+    for (size_t b = 0; b < n_blocks; b++)
+        set_scales(type, scales, data + b * traits->n_bytes, mix64(~base + b));
 }
 
 static void fill(void *arg, int thread) {
@@ -277,7 +280,7 @@ bool synth_make(const char *shape, const char *mix, int n_layers, uint64_t seed,
     if (!find_tensors(&m, e)) return false;
     add_keys(&m);
     add_vocabulary(&m);
-    place_tensors(&m);
+    set_types(&m);
     Buf header = {0};
     uint64_t data_bytes = m.w.data_bytes;
     gguf_write_header(&m.w, &header);

@@ -1,8 +1,7 @@
 /* synth: models of random weights in the real shapes and mixes of well-known ones.
  *
- * The weights mean nothing; the tensors, their types and their bytes are those of the real download, so that
- * speed and memory can be measured before anything is downloaded.  Shapes are listed in the files of their
- * families; a family's tape over the metadata of a shape tells the tensors. */
+ * The weights are random; the tensors, their types and sizes are those of the real file, so that speed and
+ * memory can be measured before anything is downloaded.  Shapes are listed in the files of their families. */
 #ifndef ZGEN_RUN_SYNTH_H
 #define ZGEN_RUN_SYNTH_H
 
@@ -17,7 +16,7 @@ typedef struct SynthImage { // a whole GGUF file in memory
 } SynthImage;
 
 /* Makes the model of that shape ("llama-3.1-8b") and mix ("q4_k_m"), with n_layers layers (0: all of them),
- * on n_threads threads. false: ERR_USAGE for an unknown name, listing the known ones; ERR_MEMORY. */
+ * on n_threads threads.  false: ERR_USAGE for an unknown name, listing the known ones; ERR_MEMORY. */
 bool synth_make(const char *shape, const char *mix, int n_layers, uint64_t seed, int n_threads,
                 SynthImage *out, Err *e);
 void synth_free(SynthImage *image);

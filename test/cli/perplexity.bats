@@ -118,7 +118,7 @@ assert abs(d["value"] - wanted[0]) < 1e-4 and abs(d["error"] - wanted[1]) < 1e-5
     ppl -f $text -c 64 --chunks 2 --save-logits "$T/base"
     fails 1 "no such file" perplexity --kl /nonexistent
     fails 1 "a directory" perplexity --kl "$T"
-    fails 1 "no file of log-probabilities" perplexity --kl $text
+    fails 1 "not a file of log-probabilities" perplexity --kl $text
     head -c 100000 "$T/base" >"$T/cut"
     fails 1 "its size is not what its header promises" perplexity --kl "$T/cut"
     python3 - "$T/base" "$T/bad" <<'END'

@@ -163,7 +163,7 @@ TEST(logits_file_counts_that_lie) {
                 memcpy(at, old, 12);
             }
     bytes.data[0] = 'L';
-    refuse(&bytes, bytes.n, "no file of log-probabilities");
+    refuse(&bytes, bytes.n, "not a file of log-probabilities");
     buf_free(&bytes);
 }
 
