@@ -184,7 +184,7 @@ static bool add_configs(Bench *b, Err *e) {
 
 /* ---- measuring ----------------------------------------------------------------------------------------- */
 
-/* Measuring the bandwidth takes memory that does not belong to the peak, which is reset where the system can. */
+/* The memory of measuring the bandwidth must not count in the peak, which is reset if the system can. */
 static double measure_bandwidth(Bench *b) {
     b->peak_host_bytes = bench_peak_memory();
     b->peak_gpu_bytes = 0;

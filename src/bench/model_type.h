@@ -1,4 +1,4 @@
-/* model_type: the name of a model in tables, as llama.cpp writes it, so that rows of both programs for the same
+/* model_type: the name of a model in tables, as llama.cpp writes it, so that rows of both programs for one
  * model can be compared. */
 #ifndef ZGEN_BENCH_MODEL_TYPE_H
 #define ZGEN_BENCH_MODEL_TYPE_H

@@ -1,8 +1,8 @@
 /* table: rows of results in the four formats of llama-bench.
  *
- * A row is cells under the titles of columns (md), and one JSON object whose keys keep their order (csv, json,
- * jsonl).  CSV leaves out keys that hold lists or objects.  Each row is written when it is added; an array
- * that was begun is ended even after an error, so that the output is valid JSON. */
+ * A row is cells under the titles of columns (md), and one JSON object whose keys keep their order (csv,
+ * json, jsonl).  CSV leaves out keys that hold lists or objects.  Each row is written when it is added; an
+ * array that was begun is ended even after an error, so that the output is valid JSON. */
 #ifndef ZGEN_BENCH_TABLE_H
 #define ZGEN_BENCH_TABLE_H
 

@@ -1,7 +1,7 @@
 /* conversation: the state of zgen chat, and one turn of it: messages in, an answer on stdout.
  *
  * A full context is handled as --on-full says: the turn is refused, or the oldest turns are dropped; a line
- * reports either.  A user's message that gets no answer is removed, so that the messages never end with it. */
+ * reports either.  A user's message without an answer is removed, so that the messages never end with it. */
 #ifndef ZGEN_CLI_CONVERSATION_H
 #define ZGEN_CLI_CONVERSATION_H
 

@@ -102,8 +102,7 @@ static bool start(Logits *l, Err *e) {
     int n_least = (int)l->ids.n + (o->profile ? PROFILE_ROOM : 0);
     run->config.n_ctx = o->n_ctx > 0 ? o->n_ctx : o->n_ctx == 0 ? setup_trained(run->model.gguf) : n_least;
     if (!runner_start(run, e) || !verdict_open(run, e)) return false;
-    if (!o->model)
-        notice(&o->notices, "using the demo model inside this executable; -m FILE chooses another model");
+    runner_report_model(run);
     return true;
 }
 

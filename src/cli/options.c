@@ -1,7 +1,7 @@
 /* options: see options.h.
  *
- * getopt_long_only reads the arguments.  It accepts unique prefixes of names, so the spelling is compared with
- * the table afterwards.  It gets no short options: -m is a long name of one letter. */
+ * getopt_long_only reads the arguments.  It accepts unique prefixes of names, so the spelling is compared
+ * with the table afterwards.  It gets no short options: -m is a long name of one letter. */
 #include "options.h"
 #include "../base/mem.h"
 
@@ -35,12 +35,14 @@ static const char KV_TYPES[] = "f16 f32 q8_0 fp8";
 static const Option TABLE[] = {
     {{"-m", "--model"}, ALL, OPTION_STRING, "FILE", AT(model),
      .help = "the model file; default: the demo model inside the executable"},
-    {{"-p", "--prompt"}, READS | FOR_CHAT, OPTION_STRING, "TEXT", AT(prompt), .help = "the prompt; - reads standard input"},
+    {{"-p", "--prompt"}, READS | FOR_CHAT, OPTION_STRING, "TEXT", AT(prompt),
+     .help = "the prompt; - reads standard input"},
     {{"-f", "--file"}, READS | FOR_CHAT | FOR_BENCH, OPTION_STRING, "FILE", AT(file),
      .help = "a file with the prompt; - reads standard input"},
     {{"-e", "--escape"}, READS | FOR_CHAT, OPTION_FLAG, NULL, AT(escape), .set = "yes", .standard = "yes",
      .help = "replace the escapes \\n \\t \\\\ \\\" in -p; the default"},
-    {{"--no-escape"}, READS | FOR_CHAT, OPTION_FLAG, NULL, AT(escape), .set = "no", .help = "leave -p unchanged"},
+    {{"--no-escape"}, READS | FOR_CHAT, OPTION_FLAG, NULL, AT(escape), .set = "no",
+     .help = "leave -p unchanged"},
     {{"--echo"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(echo), .set = "yes",
      .help = "print the prompt before the text"},
     {{"--pre"}, GENERATES | FOR_TOKENIZE | FOR_PERPLEXITY, OPTION_STRING, "NAME", AT(pre),
@@ -123,7 +125,8 @@ static const Option TABLE[] = {
      .help = "do not add BOS and EOS"},
     {{"--parse-special"}, FOR_TOKENIZE, OPTION_FLAG, NULL, AT(parse_special), .set = "yes",
      .help = "read the text of a control token as that token"},
-    {{"--ids"}, FOR_TOKENIZE, OPTION_FLAG, NULL, AT(list), .set = "yes", .help = "print only the ids, as [1, 2, 3]"},
+    {{"--ids"}, FOR_TOKENIZE, OPTION_FLAG, NULL, AT(list), .set = "yes",
+     .help = "print only the ids, as [1, 2, 3]"},
     {{"--decode"}, FOR_TOKENIZE, OPTION_STRING, "IDS", AT(decode), .help = "print the text of these ids"},
     {{"--ids"}, FOR_LOGITS, OPTION_STRING, "IDS", AT(ids), .help = "token ids: 1,5,9"},
     {{"--ids-file"}, FOR_LOGITS, OPTION_STRING, "FILE", AT(ids_file),
@@ -131,7 +134,8 @@ static const Option TABLE[] = {
     {{"-o", "--output"}, FOR_LOGITS, OPTION_STRING, "OUT", AT(out),
      .help = "file for the logits, float32 [n_ids, n_vocab]; - is standard output"},
 
-    {{"-f", "--file"}, FOR_PERPLEXITY, OPTION_STRING, "FILE", AT(file), .help = "the text; - reads standard input"},
+    {{"-f", "--file"}, FOR_PERPLEXITY, OPTION_STRING, "FILE", AT(file),
+     .help = "the text; - reads standard input"},
     {{"-c", "--ctx-size"}, FOR_PERPLEXITY, OPTION_INT, "N", AT(n_ctx), 0, 1 << 30,
      .help = "tokens per window, half of them evaluated; 0: as trained; default: 512"},
     {{"--chunks"}, FOR_PERPLEXITY, OPTION_INT, "N", AT(n_windows), 1, INT_MAX,
@@ -198,15 +202,18 @@ static const Option TABLE[] = {
     {{"--requantize", "--allow-requantize"}, FOR_QUANTIZE, OPTION_FLAG, NULL, AT(requantize), .set = "yes",
      .help = "accept weights that are quantised already"},
 
-    {{"--output-format"}, READS | FOR_INFO | FOR_PERPLEXITY | FOR_QUANTIZE, OPTION_CHOICE, NULL, AT(format), .choices = "text json",
+    {{"--output-format"}, READS | FOR_INFO | FOR_PERPLEXITY | FOR_QUANTIZE,
+     OPTION_CHOICE, NULL, AT(format), .choices = "text json",
      .standard = "text", .help = "output format"},
-    {{"--json"}, READS | FOR_INFO | FOR_PERPLEXITY | FOR_QUANTIZE, OPTION_WORD, NULL, AT(format), .set = "json",
+    {{"--json"}, READS | FOR_INFO | FOR_PERPLEXITY | FOR_QUANTIZE,
+     OPTION_WORD, NULL, AT(format), .set = "json",
      .help = "the same as --output-format json"},
     {{"--logprobs"}, FOR_GENERATE, OPTION_INT, "N", AT(n_logprobs), 0, 100, .standard = "0",
      .help = "with --json: log-probabilities of the N most likely tokens"},
     {{"--no-perf"}, GENERATES, OPTION_FLAG, NULL, AT(perf), .set = "no", .standard = "yes",
      .help = "notices without timings"},
-    {{"--profile"}, RUNS | FOR_BENCH, OPTION_CHOICE, NULL, AT(profile), .choices = "kinds ops", .set = "kinds",
+    {{"--profile"}, RUNS | FOR_BENCH,
+     OPTION_CHOICE, NULL, AT(profile), .choices = "kinds ops", .set = "kinds",
      .help = "print the time of each kind of operation, or of each operation, at the end"},
     {{"--verify"}, RUNS | FOR_BENCH, OPTION_INT, "N", AT(n_verify), 1, INT_MAX,
      .help = "compare the first N steps with the scalar executor; exit 1 beyond the limits"},
@@ -306,7 +313,7 @@ static void add_int(IntList *list, int value) {
     list->values[list->n++] = value;
 }
 
-/* Reads the digits at *p as a number in the option's range, and moves *p behind them. */
+/* Reads the digits at *p as a number in the option's range, and moves *p to their end. */
 static bool read_number(const Option *o, const char **p, int *out) {
     double value = 0;
     const char *end = *p + strspn(*p, "0123456789");
@@ -317,8 +324,8 @@ static bool read_number(const Option *o, const char **p, int *out) {
     return true;
 }
 
-/* Reads FIRST, FIRST-LAST, FIRST-LAST+STEP or FIRST-LAST*FACTOR at *p, and moves *p behind it.  LAST is in the
- * range if a step reaches it exactly. */
+/* Reads FIRST, FIRST-LAST, FIRST-LAST+STEP or FIRST-LAST*FACTOR at *p, and moves *p to its end.  LAST is in
+ * the range if a step reaches it exactly. */
 static bool read_range(const Option *o, const char **p, IntList *list) {
     int first, last, step = 1;
     if (!read_number(o, p, &first)) return false;
@@ -471,8 +478,8 @@ static int takes_value(const Option *o) {
     return never ? no_argument : o->set ? optional_argument : required_argument;
 }
 
-/* All names for getopt.  Two commands may give one name to different options, so the names of this command come
- * first and the others follow where they are new.  val is FIRST + the index in the table. */
+/* All names for getopt.  Two commands may give one name to different options, so the names of this command
+ * are first, and the others follow where they are new.  val is FIRST + the index in the table. */
 static void list_names(unsigned command, struct option *out) {
     int n = 0;
     for (int own = 1; own >= 0; own--)
@@ -541,7 +548,7 @@ static bool is_spelled(const Option *o, const char *argument) {
     return false;
 }
 
-/* Sets the value of option o, to which getopt assigned the argument; code ':' or '?' is getopt's complaint. */
+/* Sets the value of option o, to which getopt assigned the argument; code is ':' or '?' for an error. */
 static bool take(unsigned command, const Option *o, const char *argument, int code, Options *out, Err *e) {
     char word[60];
     snprintf(word, sizeof word, "%.*s", (int)strcspn(argument, "="), argument);

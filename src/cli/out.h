@@ -23,7 +23,8 @@ bool out_write_to(int fd, const char *name, const void *bytes, size_t n, Err *e)
 
 bool out_is_terminal(void);
 
-/* To be called last: closes stdout; a network file system reports a full disk only then.  false: ERR_OUTPUT. */
+/* To be called last: closes stdout; a network file system may report a full disk only then.  false:
+ * ERR_OUTPUT. */
 bool out_close(Err *e);
 
 #endif

@@ -1,4 +1,4 @@
-/* perplexity: how well a model predicts a text, and the KL divergence of its predictions from another model's.
+/* perplexity: how well a model predicts a text, and the KL divergence from another model's predictions.
  *
  * The text is computed in windows, as llama-perplexity does it; run/perplexity.h has the formulas.
  * --save-logits writes the predictions to a file in llama-perplexity's format; --kl compares with such a
@@ -79,8 +79,7 @@ static bool take_text(Work *w, Err *e) {
     if (w->ids.n < 2 * (size_t)n_ctx)
         return err_set(
             e, ERR_RUN,
-            "the text has %zu tokens, less than two windows of %d; give a longer text or a smaller "
-            "-c",
+            "the text has %zu tokens, less than two windows of %d; use a longer text or a smaller -c",
             w->ids.n, n_ctx);
     w->task.ids = w->ids.data;
     w->task.n_ctx = n_ctx;
@@ -152,8 +151,7 @@ static bool start(Work *w, Err *e) {
     run->config.n_ctx = w->task.n_ctx + (o->profile ? PROFILE_ROOM : 0);
     if (!runner_start(run, e) || !check_vocab(w, e) || !verdict_open(run, e)) return false;
     warn_untrained(w);
-    if (!o->model)
-        notice(&o->notices, "using the demo model inside this executable; -m FILE chooses another model");
+    runner_report_model(run);
     return true;
 }
 

@@ -17,8 +17,7 @@ static bool on_gpu(const Runner *r) {
 void report_begin(const Report *r) {
     const Runner *run = r->runner;
     const Notices *n = &run->options->notices;
-    if (!run->options->model)
-        notice(n, "using the demo model inside this executable; -m FILE chooses another model");
+    runner_report_model(run);
     notice(n, "seed %" PRIu64, r->request->params.seed);
     notice(n, "%d threads, %s kernels, %s activations", run->config.n_threads,
            on_gpu(run) ? engine_executor(run->engine) : run->config.isa, run->config.act_f32 ? "f32" : "q8");

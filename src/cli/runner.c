@@ -41,6 +41,12 @@ bool runner_start(Runner *r, Err *e) {
     return ok;
 }
 
+void runner_report_model(const Runner *r) {
+    if (!r->options->model)
+        notice(&r->options->notices,
+               "using the demo model inside this executable; -m FILE chooses another model");
+}
+
 void runner_close(Runner *r) {
     verify_close(r->verify);
     engine_close(r->engine);

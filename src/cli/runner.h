@@ -43,6 +43,9 @@ bool runner_prepare(Runner *r, Err *e);
  * memory with the rest.  false: see both. */
 bool runner_start(Runner *r, Err *e);
 
+/* A notice if the model is the demo model. */
+void runner_report_model(const Runner *r);
+
 void runner_close(Runner *r);
 
 /* The engine's memory as JSON: {"executor", "weights", "kv", "registers", "scratch", "free"}, in bytes. */

@@ -93,7 +93,7 @@ static bool choose_device(const Options *o, EngineConfig *config, Err *e) {
 
 /* ---- kernels, threads, cache ---- */
 
-/* Threads wait for each other after every operation: with far more threads than CPUs a token takes minutes. */
+/* Threads wait for each other after every op: with far more threads than CPUs a token takes minutes. */
 static int choose_threads(int n) {
     int n_cpus = pool_cpus(), most = 4 * n_cpus;
     if (n <= most) return n ? n : n_cpus;

@@ -2,7 +2,7 @@
  *
  * JSON: {"asked" (steps), "steps" (compared), "medians" (else means), "kl", "kl_max", "kl_max_step", "nmse",
  * "agree" (steps), "rounding": {"kl", "nmse"}, "margin", "margin_step", "limits": {"kl", "nmse", "margin"},
- * "passes"}; see Verdict in run/verify.h.  margin is null where every step ranks the same token first; a limit
+ * "passes"}; see Verdict in run/verify.h.  margin is null if every step ranks the same token first; a limit
  * that does not apply is null.
  *
  * Without --verify every function here does nothing and returns true. */
