@@ -278,7 +278,8 @@ static json_t *memory_json(const Facts *f) {
     if (!f->run.engine) return json_null();
     ExecMemory m = engine_memory(f->run.engine);
     json_t *object = runner_memory(&f->run);
-    size_t position = plan_kv_bytes(engine_plan(f->run.engine), kv_element_bytes(f->run.config.kv_type));
+    const Plan *plan = engine_plan(f->run.engine);
+    size_t position = cache_position_bytes(plan->kv, plan->n_kv, f->run.config.kv_type);
     json_object_set_new(object, "kv_per_position", json_integer((json_int_t)position));
     json_object_set_new(object, "n_ctx", json_integer(f->run.config.n_ctx));
     json_object_set_new(object, "fits", json_boolean(exec_fits(&m)));

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { AHEAD = 1 }; // positions that can always be taken back: the latest row of a sequence can be repeated
+
 const char *cpu_isa(const char *isa) {
     const Kernels *k = kernels_find(isa);
     return k ? k->name : NULL;
@@ -98,7 +100,7 @@ static size_t history_length(const ExecConfig *c) {
 
 static bool cpu_memory(const Plan *p, const ExecConfig *c, ExecMemory *out, Err *e) {
     (void)e;
-    *out = exec_memory(p, c);
+    *out = exec_memory(p, c, AHEAD);
     out->weights = weights_bytes(p->weights), out->is_mapped = weights_converted_bytes(p->weights) == 0;
     scratch_of(p, c, false, &out->scratch);
     out->scratch *= (size_t)c->n_threads;
@@ -107,12 +109,12 @@ static bool cpu_memory(const Plan *p, const ExecConfig *c, ExecMemory *out, Err 
     return true;
 }
 
-/* Keys and values are written before they are read, so that their pages may come from the system as they are
- * touched. */
+/* Keys and values are written before they are read: the system may give memory as it is touched. */
 static bool open_memory(Exec *x, Err *e) {
     const Plan *p = x->plan;
     const ExecConfig *c = &x->config;
-    ExecMemory need = exec_memory(p, c);
+    ExecMemory need = exec_memory(p, c, AHEAD);
+    CacheConfig cache = exec_cache_config(c, AHEAD);
     x->kv_bytes = need.kv;
     x->regs_bytes[0] = p->row_bytes_T * (size_t)c->T_max;
     x->regs_bytes[1] = p->row_bytes_R * (size_t)c->R_max;
@@ -123,13 +125,7 @@ static bool open_memory(Exec *x, Err *e) {
         return err_set(e, ERR_MEMORY,
                        "the system refuses %.2f GB for keys, values and registers; use a smaller -c",
                        (double)(need.kv + need.registers) / 1e9);
-    x->kv_offset = mem_new((size_t)p->n_kv, sizeof *x->kv_offset);
-    size_t offset = 0, positions = kv_positions(c->n_ctx);
-    for (int i = 0; i < p->n_kv; i++) {
-        x->kv_offset[i] = offset;
-        offset += 2 * (size_t)c->n_seq * (size_t)p->kv[i].n_head * positions *
-                  kv_row_bytes(c->kv_type, p->kv[i].head_dim);
-    }
+    x->cache = cache_open(p->kv, p->n_kv, &cache);
     return true;
 }
 
@@ -154,7 +150,7 @@ static void cpu_close(Exec *x) {
     free(x->loop.sampling);
     free(x->history);
     free(x->next);
-    free(x->kv_offset);
+    cache_close(x->cache);
     mem_release(x->kv, x->kv_bytes);
     mem_release(x->regs[0], x->regs_bytes[0]);
     mem_release(x->regs[1], x->regs_bytes[1]);
@@ -234,6 +230,13 @@ static void keep_tokens(Exec *x, const Batch *b) {
     for (int t = 0; t < b->T; t++) machine_history(x, b->seq[t])[b->position[t]] = b->token[t];
 }
 
+static void extend_cache(Exec *x, const Batch *b) {
+    cache_step(x->cache, b->seq, b->position, b->T);
+    for (CacheCopy copy; cache_next_copy(x->cache, &copy);)
+        memcpy(x->kv + copy.to, x->kv + copy.from, copy.bytes);
+}
+
+/* Computes a step whose rows have their pages. */
 static bool run_step(Step *s, Err *e) {
     Exec *x = s->exec;
     keep_tokens(x, s->batch);
@@ -247,6 +250,7 @@ static bool run_step(Step *s, Err *e) {
 static bool cpu_run(Exec *x, const Batch *batch, int first_op, int last_op, Err *e) {
     Step s = {x, batch, first_op, last_op, NULL};
     x->counters.runs++;
+    extend_cache(x, batch);
     return run_step(&s, e);
 }
 
@@ -300,6 +304,7 @@ static bool cpu_decode_next(Exec *x, int32_t *tokens, Err *e) {
     assert(b.R > 0);
     x->counters.steps++;
     x->counters.row_steps += (uint64_t)b.R;
+    extend_cache(x, &b);
     if (!run_step(&s, e)) {
         x->loop.n = 0;
         return false;
@@ -318,6 +323,7 @@ static bool cpu_decode_next(Exec *x, int32_t *tokens, Err *e) {
 static bool cpu_profile(Exec *x, int repeats, double *seconds, Err *e) {
     Batch b = loop_batch(x);
     Step s = {x, &b, 0, x->plan->n_ops, NULL};
+    extend_cache(x, &b);
     bool ok = run_step(&s, e); // for warming up
     memset(seconds, 0, (size_t)x->plan->n_ops * sizeof *seconds);
     s.seconds = seconds;
@@ -340,6 +346,10 @@ static ExecCounters cpu_counters(const Exec *x) {
     return x->counters;
 }
 
+static Cache *cpu_cache(Exec *x) {
+    return x->cache;
+}
+
 static double cpu_bandwidth(Exec *x) {
     return cpu_read_bandwidth(x->pool);
 }
@@ -350,7 +360,7 @@ static const Capability can = {
                 FEATURE_BIT(SEGMENTS) | FEATURE_BIT(FUSED_RESIDUAL) | FEATURE_BIT(BIAS) |
                 FEATURE_BIT(EXPERT_BIAS) | FEATURE_BIT(ACT_SILU) | FEATURE_BIT(ACT_GELU) |
                 FEATURE_BIT(ROPE_HALVES) | FEATURE_BIT(ROPE_FIRST) | FEATURE_BIT(ROPE_MAGNITUDE) |
-                FEATURE_BIT(ROUTE_SIGMOID) | FEATURE_BIT(ROUTE_BIAS),
+                FEATURE_BIT(ATTN_WINDOW) | FEATURE_BIT(ROUTE_SIGMOID) | FEATURE_BIT(ROUTE_BIAS),
     .head_dim_min = 2,
     .head_dim_max = 1024,
     .head_dim_multiple = 2,
@@ -375,5 +385,6 @@ const ExecOps cpu_exec = {
     .read_bandwidth = cpu_bandwidth,
     .read = cpu_read,
     .counters = cpu_counters,
+    .cache = cpu_cache,
     .close = cpu_close,
 };

@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "../exec/act.h"
-#include "../exec/kv.h"
+#include "../exec/cache.h"
 #include "../gguf/quant.h"
 #include "../plan/op.h"
 
@@ -31,14 +31,15 @@ typedef struct Panel {
 } Panel;
 
 typedef struct AttnJob {
-    const float *q;    // [n_q][head_dim], the query heads that share this KV head
-    int n_q, head_dim; // head_dim is even
-    KvType kv_type;
-    KvHistory k, v; // of n_pos positions or more
-    int n_pos;      // at least 1
-    float scale;    // of the scores
-    float *scores;  // scratch [n_q][n_pos]
-    float *out;     // [n_q][head_dim] = softmax(scale * q k^T) v
+    const float *q; // [n_q][width of K], the query heads that share this KV head
+    int n_q;
+    const CacheView *cache;
+    const int32_t *pages; // of the sequence
+    int head;             // the KV head
+    int first, n_pos;     // positions first.. that are seen, at least 1
+    float scale;          // of the scores
+    float *scores;        // scratch [n_q][n_pos]
+    float *out;           // [n_q][width of V] = softmax(scale * q k^T) v
 } AttnJob;
 
 typedef struct Kernels {

@@ -104,14 +104,14 @@ static void to_f16(const float *x, int n, uint16_t *out) {
     memcpy(out + i, padded, (size_t)(n - i) * sizeof *out);
 }
 
-/* Up to 16 values of the KV cache from index i on, n at most; those of 8 bits always come in sixteens. */
-INLINE F kv_load(const KvType type, KvHistory h, size_t i, int n) {
-    const void *cells = h.cells;
+/* Up to 16 elements of the cache from number i on, n at most; those of 8 bits always come in sixteens. */
+INLINE F kv_load(const KvType type, KvRows rows, size_t i, int n) {
+    const void *cells = rows.cells;
     if (type == KV_F32) return tail((const float *)cells + i, n);
     if (type == KV_FP8) return e4m3(v_load_i8((const int8_t *)cells + i), 0);
     if (type == KV_Q8_0) {
         F q = f_of_int(v_load_i8((const int8_t *)cells + i));
-        return f_mul(q, f_half(v_set(h.scales[i / KV_SCALED])));
+        return f_mul(q, f_half(v_set(rows.scales[i / KV_SCALED])));
     }
     const uint16_t *from = (const uint16_t *)cells + i;
     if (n >= LANES) return f_load_half(from);
@@ -120,23 +120,37 @@ INLINE F kv_load(const KvType type, KvHistory h, size_t i, int n) {
     return f_load_half(padded);
 }
 
+/* The rows of K or V in the page of the i-th position seen; *at: the element where that position begins; *n:
+ * positions seen from there on in the same page. */
+INLINE KvRows kv_page(const AttnJob *job, CachePart part, int i, size_t *at, int *n) {
+    int position = job->first + i, left = job->n_pos - i, in_page = position % CACHE_PAGE;
+    *at = (size_t)in_page * (size_t)job->cache->layer.pitch[part];
+    *n = left < CACHE_PAGE - in_page ? left : CACHE_PAGE - in_page;
+    return cache_rows(job->cache, job->pages[position / CACHE_PAGE], part, job->head);
+}
+
 /* Scores of n_q (a constant) heads from head h on; each K vector is loaded once for all of them. */
 INLINE void attn_scores(const AttnJob *job, const KvType type, int h, const int n_q) {
-    const int width = job->head_dim;
+    const int width = job->cache->layer.width[CACHE_K], pitch = job->cache->layer.pitch[CACHE_K];
     const float *q = job->q + (size_t)h * (size_t)width;
     float *scores = job->scores + (size_t)h * (size_t)job->n_pos;
-    for (int pos = 0; pos < job->n_pos; pos++) {
-        F sum[VEC_HEADS];
+    for (int pos = 0, end, n; pos < job->n_pos; pos = end) {
+        size_t at;
+        KvRows rows = kv_page(job, CACHE_K, pos, &at, &n);
+        end = pos + n;
+        for (int row = pos; row < end; row++, at += (size_t)pitch) {
+            F sum[VEC_HEADS];
 #pragma GCC unroll 4
-        for (int i = 0; i < n_q; i++) sum[i] = f_set(0);
-        for (int d = 0; d < width; d += LANES) {
-            F k = kv_load(type, job->k, (size_t)pos * (size_t)width + (size_t)d, width - d);
+            for (int i = 0; i < n_q; i++) sum[i] = f_set(0);
+            for (int d = 0; d < width; d += LANES) {
+                F k = kv_load(type, rows, at + (size_t)d, width - d);
 #pragma GCC unroll 4
-            for (int i = 0; i < n_q; i++) sum[i] = f_fma(k, tail(q + i * width + d, width - d), sum[i]);
+                for (int i = 0; i < n_q; i++) sum[i] = f_fma(k, tail(q + i * width + d, width - d), sum[i]);
+            }
+#pragma GCC unroll 4
+            for (int i = 0; i < n_q; i++)
+                scores[(size_t)i * (size_t)job->n_pos + (size_t)row] = f_sum(sum[i]) * job->scale;
         }
-#pragma GCC unroll 4
-        for (int i = 0; i < n_q; i++)
-            scores[(size_t)i * (size_t)job->n_pos + (size_t)pos] = f_sum(sum[i]) * job->scale;
     }
 }
 
@@ -156,7 +170,7 @@ static float attn_weights(float *scores, int n) {
 /* out[h ..][d .. d + 16 * n_vec] of n_q heads; n_q and n_vec are constants. */
 INLINE void attn_values(const AttnJob *job, const KvType type, int h, const int n_q, int d, const int n_vec,
                         const float *inverse) {
-    const int width = job->head_dim;
+    const int width = job->cache->layer.width[CACHE_V], pitch = job->cache->layer.pitch[CACHE_V];
     const float *scores = job->scores + (size_t)h * (size_t)job->n_pos;
     F sum[VEC_HEADS][VEC_DIMS];
 #pragma GCC unroll 4
@@ -164,17 +178,21 @@ INLINE void attn_values(const AttnJob *job, const KvType type, int h, const int 
 #pragma GCC unroll 4
         for (int j = 0; j < n_vec; j++) sum[i][j] = f_set(0);
     }
-    for (int pos = 0; pos < job->n_pos; pos++) {
-        F v[VEC_DIMS];
+    for (int pos = 0, end, n; pos < job->n_pos; pos = end) {
+        size_t at;
+        KvRows rows = kv_page(job, CACHE_V, pos, &at, &n);
+        end = pos + n;
+        for (int row = pos; row < end; row++, at += (size_t)pitch) {
+            F v[VEC_DIMS];
 #pragma GCC unroll 4
-        for (int j = 0; j < n_vec; j++)
-            v[j] = kv_load(type, job->v, (size_t)pos * (size_t)width + (size_t)(d + j * LANES),
-                           width - d - j * LANES);
+            for (int j = 0; j < n_vec; j++)
+                v[j] = kv_load(type, rows, at + (size_t)(d + j * LANES), width - d - j * LANES);
 #pragma GCC unroll 4
-        for (int i = 0; i < n_q; i++) {
-            F weight = f_set(scores[(size_t)i * (size_t)job->n_pos + (size_t)pos]);
+            for (int i = 0; i < n_q; i++) {
+                F weight = f_set(scores[(size_t)i * (size_t)job->n_pos + (size_t)row]);
 #pragma GCC unroll 4
-            for (int j = 0; j < n_vec; j++) sum[i][j] = f_fma(weight, v[j], sum[i][j]);
+                for (int j = 0; j < n_vec; j++) sum[i][j] = f_fma(weight, v[j], sum[i][j]);
+            }
         }
     }
 #pragma GCC unroll 4
@@ -192,10 +210,10 @@ INLINE void attn_heads(const AttnJob *job, const KvType type, int h, const int n
     attn_scores(job, type, h, n_q);
     for (int i = 0; i < n_q; i++)
         inverse[i] = attn_weights(job->scores + (size_t)(h + i) * (size_t)job->n_pos, job->n_pos);
-    int d = 0;
-    for (; job->head_dim - d >= VEC_DIMS * LANES; d += VEC_DIMS * LANES)
+    int d = 0, width = job->cache->layer.width[CACHE_V];
+    for (; width - d >= VEC_DIMS * LANES; d += VEC_DIMS * LANES)
         attn_values(job, type, h, n_q, d, VEC_DIMS, inverse);
-    for (; d < job->head_dim; d += LANES) attn_values(job, type, h, n_q, d, 1, inverse);
+    for (; d < width; d += LANES) attn_values(job, type, h, n_q, d, 1, inverse);
 }
 
 INLINE void attn_all(const AttnJob *job, const KvType type) {
@@ -205,7 +223,7 @@ INLINE void attn_all(const AttnJob *job, const KvType type) {
 }
 
 static void attn(const AttnJob *job) {
-    switch (job->kv_type) { // constants, for each of which the loops are compiled
+    switch (job->cache->layer.type) { // constants, for each of which the loops are compiled
     case KV_F16:
         return attn_all(job, KV_F16);
     case KV_Q8_0:

@@ -36,9 +36,9 @@ struct Exec {
     Pool *pool;
     uint8_t *regs[2]; // T and R registers
     size_t regs_bytes[2];
-    uint8_t *kv; // all layers' keys and values
+    Cache *cache;
+    uint8_t *kv; // its memory
     size_t kv_bytes;
-    size_t *kv_offset; // [n_kv] of the layer's keys; its values follow them
     Rotation *rotations;
     int n_rotations;
     int *rotation_of; // [n_ops] for ROPE ops

@@ -216,50 +216,53 @@ static void op_rope(Exec *x, const Batch *b, const Op *op, Scratch *s) {
         }
 }
 
-/* Keys (which = 0) or values (1) of one head of one sequence. */
-static KvHistory kv_head(const Exec *x, const Op *op, int which, int seq, int head) {
-    KvType type = x->config.kv_type;
-    size_t positions = kv_positions(x->config.n_ctx), heads = (size_t)op->attn.n_kv_head;
-    size_t head_bytes = positions * kv_row_bytes(type, op->attn.head_dim);
-    size_t layer_bytes = (size_t)x->config.n_seq * heads * head_bytes;
-    uint8_t *base = x->kv + x->kv_offset[op_operand(op, ROLE_CACHE, 0)] + (size_t)which * layer_bytes +
-                    ((size_t)seq * heads + (size_t)head) * head_bytes;
-    return kv_history(type, base, positions, op->attn.head_dim);
+static CacheView cache_view(const Exec *x, const Op *op) {
+    return (CacheView){*cache_layer(x->cache, op_operand(op, ROLE_CACHE, 0)), x->kv, cache_tables(x->cache)};
+}
+
+/* Keeps row t of the batch as K or V. */
+static void put_row(const Exec *x, const Batch *b, const CacheView *cache, int t, CachePart part,
+                    const float *in) {
+    const CacheLayer *l = &cache->layer;
+    int position = b->position[t], width = l->width[part];
+    int32_t page = cache_pages(cache, b->seq[t])[position / CACHE_PAGE];
+    size_t at = (size_t)(position % CACHE_PAGE) * (size_t)l->pitch[part];
+    for (int h = 0; h < l->n_head; h++, in += width) {
+        KvRows rows = cache_rows(cache, page, part, h);
+        if (l->type == KV_F16)
+            x->kernels->to_f16(in, width, (uint16_t *)(void *)rows.cells + at);
+        else
+            kv_put(l->type, in, width, rows, at);
+    }
 }
 
 static void op_kvput(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     (void)s;
-    int d = op->attn.head_dim;
-    for (int t; (t = take(x, op, 1)) < n_rows(b, op);)
-        for (int which = 0; which < 2; which++) {
-            const float *in = machine_f32(x, op_in(op, which), t);
-            for (int h = 0; h < op->attn.n_kv_head; h++, in += d) {
-                KvHistory history = kv_head(x, op, which, b->seq[t], h);
-                size_t position = (size_t)b->position[t];
-                if (x->config.kv_type == KV_F16)
-                    x->kernels->to_f16(in, d, (uint16_t *)(void *)history.cells + position * (size_t)d);
-                else
-                    kv_put(x->config.kv_type, in, d, history, position);
-            }
-        }
+    CacheView cache = cache_view(x, op);
+    for (int t; (t = take(x, op, 1)) < n_rows(b, op);) {
+        put_row(x, b, &cache, t, CACHE_K, machine_f32(x, op_in(op, 0), t));
+        if (!cache_v_in_k(&cache.layer)) put_row(x, b, &cache, t, CACHE_V, machine_f32(x, op_in(op, 1), t));
+    }
 }
 
 static void op_attn(Exec *x, const Batch *b, const Op *op, Scratch *s) {
-    int group = op->attn.n_head / op->attn.n_kv_head;
+    CacheView cache = cache_view(x, op);
+    const CacheLayer *l = &cache.layer;
+    int group = op->attn.n_head / op->attn.n_kv_head, window = op->attn.window;
     for (int item; (item = take(x, op, 1)) < n_rows(b, op) * op->attn.n_kv_head;) {
         int i = item / op->attn.n_kv_head, h = item % op->attn.n_kv_head;
         int t = op->on_R ? b->out_row[i] : i;
-        size_t column = (size_t)(h * group * op->attn.head_dim);
-        AttnJob job = {.q = input(x, b, op, op_in(op, 0), i) + column,
+        int end = b->position[t] + 1, first = window && end > window ? end - window : 0;
+        AttnJob job = {.q = input(x, b, op, op_in(op, 0), i) + (size_t)(h * group * l->width[CACHE_K]),
                        .n_q = group,
-                       .head_dim = op->attn.head_dim,
-                       .kv_type = x->config.kv_type,
-                       .k = kv_head(x, op, 0, b->seq[t], h),
-                       .v = kv_head(x, op, 1, b->seq[t], h),
-                       .n_pos = b->position[t] + 1,
+                       .cache = &cache,
+                       .pages = cache_pages(&cache, b->seq[t]),
+                       .head = h,
+                       .first = first,
+                       .n_pos = end - first,
                        .scale = op->attn.scale,
                        .scores = s->scores,
-                       .out = machine_f32(x, op_out(op, 0), i) + column};
+                       .out = machine_f32(x, op_out(op, 0), i) + (size_t)(h * group * l->width[CACHE_V])};
         x->kernels->attn(&job);
     }
 }

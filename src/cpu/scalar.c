@@ -72,22 +72,29 @@ static void softmax(float *x, int n) {
     for (int i = 0; i < n; i++) x[i] /= sum;
 }
 
+/* Element d of the K or V that the i-th position seen has. */
+static float seen(const AttnJob *job, CachePart part, int i, int d) {
+    const CacheLayer *l = &job->cache->layer;
+    int position = job->first + i;
+    KvRows rows = cache_rows(job->cache, job->pages[position / CACHE_PAGE], part, job->head);
+    return kv_get(l->type, rows, (size_t)(position % CACHE_PAGE * l->pitch[part] + d));
+}
+
 static void attn(const AttnJob *job) {
-    size_t width = (size_t)job->head_dim;
+    int k_width = job->cache->layer.width[CACHE_K], v_width = job->cache->layer.width[CACHE_V];
     for (int h = 0; h < job->n_q; h++) {
-        const float *q = job->q + (size_t)h * width;
-        float *scores = job->scores + (size_t)h * (size_t)job->n_pos, *out = job->out + (size_t)h * width;
-        for (int pos = 0; pos < job->n_pos; pos++) {
+        const float *q = job->q + (size_t)h * (size_t)k_width;
+        float *scores = job->scores + (size_t)h * (size_t)job->n_pos,
+              *out = job->out + (size_t)h * (size_t)v_width;
+        for (int i = 0; i < job->n_pos; i++) {
             float sum = 0;
-            for (size_t d = 0; d < width; d++)
-                sum += q[d] * kv_get(job->kv_type, job->k, (size_t)pos * width + d);
-            scores[pos] = sum * job->scale;
+            for (int d = 0; d < k_width; d++) sum += q[d] * seen(job, CACHE_K, i, d);
+            scores[i] = sum * job->scale;
         }
         softmax(scores, job->n_pos);
-        memset(out, 0, width * sizeof *out);
-        for (int pos = 0; pos < job->n_pos; pos++)
-            for (size_t d = 0; d < width; d++)
-                out[d] += scores[pos] * kv_get(job->kv_type, job->v, (size_t)pos * width + d);
+        memset(out, 0, (size_t)v_width * sizeof *out);
+        for (int i = 0; i < job->n_pos; i++)
+            for (int d = 0; d < v_width; d++) out[d] += scores[i] * seen(job, CACHE_V, i, d);
     }
 }
 

@@ -23,19 +23,28 @@ bool exec_not_finite(const Plan *p, int position, Err *e) {
 
 bool exec_check_kv(const Plan *p, KvType type, Err *e) {
     int unit = kv_type_unit(type);
-    for (int i = 0; i < p->n_kv; i++)
-        if (p->kv[i].head_dim % unit)
+    for (int i = 0; i < p->n_kv; i++) {
+        const KvLayer *l = &p->kv[i];
+        int odd = l->k_width % unit ? l->k_width : l->v_width;
+        if (l->kind == KV_ROWS && odd % unit)
             return err_set(
                 e, ERR_USAGE,
                 "--kv %s keeps %d numbers of a head together, but the heads of this model have %d; use "
                 "--kv %s",
-                kv_type_name(type), unit, p->kv[i].head_dim, kv_type_name(KV_F16));
+                kv_type_name(type), unit, odd, kv_type_name(KV_F16));
+    }
     return true;
 }
 
-ExecMemory exec_memory(const Plan *p, const ExecConfig *c) {
+CacheConfig exec_cache_config(const ExecConfig *c, int n_ahead) {
+    return (CacheConfig){
+        .n_ctx = c->n_ctx, .n_seq = c->n_seq, .type = c->kv_type, .n_step = c->T_max, .n_ahead = n_ahead};
+}
+
+ExecMemory exec_memory(const Plan *p, const ExecConfig *c, int n_ahead) {
+    CacheConfig cache = exec_cache_config(c, n_ahead);
     return (ExecMemory){
-        .kv = plan_kv_bytes(p, kv_element_bytes(c->kv_type)) * kv_positions(c->n_ctx) * (size_t)c->n_seq,
+        .kv = cache_need(p->kv, p->n_kv, &cache).bytes,
         .registers = p->row_bytes_T * (size_t)c->T_max + p->row_bytes_R * (size_t)c->R_max,
     };
 }

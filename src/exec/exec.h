@@ -14,7 +14,7 @@
 #define ZGEN_EXEC_EXEC_H
 
 #include "batch.h"
-#include "kv.h"
+#include "cache.h"
 #include "../plan/plan.h"
 
 typedef struct ExecConfig {
@@ -101,6 +101,11 @@ typedef struct ExecOps {
     const float *(*read)(Exec *x, int reg, int first, int n, size_t *stride, Err *e);
 
     ExecCounters (*counters)(const Exec *x);
+
+    /* What the sequences keep: to ask before going back, and to share a beginning.  Runs and steps extend it;
+     * decode_leave takes back what was computed ahead. */
+    Cache *(*cache)(Exec *x);
+
     void (*close)(Exec *x); // NULL is fine
 } ExecOps;
 
@@ -123,8 +128,11 @@ bool exec_not_finite(const Plan *p, int position, Err *e);
 /* Whether the heads of the model can be kept in that type.  false: ERR_USAGE naming one that can. */
 bool exec_check_kv(const Plan *p, KvType type, Err *e);
 
-/* The parts of the memory that are the same in all executors: keys and values, registers. */
-ExecMemory exec_memory(const Plan *p, const ExecConfig *config);
+/* The cache of an executor that computes up to n_ahead steps beyond the one that is fetched. */
+CacheConfig exec_cache_config(const ExecConfig *config, int n_ahead);
+
+/* The parts of the memory that are the same in all executors: the cache, registers. */
+ExecMemory exec_memory(const Plan *p, const ExecConfig *config, int n_ahead);
 
 /* The bytes that must be free, and whether they are. */
 size_t exec_needed(const ExecMemory *m);

@@ -1,4 +1,4 @@
-/* kv: the scalar reference of the cache's types; see kv.h for the definition that others must meet. */
+/* kv: the scalar reference of the cache's types; kv.h has the definition that all executors share. */
 #include "kv.h"
 
 #include <assert.h>
@@ -11,7 +11,7 @@ static const struct {
     [KV_F16] = {"f16", 2, 1},
     [KV_F32] = {"f32", 4, 1},
     [KV_Q8_0] = {"q8_0", 1, KV_SCALED},
-    [KV_FP8] = {"fp8", 1, KV_TILE}, // a GPU copies 16 bytes at a time
+    [KV_FP8] = {"fp8", 1, 16}, // a GPU copies 16 bytes at a time
 };
 
 const char *kv_type_name(KvType type) {
@@ -37,16 +37,6 @@ double kv_element_bytes(KvType type) {
     return (double)kv_row_bytes(type, KV_SCALED) / KV_SCALED;
 }
 
-size_t kv_positions(int n_ctx) {
-    return ((size_t)n_ctx + KV_TILE - 1) / KV_TILE * KV_TILE;
-}
-
-KvHistory kv_history(KvType type, void *base, size_t positions, int head_dim) {
-    assert(head_dim % kv_type_unit(type) == 0);
-    uint8_t *behind = (uint8_t *)base + positions * (size_t)head_dim * (size_t)TYPES[type].bytes;
-    return (KvHistory){base, (uint16_t *)(void *)behind};
-}
-
 static void put_q8_0(const float *x, int8_t *q, uint16_t *scale) {
     uint32_t amax = 0;
     for (int i = 0; i < KV_SCALED; i++) {
@@ -58,36 +48,36 @@ static void put_q8_0(const float *x, int8_t *q, uint16_t *scale) {
     for (int i = 0; i < KV_SCALED; i++) q[i] = kv_quantize(x[i], inverse);
 }
 
-void kv_put(KvType type, const float *x, int head_dim, KvHistory h, size_t position) {
-    assert(head_dim % kv_type_unit(type) == 0);
-    size_t n = (size_t)head_dim, first = position * n;
-    void *cells = h.cells + first * (size_t)TYPES[type].bytes;
+void kv_put(KvType type, const float *x, int n, KvRows rows, size_t at) {
+    int unit = kv_type_unit(type);
+    assert(n % unit == 0 && at % (size_t)unit == 0);
+    void *cells = rows.cells + at * (size_t)TYPES[type].bytes;
     switch (type) {
     case KV_F16:
-        for (size_t i = 0; i < n; i++) ((uint16_t *)cells)[i] = f32_to_f16(x[i]);
+        for (int i = 0; i < n; i++) ((uint16_t *)cells)[i] = f32_to_f16(x[i]);
         break;
     case KV_Q8_0:
-        for (size_t i = 0; i < n; i += KV_SCALED)
-            put_q8_0(x + i, (int8_t *)cells + i, &h.scales[(first + i) / KV_SCALED]);
+        for (int i = 0; i < n; i += KV_SCALED)
+            put_q8_0(x + i, (int8_t *)cells + i, &rows.scales[(at + (size_t)i) / KV_SCALED]);
         break;
     case KV_FP8:
-        for (size_t i = 0; i < n; i++) ((uint8_t *)cells)[i] = f32_to_e4m3(x[i]);
+        for (int i = 0; i < n; i++) ((uint8_t *)cells)[i] = f32_to_e4m3(x[i]);
         break;
     default:
-        memcpy(cells, x, n * sizeof *x);
+        memcpy(cells, x, (size_t)n * sizeof *x);
     }
 }
 
-float kv_get(KvType type, KvHistory h, size_t i) {
-    const void *cells = h.cells;
+float kv_get(KvType type, KvRows rows, size_t at) {
+    const void *cells = rows.cells;
     switch (type) {
     case KV_F16:
-        return f16_to_f32(((const uint16_t *)cells)[i]);
+        return f16_to_f32(((const uint16_t *)cells)[at]);
     case KV_Q8_0:
-        return f16_to_f32(h.scales[i / KV_SCALED]) * (float)((const int8_t *)cells)[i];
+        return f16_to_f32(rows.scales[at / KV_SCALED]) * (float)((const int8_t *)cells)[at];
     case KV_FP8:
-        return e4m3_to_f32(h.cells[i]);
+        return e4m3_to_f32(rows.cells[at]);
     default:
-        return ((const float *)cells)[i];
+        return ((const float *)cells)[at];
     }
 }

@@ -1,14 +1,11 @@
-/* kv: the keys and values that attention remembers, and how each number of them is kept.
+/* kv: the types in which keys and values are kept, and the bits of each element.
  *
- * One block of memory, [layer][K, V][sequence][head] histories.  The history of one head is contiguous; it
- * has kv_positions(n_ctx) positions of head_dim elements each:
+ * Rows of elements lie one behind the other, and the scales of q8_0 behind all of them, so that 16 bytes are
+ * 16 elements (cache.h says which rows):
  *
- *     f16, f32, fp8   | elements of position 0 | of 1 | ..
- *     q8_0            | int8 of position 0     | of 1 | ..  | scales of position 0 | of 1 | ..
- *                       head_dim bytes each                   head_dim / 32 f16 each
- *
- * The scales of q8_0 lie behind all integers, so that 16 bytes are 16 elements; and as a history is a whole
- * number of 16 positions, whatever belongs to 16 of them begins at a multiple of 16 bytes.
+ *     f16, f32, fp8   | elements of row 0 | of row 1 | ..
+ *     q8_0            | int8 of row 0     | of row 1 | ..  | scales of row 0 | of row 1 | ..
+ *                       a byte each                          an f16 for each 32 elements
  *
  * q8_0 (values d * q, exact in f32), for each 32 elements x, in f32:
  *
@@ -18,11 +15,10 @@
  *     d = 0:          q = 0
  *     otherwise:      q = round_half_even(x * (1 / d)), -127..127
  *
- * fp8 is E4M3 without a scale: what lies beyond 448 becomes 448, half to even.  It has a float's relative
- * precision over 2^-6..448, which keys and values seldom leave; see the numbers in scripts/workshop/LOG.md.
+ * fp8 is E4M3 without a scale: magnitudes beyond 448 become 448, half to even.  Its relative precision is
+ * that of a float over 2^-6..448, a range that keys and values seldom leave.
  *
- * Every executor writes the bits of kv_put, for the same x.  Truncating a sequence needs nothing, as
- * positions beyond its length are never read. */
+ * Every executor writes the bits of kv_put for the same x. */
 #ifndef ZGEN_EXEC_KV_H
 #define ZGEN_EXEC_KV_H
 
@@ -33,39 +29,33 @@
 
 typedef enum KvType { KV_F16, KV_F32, KV_Q8_0, KV_FP8, KV_N_TYPES } KvType;
 
-enum { KV_SCALED = 32, KV_TILE = 16 }; // elements of q8_0 that share a scale, positions that begin aligned
+enum { KV_SCALED = 32 }; // elements of q8_0 that share a scale
 
 const char *kv_type_name(KvType type); // as --kv takes it
 bool kv_type_find(const char *name, KvType *out);
 
-/* head_dim must be a multiple of this. */
+/* The width of a row must be a multiple of this. */
 int kv_type_unit(KvType type);
 
 /* Bytes of an element with its share of the scale, and of n elements. */
 double kv_element_bytes(KvType type);
 size_t kv_row_bytes(KvType type, int n);
 
-/* Positions of a history that serves n_ctx of them. */
-size_t kv_positions(int n_ctx);
+/* Rows of elements, and their scales. */
+typedef struct KvRows {
+    uint8_t *cells;   // elements
+    uint16_t *scales; // f16, one for KV_SCALED elements; q8_0 only
+} KvRows;
 
-/* The keys or the values of one head. */
-typedef struct KvHistory {
-    uint8_t *cells;   // [positions][head_dim] elements
-    uint16_t *scales; // [positions][head_dim / KV_SCALED] f16; q8_0 only
-} KvHistory;
+/* Keeps x[n] as the elements from number `at` on, a multiple of the type's unit as n is. */
+void kv_put(KvType type, const float *x, int n, KvRows rows, size_t at);
 
-/* The history of `positions` positions whose memory begins at base, at a multiple of 4 bytes. */
-KvHistory kv_history(KvType type, void *base, size_t positions, int head_dim);
+/* The value of element number `at`. */
+float kv_get(KvType type, KvRows rows, size_t at);
 
-/* Keeps x[head_dim] at a position. */
-void kv_put(KvType type, const float *x, int head_dim, KvHistory h, size_t position);
+/* ---- The arithmetic of q8_0 ---- */
 
-/* What element i, counted through all positions, says. */
-float kv_get(KvType type, KvHistory h, size_t i);
-
-/* ---- The numbers of q8_0 ---- */
-
-/* d as f16, of the bits of amax; the greatest of bits is that of magnitudes, and a NaN's is greater. */
+/* d as f16, from the bits of amax; magnitudes are ordered as their bits, and the bits of a NaN are above. */
 HOST_DEVICE static inline uint16_t kv_scale(uint32_t amax_bits) {
     return f32_to_f16(f32_from_bits(amax_bits) / 127);
 }

@@ -47,12 +47,6 @@ Cost plan_cost_total(const Plan *p, double kv_element_bytes, double n_past, doub
     return sum;
 }
 
-size_t plan_kv_bytes(const Plan *p, double kv_element_bytes) {
-    double n = 0;
-    for (int i = 0; i < p->n_kv; i++) n += 2.0 * p->kv[i].n_head * p->kv[i].head_dim;
-    return (size_t)(n * kv_element_bytes);
-}
-
 int plan_n_expert(const Plan *p) {
     for (int i = 0; i < p->n_ops; i++)
         if (p->ops[i].code == OP_ROUTE) return p->ops[i].moe.n_expert;

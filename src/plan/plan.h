@@ -32,9 +32,6 @@ typedef struct Cost {
 Cost plan_cost(const Op *op, double kv_element_bytes, double n_past, double n_rows);
 Cost plan_cost_total(const Plan *p, double kv_element_bytes, double n_past, double n_rows);
 
-/* Bytes of one sequence's keys and values per position. */
-size_t plan_kv_bytes(const Plan *p, double kv_element_bytes);
-
 /* Among how many experts a router chooses; 0: the model is dense. */
 int plan_n_expert(const Plan *p);
 

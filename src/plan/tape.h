@@ -28,8 +28,21 @@ typedef struct Reg {
     size_t offset[N_FORMS]; // bytes per row before it in the block of its kind (T or R); set by allocate
 } Reg;
 
+/* What one layer keeps of a sequence. */
+typedef enum KvKind {
+    KV_ROWS,  // a row of keys and one of values for each position, or for the positions of a window
+    KV_STATE, // a state of fixed size that each step replaces (recurrent layers)
+    KV_OTHER, // nothing of its own: the layer reads the rows of another layer
+} KvKind;
+
 typedef struct KvLayer {
-    int n_head, head_dim; // K and V alike
+    KvKind kind;
+    int n_head;           // KV_ROWS: KV heads
+    int k_width, v_width; // KV_ROWS: elements of a row of one head
+    bool v_in_k;          // KV_ROWS: V is the first v_width elements of K, and is not stored
+    int window;           // KV_ROWS: positions that a row sees, its own included; 0: all
+    size_t state_bytes;   // KV_STATE
+    int other;            // KV_OTHER: index of a layer of rows before this one
 } KvLayer;
 
 /* What the user chose, and what the executor that will run the plan can do. */

@@ -151,7 +151,7 @@ void engine_interrupt(Engine *g);
 /* Computes ids[*at..end) behind the first *at of them, in the cache that holds most of these, up to the end of the piece
  * in which a prompt is computed, and moves *at there; where no cache holds all of the *at tokens, the missing ones are
  * computed first.  Returns the logits behind the last token [n_vocab], good until the engine runs again; NULL: *e.  No
- * sequence is unfinished.  A cache that holds the same tokens already, computed in the same pieces, keeps them all. */
+ * sequence is unfinished.  That cache then holds the first *at tokens. */
 const float *engine_feed(Engine *g, const int32_t *ids, int *at, int end, Err *e);
 
 typedef struct LogitRows { // of neighbouring positions

@@ -70,6 +70,9 @@ bool engine_is_busy(const Engine *g); // some task is not finished
  * *n_common: how many of ids it holds.  NULL: there is no free slot. */
 Slot *engine_find_slot(Engine *g, const int32_t *ids, int n, int *n_common);
 
+/* Leaves a slot with its first n tokens in the cache, or with none where these cannot be restored. */
+void engine_go_back(Engine *g, Slot *s, int n);
+
 /* Ends a task, which may have no text any more to come, and frees its slot, whose cache stays. */
 void engine_finish(Engine *g, Task *t, Finish why);
 void engine_free_task(Task *t); // what it owns

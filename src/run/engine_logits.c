@@ -18,7 +18,7 @@ bool engine_logits(Engine *g, const int32_t *ids, int first, int n, bool (*take)
                    void *arg, Err *e) {
     Slot *s = &g->slots[0];
     assert(!engine_is_busy(g));
-    s->n_held = 0; // these pieces are not those of a prompt
+    engine_go_back(g, s, 0); // these pieces are not those of a prompt
     e->code = 0;
     if (n > g->config.n_ctx)
         return err_set(e, ERR_RUN, "%d tokens do not fit into a context of %d; use a larger -c", n,
@@ -37,30 +37,19 @@ bool engine_logits(Engine *g, const int32_t *ids, int first, int n, bool (*take)
     return true;
 }
 
-/* ids[from..end) are in the cache behind the same tokens as before.  Where the slot held the same ones already, it
- * keeps those behind them, too. */
-static void hold(Slot *s, const int32_t *ids, int from, int end) {
-    size_t bytes = (size_t)(end - from) * sizeof *ids;
-    if (end <= s->n_held && memcmp(s->held + from, ids + from, bytes) == 0) return;
-    memcpy(s->held + from, ids + from, bytes);
-    s->n_held = end;
-}
-
 const float *engine_feed(Engine *g, const int32_t *ids, int *at, int end, Err *e) {
     int n_common;
     assert(!engine_is_busy(g));
     Slot *s = engine_find_slot(g, ids, *at, &n_common);
-    int from = n_common, piece = engine_piece_end(g, from, end);
+    engine_go_back(g, s, n_common);
+    int from = s->n_held, piece = engine_piece_end(g, from, end);
     Batch b = engine_batch(g);
     size_t stride;
     b.sampling = NULL;
     engine_add_rows(g, s, ids, from, piece, &b);
     g->out_row[b.R++] = b.T - 1;
-    if (!g->exec_ops->run(g->exec, &b, 0, g->plan->n_ops, e)) {
-        s->n_held = from;
-        return NULL;
-    }
-    hold(s, ids, from, piece);
-    *at = piece;
+    if (!g->exec_ops->run(g->exec, &b, 0, g->plan->n_ops, e)) return NULL;
+    memcpy(s->held + from, ids + from, (size_t)(piece - from) * sizeof *ids);
+    s->n_held = *at = piece;
     return g->exec_ops->read(g->exec, g->logits, 0, 1, &stride, e);
 }

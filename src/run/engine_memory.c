@@ -58,12 +58,11 @@ static void print_bytes(const char *name, double bytes, Buf *out) {
 
 void engine_print_memory(const Engine *g, Buf *out) {
     const ExecMemory *m = &g->memory;
-    double element = kv_element_bytes(g->config.kv_type);
     buf_printf(out, "%s, context of %d tokens: ", g->exec_ops->name, g->config.n_ctx);
     print_bytes("weights", (double)m->weights, out);
     print_bytes(m->is_mapped ? " in the file, keys and values" : ", keys and values", (double)m->kv, out);
     buf_printf(out, " (%s, %zu bytes per position)", kv_type_name(g->config.kv_type),
-               plan_kv_bytes(g->plan, element) * (size_t)g->config.n_seq);
+               cache_position_bytes(g->plan->kv, g->plan->n_kv, g->config.kv_type) * (size_t)g->config.n_seq);
     print_bytes(", registers", (double)m->registers, out);
     print_bytes(", scratch", (double)m->scratch, out);
     print_bytes("; free are", (double)m->free, out);

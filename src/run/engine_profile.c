@@ -7,6 +7,7 @@
 
 /* Slot 0 with any token behind n_past others. */
 static bool join(Engine *g, int n_past, int n_steps, Err *e) {
+    engine_go_back(g, &g->slots[0], 0);
     DecodeStart start = {.position = n_past, .n_steps = n_steps, .params = sample_defaults};
     return g->exec_ops->decode_join(g->exec, 0, &start, e);
 }
@@ -33,7 +34,6 @@ bool engine_profile(Engine *g, int n_past, Profile *out, Err *e) {
     double start = clock_now();
     int room = g->config.n_ctx - 2; // positions of the steps but for two
     assert(!engine_is_busy(g));
-    g->slots[0].n_held = 0;
     if (room < LEAST)
         return err_set(e, ERR_RUN, "a context of %d tokens is too short for a profile; use -c %d or more",
                        g->config.n_ctx, LEAST + 2);

@@ -121,6 +121,16 @@ Slot *engine_find_slot(Engine *g, const int32_t *ids, int n, int *n_common) {
     return best;
 }
 
+void engine_go_back(Engine *g, Slot *s, int n) {
+    Cache *cache = g->exec_ops->cache(g->exec);
+    int seq = (int)(s - g->slots);
+    if (!cache_truncate(cache, seq, n)) {
+        n = 0;
+        cache_truncate(cache, seq, n);
+    }
+    s->n_held = n;
+}
+
 /* At least one token of a prompt is left to be computed, for its logits. */
 void engine_admit(Engine *g) {
     while (g->first) {
@@ -131,7 +141,8 @@ void engine_admit(Engine *g) {
         take_first(g);
         s->task = t;
         t->slot = s;
-        t->seq.n_reused = s->n_held = n_common;
+        engine_go_back(g, s, n_common);
+        t->seq.n_reused = s->n_held;
     }
 }
 

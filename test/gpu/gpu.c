@@ -11,6 +11,7 @@ const char *gpu_missing(void) {
 
 static bool join(Rig *rig, const DecodeRow *row, int n_steps, Err *e) {
     DecodeStart start = {row->token, row->position, n_steps, row->params};
+    rig_go_back(rig, row->seq, row->position);
     return rig->ops->decode_join(rig->exec, row->seq, &start, e);
 }
 

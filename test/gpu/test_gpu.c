@@ -608,6 +608,7 @@ static void check_sampler(Rig *rig, unsigned seed, const int32_t *banned, int n_
                .sampled = sampled};
     Err e;
     size_t stride;
+    for (int i = 0; i < N; i++) rig_go_back(rig, seq[i], position[i]);
     bool ok = rig->ops->run(rig->exec, &b, 0, rig->plan->n_ops, &e);
     CHECK(ok, "%s", e.text);
     const float *logits = rig->ops->read(rig->exec, rig->logits, 0, N, &stride, &e);

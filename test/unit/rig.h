@@ -81,6 +81,12 @@ static inline bool rig_open(Rig *rig, const char *path, RigConfig c) {
     return ok;
 }
 
+/* Takes back what a sequence has from a position on. */
+static inline void rig_go_back(Rig *rig, int seq, int position) {
+    Cache *cache = rig->ops->cache(rig->exec);
+    if (seq >= 0 && position < cache_length(cache, seq)) CHECK(cache_truncate(cache, seq, position));
+}
+
 /* Runs ops first..last-1 over the rows; the logits of those wanted go to logits (or nowhere, if that is
  * NULL), one row behind the other, the greedy choices to sampled. */
 static inline bool rig_run_ops(Rig *rig, const Row *rows, int T, int first, int last, float *logits,
@@ -97,6 +103,7 @@ static inline bool rig_run_ops(Rig *rig, const Row *rows, int T, int first, int 
         out_row[b.R++] = t;
     }
     if (sampled) b.sampling = sampling;
+    for (int t = 0; t < T; t++) rig_go_back(rig, seq[t], position[t]);
     if (!rig->ops->run(rig->exec, &b, first, last, e)) return false;
     size_t stride, n = (size_t)rig->n_vocab;
     const float *from = logits ? rig->ops->read(rig->exec, rig->logits, 0, b.R, &stride, e) : NULL;

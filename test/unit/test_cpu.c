@@ -351,7 +351,9 @@ TEST(cpu_refusals) {
     for (int k = 0; k < kernels_n; k++)
         if (kernels_all[k]->supported() && !kernels_all[k]->any_act)
             check_refused((RigConfig){.isa = kernels_all[k]->name, .act_f32 = true}, ERR_USAGE, "scalar");
-    KvLayer odd[] = {{1, 64}, {2, 48}, {1, 40}};
+    KvLayer odd[] = {{.n_head = 1, .k_width = 64, .v_width = 64},
+                     {.n_head = 2, .k_width = 64, .v_width = 48},
+                     {.n_head = 1, .k_width = 40, .v_width = 64}};
     for (int type = 0; type < KV_N_TYPES; type++)
         for (int n = 0; n <= 3; n++) {
             Err e = {0};

@@ -118,7 +118,9 @@ TEST(engine_answers_and_stops) {
           q->decode.n == q->n_generated); // the token that ends the text was computed too
     CHECK(q->prompt.seconds > 0 && q->decode.bytes > 5e6 * q->n_generated);
     CHECK(strcmp(engine_executor(b.engine), "cpu") == 0 && strcmp(finish_name(q->finish), "stop") == 0);
-    CHECK(engine_memory(b.engine).kv == plan_kv_bytes(engine_plan(b.engine), 2) * 256);
+    const Plan *plan = engine_plan(b.engine);
+    size_t position = cache_position_bytes(plan->kv, plan->n_kv, KV_F16); // of 4 pages, and of the scrap page
+    CHECK(engine_memory(b.engine).kv == position * (256 + CACHE_PAGE));
     tok_ids_free(&ids);
     close_bench(&b);
 }
@@ -534,6 +536,7 @@ TEST(engine_samples_many_rows_of_a_sequence) {
     for (int i = 0; ok && i < N; i++) {
         int32_t one;
         Batch row = {1, 1, ids + i, seq, position + i, out_row, sampling + i, &one};
+        rig_go_back(&rig, 0, i);
         ok = rig.ops->run(rig.exec, &row, 0, rig.plan->n_ops, &e);
         CHECK(ok && one == sampled[i], "row %d", i);
     }
@@ -759,7 +762,9 @@ TEST(engine_knows_its_memory_before_loading) {
     CHECK(m.is_mapped && m.weights == weights_bytes(engine_plan(large)->weights) && m.registers > 0 &&
           m.scratch > 0 && m.free > 0);
     CHECK(exec_needed(&m) == m.kv + m.registers + m.scratch);
-    CHECK(m.kv == plan_kv_bytes(engine_plan(large), 2) * 2 << 30 && !exec_fits(&m));
+    const Plan *plan = engine_plan(large);
+    size_t position = cache_position_bytes(plan->kv, plan->n_kv, KV_F16);
+    CHECK(m.kv == position * ((size_t)2 << 30) + position * CACHE_PAGE && !exec_fits(&m));
     c.n_ctx = engine_context_that_fits(large);
     for (int more = 0; more < 2; more++, c.n_ctx++) {
         REQUIRE(engine_prepare(&model, &c, &small, &e), "%s", e.text);

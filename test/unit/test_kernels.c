@@ -6,6 +6,7 @@
  */
 #include "../../src/base/float.h"
 #include "../../src/cpu/kernels.h"
+#include "../../src/plan/plan.h"
 #include "check.h"
 
 #include <math.h>
@@ -470,89 +471,153 @@ TEST(kernels_to_f16) {
     }
 }
 
-/* A history of n_pos positions that ends at a fence, and what it says, told by kv.h's text alone. */
-typedef struct Cache {
+/* A sequence's rows in pages of a memory that ends at a fence, and what else is there is NaN.  The addresses
+ * are those that the text of cache.h gives, computed without its functions. */
+enum { PAGED_HEADS = 2, PAGED_HEAD = 1 }; // the last head ends where the page does
+
+typedef struct Paged {
     Fenced memory;
-    KvHistory history;
-} Cache;
+    int32_t pages[8];
+    CacheView view;
+} Paged;
 
-static Cache fenced_cache(KvType type, int n_pos, int head_dim) {
-    Cache c = {fenced((size_t)n_pos * kv_row_bytes(type, head_dim), true), {0}};
-    c.history = kv_history(type, c.memory.data, (size_t)n_pos, head_dim);
-    for (int pos = 0; pos < n_pos; pos++) {
-        float x[256];
-        for (int d = 0; d < head_dim; d++) x[d] = random_float();
-        kv_put(type, x, head_dim, c.history, (size_t)pos);
-    }
-    return c;
+typedef struct Heads { // widths of K and V
+    int k, v;
+    bool v_in_k;
+} Heads;
+
+/* is_scattered: pages in reverse order, so that the first of them ends at the fence. */
+static Paged paged(KvType type, Heads width, int n_positions, bool is_scattered) {
+    int n_pages = (n_positions + CACHE_PAGE - 1) / CACHE_PAGE;
+    KvLayer rows = {.kind = KV_ROWS,
+                    .n_head = PAGED_HEADS,
+                    .k_width = width.k,
+                    .v_width = width.v,
+                    .v_in_k = width.v_in_k};
+    CacheConfig config = {.n_ctx = n_positions, .n_seq = 1, .type = type, .n_step = n_positions};
+    Cache *cache = cache_open(&rows, 1, &config);
+    Paged p = {.memory = fenced(cache_need(&rows, 1, &config).bytes, true)};
+    for (int i = 0; i < n_pages; i++) p.pages[i] = is_scattered ? n_pages - i : i + 1;
+    p.view = (CacheView){.layer = *cache_layer(cache, 0), .memory = p.memory.data};
+    memset(p.memory.data, 0xFF, p.memory.n);
+    cache_close(cache);
+    return p;
 }
 
-static double cache_at(KvType type, Cache c, int i) {
-    const uint8_t *cells = c.memory.data;
-    switch (type) {
+/* The rows of the page that holds a position, and the number of the position's first element in them. */
+static KvRows paged_rows(const Paged *p, CachePart part, int position, size_t *at) {
+    const CacheLayer *l = &p->view.layer;
+    bool v_in_k = part == CACHE_V && l->pitch[CACHE_V] != l->width[CACHE_V];
+    size_t bytes = kv_row_bytes(l->type, l->pitch[CACHE_K]) * 64,
+           v_bytes = kv_row_bytes(l->type, l->pitch[CACHE_V]) * 64;
+    uint8_t *page = p->memory.data + (size_t)p->pages[position / 64] * l->page_bytes;
+    uint8_t *cells = part == CACHE_K || v_in_k ? page + PAGED_HEAD * bytes
+                                               : page + PAGED_HEADS * bytes + PAGED_HEAD * v_bytes;
+    *at = (size_t)(position % 64) * (size_t)l->pitch[part];
+    return (KvRows){cells, (uint16_t *)(void *)(cells + (size_t)64 * (size_t)l->pitch[part])};
+}
+
+static void paged_put(const Paged *p, CachePart part, int position, const float *x) {
+    size_t at;
+    KvRows rows = paged_rows(p, part, position, &at);
+    kv_put(p->view.layer.type, x, p->view.layer.width[part], rows, at);
+}
+
+static double paged_at(const Paged *p, CachePart part, int position, int d) {
+    size_t at;
+    KvRows rows = paged_rows(p, part, position, &at);
+    at += (size_t)d;
+    switch (p->view.layer.type) {
     case KV_F16:
-        return f16_to_f32(load_u16(cells + 2 * i));
+        return f16_to_f32(load_u16(rows.cells + 2 * at));
     case KV_Q8_0:
-        return (double)(int8_t)cells[i] * f16_to_f32(c.history.scales[i / 32]);
+        return (double)(int8_t)rows.cells[at] *
+               f16_to_f32(load_u16(rows.cells + (size_t)(64 * p->view.layer.pitch[part]) + at / 32 * 2));
     case KV_FP8:
-        return e4m3_to_f32(cells[i]);
+        return e4m3_to_f32(rows.cells[at]);
     default:
-        return ((const float *)cells)[i];
+        return f32_from_bits(load_u32(rows.cells + 4 * at));
     }
 }
 
-static void attn_double(const AttnJob *job, Cache k, Cache v, double *out) {
+static void attn_double(const AttnJob *job, const Paged *p, Heads width, double *out) {
     for (int h = 0; h < job->n_q; h++) {
         double score[300], max = -INFINITY, sum = 0;
-        for (int pos = 0; pos < job->n_pos; pos++) {
-            score[pos] = 0;
-            for (int d = 0; d < job->head_dim; d++)
-                score[pos] +=
-                    job->q[h * job->head_dim + d] * cache_at(job->kv_type, k, pos * job->head_dim + d);
-            score[pos] *= job->scale;
-            max = fmax(max, score[pos]);
+        for (int i = 0; i < job->n_pos; i++) {
+            score[i] = 0;
+            for (int d = 0; d < width.k; d++)
+                score[i] += job->q[h * width.k + d] * paged_at(p, CACHE_K, job->first + i, d);
+            score[i] *= job->scale;
+            max = fmax(max, score[i]);
         }
-        for (int pos = 0; pos < job->n_pos; pos++) sum += score[pos] = exp(score[pos] - max);
-        for (int d = 0; d < job->head_dim; d++) {
+        for (int i = 0; i < job->n_pos; i++) sum += score[i] = exp(score[i] - max);
+        for (int d = 0; d < width.v; d++) {
             double value = 0;
-            for (int pos = 0; pos < job->n_pos; pos++)
-                value += score[pos] / sum * cache_at(job->kv_type, v, pos * job->head_dim + d);
-            out[h * job->head_dim + d] = value;
+            for (int i = 0; i < job->n_pos; i++)
+                value += score[i] / sum * paged_at(p, CACHE_V, job->first + i, d);
+            out[h * width.v + d] = value;
         }
     }
 }
 
-static void try_attn(const Kernels *table, KvType type, int n_q, int head_dim, int n_pos, float size) {
-    Fenced q = fenced_floats(n_q * head_dim, size);
-    Cache k = fenced_cache(type, n_pos, head_dim), v = fenced_cache(type, n_pos, head_dim);
-    float *scores = banded((size_t)(n_q * n_pos)), *out = banded((size_t)(n_q * head_dim));
-    double *expected = malloc((size_t)(n_q * head_dim) * sizeof *expected);
-    AttnJob job = {(const float *)q.data,      n_q,    head_dim, type, k.history, v.history, n_pos,
-                   1 / sqrtf((float)head_dim), scores, out};
-    table->attn(&job);
-    attn_double(&job, k, v, expected);
-    double error = nmse(out, expected, n_q * head_dim);
+/* Attention of n_q heads over positions first.., in pages in order and in scattered ones. */
+static void try_attn(const Kernels *table, KvType type, int n_q, Heads width, int first, int n_pos,
+                     float size) {
+    size_t n_out = (size_t)(n_q * width.v);
+    Fenced q = fenced_floats(n_q * width.k, size);
+    Paged p[2];
+    float *scores = banded((size_t)(n_q * n_pos)), *out[2];
+    double *expected = malloc(n_out * sizeof *expected);
+    for (int i = 0; i < 2; i++) p[i] = paged(type, width, first + n_pos, i), out[i] = banded(n_out);
+    for (int position = first; position < first + n_pos; position++)
+        for (CachePart part = CACHE_K; part <= (width.v_in_k ? CACHE_K : CACHE_V); part++) {
+            float x[576];
+            for (int d = 0; d < p[0].view.layer.width[part]; d++) x[d] = random_float();
+            for (int i = 0; i < 2; i++) paged_put(&p[i], part, position, x);
+        }
+    for (int i = 0; i < 2; i++) {
+        AttnJob job = {(const float *)q.data,     n_q,    &p[i].view, p[i].pages, PAGED_HEAD, first, n_pos,
+                       1 / sqrtf((float)width.k), scores, out[i]};
+        table->attn(&job);
+        attn_double(&job, &p[i], width, expected);
+    }
+    double error = nmse(out[0], expected, (int)n_out);
     CHECK(error <= 1e-7, ": %s, %s, %d heads of %d over %d positions: %g", table->name, kv_type_name(type),
-          n_q, head_dim, n_pos, error);
-    CHECK(bands_whole(out, (size_t)(n_q * head_dim)) && bands_whole(scores, (size_t)(n_q * n_pos)),
+          n_q, width.k, n_pos, error);
+    CHECK(memcmp(out[0], out[1], n_out * sizeof *out[0]) == 0,
+          ": %s, %s, %d heads of %d over %d positions: other bytes in scattered pages", table->name,
+          kv_type_name(type), n_q, width.k, n_pos);
+    CHECK(bands_whole(out[0], n_out) && bands_whole(out[1], n_out) &&
+              bands_whole(scores, (size_t)(n_q * n_pos)),
           ": %s writes beside its output", table->name);
-    banded_free(scores), banded_free(out), free(expected);
-    fenced_free(q), fenced_free(k.memory), fenced_free(v.memory);
+    for (int i = 0; i < 2; i++) banded_free(out[i]), fenced_free(p[i].memory);
+    banded_free(scores), free(expected), fenced_free(q);
 }
 
 TEST(kernels_attn) {
     static const int dims[] = {2, 6, 32, 40, 48, 64, 80, 96, 128, 192, 256},
-                     positions[] = {1, 2, 15, 16, 17, 33, 257};
+                     positions[] = {1, 2, 15, 16, 17, 33, 64, 257};
     for (int k = 0; k < kernels_n; k++) {
         if (!kernels_all[k]->supported()) continue;
         for (int i = 0; i < 11; i++)
-            for (int j = 0; j < 7; j++)
+            for (int j = 0; j < 8; j++)
                 for (int n_q = 1; n_q <= 9; n_q += n_q < 5 ? 1 : 4)
                     for (int type = 0; type < KV_N_TYPES; type++)
                         if (dims[i] % kv_type_unit((KvType)type) == 0)
-                            try_attn(kernels_all[k], (KvType)type, n_q, dims[i], positions[j],
-                                     j % 3 ? 1 : 30);
+                            try_attn(kernels_all[k], (KvType)type, n_q, (Heads){dims[i], dims[i], false}, 0,
+                                     positions[j], j % 3 ? 1 : 30);
     }
+}
+
+/* Values of another width than the keys', or the beginning of these; only the positions of a window. */
+TEST(kernels_attn_of_other_shapes) {
+    static const Heads widths[] = {{64, 32, false}, {96, 64, true}, {32, 128, false}, {576, 512, true}};
+    static const int windows[][2] = {{0, 70}, {1, 63}, {63, 2}, {64, 64}, {100, 129}};
+    for (int k = 0; k < kernels_n; k++)
+        for (int i = 0; kernels_all[k]->supported() && i < 4; i++)
+            for (int j = 0; j < 5; j++)
+                for (int type = 0; type < KV_N_TYPES; type++)
+                    try_attn(kernels_all[k], (KvType)type, 1 + j, widths[i], windows[j][0], windows[j][1], 1);
 }
 
 /* ---- The numbers of the cache ---- */
@@ -572,10 +637,6 @@ TEST(kv_layout) {
     }
     KvType none;
     CHECK(!kv_type_find("q4_0", &none) && !kv_type_find("", &none) && !kv_type_find("F16", &none));
-    CHECK(kv_positions(1) == 16 && kv_positions(16) == 16 && kv_positions(17) == 32);
-    uint8_t base[16 * 68];
-    KvHistory h = kv_history(KV_Q8_0, base, 16, 64);
-    CHECK(h.cells == base && (uint8_t *)h.scales == base + 16 * 64);
 }
 
 /* Each number is the nearest that its type has, and nothing beside the position is written. */
@@ -586,8 +647,8 @@ static void check_put(KvType type, float size) {
     float x[N];
     memset(memory, 0x5A, sizeof memory), memset(scales, 0x5A, sizeof scales);
     for (int i = 0; i < N; i++) x[i] = random_float() * size * (i < 32 ? 1 : i < 64 ? 0.01f : 0);
-    KvHistory h = {memory, scales};
-    kv_put(type, x, N, h, AT);
+    KvRows h = {memory, scales};
+    kv_put(type, x, N, h, AT * N);
     size_t bytes = kv_row_bytes(type, N) - (type == KV_Q8_0 ? 2 * N / 32 : 0);
     for (size_t i = 0; i < sizeof memory; i++)
         CHECK(memory[i] == 0x5A || (i >= AT * bytes && i < (AT + 1) * bytes), ": %s", kv_type_name(type));
@@ -620,7 +681,7 @@ TEST(kv_q8_0_at_its_ends) {
     static const int expected[] = {127, 0, 2, 2, 0, -2, -2, -127, 126, -126};
     int8_t q[32];
     uint16_t d;
-    KvHistory h = {(uint8_t *)q, &d};
+    KvRows h = {(uint8_t *)q, &d};
     kv_put(KV_Q8_0, x, 32, h, 0);
     CHECK(f16_to_f32(d) == 1);
     for (int i = 0; i < 10; i++) CHECK(q[i] == expected[i], ": %d is %d", i, q[i]);
@@ -674,13 +735,18 @@ TEST(kernels_let_no_nan_vanish) {
             CHECK(isnan(out[at]) && !isnan(out[39 - at]), ": %s glu", table->name);
             table->rms_norm(x, ones, 40, 1e-5f, out);
             CHECK(isnan(out[0]) && isnan(out[39]), ": %s rms_norm", table->name);
-            KvHistory history = {(uint8_t *)x, NULL}, even = {(uint8_t *)ones, NULL};
-            AttnJob job = {ones, 1, 2, KV_F32, history, even, 20, 1, scores, out};
-            table->attn(&job);
-            CHECK(isnan(out[0]) && isnan(out[1]), ": %s attn, NaN in K at %d", table->name, at);
-            job.k = even, job.v = history;
-            table->attn(&job);
-            CHECK(isnan(out[at & 1]), ": %s attn, NaN in V at %d", table->name, at);
+            for (CachePart part = CACHE_K; part <= CACHE_V; part++) {
+                Paged p = paged(KV_F32, (Heads){2, 2, false}, 20, false);
+                for (int i = 0; i < 20; i++) {
+                    paged_put(&p, part, i, x + 2 * i);
+                    paged_put(&p, part == CACHE_K ? CACHE_V : CACHE_K, i, ones + 2 * i);
+                }
+                AttnJob job = {ones, 1, &p.view, p.pages, PAGED_HEAD, 0, 20, 1, scores, out};
+                table->attn(&job);
+                CHECK(isnan(out[at & 1]) && (part == CACHE_V || isnan(out[1 - (at & 1)])),
+                      ": %s attn, NaN in %s at %d", table->name, part == CACHE_K ? "K" : "V", at);
+                fenced_free(p.memory);
+            }
         }
     }
 }

@@ -1,0 +1,139 @@
+/* cache: what the layers of a model keep of each sequence, in pages, and the one owner of their addresses.
+ *
+ * A page holds CACHE_PAGE positions of one layer: the heads of K, then the heads of V; of each head the rows
+ * of the positions, and behind these, for q8_0, their scales (kv.h):
+ *
+ *     page   | K, head 0 | head 1 | .. | V, head 0 | head 1 | ..
+ *     head   | row of position 0 | 1 | .. | 63 | scales of position 0 | .. | 63
+ *
+ * Layers that keep the same positions are a group (all layers of full attention; those of one window; those
+ * with a state).  A group has one page table per sequence, [position / CACHE_PAGE] -> page id, and an id is
+ * the same page number in each layer of the group.  Page 0 of a group is scrap: the id of all positions that
+ * have no page, so that every entry of a table is an address that may be read and written.
+ *
+ *     full attention  pages for all positions of the sequence
+ *     window          pages behind the window go back, so that a sequence costs its window and a page
+ *     state           a table of checkpoints: the state behind n positions is page [n % table_pages]
+ *     other           the pages of the layer that is read
+ *
+ * Sequences may share the pages of a common beginning; a page is counted, and copied when one of its
+ * sequences is about to write it.
+ *
+ * The object decides and computes no bytes: it is host code, the same for all executors.  An executor owns
+ * the memory (cache_need) and perhaps a copy of the tables.  Before each step it calls cache_step, performs
+ * the copies of pages that cache_next_copy names, and brings its copy of the tables up to date from
+ * cache_next_change.
+ *
+ * Going back is a question: cache_truncate refuses where a window's pages are gone, or where a state has no
+ * checkpoint.  The n_ahead latest positions can always be taken back, if each came in a step of its own. */
+#ifndef ZGEN_EXEC_CACHE_H
+#define ZGEN_EXEC_CACHE_H
+
+#include "kv.h"
+
+enum { CACHE_PAGE = 64 }; // positions of a page: a multiple of every attention tile
+
+typedef enum CachePart { CACHE_K, CACHE_V } CachePart;
+
+/* Where the pages and tables of one layer lie. */
+typedef struct CacheLayer {
+    KvType type;
+    int n_head;
+    int width[2];         // elements of a head's row of K, of V
+    int pitch[2];         // elements from one row to the next: more than the width where V is a part of K
+    size_t offset[2];     // bytes of a page before K, before V
+    size_t head_bytes[2]; // bytes from one head to the next
+    size_t page_bytes;
+    int window;      // positions that a row sees, its own included; 0: all
+    int group;       // layers of one group share page ids
+    int table_pages; // entries of a sequence's table
+    size_t table;    // entries of the tables before the group's
+    size_t base;     // bytes of the memory before page 0
+} CacheLayer;
+
+/* A layer together with the memory and the tables of one executor. */
+typedef struct CacheView {
+    CacheLayer layer;
+    uint8_t *memory;
+    const int32_t *tables;
+} CacheView;
+
+/* The page ids of a sequence, [layer.table_pages]. */
+HOST_DEVICE static inline const int32_t *cache_pages(const CacheView *v, int seq) {
+    return v->tables + v->layer.table + (size_t)seq * (size_t)v->layer.table_pages;
+}
+
+/* The address of a state's page, or of a page of rows as a whole. */
+HOST_DEVICE static inline uint8_t *cache_page(const CacheView *v, int32_t page) {
+    return v->memory + v->layer.base + (size_t)page * v->layer.page_bytes;
+}
+
+/* The rows of one head in a page: element d of position p is number p % CACHE_PAGE * pitch[part] + d. */
+HOST_DEVICE static inline KvRows cache_rows(const CacheView *v, int32_t page, CachePart part, int head) {
+    const CacheLayer *l = &v->layer;
+    uint8_t *cells = cache_page(v, page) + l->offset[part] + (size_t)head * l->head_bytes[part];
+    KvRows rows = {cells, (uint16_t *)(void *)(cells + (size_t)CACHE_PAGE * (size_t)l->pitch[part])};
+    return rows; // the scales are those of q8_0, whose elements are bytes
+}
+
+/* Whether V is the beginning of K's rows. */
+HOST_DEVICE static inline bool cache_v_in_k(const CacheLayer *l) {
+    return l->offset[CACHE_V] == l->offset[CACHE_K];
+}
+
+typedef struct CacheConfig {
+    int n_ctx, n_seq; // positions of a sequence, sequences
+    KvType type;
+    int n_step;  // positions that a step adds to a sequence at most
+    int n_ahead; // steps of one position that can always be taken back
+} CacheConfig;
+
+typedef struct KvLayer KvLayer; // plan.h
+typedef struct Cache Cache;
+
+/* What the layers need: bytes of memory, in whole pages, and entries of the tables of all sequences. */
+typedef struct CacheNeed {
+    size_t bytes, n_entries;
+} CacheNeed;
+CacheNeed cache_need(const KvLayer *layers, int n_layers, const CacheConfig *config);
+
+/* Bytes that one more position of one sequence takes in the layers that keep all positions. */
+size_t cache_position_bytes(const KvLayer *layers, int n_layers, KvType type);
+
+Cache *cache_open(const KvLayer *layers, int n_layers, const CacheConfig *config);
+void cache_close(Cache *c); // NULL is fine
+
+const CacheLayer *cache_layer(const Cache *c, int layer);
+const int32_t *cache_tables(const Cache *c); // [n_entries], for a CacheView
+
+/* Positions that a sequence has. */
+int cache_length(const Cache *c, int seq);
+
+/* Prepares a step that computes these rows: position[t] of sequence seq[t], ascending within a sequence, none
+ * below the sequence's length; rows of sequence -1 and positions from n_ctx on are left out.  Afterwards each
+ * row has a page of its own sequence alone, and a length is its latest position + 1. */
+void cache_step(Cache *c, const int32_t *seq, const int32_t *position, int n_rows);
+
+/* Leaves a sequence with its first n positions, n <= its length.  false: these cannot be restored, and the
+ * sequence is as it was; n = 0 is always granted. */
+bool cache_truncate(Cache *c, int seq, int n);
+
+/* Gives sequence `to`, whose positions are lost, the first n positions of sequence `from`, in the same pages.
+ * false: as for cache_truncate(from, n), and both are as they were. */
+bool cache_share(Cache *c, int from, int to, int n);
+
+/* Bytes of the memory to be copied before the next step, in this order; false: there are no more. */
+typedef struct CacheCopy {
+    size_t from, to, bytes;
+} CacheCopy;
+bool cache_next_copy(Cache *c, CacheCopy *out);
+
+/* Entries of the tables that are no longer those that cache_next_change told last; false: there are no more.
+ * All are 0 at first. */
+typedef struct CacheChange {
+    size_t first;
+    int n;
+} CacheChange;
+bool cache_next_change(Cache *c, CacheChange *out);
+
+#endif
