@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 #include "layout.h"
-#include "../src/exec/kv.h"
+#include "../src/exec/cache.h"
 #include "../src/exec/sample.h"
 #include "../src/gguf/quant.h"
 #include "../src/plan/op.h"
@@ -173,36 +173,40 @@ cudaError_t launch_moe_sum(const Launch *l, const MoeSum *m, int n);
 
 /* ---- The cache and attention ---- */
 
-/* Where one layer's keys and values lie: histories (kv.h) of n_ctx positions, a multiple of KV_TILE; that of
- * head h of sequence s is the (s * n_head + h)th in k, and in v. */
-typedef struct DeviceKv {
-    void *k, *v;
-    KvType type;
-    int n_ctx, n_head, head_dim;
-} DeviceKv;
-
-/* Keys and values of T rows before they are in the cache. */
+/* New rows of K and V, [n_head * head_dim] each, before they are in the cache. */
 typedef struct NewKv {
-    const float *k, *v;      // [T][n_head * head_dim]
-    const double *frequency; // [n_rot / 2]: by how much a pair turns from one position to the next
-    int n_rot;               // dimensions that turn, as pairs (2i, 2i + 1)
+    RegRows k, v;
+    const double *frequency; // [n_rot / 2]: radians by which a pair rotates from one position to the next
+    int n_rot;               // leading dimensions of a head that rotate, as pairs (2i, 2i + 1)
 } NewKv;
 
-/* ROPE and KVPUT as one: rotates q [T][n_head * head_dim] in place and new keys on the way into the cache;
- * values go as they are. */
-cudaError_t launch_rope_kvput(const Launch *l, float *q, int n_head, const NewKv *fresh, const DeviceKv *kv,
-                              const int32_t *seq, const int32_t *position, int T);
+/* ATTN of T rows: out[t] = softmax(scale * q[t] K^T) V over positions 0..position[t] of seq[t]. */
+typedef struct Attn {
+    RegRows q, out; // [n_head * head_dim]
+    int n_head;
+    float scale;
+    CacheView cache;               // K and V are of one width, head_dim: a multiple of 8 up to 256
+    const int32_t *seq, *position; // [T]
+    int T;
+    const NewKv *new_kv; // decode: put into the cache on the way; NULL: ROPE and KVPUT are done
+    void *scratch;       // decode: attn_scratch_bytes, zero before the first launch
+} Attn;
 
-/* out[t] = softmax(scale * q[t] K^T) V over positions 0..position[t] of seq[t].  decode: T rows of any
- * sequences, few each: the sequence is split over blocks; otherwise prompt chunks: rows of one sequence in
- * ascending positions, tiled on the matrix units.  fresh: NULL where ROPE and KVPUT are done; else they are
- * done on the way, to the same bits, but q stays as it is: for decode, of rows that are each the newest of a
- * sequence of its own.  scratch: attn_scratch_bytes, zero before the first launch; NULL will do for prompts.
- * head_dim: a multiple of 8 up to 256. */
-cudaError_t launch_attn(const Launch *l, const float *q, int n_head, const NewKv *fresh, const DeviceKv *kv,
-                        float scale, const int32_t *seq, const int32_t *position, int T, bool decode,
-                        float *out, void *scratch);
+/* ROPE and KVPUT as one: rotates q [n_head * head_dim] in place and new keys on the way into the cache; values go
+ * as they are.  Rows of padding write nothing. */
+cudaError_t launch_rope_kvput(const Launch *l, RegRows q, int n_head, const NewKv *new_kv,
+                              const CacheView *cache, const int32_t *seq, const int32_t *position, int T);
+
+/* ATTN.  decode: rows of any sequences, few of each; a sequence is split over blocks.  With new_kv every row is the
+ * newest of a sequence of its own, and the bits are those of launch_rope_kvput before; q stays as it is.  prompt: rows of one
+ * sequence in ascending positions, in tiles on the matrix units. */
+cudaError_t launch_attn_decode(const Launch *l, const Attn *a);
+cudaError_t launch_attn_prompt(const Launch *l, const Attn *a);
 size_t attn_scratch_bytes(int T, int n_head, int head_dim, int n_sm);
+
+/* The executor's copy of the page tables: tables[first..first + n) = ids[n], host memory that may be reused at once:
+ * the ids are launch parameters. */
+cudaError_t launch_page_ids(const Launch *l, int32_t *tables, size_t first, const int32_t *ids, int n);
 
 /* ---- Rows and their tokens ---- */
 

@@ -1,25 +1,31 @@
-// attn: what the two attention kernels share: the description of one launch, and a few bits of arithmetic.
+// attn: what the two attention kernels share: the description of one launch, and conversions of elements.
 #pragma once
 #include "launch.cuh"
 #include "mma.cuh"
 #include <cuda_fp8.h>
 
 struct Attention {
-    const float *q;                            // [T] rows of n_head * head_dim
-    const uint8_t *k, *v;                      // the layer's cache, as DeviceKv says
-    const int32_t *seq, *position;             // [T]
-    float *out;                                // [T] rows of n_head * head_dim
-    float scale;                               // of scores that are exponents of 2
-    int T, n_head, n_kv_head, head_dim, n_ctx; // n_ctx: positions of a history
+    RegRows q, out; // [T] rows of n_head * head_dim
+    CacheView cache;
+    const int32_t *seq, *position; // [T]
+    float scale;                   // of scores that are exponents of 2
+    int T, n_head, n_kv_head, head_dim;
+    int n_ctx; // positions of a page table
 };
 
-// Where a head of a row of q or out begins, in elements.
-__device__ inline size_t head_offset(const Attention &a, int row, int head) {
-    return (size_t)row * row_stride(a.n_head * a.head_dim) + (size_t)head * a.head_dim;
+// The launch that an Attn describes.  false: the kernels have no instance for such heads.
+bool attention_of(const Attn *a, Attention *out);
+
+// Whether K and V lie alike, each with rows of its own.
+inline bool has_one_width(const CacheLayer *l) {
+    return !cache_v_in_k(l) && l->width[CACHE_K] == l->width[CACHE_V] &&
+           l->pitch[CACHE_K] == l->width[CACHE_K];
 }
 
-// Prompt rows of one sequence, positions ascending by one.
-cudaError_t launch_attn_prompt(const Launch *l, const Attention &a, KvType type);
+// A head of a row of q or out.
+__device__ inline float *head_of(const RegRows &rows, int row, int head, int head_dim) {
+    return row_of(rows, row) + (size_t)head * head_dim;
+}
 
 template <KvType KV> constexpr bool BYTES = KV == KV_Q8_0 || KV == KV_FP8; // elements of 8 bits
 template <KvType KV> constexpr int ELEMENT_BYTES = KV == KV_F32 ? 4 : KV == KV_F16 ? 2 : 1;
@@ -27,17 +33,6 @@ template <KvType KV> constexpr int ELEMENT_BYTES = KV == KV_F32 ? 4 : KV == KV_F
 // Shared memory keeps rows at an odd multiple of 16 bytes.
 constexpr int padded_row_bytes(int bytes) {
     return (bytes / 16 | 1) * 16;
-}
-
-// Where the history of a head begins, and where in it the scales of q8_0 do, in bytes.
-template <KvType KV> __device__ size_t history_offset(const Attention &a, int seq, int kv_head) {
-    size_t positions = ((size_t)seq * a.n_kv_head + kv_head) * a.n_ctx;
-    int row =
-        a.head_dim * ELEMENT_BYTES<KV> + (KV == KV_Q8_0 ? a.head_dim / KV_SCALED * (int)sizeof(__half) : 0);
-    return positions * row;
-}
-__device__ inline size_t scales_offset(const Attention &a) {
-    return (size_t)a.n_ctx * a.head_dim;
 }
 
 __device__ inline uint32_t pack_half(float x, float y) {

@@ -1,26 +1,27 @@
-// rope: how a pair of dimensions turns, and how a pair of a key or a value is stored; the same bits wherever
+// rope: how a pair of dimensions is rotated, and how a pair of a new K or V row is stored; the same bits wherever
 // it is done.
 #pragma once
 #include "attn.cuh"
 
-// Cosine and sine of position * frequency.  Positions go into the hundreds of thousands, so the angle is made
-// and brought back to half a turn either way in f64, and only then handed to f32: what is left of error is
+// Cosine and sine of position * frequency.  Positions go into the hundreds of thousands, so that the angle is
+// computed and reduced to half a circle either way in f64, and only then rounded to f32: the error that is left is
 // that of f32.
-__device__ inline float2 turn_of(int position, double frequency) {
-    constexpr double TURN = 6.283185307179586;
-    double angle = position * frequency * (1 / TURN);
-    float2 turn;
-    sincospif((float)(2 * (angle - rint(angle))), &turn.y, &turn.x);
-    return turn;
+__device__ inline float2 rotation_of(int position, double frequency) {
+    constexpr double CIRCLE = 6.283185307179586;
+    double angle = position * frequency * (1 / CIRCLE);
+    float2 rotation;
+    sincospif((float)(2 * (angle - rint(angle))), &rotation.y, &rotation.x);
+    return rotation;
 }
 
-__device__ inline float2 rotate(float2 x, float2 turn) {
-    return make_float2(__fmaf_rn(x.x, turn.x, -__fmul_rn(x.y, turn.y)),
-                       __fmaf_rn(x.x, turn.y, __fmul_rn(x.y, turn.x)));
+__device__ inline float2 rotate(float2 x, float2 rotation) {
+    return make_float2(__fmaf_rn(x.x, rotation.x, -__fmul_rn(x.y, rotation.y)),
+                       __fmaf_rn(x.x, rotation.y, __fmul_rn(x.y, rotation.x)));
 }
 
-// What kv_put does with the elements `at` and `at` + 1 of the head's row that begins at `row`, its scales at
-// `scales`.  Aligned groups of 16 neighbouring lanes have what shares a scale, and come together.
+// Stores the elements `at` and `at` + 1 of the head's row that begins at `row`, its scales at `scales`, as kv_put
+// does.  The elements that share a scale are those of an aligned group of 16 neighbouring lanes, which call this
+// together.
 template <KvType KV> __device__ void put_pair(uint8_t *row, uint16_t *scales, int at, float2 x) {
     if constexpr (KV == KV_F32) {
         *(float2 *)((float *)row + at) = x;
@@ -42,10 +43,9 @@ template <KvType KV> __device__ void put_pair(uint8_t *row, uint16_t *scales, in
     }
 }
 
-// The same, at a position of a history in the cache.
-template <KvType KV>
-__device__ void store_pair(uint8_t *history, int n_ctx, int head_dim, int position, int at, float2 x) {
-    uint8_t *row = history + (size_t)position * head_dim * ELEMENT_BYTES<KV>;
-    uint16_t *scales = (uint16_t *)(history + (size_t)n_ctx * head_dim);
-    put_pair<KV>(row, scales + (size_t)position * (head_dim / KV_SCALED), at, x);
+// The same in the row that a position has in its page.
+template <KvType KV> __device__ void put_pair(const KvRows &page, int width, int position, int at, float2 x) {
+    int row = position % CACHE_PAGE;
+    put_pair<KV>(page.cells + row * width * ELEMENT_BYTES<KV>, page.scales + row * (width / KV_SCALED), at,
+                 x);
 }

@@ -16,6 +16,47 @@ cudaError_t make_sampler(Exec *x, Rank *rank, const SampleParams *params, uint32
     return launch_ban(&rank->launch, banned, ban_words(rank), params->banned, params->n_banned);
 }
 
+namespace {
+
+cudaError_t copy_page(Exec *x, const CacheCopy *c) {
+    cudaError_t error = cudaSuccess;
+    for (int i = 0; i < x->n_ranks && error == cudaSuccess; i++) {
+        uint8_t *kv = x->rank[i].kv;
+        error = cudaMemcpyAsync(kv + c->to, kv + c->from, c->bytes, cudaMemcpyDeviceToDevice,
+                                x->rank[i].launch.stream);
+    }
+    return error;
+}
+
+cudaError_t send_page_ids(Exec *x, const CacheChange *c) {
+    cudaError_t error = cudaSuccess;
+    for (int i = 0; i < x->n_ranks && error == cudaSuccess; i++)
+        error = launch_page_ids(&x->rank[i].launch, x->rank[i].tables, c->first,
+                                cache_tables(x->cache) + c->first, c->n);
+    x->counters.bytes_sent += c->n * sizeof(int32_t);
+    return error;
+}
+
+} // namespace
+
+cudaError_t extend_cache(Exec *x, const int32_t *seq, const int32_t *position, int n) {
+    cudaError_t error = cudaSuccess;
+    cache_step(x->cache, seq, position, n);
+    for (CacheCopy c; error == cudaSuccess && cache_next_copy(x->cache, &c);) error = copy_page(x, &c);
+    for (CacheChange c; error == cudaSuccess && cache_next_change(x->cache, &c);)
+        error = send_page_ids(x, &c);
+    return error;
+}
+
+cudaError_t extend_loop(Exec *x) {
+    std::vector<int32_t> seq, position;
+    for (const Loop::Row &row : x->loop.rows) {
+        seq.push_back(row.slot);
+        position.push_back(row.position);
+    }
+    return extend_cache(x, seq.data(), position.data(), (int)seq.size());
+}
+
 cudaError_t drain(Exec *x) {
     cudaError_t error = cudaSuccess;
     for (int i = 0; i < x->n_ranks; i++) {
@@ -85,7 +126,7 @@ bool take_tokens(const Exec *x, const Batch *b, Err *e) {
 }
 
 bool cuda_run(Exec *x, const Batch *b, int first_op, int last_op, Err *e) {
-    cudaError_t error = cudaSuccess;
+    cudaError_t error = extend_cache(x, b->seq, b->position, b->T);
     for (int i = 0; i < x->n_ranks && error == cudaSuccess; i++) {
         Rank *rank = &x->rank[i];
         error = send_batch(x, rank, b);
@@ -151,7 +192,9 @@ bool cuda_profile(Exec *x, int repeats, double *seconds, Err *e) {
         if (error == cudaSuccess) error = cudaEventCreate(&event);
     for (int n = -1; n < repeats && error == cudaSuccess; n++) { // the first is for warming up
         if (n <= 0) memset(seconds, 0, n_ops * sizeof *seconds);
-        error = time_ops(rank, bucket, end, seconds);
+        error = extend_loop(x);
+        if (error == cudaSuccess) error = time_ops(rank, bucket, end, seconds);
+        for (Loop::Row &row : loop->rows) row.position++;
     }
     for (int i = 0; i < n_ops; i++) seconds[i] /= repeats;
     for (cudaEvent_t event : end)
@@ -166,6 +209,10 @@ double cuda_bandwidth(Exec *x) {
     cudaError_t error = drain(x);
     if (error == cudaSuccess) error = ceilings_read(x->rank[0].launch.n_sm, &rate);
     return error == cudaSuccess ? rate : 0;
+}
+
+Cache *cuda_cache(Exec *x) {
+    return x->cache;
 }
 
 ExecCounters cuda_counters(const Exec *x) {
@@ -188,5 +235,6 @@ extern "C" const ExecOps cuda_exec = {
     .read_bandwidth = cuda_bandwidth,
     .read = cuda_read,
     .counters = cuda_counters,
+    .cache = cuda_cache,
     .close = cuda_close,
 };

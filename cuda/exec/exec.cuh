@@ -49,7 +49,8 @@ struct Rank { // one GPU
     std::vector<DeviceOp> ops;               // [plan->n_ops]
     std::vector<void *> vectors;             // allocations behind them
     uint8_t *regs[2], *kv, *small, *scratch; // one allocation per purpose
-    std::vector<size_t> kv_offset;
+    const Cache *cache;                      // the executor's, of which kv is the memory
+    int32_t *tables;                         // its page tables, in small
     Gemm *gemm;
     RowSet batch, loop;
     DeviceHistory history;
@@ -78,6 +79,7 @@ struct Loop {
 struct Exec {
     int n_ranks;
     Rank rank[MAX_RANKS];
+    Cache *cache; // the same pages on all ranks
     Loop loop;
     int T, R;                // of the latest run
     std::vector<float> copy; // of a register, for read
@@ -123,6 +125,11 @@ cudaError_t walk(Rank *x, const Step &step, int first_op, int last_op);
 // The sampler of a row as the device wants it, its set of banned ids written to `banned`.
 cudaError_t make_sampler(Exec *x, Rank *rank, const SampleParams *params, uint32_t *banned,
                          DeviceSampler *out);
+
+// Gives the rows of a step their pages: copies of pages and new page ids precede the step on the stream.  The second is
+// for the next step of the decode loop.
+cudaError_t extend_cache(Exec *x, const int32_t *seq, const int32_t *position, int n);
+cudaError_t extend_loop(Exec *x);
 
 // Waits until all that was enqueued is done, and counts that.
 cudaError_t drain(Exec *x);

@@ -57,6 +57,8 @@ cudaError_t drop_row(Exec *x, int r) {
 bool enqueue_step(Exec *x, Err *e) {
     Loop *loop = &x->loop;
     int n = (int)loop->rows.size(), bucket = bucket_of(n);
+    cudaError_t extended = extend_loop(x);
+    if (extended != cudaSuccess) return fail(e, extended, "extending the cache");
     for (int i = 0; i < x->n_ranks; i++) {
         Rank *rank = &x->rank[i];
         if (!rank->graph.count(bucket) && !capture(x, rank, bucket, e)) return false;
@@ -131,14 +133,23 @@ bool next_step(Exec *x, int32_t *tokens, Err *e) {
     return true;
 }
 
+// Drops the tokens of a slot that were not fetched, and takes their rows back.
+void drop_tokens(Exec *x, int slot) {
+    Loop *loop = &x->loop;
+    for (uint32_t step = loop->enqueued; step > loop->taken; step--)
+        for (StepRow &row : loop->steps[step % RING_STEPS]) {
+            if (row.slot != slot) continue;
+            bool ok = cache_truncate(x->cache, slot, row.position);
+            assert(ok), (void)ok; // there are no more than AHEAD
+            row.slot = -1;
+        }
+}
+
 // An error of the launch shows at the next call.
 void leave(Exec *x, int slot) {
-    Loop *loop = &x->loop;
-    int r = row_of(loop, slot);
+    int r = row_of(&x->loop, slot);
     if (r >= 0) drop_row(x, r);
-    for (uint32_t step = loop->taken + 1; step <= loop->enqueued; step++)
-        for (StepRow &row : loop->steps[step % RING_STEPS])
-            if (row.slot == slot) row.slot = -1;
+    drop_tokens(x, slot);
 }
 
 } // namespace

@@ -94,54 +94,67 @@ cudaError_t run_products(Rank *x, const Op *op, int n, const Step &step) {
     return error;
 }
 
-DeviceKv layer_kv(const Rank *x, const Op *op) {
-    size_t positions = kv_positions(x->config.n_ctx);
-    size_t bytes = (size_t)x->config.n_seq * op->attn.n_kv_head * positions *
-                   kv_row_bytes(x->config.kv_type, op->attn.head_dim);
-    uint8_t *k = x->kv + x->kv_offset[op_operand(op, ROLE_CACHE, 0)];
-    return {k, k + bytes, x->config.kv_type, (int)positions, op->attn.n_kv_head, op->attn.head_dim};
-}
-
-// Keys and values that an attention puts into the cache.
-NewKv new_kv_of(const Rank *x, const Op *op) {
+// New K and V rows that an attention puts into the cache.
+NewKv new_kv_of(const Rank *x, const Op *op, const Step &step) {
     const RopeParams *rope = op_rotation(op);
-    return {reg(x, op_in(op, 1)), reg(x, op_in(op, 2)), device_op(x, op)->frequency, rope ? rope->n_rot : 0};
+    return {rows_in(x, op, op_in(op, 1), step), rows_in(x, op, op_in(op, 2), step),
+            device_op(x, op)->frequency, rope ? rope->n_rot : 0};
 }
 
-// Decoding, all in one: a row of each sequence.  Otherwise new keys and values are put first; then prompt
-// pieces are tiled one by one, and the rows between them, few of each sequence, go together as if decoding.
+Attn attn_of(const Rank *x, const Op *op, const Step &step) {
+    return {.q = rows_in(x, op, op_in(op, 0), step),
+            .out = rows_in(x, op, op_out(op, 0), step),
+            .n_head = op->attn.n_head,
+            .scale = op->attn.scale,
+            .cache = {*cache_layer(x->cache, op_operand(op, ROLE_CACHE, 0)), x->kv, x->tables},
+            .seq = step.set->rows.seq,
+            .position = step.set->rows.position,
+            .T = step.T,
+            .scratch = x->attn_scratch};
+}
+
+// n rows of an attention from row `first` on.
+Attn attn_rows(Attn a, int first, int n) {
+    a.q = rows_from(a.q, first);
+    a.out = rows_from(a.out, first);
+    a.seq += first;
+    a.position += first;
+    a.T = n;
+    return a;
+}
+
+// Decoding, all in one: a row of each sequence.  Otherwise new K and V rows are put first; then prompt pieces are
+// tiled one by one, and the rows between them, few of each sequence, go together as if decoding.
 cudaError_t run_attn(Rank *x, const Op *op, const Step &step) {
-    DeviceKv kv = layer_kv(x, op);
-    bool puts = op_count(op, ROLE_READ) > 1, decoding = !step.batch;
-    const DeviceRows *rows = &step.set->rows;
-    NewKv fresh = puts ? new_kv_of(x, op) : NewKv{};
-    int in = op_in(op, 0), to = op_out(op, 0);
-    float *q = reg(x, in), *out = reg(x, to);
-    auto launch = [&](int first, int n, bool decode) {
-        return launch_attn(&x->launch, q + (size_t)first * stride_of(x, in), op->attn.n_head,
-                           puts && decoding ? &fresh : nullptr, &kv, op->attn.scale, rows->seq + first,
-                           rows->position + first, n, decode, out + (size_t)first * stride_of(x, to),
-                           x->attn_scratch);
-    };
-    if (decoding) return launch(0, step.T, true);
+    const Launch *l = &x->launch;
+    Attn a = attn_of(x, op, step);
+    bool puts = op_count(op, ROLE_READ) > 1;
+    NewKv new_kv = puts ? new_kv_of(x, op, step) : NewKv{};
+    if (!step.batch) {
+        a.new_kv = puts ? &new_kv : nullptr;
+        return launch_attn_decode(l, &a);
+    }
     cudaError_t error = cudaSuccess;
-    if (puts)
-        error =
-            launch_rope_kvput(&x->launch, q, op->attn.n_head, &fresh, &kv, rows->seq, rows->position, step.T);
+    if (puts) error = launch_rope_kvput(l, a.q, a.n_head, &new_kv, &a.cache, a.seq, a.position, a.T);
     if (error != cudaSuccess) return error;
     const Batch *b = step.batch;
     int few = 0; // where the rows that wait for a common launch begin
+    auto launch_few = [&](int end) {
+        Attn some = attn_rows(a, few, end - few);
+        return few < end ? launch_attn_decode(l, &some) : cudaSuccess;
+    };
     for (int t = 0; t < b->T;) {
         int n = piece_rows(b, t);
         if (n >= PROMPT_ROWS) {
-            if (few < t) error = launch(few, t - few, true);
-            if (error == cudaSuccess) error = launch(t, n, false);
+            Attn piece = attn_rows(a, t, n);
+            error = launch_few(t);
+            if (error == cudaSuccess) error = launch_attn_prompt(l, &piece);
             if (error != cudaSuccess) return error;
             few = t + n;
         }
         t += n;
     }
-    return few < b->T ? launch(few, b->T - few, true) : cudaSuccess;
+    return launch_few(b->T);
 }
 
 cudaError_t run_sample(Rank *x, const Op *op, const Step &step) {

@@ -47,11 +47,17 @@ void carve_row_set(RowSet *set, Carver *c, size_t T, size_t R, size_t n_banned) 
     set->step = c->take<uint32_t>(1);
 }
 
+CacheConfig cache_config(const Rank *x) {
+    return exec_cache_config(&x->config, AHEAD);
+}
+
 void carve_small(Rank *x, Carver *c) {
     size_t T = x->config.T_max, R = x->config.R_max, n_seq = x->config.n_seq, n_ctx = x->config.n_ctx;
     carve_row_set(&x->batch, c, T, R, R * ban_words(x));
     carve_row_set(&x->loop, c, R, R, n_seq * ban_words(x));
     x->history = {c->take<int32_t>(n_seq * (n_ctx + 1)), (int)n_ctx + 1};
+    CacheConfig cache = cache_config(x);
+    x->tables = c->take<int32_t>(cache_need(x->plan->kv, x->plan->n_kv, &cache).n_entries);
     x->ops.resize(x->plan->n_ops);
     int n_in = 0; // of the longest row
     for (int i = 0; i < x->plan->n_ops; i++) {
@@ -99,7 +105,7 @@ Need need_of(Rank *x) {
     carve_small(x, &count);
     need.small = count.used, need.attn = attn_bytes(x);
     need.sample = align(sample_device_scratch_bytes(x->config.R_max, p->hparams.n_vocab));
-    need.all = exec_memory(p, &x->config);
+    need.all = exec_memory(p, &x->config, AHEAD);
     need.all.weights = upload_bytes(p);
     need.all.scratch = need.small + need.attn + need.sample +
                        gemm_bytes(need.gemm.weight, need.gemm.input, need.gemm.output) + RESERVE;
@@ -117,12 +123,6 @@ bool open_memory(Rank *x, const Need &need, Err *e) {
     Carver carver = {x->small};
     carve_small(x, &carver);
     x->attn_scratch = x->scratch, x->sample_scratch = x->scratch + need.attn;
-    size_t offset = 0;
-    for (int i = 0; i < p->n_kv; i++) {
-        x->kv_offset.push_back(offset);
-        offset += 2 * (size_t)x->config.n_seq * p->kv[i].n_head * kv_positions(x->config.n_ctx) *
-                  kv_row_bytes(x->config.kv_type, p->kv[i].head_dim);
-    }
     size_t T = x->config.T_max, R = x->config.R_max;
     error = cudaMallocHost(&x->staging, (3 * T + R) * sizeof(int32_t) + R * sizeof(DeviceSampler));
     return error == cudaSuccess || fail(e, error, "pinned host memory");
@@ -285,6 +285,7 @@ static bool open_rank(Rank *x, const Plan *p, const ExecConfig *config, Err *e) 
 void cuda_close(Exec *x) {
     if (!x) return;
     for (int i = 0; i < x->n_ranks; i++) close_rank(&x->rank[i]);
+    cache_close(x->cache);
     delete x;
 }
 
@@ -299,6 +300,12 @@ bool cuda_memory(const Plan *p, const ExecConfig *config, ExecMemory *out, Err *
     return true;
 }
 
+static void open_cache(Exec *x, const Plan *p) {
+    CacheConfig config = cache_config(&x->rank[0]);
+    x->cache = cache_open(p->kv, p->n_kv, &config);
+    for (int i = 0; i < x->n_ranks; i++) x->rank[i].cache = x->cache;
+}
+
 bool cuda_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
     Exec *x = new Exec{};
     x->n_ranks = 1;
@@ -308,6 +315,7 @@ bool cuda_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
         cuda_close(x);
         return false;
     }
+    open_cache(x, p);
     *out = x;
     return true;
 }

@@ -1,25 +1,28 @@
 // attn: attention of single rows, decoding, over a cache of keys and values.
 //
-// The work is reading the cache once.  A sequence is cut into splits, each the work of one block: a unit is
-// (row, up to 8 query heads of one KV head, split).  How a row is cut depends on its own length alone, so
-// that its result is the same to the bit alone and among others; which block takes which unit depends on all
-// lengths, found in device memory, so that a captured launch serves every step.
+// The cost is reading the cache once.  A sequence is cut into splits, each the work of one block: a work item is
+// (row, up to 8 query heads of one KV head, split).  How a row is cut depends on its own length alone, so that its
+// result is the same to the bit alone and among others; which block computes which item depends on all lengths,
+// read from device memory, so that a captured launch serves every step.
 //
-// The trick: the matrix units do the arithmetic although there is one row, by taking positions as the rows of
-// the matrix and the query heads as its columns: scores^T = K q^T, out^T = V^T weights^T.  Queries and
-// weights enter as the sum of two f16 (22 bits), so that nothing of f32 accuracy is lost; keys and values are
-// f16 as they lie, or f32 split the same way, or bytes widened to f16 exactly: a scale of q8_0 joins the sums
-// of its dimensions (keys) or the weights of its position (values).  Each warp streams tiles of 16 positions
-// through a ring of its own and keeps its own running maximum; warps meet at the end. The last block to
-// finish a row's head combines the splits in their order.
+// The trick: the matrix units do the arithmetic although there is one row, with positions as the rows of the matrix
+// and query heads as its columns: scores^T = K q^T, out^T = V^T weights^T.  Queries and weights enter as the sum of
+// two f16 (22 bits), so that nothing of f32 accuracy is lost; keys and values are f16 as stored, or f32 split the
+// same way, or bytes widened to f16 exactly: a scale of q8_0 joins the sums of its dimensions (keys) or the weights
+// of its position (values).  Each warp streams tiles of 16 positions through a ring of its own and keeps its own
+// running maximum; the block reduces its warps at the end, and the last block to finish a row's head reduces the
+// splits in their order.
 //
-// Where each row is the newest of its sequence, its key and value may come along, not yet in the cache: then
-// the blocks wait for nothing but these.  What the cache holds is fetched while the kernel before still runs;
-// the query is turned as it is loaded; and the warp that has the newest tile turns the key, stores it and the
-// value in the cache, and puts both into the tile that it is about to read.
+// A tile lies in one page of the cache.  The lanes of a warp hold the ids of 32 pages, from one load, so that no
+// load of an id stands before the fetch of a tile.
 //
-// Head dimensions that are no instance are padded with zeros to the next.  f32 keys and values beyond 65504
-// overflow, and values of q8_0 beyond 32512.
+// Where each row is the newest of its sequence, its K and V rows may come with it, not yet in the cache: then the
+// blocks wait for nothing but these.  What the cache holds is fetched while the kernel before still runs; the query
+// is rotated as it is loaded; and the warp that has the newest tile rotates the key, stores the key and the value in
+// the cache, and puts both into the tile that it is about to read.
+//
+// Head dimensions without an instance are padded with zeros to the next.  f32 keys and values beyond 65504 overflow,
+// and values of q8_0 beyond 32512.
 #include "../device/rope.cuh"
 #include <algorithm>
 #include <cassert>
@@ -27,18 +30,19 @@
 namespace {
 
 constexpr int TILE = 16;       // positions of a warp's step: rows of a matrix instruction
-constexpr int HEADS = 8;       // query heads of a unit: its columns
+constexpr int HEADS = 8;       // query heads of a work item: its columns
 constexpr int SPLIT_TILES = 8; // tiles that are worth a block
-constexpr int SPLITS_MAX = 64; // what one block combines in little time
+constexpr int PAGE_TILES = CACHE_PAGE / TILE;
+constexpr int SPLITS_MAX = 64; // what one block reduces in little time
 constexpr int BLOCKS_PER_SM = 4;
-constexpr int ROWS_MAX = 64; // rows of a launch; more are several, which keeps the scratch small
-constexpr int ARRIVED_MAX = ROWS_MAX * 1024; // rows times KV heads of a launch
+constexpr int LAUNCH_ROWS = 64; // more rows are several launches, which keeps the scratch small
+constexpr int ARRIVED_MAX = LAUNCH_ROWS * 1024; // rows times KV heads of a launch
 
 struct Decode {
     Attention a;
-    NewKv fresh;               // k NULL: the cache has all
-    int group, parts;          // query heads of a KV head, and units they make
-    int splits_max, units_max; // of a row's head, and of all
+    NewKv new_kv;              // no k: the cache has all rows
+    int group, parts;          // query heads of a KV head, and work items that these make
+    int splits_max, items_max; // of a row's head, and of all
     uint32_t *arrived;         // [T][n_kv_head * parts] splits done, 0 between launches
     float2 *stat;              // [T][n_kv_head * parts][splits_max][HEADS] maximum and sum of the weights
     float *partial; // [T][n_kv_head * parts][splits_max][HEADS][padded head_dim] weighted sum of values
@@ -58,13 +62,13 @@ template <KvType KV, int HD> struct Shape {
     static_assert(SHARED <= 96 * 1024, "fits every GPU since sm_80");
 };
 
-// ---- who does what --------------------------------------------------------------------------------------
+// ---- work items -----------------------------------------------------------------------------------------
 
-struct Unit {
-    int row; // -1: there is no such unit
+struct WorkItem {
+    int row; // -1: there is no such item
     int seq, length;
     int newest;                         // the position that is not in the cache yet, -1: none
-    int column, kv_head, head, n_heads; // column: of kv heads x parts; head: the first query head
+    int column, kv_head, head, n_heads; // column: of KV heads x parts; head: the first query head
     int split, n_splits;
 };
 
@@ -76,8 +80,8 @@ __device__ int splits_of(int length, int splits_max) {
     return min(max((tiles_of(length) + SPLIT_TILES - 1) / SPLIT_TILES, 1), splits_max);
 }
 
-// Finds unit u by counting the units of the rows before.  Whole warp.
-__device__ Unit find_unit(const Decode &d, int u) {
+// Finds item u by counting the items of the rows before.  Whole warp.
+__device__ WorkItem find_item(const Decode &d, int u) {
     int lane = threadIdx.x % 32, columns = d.a.n_kv_head * d.parts;
     for (int base = 0; base < d.a.T; base += 32) {
         int t = base + lane, seq = -1, position = 0, length = 0, end = 0;
@@ -97,19 +101,19 @@ __device__ Unit find_unit(const Decode &d, int u) {
             continue;
         }
         int owner = __popc(__ballot_sync(0xffffffffu, end <= u));
-        Unit unit = {.row = base + owner};
-        unit.seq = __shfl_sync(0xffffffffu, seq, owner);
-        unit.length = __shfl_sync(0xffffffffu, length, owner);
+        WorkItem item = {.row = base + owner};
+        item.seq = __shfl_sync(0xffffffffu, seq, owner);
+        item.length = __shfl_sync(0xffffffffu, length, owner);
         position = __shfl_sync(0xffffffffu, position, owner);
-        unit.newest = d.fresh.k && unit.seq >= 0 && position < d.a.n_ctx ? position : -1;
-        unit.n_splits = splits_of(unit.length, d.splits_max);
-        u -= __shfl_sync(0xffffffffu, end, owner) - unit.n_splits * columns;
-        unit.split = u / columns, unit.column = u % columns;
-        unit.kv_head = unit.column / d.parts;
-        int in_group = unit.column % d.parts * HEADS;
-        unit.head = unit.kv_head * d.group + in_group;
-        unit.n_heads = min(HEADS, d.group - in_group);
-        return unit;
+        item.newest = d.new_kv.k.data && item.seq >= 0 && position < d.a.n_ctx ? position : -1;
+        item.n_splits = splits_of(item.length, d.splits_max);
+        u -= __shfl_sync(0xffffffffu, end, owner) - item.n_splits * columns;
+        item.split = u / columns, item.column = u % columns;
+        item.kv_head = item.column / d.parts;
+        int in_group = item.column % d.parts * HEADS;
+        item.head = item.kv_head * d.group + in_group;
+        item.n_heads = min(HEADS, d.group - in_group);
+        return item;
     }
     return {.row = -1};
 }
@@ -193,20 +197,20 @@ __device__ float scale_at(const uint8_t *tile, int n_blocks, int n_positions, in
     return __half2float(scales[position * n_blocks + block]);
 }
 
-// The queries of a unit, turned where that is still to do, and scaled: heads are columns, dimensions
+// The queries of a work item, scaled, with their first n_rot dimensions rotated: heads are columns, dimensions
 // 16 step... are rows.
 template <KvType KV, int HD> struct Query {
     uint32_t high[HD / 16][2], low[HD / 16][2];
 
-    __device__ void load(const Attention &a, const Unit &unit, int n_turning, const float2 *turns) {
+    __device__ void load(const Attention &a, const WorkItem &item, int n_rot, const float2 *rotation) {
         int lane = threadIdx.x % 32, head = lane / 4;
-        const float *q = a.q + head_offset(a, unit.row, unit.head + head);
+        const float *q = head_of(a.q, item.row, item.head + head, a.head_dim);
 #pragma unroll
         for (int i = 0; i < HD / 8; i++) {
             int column = i / 2 * 16 + column_of<KV>(i % 2);
             float2 x = make_float2(0, 0);
-            if (head < unit.n_heads && column < a.head_dim) x = __ldcg((const float2 *)(q + column));
-            if (column < n_turning) x = rotate(x, turns[column / 2]);
+            if (head < item.n_heads && column < a.head_dim) x = __ldcg((const float2 *)(q + column));
+            if (column < n_rot) x = rotate(x, rotation[column / 2]);
             split_half(x.x * a.scale, x.y * a.scale, high[i / 2][i % 2], low[i / 2][i % 2]);
         }
     }
@@ -218,41 +222,49 @@ template <KvType KV, int HD> struct Query {
 // SLOTS of them ahead.
 template <KvType KV, int HD> struct Stream {
     using S = Shape<KV, HD>;
-    const uint8_t *k, *v;
-    size_t scales; // in k and v
+    const Attention &a;
+    const WorkItem &item;
     uint8_t *slots;
-    int row_bytes, length, end;
+    int end;
     int tile;            // of the next fetch
-    bool values = false; // whose turn it is
+    bool values = false; // what the next fetch is of
     int slot = 0;        // the oldest
     bool reading = false;
+    int first_page = -32, id; // lane i holds the id of page first_page + i; none yet
 
-    __device__ Stream(const Attention &a, const Unit &unit, uint8_t *slots_, int first, int end_)
-        : slots(slots_), row_bytes(a.head_dim * ELEMENT_BYTES<KV>),
-          length(unit.newest < 0 ? unit.length : unit.newest), end(end_), tile(first) {
-        size_t history = history_offset<KV>(a, unit.seq, unit.kv_head);
-        k = a.k + history, v = a.v + history, scales = scales_offset(a);
+    __device__ Stream(const Attention &a_, const WorkItem &item_, uint8_t *slots_, int first, int end_)
+        : a(a_), item(item_), slots(slots_), end(end_), tile(first) {
         for (; slot < S::SLOTS; slot++) fetch();
         slot = 0;
+    }
+
+    // The page of a tile that has been fetched, one of the latest 32 pages.  Whole warp.
+    __device__ int32_t page_of(int of_tile) const {
+        return __shfl_sync(0xffffffffu, id, of_tile / PAGE_TILES - first_page);
     }
 
     // Into the slot.
     __device__ void fetch() {
         constexpr int COPIES = HD * ELEMENT_BYTES<KV> / 16; // per row
         if (tile < end) {
+            if (tile / PAGE_TILES >= first_page + 32) load_ids();
+            int row_bytes = a.head_dim * ELEMENT_BYTES<KV>, in_page = tile % PAGE_TILES * TILE;
+            int n_cached = (item.newest < 0 ? item.length : item.newest) - tile * TILE;
+            KvRows rows = cache_rows(&a.cache, page_of(tile), values ? CACHE_V : CACHE_K, item.kv_head);
             uint32_t to = shared_address(slots + slot * S::SLOT);
-            const uint8_t *history = values ? v : k, *from = history + (size_t)tile * TILE * row_bytes;
+            const uint8_t *from = rows.cells + in_page * row_bytes;
 #pragma unroll
             for (int i = 0; i < (TILE * COPIES + 31) / 32; i++) {
-                int item = i * 32 + threadIdx.x % 32, row = item / COPIES, byte = item % COPIES * 16;
+                int copy = i * 32 + threadIdx.x % 32, row = copy / COPIES, byte = copy % COPIES * 16;
                 if (row >= TILE) break;
                 copy_async(to + row * S::ROW + byte, from + row * row_bytes + byte,
-                           tile * TILE + row < length && byte < row_bytes);
+                           row < n_cached && byte < row_bytes);
             }
-            if constexpr (KV == KV_Q8_0) { // one piece, as positions of a tile follow each other
-                int byte = threadIdx.x % 32 * 16, bytes = row_bytes / KV_SCALED * TILE * (int)sizeof(__half);
-                if (byte < bytes)
-                    copy_async(to + S::ROWS + byte, history + scales + (size_t)tile * bytes + byte, true);
+            if constexpr (KV == KV_Q8_0) { // the scales of a tile's positions follow each other
+                int byte = threadIdx.x % 32 * 16, row_scales = row_bytes / KV_SCALED * (int)sizeof(__half);
+                if (byte < TILE * row_scales)
+                    copy_async(to + S::ROWS + byte,
+                               (const uint8_t *)rows.scales + in_page * row_scales + byte, true);
             }
         }
         copy_commit();
@@ -272,28 +284,34 @@ template <KvType KV, int HD> struct Stream {
         __syncwarp();
         return slots + slot * S::SLOT;
     }
+
+  private:
+    __device__ void load_ids() {
+        first_page = tile / PAGE_TILES;
+        int page = first_page + threadIdx.x % 32;
+        if (page < a.cache.layer.table_pages) id = __ldcg(cache_pages(&a.cache, item.seq) + page);
+    }
 };
 
-// A key or value on its way into the cache, and into a tile that was fetched without it.
-template <KvType KV, int HD> struct Fresh {
+// A new row of K or V on its way into the cache, and into a tile that was fetched without it.
+template <KvType KV, int HD> struct NewRow {
     float2 x[(HD + 63) / 64]; // pairs lane, lane + 32, ... of the head
 
-    __device__ void load(const Attention &a, const float *from, const Unit &unit) {
-        from += (size_t)unit.row * row_stride(a.n_kv_head * a.head_dim) + unit.kv_head * a.head_dim;
+    __device__ void load(const Attention &a, const RegRows &rows, const WorkItem &item) {
+        const float *from = head_of(rows, item.row, item.kv_head, a.head_dim);
         for_each(a, [&](int i, int column) { x[i] = __ldcg((const float2 *)(from + column)); });
     }
-    __device__ void turn(const Attention &a, int n_turning, const float2 *turns) {
+    __device__ void rotate_pairs(const Attention &a, int n_rot, const float2 *rotation) {
         for_each(a, [&](int i, int column) {
-            if (column < n_turning) x[i] = rotate(x[i], turns[column / 2]);
+            if (column < n_rot) x[i] = rotate(x[i], rotation[column / 2]);
         });
     }
-    __device__ void put(const Attention &a, const Unit &unit, uint8_t *cache, uint8_t *tile) const {
-        uint8_t *history = cache + history_offset<KV>(a, unit.seq, unit.kv_head);
-        uint8_t *row = tile + unit.newest % TILE * Shape<KV, HD>::ROW;
+    __device__ void put(const Attention &a, const WorkItem &item, const KvRows &page, uint8_t *tile) const {
+        uint8_t *row = tile + item.newest % TILE * Shape<KV, HD>::ROW;
         uint16_t *scales =
-            (uint16_t *)(tile + Shape<KV, HD>::ROWS) + unit.newest % TILE * (a.head_dim / KV_SCALED);
+            (uint16_t *)(tile + Shape<KV, HD>::ROWS) + item.newest % TILE * (a.head_dim / KV_SCALED);
         for_each(a, [&](int i, int column) {
-            store_pair<KV>(history, a.n_ctx, a.head_dim, unit.newest, column, x[i]);
+            put_pair<KV>(page, a.head_dim, item.newest, column, x[i]);
             put_pair<KV>(row, scales, column, x[i]);
         });
         __syncwarp();
@@ -311,8 +329,8 @@ template <KvType KV, int HD> struct Fresh {
 
 // ---- a warp's attention ---------------------------------------------------------------------------------
 
-// What a warp knows so far: weighted sums of values (dimensions are rows, heads columns), the maximum of the
-// scores, and this lane's share of the sum of weights, for heads lane % 4 * 2 and the next.
+// The state of a warp: weighted sums of values (dimensions are rows, heads columns), the maximum of the scores, and
+// this lane's share of the sum of weights, for heads lane % 4 * 2 and the next.
 template <KvType KV, int HD> struct Sums {
     // Of o: a weight times a scale may be too small for f16.
     static constexpr float LIFT = KV == KV_Q8_0 ? 256 : 1;
@@ -357,8 +375,8 @@ template <KvType KV, int HD> struct Sums {
         }
     }
 
-    // Leaves [HEADS][HD + 4] sums and [HEADS] maximum and sum of weights for the block.
-    __device__ void publish(float *to, float2 *stat) {
+    // Writes [HEADS][HD + 4] sums, and [HEADS] maximum and sum of weights, to shared memory.
+    __device__ void write(float *to, float2 *stat) {
         int lane = threadIdx.x % 32;
         for (int h = 0; h < 2; h++) {
             for (int offset = 4; offset < 32; offset <<= 1)
@@ -398,42 +416,45 @@ __device__ void scores(float s[4], const uint8_t *tile, const Query<KV, HD> &q, 
 }
 
 template <KvType KV, int HD>
-__device__ void attend_warp(const Decode &d, const Unit &unit, uint8_t *slots, const float2 *turns,
+__device__ void attend_warp(const Decode &d, const WorkItem &item, uint8_t *slots, const float2 *rotation,
                             float2 *stat) {
     using S = Shape<KV, HD>;
     const Attention &a = d.a;
-    int tiles = tiles_of(unit.length), warp = threadIdx.x / 32,
-        n_turning = unit.newest < 0 ? 0 : d.fresh.n_rot;
-    int tile = (int)((int64_t)unit.split * tiles / unit.n_splits) + warp;
-    int end = (int)((int64_t)(unit.split + 1) * tiles / unit.n_splits);
-    int newest = end == tiles && (end - 1 - tile) % S::WARPS == 0 && unit.newest >= 0 ? end - 1 : -1;
-    Stream<KV, HD> stream(a, unit, slots, tile, end);
+    int tiles = tiles_of(item.length), warp = threadIdx.x / 32, n_rot = item.newest < 0 ? 0 : d.new_kv.n_rot;
+    int tile = (int)((int64_t)item.split * tiles / item.n_splits) + warp;
+    int end = (int)((int64_t)(item.split + 1) * tiles / item.n_splits);
+    int newest = end == tiles && (end - 1 - tile) % S::WARPS == 0 && item.newest >= 0 ? end - 1 : -1;
+    Stream<KV, HD> stream(a, item, slots, tile, end);
     pdl_wait();
-    Fresh<KV, HD> key, value;
-    if (tile <= newest) key.load(a, d.fresh.k, unit), value.load(a, d.fresh.v, unit);
+    NewRow<KV, HD> key, value;
+    if (tile <= newest) key.load(a, d.new_kv.k, item), value.load(a, d.new_kv.v, item);
     Query<KV, HD> q;
-    q.load(a, unit, n_turning, turns);
+    q.load(a, item, n_rot, rotation);
     Sums<KV, HD> sums;
     for (; tile < end; tile += S::WARPS) {
         float s[4];
-        int n_blocks = a.head_dim / KV_SCALED, n_positions = unit.length - tile * TILE;
+        int n_blocks = a.head_dim / KV_SCALED, n_positions = item.length - tile * TILE;
         uint8_t *keys = stream.next();
-        if (tile == newest) key.turn(a, n_turning, turns), key.put(a, unit, (uint8_t *)a.k, keys);
+        if (tile == newest) {
+            key.rotate_pairs(a, n_rot, rotation);
+            key.put(a, item, cache_rows(&a.cache, stream.page_of(tile), CACHE_K, item.kv_head), keys);
+        }
         scores<KV, HD>(s, keys, q, n_blocks, n_positions);
         sums.weigh(s);
         uint8_t *values = stream.next();
-        if (tile == newest) value.put(a, unit, (uint8_t *)a.v, values);
+        if (tile == newest)
+            value.put(a, item, cache_rows(&a.cache, stream.page_of(tile), CACHE_V, item.kv_head), values);
         sums.add_values(values, s, n_blocks, n_positions);
     }
     copy_wait<0>();
     __syncwarp();
-    sums.publish((float *)slots, stat);
+    sums.write((float *)slots, stat);
 }
 
-// ---- meeting --------------------------------------------------------------------------------------------
+// ---- reduction ------------------------------------------------------------------------------------------
 
-// Four dimensions of one head, gathered from partial results in a fixed order.
-struct Gathered {
+// Four dimensions of one head, reduced from partial results in a fixed order.
+struct Reduction {
     float4 o = {0, 0, 0, 0};
     float top = -INFINITY, sum = 0;
 
@@ -441,7 +462,7 @@ struct Gathered {
         float best = top;
 #pragma unroll
         for (int i = 0; i < N; i++) best = fmaxf(best, stat[i].x);
-        float base = best == -INFINITY ? 0 : best; // where nothing was seen all is 0, not NaN
+        float base = best == -INFINITY ? 0 : best; // of no positions the sums are 0, not NaN
         float shrink = exp2_fast(top - base);
         o.x *= shrink, o.y *= shrink, o.z *= shrink, o.w *= shrink, sum *= shrink;
 #pragma unroll
@@ -452,20 +473,20 @@ struct Gathered {
         top = best;
     }
 
-    __device__ void write(const Attention &a, const Unit &unit, int head, int column) const {
+    __device__ void write(const Attention &a, const WorkItem &item, int head, int column) const {
         if (column >= a.head_dim) return;
         float r = sum == 0 ? 0 : 1 / sum;
-        float *to = a.out + head_offset(a, unit.row, unit.head + head) + column;
+        float *to = head_of(a.out, item.row, item.head + head, a.head_dim) + column;
         *(float4 *)to = make_float4(o.x * r, o.y * r, o.z * r, o.w * r);
     }
 };
 
-// Gathers what the warps left: the row's result, or the split's part of it.
+// Reduces the sums of the block's warps: to the row's result, or to the split's partial result.
 template <KvType KV, int HD>
-__device__ void gather_warps(const Decode &d, const Unit &unit, size_t first_part, const uint8_t *shared,
-                             const float2 (*stat)[HEADS]) {
+__device__ void reduce_warps(const Decode &d, const WorkItem &item, size_t first_partial,
+                             const uint8_t *shared, const float2 (*stat)[HEADS]) {
     using S = Shape<KV, HD>;
-    for (int i = threadIdx.x; i < unit.n_heads * HD / 4; i += S::THREADS) {
+    for (int i = threadIdx.x; i < item.n_heads * HD / 4; i += S::THREADS) {
         int head = i / (HD / 4), column = i % (HD / 4) * 4;
         float2 stats[S::WARPS];
         float4 x[S::WARPS];
@@ -474,61 +495,61 @@ __device__ void gather_warps(const Decode &d, const Unit &unit, size_t first_par
             const float *sums = (const float *)(shared + w * S::SLOTS * S::SLOT);
             stats[w] = stat[w][head], x[w] = *(const float4 *)(sums + head * (HD + 4) + column);
         }
-        Gathered all;
+        Reduction all;
         all.add<S::WARPS>(stats, x);
-        if (unit.n_splits == 1) {
-            all.write(d.a, unit, head, column);
+        if (item.n_splits == 1) {
+            all.write(d.a, item, head, column);
         } else {
-            size_t part = (first_part + unit.split) * HEADS + head;
-            *(float4 *)(d.partial + part * HD + column) = all.o;
-            if (column == 0) d.stat[part] = make_float2(all.top, all.sum);
+            size_t partial = (first_partial + item.split) * HEADS + head;
+            *(float4 *)(d.partial + partial * HD + column) = all.o;
+            if (column == 0) d.stat[partial] = make_float2(all.top, all.sum);
         }
     }
 }
 
-template <int HD> __device__ void gather_splits(const Decode &d, const Unit &unit, size_t first_part) {
+template <int HD> __device__ void reduce_splits(const Decode &d, const WorkItem &item, size_t first_partial) {
     constexpr int AHEAD = 16; // loads in flight
-    for (int i = threadIdx.x; i < unit.n_heads * HD / 4; i += blockDim.x) {
+    for (int i = threadIdx.x; i < item.n_heads * HD / 4; i += blockDim.x) {
         int head = i / (HD / 4), column = i % (HD / 4) * 4;
-        Gathered all;
-        for (int base = 0; base < unit.n_splits; base += AHEAD) {
+        Reduction all;
+        for (int base = 0; base < item.n_splits; base += AHEAD) {
             float2 stats[AHEAD];
             float4 x[AHEAD];
 #pragma unroll
             for (int s = 0; s < AHEAD; s++) {
-                size_t part = (first_part + base + s) * HEADS + head;
-                bool valid = base + s < unit.n_splits;
-                stats[s] = valid ? __ldcg(d.stat + part) : make_float2(-INFINITY, 0);
-                x[s] = valid ? __ldcg((const float4 *)(d.partial + part * HD + column))
+                size_t partial = (first_partial + base + s) * HEADS + head;
+                bool valid = base + s < item.n_splits;
+                stats[s] = valid ? __ldcg(d.stat + partial) : make_float2(-INFINITY, 0);
+                x[s] = valid ? __ldcg((const float4 *)(d.partial + partial * HD + column))
                              : make_float4(0, 0, 0, 0);
             }
             all.add<AHEAD>(stats, x);
         }
-        all.write(d.a, unit, head, column);
+        all.write(d.a, item, head, column);
     }
 }
 
-template <KvType KV, int HD> __device__ void attend(const Decode &d, const Unit &unit, uint8_t *shared) {
+template <KvType KV, int HD> __device__ void attend(const Decode &d, const WorkItem &item, uint8_t *shared) {
     using S = Shape<KV, HD>;
-    __shared__ float2 stat[S::WARPS][HEADS], turns[HD / 2];
+    __shared__ float2 stat[S::WARPS][HEADS], rotation[HD / 2];
     __shared__ bool last;
-    for (int i = threadIdx.x; unit.newest >= 0 && i < d.fresh.n_rot / 2; i += S::THREADS)
-        turns[i] = turn_of(unit.newest, d.fresh.frequency[i]);
+    for (int i = threadIdx.x; item.newest >= 0 && i < d.new_kv.n_rot / 2; i += S::THREADS)
+        rotation[i] = rotation_of(item.newest, d.new_kv.frequency[i]);
     __syncthreads();
-    int warp = threadIdx.x / 32, head = unit.row * d.a.n_kv_head * d.parts + unit.column;
-    size_t first_part = (size_t)head * d.splits_max;
-    attend_warp<KV, HD>(d, unit, shared + warp * S::SLOTS * S::SLOT, turns, stat[warp]);
+    int warp = threadIdx.x / 32, head = item.row * d.a.n_kv_head * d.parts + item.column;
+    size_t first_partial = (size_t)head * d.splits_max;
+    attend_warp<KV, HD>(d, item, shared + warp * S::SLOTS * S::SLOT, rotation, stat[warp]);
     __syncthreads();
-    gather_warps<KV, HD>(d, unit, first_part, shared, stat);
-    if (unit.n_splits > 1) {
+    reduce_warps<KV, HD>(d, item, first_partial, shared, stat);
+    if (item.n_splits > 1) {
         __threadfence();
         __syncthreads();
-        unsigned others = (unsigned)unit.n_splits - 1; // the counter is back at 0 after the last
+        unsigned others = (unsigned)item.n_splits - 1; // the counter is back at 0 after the last
         if (threadIdx.x == 0) last = atomicInc(d.arrived + head, others) == others;
         __syncthreads();
         if (last) {
             __threadfence();
-            gather_splits<HD>(d, unit, first_part);
+            reduce_splits<HD>(d, item, first_partial);
         }
     }
     __syncthreads();
@@ -540,12 +561,12 @@ template <KvType KV, int HD>
 __global__ void __launch_bounds__(Shape<KV, HD>::THREADS, HD > 128 ? 2 : BLOCKS_PER_SM)
     k_attn(const __grid_constant__ Decode d) {
     extern __shared__ __align__(16) uint8_t shared[];
-    if (!d.fresh.k) pdl_wait(); // for keys and values
+    if (!d.new_kv.k.data) pdl_wait(); // for keys and values
     pdl_launch();
-    for (int u = blockIdx.x; u < d.units_max; u += gridDim.x) {
-        Unit unit = find_unit(d, u);
-        if (unit.row < 0) break;
-        attend<KV, HD>(d, unit, shared);
+    for (int u = blockIdx.x; u < d.items_max; u += gridDim.x) {
+        WorkItem item = find_item(d, u);
+        if (item.row < 0) break;
+        attend<KV, HD>(d, item, shared);
     }
 }
 
@@ -555,14 +576,14 @@ int padded_head_dim(int head_dim) {
     return 256;
 }
 
-// Units of a row that is as long as can be: no more than blocks that run at once.
+// Splits of the longest row: no more work items than blocks that run at once.
 int splits_max_of(int columns, int n_sm) {
     return std::max(1, std::min(SPLITS_MAX, BLOCKS_PER_SM * n_sm / columns));
 }
 
 template <KvType KV, int HD> cudaError_t launch_padded(const Launch *l, const Decode &d) {
     using S = Shape<KV, HD>;
-    unsigned grid = (unsigned)std::min(d.units_max, BLOCKS_PER_SM * l->n_sm);
+    unsigned grid = (unsigned)std::min(d.items_max, BLOCKS_PER_SM * l->n_sm);
     return launch_kernel(l, k_attn<KV, HD>, dim3(grid), dim3(S::THREADS), S::SHARED, d);
 }
 
@@ -583,18 +604,17 @@ template <KvType KV> cudaError_t launch_type(const Launch *l, const Decode &d) {
     }
 }
 
-cudaError_t launch_decode(const Launch *l, const Attention &a, const NewKv *fresh, KvType type,
-                          void *scratch) {
-    Decode d = {.a = a, .fresh = fresh ? *fresh : NewKv{}, .group = a.n_head / a.n_kv_head};
+cudaError_t launch_rows(const Launch *l, const Attention &a, const NewKv &new_kv, void *scratch) {
+    Decode d = {.a = a, .new_kv = new_kv, .group = a.n_head / a.n_kv_head};
     d.parts = (d.group + HEADS - 1) / HEADS;
     int columns = a.n_kv_head * d.parts;
     if (a.T * columns > ARRIVED_MAX) return cudaErrorInvalidValue;
     d.splits_max = splits_max_of(columns, l->n_sm);
-    d.units_max = a.T * columns * d.splits_max;
+    d.items_max = a.T * columns * d.splits_max;
     d.arrived = (uint32_t *)scratch;
     d.stat = (float2 *)(d.arrived + ARRIVED_MAX);
     d.partial = (float *)(d.stat + (size_t)a.T * columns * d.splits_max * HEADS);
-    switch (type) {
+    switch (a.cache.layer.type) {
     case KV_F16:
         return launch_type<KV_F16>(l, d);
     case KV_Q8_0:
@@ -608,43 +628,46 @@ cudaError_t launch_decode(const Launch *l, const Attention &a, const NewKv *fres
 
 } // namespace
 
+bool attention_of(const Attn *a, Attention *out) {
+    const CacheLayer *layer = &a->cache.layer;
+    int head_dim = layer->width[CACHE_K];
+    assert(layer->n_head > 0 && a->n_head % layer->n_head == 0 && a->T > 0);
+    *out = {.q = a->q,
+            .out = a->out,
+            .cache = a->cache,
+            .seq = a->seq,
+            .position = a->position,
+            .scale = (float)(a->scale * 1.4426950408889634),
+            .T = a->T,
+            .n_head = a->n_head,
+            .n_kv_head = layer->n_head,
+            .head_dim = head_dim,
+            .n_ctx = layer->table_pages * CACHE_PAGE};
+    return has_one_width(layer) && layer->window == 0 && head_dim >= 8 && head_dim <= 256 &&
+           head_dim % 8 == 0 && head_dim % kv_type_unit(layer->type) == 0;
+}
+
 extern "C" size_t attn_scratch_bytes(int T, int n_head, int head_dim, int n_sm) {
     size_t splits =
         (size_t)std::min(BLOCKS_PER_SM * n_sm, SPLITS_MAX * n_head); // of a row, over all its heads
     return ARRIVED_MAX * sizeof(uint32_t) +
-           (size_t)std::min(T, ROWS_MAX) * splits * HEADS *
+           (size_t)std::min(T, LAUNCH_ROWS) * splits * HEADS *
                ((size_t)padded_head_dim(head_dim) * sizeof(float) + sizeof(float2));
 }
 
-extern "C" cudaError_t launch_attn(const Launch *l, const float *q, int n_head, const NewKv *fresh,
-                                   const DeviceKv *kv, float scale, const int32_t *seq,
-                                   const int32_t *position, int T, bool decode, float *out, void *scratch) {
-    assert(kv->n_head > 0 && n_head % kv->n_head == 0 && T > 0 && (decode || !fresh));
-    if (kv->head_dim < 8 || kv->head_dim > 256 || kv->head_dim % 8 || kv->head_dim % kv_type_unit(kv->type) ||
-        kv->n_ctx % KV_TILE)
-        return cudaErrorInvalidValue;
-    Attention a = {.q = q,
-                   .k = (const uint8_t *)kv->k,
-                   .v = (const uint8_t *)kv->v,
-                   .seq = seq,
-                   .position = position,
-                   .out = out,
-                   .scale = (float)(scale * 1.4426950408889634),
-                   .T = T,
-                   .n_head = n_head,
-                   .n_kv_head = kv->n_head,
-                   .head_dim = kv->head_dim,
-                   .n_ctx = kv->n_ctx};
-    if (!decode) return launch_attn_prompt(l, a, kv->type);
-    NewKv of_rows = fresh ? *fresh : NewKv{};
-    for (int first = 0; first < T; first += ROWS_MAX) {
-        size_t skip = (size_t)first * row_stride(n_head * kv->head_dim);
-        a.q = q + skip, a.out = out + skip, a.seq = seq + first, a.position = position + first;
-        a.T = std::min(T - first, ROWS_MAX);
-        cudaError_t error = launch_decode(l, a, fresh ? &of_rows : nullptr, kv->type, scratch);
+extern "C" cudaError_t launch_attn_decode(const Launch *l, const Attn *attn) {
+    Attention all;
+    if (!attention_of(attn, &all)) return cudaErrorInvalidValue;
+    NewKv new_kv = attn->new_kv ? *attn->new_kv : NewKv{};
+    for (int first = 0; first < all.T; first += LAUNCH_ROWS) {
+        Attention a = all;
+        NewKv rows = new_kv;
+        a.q = rows_from(all.q, first), a.out = rows_from(all.out, first);
+        a.seq = all.seq + first, a.position = all.position + first;
+        a.T = std::min(all.T - first, LAUNCH_ROWS);
+        rows.k = rows_from(new_kv.k, first), rows.v = rows_from(new_kv.v, first);
+        cudaError_t error = launch_rows(l, a, rows, attn->scratch);
         if (error != cudaSuccess) return error;
-        size_t kv_skip = (size_t)ROWS_MAX * row_stride(kv->n_head * kv->head_dim);
-        if (fresh) of_rows.k += kv_skip, of_rows.v += kv_skip;
     }
     return cudaSuccess;
 }

@@ -1,13 +1,13 @@
 // attn_prompt: attention of a prompt chunk: many rows of one sequence against its cache, causal.
 //
-// The method is FlashAttention-2 (Dao, 2023) on the matrix units of sm_80: a block keeps the queries of one
-// head and a stretch of rows, walks over the positions that they may see in tiles, and never writes a score
-// to memory.  The copy of a tile's values runs under its scores, that of the next tile's keys under its sum
-// of values.  Blocks with the most tiles start first.
+// The method is FlashAttention-2 (Dao, 2023) on the matrix units of sm_80: a block keeps the queries of one head and
+// a range of rows, goes over the positions that they may see in tiles, and never writes a score to memory.  The copy
+// of a tile's values runs under its scores, that of the next tile's keys under its sum of values; a tile lies in one
+// page of the cache, whose id is loaded a tile ahead.  Blocks with the most tiles start first.
 //
 // Queries and weights are rounded to f16; scores, maxima and sums are f32.  f32 and q8_0 caches are rounded to f16 on
 // the way into shared memory.  A row's result does not depend on how a prompt is cut into chunks: tiles of positions
-// are counted from 0, and what a row may not see changes no bit of its sums.
+// are counted from 0, and positions that a row may not see change no bit of its sums.
 #include "../device/attn.cuh"
 
 namespace {
@@ -20,6 +20,7 @@ template <int HD> struct Shape {
     static constexpr int PITCH = padded_row_bytes(HD * 2);
     static constexpr size_t SHARED = (size_t)(ROWS + 2 * SPAN) * PITCH;
     static_assert(SHARED <= 99 * 1024, "fits every GPU since sm_80");
+    static_assert(CACHE_PAGE % SPAN == 0, "a tile lies in one page");
 };
 
 // ---- into shared memory ---------------------------------------------------------------------------------
@@ -51,20 +52,20 @@ __device__ void copy_f16(uint32_t to, const uint8_t *from, const __half *scale, 
     }
 }
 
-// Keys or values of positions first.. < length of one head as f16; zeros behind.  A thread keeps its column.
+// Keys or values of the positions first.. < length that are the rows of one head in a page, as f16; zeros behind.  A
+// thread keeps its column.
 template <KvType KV, int HD>
-__device__ void fetch_tile(uint32_t tile, const Attention &a, const uint8_t *history, int first, int length) {
+__device__ void fetch_tile(uint32_t tile, const Attention &a, const KvRows &rows, int first, int length) {
     using S = Shape<HD>;
     constexpr int COLUMNS = HD <= 32 ? 4 : HD <= 64 ? 8 : HD <= 128 ? 16 : 32; // of 8 elements
     constexpr int STEP = S::THREADS / COLUMNS;                                 // rows at a time
     int row = threadIdx.x / COLUMNS, column = threadIdx.x % COLUMNS * 8;
     if (column < HD) {
         int head_dim = a.head_dim, left = column < head_dim ? length - first - row : 0;
-        int step = STEP * head_dim * ELEMENT_BYTES<KV>;
+        int step = STEP * head_dim * ELEMENT_BYTES<KV>, at = (first % CACHE_PAGE + row) * head_dim + column;
         uint32_t to = tile + row * S::PITCH + column * 2;
-        size_t at = (size_t)(first + row) * head_dim + column;
-        const uint8_t *from = history + at * ELEMENT_BYTES<KV>;
-        const __half *scale = (const __half *)(history + scales_offset(a)) + at / KV_SCALED;
+        const uint8_t *from = rows.cells + at * ELEMENT_BYTES<KV>;
+        const __half *scale = (const __half *)rows.scales + at / KV_SCALED;
 #pragma unroll(KV == KV_F16 ? S::SPAN / STEP : BYTES <KV> ? 4 : 1) // others than f16 pass through registers
         for (int i = 0; i < S::SPAN; i += STEP, from += step, scale += step / KV_SCALED)
             copy_f16<KV>(to + i * S::PITCH, from, scale, i < left);
@@ -80,7 +81,7 @@ template <int HD> __device__ void load_queries(uint8_t *tile, const Attention &a
         int row = i / (HD / 4), column = i % (HD / 4) * 4;
         float4 x = make_float4(0, 0, 0, 0);
         if (first_row + row < a.T && column < a.head_dim)
-            x = __ldcg((const float4 *)(a.q + head_offset(a, first_row + row, head) + column));
+            x = __ldcg((const float4 *)(head_of(a.q, first_row + row, head, a.head_dim) + column));
         *(uint2 *)(tile + row * S::PITCH + column * 2) =
             make_uint2(pack_half(x.x * a.scale, x.y * a.scale), pack_half(x.z * a.scale, x.w * a.scale));
     }
@@ -129,7 +130,7 @@ template <int HD> struct Rows {
         }
     }
 
-    // Row r of the warp stands at first_row + r, column c at first_column + c: none sees what comes after it.
+    // Row r of the warp has position first_row + r, column c first_column + c: a row sees no later position.
     __device__ void mask(int first_row, int first_column) {
         int lane = threadIdx.x % 32;
 #pragma unroll
@@ -205,7 +206,7 @@ template <int HD> struct Rows {
                 float scale = 1 / total;
                 int row = first_row + b * 16 + lane / 4 + h * 8;
                 if (row >= a.T) continue;
-                float *out = a.out + head_offset(a, row, head);
+                float *out = head_of(a.out, row, head, a.head_dim);
 #pragma unroll
                 for (int n = 0; n < HD / 8; n++)
                     if (n * 8 < a.head_dim)
@@ -230,24 +231,27 @@ __global__ void __launch_bounds__(Shape<HD>::THREADS, 2) k_attn_prompt(const __g
     if (seq < 0) return;
     int kv_head = head / (a.n_head / a.n_kv_head),
         length = min(begin + min(block_row + S::ROWS, a.T), a.n_ctx);
-    size_t history = history_offset<KV>(a, seq, kv_head);
+    int32_t page = __ldcg(cache_pages(&a.cache, seq));
 
     int warp_row = threadIdx.x / 32 * S::BANDS * 16;
     int first_row = block_row + warp_row, first_position = begin + first_row;
     Rows<HD> rows;
-    fetch_tile<KV, HD>(keys, a, a.k + history, 0, length);
+    fetch_tile<KV, HD>(keys, a, cache_rows(&a.cache, page, CACHE_K, kv_head), 0, length);
     load_queries<HD>(shared, a, head, block_row);
     for (int tile = 0; tile < length; tile += S::SPAN) {
         bool sees = first_row < a.T && tile < first_position + S::BANDS * 16;
+        int next = tile + S::SPAN;
         copy_wait<0>();
-        __syncthreads(); // keys are here, and nobody reads the values of the tile before
-        fetch_tile<KV, HD>(values, a, a.v + history, tile, length);
+        __syncthreads(); // keys are here, and no warp reads the values of the tile before
+        fetch_tile<KV, HD>(values, a, cache_rows(&a.cache, page, CACHE_V, kv_head), tile, length);
+        if (next < length) page = __ldcg(cache_pages(&a.cache, seq) + next / CACHE_PAGE);
         if (sees) rows.score(queries + warp_row * S::PITCH, keys);
         copy_wait<0>();
-        __syncthreads(); // values are here, and nobody reads these keys
-        if (tile + S::SPAN < length) fetch_tile<KV, HD>(keys, a, a.k + history, tile + S::SPAN, length);
+        __syncthreads(); // values are here, and no warp reads these keys
+        if (next < length)
+            fetch_tile<KV, HD>(keys, a, cache_rows(&a.cache, page, CACHE_K, kv_head), next, length);
         if (!sees) continue;
-        if (tile + S::SPAN > first_position + 1) rows.mask(first_position, tile);
+        if (next > first_position + 1) rows.mask(first_position, tile);
         rows.weigh();
         rows.add_values(values);
     }
@@ -270,8 +274,10 @@ template <KvType KV> cudaError_t launch_type(const Launch *l, const Attention &a
 
 } // namespace
 
-cudaError_t launch_attn_prompt(const Launch *l, const Attention &a, KvType type) {
-    switch (type) {
+extern "C" cudaError_t launch_attn_prompt(const Launch *l, const Attn *attn) {
+    Attention a;
+    if (!attention_of(attn, &a)) return cudaErrorInvalidValue;
+    switch (a.cache.layer.type) {
     case KV_F16:
         return launch_type<KV_F16>(l, a);
     case KV_Q8_0:

@@ -263,11 +263,12 @@ static void own_page(Cache *c, Group *g, int seq, int page) {
 }
 
 /* Pages for positions first..end-1 of a step, and for what the first of them sees.  Pages behind are kept as
- * far as n_ahead positions that are taken back would see them. */
+ * far as the sequence sees when n_ahead steps, of which this is the latest, are taken back. */
 static void extend_rows(Cache *c, Group *g, int seq, int first, int end) {
     Span *m = &g->mapped[seq];
-    int ahead = first < c->config.n_ahead ? first : c->config.n_ahead;
-    drop_first(c, g, seq, lowest_seen(g, first - ahead) / CACHE_PAGE);
+    int earlier = c->config.n_ahead > 0 ? c->config.n_ahead - 1 : 0,
+        next = first > earlier ? first - earlier : 0;
+    drop_first(c, g, seq, lowest_seen(g, next) / CACHE_PAGE);
     if (m->first == m->end) m->first = m->end = lowest_seen(g, first) / CACHE_PAGE;
     if (first / CACHE_PAGE < m->end) own_page(c, g, seq, first / CACHE_PAGE);
     for (; m->end < pages_of(end); m->end++) set_entry(c, g, seq, m->end, take_page(g));

@@ -149,10 +149,10 @@ int emit_kvput(PlanBuilder *b, const char *name, int k, int v, AttnParams attn) 
     op->attn = attn;
     plan->kv = mem_resize(plan->kv, (size_t)(plan->n_kv + 1) * sizeof *plan->kv);
     plan->kv[plan->n_kv] = (KvLayer){.kind = KV_ROWS,
-                                      .n_head = attn.n_kv_head,
-                                      .k_width = attn.head_dim,
-                                      .v_width = attn.head_dim,
-                                      .window = attn.window};
+                                     .n_head = attn.n_kv_head,
+                                     .k_width = attn.head_dim,
+                                     .v_width = attn.head_dim,
+                                     .window = attn.window};
     return plan->n_kv++;
 }
 

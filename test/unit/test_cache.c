@@ -284,6 +284,8 @@ TEST(cache_state_has_checkpoints) {
     CHECK(share(r, 0, 1, 51) && is_whole(r, 1));
     step(r, 1, 1);
     CHECK(is_whole(r, 0) && is_whole(r, 1));
+    CHECK(cache_truncate(r->cache, 1, 51) && is_whole(r, 1));
+    step(r, 1, 1);
     CHECK(!share(r, 0, 1, 30) && is_whole(r, 1) && cache_length(r->cache, 1) == 52);
     CHECK(cache_truncate(r->cache, 0, 0));
     step(r, 0, 5);

@@ -316,8 +316,9 @@ TEST(plan_refuses_parameters_that_an_executor_does_not_run) {
         const char *cpu, *cuda; // what the refusal says; NULL: none
     } cases[] = {
         {plant_nothing, NULL, NULL},
-        {plant_window, "attention in a window (op ATTN 'attn' of layer 0", "attention in a window"},
-        {plant_softcap, "attention with a softcap", "no executor of this zgen does"},
+        {plant_window, NULL,
+         "attention in a window (op ATTN 'attn' of layer 0 of family 'llama'); --device cpu"},
+        {plant_softcap, "attention with a softcap (op ATTN 'attn' of layer 0", "no executor of this zgen does"},
         {plant_sinks, "attention with sinks", "attention with sinks"},
         {plant_head_dim, "heads of 4096 dimensions", "heads of 4096 dimensions, only multiples of 8"},
         {plant_head_norm, "a norm within a product", "norms of single heads"},
