@@ -13,7 +13,7 @@
 //             chooses.  A list that is not short (a flat distribution, many ties, a large k) is never made:
 //             the block goes over all tokens instead, several times, as sample.c does.
 //
-// A blind row is left alone by all but k_choose, which takes a token by chance.
+// A row of random tokens is used by k_choose only, which draws a token without reading logits.
 //
 // Order never matters: sums are integers, and a KEY, rank and id in one number, is smaller for the better
 // token.
@@ -154,7 +154,7 @@ __global__ void __launch_bounds__(RANK_THREADS) k_rank(SampleStep s) {
         v = __ldcg((const float4 *)(s.logits + (size_t)r * ((s.n_vocab + 15) / 16 * 16) + id));
     if (seq < 0) return;
     DeviceSampler d = sampler_of(s, r);
-    if (d.params.blind) return;
+    if (d.params.random_tokens) return;
     Row row = row_of(s, r);
     float logit[4] = {v.x, v.y, v.z, v.w};
     uint32_t rank[4], best = NO_TOKEN;
@@ -305,7 +305,7 @@ __device__ bool drops_light(const SampleParams &p) {
     return share(p.min_p, weight_of(0)) > 0;
 }
 __device__ bool weighs_all(const SampleParams &p, int n_vocab) {
-    return !p.blind && p.temp > 0 && !counts(p, n_vocab) && (p.top_p < 1 || !drops_light(p));
+    return !p.random_tokens && p.temp > 0 && !counts(p, n_vocab) && (p.top_p < 1 || !drops_light(p));
 }
 
 constexpr float BINS_PER_UNIT = 64; // of the logarithm: weights end at 29.12
@@ -534,7 +534,7 @@ __device__ int32_t choose_any(const uint32_t *banned, int n_vocab, uint64_t rand
 __device__ int32_t choose(const Row &row, const DeviceSampler &d, int n_vocab, int position) {
     const SampleParams &p = d.params;
     uint64_t random = random_bits(p.seed, (uint64_t)position);
-    if (p.blind) return choose_any(d.banned, n_vocab, random);
+    if (p.random_tokens) return choose_any(d.banned, n_vocab, random);
     Word top = ~__ldcg(row.top);
     if (rank_in(top) < RANK_HIGHEST || rank_in(top) >= RANK_LOWEST) return -1;
     if (p.temp == 0) return (int32_t)(uint32_t)top;

@@ -343,7 +343,7 @@ static BenchSettings settings_of(const Options *o) {
                        .sampled_check = o->n_verify > 0,
                        .params = setup_sampling(o, (uint64_t)o->fixed_seed),
                        .stopped = stop_wanted};
-    s.params.blind = !o->bench.real;
+    s.params.random_tokens = !o->bench.real;
     return s;
 }
 

@@ -70,7 +70,7 @@ void bench_set_more(json_t *object, const BenchRow *r) {
     char digest[65];
     sha256_hex(result->ids, (size_t)result->n_ids * sizeof *result->ids, digest);
     json_object_set_new(object, "use_mmap", json_true()); // the older name of load_mode, which tools read
-    bench_set_text(object, "mode", sampling->blind ? "random" : "real");
+    bench_set_text(object, "mode", sampling->random_tokens ? "random" : "real");
     bench_set_int(object, "seed", (double)sampling->seed);
     bench_set_text(object, "executor", engine_executor(r->run->engine));
     bench_set_text(object, "isa", bench_on_gpu(r) ? "" : r->run->config.isa);
@@ -88,6 +88,7 @@ void bench_set_more(json_t *object, const BenchRow *r) {
     bench_set_int(object, "peak_host_bytes", r->host_bytes);
     bench_set_int(object, "peak_gpu_bytes", r->gpu_bytes);
     bench_set_text(object, "ids_sha256", digest);
-    json_object_set_new(object, "ids_repeat", sampling->blind ? json_null() : json_boolean(!result->differs));
+    json_object_set_new(object, "ids_repeat",
+                        sampling->random_tokens ? json_null() : json_boolean(!result->differs));
     if (r->verdict) json_object_set_new(object, "verify", json_incref(r->verdict));
 }

@@ -183,7 +183,7 @@ static int choose_any(const SampleParams *p, int n_vocab, uint64_t random) {
 int sample_token(const float *logits, int n_vocab, const SampleParams *p, const int32_t *history,
                  int n_history, uint64_t position, void *scratch) {
     assert(n_vocab > 0 && n_vocab <= 1 << 20); // the sums of weights stay below 2^63
-    if (p->blind) return choose_any(p, n_vocab, random_bits(p->seed, position));
+    if (p->random_tokens) return choose_any(p, n_vocab, random_bits(p->seed, position));
     assert(p->temp >= 0 && p->top_p >= 0 && p->min_p >= 0 && p->min_p <= 1 && p->repeat_penalty > 0);
     Candidates c = {.n = n_vocab, .weight = scratch}; // widest first, so that all are aligned
     c.rank = (uint32_t *)(c.weight + n_vocab);

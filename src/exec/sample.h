@@ -32,10 +32,10 @@
 #include <stdint.h>
 
 typedef struct SampleParams {
-    bool blind;  // any token, each as likely, or the next not banned; no logit is read, nothing else counts
-    float temp;  // >= 0; 0 takes the best token
-    float top_p; // 0..1; 1 is off
-    float min_p; // 0..1; 0 is off
+    bool random_tokens;      // a random token, or the next one not banned, from seed and position only
+    float temp;              // >= 0; 0 takes the best token
+    float top_p;             // 0..1; 1 is off
+    float min_p;             // 0..1; 0 is off
     float repeat_penalty;    // > 0; 1 is off
     float presence_penalty;  // 0 is off
     float frequency_penalty; // 0 is off
@@ -52,8 +52,9 @@ static const SampleParams sample_defaults = {
 /* Chooses the next token of one sequence.  logits: [n_vocab], untouched, n_vocab in 1..2^20.  history:
  * [n_history] all tokens so far, prompt included, each below n_vocab.  position: the place in the sequence
  * the chosen token will take. scratch: sample_scratch_bytes(n_vocab) bytes aligned to 8, contents irrelevant
- * before and after.  Blind, neither of the two is looked at, nor is the history: NULL will do.  Returns -1 if
- * a logit is NaN or +Inf, or if no token is left with a logit above -Inf; blind only where all are banned. */
+ * before and after.  With random_tokens logits, history and scratch are not read and may be NULL.  Returns -1
+ * if a logit is NaN or +Inf, or if no token is left with a logit above -Inf; with random_tokens only if all
+ * tokens are banned. */
 int sample_token(const float *logits, int n_vocab, const SampleParams *p, const int32_t *history,
                  int n_history, uint64_t position, void *scratch);
 size_t sample_scratch_bytes(int n_vocab);

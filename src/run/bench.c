@@ -44,7 +44,7 @@ static uint64_t seed_of(const Run *r, int seq) {
 static void fill_ids(const Run *r, int seq) {
     const BenchSettings *s = r->settings;
     int n_vocab = engine_plan(r->engine)->hparams.n_vocab;
-    SampleParams random = {.blind = true, .seed = seed_of(r, seq)};
+    SampleParams random = {.random_tokens = true, .seed = seed_of(r, seq)};
     int32_t *ids = ids_of(r, seq);
     for (int i = 0; i < r->length; i++)
         ids[i] = s->text ? s->text[i % s->n_text]
@@ -67,12 +67,12 @@ static int add(const Run *r, int seq, int n_ids, int n_predict, bool reuse, Err 
 /* The same run with tokens chosen by their logits, so that logits which are not finite are found. */
 static Run sampled(const Run *r) {
     Run sampled = *r;
-    sampled.params.blind = false;
+    sampled.params.random_tokens = false;
     return sampled;
 }
 
 static bool needs_sampled_check(const Run *r) {
-    return r->settings->sampled_check && r->params.blind;
+    return r->settings->sampled_check && r->params.random_tokens;
 }
 
 /* Tokens that every sequence has generated at least. */

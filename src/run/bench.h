@@ -4,8 +4,8 @@
  * the context before, and their time does not count.  A repetition begins with nothing else in the cache.
  * One run that is not timed comes first, the warm-up: the whole prompt, and one token.
  *
- * The loop itself is timed, with all that a user of it waits for.  With random tokens (SampleParams.blind)
- * it does what llama-bench does: the logits of a step are computed and not read.  Runs that are not timed
+ * The loop itself is timed, with all that a user of it waits for.  With random tokens
+ * (SampleParams.random_tokens) it does what llama-bench does: logits are computed and not read.  Runs that are not timed
  * sample by the logits in any case, so that logits which are not finite are found and --verify has tokens
  * to check.  With a real text and sampling parameters a test takes what a user's own prompt would.
  *

@@ -576,7 +576,7 @@ static const SampleParams all_params[] = {
     {.temp = 2, .top_p = 0.5f, .repeat_penalty = 1.1f, .repeat_last_n = 8, .seed = 4},
     {.temp = 1, .top_p = 1, .min_p = 0.3f, .repeat_penalty = 1, .seed = 5},
     {.repeat_penalty = 1.5f, .top_p = 1, .repeat_last_n = -1},
-    {.blind = true, .seed = 6},
+    {.random_tokens = true, .seed = 6},
 };
 enum { N_PARAMS = sizeof all_params / sizeof *all_params };
 

@@ -359,8 +359,8 @@ TEST(gpu_ops_sampler_is_the_hosts) {
         bool ban;
     } options[] = {
         {"greedy", {.top_p = 1, .repeat_penalty = 1}, false},
-        {"blind", {.blind = true, .seed = 9}, false},
-        {"blind, bans", {.blind = true, .seed = 9}, true},
+        {"random tokens", {.random_tokens = true, .seed = 9}, false},
+        {"random tokens, bans", {.random_tokens = true, .seed = 9}, true},
         {"temperature", {.temp = 0.8f, .top_p = 1, .repeat_penalty = 1, .seed = 1}, false},
         {"top-k", {.temp = 1, .top_p = 1, .repeat_penalty = 1, .top_k = 40, .seed = 2}, false},
         {"top-p", {.temp = 1, .top_p = 0.9f, .repeat_penalty = 1, .seed = 3}, false},

@@ -106,25 +106,25 @@ TEST(bench_sequences_of_a_batch_are_their_own) {
     close_small(&s);
 }
 
-/* Random tokens show nothing of the model; the run behind them does, over the same steps. */
-TEST(bench_shows_what_can_be_verified) {
+/* Random tokens do not depend on the model; those of the sampled check, over the same steps, do. */
+TEST(bench_sampled_check_can_be_verified) {
     Small s;
     Err e;
     BenchResult r;
-    BenchSettings blind = thrice;
-    blind.params.blind = true;
+    BenchSettings settings = thrice;
+    settings.params.random_tokens = true;
     REQUIRE(open_small(&s, 64, 3));
-    for (int shows = 0; shows < 2; shows++)
+    for (int check = 0; check < 2; check++)
         for (int n_seq = 0; n_seq < 4; n_seq += 3) {
             BenchTest t = {.n_prompt = 9, .n_gen = 5};
-            blind.sampled_check = shows;
-            REQUIRE(n_seq ? bench_run_batch(s.engine, &blind, &t, n_seq, &r, &e)
-                          : bench_run(s.engine, &blind, &t, &r, &e));
+            settings.sampled_check = check;
+            REQUIRE(n_seq ? bench_run_batch(s.engine, &settings, &t, n_seq, &r, &e)
+                          : bench_run(s.engine, &settings, &t, &r, &e));
             const Sequence *q = engine_sequence(s.engine, 0);
-            CHECK(engine_sampling(s.engine, 0)->blind == !shows && q->n_generated == 6);
+            CHECK(engine_sampling(s.engine, 0)->random_tokens == !check && q->n_generated == 6);
             bool random = memcmp(r.ids, q->ids + q->n_prompt, 6 * sizeof *r.ids) == 0;
-            CHECK(random == !shows, "%d sequences", n_seq);
-            CHECK(r.n == 3 && r.n_gaps == 15, "the run that shows is not measured");
+            CHECK(random == !check, "%d sequences", n_seq);
+            CHECK(r.n == 3 && r.n_gaps == 15, "the sampled check is not timed");
             bench_free(&r);
         }
     close_small(&s);

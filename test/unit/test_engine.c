@@ -518,7 +518,7 @@ TEST(engine_samples_many_rows_of_a_sequence) {
         {.top_p = 1, .repeat_penalty = 1},
         {.temp = 1.5f, .top_p = 0.9f, .repeat_penalty = 1.3f, .repeat_last_n = -1, .seed = 3},
         {.temp = 1, .top_p = 1, .repeat_penalty = 1, .presence_penalty = 2, .repeat_last_n = 4, .seed = 4},
-        {.blind = true, .seed = 5}};
+        {.random_tokens = true, .seed = 5}};
     Rig rig;
     Err e;
     if (!rig_open(&rig, TINY, (RigConfig){.isa = "auto", .n_ctx = 64})) return;

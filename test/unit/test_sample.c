@@ -467,7 +467,7 @@ TEST(sample_blind) {
     double statistic = 0;
     SampleParams p = plain, other = sample_defaults, high = plain;
     p.seed = other.seed = 3, high.seed = 3 | 1ull << 40;
-    p.blind = other.blind = high.blind = true;
+    p.random_tokens = other.random_tokens = high.random_tokens = true;
     for (uint64_t at = 0; at < DRAWS; at++) {
         int token = choose(nothing, N, &p, NULL, 0, at);
         CHECK(token >= 0 && token < N && token == choose(NULL, N, &other, ids, 4, at));
