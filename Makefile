@@ -78,12 +78,12 @@ run:
 test:
 	@scripts/setup.sh test
 	@$(MAKE) zgen $(BUILD)/test_unit $(WORKSHOP)
-	@test/run.sh $(BUILD) layers unit cli hostile aarch64
+	@test/run.sh $(BUILD) layers docs unit cli hostile aarch64
 
 quick:
 	@scripts/setup.sh run
 	@$(MAKE) $(BUILD)/test_unit
-	@test/run.sh $(BUILD) layers unit
+	@test/run.sh $(BUILD) layers docs unit
 
 # The program needs no more than a driver and the tree's test/ and models/: carry it to where the GPU is.
 test-gpu:

@@ -41,7 +41,7 @@ violations() {
         may["main"] = "cli bench"
     }
 
-    # The room of a path, and the path from that room on: src/plan/family/x.c is of plan, cuda/x.cu of cuda.
+    # The room of a path, and the path from that room on: src/plan/family/llama.c is of plan, cuda/layout.h of cuda.
     function place(path) { sub(/^src\//, "", path); return path }
     function room(path) { path = place(path); sub(/[\/.].*/, "", path); return path }
 

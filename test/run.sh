@@ -12,6 +12,7 @@ build=$1
 shift
 
 part_layers() { scripts/check_layers.sh; }
+part_docs() { scripts/check_docs.sh; }
 part_unit() { "$build/test_unit" -j "$(nproc)"; }
 part_cli() { ZGEN=$PWD/$build/zgen bats --tap test/cli; }
 part_hostile() { test/hostile/run.sh "$build/zgen"; }
@@ -41,7 +42,7 @@ count() {
 out=$(mktemp)
 all=$(mktemp)
 trap 'rm -f "$out" "$all"' EXIT
-export -f part_layers part_unit part_cli part_hostile part_aarch64
+export -f part_layers part_docs part_unit part_cli part_hostile part_aarch64
 export build
 passed=0 failed=0 skipped=0
 for part in "$@"; do
