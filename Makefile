@@ -1,9 +1,9 @@
-# zgen: `make run` tells a story, `make test` tests everything, `make quick` what takes less than a minute; all three
-# install what they lack first.
+# zgen: `make run` prints a story, `make test` runs all tests, `make quick` those of a minute; each installs missing
+# packages first.
 #
 # Rooms are folders: every .c file below src is compiled, so that adding a file needs no line here.  The other
-# flavours (asan, fuzz, aarch64) are the same rules once more, in a build folder of their own with another
-# compiler or other CFLAGS.  CC, CFLAGS, CPPFLAGS, LDFLAGS, PREFIX and DESTDIR are the user's.
+# flavours (asan, fuzz, aarch64) use the same rules in a build folder of their own, with another compiler or other
+# CFLAGS.  CC, CFLAGS, CPPFLAGS, LDFLAGS, PREFIX and DESTDIR are the user's.
 
 CFLAGS ?= -O2 -g
 PREFIX ?= /usr/local
@@ -36,16 +36,16 @@ ifeq ($(findstring x86_64,$(MACHINE)),)
 SOURCES := $(filter-out src/cpu/avx%.c,$(SOURCES))
 endif
 
-# A cross compiler has no Jansson and no PCRE2 to link: their headers (the same on every machine) are borrowed, so that
-# all rooms compile, and unit tests stay out that include Jansson or one of the rooms that stand on these two.
+# A cross compiler has no Jansson and no PCRE2 to link.  With the headers of this machine, which are the same, all rooms
+# compile; unit tests that include Jansson, or a room that needs one of the two, are left out.
 ifeq ($(findstring $(shell uname -m),$(MACHINE)),)
 FLAGS  += -idirafter /usr/include
 LDLIBS := -lm -pthread
 TESTS  := $(filter-out $(shell grep -lE '^.include (<jansson.h>|"golden.h"|"[./]*/src/(jinja|text|run|cli|bench)/)' $(TESTS) /dev/null),$(TESTS))
 endif
 
-# With a CUDA compiler the GPU executor is built, for the GPU of this machine, or for many where there is none; CUDA_ARCH=90
-# builds for one.  CUDA=no leaves it out, as do sanitizers and cross compilers.
+# With a CUDA compiler the GPU executor is built: for the GPU of this machine, for CUDA_ARCH=90 or another, or for three
+# architectures.  CUDA=no leaves it out, as do sanitizers and cross compilers.
 CUDA      ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc) no)
 CUDA_ARCH ?= $(if $(shell nvidia-smi -L 2>/dev/null),native)
 ifneq ($(findstring -fsanitize,$(CFLAGS))$(filter-out $(shell uname -m)%,$(MACHINE)),)
@@ -53,7 +53,7 @@ CUDA := no
 endif
 ifeq ($(CUDA),no)
 CUDA_OBJECTS := $(BUILD)/cuda/capability.o $(BUILD)/cuda/none.o
-# Then the tests that call kernels themselves stay out, and the others say why they skip.
+# Tests that call kernels directly are left out; the others skip with the reason.
 GPU_TESTS    := $(filter-out $(shell grep -l '"device.h"' $(GPU_TESTS) /dev/null),$(GPU_TESTS))
 else
 CUDA_OBJECTS := $(BUILD)/cuda/capability.o $(patsubst %.cu,$(BUILD)/%.o,$(wildcard cuda/*/*.cu))
@@ -85,7 +85,7 @@ quick:
 	@$(MAKE) $(BUILD)/test_unit
 	@test/run.sh $(BUILD) layers docs unit
 
-# The program needs no more than a driver and the tree's test/ and models/: carry it to where the GPU is.
+# build/test_gpu needs a driver and the tree's test/ and models/: it can be copied to a machine with a GPU.
 test-gpu:
 	@scripts/setup.sh run
 	@$(MAKE) $(BUILD)/test_gpu
@@ -105,7 +105,7 @@ cross: FLAVOUR = BUILD=build/aarch64 CC=aarch64-linux-gnu-gcc AR=aarch64-linux-g
 cross:
 	@$(MAKE) $(FLAVOUR) build/aarch64/main.o build/aarch64/test_unit
 
-# Fuzzers feed the rooms that read foreign bytes; the others (above all the kernels) need not be built for them.
+# Fuzzers test the rooms that read untrusted bytes; the others (above all the kernels) are not built for them.
 fuzz: FLAVOUR = BUILD=build/fuzz CC=clang ROOMS='base gguf jinja text plan' \
         CFLAGS='$(SANITIZE) -fsanitize=fuzzer-no-link,address,undefined'
 fuzz:
@@ -166,7 +166,7 @@ $(BUILD)/models/demo.o: models/demo.S models/stories-q8_0.gguf
 	@mkdir -p $(@D)
 	$(call say,CC $<)$(CC) -c -o $@ $<
 
-# Changes only when the compiler or its flags do: objects of other flags are never linked.
+# Changes only with the compiler or its flags, so that objects of other flags are compiled again.
 $(BUILD)/flags: always
 	@mkdir -p $(@D)
 	@echo "$(CC) $(FLAGS) $(CUDA_FLAGS)" | cmp -s - $@ || echo "$(CC) $(FLAGS) $(CUDA_FLAGS)" > $@

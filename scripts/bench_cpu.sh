@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# bench_cpu.sh [ZGEN-BENCH-OPTION...]: how fast zgen is on this machine's CPU, and how near to its limit.
+# bench_cpu.sh [ZGEN-BENCH-OPTION...]: the speed of zgen on this machine's CPU, and its share of the limit.
 #
 # Three mixes of Llama-3.2-1B with random weights, made in memory: a prompt of 256 tokens, 48 tokens decoded, and the
-# share of the memory bandwidth, which is measured in every run because a machine with neighbours does not stand still.
+# share of the memory bandwidth, which is measured in every run, as it varies where other programs run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh run

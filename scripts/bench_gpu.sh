@@ -1,18 +1,17 @@
 #!/usr/bin/env bash
-# bench_gpu.sh [LLAMA-BENCH]: how fast ./zgen is on this machine's first GPU, beside llama.cpp, the limit and the goals.
+# bench_gpu.sh [LLAMA-BENCH]: the speed of ./zgen on this machine's first GPU, with llama.cpp's, the limit and the goals.
 #
-# Carry it with the executable: it needs no more than bash, awk and a driver.  Models of random weights in real
-# shapes are made on the spot, one after the other, in a folder of TMPDIR (9 GB at most), which is removed at the end.
-# Each figure is the mean of five runs of zgen bench after one for warming up, or for what comes first in a process the
-# median of five processes.
+# Needs the executable, bash, awk and a driver.  Models of random weights in real shapes are made one after the other
+# in a folder of TMPDIR (9 GB at most), which is removed at the end.  Each figure is the mean of five runs of zgen bench
+# after one for warming up; for the first prompt of a process, the median of five processes.
 #
-#     limit       tokens per second if every byte that a token needs came as fast as this GPU reads; for prompts, if every
-#                 operation were as fast as in its fastest matrix product: both measured here (zgen bench --ceilings)
-#     llama.cpp   what the llama-bench of the first argument, and the llama-batched-bench beside it, say in the same call;
-#                 without them, what llama.cpp b10472 (it reports itself as b9749) reached on an H200 (20 Nov 2026)
+#     limit       tokens per second at this GPU's read bandwidth, by the bytes that a token needs; for prompts at the rate
+#                 of its fastest matrix product: both measured here (zgen bench --ceilings)
+#     llama.cpp   figures of the llama-bench of the first argument, and of the llama-batched-bench in its folder, in the
+#                 same run; without them, of llama.cpp b10472 (it reports itself as b9749) on an H200 (20 Nov 2026)
 set -euo pipefail
 llama=${1:-}
-[ -x ./zgen ] || { echo "bench_gpu.sh: there is no ./zgen here" >&2 && exit 2; }
+[ -x ./zgen ] || { echo "bench_gpu.sh: ./zgen is missing" >&2 && exit 2; }
 [ -z "$llama" ] || [ -x "$llama" ] || { echo "usage: scripts/bench_gpu.sh [LLAMA-BENCH]" >&2 && exit 2; }
 batched=${llama:+$(dirname "$llama")/llama-batched-bench}
 folder=$(mktemp -d)
@@ -47,8 +46,8 @@ row() {
                goal, verdict }'
 }
 
-# decode NAME RECORDED GOAL OPTION...: the options are zgen bench's and llama-bench's.  zgen chooses and prints words, which
-# llama-bench does not.
+# decode NAME RECORDED GOAL OPTION...: the options are those of zgen bench and llama-bench.  zgen samples tokens and makes
+# text of them, which llama-bench does not.
 decode() {
     local name=$1 recorded=$2 goal=$3 result
     shift 3
@@ -93,5 +92,5 @@ decode '8B Q8_0, 128 tokens' 255.4 400 -p 0 -n 128
 make_model llama-3.2-1b q4_k_m
 decode '1B Q4_K_M, 128 tokens' 885.9 2000 -p 0 -n 128
 
-printf 'load: the 8B Q4_K_M from a warm page cache is ready in %.2f s (goal 0.60), the waking of the GPU not counted\n' \
+printf 'load: the 8B Q4_K_M from a warm page cache is ready in %.2f s (goal 0.60), without the start of the GPU\n' \
     "$(calc "$(of_five load_ns) / 1e9")"

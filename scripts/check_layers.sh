@@ -1,10 +1,9 @@
 #!/bin/sh
-# check_layers.sh: nothing points back.  Each room includes headers of the rooms below it only; the table here is the
-# one in README.md.  Inside a room includes form no circle, a header and its source counted as one.  Prints TAP; each
-# check lists all that breaks it.
+# check_layers.sh: includes go down.  A room (a folder of the table in README.md, which is repeated here) includes headers
+# of the rooms below it only, and inside a room includes form no circle, a header and its source counted as one.  Prints
+# TAP; each check lists every violation.
 #
-# Before it judges the tree it judges small ones with planted violations: a check that finds nothing must be shown to be
-# able to find something.
+# The checks are run on small trees with planted violations first, which they must find.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -62,8 +61,8 @@ violations() {
 }
 
 # Reads sources like violations, prints a line per include from one unit (a header and its source) of a circle to
-# another.  What includes no unit that is left, or is included by none, lies on no circle: it is taken away until nothing
-# changes.
+# another.  A unit that includes no other, or that no other includes, is on no circle: such units are removed until none
+# is left.
 circles() {
     awk "$included"'
     function unit(path) { sub(/\.[^.\/]*$/, "", path); return path }
@@ -126,8 +125,8 @@ circle=$(
     circles $(sources)
 )
 
-# judge NUMBER WHAT FOUND WANTED: a line of TAP, and what was found where it is not what was wanted.
-judge() {
+# report NUMBER CHECK FOUND EXPECTED: a line of TAP, behind FOUND where that is not EXPECTED.
+report() {
     if [ "$3" = "$4" ]; then
         echo "ok $1 $2"
     else
@@ -137,7 +136,7 @@ judge() {
 }
 
 echo "1..4"
-judge 1 "the layer check finds each of seven planted violations and nothing else" "$found" \
+report 1 "the layer check finds each of seven planted violations and nothing else" "$found" \
     "main.c:2: main may not include src/run/engine.h
 src/attic/bad.c: no room of the table
 src/cli/bad.c:1: CUDA headers stay in cuda/
@@ -145,10 +144,10 @@ src/cpu/bad.c:1: cpu may not include src/text/tok.h
 src/gguf/bad.c:1: gguf may not include src/plan/plan.h
 src/plan/family/bad.c:1: plan may not include src/exec/exec.h
 src/run/bad.c:1: run may not include src/cpu/kernels.h"
-judge 2 "the circle check finds two planted circles and nothing else" "$circle" "src/run/bad_a includes src/run/more/bad_b
+report 2 "the circle check finds two planted circles and nothing else" "$circle" "src/run/bad_a includes src/run/more/bad_b
 src/run/more/bad_b includes src/run/more/bad_c
 src/run/more/bad_c includes src/run/bad_a
 src/text/bad_a includes src/text/bad_b
 src/text/bad_b includes src/text/bad_a"
-judge 3 "every include of $(sources | wc -l) files goes down the table of rooms" "$(violations $(sources))" ""
-judge 4 "no includes inside a room form a circle" "$(circles $(sources))" ""
+report 3 "every include of $(sources | wc -l) files goes down the table of rooms" "$(violations $(sources))" ""
+report 4 "no includes inside a room form a circle" "$(circles $(sources))" ""

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# fresh.sh [SUITE [WHAT...]]: proves on a machine that has nothing (a debootstrap chroot of SUITE, default bookworm,
-# plus make) that a fresh clone of this repository works: runs `make WHAT` for each WHAT, default run and test.
+# fresh.sh [SUITE [TARGET...]]: proves on a bare system (a debootstrap chroot of SUITE, default bookworm, plus make)
+# that a fresh clone of this repository works: runs `make TARGET` for each TARGET, default run and test.
 #
-# Needs root and debootstrap.  What is committed is proven, not the working tree.  The mirror and the proxy
-# are those of this machine's own apt.  Mounts live in a mount namespace of their own: whatever happens, they
-# end with the command, and removing the folder cannot reach through them.
+# Needs root and debootstrap.  The clone has the last commit, not uncommitted changes.  The mirror and the proxy are
+# those of this machine's apt.  Mounts are made in a mount namespace of their own, which ends with the command, so that
+# removing the folder cannot remove files through a mount.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 suite=${1:-bookworm}
@@ -17,9 +17,9 @@ fail() {
 }
 [ "$(id -u)" = 0 ] || fail "NOTHING WAS PROVEN: a chroot needs root; run sudo $0"
 command -v debootstrap >/dev/null || fail "NOTHING WAS PROVEN: debootstrap is missing; apt-get install debootstrap"
-[ -z "$(git status --porcelain)" ] || echo "fresh.sh: note: what is not committed is not in the proof" >&2
+[ -z "$(git status --porcelain)" ] || echo "fresh.sh: note: uncommitted changes are not tested" >&2
 
-# The mirror of this machine's own release, and the components (main, universe, ...) that are used of it.
+# The mirror of this machine's release, and its components (main, universe, ...).
 own=$(. /etc/os-release && echo "$VERSION_CODENAME")
 indexes=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI) $(COMPONENT)' 'Created-By: Packages')
 mirror=$(awk -v own="$own" '$1 == own { print $2; exit }' <<<"$indexes")

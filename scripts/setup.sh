@@ -1,9 +1,9 @@
 #!/bin/sh
-# setup.sh run|test|fuzz|format|aarch64: installs what that make target lacks, through the system's package manager.
+# setup.sh run|test|fuzz|format|aarch64: installs the packages that this make target lacks, with apt-get.
 #
-# Looks first and says nothing where nothing lacks.  Otherwise it names each package and the reason, then installs
-# them (with sudo where that is needed and there); without root and sudo it prints the command and fails.
-# The looking is by trying, not by asking for package names: a compiler from elsewhere is as welcome.
+# Prints nothing where no package is missing.  Otherwise it names each missing package and its use, then installs them
+# (by sudo, unless root); without root and sudo it prints the command and fails.  A tool is found by using it, not by
+# its package's name, so that one from another source is accepted.
 set -eu
 
 packages=
@@ -23,7 +23,7 @@ compiles() { # COMPILER TEXT [FLAG...]
 
 look_run() {
     compiles "${CC:-cc}" '#include <stdio.h>
-        int main(void) { return puts(""); }' || lack 'gcc libc6-dev' 'the C compiler'
+        int main(void) { return puts(""); }' || lack 'gcc libc6-dev' 'compiles C'
     compiles "${CC:-cc}" '#include <jansson.h>
         int main(void) { return json_true() == NULL; }' -l:libjansson.a || lack libjansson-dev 'reads and writes JSON'
     compiles "${CC:-cc}" '#define PCRE2_CODE_UNIT_WIDTH 8
@@ -70,10 +70,10 @@ esac
 [ -n "$packages" ] || exit 0
 
 install="apt-get install --yes --no-install-recommends$packages"
-say "What \`$what' needs and this machine lacks:"
+say "Missing for make $what:"
 printf '%s' "$reasons" >&2
 if ! command -v apt-get >/dev/null; then
-    say "There is no apt-get here: please install these (the names are Debian's) and try again."
+    say "apt-get is missing: please install these packages (Debian's names) and try again."
     exit 1
 fi
 if [ "$(id -u)" = 0 ]; then
@@ -81,7 +81,7 @@ if [ "$(id -u)" = 0 ]; then
 elif command -v sudo >/dev/null; then
     root='sudo env DEBIAN_FRONTEND=noninteractive'
 else
-    say "Neither root nor sudo: please have this run, then try again:
+    say "This needs root or sudo.  Please run as root, then try again:
     apt-get update && $install"
     exit 1
 fi
@@ -94,4 +94,4 @@ $root $install >&2 || { $root apt-get -q update >&2 && $root $install >&2; } || 
 }
 packages= reasons=
 "look_$what"
-[ -z "$packages" ] || { say "Installed, and still lacking:" && printf '%s' "$reasons" >&2 && exit 1; }
+[ -z "$packages" ] || { say "Installed, and still missing:" && printf '%s' "$reasons" >&2 && exit 1; }

@@ -3,9 +3,9 @@
 #
 #     N passed, N failed, N skipped
 #
-# A part is a function below that prints one line per test, as TAP has it (`ok ...`, `not ok ...`, `ok ... # skip why`)
-# or as the unit tests do (`skipped NAME: why`), and says how many there are: a plan `1..N`, or the unit tests' own
-# count.  A part that dies, hangs or stops before its last test is one more failure, and so is a run without any test.
+# A part is a function below that prints one line per test, in TAP (`ok ...`, `not ok ...`, `ok ... # skip why`) or in
+# the form of the unit tests (`skipped NAME: why`), and the number of tests: a plan `1..N`, or the unit tests' count.  A
+# part that crashes, hangs or ends before its last test counts as one more failure, and so does a run without tests.
 set -u
 cd "$(dirname "$0")/.."
 build=$1
@@ -20,7 +20,7 @@ part_hostile() { test/hostile/run.sh "$build/zgen"; }
 part_aarch64() {
     if [ "$(uname -m)" = aarch64 ]; then
         echo "1..1"
-        echo "ok 1 aarch64 # skip this machine is one: its unit tests have run"
+        echo "ok 1 aarch64 # skip this machine is an aarch64: its unit tests have run"
     elif ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v qemu-aarch64 >/dev/null; then
         echo "1..1"
         echo "ok 1 aarch64 # skip no cross compiler or no qemu-user (make aarch64 installs them)"
@@ -29,14 +29,14 @@ part_aarch64() {
     fi
 }
 
-# Reads a part's output; prints "passed failed skipped complete", complete being 1 when all that was promised came.
+# Reads a part's output; prints "passed failed skipped complete"; complete is 1 when as many tests ran as announced.
 count() {
-    awk '/^1\.\.[0-9]+/ { promised += substr($1, 4); told = 1 }
-         /^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$/ { promised += $1 + $3 + $5; told = 1 }
+    awk '/^1\.\.[0-9]+/ { n += substr($1, 4); announced = 1 }
+         /^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$/ { n += $1 + $3 + $5; announced = 1 }
          /^not ok / { f++; next }
          /^ok .*# skip/ || /^skipped / { s++; next }
          /^ok / { p++ }
-         END { print p + 0, f + 0, s + 0, (told && promised == p + f + s) ? 1 : 0 }' "$1"
+         END { print p + 0, f + 0, s + 0, (announced && n == p + f + s) ? 1 : 0 }' "$1"
 }
 
 out=$(mktemp)

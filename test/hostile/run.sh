@@ -31,7 +31,7 @@ while IFS=$'\t' read -r file code message; do
     if [ -z "$wrong" ]; then
         echo "ok $n $file"
     else
-        echo "not ok $n $file: $wrong; it said: $(head -c 300 "$corpus/err" | tr '\n' '|')"
+        echo "not ok $n $file: $wrong; stderr: $(head -c 300 "$corpus/err" | tr '\n' '|')"
     fi
 done <"$corpus/manifest.tsv"
 [ "$n" -gt 0 ]
