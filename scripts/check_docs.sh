@@ -1,7 +1,7 @@
 #!/bin/sh
 # check_docs.sh: every file that is named exists.  Checked are the paths between backticks in README.md, ARCHITECTURE.md
-# and CONTRIBUTING.md, and the files that comments cite, in sources, scripts and tests.  Prints TAP; each check lists
-# all that breaks it.
+# and CONTRIBUTING.md; the files that comments cite, in sources, scripts and tests; and the lines of printed plans in
+# ARCHITECTURE.md, which must be lines of test/data/plan.  Prints TAP; each check lists all that breaks it.
 #
 # A path may be given from the top of the tree or by its end ("act.h", "unit/rig.h"); * stands for anything but /.  Not
 # checked: paths in build/ and ../shared/, and code, whose includes the compiler checks.
@@ -98,6 +98,31 @@ comment_paths() {
     }' "$@"
 }
 
+# The lines of plans in the first file that are no line of the others, as FILE:LINE.  "..." stands for anything, and
+# spaces for any number of spaces.
+foreign_plan_lines() {
+    awk '
+    function squeezed(line) {
+        gsub(/[ \t]+/, " ", line)
+        sub(/ $/, "", line)
+        return line
+    }
+    function pattern(line) {
+        gsub(/[][.*+?(){}|^$\\]/, "\\\\&", line)
+        gsub(/\\\.\\\.\\\./, ".*", line)
+        return "^" line "$"
+    }
+    NR == FNR && /^ +[0-9]+ +([0-9]+|-) +[A-Z]+ / { quoted[FILENAME ":" FNR] = pattern(squeezed($0)) }
+    NR > FNR { plan[squeezed($0)] }
+    END {
+        for (at in quoted) {
+            found = 0
+            for (line in plan) found += line ~ quoted[at]
+            if (!found) print at
+        }
+    }' "$@" | sort
+}
+
 documents="README.md ARCHITECTURE.md CONTRIBUTING.md"
 sources() { files | grep -E '(\.(c|h|cu|cuh|sh|bats|bash|py)|Makefile|\.ci/run|plot_bench)$' | sort; }
 
@@ -112,9 +137,11 @@ found=$(
     printf '# run.sh: see lost.sh\necho other.sh\n' >run.sh
     printf '`src/base/err.c`, `err.h`, `src/base/*.h`, `src/`, `n_embd`, `model.gguf`\n    `code.c`\n' >README.md
     printf '`src/base/lost.c` and `src/attic/`, `src/*/lost_*.c`\n' >ARCHITECTURE.md
-    printf 'nothing\n' >CONTRIBUTING.md
+    printf '    1  0 NORM a  r1 <- r0\n    2  - ADD b  r2 ... r1\n    3  0 ADD c  r2 ...\n' >CONTRIBUTING.md
+    printf '   1    0 NORM    a r1 <- r0\n   2    - ADD  b  r2 <- r0, r1\n   3    0 ADD  c  r3 <- r0\n' >plan.txt
     document_paths $documents | missing
     comment_paths $(sources) | missing
+    foreign_plan_lines CONTRIBUTING.md plan.txt
 )
 
 # judge NUMBER WHAT FOUND WANTED: a line of TAP, and what was found where it is not what was wanted.
@@ -127,13 +154,16 @@ judge() {
     fi
 }
 
-echo "1..3"
-judge 1 "the check of documents finds each of six planted misses and nothing else" "$found" \
+echo "1..4"
+judge 1 "the check of documents finds each of seven planted misses and nothing else" "$found" \
     "ARCHITECTURE.md:1:src/base/lost.c
 ARCHITECTURE.md:1:src/attic/
 ARCHITECTURE.md:1:src/*/lost_*.c
 run.sh:1:lost.sh
 src/base/err.c:2:base/lost.h
-src/base/err.h:1:GUIDE.md"
+src/base/err.h:1:GUIDE.md
+CONTRIBUTING.md:3"
 judge 2 "every path in $documents exists" "$(document_paths $documents | missing)" ""
 judge 3 "every file that comments of $(sources | wc -l) files cite exists" "$(comment_paths $(sources) | missing)" ""
+judge 4 "the lines of plans in ARCHITECTURE.md are those of test/data/plan" \
+    "$(foreign_plan_lines ARCHITECTURE.md test/data/plan/*.txt)" ""
