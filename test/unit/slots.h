@@ -54,50 +54,62 @@ static inline bool slots_alone(Rig *rig, int32_t alone[SLOTS][SLOTS_STEPS]) {
     return ok;
 }
 
+typedef struct SlotState {
+    int n_steps, n_taken; // tokens that it was joined for, 0: free; of them fetched
+} SlotState;
+
+/* One step: the tokens of occupied slots are their own, in order, none beyond their limit.  Returns how many slots have
+ * tokens left, -1 on failure. */
+static inline int slots_step(Rig *rig, int32_t alone[SLOTS][SLOTS_STEPS], SlotState state[SLOTS]) {
+    int32_t tokens[SLOTS];
+    Err e;
+    int n_left = 0;
+    bool ok = rig->ops->decode_next(rig->exec, tokens, &e);
+    CHECK(ok, "%s", e.text);
+    for (int slot = 0; ok && slot < SLOTS; slot++) {
+        SlotState *s = &state[slot];
+        if (tokens[slot] != -1) {
+            ok = s->n_taken < s->n_steps && tokens[slot] == alone[slot][s->n_taken];
+            CHECK(ok, "slot %d, token %d of %d", slot, s->n_taken, s->n_steps);
+            s->n_taken++;
+        }
+        n_left += s->n_taken < s->n_steps;
+    }
+    return ok ? n_left : -1;
+}
+
+/* By chance a free slot is joined, an occupied one left before its end.  Returns how many slots have tokens left. */
+static inline int slots_change(Rig *rig, SlotState state[SLOTS], unsigned *seed) {
+    int n_left = 0;
+    for (int slot = 0; slot < SLOTS; slot++) {
+        SlotState *s = &state[slot];
+        *seed = *seed * 1664525u + 1013904223u;
+        int chance = (int)(*seed >> 24);
+        if (s->n_steps && (s->n_taken == s->n_steps || chance < 8)) {
+            rig->ops->decode_leave(rig->exec, slot);
+            *s = (SlotState){0};
+        } else if (!s->n_steps && chance < 80) {
+            *s = (SlotState){.n_steps = 1 + chance % SLOTS_STEPS};
+            slots_join(rig, slot, s->n_steps);
+        }
+        n_left += s->n_taken < s->n_steps;
+    }
+    return n_left;
+}
+
 /* Slots are joined and left by chance, some at their limit, some before, some again; each gives its own tokens from the
  * first on, none after it was left, and all that it was joined for. */
 static inline void slots_check_tokens(Rig *rig, int n_turns) {
     static int32_t alone[SLOTS][SLOTS_STEPS];
-    int n_taken[SLOTS] = {0}, n_steps[SLOTS] = {0}; // n_steps 0: free
-    int32_t tokens[SLOTS];
+    SlotState state[SLOTS] = {{0}};
     unsigned seed = 5;
-    Err e = {0};
+    int n_left = 0;
     if (!slots_alone(rig, alone)) return;
-    for (int turn = 0; turn < n_turns; turn++) {
-        bool any = false;
-        for (int slot = 0; slot < SLOTS; slot++) {
-            unsigned chance = (seed = seed * 1664525u + 1013904223u) >> 24;
-            if (n_steps[slot] && (n_taken[slot] == n_steps[slot] || chance < 8)) {
-                rig->ops->decode_leave(rig->exec, slot);
-                n_steps[slot] = 0;
-            } else if (!n_steps[slot] && chance < 80) {
-                n_steps[slot] = 1 + (int)chance % SLOTS_STEPS;
-                n_taken[slot] = 0;
-                if (!slots_join(rig, slot, n_steps[slot])) return;
-            }
-            any |= n_steps[slot] > 0;
-        }
-        if (!any) continue;
-        bool ok = rig->ops->decode_next(rig->exec, tokens, &e);
-        CHECK(ok, "turn %d: %s", turn, e.text);
-        if (!ok) return;
-        for (int slot = 0; slot < SLOTS; slot++) {
-            if (tokens[slot] == -1) continue;
-            CHECK(n_taken[slot] < n_steps[slot] && tokens[slot] == alone[slot][n_taken[slot]],
-                  "turn %d, slot %d, token %d", turn, slot, n_taken[slot]);
-            n_taken[slot]++;
-        }
+    for (int turn = 0; turn < n_turns && n_left >= 0; turn++) {
+        n_left = slots_change(rig, state, &seed);
+        if (n_left) n_left = slots_step(rig, alone, state);
     }
-    for (int left = 1; left;) { // every slot gives all that it was joined for
-        left = 0;
-        for (int slot = 0; slot < SLOTS; slot++) left += n_steps[slot] - (n_steps[slot] ? n_taken[slot] : 0);
-        if (!left) break;
-        bool ok = rig->ops->decode_next(rig->exec, tokens, &e);
-        CHECK(ok, "%s", e.text);
-        if (!ok) return;
-        for (int slot = 0; slot < SLOTS; slot++)
-            if (tokens[slot] >= 0) CHECK(tokens[slot] == alone[slot][n_taken[slot]++], "slot %d", slot);
-    }
+    while (n_left > 0) n_left = slots_step(rig, alone, state);
     for (int slot = 0; slot < SLOTS; slot++) rig->ops->decode_leave(rig->exec, slot);
 }
 
