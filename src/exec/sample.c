@@ -212,15 +212,6 @@ int sample_token(const float *logits, int n_vocab, const SampleParams *p, const 
     return draw(&c, total, random_bits(p->seed, position));
 }
 
-bool sample_finite(const float *logits, int n_vocab) {
-    bool some = false, wrong = false;
-    for (int i = 0; i < n_vocab; i++) {
-        some |= logits[i] > -INFINITY;
-        wrong |= !(logits[i] < INFINITY);
-    }
-    return some && !wrong;
-}
-
 double sample_logprobs(const float *logits, int n_vocab, int n_best, int32_t *ids, double *logprobs,
                        int32_t id) {
     assert(n_best <= n_vocab && id >= 0 && id < n_vocab);
