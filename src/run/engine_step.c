@@ -72,11 +72,6 @@ static bool join(Engine *g, Slot *s, Err *e) {
     return s->in_loop = g->exec_ops->decode_join(g->exec, (int)(s - g->slots), &start, e);
 }
 
-/* After an error the executor has freed all slots. */
-static void leave_all(Engine *g) {
-    for (int i = 0; i < g->config.n_seq; i++) g->slots[i].in_loop = false;
-}
-
 static bool step_loop(Engine *g, Err *e) {
     bool any = false;
     for (int i = 0; i < g->config.n_seq; i++) {
@@ -84,7 +79,7 @@ static bool step_loop(Engine *g, Err *e) {
         any |= g->slots[i].in_loop;
     }
     if (any && !g->exec_ops->decode_next(g->exec, g->loop_tokens, e)) {
-        leave_all(g);
+        for (int i = 0; i < g->config.n_seq; i++) g->slots[i].in_loop = false; // as the executor has it
         return false;
     }
     for (int i = 0; i < g->config.n_seq; i++) {
@@ -150,6 +145,14 @@ static bool step_batch(Engine *g, Err *e) {
     return true;
 }
 
+/* After an error: the cache has no tokens of the failed step, so that the step can be tried again. */
+static void undo_step(Engine *g) {
+    for (int i = 0; i < g->config.n_seq; i++) {
+        Slot *s = &g->slots[i];
+        if (s->task && !s->in_loop) engine_go_back(g, s, s->n_held);
+    }
+}
+
 bool engine_step(Engine *g, Err *e) {
     e->code = 0;
     engine_admit(g);
@@ -157,5 +160,6 @@ bool engine_step(Engine *g, Err *e) {
     double start = clock_now();
     bool ok = step_loop(g, e) && step_batch(g, e);
     count_seconds(g, clock_now() - start);
+    if (!ok) undo_step(g);
     return ok && engine_is_busy(g);
 }

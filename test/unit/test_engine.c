@@ -717,13 +717,15 @@ TEST(engine_stops_at_a_damaged_weight) {
             memcpy(file.data + (t->data - (const uint8_t *)file.data), "\0\x7E", 2); // a scale of NaN
         CHECK(engine_add(engine, &(Request){.ids = ids, .n_ids = 4, .n_predict = 2, .params = greedy}, &e) ==
               0);
-        while (engine_step(engine, &e)) {
+        for (int again = 0; again < 2; again++) { // a step that failed can be tried again
+            while (engine_step(engine, &e)) {
+            }
+            if (!damaged)
+                CHECK(e.code == 0, "%s", e.text);
+            else
+                CHECK(e.code == ERR_RUN && strstr(e.text, "position 3 ") && strstr(e.text, t->name), "%s",
+                      e.text);
         }
-        if (!damaged)
-            CHECK(e.code == 0, "%s", e.text);
-        else
-            CHECK(e.code == ERR_RUN && strstr(e.text, "position 3 ") && strstr(e.text, t->name), "%s",
-                  e.text);
     }
     engine_close(engine);
     model_close(&model);
