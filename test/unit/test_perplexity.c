@@ -139,7 +139,7 @@ TEST(logits_file_of_any_other_length_is_refused) {
     Buf bytes = {0};
     small_file(&bytes);
     for (size_t n = 0; n < bytes.n; n++)
-        refuse(&bytes, n, n == 0 ? "is empty" : n < 20 ? "no file of" : "its size");
+        refuse(&bytes, n, n == 0 ? "is empty" : n < 20 ? "not a file of" : "its size");
     buf_add(&bytes, "x", 1);
     refuse(&bytes, bytes.n, "its size");
     for (int i = 1; i < ROW; i++) buf_add(&bytes, "x", 1);
