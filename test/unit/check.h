@@ -1,14 +1,14 @@
-/* check: the smallest test harness that says what happened.
+/* check: a small test harness.
  *
  * A test is a function that TEST(name) registers before main runs.  CHECK counts a failure and goes on;
- * REQUIRE leaves the test.  SKIP leaves it and is counted apart, with its reason.  Tests run from the top of
- * the tree, so that test/data and ../shared are where they say. */
+ * REQUIRE ends the test.  SKIP ends it, with a reason, and skipped tests are counted apart.  Tests run from
+ * the top of the tree: paths begin with test/, models/ or ../shared. */
 #ifndef ZGEN_TEST_CHECK_H
 #define ZGEN_TEST_CHECK_H
 
 #include <stdbool.h>
 
-#if defined(__SANITIZE_ADDRESS__) // which wants memory without limit, and handles signals itself
+#if defined(__SANITIZE_ADDRESS__) // it needs address space without limit, and handles signals itself
 enum { SANITIZED = 1 };
 #else
 enum { SANITIZED = 0 };
@@ -18,7 +18,7 @@ void test_register(const char *file, const char *name, void (*run)(void));
 void test_fail(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
 void test_skip(const char *reason);
 
-/* Macros because they need the place, the text of the condition, and to leave the caller. */
+/* Macros because they need file and line, the text of the condition, and to end the calling function. */
 #define TEST(name)                                                                                           \
     static void name(void);                                                                                  \
     __attribute__((constructor)) static void register_##name(void) {                                         \

@@ -7,8 +7,8 @@
  *     1  float activations                    NMSE <= 3e-5; on the scalar kernels with an f32 cache 1e-9
  *     3  8-bit activations                    NMSE and mean KL: four times those of llama.cpp's own run of
  *                                             the file, which its JSON records
- *     5  greedy tokens                        the exact path, left only where the exact margin between the two
- *                                             best tokens is small: below 0.05, with 8 bits below 0.5
+ *     5  greedy tokens                        the exact path, left only where the exact margin between the
+ *                                             two best tokens is small: below 0.05, with 8 bits below 0.5
  *     6  whole, token by token, in two parts  the same limits */
 #ifndef ZGEN_TEST_GOLDEN_H
 #define ZGEN_TEST_GOLDEN_H
@@ -186,7 +186,7 @@ static inline void check_greedy(const Golden *g, const Case *c, const Mode *m, R
         }
         if (token == c->greedy[i]) continue;
         if (c->margin[i] >= m->margin)
-            test_fail(__FILE__, __LINE__, "%s %s, %s: greedy step %d says %d, not %d, at a margin of %.3f",
+            test_fail(__FILE__, __LINE__, "%s %s, %s: greedy step %d gives %d, not %d, at a margin of %.3f",
                       g->path, c->name, mode_name(m), i, token, c->greedy[i], c->margin[i]);
         return;
     }
@@ -201,7 +201,7 @@ static inline void check_mode(const Golden *g, const Case *c, Mode m) {
     rig_close(&rig);
 }
 
-/* What rule 3 asks of 8-bit activations; rule 1 of a file in which no activation is rounded. */
+/* The limits of rule 3, or of rule 1 for a file in which no activation is rounded. */
 static inline Mode mode_of(const Golden *g, const Case *c, RigConfig config) {
     if (g->floats) return (Mode){config, 3e-5, INFINITY, 0.05};
     return (Mode){config, 4 * c->nmse, 4 * c->mean_kl, 0.5};
@@ -291,36 +291,37 @@ static inline int stories_open(const json_t *json, double from, Story stories[MA
     return n;
 }
 
-typedef struct Telling { // of one story by an engine
+typedef struct StoryRun { // one story on an engine
     int seq;
-    bool told;
-} Telling;
+    bool checked;
+} StoryRun;
 
-static inline bool begin_story(Engine *engine, const Story *s, Telling *t, Err *e) {
+static inline bool begin_story(Engine *engine, const Story *s, StoryRun *t, Err *e) {
     Request r = {
         .ids = s->ids, .n_ids = s->n_ids, .n_predict = -1, .params = {.top_p = 1, .repeat_penalty = 1}};
-    *t = (Telling){.seq = engine_add(engine, &r, e)};
+    *t = (StoryRun){.seq = engine_add(engine, &r, e)};
     return t->seq >= 0;
 }
 
-/* Has the stories told by one engine, another one begun every `every` steps (0: all at once), and checks each
- * at its end, before its place is used again. */
-static inline void tell_stories(Engine *engine, const char *path, const char *name, const Story *stories,
-                                int n, int every, double limit, Err *e) {
-    Telling telling[MAX_STORIES];
-    int n_begun = 0, n_told = 0;
-    for (int step = 0; n_told < n && step < 10000; step++) {
+/* Runs the stories on one engine, beginning another one every `every` steps (0: all at once), and checks each
+ * at its end, before its slot is used again. */
+static inline void run_stories(Engine *engine, const char *path, const char *name, const Story *stories,
+                               int n, int every, double limit, Err *e) {
+    StoryRun runs[MAX_STORIES];
+    int n_begun = 0, n_checked = 0;
+    for (int step = 0; n_checked < n && step < 10000; step++) {
         for (; n_begun < n && n_begun * every <= step; n_begun++)
-            if (!begin_story(engine, &stories[n_begun], &telling[n_begun], e)) return;
+            if (!begin_story(engine, &stories[n_begun], &runs[n_begun], e)) return;
         if (!engine_step(engine, e) && e->code) return;
         for (int k = 0; k < n_begun; k++) {
-            const Sequence *q = engine_sequence(engine, telling[k].seq);
-            if (telling[k].told || q->finish == FINISH_NONE) continue;
+            const Sequence *q = engine_sequence(engine, runs[k].seq);
+            if (runs[k].checked || q->finish == FINISH_NONE) continue;
             check_story(path, name, &stories[k], q, limit);
-            telling[k].told = true, n_told++;
+            runs[k].checked = true;
+            n_checked++;
         }
     }
-    CHECK(n_told == n, "%d of %d stories came to an end", n_told, n);
+    CHECK(n_checked == n, "%d of %d stories came to an end", n_checked, n);
 }
 
 /* All stories whose margins are at least `from`, on an engine of its own. */
@@ -339,7 +340,7 @@ static inline void check_stories(const char *path, EngineConfig config, int ever
     if (!model_open(path, &model, &e) || !engine_open(&model, &config, &engine, &e))
         test_fail(__FILE__, __LINE__, "%s: %s", path, e.text);
     const char *name = config.isa ? config.isa : "cuda";
-    if (engine) tell_stories(engine, path, name, stories, n, every, limit, &e);
+    if (engine) run_stories(engine, path, name, stories, n, every, limit, &e);
     CHECK(e.code == 0, "%s", e.text);
     engine_close(engine);
     model_close(&model);

@@ -1,7 +1,7 @@
-/* rig: a model file, its plan and an executor in one hand, for the tests of whole models.
+/* rig: a model file, its plan and an executor, for tests of whole models.
  *
- * What a test asks is nearly always the same: these rows of these sequences, and the logits of some of them.
- * A rig answers that through the interface of exec.h alone, for any executor. */
+ * Nearly every test runs rows of some sequences and reads the logits of some of them.  A rig does that
+ * through the interface of exec.h alone, for any executor. */
 #ifndef ZGEN_TEST_RIG_H
 #define ZGEN_TEST_RIG_H
 
@@ -46,8 +46,7 @@ static inline void rig_close(Rig *rig) {
     *rig = (Rig){0};
 }
 
-/* Builds plan and executor for an opened file, which the rig then owns.  false: *e, and nothing is left open.
- */
+/* Builds plan and executor for an opened file, which the rig then owns.  false: *e, and all is closed. */
 static inline bool rig_build(Rig *rig, Gguf *gguf, RigConfig c, Err *e) {
     *rig = (Rig){
         .ops = c.executor ? c.executor : &cpu_exec, .gguf = gguf, .n_rows = c.n_rows ? c.n_rows : RIG_ROWS};
@@ -81,14 +80,14 @@ static inline bool rig_open(Rig *rig, const char *path, RigConfig c) {
     return ok;
 }
 
-/* Takes back what a sequence has from a position on. */
+/* Removes the positions of a sequence from one on. */
 static inline void rig_go_back(Rig *rig, int seq, int position) {
     Cache *cache = rig->ops->cache(rig->exec);
     if (seq >= 0 && position < cache_length(cache, seq)) CHECK(cache_truncate(cache, seq, position));
 }
 
-/* Runs ops first..last-1 over the rows; the logits of those wanted go to logits (or nowhere, if that is
- * NULL), one row behind the other, the greedy choices to sampled. */
+/* Runs ops first..last-1 over the rows; writes the logits of the wanted rows to logits (unless it is NULL)
+ * and their greedy choices to sampled. */
 static inline bool rig_run_ops(Rig *rig, const Row *rows, int T, int first, int last, float *logits,
                                int32_t *sampled, Err *e) {
     int32_t token[RIG_MAX_ROWS], seq[RIG_MAX_ROWS], position[RIG_MAX_ROWS], out_row[RIG_MAX_ROWS];
@@ -134,7 +133,7 @@ static inline bool rig_feed(Rig *rig, int seq, const int32_t *ids, int from, int
     return true;
 }
 
-/* Room for the logits of n rows. */
+/* Memory for the logits of n rows. */
 static inline float *rig_rows(const Rig *rig, int n) {
     return mem_new((size_t)n * (size_t)rig->n_vocab, sizeof(float));
 }

@@ -1,4 +1,4 @@
-/* divergence: against values that can be told by hand. */
+/* divergence: against values computed by hand. */
 #include "check.h"
 #include "../../src/run/divergence.h"
 

@@ -1,4 +1,4 @@
-/* err: what foreign text looks like in the one line that a user sees. */
+/* err: how untrusted text is shown in the one line of an error. */
 #include "check.h"
 #include "../../src/base/err.h"
 #include "../../src/base/utf8.h"
@@ -15,12 +15,12 @@ TEST(err_escapes_foreign_text) {
     CHECK(e.text[0] == 0 && e.code == ERR_RUN);
 }
 
-/* Text that grows beyond its room ends with a whole character. */
+/* Text that is cut to the size of Err ends with a whole character. */
 TEST(err_cuts_between_characters) {
     for (size_t n = 190; n < 194; n++) {
         Err e;
         char text[900] = {0};
-        memset(text, 1, n); // four bytes each as they are shown
+        memset(text, 1, n); // each is shown as four bytes
         for (size_t i = 0; i < 150; i++) strcat(text, "\xe6\x97\xa5");
         err_set(&e, ERR_RUN, "%s", text);
         size_t length = strlen(e.text);

@@ -1,7 +1,7 @@
 /* golden: the CPU's tables against exact results; rules and comparisons are golden.h's.
  *
- * The oracle is held to rule 1 on float activations, every table to rule 3.  The demo model's stories are
- * judged by rule 5, its answers must come out to the letter. */
+ * The scalar kernels must keep rule 1 on float activations, every table rule 3.  The demo model's stories
+ * must keep rule 5, its answers must be equal to the letter. */
 #include "golden.h"
 
 #include <unistd.h>
@@ -39,7 +39,7 @@ TEST(golden_logits_of_every_table) {
             golden_each(check_on_8_bits, (RigConfig){.isa = kernels_all[i]->name});
 }
 
-/* Whether the CPU runs the model of NAME.json; what it does not run it must refuse as not supported. */
+/* Whether the CPU runs the model of NAME.json; any other model must be refused as not supported. */
 static bool is_supported(const char *path) {
     char model[512];
     Gguf *g = NULL;

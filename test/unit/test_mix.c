@@ -1,7 +1,7 @@
 /* test_mix: the types of a mix, tensor by tensor, as llama.cpp's quantiser has chosen them.
  *
- * Its files say what it chose; what no file at hand shows (eight experts, 80 layers, tied embeddings in odd
- * widths) is told here by its rules. */
+ * The expected types are those in files that it made; for properties that no file has (eight experts, 80
+ * layers, tied embeddings of odd widths) the rules are repeated here. */
 #include "check.h"
 #include "../../src/gguf/file_type.h"
 #include "../../src/run/mix.h"
@@ -85,8 +85,7 @@ TEST(mix_names) {
     CHECK(!mix_find("Q4_K_L") && !mix_find("") && !mix_find("I8"));
 }
 
-/* ---- rules that no file at hand shows -------------------------------------------------------------------
- */
+/* ---- rules that no file at hand shows ----------------------------------------------------------------- */
 
 static QuantType type_in(const char *mix, MixModel model, const char *name, int64_t width, bool has_output) {
     GgufTensor tensors[3] = {{.name = (char *)name, .n_dims = 2, .ne = {width, 64, 1, 1}},
@@ -120,7 +119,7 @@ TEST(mix_eighty_layers) {
     CHECK(type_in("q5_k_s", large, "blk.5.attn_v.weight", 256, true) == QUANT_Q5_K);
 }
 
-/* Rows that hold no whole blocks of 256, or of 32. */
+/* Widths that are no multiple of 256, or of 32. */
 TEST(mix_odd_widths) {
     MixModel model = {.n_layer = 4};
     CHECK(type_in("q4_k_m", model, "blk.1.ffn_up.weight", 160, true) == QUANT_Q5_0);
@@ -137,7 +136,7 @@ TEST(mix_odd_widths) {
     CHECK(type_in("q8_0", model, "token_embd.weight", 256, false) == QUANT_Q8_0);
 }
 
-/* Values are counted where there are some: the first four of a hybrid may lie anywhere. */
+/* Value tensors are numbered among themselves: the first four of a hybrid model may be in any layer. */
 TEST(mix_counts_values_among_themselves) {
     enum { N_LAYERS = 24 };
     GgufTensor tensors[N_LAYERS / 4];

@@ -1,4 +1,4 @@
-/* perplexity: formulas by hand, files that lie, and a run beside what the logits themselves say. */
+/* perplexity: formulas computed by hand, malformed files, and a run compared with its logits. */
 #include "check.h"
 #include "../../src/base/mem.h"
 #include "../../src/cpu/cpu.h"
@@ -14,10 +14,9 @@ static bool near(double a, double b, double error) {
     return fabs(a - b) <= error;
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------
- */
+/* ---- rows --------------------------------------------------------------------------------------------- */
 
-/* 16 below the likeliest are 65535 steps: 1 below is step 61439.06, 2 below 57343.1, 31 below is cut. */
+/* 16 below the likewrongt are 65535 steps: 1 below is step 61439.06, 2 below 57343.1, 31 below is cut. */
 TEST(logits_row_by_hand) {
     static const float logits[] = {0, 1, -1, -30, 0.5f};
     double log_sum = log(1 + exp(1) + exp(-1) + exp(-30) + exp(0.5));
@@ -79,8 +78,7 @@ TEST(perplexity_of_two_tokens) {
     CHECK(near(m.value, log(4), 1e-12) && near(m.error, log(4) / 2, 1e-12));
 }
 
-/* ---- files -----------------------------------------------------------------------------------------------
- */
+/* ---- files -------------------------------------------------------------------------------------------- */
 
 enum { N_CTX = 8, N_VOCAB = 5, N_WINDOWS = 2, ROW = 20, ROWS = N_WINDOWS * 3, IDS = N_WINDOWS * N_CTX };
 
@@ -94,9 +92,9 @@ static void small_file(Buf *out) {
     for (int i = 0; i < ROWS; i++) buf_add(out, row, sizeof row);
 }
 
-/* Opens these bytes as a file.  What comes of it; *e and *out as logits_file_open leaves them. */
+/* Writes the bytes to a file and opens it; result, *e and *out are those of logits_file_open. */
 static bool open_bytes(const void *bytes, size_t n, LogitsFile *out, Err *e) {
-    static char path[32]; // a LogitsFile speaks of it
+    static char path[32]; // the LogitsFile keeps the pointer
     strcpy(path, "/tmp/zgen-logits-XXXXXX");
     int fd = mkstemp(path);
     bool written = fd >= 0 && write(fd, bytes, n) == (ssize_t)n;
@@ -147,18 +145,18 @@ TEST(logits_file_of_any_other_length_is_refused) {
     buf_free(&bytes);
 }
 
-TEST(logits_file_counts_that_lie) {
-    static const uint32_t lies[] = {
+TEST(logits_file_wrong_counts) {
+    static const uint32_t wrong[] = {
         0, 1, 3, 4, 6, 7, 9, 10, 100, 0x10000, 0x20000001, 0x40000000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF};
     Buf bytes = {0};
     small_file(&bytes);
-    for (int place = 0; place < 3; place++)
-        for (size_t i = 0; i < sizeof lies / sizeof *lies; i++)
-            for (size_t k = 0; k < sizeof lies / sizeof *lies;
+    for (int field = 0; field < 3; field++)
+        for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+            for (size_t k = 0; k < sizeof wrong / sizeof *wrong;
                  k++) { // two of three, so that products may fit
                 uint8_t *at = (uint8_t *)bytes.data + 8, old[12];
                 memcpy(old, at, 12);
-                store_u32(at + 4 * place, lies[i]), store_u32(at + 4 * ((place + 1) % 3), lies[k]);
+                store_u32(at + 4 * field, wrong[i]), store_u32(at + 4 * ((field + 1) % 3), wrong[k]);
                 refuse(&bytes, bytes.n, "; ");
                 memcpy(at, old, 12);
             }
@@ -168,21 +166,20 @@ TEST(logits_file_counts_that_lie) {
 }
 
 TEST(logits_file_tokens_are_of_its_vocabulary) {
-    static const uint32_t lies[] = {N_VOCAB, 0xFFFFFFFF, 0x80000000};
+    static const uint32_t wrong[] = {N_VOCAB, 0xFFFFFFFF, 0x80000000};
     for (int i = 0; i < 3; i++)
-        for (int place = 0; place < IDS; place += IDS - 1) {
+        for (int field = 0; field < IDS; field += IDS - 1) {
             Buf bytes = {0};
             small_file(&bytes);
-            store_u32((uint8_t *)bytes.data + 20 + 4 * place, lies[i]);
+            store_u32((uint8_t *)bytes.data + 20 + 4 * field, wrong[i]);
             refuse(&bytes, bytes.n, "a token is not of its vocabulary");
             buf_free(&bytes);
         }
 }
 
-/* ---- runs ------------------------------------------------------------------------------------------------
- */
+/* ---- runs --------------------------------------------------------------------------------------------- */
 
-enum { WINDOW = 21, N = 3, JUDGED = 10 }; // of positions 10..19 the next token
+enum { WINDOW = 21, N = 3, COUNTED = 10 }; // of positions 10..19 the next token
 
 typedef struct Bench {
     Model model;
@@ -200,7 +197,7 @@ static bool keep(void *arg, const void *bytes, size_t n) {
 
 static bool go_on(void *arg, const Perplexity *p) {
     Bench *b = arg;
-    CHECK(p->n_windows == p->n_rows / JUDGED);
+    CHECK(p->n_windows == p->n_rows / COUNTED);
     return ++b->n_asked != b->patience;
 }
 
@@ -228,7 +225,7 @@ static void close_bench(Bench *b) {
     buf_free(&b->saved);
 }
 
-typedef struct Judge { // of one window, in another way
+typedef struct Judge { // one window evaluated another way
     const int32_t *ids;
     int n_vocab;
     double nll[WINDOW];
@@ -248,7 +245,8 @@ static bool judge(void *arg, const LogitRows *rows) {
 #define TINY "test/data/models/llama-s-F32.gguf"
 #define TINY_Q4 "test/data/models/llama-s-Q4_0.gguf"
 
-/* All windows, each begun with BOS, and of each the second half; the same from any threads and pieces. */
+/* All windows, each begun with BOS, and of each the second half; the same for any number of threads and rows
+ * per run. */
 TEST(perplexity_is_that_of_the_logits) {
     static const int pieces[] = {256, 256, 3, 1}, threads[] = {1, 3, 2, 1};
     for (int k = 0; k < 4; k++) {
@@ -257,17 +255,17 @@ TEST(perplexity_is_that_of_the_logits) {
         Err e = {0};
         if (!open_bench(&b, TINY_Q4, pieces[k], threads[k])) return;
         REQUIRE(perplexity_run(b.engine, &b.task, &p, &e), "%s", e.text);
-        REQUIRE(p.n_rows == N * JUDGED && p.n_windows == N && !p.kl && !p.base_nll);
+        REQUIRE(p.n_rows == N * COUNTED && p.n_windows == N && !p.kl && !p.base_nll);
         double sum = 0;
         for (int w = 0; w < N; w++) {
             Judge j = {.ids = b.ids + w * WINDOW, .n_vocab = engine_plan(b.engine)->hparams.n_vocab};
             b.ids[w * WINDOW] = 1;
             CHECK(engine_logits(b.engine, j.ids, 0, WINDOW, judge, &j, &e));
-            for (int i = 0; i < JUDGED; i++) {
-                CHECK(near(p.nll[w * JUDGED + i], j.nll[10 + i], 1e-5), "window %d, %d", w, i);
+            for (int i = 0; i < COUNTED; i++) {
+                CHECK(near(p.nll[w * COUNTED + i], j.nll[10 + i], 1e-5), "window %d, %d", w, i);
                 sum += j.nll[10 + i];
             }
-            CHECK(near(p.running[w], exp(sum / (w + 1) / JUDGED), 1e-3));
+            CHECK(near(p.running[w], exp(sum / (w + 1) / COUNTED), 1e-3));
         }
         CHECK(near(p.running[N - 1], perplexity_of(p.nll, p.n_rows).value, 1e-9));
         perplexity_free(&p);
@@ -286,12 +284,12 @@ TEST(perplexity_without_bos_keeps_the_first_token) {
     perplexity_free(&without);
     b.ids[0] = b.ids[WINDOW] = b.ids[2 * WINDOW] = 1;
     CHECK(perplexity_run(b.engine, &b.task, &without, &e));
-    CHECK(memcmp(with.nll, without.nll, N * JUDGED * sizeof *with.nll) == 0);
+    CHECK(memcmp(with.nll, without.nll, N * COUNTED * sizeof *with.nll) == 0);
     perplexity_free(&with), perplexity_free(&without);
     close_bench(&b);
 }
 
-/* What the F32 model says, as a file. */
+/* The predictions of the F32 model, as a file. */
 static bool base_of(const char *path, LogitsFile *out) {
     Bench b;
     Perplexity p;
@@ -347,7 +345,7 @@ TEST(perplexity_stops) {
     perplexity_free(&p);
     uint8_t *damaged = mem_new(base.map.size, 1); // in the last row of the second window
     memcpy(damaged, base.map.data, base.map.size);
-    store_u32(damaged + (logits_file_row(&base, 2 * JUDGED - 1) - base.map.data), f32_to_bits(1));
+    store_u32(damaged + (logits_file_row(&base, 2 * COUNTED - 1) - base.map.data), f32_to_bits(1));
     LogitsFile bad;
     REQUIRE(open_bytes(damaged, base.map.size, &bad, &e));
     b.task.base = &bad, b.patience = 0;

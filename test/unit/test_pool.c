@@ -1,4 +1,4 @@
-/* pool: a team that meets, however many it is and however few processors there are. */
+/* pool: every thread waits at a barrier for all others, with any number of threads and processors. */
 #include "check.h"
 #include "../../src/base/mem.h"
 #include "../../src/base/pool.h"
@@ -11,8 +11,8 @@ enum { MAX_TEAM = 40 };
 typedef struct Team {
     Pool *pool;
     int n, rounds;
-    int *done;          // [n] rounds that each thread has begun; plain ints: the barrier must make them seen
-    atomic_int n_wrong; // threads that passed a barrier before somebody else came to it
+    int *done; // [n] rounds that each thread has begun; plain ints: the barrier must make them visible
+    atomic_int n_wrong; // threads that passed a barrier before another thread reached it
     atomic_int n_calls;
 } Team;
 
@@ -24,7 +24,7 @@ static void meet(void *arg, int thread) {
         pool_barrier(t->pool);
         for (int i = 0; i < t->n; i++)
             if (t->done[i] != round) atomic_fetch_add(&t->n_wrong, 1);
-        pool_barrier(t->pool); // so that nobody counts on while others still look
+        pool_barrier(t->pool); // no thread goes on counting while another one still reads
     }
 }
 
@@ -44,7 +44,7 @@ static void check_team(int n, int rounds, int runs) {
     free(t.done);
 }
 
-TEST(pool_teams_meet) {
+TEST(pool_barrier_holds_all_threads) {
     for (int n = 1; n <= 8; n++) check_team(n, 20, n <= pool_cpus() ? 50 : 3);
 }
 

@@ -171,10 +171,9 @@ TEST(quantize_fp8_is_read_back_as_weights) {
     buf_free(&bytes);
 }
 
-/* ---- models that are refused ----------------------------------------------------------------------------
- */
+/* ---- models that are refused -------------------------------------------------------------------------- */
 
-/* A model of one matrix [64, 4] of ones, value `odd` at place 70, and a norm that holds `norm`. */
+/* A model of one matrix [64, 4] of ones, value `odd` at index 70, and a norm that holds `norm`. */
 static Buf small_model(QuantType type, float odd, float norm) {
     Buf b = {0};
     put_header(&b, 3, 2, 2);
@@ -220,7 +219,7 @@ TEST(quantize_refuses_values_that_cannot_be_written) {
     check_refusal(3e38f, 1, "fp8", NULL);
 }
 
-/* The new file is aligned as every writer of zgen's aligns, whatever the old one was. */
+/* The new file has the alignment of zgen's writer, whatever the alignment of the source. */
 TEST(quantize_drops_a_foreign_alignment) {
     Buf model = small_model(QUANT_F32, 2, 3), out = {0};
     Gguf *g, *h;
@@ -273,8 +272,8 @@ TEST(quantize_joins_a_split_model) {
     buf_free(&bytes);
 }
 
-/* Rows that many threads write in many pieces: row r holds r + 1. */
-TEST(quantize_puts_every_row_in_its_place) {
+/* Rows that many threads write in many slices: row r holds r + 1. */
+TEST(quantize_writes_every_row_at_its_offset) {
     enum { WIDTH = 64, ROWS = 5000 };
     Buf b = {0}, out = {0};
     put_header(&b, 3, 1, 1);
@@ -300,7 +299,7 @@ TEST(quantize_puts_every_row_in_its_place) {
     buf_free(&b);
 }
 
-TEST(quantize_stops_when_told) {
+TEST(quantize_can_be_stopped) {
     Gguf *source;
     Buf bytes = {0};
     Err e = {0};
@@ -309,7 +308,7 @@ TEST(quantize_stops_when_told) {
     gguf_close(source);
 }
 
-TEST(quantize_says_that_it_cannot_write) {
+TEST(quantize_reports_that_it_cannot_write) {
     Gguf *source;
     Quantize *q;
     Err e = {0};

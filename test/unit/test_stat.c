@@ -1,4 +1,4 @@
-/* stat: by hand what can be computed by hand. */
+/* stat: against values computed by hand. */
 #include "check.h"
 #include "../../src/base/stat.h"
 
@@ -21,8 +21,8 @@ TEST(stat_mean_deviation_quantile) {
     CHECK(stat_deviation(near_each_other, 3) == 1);
 }
 
-/* Of 0, 1, .., 100 a step in rank is 1: the error of the median is 100 sqrt(0.25 / 101), of the maximum none.
- */
+/* In 0, 1, .., 100 ranks are 1 apart: the error of the median is 100 sqrt(0.25 / 101), that of the maximum
+ * 0. */
 TEST(stat_error_of_a_quantile) {
     double x[101];
     for (int i = 0; i <= 100; i++) x[i] = (i * 37) % 101;

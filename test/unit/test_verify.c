@@ -1,5 +1,5 @@
-/* verify: runs that are right, on every kernel and cache, and runs that are wrong in each way it looks for.
- */
+/* verify: right runs on every table of kernels and type of cache, and runs with each error that it must
+ * find. */
 #include "check.h"
 #include "gguf_writer.h"
 #include "../../src/base/mem.h"
@@ -44,7 +44,7 @@ static void talk_close(Talk *t) {
     model_close(&t->model);
 }
 
-/* The answer, good until the next. */
+/* Runs the request; the answer is valid until the next one. */
 static Sequence *talk_ask(Talk *t, const char *prompt, Request r) {
     Err e = {0};
     t->ids.n = 0;
@@ -54,7 +54,7 @@ static Sequence *talk_ask(Talk *t, const char *prompt, Request r) {
     while (seq == 0 && engine_step(t->engine, &e)) {
     }
     CHECK(seq == 0 && e.code == 0, "%s", e.text);
-    return (Sequence *)engine_sequence(t->engine, 0); // to be tampered with
+    return (Sequence *)engine_sequence(t->engine, 0); // tests change it
 }
 
 static bool never(void) {
@@ -112,8 +112,7 @@ TEST(verify_passes_every_table_and_cache) {
         }
 }
 
-/* What is converted for the run is converted for the oracle, and float activations have limits of their own.
- */
+/* The oracle has the run's conversion of weights, and float activations have limits of their own. */
 TEST(verify_oracle_has_the_runs_rules) {
     Talk t;
     if (talk_open(&t, NULL, NULL, 8, (EngineConfig){.weights_fp8 = true})) {
@@ -134,7 +133,7 @@ TEST(verify_oracle_has_the_runs_rules) {
     talk_close(&t);
 }
 
-/* The token that ends a text is a step; no more are verified than there are. */
+/* The end token is a step; the number of steps is that of the tokens, if fewer than wanted. */
 TEST(verify_counts_steps) {
     Talk t;
     if (!talk_open(&t, NULL, NULL, 1000, (EngineConfig){0})) return;
@@ -157,7 +156,7 @@ TEST(verify_counts_steps) {
     talk_close(&t);
 }
 
-/* A turn behind what the cache has, as a chat takes it; the looking changes no later word. */
+/* A turn of a chat behind the cached ones; verifying it changes no later token. */
 TEST(verify_leaves_the_cache_as_it_was) {
     static const char *const turns[] = {QUESTION,
                                         QUESTION
@@ -250,7 +249,8 @@ TEST(verify_finds_a_token_that_was_not_chosen) {
     talk_close(&t);
 }
 
-/* A kernel that passes over one block of eight in one tensor: here it is the oracle's, which is all one. */
+/* A kernel that skips one block of eight in one tensor: here it is the oracle's, which gives the same
+ * distance. */
 TEST(verify_finds_wrong_products) {
     static const char *const tensors[] = {"blk.1.ffn_down.weight", "blk.0.attn_k.weight", "output.weight"};
     for (int i = 0; i < 3; i++) {
