@@ -5,9 +5,9 @@
  * One run that is not timed comes first, the warm-up: the whole prompt, and one token.
  *
  * The loop itself is timed, with all that a user of it waits for.  With random tokens
- * (SampleParams.random_tokens) it does what llama-bench does: logits are computed and not read.  Runs that are not timed
- * sample by the logits in any case, so that logits which are not finite are found and --verify has tokens
- * to check.  With a real text and sampling parameters a test takes what a user's own prompt would.
+ * (SampleParams.random_tokens) it does what llama-bench does: logits are computed and not read.  Runs that
+ * are not timed sample by the logits in any case, so that logits which are not finite are found and --verify
+ * has tokens to check.  With a real text and sampling parameters a test takes what a user's own prompt would.
  *
  * A test without a prompt has one token in the context before the clock starts, and n_gen more are timed.
  * In a test with a prompt the clock starts before it, and the first token belongs to the prompt.  The ids
