@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Make the byte-level BPE vocabulary of the tests, with cases that this file computes in its own slow way.
+"""Make the byte-level BPE vocabulary of the tests, with cases that this file computes by another, slow encoder.
 
 The training text is the demo model's (make_corpus.py) and some lines of code, numbers and other languages, cut into
-words by GPT-2's rule; the merges are the most frequent pairs, one after the other.  The encoder of the cases shares
-nothing with zgen: it cuts by a walk over character categories instead of a regular expression, and merges by
-looking for the best pair of the whole word again and again.
+words by GPT-2's rule; the merges are the most frequent pairs, one after the other.  The encoder of the cases differs
+from zgen's: it cuts by character categories instead of a regular expression, and before each merge it searches the
+whole word for the best pair.
 
   make_bpe.py OUT.gguf OUT.json [N_TOKENS]
 """

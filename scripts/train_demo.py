@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Train the demo model from nothing and write it as a GGUF file (F16, llama architecture).
+"""Train the demo model from random weights and write it as a GGUF file (F16, llama architecture).
 
   train_demo.py OUT_DIR [--steps N] [--samples N] [--layers N] [--dim D] [--ff F] [--name NAME]
 
 Needs a CUDA GPU, torch and sentencepiece.  The text comes from make_corpus.py; nothing is downloaded.
 The rotary embedding rotates neighbouring pairs (2i, 2i+1), as the llama architecture of GGUF expects,
-so the weights are written as they were trained.  The quantised files are made from this one with llama.cpp's
-llama-quantize; models/README.md is the card of the one that the executable carries.
+so the weights are written as they were trained.  llama.cpp's llama-quantize makes the quantised files from
+this one; models/README.md describes the one in the executable.
 """
 import argparse, io, json, math, multiprocessing as mp, os, struct, time
 import numpy as np, sentencepiece as spm, torch, torch.nn as nn, torch.nn.functional as F

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """make_hostile.py FOLDER: writes the hostile corpus, malformed models that zgen must refuse with one sentence.
 
-Every file is the tiny model below, sound but for one thing; its name begins with what is wrong with it.
+Every file is the tiny model below with one error; its name begins with the kind of error.
 FOLDER/manifest.tsv has a line per case: file, exit code of `zgen -m FILE -p x -n 1`, a part of the message.
-Code 0 marks oddities that are legal and must be read.
+Code 0 marks files that are unusual and legal, which must be read.
 
-The writer checks nothing, and each part of a file can be overridden: that is the point of it.
+The writer checks nothing, so that each part of a file can be overridden.
 """
 import copy
 import os
