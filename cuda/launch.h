@@ -104,7 +104,7 @@ typedef struct Product {
     const float *norm; // weight [n_in] of the RMS norm applied to in, or NULL
     float norm_eps;
     Activation act;         // or ACT_NONE
-    RegRows residual;       // or no data; in rows of whole 16 bytes
+    RegRows residual;       // or no data, as with experts; in rows of whole 16 bytes
     FlaggedOutput *flagged; // the first output, if another product may follow in the same kernel, or NULL
     const int32_t *ids;     // experts of each row, n_used in rows ids_stride apart, or NULL
     int ids_stride;         // slot s of n_used writes out + s * n_out and, if per_slot, reads in + s * n_in
@@ -223,8 +223,8 @@ typedef struct DeviceRows {
     DeviceSampler *sampler;          // [R]
 } DeviceRows;
 
-/* The tokens of all sequences by position: token p of sequence s is data[s * stride + p].  stride > n_ctx: the token
- * behind the last position has an element, too. */
+/* The tokens of all sequences by position: token p of sequence s is data[s * stride + p].  stride > n_ctx:
+ * the token behind the last position has an element, too. */
 typedef struct DeviceHistory {
     int32_t *data;
     int stride;
@@ -233,14 +233,17 @@ typedef struct DeviceHistory {
 /* Writes the T tokens of a batch into the histories of their sequences. */
 cudaError_t launch_history(const Launch *l, const DeviceRows *rows, int T, DeviceHistory history);
 
-/* Row `row` of the decode loop begins with a token at a position of a sequence, which is written into the history. */
+/* Row `row` of the decode loop begins with a token at a position of a sequence, which is written into the
+ * history. */
 cudaError_t launch_row_begin(const Launch *l, const DeviceRows *rows, int row, int token, int seq,
                              int position, const DeviceSampler *sampler, DeviceHistory history);
 
-/* Row `from` of the decode loop becomes padding, after `to`, if that is another row, became what `from` was. */
+/* Row `from` of the decode loop becomes padding, after `to`, if that is another row, became what `from` was.
+ * */
 cudaError_t launch_row_move(const Launch *l, const DeviceRows *rows, int from, int to);
 
-/* bits[n_words] becomes the set of ids[n], host memory that may be reused at once: the ids are launch parameters. */
+/* bits[n_words] becomes the set of ids[n], host memory that may be reused at once: the ids are launch
+ * parameters. */
 cudaError_t launch_ban(const Launch *l, uint32_t *bits, size_t n_words, const int32_t *ids, int n);
 
 typedef struct RingEntry { // what the host reads from pinned memory
@@ -248,10 +251,11 @@ typedef struct RingEntry { // what the host reads from pinned memory
     uint32_t step;         // written last
 } RingEntry;
 
-/* SAMPLE of R rows: the same token as sample_token for the same logits, the history up to the row's position and the
- * position behind it.  Counts the step, from 1, and puts (token, step) into ring[(step - 1) % ring_steps * ring_rows +
- * r] in pinned host memory.  In the decode loop each row then goes on: its token, its next position and its history
- * are written, so that EMBED finds them.  scratch: sample_device_scratch_bytes, zero at first. */
+/* SAMPLE of R rows: the same token as sample_token for the same logits, the history up to the row's position
+ * and the position behind it.  Counts the step, from 1, and puts (token, step) into ring[(step - 1) %
+ * ring_steps * ring_rows + r] in pinned host memory.  In the decode loop each row then goes on: its token,
+ * its next position and its history are written, so that EMBED finds them.  scratch:
+ * sample_device_scratch_bytes, zero at first. */
 typedef struct SampleStep {
     const float *logits; // [R][n_vocab]
     int n_vocab, R;

@@ -12,11 +12,6 @@ __host__ __device__ inline bool is_pair(const Product &p) {
     return p.act != ACT_NONE;
 }
 
-// Elements from one row of a register to the next.
-__host__ __device__ inline int row_stride(int width) {
-    return (width + 15) / 16 * 16;
-}
-
 // What a block of the attention of single rows may take of an SM.  Where the SM is large enough, products of
 // one row leave this much free, so that their blocks start, and prefetch weights, while attention still runs.
 constexpr int ATTN_THREADS = 128;

@@ -1,9 +1,9 @@
 // upload: see upload.h.
 //
-// A tensor is sent in chunks of whole rows.  Each of N_LANES lanes has pinned memory, device memory and a
-// stream of its own, and chunks take the lanes in turn: while one lane's bytes cross the bus, another's are
-// repacked on the device and the host fills a third.  A lane is filled again when its stream has finished;
-// there is no other ordering.
+// A tensor is sent in transfers of whole rows.  Each of N_LANES lanes has pinned memory, device memory and a
+// stream of its own, and transfers take the lanes in turn: while one lane's bytes cross the bus, another's
+// are repacked on the device and the host fills a third.  A lane is filled again when its stream has
+// finished; there is no other ordering.
 #include "../device/launch.cuh"
 #include "../device/quant.cuh"
 #include "upload.h"
@@ -68,7 +68,7 @@ void copy_share(void *arg, int thread) {
 }
 
 // Rows of a matrix for the repacking kernel.
-struct Chunk {
+struct Transfer {
     const uint8_t *rows; // [n][row_bytes], as they lie in the file
     size_t row_bytes;
     size_t first; // row of the tensor, counted through the rows of all experts
@@ -85,14 +85,14 @@ struct Chunk {
 
 // Each thread repacks one row of one tile.
 template <QuantType T>
-__global__ void __launch_bounds__(THREADS) k_repack(const __grid_constant__ Chunk chunk) {
-    unsigned i = blockIdx.x * THREADS + threadIdx.x, number = i / chunk.at.n_tiles,
-             index = i % chunk.at.n_tiles;
-    if (number >= chunk.n) return;
-    size_t row = chunk.first + number;
-    const uint8_t *from = chunk.rows + number * chunk.row_bytes;
-    uint8_t *tile = chunk.tile(row, index);
-    int r = (int)(row % chunk.n_out % TILE_ROWS), g = r % 8, h = r / 8;
+__global__ void __launch_bounds__(THREADS) k_repack(const __grid_constant__ Transfer transfer) {
+    unsigned i = blockIdx.x * THREADS + threadIdx.x, number = i / transfer.at.n_tiles,
+             index = i % transfer.at.n_tiles;
+    if (number >= transfer.n) return;
+    size_t row = transfer.first + number;
+    const uint8_t *from = transfer.rows + number * transfer.row_bytes;
+    uint8_t *tile = transfer.tile(row, index);
+    int r = (int)(row % transfer.n_out % TILE_ROWS), g = r % 8, h = r / 8;
     if constexpr (Format<T>::FLOAT) {
         using Element = typename Format<T>::Element;
         const Element *values = (const Element *)from;
@@ -100,12 +100,12 @@ __global__ void __launch_bounds__(THREADS) k_repack(const __grid_constant__ Chun
             Element *to = (Element *)(tile + ((4 * h + k / 4) * 32 + 4 * g + k % 4) * 16);
             for (int i = 0; i < VECTOR_FLOATS<T>; i++) {
                 int column = (int)index * TILE_FLOATS<T> + k * VECTOR_FLOATS<T> + i;
-                if (column < chunk.n_in) to[i] = values[column];
+                if (column < transfer.n_in) to[i] = values[column];
             }
         }
     } else {
         using Block = typename Format<T>::Block;
-        int chunks = min(chunk.n_in / CHUNK_WEIGHTS - (int)index * TILE_CHUNKS, (int)TILE_CHUNKS);
+        int chunks = min(transfer.n_in / CHUNK_WEIGHTS - (int)index * TILE_CHUNKS, (int)TILE_CHUNKS);
         repack_row<T>((const Block *)from + (size_t)index * TILE_CHUNKS / Format<T>::BLOCK_CHUNKS, chunks,
                       tile, g, h);
     }
@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(THREADS) k_repack(const __grid_constant__ Chun
 struct Upload {
     Pool *pool;
     Lane lanes[N_LANES];
-    unsigned n_chunks; // sent so far; chunk i takes lane i % N_LANES
+    unsigned n_transfers; // sent so far; transfer i takes lane i % N_LANES
     uint8_t *memory;
     size_t bytes, used;
 };
@@ -176,7 +176,7 @@ uint8_t *take(Upload *u, size_t bytes) {
 
 // Waits for the next lane and copies n rows into its pinned memory.
 cudaError_t fill_lane(Upload *u, const uint8_t *from, size_t n, size_t row_bytes, size_t stride, Lane **out) {
-    Lane *lane = &u->lanes[u->n_chunks++ % N_LANES];
+    Lane *lane = &u->lanes[u->n_transfers++ % N_LANES];
     cudaError_t error = cudaStreamSynchronize(lane->stream);
     if (error != cudaSuccess) return error;
     Copy copy = {lane->pinned, from, n, row_bytes, stride, pool_n(u->pool)};
@@ -205,28 +205,28 @@ cudaError_t send_floats(Upload *u, const float *from, size_t n, float *to) {
 // sent, which are less than row_bytes where the weight is a range of columns of a tensor.
 template <QuantType T> cudaError_t send_rows(Upload *u, const Weight *w, const Layout &at, uint8_t *to) {
     const QuantTraits *traits = quant_traits(T);
-    Chunk chunk = {.row_bytes = (size_t)w->n_in / traits->n_weights * traits->n_bytes,
-                   .n_in = w->n_in,
-                   .n_out = w->n_out,
-                   .at = at,
-                   .out = to};
-    size_t most = LANE_BYTES / chunk.row_bytes, n = n_rows(w);
+    Transfer transfer = {.row_bytes = (size_t)w->n_in / traits->n_weights * traits->n_bytes,
+                         .n_in = w->n_in,
+                         .n_out = w->n_out,
+                         .at = at,
+                         .out = to};
+    size_t most = LANE_BYTES / transfer.row_bytes, n = n_rows(w);
     if (most == 0) return cudaErrorInvalidValue; // a row of more than LANE_BYTES
     for (size_t first = 0; first < n; first += most) {
         size_t count = std::min(n - first, most);
         Lane *lane;
         cudaError_t error =
-            fill_lane(u, w->data + first * w->row_bytes, count, chunk.row_bytes, w->row_bytes, &lane);
+            fill_lane(u, w->data + first * w->row_bytes, count, transfer.row_bytes, w->row_bytes, &lane);
         if (error == cudaSuccess)
-            error = cudaMemcpyAsync(lane->device, lane->pinned, count * chunk.row_bytes,
+            error = cudaMemcpyAsync(lane->device, lane->pinned, count * transfer.row_bytes,
                                     cudaMemcpyHostToDevice, lane->stream);
         if (error != cudaSuccess) return error;
-        chunk.rows = lane->device;
-        chunk.first = first;
-        chunk.n = (unsigned)count;
+        transfer.rows = lane->device;
+        transfer.first = first;
+        transfer.n = (unsigned)count;
         Launch l = {.stream = lane->stream};
-        unsigned n_threads = chunk.n * at.n_tiles;
-        error = launch_kernel(&l, k_repack<T>, (n_threads + THREADS - 1) / THREADS, THREADS, 0, chunk);
+        unsigned n_threads = transfer.n * at.n_tiles;
+        error = launch_kernel(&l, k_repack<T>, (n_threads + THREADS - 1) / THREADS, THREADS, 0, transfer);
         if (error != cudaSuccess) return error;
     }
     return cudaSuccess;

@@ -1,8 +1,8 @@
 /* upload: weights from the file mapping into device memory, repacked as layout.h says.
  *
- * All matrices of a plan lie in one allocation, sized by a first pass over its ops.  A chunk of a tensor goes
+ * All matrices of a plan lie in one allocation, sized by a first pass over its ops.  A transfer of rows goes
  * from the page cache to pinned memory (copied by all threads), to device memory, and into the tiles of its
- * tensor (repacked by a kernel); several chunks are under way at once, so that the bus is never idle. */
+ * tensor (repacked by a kernel); several transfers are under way at once, so that the bus is never idle. */
 #ifndef ZGEN_CUDA_UPLOAD_H
 #define ZGEN_CUDA_UPLOAD_H
 

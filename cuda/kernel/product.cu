@@ -93,7 +93,7 @@ template <int T> struct WarpWork {
     const Product &p;
     const WorkSplit &split;
     Input x;
-    int partials_at; // bytes: float [group][its tile row][gate, up][K-slice][T][PARTIAL_STRIDE] in shared memory
+    int partials_at; // bytes: float [group][tile row][gate, up][K-slice][T][PARTIAL_STRIDE], in shared memory
     int n_tile_rows; // of the cluster
     int slice, group;
 
@@ -295,7 +295,7 @@ template <bool ROUTED> struct Epilogue {
     // belongs to the same block.
     __device__ void load_residual(const WarpWork<1> &work) {
         const RegRows &from = work.p.residual;
-        if (row >= 0 && from.data && matrix == 0) residual = __ldcg(row_of(from, 0) + row);
+        if (!ROUTED && row >= 0 && from.data && matrix == 0) residual = __ldcg(row_of(from, 0) + row);
     }
     // flagged: whether another product follows in this kernel; its flags are then those of the epoch.
     __device__ void store(const WarpWork<1> &work, bool flagged, uint32_t epoch) const {
@@ -545,7 +545,8 @@ cudaError_t launch_planned(const Launch *l, const FusedProducts &fused, const La
 cudaError_t check(const Product *p) {
     if (p->norm && p->segment[0].w.n_in > LOADED) // the plan has an op of its own to normalise such rows
         return cudaErrorInvalidValue;
-    return p->ids && p->n_segments > 1 && !is_pair(*p) ? cudaErrorInvalidValue : cudaSuccess;
+    if (p->ids && (p->residual.data || (p->n_segments > 1 && !is_pair(*p)))) return cudaErrorInvalidValue;
+    return cudaSuccess;
 }
 
 // Whether a's output can reach b in one kernel, flagged.

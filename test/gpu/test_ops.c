@@ -1,8 +1,7 @@
 /* ops: the kernels beside the products, one by one, against formulas in double.
  *
- * Buffers lie between guard bands and are NaN where nothing was written.  Limits follow from the arithmetic:
- * f32 sums 1e-12, scores of two f16 (22 bits) 1e-9, matrix units on f16 1e-5; the sampler must choose the
- * same tokens as the host's. */
+ * Buffers lie between guard bands and are NaN where nothing was written.  The limit of f32 sums is an NMSE of
+ * 1e-12; the sampler must choose the same tokens as the host's. */
 #include "device.h"
 #include "gpu.h"
 #include "tiny.h"
@@ -14,7 +13,6 @@ static float *floats_new(size_t n, uint64_t *state) {
     return v;
 }
 
-/* n rows of a register. */
 static const int widths[] = {16, 64, 100, 256, 331, 4096, 17000};
 enum { N_WIDTHS = sizeof widths / sizeof *widths };
 

@@ -262,7 +262,9 @@ TEST(gpu_ops_product_of_every_type) {
     for (int i = 0; i < tiny_n_types; i++)
         for (int k = 0; k < 4; k++) {
             Trial *t = trial_new(&tiny_types[i], &shapes[k][1], 1, shapes[k][0], 1);
-            t->T = shapes[k][2], t->bias = k != 1, t->residual = k != 2;
+            t->T = shapes[k][2];
+            t->bias = k != 1;
+            t->residual = k != 2;
             trial_few(t);
             trial_free(t);
         }
@@ -280,7 +282,9 @@ TEST(gpu_ops_product_of_mixed_types) {
     for (int i = 0; i < 4; i++)
         for (int plain = 0; plain < 2; plain++) {
             Trial *t = trial_new(types[i], n_outs, 3, 512, 2);
-            t->T = 65, t->norm = !plain, t->permuted = t->bias = true;
+            t->T = 65;
+            t->norm = !plain;
+            t->permuted = t->bias = true;
             if (t->norm) t->limit = 1e-6;
             trial_few(t);
             trial_free(t);
@@ -329,7 +333,10 @@ TEST(gpu_ops_product_by_clusters) {
                  {{QUANT_Q4_K, QUANT_Q4_K, QUANT_Q6_K}, 8192, {200, 64, 33}, 3, ACT_NONE}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Trial *t = trial_new(cases[i].types, cases[i].n_outs, cases[i].n, cases[i].n_in, 4);
-        t->T = 17, t->act = cases[i].act, t->bias = true, t->residual = !t->act;
+        t->T = 17;
+        t->act = cases[i].act;
+        t->bias = true;
+        t->residual = !t->act;
         trial_few(t);
         trial_free(t);
     }
@@ -349,7 +356,10 @@ static void gather(float *rows, const int *map, int width) {
 static void check_maps(QuantType type, int n_in, bool norm, bool bias, Gemm *gemm, int T) {
     static const int n_out = 331;
     Trial *t = trial_new(&type, &n_out, 1, n_in, 10);
-    t->T = T, t->norm = norm, t->bias = bias, t->residual = true;
+    t->T = T;
+    t->norm = norm;
+    t->bias = bias;
+    t->residual = true;
     size_t n = (size_t)T * (size_t)n_out;
     float *got[2], *ignored = mem_new(n, sizeof *ignored);
     for (int mapped = 1; mapped >= 0; mapped--) {
@@ -452,7 +462,9 @@ TEST(gpu_ops_gemm_of_every_type) {
     static const int n_out = 331;
     for (int i = 0; i < tiny_n_types; i++) {
         Trial *t = trial_new(&tiny_types[i], &n_out, 1, 256, 5);
-        t->bias = i % 2, t->residual = i % 3 != 0, t->norm = i % 4 == 1;
+        t->bias = i % 2;
+        t->residual = i % 3 != 0;
+        t->norm = i % 4 == 1;
         check_gemm(t);
     }
 }
@@ -567,21 +579,27 @@ static void check_fused(const QuantType types[N_FUSED]) {
     for (int i = 0; i < N_FUSED; i++) {
         m[i] = matrix_new(types[i], n_ins[i], n_outs[i], 1, &seed);
         matrix_upload(&m[i]);
-        p[i].n_segments = 1, p[i].segment[0].w = m[i].device,
-        p[i].segment[0].out_stride = stride_of(n_outs[i]);
-        p[i].segment[0].out = device_new(NULL, (size_t)n_outs[i] * sizeof(float));
+        float *out = device_new(NULL, (size_t)n_outs[i] * sizeof(float));
+        p[i].n_segments = 1;
+        p[i].segment[0] = (ProductSegment){.w = m[i].device, .out = out, .out_stride = stride_of(n_outs[i])};
         p[i].flagged = device_zeros(sizeof(FlaggedOutput) + (size_t)n_outs[i] * sizeof(uint32_t));
         if (i) p[i].in = (RegRows){p[i - 1].segment[0].out, stride_of(n_ins[i]), NULL};
     }
     matrix_upload(&up);
-    p[1].n_segments = 2, p[1].act = ACT_SILU, p[1].segment[1] = (ProductSegment){.w = up.device};
-    p[1].norm = device_new(norm, WIDTH * sizeof(float)), p[1].norm_eps = EPS;
+    p[1].n_segments = 2;
+    p[1].segment[1] = (ProductSegment){.w = up.device};
+    p[1].act = ACT_SILU;
+    p[1].norm = device_new(norm, WIDTH * sizeof(float));
+    p[1].norm_eps = EPS;
     p[2].residual = (RegRows){p[0].segment[0].out, stride_of(WIDTH), NULL};
-    float *in = device_new(NULL, N_FIRST * sizeof(float));
-    p[0].in = (RegRows){in, N_FIRST, NULL};
+    static const int third[] = {2}, second[] = {1}; // rows of the input, and of the last residual
+    float *in = device_new(NULL, 3 * N_FIRST * sizeof(float)), *more = floats_new(2 * 64, &seed);
+    p[0].in = (RegRows){in, N_FIRST, device_new(third, sizeof third)};
+    p[3].residual = (RegRows){device_new(more, 2 * 64 * sizeof *more), 64, device_new(second, sizeof second)};
     for (int epoch = 0; epoch < EPOCHS; epoch++) {
         float *x = floats_new(N_FIRST, &seed);
-        device_check(cudaMemcpy(in, x, N_FIRST * sizeof(float), cudaMemcpyHostToDevice), "input");
+        device_check(cudaMemcpy(in + 2 * N_FIRST, x, N_FIRST * sizeof(float), cudaMemcpyHostToDevice),
+                     "input");
         for (int i = 0; i < N_FUSED; i++)
             device_check(launch_products(device_launch(), &p[i], 1, 1, NULL), "one by one");
         device_read(got[0], p[N_FUSED - 1].segment[0].out, sizeof got[0]);
@@ -593,7 +611,7 @@ static void check_fused(const QuantType types[N_FUSED]) {
         free(x);
     }
     device_end("fused products");
-    free(norm), matrix_free(&up);
+    free(norm), free(more), matrix_free(&up);
     for (int i = 0; i < N_FUSED; i++) matrix_free(&m[i]);
 }
 
