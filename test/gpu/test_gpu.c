@@ -90,19 +90,27 @@ static void check_oracle(const char *path, KvType type, bool weights_fp8) {
     int32_t ids[N], tokens[STEPS], expected[STEPS];
     Rig gpu = {0}, cpu = {0};
     RigConfig config = {.isa = "scalar", .kv_type = type, .weights_fp8 = weights_fp8}, other = on_gpu;
-    other.kv_type = type, other.weights_fp8 = weights_fp8;
+    other.kv_type = type;
+    other.weights_fp8 = weights_fp8;
     Err e;
     float *oracle = NULL, *exact = NULL;
     for (int act_f32 = 0; act_f32 < 2; act_f32++) { // rows in f16 are nearer to the exact oracle
         config.act_f32 = act_f32;
-        if (!rig_open(&cpu, path, config)) return free(oracle);
+        if (!rig_open(&cpu, path, config)) {
+            free(oracle);
+            return;
+        }
         rig_ids(&cpu, 1, ids, N);
         float *rows = rig_rows(&cpu, N);
         rig_feed(&cpu, 0, ids, 0, N, rows);
         *(act_f32 ? &exact : &oracle) = rows;
         rig_close(&cpu);
     }
-    if (!rig_open(&gpu, path, other)) return free(oracle), free(exact);
+    if (!rig_open(&gpu, path, other)) {
+        free(oracle);
+        free(exact);
+        return;
+    }
     float *logits = rig_rows(&gpu, N);
     static const int firsts[] = {1, 16, N}; // rows of the first run; the others come one by one
     for (int i = 0; i < 3; i++) {
@@ -119,7 +127,9 @@ static void check_oracle(const char *path, KvType type, bool weights_fp8) {
     CHECK(gpu_decode(&gpu, &s, 1, STEPS, tokens, &e), "%s", e.text);
     CHECK(gpu_decode(&gpu, &s, 1, STEPS, expected, &e) && memcmp(tokens, expected, sizeof tokens) == 0,
           "%s, %s", path, kv_type_name(type));
-    free(oracle), free(exact), free(logits);
+    free(oracle);
+    free(exact);
+    free(logits);
     rig_close(&gpu);
 }
 
@@ -204,7 +214,8 @@ static bool open_tiny(Rig *rig, const Buf *file, RigConfig c) {
 
 /* Opens the model on one executor and computes the logits of N_LONG ids. */
 static bool open_long(Rig *rig, const Buf *file, RigConfig c, int32_t *ids, float **logits) {
-    c.n_ctx = c.n_rows = RIG_MAX_ROWS, c.n_threads = pool_cpus();
+    c.n_ctx = c.n_rows = RIG_MAX_ROWS;
+    c.n_threads = pool_cpus();
     if (!open_tiny(rig, file, c)) return false;
     *logits = rig_rows(rig, N_LONG);
     rig_ids(rig, 1, ids, N_LONG);
@@ -223,7 +234,9 @@ static void check_tiny(Tiny t, const char *name) {
         open_long(&f32_rig, &file, exact, ids, &f32) && open_long(&gpu, &file, on_gpu, ids, &gpu_logits))
         for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++)
             check_rows(&gpu, ids, lengths[i], q8, f32, &t, name);
-    free(q8), free(f32), free(gpu_logits);
+    free(q8);
+    free(f32);
+    free(gpu_logits);
     for (Rig *rigs[] = {&q8_rig, &f32_rig, &gpu}, **r = rigs; r < rigs + 3; r++)
         if ((*r)->ops) rig_close(*r);
     buf_free(&file);
@@ -290,7 +303,9 @@ static void check_gate(const Golden *g, const Case *c, RigConfig config) {
     double limit = fmax(m.nmse, cache_nmse(config.kv_type));
     CHECK(nmse <= limit, "%s %s, %s: decoding differs from prefill by NMSE %.3g of %.3g", g->path, c->name,
           kv_type_name(config.kv_type), nmse, limit);
-    free(prefill), free(decoded), free(whole);
+    free(prefill);
+    free(decoded);
+    free(whole);
     rig_close(&rig);
 }
 
@@ -337,7 +352,8 @@ static void check_logits_among(Rig *rig, const DecodeRow inputs[N_SEQ]) {
         rig_run(rig, rows, sizes[i], among);
         CHECK(same_bytes(rig, among, alone, sizes[i]), "%s: %d rows", gguf_label(rig->gguf), sizes[i]);
     }
-    free(alone), free(among);
+    free(alone);
+    free(among);
 }
 
 static void check_steps_among(Rig *rig, const DecodeRow inputs[N_SEQ]) {
@@ -367,10 +383,14 @@ TEST(gpu_row_alone_and_among_others) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
     RigConfig config = on_gpu;
-    config.n_seq = N_SEQ, config.n_ctx = 64;
+    config.n_seq = N_SEQ;
+    config.n_ctx = 64;
     Rig rig;
     for (int m = 0; m < N_MODELS; m++)
-        if (rig_open(&rig, models[m], config)) check_among_others(&rig), rig_close(&rig);
+        if (rig_open(&rig, models[m], config)) {
+            check_among_others(&rig);
+            rig_close(&rig);
+        }
 }
 
 /* Then some heads have written their output before others have begun.  With more heads of queries than of
@@ -379,11 +399,15 @@ TEST(gpu_row_among_more_than_run_at_once) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
     RigConfig config = on_gpu;
-    config.n_seq = N_SEQ, config.n_ctx = 64;
+    config.n_seq = N_SEQ;
+    config.n_ctx = 64;
     Tiny t = {QUANT_Q8_0, 2, 128, 64, 32, 32, 128, 1000, 0, 0, 9};
     Buf file = tiny_model(&t, NULL);
     Rig rig;
-    if (open_tiny(&rig, &file, config)) check_among_others(&rig), rig_close(&rig);
+    if (open_tiny(&rig, &file, config)) {
+        check_among_others(&rig);
+        rig_close(&rig);
+    }
     buf_free(&file);
 }
 
@@ -399,7 +423,8 @@ TEST(gpu_context_is_used_to_its_last_position) {
         float *last[3];
         Rig rig;
         RigConfig c = on_gpu;
-        c.n_ctx = N, c.n_seq = 3;
+        c.n_ctx = N;
+        c.n_seq = 3;
         Err e;
         if (!rig_open(&rig, models[m], c)) continue;
         float *logits = rig_rows(&rig, N);
@@ -469,7 +494,8 @@ TEST(gpu_vocabulary_above_262144) {
     }
     CHECK(n_planted >= 2, "the planted row was never the best");
     if (logits[0] && logits[1]) CHECK(gpu_nmse(logits[0], logits[1], (size_t)8 * N_VOCAB) <= 1e-3);
-    free(logits[0]), free(logits[1]);
+    free(logits[0]);
+    free(logits[1]);
     buf_free(&file);
 }
 
@@ -496,7 +522,8 @@ TEST(gpu_managed_memory_changes_no_bit) {
         if (logits[0] && logits[1])
             CHECK(memcmp(logits[0], logits[1], (size_t)40 * (size_t)n_vocab * sizeof(float)) == 0, "%s",
                   models[m]);
-        free(logits[0]), free(logits[1]);
+        free(logits[0]);
+        free(logits[1]);
     }
 }
 
@@ -626,7 +653,8 @@ TEST(gpu_sampler_is_the_hosts) {
     static const int32_t banned[] = {2, 300, 17, 301};
     Rig rig;
     RigConfig c = on_gpu;
-    c.n_seq = 32, c.n_ctx = 64;
+    c.n_seq = 32;
+    c.n_ctx = 64;
     if (!rig_open(&rig, models[0], c)) return;
     void *scratch = mem_new(sample_scratch_bytes(rig.n_vocab), 1);
     for (unsigned seed = 0; seed < 200; seed++) check_sampler(&rig, seed, banned, 4, scratch);

@@ -46,7 +46,8 @@ static Input input_of(float *rows, int n, int width, bool mapped) {
     }
     o.device.data = (float *)device_new(all, elements * sizeof *all) + COLUMN;
     if (mapped) o.device.map = device_new(map, (size_t)n * sizeof *map);
-    free(all), free(map);
+    free(all);
+    free(map);
     return o;
 }
 
@@ -112,7 +113,9 @@ static void check_norm(int width, int n, bool mapped) {
                  "norm");
     output_check(out, n, width, expected, "norm");
     device_end("norm");
-    free(in.rows), free(weight), free(expected);
+    free(in.rows);
+    free(weight);
+    free(expected);
 }
 
 TEST(gpu_ops_norm) {
@@ -143,7 +146,9 @@ static void check_pairs(int width, int n, Activation act, bool a_mapped, bool b_
                  act ? activation_name(act) : "add");
     output_check(out, n, width, expected, act ? activation_name(act) : "add");
     device_end("a pair");
-    free(a.rows), free(b.rows), free(expected);
+    free(a.rows);
+    free(b.rows);
+    free(expected);
 }
 
 TEST(gpu_ops_add_and_glu) {
@@ -197,7 +202,9 @@ static void check_route(int n_expert, int n_used, int n, bool mapped) {
         }
     }
     device_end("route");
-    free(logits.rows), free(got_ids), free(got);
+    free(logits.rows);
+    free(got_ids);
+    free(got);
 }
 
 TEST(gpu_ops_route) {
@@ -228,7 +235,10 @@ static void check_moe_sum(int width, int n_used, int n, bool residual) {
     device_check(launch_moe_sum(device_launch(), &op, n), "moe_sum");
     output_check(op.out, n, width, expected, "moe_sum");
     device_end("moe_sum");
-    free(in.rows), free(weights.rows), free(more.rows), free(expected);
+    free(in.rows);
+    free(weights.rows);
+    free(more.rows);
+    free(expected);
 }
 
 TEST(gpu_ops_moe_sum) {
@@ -345,7 +355,8 @@ static void check_option(const SampleParams *p, bool ban, const char *name) {
     CHECK(n_wrong == 0, "%s: %d of %d rows are not the host's", name, n_wrong, R * N_LAUNCHES);
     device_end("sampler");
     cudaFreeHost(s->ring);
-    free(scratch), free(s);
+    free(scratch);
+    free(s);
 }
 
 TEST(gpu_ops_sampler_is_the_hosts) {

@@ -62,7 +62,9 @@ static void matrix_upload(Matrix *m) {
 
 static void matrix_free(Matrix *m) {
     upload_close(m->upload);
-    free((void *)m->w.data), free((void *)m->w.scale), free(m->decoded);
+    free((void *)m->w.data);
+    free((void *)m->w.scale);
+    free(m->decoded);
 }
 
 /* y[n_out] = expert's matrix times x, in the activations that the type asks for, times the rows' scales. */
@@ -131,8 +133,16 @@ static Trial *trial_new(const QuantType *types, const int *n_outs, int n_segment
 }
 
 static void trial_free(Trial *t) {
-    for (int i = 0; i < t->n_segments; i++) matrix_free(&t->m[i]), free(t->biases[i]), free(t->expected[i]);
-    free(t->in), free(t->norm_weight), free(t->residual_rows), free(t->rows), free(t->residual_map);
+    for (int i = 0; i < t->n_segments; i++) {
+        matrix_free(&t->m[i]);
+        free(t->biases[i]);
+        free(t->expected[i]);
+    }
+    free(t->in);
+    free(t->norm_weight);
+    free(t->residual_rows);
+    free(t->rows);
+    free(t->residual_map);
     free(t);
 }
 
@@ -169,7 +179,9 @@ static void trial_expect(Trial *t, bool exact) {
             }
         }
     }
-    free(x), free(y), free(gate);
+    free(x);
+    free(y);
+    free(gate);
 }
 
 /* MAX_T rows of `width` floats on the device, with or without a map. */
@@ -372,11 +384,14 @@ static void check_maps(QuantType type, int n_in, bool norm, bool bias, Gemm *gem
                      t->name);
         trial_rows(t, 0, T, got[mapped] = mem_new(n, sizeof(float)), ignored);
         device_end(t->name);
-        gather(t->in, t->rows, n_in), gather(t->residual_rows, t->residual_map, n_out);
+        gather(t->in, t->rows, n_in);
+        gather(t->residual_rows, t->residual_map, n_out);
     }
     CHECK(memcmp(got[0], got[1], n * sizeof(float)) == 0, "%s, %d rows%s: maps change a bit", t->name, T,
           gemm ? " on the matrix units" : "");
-    free(got[0]), free(got[1]), free(ignored);
+    free(got[0]);
+    free(got[1]);
+    free(ignored);
     trial_free(t);
 }
 
@@ -423,7 +438,10 @@ static void check_experts(QuantType type, bool per_slot, int T) {
     CHECK(error <= 1e-10 * power, "%s, %d rows%s: NMSE %.3g", quant_traits(type)->name, T,
           per_slot ? ", by slot" : "", error / power);
     device_end("experts");
-    free(in), free(got), free(ids), free(y);
+    free(in);
+    free(got);
+    free(ids);
+    free(y);
     matrix_free(&m);
 }
 
@@ -542,7 +560,8 @@ static void check_decoding(QuantType type, int n_in, int skip) {
         CHECK(n_wrong == 0, "%s, rows of %d: %d halves differ", traits->name, n_in, n_wrong);
     }
     device_end("decoding");
-    free(rows), free(halves);
+    free(rows);
+    free(halves);
     matrix_free(&m);
 }
 
@@ -611,7 +630,9 @@ static void check_fused(const QuantType types[N_FUSED]) {
         free(x);
     }
     device_end("fused products");
-    free(norm), free(more), matrix_free(&up);
+    free(norm);
+    free(more);
+    matrix_free(&up);
     for (int i = 0; i < N_FUSED; i++) matrix_free(&m[i]);
 }
 
