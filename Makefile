@@ -118,7 +118,7 @@ fuzz:
 
 format:
 	@scripts/setup.sh format
-	clang-format -i $(shell find main.c src cuda test scripts -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh')
+	$(call say,FORMAT "main.c src cuda test scripts")clang-format -i $(shell find main.c src cuda test scripts -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh')
 
 install: zgen
 	install -D -m 755 zgen $(DESTDIR)$(PREFIX)/bin/zgen

@@ -1,8 +1,8 @@
 /* builder: what a family writes its tape with: its keys and weights by name, and the ops one after another.
  *
- * Each emit function appends one op and returns the register it writes.  Failures (a missing tensor, a key out
- * of range) are kept in the builder and end everything at its close, so that a family reads as a list of what
- * happens, not of what can go wrong; registers returned after a failure are harmless. */
+ * Each emit function appends one op and returns the register it writes.  Failures (a missing tensor, a key
+ * out of range) are kept in the builder and end everything at its close, so that a family reads as a list of
+ * what happens, not of what can go wrong; registers returned after a failure are harmless. */
 #ifndef ZGEN_PLAN_BUILDER_H
 #define ZGEN_PLAN_BUILDER_H
 
@@ -17,8 +17,8 @@ typedef struct PlanBuilder {
     int op_capacity, reg_capacity;
 } PlanBuilder;
 
-/* Lets `emit` write the tape of the plan, whose hyper-parameters are read.  false: *e; a tensor that the family
- * did not take is an error too. */
+/* Lets `emit` write the tape of the plan, whose hyper-parameters are read.  false: *e; a tensor that the
+ * family did not take is an error too. */
 bool builder_emit(Plan *p, const Gguf *g, void (*emit)(PlanBuilder *b), Err *e);
 
 /* Weights by name; "%d" in it stands for the builder's layer.  A missing or misshapen one is a failure; the

@@ -2,8 +2,8 @@
  *
  * A model is a tape: a list of ops over numbered registers.  A register is a buffer [T, width]; T, the number
  * of rows in flight, is chosen by the batch of each run, so that prompts, decoding and many sequences at once
- * are the same program.  Ops marked on_R run on the R rows of the batch whose logits are wanted: where such an
- * op reads a register of T rows, its row r is row batch.out_row[r] of that register.
+ * are the same program.  Ops marked on_R run on the R rows of the batch whose logits are wanted: where such
+ * an op reads a register of T rows, its row r is row batch.out_row[r] of that register.
  *
  * An op lists what it works on once: `operand` holds each register with its role, and passes, printer,
  * lifetimes and tests walk that array.  Its parameters are the member of the union that its code selects.
@@ -11,8 +11,8 @@
  * join two results (act) and add a residual; attention may rotate queries and new keys and put these into the
  * cache with their values.
  *
- * OP_LIST is the one place where an op is named and explained.  A parameter that an executor may lack is named
- * in capability.h.  A family's quirk is a parameter of an op, never a path in an executor. */
+ * OP_LIST is the one place where an op is named and explained.  A parameter that an executor may lack is
+ * named in capability.h.  A family's quirk is a parameter of an op, never a path in an executor. */
 #ifndef ZGEN_PLAN_OP_H
 #define ZGEN_PLAN_OP_H
 

@@ -68,8 +68,8 @@ typedef struct Plan {
 /* The register that holds reg's memory: its base, or reg itself. */
 int plan_base(const Plan *p, int reg);
 
-/* Whether two registers share memory that both have: the same one, or one a view of columns of the other or both
- * views of common columns. */
+/* Whether two registers share memory that both have: the same one, or one a view of columns of the other or
+ * both views of common columns. */
 bool plan_overlap(const Plan *p, int a, int b);
 
 /* Bytes from row to row of a register in one of its forms, a multiple of 64; a view's are its base's. */
@@ -78,8 +78,9 @@ size_t plan_row_bytes(const Plan *p, int reg, Form form);
 /* The features that an op of the plan needs: of its code and of each parameter that it has. */
 FeatureSet plan_op_features(const Plan *p, const Op *op);
 
-/* Whether the executor of the plan's configuration runs all of it.  false: ERR_MODEL, a sentence that names op,
- * parameter and executor, and the one of `others` (the capabilities of other executors, [n_others]) that would. */
+/* Whether the executor of the plan's configuration runs all of it.  false: ERR_MODEL, a sentence that names
+ * op, parameter and executor, and the one of `others` (the capabilities of other executors, [n_others]) that
+ * would. */
 bool plan_supported(const Plan *p, const Capability *const *others, int n_others, Err *e);
 
 #endif

@@ -27,9 +27,9 @@ typedef struct Weights Weights; // all weights of one model, and which tensors t
 Weights *weights_open(const Gguf *g);
 void weights_close(Weights *w);
 
-/* Weights of a model that is still to be made: nothing is read from g, which has no tensors; what is asked for
- * is recorded instead, matrices without data, vectors of zeros.  optional: the names that weights_has answers
- * with true, without "blk.N.", up to the first NULL. */
+/* Weights of a model that is still to be made: nothing is read from g, which has no tensors; what is asked
+ * for is recorded instead, matrices without data, vectors of zeros.  optional: the names that weights_has
+ * answers with true, without "blk.N.", up to the first NULL. */
 Weights *weights_record(const Gguf *g, const char *const *optional);
 
 /* The tensors recorded so far, in the order of asking, of type F32; the caller frees them and their names. */

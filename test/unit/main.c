@@ -7,8 +7,8 @@
  * --times adds to each line the processor seconds that the test took.
  *
  * The program is also built for aarch64 and run under qemu-user, where there is no Jansson and no PCRE2 to
- * link: files of tests that include <jansson.h>, golden.h or a header of src/text, src/run or src/cli stay
- * out of that build. */
+ * link: files of tests that include <jansson.h>, golden.h or a header of a room that needs one of the two are
+ * left out of that build. */
 #include "check.h"
 
 #include <getopt.h>

@@ -1,8 +1,8 @@
 /* plan: the tape against golden text, and what the passes claim against what can be counted without them.
  *
  * Lifetimes, forms and costs are worked out here a second time, from the ops alone and in another way.  The
- * texts are of the tape as each executor wants it, which needs no GPU; a change of one is a change of the program
- * and belongs in the same commit. */
+ * texts are of the tape as each executor wants it, which needs no GPU; a change of one is a change of the
+ * program and belongs in the same commit. */
 #include "check.h"
 #include "gguf_writer.h"
 #include "../../src/base/mem.h"
@@ -222,8 +222,8 @@ TEST(plan_registers_have_the_forms_that_are_read) {
     on_every_plan(check_forms);
 }
 
-/* A tape reads nothing that was not written, needs no feature that its executor lacks, and marks as on_R only ops
- * behind the last attention: properties of any family's tape. */
+/* A tape reads nothing that was not written, needs no feature that its executor lacks, and marks as on_R only
+ * ops behind the last attention: properties of any family's tape. */
 static void check_order(const char *path, const Opened *o) {
     const Plan *p = o->plan;
     int last_attn = 0;
@@ -309,7 +309,8 @@ static void plant_nothing(Plan *p) {
     (void)p;
 }
 
-/* A parameter that the executor does not have is refused by name: op, parameter, executor, and what runs it. */
+/* A parameter that the executor does not have is refused by name: op, parameter, executor, and what runs
+ * it. */
 TEST(plan_refuses_parameters_that_an_executor_does_not_run) {
     static const struct {
         void (*plant)(Plan *p);
@@ -318,7 +319,8 @@ TEST(plan_refuses_parameters_that_an_executor_does_not_run) {
         {plant_nothing, NULL, NULL},
         {plant_window, NULL,
          "attention in a window (op ATTN 'attn' of layer 0 of family 'llama'); --device cpu"},
-        {plant_softcap, "attention with a softcap (op ATTN 'attn' of layer 0", "no executor of this zgen does"},
+        {plant_softcap, "attention with a softcap (op ATTN 'attn' of layer 0",
+         "no executor of this zgen does"},
         {plant_sinks, "attention with sinks", "attention with sinks"},
         {plant_head_dim, "heads of 4096 dimensions", "heads of 4096 dimensions, only multiples of 8"},
         {plant_head_norm, "a norm within a product", "norms of single heads"},
