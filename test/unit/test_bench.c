@@ -1,6 +1,7 @@
-/* bench: what is measured must be possible, what is computed from it must be right. */
+/* bench: times are possible, and the numbers computed from them are right. */
 #include "check.h"
 #include "../../src/base/stat.h"
+#include "../../src/bench/metrics.h"
 #include "../../src/cpu/cpu.h"
 #include "../../src/run/bench.h"
 
@@ -11,7 +12,7 @@ static bool near(double a, double b) {
     return fabs(a - b) <= 1e-12 * fabs(b);
 }
 
-typedef struct Small { // a model of which everything can be counted
+typedef struct Small { // a small model with its engine
     Model model;
     Engine *engine;
 } Small;
@@ -46,7 +47,7 @@ static const BenchSettings thrice = {.n_repetitions = 3,
                                      .params = {.top_p = 1, .repeat_penalty = 1, .seed = 5},
                                      .stopped = never};
 
-/* What must be moved and computed, token by token and product by product. */
+/* Bytes and operations, summed token by token and op by op. */
 TEST(bench_costs_are_those_of_each_token) {
     Small s;
     REQUIRE(open_small(&s, 64, 1));
@@ -66,7 +67,36 @@ TEST(bench_costs_are_those_of_each_token) {
     close_small(&s);
 }
 
-/* Depth and prompt are in the cache as if they had come in one piece; each repetition finds the same. */
+/* Two repetitions of a prompt of 8 tokens and 2 generated ones, at depth 5. */
+TEST(bench_metrics_follow_from_the_times) {
+    Small s;
+    REQUIRE(open_small(&s, 64, 1));
+    const Plan *p = engine_plan(s.engine);
+    BenchResult r = {.n = 2,
+                     .seconds = (double[]){2, 5},
+                     .prompt_seconds = (double[]){1, 3},
+                     .gaps = (double[]){0.5, 0.5, 0.75, 1.25},
+                     .n_gaps = 4};
+    BenchTest t = {.n_prompt = 8, .n_gen = 2, .n_depth = 5};
+    double bytes = bench_decode_bytes(p, KV_F16, 3, 5 + 8, 2), operations = bench_prompt_operations(p, 5, 8);
+    BenchMetrics m = bench_metrics(p, KV_F16, &t, 3, &r, 1e9);
+    CHECK(near(m.rate.mean, (10 / 2. + 10 / 5.) / 2) && near(m.seconds.mean, 3.5));
+    CHECK(near(m.rate.deviation, 3 / sqrt(2)) && near(m.seconds.deviation, 3 / sqrt(2)));
+    CHECK(near(m.bytes_per_second, bytes / (0.75 * 2)) && near(m.limit, 3 * 2 * 1e9 / bytes));
+    CHECK(near(m.read_percent, 100 * m.bytes_per_second / 1e9));
+    CHECK(m.first_seconds == 2 && near(m.flops, 3 * operations / 2));
+    CHECK(m.gaps[0] == stat_quantile(r.gaps, 4, 0.5) && m.gaps[2] == stat_quantile(r.gaps, 4, 0.99));
+    m = bench_metrics(p, KV_F16, &t, 3, &r, 0);
+    CHECK(near(m.bytes_per_second, bytes / (0.75 * 2)) && isnan(m.limit) && isnan(m.read_percent));
+    m = bench_metrics(p, KV_F16, &(BenchTest){.n_gen = 2, .n_depth = 5}, 1, &r, 1e9);
+    CHECK(isnan(m.first_seconds) && isnan(m.flops) && isfinite(m.limit));
+    r.n_gaps = 0;
+    m = bench_metrics(p, KV_F16, &(BenchTest){.n_prompt = 8}, 1, &r, 1e9);
+    CHECK(isnan(m.bytes_per_second) && isnan(m.limit) && isnan(m.gaps[0]) && isfinite(m.flops));
+    close_small(&s);
+}
+
+/* Depth and prompt are in the cache like one prompt; each repetition begins with the same cache. */
 TEST(bench_depth_and_prompt_are_one_text) {
     Small s;
     Err e;
@@ -100,7 +130,8 @@ TEST(bench_sequences_of_a_batch_are_their_own) {
     REQUIRE(bench_run_batch(s.engine, &thrice, &t, 5, &many, &e), "%s", e.text);
     REQUIRE(bench_run_batch(s.engine, &thrice, &t, 1, &one, &e), "%s", e.text);
     CHECK(many.n_ids == 5 * 5 && !many.differs && many.n_gaps == 12);
-    CHECK(memcmp(many.ids, one.ids, 5 * sizeof *one.ids) == 0, "the first says what it says alone");
+    CHECK(memcmp(many.ids, one.ids, 5 * sizeof *one.ids) == 0,
+          "the first generates the same tokens as alone");
     CHECK(memcmp(many.ids, many.ids + 5, 5 * sizeof *one.ids) != 0, "the second has a prompt of its own");
     bench_free(&many), bench_free(&one);
     close_small(&s);
@@ -130,7 +161,7 @@ TEST(bench_sampled_check_can_be_verified) {
     close_small(&s);
 }
 
-/* It asks before every step: three of them for 40 tokens in chunks of 16. */
+/* stopped() is called before every step: three times for 40 tokens in chunks of 16. */
 TEST(bench_stops_when_asked) {
     Small s;
     Err e;
