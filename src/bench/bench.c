@@ -155,15 +155,15 @@ static void fit_tests(const Bench *b, EngineConfig *c) {
 }
 
 static bool add_config(Bench *b, const Options *one, int n_batch, int n_ubatch, Err *e) {
-    BenchConfig p = {.options = *one, .n_batch = n_batch};
-    EngineConfig *c = &p.config;
+    BenchConfig added = {.options = *one, .n_batch = n_batch};
+    EngineConfig *c = &added.config;
     if (!setup_config(one, c, e)) return false;
     c->chunk = n_batch && (n_batch < n_ubatch || !n_ubatch) ? n_batch : n_ubatch;
     fit_tests(b, c);
-    if (c->device == DEVICE_CUDA && !cuda_device(c->device_index, &p.gpu, e)) return false;
+    if (c->device == DEVICE_CUDA && !cuda_device(c->device_index, &added.gpu, e)) return false;
     b->has_gpu |= c->device == DEVICE_CUDA;
     b->configs = mem_resize(b->configs, ((size_t)b->n_configs + 1) * sizeof *b->configs);
-    b->configs[b->n_configs++] = p;
+    b->configs[b->n_configs++] = added;
     return true;
 }
 

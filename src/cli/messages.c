@@ -54,9 +54,8 @@ bool messages_load(const char *path, Session *s, Err *e) {
         json_object_update(s->variables, object);
     else
         err_set(e, ERR_RUN,
-                "%.500s: \"messages\" is missing; the format is {\"messages\": [{\"role\": \"user\", "
-                "\"content\": "
-                "\"...\"}]}",
+                "%.500s: \"messages\" is missing; the format is "
+                "{\"messages\": [{\"role\": \"user\", \"content\": \"...\"}]}",
                 path);
     json_decref(object);
     return ok;
