@@ -38,10 +38,11 @@ END
 }
 
 @test "keys and values in every type, and how much memory they take" {
+    # The cache is pages of 64 positions: those of the context, and one more.
     for kv in f16=2 f32=4 q8_0=1.0625 fp8=1; do
         zgen -p "$norway" --temp 0 --kv ${kv%=*} -c 256 --device cpu --json
         asserts "$(field 'd["kv"], d["text"], d["memory"]["kv"]')" = \
-            "('${kv%=*}', ' The capital of Norway is Oslo.', $(python3 -c "print(round(6 * 2 * 128 * 256 * ${kv#*=}))"))"
+            "('${kv%=*}', ' The capital of Norway is Oslo.', $(python3 -c "print(round(6 * 2 * 128 * (256 + 64) * ${kv#*=}))"))"
     done
 }
 
@@ -153,9 +154,9 @@ END
 
 @test "memory: printed before loading, as a notice and in JSON" {
     zgen -p "Once" -n 1 --device cpu -c 4000 -v --json
-    [[ "$stderr" == *"cpu, context of 4000 tokens: weights 5.6 MB in the file, keys and values 12.3 MB (f16, 3072 bytes per position), registers "*"; free are "* ]]
+    [[ "$stderr" == *"cpu, context of 4000 tokens: weights 5.6 MB in the file, keys and values 12.6 MB (f16, 3072 bytes per position), registers "*"; free are "* ]]
     asserts "$(field 'd["memory"]["kv"], sorted(d["memory"])')" = \
-        "(12288000, ['executor', 'free', 'kv', 'registers', 'scratch', 'weights'])"
+        "(12582912, ['executor', 'free', 'kv', 'registers', 'scratch', 'weights'])"
     local generated
     generated=$(field 'd["memory"]["kv"], d["memory"]["registers"], d["memory"]["scratch"], d["memory"]["weights"]')
     zgen info --device cpu -c 4000 --json
