@@ -1,7 +1,8 @@
 // exec: runs of batches, registers, the profile, and the interface.
 //
-// A run copies its batch to the device, launches the tape behind whatever is enqueued, and waits for its own end.  It
-// has rows, counters and results apart from those of the decode loop, so that the loop goes on around it.
+// A run copies its batch to the device, launches the tape behind whatever is enqueued, and waits for its own
+// end.  It has rows, counters and results apart from those of the decode loop, so that the loop goes on
+// around it.
 #include <cassert>
 #include <cstring>
 
@@ -88,8 +89,8 @@ struct Sender {
     }
 };
 
-// The samplers of the wanted rows.  Rows that follow each other mostly ban the same ids, in the same array: they share
-// a set.
+// The samplers of the wanted rows.  Rows that follow each other mostly ban the same ids, in the same array:
+// they share a set.
 cudaError_t make_samplers(Exec *x, Rank *rank, const Batch *b, std::vector<DeviceSampler> *out) {
     out->resize(b->R);
     for (int r = 0; r < b->R; r++) {

@@ -6,8 +6,8 @@
 //     exec.cu     runs, registers, profile, and the interface
 //     loop.cu     the decode loop: slots, steps ahead of the host, the ring
 //
-// Rank is what one GPU has, Exec is what the executor has.  The functions here are used in cuda/exec only; everything
-// else uses cuda.h.
+// Rank is what one GPU has, Exec is what the executor has.  The functions here are used in cuda/exec only;
+// everything else uses cuda.h.
 #pragma once
 #include <unordered_map>
 #include <vector>
@@ -31,8 +31,8 @@ struct DeviceOp {
     FlaggedOutput *flagged;
 };
 
-// Rows on the device, and how the tokens of their SAMPLE come back: there are those of a batch, and those of the decode
-// loop.
+// Rows on the device, and how the tokens of their SAMPLE come back: there are those of a batch, and those of
+// the decode loop.
 struct RowSet {
     DeviceRows rows;
     uint32_t *banned; // sets of ban_words: [R_max] by row of the batch, [n_seq] by slot of the loop
@@ -126,8 +126,8 @@ cudaError_t walk(Rank *x, const Step &step, int first_op, int last_op);
 cudaError_t make_sampler(Exec *x, Rank *rank, const SampleParams *params, uint32_t *banned,
                          DeviceSampler *out);
 
-// Gives the rows of a step their pages: copies of pages and new page ids precede the step on the stream.  The second is
-// for the next step of the decode loop.
+// Gives the rows of a step their pages: copies of pages and new page ids precede the step on the stream.  The
+// second is for the next step of the decode loop.
 cudaError_t extend_cache(Exec *x, const int32_t *seq, const int32_t *position, int n);
 cudaError_t extend_loop(Exec *x);
 

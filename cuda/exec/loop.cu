@@ -1,11 +1,13 @@
 // loop: the decode loop, which the GPU drives.
 //
-// A step is captured as a graph, once per bucket of rows.  Its last kernel writes the next token of each row where its
-// first kernel reads, so that steps are enqueued ahead of the host, which only watches a ring in pinned memory.
+// A step is captured as a graph, once per bucket of rows.  Its last kernel writes the next token of each row
+// where its first kernel reads, so that steps are enqueued ahead of the host, which only watches a ring in
+// pinned memory.
 //
-// Slots come and go between two graph launches, by kernels of one thread on the same stream: what is enqueued goes on
-// as it was, and the change takes effect from the next step that is enqueued.  The host remembers which slot each row
-// of an enqueued step belongs to; a slot that is left is crossed out there, so that its tokens are dropped.
+// Slots come and go between two graph launches, by kernels of one thread on the same stream: what is enqueued
+// goes on as it was, and the change takes effect from the next step that is enqueued.  The host remembers
+// which slot each row of an enqueued step belongs to; a slot that is left is crossed out there, so that its
+// tokens are dropped.
 #include <algorithm>
 #include <cassert>
 #include <ctime>
@@ -85,7 +87,8 @@ uint32_t step_in(const RingEntry *entry) {
     return __atomic_load_n(&entry->step, __ATOMIC_ACQUIRE);
 }
 
-// Waits until an entry of the ring is that of a step.  A GPU that failed is an error of its stream, never a hang.
+// Waits until an entry of the ring is that of a step.  A GPU that failed is an error of its stream, never a
+// hang.
 cudaError_t wait_for_entry(const Rank *rank, const RingEntry *entry, uint32_t step) {
     for (int spins = 0; step_in(entry) != step; spins++) {
         if (spins % 1024 != 1023) continue;
@@ -118,8 +121,8 @@ bool take_step(Exec *x, uint32_t step, int32_t *tokens, int *n_tokens, Err *e) {
     return true;
 }
 
-// Behind a batch a single step is enqueued: while prompts are read in between, steps further ahead would be computed
-// early and fetched late.
+// Behind a batch a single step is enqueued: while prompts are read in between, steps further ahead would be
+// computed early and fetched late.
 bool next_step(Exec *x, int32_t *tokens, Err *e) {
     Loop *loop = &x->loop;
     uint32_t ahead = loop->ran ? 1 : AHEAD;

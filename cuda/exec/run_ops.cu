@@ -21,8 +21,8 @@ int rows_of(const Op *op, const Step &step) {
     return op->on_R ? step.R : step.T;
 }
 
-// The rows of a register that an op reads or writes: an op on the R rows finds them in a register of T rows by
-// the batch's map, which in a decode step is the identity.
+// The rows of a register that an op reads or writes: an op on the R rows finds them in a register of T rows
+// by the batch's map, which in a decode step is the identity.
 RegRows rows_in(const Rank *x, const Op *op, int r, const Step &step) {
     if (r == NO_REG) return {};
     bool mapped = op->on_R && !x->plan->regs[r].on_R && step.batch;
@@ -73,8 +73,8 @@ bool is_single(const Batch *b, const Op *op, int i) {
     return !follows(b, t - 1, t) && !follows(b, t, t + 1);
 }
 
-// n ops, for a single row fused into one kernel, or one op.  Of many rows those of prompts go through the matrix
-// units in f16, but never a sequence's single row: it gives the same bytes alone and among others.
+// n ops, for a single row fused into one kernel, or one op.  Of many rows those of prompts go through the
+// matrix units in f16, but never a sequence's single row: it gives the same bytes alone and among others.
 cudaError_t run_products(Rank *x, const Op *op, int n, const Step &step) {
     Product p[MAX_PRODUCTS];
     for (int i = 0; i < n; i++) p[i] = product_of(x, op + i, step);
@@ -123,8 +123,8 @@ Attn attn_rows(Attn a, int first, int n) {
     return a;
 }
 
-// Decoding, all in one: a row of each sequence.  Otherwise new K and V rows are put first; then prompt pieces are
-// tiled one by one, and the rows between them, few of each sequence, go together as if decoding.
+// Decoding, all in one: a row of each sequence.  Otherwise new K and V rows are put first; then prompt pieces
+// are tiled one by one, and the rows between them, few of each sequence, go together as if decoding.
 cudaError_t run_attn(Rank *x, const Op *op, const Step &step) {
     const Launch *l = &x->launch;
     Attn a = attn_of(x, op, step);

@@ -103,7 +103,8 @@ Need need_of(Rank *x) {
     }
     Carver count = {nullptr};
     carve_small(x, &count);
-    need.small = count.used, need.attn = attn_bytes(x);
+    need.small = count.used;
+    need.attn = attn_bytes(x);
     need.sample = align(sample_device_scratch_bytes(x->config.R_max, p->hparams.n_vocab));
     need.all = exec_memory(p, &x->config, AHEAD);
     need.all.weights = upload_bytes(p);
@@ -244,7 +245,8 @@ bool open_rest(Rank *x, const Need &need, Err *e) {
 
 // What need_of asks of an executor.
 cudaError_t describe(Rank *x, const Plan *p, const ExecConfig *config) {
-    x->plan = p, x->config = *config;
+    x->plan = p;
+    x->config = *config;
     x->config.R_max = bucket_of(config->R_max); // room for rows of padding
     x->config.T_max = std::max(config->T_max, x->config.R_max);
     cudaError_t error = cudaSetDevice(config->device);

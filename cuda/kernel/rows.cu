@@ -1,7 +1,8 @@
 // rows: what changes in the rows of the decode loop, and in the histories, between two steps.
 //
-// Everything a kernel here needs travels as launch parameters.  So nothing on the host must outlive the call, nothing
-// is staged, and a slot is joined or left by a launch of one thread between two replays of a captured step.
+// Everything a kernel here needs travels as launch parameters.  So nothing on the host must outlive the call,
+// nothing is staged, and a slot is joined or left by a launch of one thread between two replays of a captured
+// step.
 #include "../device/launch.cuh"
 
 namespace {

@@ -93,8 +93,8 @@ __device__ uint32_t rank_in(Word key) {
 
 // ---- ranks: a block per tile, four tokens per thread ----------------------------------------------------
 
-// Each block looks for its own tokens in the window of the n_history tokens, so that nothing is counted in device
-// memory.
+// Each block looks for its own tokens in the window of the n_history tokens, so that nothing is counted in
+// device memory.
 __device__ void penalise(const SampleParams &p, const int32_t *history, int n_history, int first,
                          const float logit[4], uint32_t rank[4]) {
     __shared__ int32_t count[TILE];
@@ -166,7 +166,8 @@ __global__ void __launch_bounds__(RANK_THREADS) k_rank(SampleStep s) {
 #pragma unroll
     for (int k = 0; k < 4; k++) {
         rank[k] = id + k >= s.n_vocab ? NO_TOKEN : is_logit(rank[k]) ? rank[k] : 0;
-        best = min(best, rank[k]), key = min(key, key_of(rank[k], id + k));
+        best = min(best, rank[k]);
+        key = min(key, key_of(rank[k], id + k));
     }
     *(uint4 *)(row.rank + id) = make_uint4(rank[0], rank[1], rank[2], rank[3]);
 #pragma unroll
@@ -371,7 +372,8 @@ __device__ uint32_t bound_of_count(const Row &row, int k) {
 __device__ uint32_t bound_of_weight(const Row &row, float max, float top_p, Word *total) {
     for (int i = threadIdx.x; i < BINS; i += THREADS) {
         Word w = __ldcg(row.bin + i);
-        bin_low[i] = (uint32_t)w, bin_high[i] = (uint32_t)(w >> 32);
+        bin_low[i] = (uint32_t)w;
+        bin_high[i] = (uint32_t)(w >> 32);
     }
     __syncthreads();
     Place border = find_bin([=](Word sum) {
@@ -447,7 +449,8 @@ __device__ int32_t choose_of_list(int n, const SampleParams &p, int k, float max
         __syncthreads();
         if (in && better < k) list[atomicAdd(&n_kept, 1)] = mine;
         __syncthreads();
-        n = n_kept, in = i < n;
+        n = n_kept;
+        in = i < n;
         mine = in ? list[i] : 0;
     }
     if (p.top_p < 1) {
@@ -455,7 +458,10 @@ __device__ int32_t choose_of_list(int n, const SampleParams &p, int k, float max
         __syncthreads();
         Word sum = 0, better = 0;
         if (in)
-            for (int j = 0; j < n; j++) sum += amount[j], better += list[j] < mine ? amount[j] : 0;
+            for (int j = 0; j < n; j++) {
+                sum += amount[j];
+                better += list[j] < mine ? amount[j] : 0;
+            }
         Word want = share(p.top_p, k > 0 ? sum : total);
         in = in && better < (want ? want : 1);
         __syncthreads();
@@ -465,8 +471,10 @@ __device__ int32_t choose_of_list(int n, const SampleParams &p, int k, float max
     if (i < n) amount[i] = weight;
     __syncthreads();
     if (in)
-        for (int j = 0; j < n; j++)
-            sum += amount[j], before += (uint32_t)list[j] < (uint32_t)mine ? amount[j] : 0;
+        for (int j = 0; j < n; j++) {
+            sum += amount[j];
+            before += (uint32_t)list[j] < (uint32_t)mine ? amount[j] : 0;
+        }
     Word target = multiply_high(random, sum);
     if (in && before <= target && target - before < weight) chosen = (int32_t)(uint32_t)mine;
     __syncthreads();
@@ -488,7 +496,9 @@ template <class Weigh, class Want> __device__ Word cut(const Row &row, Word limi
         });
         __syncthreads();
         Place bin = find_bin([=](Word total) { return known ? rest : want(total) - 1; });
-        border |= bin.at << shift, known |= mask << shift, rest = bin.rest;
+        border |= bin.at << shift;
+        known |= mask << shift;
+        rest = bin.rest;
     }
     auto equals = [=](Word key) { return key <= limit && rank_in(key) == border ? weigh(border) : 0; };
     sum_tiles(row, 0, 1, equals);

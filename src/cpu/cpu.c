@@ -101,7 +101,8 @@ static size_t history_length(const ExecConfig *c) {
 static bool cpu_memory(const Plan *p, const ExecConfig *c, ExecMemory *out, Err *e) {
     (void)e;
     *out = exec_memory(p, c, AHEAD);
-    out->weights = weights_bytes(p->weights), out->is_mapped = weights_converted_bytes(p->weights) == 0;
+    out->weights = weights_bytes(p->weights);
+    out->is_mapped = weights_converted_bytes(p->weights) == 0;
     scratch_of(p, c, false, &out->scratch);
     out->scratch *= (size_t)c->n_threads;
     out->scratch += history_length(c) * sizeof(int32_t);
@@ -133,12 +134,16 @@ static void cpu_close(Exec *x) {
     if (!x) return;
     for (int i = 0; x->scratch && i < pool_n(x->pool); i++) {
         Scratch *s = &x->scratch[i];
-        free(s->row), free(s->y), free(s->q8), free(s->f32), free(s->out), free(s->residual);
-        free(s->pair), free(s->start), free(s->scores), free(s->sample);
+        void *const all[] = {s->row,      s->y,    s->q8,    s->f32,    s->out,
+                             s->residual, s->pair, s->start, s->scores, s->sample};
+        for (size_t k = 0; k < sizeof all / sizeof *all; k++) free(all[k]);
     }
     free(x->scratch);
-    for (int i = 0; i < x->n_rotations; i++)
-        free(x->rotations[i].frequency), free(x->rotations[i].cos), free(x->rotations[i].sin);
+    for (int i = 0; i < x->n_rotations; i++) {
+        free(x->rotations[i].frequency);
+        free(x->rotations[i].cos);
+        free(x->rotations[i].sin);
+    }
     free(x->rotations);
     free(x->rotation_of);
     free(x->loop.token);
@@ -179,7 +184,9 @@ static bool cpu_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e
         return err_set(e, ERR_USAGE, "--act f32 needs --isa scalar; the %s kernels take 8-bit activations",
                        kernels->name);
     Exec *x = mem_new(1, sizeof *x);
-    x->plan = p, x->config = *config, x->kernels = kernels;
+    x->plan = p;
+    x->config = *config;
+    x->kernels = kernels;
     x->pool = pool_open(config->n_threads);
     if (!open_memory(x, e)) {
         cpu_close(x);

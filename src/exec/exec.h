@@ -3,13 +3,13 @@
  *     open(plan, config) -> run(batch, first op, last op) -> read(register) -> close
  *                        -> decode_join(slot) ... -> decode_next ... -> decode_leave(slot)
  *
- * Prompts are computed by runs.  Generated tokens come from the decode loop: n_seq slots, slot s for sequence s, each
- * free or occupied.  A step of the loop computes a token for each occupied slot, which is that slot's input in the
- * next step, without the caller in between; an executor may compute steps ahead of the one that is fetched.  Slots are
- * joined and left, and runs computed, between two steps: the other slots go on.
+ * Prompts are computed by runs.  Generated tokens come from the decode loop: n_seq slots, slot s for sequence
+ * s, each free or occupied.  A step of the loop computes a token for each occupied slot, which is that slot's
+ * input in the next step, without the caller in between; an executor may compute steps ahead of the one that
+ * is fetched.  Slots are joined and left, and runs computed, between two steps: the other slots go on.
  *
- * An executor knows ops, registers and the batch; never the tokenizer, a family or the model's name.  The plan holds
- * the weights it needs and must outlive it. */
+ * An executor knows ops, registers and the batch; never the tokenizer, a family or the model's name.  The
+ * plan holds the weights it needs and must outlive it. */
 #ifndef ZGEN_EXEC_EXEC_H
 #define ZGEN_EXEC_EXEC_H
 
@@ -69,35 +69,35 @@ typedef struct ExecOps {
     /* false: ERR_MEMORY, the system or the device refuses some part; ERR_USAGE for an unknown isa. */
     bool (*open)(const Plan *p, const ExecConfig *config, Exec **out, Err *e);
 
-    /* Runs ops first_op..last_op-1 of the tape over the batch, behind the steps that are enqueued; (0, n_ops) is all.
-     * The rows belong to no occupied slot.  false: ERR_RUN; the logits of some row are not finite: the sentence
-     * names position and, where it can be found, tensor. */
+    /* Runs ops first_op..last_op-1 of the tape over the batch, behind the steps that are enqueued; (0, n_ops)
+     * is all.  The rows belong to no occupied slot.  false: ERR_RUN; the logits of some row are not finite:
+     * the sentence names position and, where it can be found, tensor. */
     bool (*run)(Exec *x, const Batch *batch, int first_op, int last_op, Err *e);
 
     /* Occupies a free slot from the next step on that is not enqueued yet.  false: ERR_RUN. */
     bool (*decode_join)(Exec *x, int slot, const DecodeStart *start, Err *e);
 
-    /* Waits for the next step and gives its tokens: tokens[n_seq], -1 for a slot that was not part of it.  At least
-     * one slot has a step left.  false: ERR_RUN, as for run; then all slots are free. */
+    /* Waits for the next step and gives its tokens: tokens[n_seq], -1 for a slot that was not part of it.  At
+     * least one slot has a step left.  false: ERR_RUN, as for run; then all slots are free. */
     bool (*decode_next)(Exec *x, int32_t *tokens, Err *e);
 
-    /* Frees a slot: its tokens that were not fetched are dropped, and its sequence ends with the last one that was.
-     * A free slot is left as it is. */
+    /* Frees a slot: its tokens that were not fetched are dropped, and its sequence ends with the last one
+     * that was.  A free slot is left as it is. */
     void (*decode_leave)(Exec *x, int slot);
 
-    /* The time of each op of the tape in a step of the occupied slots, in seconds [n_ops]: the mean of `repeats`
-     * passes over the tape, whose order leaves in caches what a step does; one more pass comes first.  Ops that
-     * overlap in a step are kept apart: then the sum is more than a step takes.  The slots must have repeats + 1
-     * steps left, and their sequences are spoilt: the slots can only be left. */
+    /* The time of each op of the tape in a step of the occupied slots, in seconds [n_ops]: the mean of
+     * `repeats` passes over the tape, whose order leaves in caches what a step does; one more pass comes
+     * first.  Ops that overlap in a step are kept apart: then the sum is more than a step takes.  The slots
+     * must have repeats + 1 steps left, and their sequences are spoilt: the slots can only be left. */
     bool (*profile)(Exec *x, int repeats, double *seconds, Err *e);
 
-    /* Bytes per second at which this executor reads its memory, measured now beside all that it holds; 0 when there
-     * is no room to measure in. */
+    /* Bytes per second at which this executor reads its memory, measured now beside all that it holds; 0 when
+     * there is no room to measure in. */
     double (*read_bandwidth)(Exec *x);
 
-    /* Rows first..first+n-1 of a register after a run, as floats: row i of them begins at read(...) + i * stride
-     * floats.  Good until the next call of any function; on a GPU it is a copy.  NULL: ERR_RUN, or the register
-     * keeps no floats. */
+    /* Rows first..first+n-1 of a register after a run, as floats: row i of them begins at read(...) + i *
+     * stride floats.  Good until the next call of any function; on a GPU it is a copy.  NULL: ERR_RUN, or the
+     * register keeps no floats. */
     const float *(*read)(Exec *x, int reg, int first, int n, size_t *stride, Err *e);
 
     ExecCounters (*counters)(const Exec *x);

@@ -80,8 +80,14 @@ static int best(const Candidates *c) {
             lows[j] = smaller(lows[j], c->rank[i + j]);
             highs[j] = larger(highs[j], c->rank[i + j]);
         }
-    for (; i < c->n; i++) low = smaller(low, c->rank[i]), high = larger(high, c->rank[i]);
-    for (int j = 0; j < LANES; j++) low = smaller(low, lows[j]), high = larger(high, highs[j]);
+    for (; i < c->n; i++) {
+        low = smaller(low, c->rank[i]);
+        high = larger(high, c->rank[i]);
+    }
+    for (int j = 0; j < LANES; j++) {
+        low = smaller(low, lows[j]);
+        high = larger(high, highs[j]);
+    }
     if (low < RANK_HIGHEST || low >= RANK_LOWEST || high > RANK_LOWEST) return -1;
     int id = 0;
     while (c->rank[id] != low) id++;

@@ -1,24 +1,27 @@
 /* sample: from a row of logits to one token, the same token on every machine.
  *
- * This is the contract of the last op of the tape and, in sample.c, its reference.  An executor with a sampler of its own
- * (a GPU kernel) must return the same token for the same arguments, to the bit.  Three rules allow it:
+ * This is the contract of the last op of the tape and, in sample.c, its reference.  An executor with a
+ * sampler of its own (a GPU kernel) must return the same token for the same arguments, to the bit.  Three
+ * rules allow it:
  *
- *   - floats are only added, multiplied, divided, compared and converted, each operation rounded once to nearest-even
- *     IEEE binary32, never contracted into a fused multiply-add, subnormals kept; no choice depends on libm;
+ *   - floats are only added, multiplied, divided, compared and converted, each operation rounded once to
+ *     nearest-even IEEE binary32, never contracted into a fused multiply-add, subnormals kept; no choice
+ *     depends on libm;
  *   - probabilities are 64-bit integers (sample_weight), so that sums are exact and their order is free;
  *   - random numbers are Philox4x32-10 of (seed, position), never of a step, a slot or a thread.
  *
- * The chain, in the order users know: penalties, bans, top-k, top-p, min-p, temperature, draw.  BETTER means higher
- * logit, then lower id: a total order.  Each filter is defined so that no sort is needed:
+ * The chain, in the order users know: penalties, bans, top-k, top-p, min-p, temperature, draw.  BETTER means
+ * higher logit, then lower id: a total order.  Each filter is defined so that no sort is needed:
  *
  *   penalties  each distinct token of the window changes its own logit: an element, no order.
- *   top-k      a token stays if fewer than k tokens are better: descend by digits of the rank, a histogram of counts
- *              per digit, then ids among equal logits.
- *   top-p      weights at temperature 1 of the tokens that are left; a token stays if the weights of its betters sum
- *              to less than ceil(top_p * total), and the best stays always: the same descent, a histogram of weights.
+ *   top-k      a token stays if fewer than k tokens are better: descend by digits of the rank, a histogram of
+ *              counts per digit, then ids among equal logits.
+ *   top-p      weights at temperature 1 of the tokens that are left; a token stays if the weights of its
+ *              betters sum to less than ceil(top_p * total), and the best stays always: the same descent, a
+ *              histogram of weights.
  *   min-p      a token stays if its weight is at least ceil(min_p * 2^42): an element.
- *   draw       weights at the temperature; target = floor(r * total / 2^64) with r the 64 random bits; the first token
- *              in ascending id whose running sum exceeds target: a prefix sum of integers.
+ *   draw       weights at the temperature; target = floor(r * total / 2^64) with r the 64 random bits; the
+ *              first token in ascending id whose running sum exceeds target: a prefix sum of integers.
  *
  * It refuses to choose from a row that holds NaN or +Inf, or nothing but -Inf. */
 #ifndef ZGEN_EXEC_SAMPLE_H
@@ -56,10 +59,10 @@ int sample_token(const float *logits, int n_vocab, const SampleParams *p, const 
                  int n_history, uint64_t position, void *scratch);
 size_t sample_scratch_bytes(int n_vocab);
 
-/* The report beside a choice, of raw logits from which sample_token can choose: the n_best (<= n_vocab) best tokens,
- * best first, into ids and logprobs ([n_best] each), natural logarithms.  Returns the log-probability of
- * `id`; that of a token at -Inf is -Inf.  The sum under the logarithm is the integer total, so that a single
- * logarithm is libm's; error below 1e-6. */
+/* The report beside a choice, of raw logits from which sample_token can choose: the n_best (<= n_vocab) best
+ * tokens, best first, into ids and logprobs ([n_best] each), natural logarithms.  Returns the log-probability
+ * of `id`; that of a token at -Inf is -Inf.  The sum under the logarithm is the integer total, so that a
+ * single logarithm is libm's; error below 1e-6. */
 double sample_logprobs(const float *logits, int n_vocab, int n_best, int32_t *ids, double *logprobs,
                        int32_t id);
 

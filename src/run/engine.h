@@ -2,16 +2,17 @@
  *
  *     engine_prepare -> engine_load -> engine_add -> while (engine_step) print what is new -> engine_close
  *
- * A prepared engine has a plan and knows what it will take; whether that fits is known before anything is loaded.
+ * A prepared engine has a plan and knows what it will take; whether that fits is known before anything is
+ * loaded.
  *
- * A sequence is a prompt and the tokens generated behind it.  Requests may be added at any time, any number of them:
- * n_seq sequences are computed at once, the others wait in a queue.  Each step gives a token to every sequence that has
- * begun to answer, and computes a chunk of the prompts of those that have not.  Sequences come and go between steps
- * without stopping the others.
+ * A sequence is a prompt and the tokens generated behind it.  Requests may be added at any time, any number
+ * of them: n_seq sequences are computed at once, the others wait in a queue.  Each step gives a token to
+ * every sequence that has begun to answer, and computes a chunk of the prompts of those that have not.
+ * Sequences come and go between steps without stopping the others.
  *
- * A finished sequence leaves its keys and values in the cache.  A later request whose prompt begins with the same tokens
- * is given that part of the cache and computes only the rest: a turn of a chat costs its new tokens, and going back costs
- * nothing. */
+ * A finished sequence leaves its keys and values in the cache.  A later request whose prompt begins with the
+ * same tokens is given that part of the cache and computes only the rest: a turn of a chat costs its new
+ * tokens, and going back costs nothing. */
 #ifndef ZGEN_RUN_ENGINE_H
 #define ZGEN_RUN_ENGINE_H
 
@@ -109,10 +110,10 @@ int engine_context_that_fits(const Engine *g);
 void engine_print_memory(const Engine *g, Buf *out);
 void engine_print_advice(const Engine *g, Buf *out);
 
-/* Adds a request, which waits where n_seq sequences are unfinished; all that it points to but the ids must outlive the
- * sequence.  Returns the number of the sequence: the lowest that no unfinished sequence has, so that it is below n_seq
- * where none waits.  -1: *e says why (ERR_RUN: prompt longer than the context, both numbers named; the cache is as it
- * was). */
+/* Adds a request, which waits where n_seq sequences are unfinished; all that it points to but the ids must
+ * outlive the sequence.  Returns the number of the sequence: the lowest that no unfinished sequence has, so
+ * that it is below n_seq where none waits.  -1: *e says why (ERR_RUN: prompt longer than the context, both
+ * numbers named; the cache is as it was). */
 int engine_add(Engine *g, const Request *r, Err *e);
 
 /* The sequence with a number that was given, or below n_seq; good until the number is given again. */
@@ -138,8 +139,9 @@ typedef struct Profile {
     double wall;     // that measuring took
 } Profile;
 
-/* Measures for about a second, or a few steps where they take long; behind fewer tokens where the context is too short.
- * No sequence is unfinished; one cache is lost.  out->seconds is to be freed, after a failure too. */
+/* Measures for about a second, or a few steps where they take long; behind fewer tokens where the context is
+ * too short.  No sequence is unfinished; one cache is lost.  out->seconds is to be freed, after a failure
+ * too. */
 bool engine_profile(Engine *g, int n_past, Profile *out, Err *e);
 
 /* The limit of decoding: see ExecOps.read_bandwidth. */
@@ -148,10 +150,11 @@ double engine_read_bandwidth(Engine *g);
 /* Ends all unfinished sequences as interrupted; the text that there is stays. */
 void engine_interrupt(Engine *g);
 
-/* Computes ids[*at..end) behind the first *at of them, in the cache that holds most of these, up to the end of the piece
- * in which a prompt is computed, and moves *at there; where no cache holds all of the *at tokens, the missing ones are
- * computed first.  Returns the logits behind the last token [n_vocab], good until the engine runs again; NULL: *e.  No
- * sequence is unfinished.  That cache then holds the first *at tokens. */
+/* Computes ids[*at..end) behind the first *at of them, in the cache that holds most of these, up to the end
+ * of the piece in which a prompt is computed, and moves *at there; where no cache holds all of the *at
+ * tokens, the missing ones are computed first.  Returns the logits behind the last token [n_vocab], good
+ * until the engine runs again; NULL: *e.  No sequence is unfinished.  That cache then holds the first *at
+ * tokens. */
 const float *engine_feed(Engine *g, const int32_t *ids, int *at, int end, Err *e);
 
 typedef struct LogitRows { // of neighbouring positions
@@ -160,8 +163,9 @@ typedef struct LogitRows { // of neighbouring positions
     size_t stride;         // in floats
 } LogitRows;
 
-/* Logits of the positions from `first` on of ids[n], chunk by chunk: calls take(arg, rows) in order; stops when it returns
- * false.  No sequence is unfinished; one cache is lost.  false: *e, or code 0 where take returned false. */
+/* Logits of the positions from `first` on of ids[n], chunk by chunk: calls take(arg, rows) in order; stops
+ * when it returns false.  No sequence is unfinished; one cache is lost.  false: *e, or code 0 where take
+ * returned false. */
 bool engine_logits(Engine *g, const int32_t *ids, int first, int n,
                    bool (*take)(void *arg, const LogitRows *rows), void *arg, Err *e);
 

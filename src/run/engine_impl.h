@@ -8,8 +8,9 @@
  *     engine_logits.c    logits of given tokens
  *     engine_profile.c   the time of each op
  *
- * A task is a request with the sequence that answers it.  A slot is one sequence of the executor's cache, free or with
- * a task.  A task waits in the queue, then has a slot until it is finished; a free slot keeps its cache. */
+ * A task is a request with the sequence that answers it.  A slot is one sequence of the executor's cache,
+ * free or with a task.  A task waits in the queue, then has a slot until it is finished; a free slot keeps
+ * its cache. */
 #ifndef ZGEN_RUN_ENGINE_IMPL_H
 #define ZGEN_RUN_ENGINE_IMPL_H
 
@@ -66,8 +67,8 @@ struct Engine {
 void engine_admit(Engine *g);
 bool engine_is_busy(const Engine *g); // some task is not finished
 
-/* The free slot whose cache holds most of the beginning of ids[n]; among equals the one that holds the fewest tokens.
- * *n_common: how many of ids it holds.  NULL: there is no free slot. */
+/* The free slot whose cache holds most of the beginning of ids[n]; among equals the one that holds the fewest
+ * tokens. *n_common: how many of ids it holds.  NULL: there is no free slot. */
 Slot *engine_find_slot(Engine *g, const int32_t *ids, int n, int *n_common);
 
 /* Leaves a slot with its first n tokens in the cache, or with none where these cannot be restored. */

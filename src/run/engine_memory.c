@@ -1,7 +1,7 @@
 /* engine_memory: what an engine takes, what would fit, and the advice where it does not.
  *
- * All of it is known before anything is loaded: the executor counts what it would allocate for a configuration, and
- * the longest context that fits is found by asking it again. */
+ * All of it is known before anything is loaded: the executor counts what it would allocate for a
+ * configuration, and the longest context that fits is found by asking it again. */
 #include "engine_impl.h"
 
 int engine_chunk_of(const EngineConfig *c) {

@@ -1,8 +1,8 @@
 /* engine_request: requests, the queue, and which slot a request gets.
  *
- * A request is refused at once or becomes a task of the queue, which is first come, first served.  A slot keeps the
- * cache of the task that had it last: a request is given the free slot whose cache begins like its prompt, and
- * computes only what is not there. */
+ * A request is refused at once or becomes a task of the queue, which is first come, first served.  A slot
+ * keeps the cache of the task that had it last: a request is given the free slot whose cache begins like its
+ * prompt, and computes only what is not there. */
 #include "engine_impl.h"
 #include "../base/mem.h"
 

@@ -1,12 +1,12 @@
 /* engine_step: one step of the engine.
  *
- * First the decode loop gives a token to each sequence that is in it; then one batch computes a chunk of the prompts
- * that are being read.  So a prompt of many chunks costs the other sequences a chunk per token, and never the loop. A
- * sequence joins the loop behind its first token.  Sequences that want log-probabilities stay outside: their tokens
- * come from batches, whose logits can be read.
+ * First the decode loop gives a token to each sequence that is in it; then one batch computes a chunk of the
+ * prompts that are being read.  So a prompt of many chunks costs the other sequences a chunk per token, and
+ * never the loop.  A sequence joins the loop behind its first token.  Sequences that want log-probabilities
+ * stay outside: their tokens come from batches, whose logits can be read.
  *
- * Pieces of prompts end at absolute multiples of the chunk, so that a prompt is computed in the same pieces whatever
- * is beside it. */
+ * Pieces of prompts end at absolute multiples of the chunk, so that a prompt is computed in the same pieces
+ * whatever is beside it. */
 #include "engine_impl.h"
 #include "../base/clock.h"
 
@@ -106,8 +106,8 @@ static void add_piece(Engine *g, Slot *s, Batch *b) {
     g->sampling[b->R++] = t->request.params;
 }
 
-/* The slot outside of the loop whose task came first of those after `arrival`; those that have begun to answer come
- * before those that are being read. */
+/* The slot outside of the loop whose task came first of those after `arrival`; those that have begun to
+ * answer come before those that are being read. */
 static Slot *next_slot(Engine *g, bool has_begun, uint64_t arrival) {
     Slot *next = NULL;
     for (int i = 0; i < g->config.n_seq; i++) {

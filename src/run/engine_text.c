@@ -1,7 +1,7 @@
 /* engine_text: tokens become text, up to a stop string.
  *
- * The one trick is the held-back tail: text that may yet turn out to be the beginning of a stop string is not final,
- * so that printed text is never taken back. */
+ * The one trick is the held-back tail: text that may yet turn out to be the beginning of a stop string is not
+ * final, so that printed text is never taken back. */
 #include "engine_impl.h"
 #include "../base/mem.h"
 

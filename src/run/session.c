@@ -45,12 +45,13 @@ static bool render(const Session *s, ChatText *out, Err *e) {
          *eos = token_string(s->tok, s->tok ? tok_eos(s->tok) : -1);
     ChatInput input = {.variables = s->variables, .bos_token = bos, .eos_token = eos};
     bool ok = chat_render(s->source.data ? s->source.data : "", s->source.n, &input, out, e);
-    free(bos), free(eos);
+    free(bos);
+    free(eos);
     return ok;
 }
 
-/* What follows the past in the text: true if the past's ids can stand, because its end is the border of a
- * control token. */
+/* Encodes the text behind the past.  true: the ids of the past can be kept, because a control token follows
+ * it. */
 static bool continues_past(const Session *s, const ChatText *text, TokIds *rest) {
     size_t n = s->past_text.n;
     if (n == 0 || text->n <= n || memcmp(text->data, s->past_text.data, n) != 0) return false;
@@ -90,7 +91,9 @@ bool session_prompt(Session *s, Err *e) {
 
 bool session_ask(Session *s, const Request *settings, Err *e) {
     Request r = *settings;
-    r.ids = s->ids.data, r.n_ids = (int)s->ids.n, r.reuse = true;
+    r.ids = s->ids.data;
+    r.n_ids = (int)s->ids.n;
+    r.reuse = true;
     int seq = engine_add(s->engine, &r, e);
     if (seq < 0) return false;
     s->seq = engine_sequence(s->engine, seq);
@@ -116,7 +119,7 @@ bool session_answered(Session *s) {
     const Sequence *q = s->seq;
     const char *text = q->text.data;
     size_t n = q->text.n;
-    while (n && is_space(*text)) text++, n--;
+    for (; n && is_space(*text); n--) text++;
     while (n && is_space(text[n - 1])) n--;
     if (n == 0) return false;
     add_answer(s, text, n);

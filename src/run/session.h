@@ -2,13 +2,13 @@
  *
  *     session_prompt -> session_ask -> while (engine_step) print what is new -> session_answered
  *
- * Owns the messages and what the model has of them in its cache.  The messages are the truth: each turn
- * renders them anew through the template, whoever changed them in between, and the engine computes only what
- * its cache does not hold.
+ * Owns the messages and the tokens of the last turn.  The messages are the truth: each turn renders all of
+ * them through the template, so that they may be changed between two turns, and the engine computes only the
+ * tokens that its cache does not hold.
  *
- * The one trick: text that a model wrote may be cut into other tokens when it is read again.  So long as a
- * new prompt begins with the text of the last one and its answer, the ids of both are kept as they were, and
- * only what follows is encoded: a turn costs its own tokens, exactly. */
+ * The one trick: generated text may be encoded into other tokens than those that were generated.  As long as
+ * a new prompt begins with the text of the last prompt and its answer, the ids of both are kept, and only the
+ * rest is encoded: a turn computes exactly its new tokens. */
 #ifndef ZGEN_RUN_SESSION_H
 #define ZGEN_RUN_SESSION_H
 
@@ -17,16 +17,16 @@
 
 typedef struct Session {
     Buf source;        // of the chat template
-    json_t *variables; // what the template sees, see ChatInput; "messages" among them
+    json_t *variables; // of the template, see ChatInput; "messages" among them
     const Tok *tok;    // NULL: prompts are text only
     Engine *engine;    // of one sequence; NULL: prompts are not answered
 
     ChatText prompt; // session_prompt's, and its ids
     TokIds ids;
     const Sequence *seq; // the latest answer; NULL before the first
-    bool is_cut;         // by a stop string: its last ids are not what its text says
-    Buf past_text;       // the last prompt and its answer; empty: not known, or of no use
-    TokIds past_ids;     // the same as the model had them
+    bool is_cut;         // by a stop string: its last ids are not those of its text
+    Buf past_text;       // the last prompt and its answer; empty: their ids cannot be kept
+    TokIds past_ids;     // the same as tokens, as they were computed
 } Session;
 
 /* Frees what the session owns: not tok, not the engine. */

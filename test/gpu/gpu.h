@@ -8,14 +8,16 @@
 /* Why there is no GPU to test on, for SKIP; NULL: there is one. */
 const char *gpu_missing(void);
 
-/* A row of the decode loop: the latest token of a sequence, its position, and how the next ones are chosen. */
+/* A row of the decode loop: the latest token of a sequence, its position, and how the next ones are
+ * chosen. */
 typedef struct DecodeRow {
     int32_t token;
     int seq, position;
     SampleParams params;
 } DecodeRow;
 
-/* Decodes n_steps tokens of n rows in the decode loop: out[n_steps][n].  false: *e, and the steps before are in out. */
+/* Decodes n_steps tokens of n rows in the decode loop: out[n_steps][n].  false: *e, and the steps before are
+ * in out. */
 bool gpu_decode(Rig *rig, const DecodeRow *rows, int n, int n_steps, int32_t *out, Err *e);
 
 double gpu_nmse(const float *a, const float *b, size_t n);

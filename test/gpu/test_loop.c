@@ -1,9 +1,9 @@
 /* loop: the decode loop of a GPU, which runs ahead of the host.
  *
- * Steps are enqueued before the tokens of the steps before them are fetched.  The tests ask that this never shows: a
- * text ends at its limit, its stop string or its interruption, and tokens computed beyond are in no text and no cache;
- * the same request gives the same bytes every time, whatever begins and ends beside it; and what begins or ends costs
- * the others no drain, no capture and no byte. */
+ * Steps are enqueued before the tokens of the steps before them are fetched.  The tests ask that this never
+ * shows: a text ends at its limit, its stop string or its interruption, and tokens computed beyond are in no
+ * text and no cache; the same request gives the same bytes every time, whatever begins and ends beside it;
+ * and what begins or ends costs the others no drain, no capture and no byte. */
 #include "gpu.h"
 #include "../unit/slots.h"
 #include "../../src/run/bench.h"
@@ -265,7 +265,8 @@ TEST(gpu_loop_can_be_interrupted) {
     talk_close(&t);
 }
 
-/* The tokens of a request with log-probabilities come from a run each, not from the loop: they are the same. */
+/* The tokens of a request with log-probabilities come from a run each, not from the loop: they are the
+ * same. */
 TEST(gpu_loop_gives_the_tokens_of_runs) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
@@ -322,7 +323,8 @@ TEST(gpu_loop_is_verified) {
     }
 }
 
-/* Many sequences at once, of different lengths, more than there are slots: each gives the tokens that it gives alone. */
+/* Many sequences at once, of different lengths, more than there are slots: each gives the tokens that it
+ * gives alone. */
 TEST(gpu_loop_of_many_is_that_of_each) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
@@ -358,7 +360,8 @@ TEST(gpu_loop_of_many_is_that_of_each) {
     talk_close(&t);
 }
 
-/* Slots are joined and left by chance, with runs between the steps: each gives the tokens that it gives alone. */
+/* Slots are joined and left by chance, with runs between the steps: each gives the tokens that it gives
+ * alone. */
 TEST(gpu_loop_slots_come_and_go) {
     if (gpu_missing()) SKIP(gpu_missing());
     static const char *const paths[] = {"test/data/models/llama-s-Q4_0.gguf",
@@ -382,8 +385,8 @@ TEST(gpu_loop_finished_sequences_cost_nothing) {
     talk_close(&t);
 }
 
-/* Prompts are read while another sequence decodes: it gets a token in each step, the same ones as alone, and the loop is
- * never drained. */
+/* Prompts are read while another sequence decodes: it gets a token in each step, the same ones as alone, and
+ * the loop is never drained. */
 TEST(gpu_loop_goes_on_beside_prompts) {
     enum { N = 60, LONG = 200 };
     if (gpu_missing()) SKIP(gpu_missing());

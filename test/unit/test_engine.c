@@ -1,6 +1,6 @@
 /* engine: the loop from requests to text, with the demo model and, where much is computed, a tiny one.
  *
- * The demo model's answers to simple questions have wide margins: they can be asked for to the letter. All
+ * The demo model's answers to simple questions have wide margins: they can be asked for to the letter.  All
  * else is compared with what the same request gives alone: beside others, on more threads, with a stop
  * string, a sequence may end earlier but never say something else.  Every run is watched: what was final
  * stays, and nothing final is taken back. */
@@ -393,8 +393,8 @@ TEST(engine_sequences_are_told_as_if_alone) {
     close_bench(&b);
 }
 
-/* Numbers are given from the lowest on, whatever waits; a sequence that waits for a slot has no token and no text, and
- * all come to their end as if alone. */
+/* Numbers are given from the lowest on, whatever waits; a sequence that waits for a slot has no token and no
+ * text, and all come to their end as if alone. */
 TEST(engine_full_is_a_queue) {
     static Told alone[N_WISHES];
     Bench b;
@@ -511,7 +511,8 @@ TEST(engine_finished_sequences_cost_nothing) {
     close_bench(&b);
 }
 
-/* Several rows of one sequence sample in one run, each by its own parameters and the tokens up to its own position. */
+/* Several rows of one sequence sample in one run, each by its own parameters and the tokens up to its own
+ * position. */
 TEST(engine_samples_many_rows_of_a_sequence) {
     enum { N = 24 };
     static const SampleParams kinds[] = {
