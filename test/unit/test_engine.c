@@ -1,9 +1,9 @@
 /* engine: the loop from requests to text, with the demo model and, where much is computed, a tiny one.
  *
- * The demo model's answers to simple questions have wide margins: they can be asked for to the letter.  All
- * else is compared with what the same request gives alone: beside others, on more threads, with a stop
- * string, a sequence may end earlier but never say something else.  Every run is watched: what was final
- * stays, and nothing final is taken back. */
+ * The demo model's answers to simple questions have wide margins: their text is compared as a whole.
+ * Everything else is compared with the output of the same request alone: beside others, on more threads, with
+ * a stop string, a sequence may end earlier but gives the same tokens.  Every run checks that final text is
+ * never taken back. */
 #include "check.h"
 #include "gguf_writer.h"
 #include "slots.h"
@@ -65,7 +65,7 @@ static void print_new(Bench *b, int s) {
     CHECK(grows, "sequence %d: %zu final bytes of %zu, %zu printed", s, q->n_final, q->text.n, printed->n);
     if (!grows || q->n_final == 0) return;
     CHECK(printed->n == 0 || memcmp(printed->data, q->text.data, printed->n) == 0,
-          "sequence %d changed its words", s);
+          "sequence %d changed its text", s);
     buf_add(printed, q->text.data + printed->n, q->n_final - printed->n);
     if (q->finish != FINISH_NONE) CHECK(q->n_final == q->text.n, "a finished text is final");
 }
@@ -111,7 +111,8 @@ TEST(engine_answers_and_stops) {
     TokIds ids;
     if (!open_bench(&b, 256, 1)) return;
     const Sequence *q = ask(&b, QUESTION, (Request){.n_predict = -1, .params = greedy}, &ids);
-    CHECK(q->finish == FINISH_STOP && text_of_is(q, ANSWER, strlen(ANSWER)), "says '%s'", q->text.data);
+    CHECK(q->finish == FINISH_STOP && text_of_is(q, ANSWER, strlen(ANSWER)), "the text is '%s'",
+          q->text.data);
     CHECK(q->n_prompt == (int)ids.n && q->n_generated == 7 &&
           memcmp(q->ids, ids.data, ids.n * sizeof *q->ids) == 0);
     CHECK(q->prompt.n == q->n_prompt &&
@@ -180,14 +181,14 @@ TEST(engine_fills_the_context) {
     close_bench(&b);
 }
 
-TEST(engine_interrupt_keeps_what_was_said) {
+TEST(engine_interrupt_keeps_the_text) {
     Bench b;
     TokIds ids;
     if (!open_bench(&b, 256, 2)) return;
     const Sequence *q = ask(&b, STORY, (Request){.n_predict = 30, .params = greedy}, &ids);
     Buf whole = {0};
     buf_add(&whole, q->text.data, q->text.n);
-    char held[64]; // what is said may all be its beginning: nothing is final before the interruption
+    char held[64]; // what is generated may all be its beginning: nothing is final before the interruption
     snprintf(held, sizeof held, "%.60s#", whole.data);
     const char *const stop[] = {held};
     Request r = {
@@ -226,7 +227,7 @@ static void stops_of(int i, const char *at, int n, char strings[2][32]) {
     if (i % 2 == 0) strings[1][n - 1] = '#'; // not in the story
 }
 
-/* Many sequences tell the same story, each with its own stop strings, cut out of it at places that do not
+/* Many sequences generate the same text, each with its own stop strings, cut out of it at places that do not
  * care where tokens begin. */
 TEST(engine_cuts_at_stop_strings) {
     enum { N = 24, TOKENS = 70, N_BANNED = 1000 };
@@ -238,7 +239,7 @@ TEST(engine_cuts_at_stop_strings) {
     Bench b;
     TokIds ids;
     if (!open_config(&b, TINY, (EngineConfig){.n_ctx = 96, .n_seq = N})) return;
-    for (int id = 0; id < tok_n_vocab(b.model.tok) && id < N_BANNED; id++) // words only, no bytes
+    for (int id = 0; id < tok_n_vocab(b.model.tok) && id < N_BANNED; id++) // no control tokens, no bytes
         if (tok_type(b.model.tok, id) != TOK_NORMAL) banned[params.n_banned++] = id;
     const Sequence *q = ask(&b, STORY, (Request){.n_predict = TOKENS, .params = params}, &ids);
     char *whole = mem_string(q->text.data);
@@ -275,7 +276,8 @@ TEST(engine_gives_back_what_it_held) {
     if (!open_bench(&b, 256, 1)) return;
     Request r = {.n_predict = -1, .params = greedy, .stop = stop, .n_stop = 4};
     const Sequence *q = ask(&b, QUESTION, r, &ids); // held until the answer ended
-    CHECK(q->finish == FINISH_STOP && text_of_is(q, ANSWER, strlen(ANSWER)), "says '%s'", q->text.data);
+    CHECK(q->finish == FINISH_STOP && text_of_is(q, ANSWER, strlen(ANSWER)), "the text is '%s'",
+          q->text.data);
     CHECK(q->n_final == q->text.n);
     tok_ids_free(&ids);
     close_bench(&b);
@@ -283,14 +285,14 @@ TEST(engine_gives_back_what_it_held) {
 
 /* ---- Beside others ---- */
 
-typedef struct Wish {
+typedef struct Case {
     const char *prompt;
     SampleParams params;
     int n_predict, n_logprobs;
     int at_step; // when it is added
-} Wish;
+} Case;
 
-static const Wish wishes[] = {
+static const Case cases[] = {
     {STORY, {.top_p = 1, .repeat_penalty = 1}, 40, 0, 0},
     {QUESTION, {.top_p = 1, .repeat_penalty = 1}, -1, 2, 0},
     {"One day, a little fox named Ruby",
@@ -313,17 +315,17 @@ static const Wish wishes[] = {
      0,
      36},
 };
-enum { N_WISHES = sizeof wishes / sizeof *wishes };
+enum { N_CASES = sizeof cases / sizeof *cases };
 
-typedef struct Told { // a copy of what a sequence said
+typedef struct Outcome { // a copy of what a sequence generated
     int n;
     int32_t ids[64];
     double logprob[64];
     Finish finish;
-} Told;
+} Outcome;
 
-static Told told_by(const Sequence *q) {
-    Told t = {.n = q->n_generated, .finish = q->finish};
+static Outcome outcome_of(const Sequence *q) {
+    Outcome t = {.n = q->n_generated, .finish = q->finish};
     for (int i = 0; i < t.n && i < 64; i++) {
         t.ids[i] = q->ids[q->n_prompt + i];
         t.logprob[i] = q->logprobs ? q->logprobs[i].logprob : 0;
@@ -331,7 +333,7 @@ static Told told_by(const Sequence *q) {
     return t;
 }
 
-static Request request_of(const Wish *w, const TokIds *ids) {
+static Request request_of(const Case *w, const TokIds *ids) {
     return (Request){.ids = ids->data,
                      .n_ids = (int)ids->n,
                      .n_predict = w->n_predict,
@@ -339,40 +341,40 @@ static Request request_of(const Wish *w, const TokIds *ids) {
                      .n_logprobs = w->n_logprobs};
 }
 
-/* Of each wish at most so many tokens. */
-static void tell_alone(EngineConfig c, int n_max, Told told[N_WISHES]) {
+/* Each case alone, of n_max tokens at most. */
+static void run_alone(EngineConfig c, int n_max, Outcome outcome[N_CASES]) {
     Bench b;
     if (!open_config(&b, NULL, c)) return;
-    for (int i = 0; i < N_WISHES; i++) {
-        TokIds ids = ids_of(&b, wishes[i].prompt);
-        Request r = request_of(&wishes[i], &ids);
+    for (int i = 0; i < N_CASES; i++) {
+        TokIds ids = ids_of(&b, cases[i].prompt);
+        Request r = request_of(&cases[i], &ids);
         if (r.n_predict < 0 || r.n_predict > n_max) r.n_predict = n_max;
         int s = add(&b, &r);
         run(&b);
-        told[i] = told_by(engine_sequence(b.engine, s));
+        outcome[i] = outcome_of(engine_sequence(b.engine, s));
         tok_ids_free(&ids);
     }
     close_bench(&b);
 }
 
-static void check_told(const char *how, int i, const Told *a, const Told *b) {
+static void check_outcome(const char *how, int i, const Outcome *a, const Outcome *b) {
     bool same = a->n == b->n && a->finish == b->finish && memcmp(a->ids, b->ids, sizeof a->ids) == 0 &&
                 memcmp(a->logprob, b->logprob, sizeof a->logprob) == 0;
-    CHECK(same, "%s: wish %d", how, i);
+    CHECK(same, "%s: case %d", how, i);
 }
 
-TEST(engine_sequences_are_told_as_if_alone) {
-    static Told alone[N_WISHES];
+TEST(engine_sequences_are_computed_as_if_alone) {
+    static Outcome alone[N_CASES];
     Bench b;
-    tell_alone((EngineConfig){0}, 64, alone);
-    if (!open_bench(&b, 256, 5)) return; // fewer than wishes: places are used again
-    TokIds ids[N_WISHES];
-    int place[N_WISHES], n_added = 0;
-    for (int i = 0; i < N_WISHES; i++) ids[i] = ids_of(&b, wishes[i].prompt);
-    bool seen[N_WISHES] = {false};
-    for (int at = 0, n_seen = 0; n_seen < N_WISHES && at < 500; at++) {
-        while (n_added < N_WISHES && wishes[n_added].at_step <= at) {
-            Request r = request_of(&wishes[n_added], &ids[n_added]);
+    run_alone((EngineConfig){0}, 64, alone);
+    if (!open_bench(&b, 256, 5)) return; // fewer slots than cases
+    TokIds ids[N_CASES];
+    int place[N_CASES], n_added = 0;
+    for (int i = 0; i < N_CASES; i++) ids[i] = ids_of(&b, cases[i].prompt);
+    bool seen[N_CASES] = {false};
+    for (int at = 0, n_seen = 0; n_seen < N_CASES && at < 500; at++) {
+        while (n_added < N_CASES && cases[n_added].at_step <= at) {
+            Request r = request_of(&cases[n_added], &ids[n_added]);
             place[n_added] = add(&b, &r);
             n_added++;
         }
@@ -380,42 +382,42 @@ TEST(engine_sequences_are_told_as_if_alone) {
         for (int i = 0; i < n_added; i++) {
             const Sequence *q = engine_sequence(b.engine, place[i]);
             if (seen[i] || q->finish == FINISH_NONE) continue;
-            Told told = told_by(q);
-            check_told("beside others", i, &told, &alone[i]);
+            Outcome outcome = outcome_of(q);
+            check_outcome("beside others", i, &outcome, &alone[i]);
             seen[i] = true, n_seen++;
         }
     }
-    for (int i = 0; i < N_WISHES; i++) {
-        CHECK(seen[i], "wish %d was not told", i);
+    for (int i = 0; i < N_CASES; i++) {
+        CHECK(seen[i], "case %d has not ended", i);
         tok_ids_free(&ids[i]);
     }
-    CHECK(memcmp(alone[3].ids, alone[5].ids, sizeof alone[3].ids) != 0, "another seed tells another story");
+    CHECK(memcmp(alone[3].ids, alone[5].ids, sizeof alone[3].ids) != 0, "another seed gives another text");
     close_bench(&b);
 }
 
 /* Numbers are given from the lowest on, whatever waits; a sequence that waits for a slot has no token and no
  * text, and all come to their end as if alone. */
 TEST(engine_full_is_a_queue) {
-    static Told alone[N_WISHES];
+    static Outcome alone[N_CASES];
     Bench b;
-    tell_alone((EngineConfig){0}, 64, alone);
+    run_alone((EngineConfig){0}, 64, alone);
     if (!open_bench(&b, 256, 2)) return;
-    TokIds ids[N_WISHES];
+    TokIds ids[N_CASES];
     Err e = {0};
-    for (int i = 0; i < N_WISHES; i++) {
-        ids[i] = ids_of(&b, wishes[i].prompt);
-        Request r = request_of(&wishes[i], &ids[i]);
+    for (int i = 0; i < N_CASES; i++) {
+        ids[i] = ids_of(&b, cases[i].prompt);
+        Request r = request_of(&cases[i], &ids[i]);
         CHECK(engine_add(b.engine, &r, &e) == i);
     }
     CHECK(engine_step(b.engine, &e));
-    for (int i = 0; i < N_WISHES; i++)
+    for (int i = 0; i < N_CASES; i++)
         CHECK(engine_sequence(b.engine, i)->n_generated == (i < 2), "sequence %d", i);
     while (engine_step(b.engine, &e)) {
     }
     CHECK(e.code == 0, "%s", e.text);
-    for (int i = 0; i < N_WISHES; i++) {
-        Told told = told_by(engine_sequence(b.engine, i));
-        check_told("behind others", i, &told, &alone[i]);
+    for (int i = 0; i < N_CASES; i++) {
+        Outcome outcome = outcome_of(engine_sequence(b.engine, i));
+        check_outcome("behind others", i, &outcome, &alone[i]);
         tok_ids_free(&ids[i]);
     }
     close_bench(&b);
@@ -546,14 +548,14 @@ TEST(engine_samples_many_rows_of_a_sequence) {
     rig_close(&rig);
 }
 
-TEST(engine_threads_change_no_word) {
-    static Told one[N_WISHES], many[N_WISHES];
+TEST(engine_threads_change_no_token) {
+    static Outcome one[N_CASES], many[N_CASES];
     enum { N = 10 }; // few: on a busy machine more threads than processors wait for each other
-    tell_alone((EngineConfig){.n_threads = 1}, N, one);
+    run_alone((EngineConfig){.n_threads = 1}, N, one);
     for (int n = 2; n <= 3; n++) {
-        tell_alone((EngineConfig){.n_threads = n}, N, many);
-        for (int i = 0; i < N_WISHES; i++)
-            check_told(n == 2 ? "two threads" : "three threads", i, &many[i], &one[i]);
+        run_alone((EngineConfig){.n_threads = n}, N, many);
+        for (int i = 0; i < N_CASES; i++)
+            check_outcome(n == 2 ? "two threads" : "three threads", i, &many[i], &one[i]);
     }
 }
 
@@ -612,20 +614,20 @@ TEST(engine_reads_long_prompts_in_chunks) {
         CHECK(add(&b, &r) == i);
     }
     run(&b);
-    int32_t said[3][LONG + MORE];
+    int32_t generated[3][LONG + MORE];
     int n[3];
     for (int i = 0; i < 3; i++) {
         const Sequence *q = engine_sequence(b.engine, i);
         n[i] = q->n_prompt + q->n_generated;
         CHECK(q->n_generated == MORE && q->finish == FINISH_LENGTH && q->prompt.n == q->n_prompt);
-        memcpy(said[i], q->ids, (size_t)n[i] * sizeof *q->ids);
+        memcpy(generated[i], q->ids, (size_t)n[i] * sizeof *q->ids);
     }
     for (int i = 0; i < 3; i++) {
-        Rows rows = logits_of(&b, said[i], 0, n[i]);
+        Rows rows = logits_of(&b, generated[i], 0, n[i]);
         for (int k = n[i] - MORE; k < n[i]; k++) {
             const float *logits = rows.logits + (size_t)(k - 1) * (size_t)rows.n_vocab;
             int best = best_of(logits, rows.n_vocab);
-            CHECK(said[i][k] == best || tok_is_eog(b.model.tok, best), "sequence %d at %d", i, k);
+            CHECK(generated[i][k] == best || tok_is_eog(b.model.tok, best), "sequence %d at %d", i, k);
         }
         free(rows.logits);
     }
@@ -743,7 +745,7 @@ TEST(engine_profiles_and_goes_on) {
     for (int n_past = 0; n_past <= 1000; n_past += 500) { // the others are too deep
         Profile p = {0};
         const Sequence *q = ask(&b, QUESTION, r, &ids);
-        CHECK(text_of_is(q, ANSWER, strlen(ANSWER)), "says '%s'", q->text.data);
+        CHECK(text_of_is(q, ANSWER, strlen(ANSWER)), "the text is '%s'", q->text.data);
         tok_ids_free(&ids);
         REQUIRE(engine_profile(b.engine, n_past, &p, &e), "%s", e.text);
         double sum = 0;
@@ -755,7 +757,7 @@ TEST(engine_profiles_and_goes_on) {
     close_bench(&b);
 }
 
-/* What would fit is found to the position, and told before anything is loaded. */
+/* The longest context that fits is found to the position, before anything is loaded. */
 TEST(engine_knows_its_memory_before_loading) {
     Model model;
     Err e = {0};
