@@ -160,7 +160,7 @@ $(BUILD)/cuda/kernel/attn.o: DURATION = (about 20 s per architecture)
 
 $(BUILD)/%.o: %.cu $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(call say,NVCC "$<  $(DURATION)")$(CUDA) $(CUDA_FLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+	$(call say,NVCC "$(strip $< $(DURATION))")$(CUDA) $(CUDA_FLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 
 $(BUILD)/models/demo.o: models/demo.S models/stories-q8_0.gguf
 	@mkdir -p $(@D)

@@ -1,10 +1,10 @@
-/* bench_kernels: how fast the products are, beside what the machine can do.
+/* bench_kernels: the speed of the CPU's products, with the rates that the machine reaches.
  *
  * For each type of a table: weights streamed from memory at T = 1 in GB/s of packed bytes, by one thread and
  * by all, with the share of a plain read of the same buffer just before; and for one thread with its weights
  * in the cache, cycles per 4096 weights at T = 1 and multiply-adds per cycle at T = 256.  Medians of five.
- * What one thread does is measured in processor time, so that neighbours disturb it less; the clock by a
- * chain of dependent additions.
+ * One thread is measured in processor time, on which other programs have less effect; the clock by a chain of
+ * dependent multiplications, three cycles each.
  *
  *     build/scripts/workshop/bench_kernels [ISA [TYPE [K]]]        (make test builds it) */
 #include "../../src/base/clock.h"
@@ -35,7 +35,8 @@ static double median(double *v) {
     for (int i = 1; i < ROUNDS; i++)
         for (int j = i; j > 0 && v[j] < v[j - 1]; j--) {
             double a = v[j];
-            v[j] = v[j - 1], v[j - 1] = a;
+            v[j] = v[j - 1];
+            v[j - 1] = a;
         }
     return v[ROUNDS / 2];
 }
@@ -48,8 +49,12 @@ static void *work(void *argument) {
     if (!job->table) {
         const Wide *p = (const Wide *)job->bytes;
         Wide a = {0}, b = {0}, c = {0}, d = {0};
-        for (size_t i = 0; i + 4 <= job->n_bytes / sizeof *p; i += 4)
-            a += p[i], b += p[i + 1], c += p[i + 2], d += p[i + 3];
+        for (size_t i = 0; i + 4 <= job->n_bytes / sizeof *p; i += 4) {
+            a += p[i];
+            b += p[i + 1];
+            c += p[i + 2];
+            d += p[i + 3];
+        }
         a += b + c + d;
         sink += a[0] + a[3];
         return NULL;
@@ -106,12 +111,11 @@ static double clock_ghz(void) {
         const int n = 20000000;
         uint64_t a = (uint64_t)n;
         double start = processor_time();
-        for (int j = 0; j < n; j += 10)
-            __asm__ volatile(
-                "add $1,%0;add $1,%0;add $1,%0;add $1,%0;add $1,%0;"
-                "add $1,%0;add $1,%0;add $1,%0;add $1,%0;add $1,%0"
-                : "+r"(a));
-        v[i] = n / (processor_time() - start) * 1e-9;
+        for (int j = 0; j < n; j++) {
+            a *= 0x9E3779B97F4A7C15u;
+            __asm__ volatile("" : "+r"(a)); // the compiler must not fold the chain
+        }
+        v[i] = 3.0 * n / (processor_time() - start) * 1e-9;
     }
     return median(v);
 }
@@ -120,8 +124,10 @@ int main(int argc, char **argv) {
     const Kernels *table = kernels_find(argc > 1 ? argv[1] : "auto");
     const char *only = argc > 2 ? argv[2] : "";
     const int n_in = argc > 3 ? atoi(argv[3]) : 2048, n_threads = (int)sysconf(_SC_NPROCESSORS_ONLN);
-    if (!table || n_in <= 0 || n_in % 256)
-        return fprintf(stderr, "no such table, or K not a multiple of 256\n"), 2;
+    if (!table || n_in <= 0 || n_in % 256) {
+        fprintf(stderr, "no such table, or K not a multiple of 256\n");
+        return 2;
+    }
     uint8_t *buffer = aligned_alloc(64, buffer_bytes);
     // bytes that are ordinary scales wherever a format has one: subnormal products would be slower
     for (size_t i = 0; i < buffer_bytes; i += 4)
@@ -149,9 +155,11 @@ int main(int argc, char **argv) {
         double bytes = (double)(job.n_panels * PANEL_ROWS * row_bytes);
         double read_1 = rate(read, 1, (double)buffer_bytes), one = rate(job, 1, bytes);
         double read_n = rate(read, n_threads, (double)buffer_bytes), all = rate(job, n_threads, bytes);
-        job.stay = true, job.n_panels = 2000;
+        job.stay = true;
+        job.n_panels = 2000;
         double cached = rate(job, 1, 2000.0 * PANEL_ROWS * n_in);
-        job.T = MANY, job.n_panels = 16;
+        job.T = MANY;
+        job.n_panels = 16;
         double many = rate(job, 1, (double)MANY * 16 * PANEL_ROWS * n_in);
         printf("%-9s %7.1f of %5.1f GB/s %3.0f%% %7.1f of %5.1f GB/s %3.0f%% %14.0f %14.1f\n", traits->name,
                one, read_1, 100 * one / read_1, all, read_n, 100 * all / read_n, 4096 * ghz / cached,

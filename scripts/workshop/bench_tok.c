@@ -1,5 +1,5 @@
-/* bench_tok: how fast text becomes ids: a text of yours, and runs that a careless tokenizer takes for ever
- * over.
+/* bench_tok: the speed of a tokenizer on a text, and on runs of one character, over which it must not take
+ * quadratic time.
  *
  *     build/scripts/workshop/bench_tok MODEL.gguf TEXT [PRE...]        (make test builds it)
  *
@@ -30,7 +30,7 @@ static void measure(const Tok *t, const char *label, const char *text) {
 
 static void fill(char *text, const char *unit, size_t n) {
     for (size_t i = 0; i < N; i++) text[i] = unit[i % n];
-    while (n > 1 && text[N - 1] & 0x80) text[N - 1] = ' ', n--; // no half characters at the end
+    for (; n > 1 && text[N - 1] & 0x80; n--) text[N - 1] = ' '; // no half characters at the end
 }
 
 static void measure_all(const Gguf *g, const char *pre, const char *prose, char *text) {
@@ -50,8 +50,10 @@ static void measure_all(const Gguf *g, const char *pre, const char *prose, char 
         measure(t, units[i][0] == '\n' ? "newlines" : units[i][0] == ' ' ? "spaces" : units[i], text);
     }
     uint32_t seed = 1;
-    for (size_t i = 0; i < N; i++)
-        seed = seed * 1664525 + 1013904223, text[i] = (char)('a' + (seed >> 16) % 26);
+    for (size_t i = 0; i < N; i++) {
+        seed = seed * 1664525 + 1013904223;
+        text[i] = (char)('a' + (seed >> 16) % 26);
+    }
     measure(t, "random letters", text);
     tok_close(t);
 }
@@ -71,6 +73,7 @@ int main(int argc, char **argv) {
     measure_all(g, NULL, prose, text);
     for (int i = 3; i < argc; i++) measure_all(g, argv[i], prose, text);
     gguf_close(g);
-    free(prose), free(text);
+    free(prose);
+    free(text);
     return 0;
 }
