@@ -11,8 +11,8 @@
  *
  * A test without a prompt has one token in the context before the clock starts, and n_gen more are timed.
  * In a test with a prompt the clock starts before it, and the first token belongs to the prompt.  The ids
- * of every repetition are the same, and so must be the tokens generated; the result says whether one
- * differed. */
+ * of every repetition are the same, and so must be the tokens generated; BenchResult.differs is set if
+ * they are not. */
 #ifndef ZGEN_RUN_BENCH_H
 #define ZGEN_RUN_BENCH_H
 

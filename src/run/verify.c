@@ -39,7 +39,7 @@ static bool is_rounded(const Engine *g) {
     return rounded;
 }
 
-static bool open_beside(const Model *m, const EngineConfig *run, bool exact, Engine **out, Err *e) {
+static bool open_scalar(const Model *m, const EngineConfig *run, bool exact, Engine **out, Err *e) {
     EngineConfig c = *run;
     Err why;
     c.device = DEVICE_CPU;
@@ -67,8 +67,8 @@ static void begin(Verify *v) {
 
 bool verify_open(const Model *m, const EngineConfig *run, int n_wanted, Verify **out, Err *e) {
     Verify *v = mem_new(1, sizeof *v);
-    if (!open_beside(m, run, false, &v->oracle, e) ||
-        (is_rounded(v->oracle) && !open_beside(m, run, true, &v->exact, e))) {
+    if (!open_scalar(m, run, false, &v->oracle, e) ||
+        (is_rounded(v->oracle) && !open_scalar(m, run, true, &v->exact, e))) {
         verify_close(v);
         return false;
     }
