@@ -14,7 +14,7 @@
 // splits in their order.
 //
 // A tile lies in one page of the cache.  The lanes of a warp hold the ids of 32 pages, from one load, so that no
-// load of an id stands before the fetch of a tile.
+// load of an id stands before the fetch of most tiles.
 //
 // Where each row is the newest of its sequence, its K and V rows may come with it, not yet in the cache: then the
 // blocks wait for nothing but these.  What the cache holds is fetched while the kernel before still runs; the query
@@ -230,24 +230,25 @@ template <KvType KV, int HD> struct Stream {
     bool values = false; // what the next fetch is of
     int slot = 0;        // the oldest
     bool reading = false;
-    int first_page = -32, id; // lane i holds the id of page first_page + i; none yet
+    int32_t id; // of page i of 32, in lane i: those among which the next fetch has its page
 
     __device__ Stream(const Attention &a_, const WorkItem &item_, uint8_t *slots_, int first, int end_)
         : a(a_), item(item_), slots(slots_), end(end_), tile(first) {
+        if (tile < end && !enters_ids()) load_ids();
         for (; slot < S::SLOTS; slot++) fetch();
         slot = 0;
     }
 
-    // The page of a tile that has been fetched, one of the latest 32 pages.  Whole warp.
+    // The page of the tile that was fetched last.  Whole warp.
     __device__ int32_t page_of(int of_tile) const {
-        return __shfl_sync(0xffffffffu, id, of_tile / PAGE_TILES - first_page);
+        return __shfl_sync(0xffffffffu, id, of_tile / PAGE_TILES % 32);
     }
 
     // Into the slot.
     __device__ void fetch() {
         constexpr int COPIES = HD * ELEMENT_BYTES<KV> / 16; // per row
         if (tile < end) {
-            if (tile / PAGE_TILES >= first_page + 32) load_ids();
+            if (!values && enters_ids()) load_ids();
             int row_bytes = a.head_dim * ELEMENT_BYTES<KV>, in_page = tile % PAGE_TILES * TILE;
             int n_cached = (item.newest < 0 ? item.length : item.newest) - tile * TILE;
             KvRows rows = cache_rows(&a.cache, page_of(tile), values ? CACHE_V : CACHE_K, item.kv_head);
@@ -286,9 +287,13 @@ template <KvType KV, int HD> struct Stream {
     }
 
   private:
+    // Whether the tile is the warp's first in another 32 pages than the tile before.
+    __device__ bool enters_ids() const {
+        return tile % (32 * PAGE_TILES) < S::WARPS;
+    }
+
     __device__ void load_ids() {
-        first_page = tile / PAGE_TILES;
-        int page = first_page + threadIdx.x % 32;
+        int page = tile / (32 * PAGE_TILES) * 32 + threadIdx.x % 32;
         if (page < a.cache.layer.table_pages) id = __ldcg(cache_pages(&a.cache, item.seq) + page);
     }
 };
@@ -536,10 +541,11 @@ template <KvType KV, int HD> __device__ void attend(const Decode &d, const WorkI
     for (int i = threadIdx.x; item.newest >= 0 && i < d.new_kv.n_rot / 2; i += S::THREADS)
         rotation[i] = rotation_of(item.newest, d.new_kv.frequency[i]);
     __syncthreads();
-    int warp = threadIdx.x / 32, head = item.row * d.a.n_kv_head * d.parts + item.column;
-    size_t first_partial = (size_t)head * d.splits_max;
+    int warp = threadIdx.x / 32;
     attend_warp<KV, HD>(d, item, shared + warp * S::SLOTS * S::SLOT, rotation, stat[warp]);
     __syncthreads();
+    int head = item.row * d.a.n_kv_head * d.parts + item.column;
+    size_t first_partial = (size_t)head * d.splits_max;
     reduce_warps<KV, HD>(d, item, first_partial, shared, stat);
     if (item.n_splits > 1) {
         __threadfence();

@@ -231,7 +231,8 @@ __global__ void __launch_bounds__(Shape<HD>::THREADS, 2) k_attn_prompt(const __g
     if (seq < 0) return;
     int kv_head = head / (a.n_head / a.n_kv_head),
         length = min(begin + min(block_row + S::ROWS, a.T), a.n_ctx);
-    int32_t page = __ldcg(cache_pages(&a.cache, seq));
+    const int32_t *pages = cache_pages(&a.cache, seq);
+    int32_t page = __ldcg(pages);
 
     int warp_row = threadIdx.x / 32 * S::BANDS * 16;
     int first_row = block_row + warp_row, first_position = begin + first_row;
@@ -244,7 +245,7 @@ __global__ void __launch_bounds__(Shape<HD>::THREADS, 2) k_attn_prompt(const __g
         copy_wait<0>();
         __syncthreads(); // keys are here, and no warp reads the values of the tile before
         fetch_tile<KV, HD>(values, a, cache_rows(&a.cache, page, CACHE_V, kv_head), tile, length);
-        if (next < length) page = __ldcg(cache_pages(&a.cache, seq) + next / CACHE_PAGE);
+        if (next < length) page = __ldcg(pages + next / CACHE_PAGE); // for the next keys
         if (sees) rows.score(queries + warp_row * S::PITCH, keys);
         copy_wait<0>();
         __syncthreads(); // values are here, and no warp reads these keys
