@@ -108,7 +108,7 @@ typedef struct Product {
     FlaggedOutput *flagged; // the first output, if another product may follow in the same kernel, or NULL
     const int32_t *ids;     // experts of each row, n_used in rows ids_stride apart, or NULL
     int ids_stride;         // slot s of n_used writes out + s * n_out and, if per_slot, reads in + s * n_in
-    int n_used;
+    int n_used;             // 0: a product without experts
     bool per_slot;
 } Product;
 
@@ -121,6 +121,9 @@ Product product_rows(Product p, int first);
  * row. */
 cudaError_t launch_products(const Launch *l, const Product *p, int n, int T, void *scratch);
 size_t product_scratch_bytes(int n_in);
+
+/* Whether a block's shared memory has room for an input row of the product, of which no address is read. */
+bool product_fits(const Launch *l, const Product *p);
 
 /* ---- Products of many rows: f16 weights and activations, f32 sums, on the matrix units ---- */
 

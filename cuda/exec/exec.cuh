@@ -119,6 +119,9 @@ inline Step step_of_loop(const Rank *x, int bucket) {
     return {bucket, bucket, nullptr, &x->loop};
 }
 
+// A product of the plan, without addresses.
+Product product_shape(const Plan *plan, const Op *op);
+
 // Launches ops first_op..last_op-1 on the stream.  Within a capture that is all.
 cudaError_t walk(Rank *x, const Step &step, int first_op, int last_op);
 

@@ -30,11 +30,8 @@ RegRows rows_in(const Rank *x, const Op *op, int r, const Step &step) {
 }
 
 Product product_of(const Rank *x, const Op *op, const Step &step) {
-    const ProductParams *params = &op->product;
     const DeviceOp *device = device_op(x, op);
-    Product p = {};
-    p.n_segments = op->n_w;
-    p.act = params->act;
+    Product p = product_shape(x->plan, op);
     for (int k = 0; k < op->n_w; k++) {
         int out = op_out(op, p.act == ACT_NONE ? k : 0);
         p.segment[k] = {device->w[k], device->bias[k], reg(x, out), stride_of(x, out)};
@@ -42,14 +39,11 @@ Product product_of(const Rank *x, const Op *op, const Step &step) {
     p.in = rows_in(x, op, op_in(op, 0), step);
     p.residual = rows_in(x, op, op_operand(op, ROLE_RESIDUAL, 0), step);
     p.norm = device->vector;
-    p.norm_eps = params->norm.eps;
     p.flagged = device->flagged;
     if (op->code == OP_EXPERT) {
         int ids = op_operand(op, ROLE_IDS, 0);
         p.ids = (const int32_t *)reg(x, ids);
         p.ids_stride = stride_of(x, ids);
-        p.n_used = params->moe.n_used;
-        p.per_slot = x->plan->regs[op_in(op, 0)].width != op->w[0]->n_in;
     }
     return p;
 }
@@ -231,6 +225,23 @@ cudaError_t run_ops(Rank *x, const Op *op, int n, const Step &step, int *togethe
 }
 
 } // namespace
+
+Product product_shape(const Plan *plan, const Op *op) {
+    const ProductParams *params = &op->product;
+    Product p = {};
+    p.n_segments = op->n_w;
+    p.act = params->act;
+    p.norm_eps = params->norm.eps;
+    for (int k = 0; k < op->n_w; k++) {
+        const Weight *w = op->w[k];
+        p.segment[k].w = {w->type, w->n_in, w->n_out, w->n_expert, layout_of(w->type, w->n_in, w->n_out)};
+    }
+    if (op->code == OP_EXPERT) {
+        p.n_used = params->moe.n_used;
+        p.per_slot = plan->regs[op_in(op, 0)].width != op->w[0]->n_in;
+    }
+    return p;
+}
 
 cudaError_t walk(Rank *x, const Step &step, int first_op, int last_op) {
     for (int i = first_op, n; i < last_op; i += n) {

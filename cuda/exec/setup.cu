@@ -243,6 +243,23 @@ bool open_rest(Rank *x, const Need &need, Err *e) {
     return ok;
 }
 
+// Whether the kernels of this GPU have shared memory for an input row of each product.
+bool check_widths(const Rank *x, Err *e) {
+    const Plan *p = x->plan;
+    for (int i = 0; i < p->n_ops; i++) {
+        const Op *op = &p->ops[i];
+        if (!op_is_product(op)) continue;
+        Product product = product_shape(p, op);
+        if (!product_fits(&x->launch, &product))
+            return err_set(
+                e, ERR_MODEL,
+                "a row of %d values, the input of '%s', does not fit into the shared memory of this GPU; "
+                "--device cpu runs it",
+                op->w[0]->n_in, op->w[0]->name);
+    }
+    return true;
+}
+
 // What need_of asks of an executor.
 cudaError_t describe(Rank *x, const Plan *p, const ExecConfig *config) {
     x->plan = p;
@@ -297,6 +314,7 @@ bool cuda_memory(const Plan *p, const ExecConfig *config, ExecMemory *out, Err *
     cudaError_t error = describe(&x, p, config);
     if (error == cudaSuccess) error = cudaMemGetInfo(&free_bytes, &total);
     if (error != cudaSuccess) return fail(e, error, "asking for its free memory");
+    if (!check_widths(&x, e)) return false;
     *out = need_of(&x).all;
     out->free = free_bytes;
     return true;

@@ -49,7 +49,7 @@ int clusters_for(const Launch *l, int n_tile_rows, int n_blocks, int cluster_siz
 // batches. n_groups is 0 where a block has more K-slices than warps.
 WorkSplit split_product(const Launch *l, const Product *p, int n_blocks, int T, int cluster_size) {
     WorkSplit split = {};
-    int slots = p->ids ? p->n_used : 1;
+    int slots = p->n_used ? p->n_used : 1;
     for (int i = 0; i < p->n_segments; i++) {
         const Layout &at = p->segment[i].w.layout;
         if (i == 0 || !is_pair(*p)) split.n_tile_rows += slots * at.n_tile_rows;
@@ -201,7 +201,7 @@ size_t find_rows(const Launch *l, FusedProducts *fused, int n_blocks, int most, 
 bool plan_launch(const Launch *l, FusedProducts *fused, int T, LaunchPlan *out) {
     int tile_rows = 0, most = MAX_INPUT_ROWS, n_rows = 1;
     for (int i = 0; i < fused->n; i++) {
-        if (fused->p[i].ids) most = 1; // rows have experts of their own: one row a launch
+        if (fused->p[i].n_used) most = 1; // rows have experts of their own: one row a launch
         tile_rows = std::max(tile_rows, split_product(l, &fused->p[i], l->n_sm, 1, 1).n_tile_rows);
     }
     while (most > 1 && fewer_rows(most) >= T) most = fewer_rows(most);
@@ -217,6 +217,14 @@ bool plan_launch(const Launch *l, FusedProducts *fused, int T, LaunchPlan *out) 
     *out = {n_rows, clusters_for(l, whole.n_tile_rows, n_blocks, fused->cluster_size), shared,
             input_at(0, whole.n_floats, whole.n_tiles)};
     return shared > 0;
+}
+
+extern "C" bool product_fits(const Launch *l, const Product *p) {
+    FusedProducts alone = {};
+    LaunchPlan ignored;
+    alone.p[0] = *p;
+    alone.n = 1;
+    return plan_launch(l, &alone, 1, &ignored);
 }
 
 // A row that is kept in both forms is the largest.

@@ -38,6 +38,8 @@ typedef struct AttnJob {
     int head;             // the KV head
     int first, n_pos;     // positions first.. that are seen, at least 1
     float scale;          // of the scores
+    float softcap;        // scores become softcap * tanh(score / softcap); 0: as they are
+    const float *sinks;   // [n_q] a further score of each head, without a value, or NULL
     float *scores;        // scratch [n_q][n_pos]
     float *out;           // [n_q][width of V] = softmax(scale * q k^T) v
 } AttnJob;

@@ -154,9 +154,20 @@ INLINE void attn_scores(const AttnJob *job, const KvType type, int h, const int 
     }
 }
 
-/* scores become exp(score - max); returns one over their sum. */
-static float attn_weights(float *scores, int n) {
-    F maxima = f_set(scores[0]), sums = f_set(0);
+/* scores become cap * tanh(score / cap); tanh(x) = (1 - e) / (1 + e) with e = exp(-2x), for x >= 0. */
+static void attn_softcap(float *scores, int n, float cap) {
+    for (int i = 0; i < n; i += LANES) {
+        F x = tail(scores + i, n - i), zero = f_set(0), one = f_set(1);
+        F e = exp_negative(f_sub(zero, f_abs(f_mul(x, f_set(2 / cap)))));
+        F t = f_mul(f_set(cap), f_div(f_sub(one, e), f_add(one, e)));
+        store_tail(scores + i, n - i, f_if_negative(x, f_sub(zero, t), t));
+    }
+}
+
+/* scores become exp(score - max); returns one over their sum.  The sink, if not NULL, is a score of both that has no
+ * value. */
+static float attn_weights(float *scores, int n, const float *sink) {
+    F maxima = f_set(sink ? *sink : scores[0]), sums = f_set(0);
     for (int i = 0; i + LANES <= n; i += LANES) maxima = f_max(maxima, f_load(scores + i));
     float max = f_max_lane(maxima);
     for (int i = n / LANES * LANES; i < n; i++) max = fmaxf(max, scores[i]);
@@ -164,7 +175,7 @@ static float attn_weights(float *scores, int n) {
         store_tail(scores + i, n - i, exp_negative(f_sub(tail(scores + i, n - i), f_set(max))));
         sums = f_add(sums, tail(scores + i, n - i)); // loaded again: behind the end they are no zeros
     }
-    return 1 / f_sum(sums);
+    return 1 / (sink ? f_sum(sums) + expf(*sink - max) : f_sum(sums));
 }
 
 /* out[h ..][d .. d + 16 * n_vec] of n_q heads; n_q and n_vec are constants. */
@@ -208,8 +219,11 @@ INLINE void attn_values(const AttnJob *job, const KvType type, int h, const int 
 INLINE void attn_heads(const AttnJob *job, const KvType type, int h, const int n_q) {
     float inverse[VEC_HEADS];
     attn_scores(job, type, h, n_q);
-    for (int i = 0; i < n_q; i++)
-        inverse[i] = attn_weights(job->scores + (size_t)(h + i) * (size_t)job->n_pos, job->n_pos);
+    for (int i = 0; i < n_q; i++) {
+        float *scores = job->scores + (size_t)(h + i) * (size_t)job->n_pos;
+        if (job->softcap != 0) attn_softcap(scores, job->n_pos, job->softcap);
+        inverse[i] = attn_weights(scores, job->n_pos, job->sinks ? &job->sinks[h + i] : NULL);
+    }
     int d = 0, width = job->cache->layer.width[CACHE_V];
     for (; width - d >= VEC_DIMS * LANES; d += VEC_DIMS * LANES)
         attn_values(job, type, h, n_q, d, VEC_DIMS, inverse);

@@ -261,6 +261,8 @@ static void op_attn(Exec *x, const Batch *b, const Op *op, Scratch *s) {
                        .first = first,
                        .n_pos = end - first,
                        .scale = op->attn.scale,
+                       .softcap = op->attn.softcap,
+                       .sinks = op->attn.sinks ? op->attn.sinks + h * group : NULL,
                        .scores = s->scores,
                        .out = machine_f32(x, op_out(op, 0), i) + (size_t)(h * group * l->width[CACHE_V])};
         x->kernels->attn(&job);

@@ -65,9 +65,11 @@ static void to_f16(const float *x, int n, uint16_t *out) {
     for (int i = 0; i < n; i++) out[i] = f32_to_f16(x[i]);
 }
 
-static void softmax(float *x, int n) {
-    float max = x[0], sum = 0;
-    for (int i = 1; i < n; i++) max = fmaxf(max, x[i]);
+/* Over x[n] and the sink, whose own share is dropped; NULL: none. */
+static void softmax(float *x, int n, const float *sink) {
+    float max = sink ? *sink : x[0];
+    for (int i = 0; i < n; i++) max = fmaxf(max, x[i]);
+    float sum = sink ? expf(*sink - max) : 0;
     for (int i = 0; i < n; i++) sum += x[i] = expf(x[i] - max);
     for (int i = 0; i < n; i++) x[i] /= sum;
 }
@@ -90,8 +92,9 @@ static void attn(const AttnJob *job) {
             float sum = 0;
             for (int d = 0; d < k_width; d++) sum += q[d] * seen(job, CACHE_K, i, d);
             scores[i] = sum * job->scale;
+            if (job->softcap != 0) scores[i] = job->softcap * tanhf(scores[i] / job->softcap);
         }
-        softmax(scores, job->n_pos);
+        softmax(scores, job->n_pos, job->sinks ? &job->sinks[h] : NULL);
         memset(out, 0, (size_t)v_width * sizeof *out);
         for (int i = 0; i < job->n_pos; i++)
             for (int d = 0; d < v_width; d++) out[d] += scores[i] * seen(job, CACHE_V, i, d);

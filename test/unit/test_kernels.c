@@ -557,8 +557,10 @@ static void attn_double(const AttnJob *job, const Paged *p, Heads width, double 
             score[i] = 0;
             for (int d = 0; d < width.k; d++) score[i] += job->q[h * width.k + d] * keys[i * width.k + d];
             score[i] *= job->scale;
+            if (job->softcap != 0) score[i] = job->softcap * tanh(score[i] / job->softcap);
             max = fmax(max, score[i]);
         }
+        if (job->sinks) sum = exp(job->sinks[h] - max);
         for (int i = 0; i < job->n_pos; i++) sum += score[i] = exp(score[i] - max);
         for (int d = 0; d < width.v; d++) {
             double value = 0;
@@ -570,9 +572,11 @@ static void attn_double(const AttnJob *job, const Paged *p, Heads width, double 
     free(values);
 }
 
-/* Attention of n_q heads over positions first.., in pages in order and in scattered ones. */
-static void try_attn(const Kernels *table, KvType type, int n_q, Heads width, int first, int n_pos,
-                     float size) {
+/* Attention of n_q heads over positions first.., in pages in order and in scattered ones; with a softcap, if that is
+ * not 0, and a sink for each head. */
+static void try_attn_with(const Kernels *table, KvType type, int n_q, Heads width, int first, int n_pos,
+                          float size, float softcap) {
+    static const float sinks[] = {0.5f, -20, 3, 0, 1, 2, -1, 7, 0.1f};
     size_t n_out = (size_t)(n_q * width.v);
     Fenced q = fenced_floats(n_q * width.k, size);
     Paged p[2];
@@ -586,8 +590,18 @@ static void try_attn(const Kernels *table, KvType type, int n_q, Heads width, in
             for (int i = 0; i < 2; i++) paged_put(&p[i], part, position, x);
         }
     for (int i = 0; i < 2; i++) {
-        AttnJob job = {(const float *)q.data,     n_q,    &p[i].view, p[i].pages, PAGED_HEAD, first, n_pos,
-                       1 / sqrtf((float)width.k), scores, out[i]};
+        AttnJob job = {.q = (const float *)q.data,
+                       .n_q = n_q,
+                       .cache = &p[i].view,
+                       .pages = p[i].pages,
+                       .head = PAGED_HEAD,
+                       .first = first,
+                       .n_pos = n_pos,
+                       .scale = 1 / sqrtf((float)width.k),
+                       .softcap = softcap,
+                       .sinks = softcap != 0 ? sinks : NULL,
+                       .scores = scores,
+                       .out = out[i]};
         table->attn(&job);
         if (i == 0) attn_double(&job, &p[i], width, expected); // the same values are in the other pages
     }
@@ -602,6 +616,21 @@ static void try_attn(const Kernels *table, KvType type, int n_q, Heads width, in
           ": %s writes beside its output", table->name);
     for (int i = 0; i < 2; i++) banded_free(out[i]), fenced_free(p[i].memory);
     banded_free(scores), free(expected), fenced_free(q);
+}
+
+static void try_attn(const Kernels *table, KvType type, int n_q, Heads width, int first, int n_pos,
+                     float size) {
+    try_attn_with(table, type, n_q, width, first, n_pos, size, 0);
+}
+
+TEST(kernels_attn_softcap_and_sinks) {
+    for (int k = 0; k < kernels_n; k++)
+        for (int n_pos = 1; kernels_all[k]->supported() && n_pos < 40; n_pos += 7)
+            for (int i = 0; i < 3; i++)
+                try_attn_with(kernels_all[k], KV_F32, 1 + 4 * i, (Heads){64, 64, false}, 60, n_pos, 20,
+                              i == 0   ? 0.7f
+                              : i == 1 ? 30
+                                       : 50);
 }
 
 TEST(kernels_attn) {
@@ -751,7 +780,15 @@ TEST(kernels_let_no_nan_vanish) {
                     paged_put(&p, part, i, x + 2 * i);
                     paged_put(&p, part == CACHE_K ? CACHE_V : CACHE_K, i, ones + 2 * i);
                 }
-                AttnJob job = {ones, 1, &p.view, p.pages, PAGED_HEAD, 0, 20, 1, scores, out};
+                AttnJob job = {.q = ones,
+                               .n_q = 1,
+                               .cache = &p.view,
+                               .pages = p.pages,
+                               .head = PAGED_HEAD,
+                               .n_pos = 20,
+                               .scale = 1,
+                               .scores = scores,
+                               .out = out};
                 table->attn(&job);
                 CHECK(isnan(out[at & 1]) && (part == CACHE_V || isnan(out[1 - (at & 1)])),
                       ": %s attn, NaN in %s at %d", table->name, part == CACHE_K ? "K" : "V", at);
