@@ -9,7 +9,7 @@ const Capability cuda_capability = {
     .features = (FEATURE_ALL_OPS & ~(FEATURE_BIT(OP_ROPE) | FEATURE_BIT(OP_KVPUT))) | FEATURE_BIT(VIEW) |
                 FEATURE_BIT(SEGMENTS) | FEATURE_BIT(FUSED_RESIDUAL) | FEATURE_BIT(FUSED_NORM) |
                 FEATURE_BIT(FUSED_ACT) | FEATURE_BIT(FUSED_KVPUT) | FEATURE_BIT(FUSED_ROPE) |
-                FEATURE_BIT(BIAS) | FEATURE_BIT(EXPERT_BIAS) | FEATURE_BIT(ACT_SILU),
+                FEATURE_BIT(BIAS) | FEATURE_BIT(EXPERT_BIAS) | FEATURE_BIT(ACT_SILU) | FEATURE_BIT(ACT_GELU),
     .head_dim_min = 8,
     .head_dim_max = 256,
     .head_dim_multiple = 8,
