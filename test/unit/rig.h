@@ -22,6 +22,7 @@ typedef struct RigConfig {   // {0}: scalar kernels, 8-bit activations, f16 cach
     int n_rows; // per run, at most RIG_MAX_ROWS; 0: RIG_ROWS
     KvType kv_type;
     bool act_f32, no_segments, no_residual, managed, weights_fp8;
+    void (*change)(Plan *p); // of the plan before the executor sees it, or NULL
 } RigConfig;
 
 typedef struct Rig {
@@ -62,6 +63,7 @@ static inline bool rig_build(Rig *rig, Gguf *gguf, RigConfig c, Err *e) {
                        .isa = c.isa ? c.isa : "scalar",
                        .managed = c.managed};
     rig->plan = plan_build(gguf, &plan, e);
+    if (rig->plan && c.change) c.change(rig->plan);
     if (!rig->plan || !weights_load(rig->plan->weights, exec.n_threads, e) ||
         !rig->ops->open(rig->plan, &exec, &rig->exec, e)) {
         rig_close(rig);

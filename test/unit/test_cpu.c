@@ -17,16 +17,24 @@ static const char *const models[] = {
 };
 enum { N_MODELS = sizeof models / sizeof *models, N_IDS = 66 };
 
-/* Calls check with every model on every table. */
-static void on_every_table(RigConfig c, void (*check)(const char *path, RigConfig c)) {
+/* Calls check with the first n models on every table. */
+static void on_models(RigConfig c, int n, void (*check)(const char *path, RigConfig c)) {
     for (int k = 0; k < kernels_n; k++) {
         if (!kernels_all[k]->supported()) continue;
         c.isa = kernels_all[k]->name;
-        for (int m = 0; m < N_MODELS; m++) {
+        for (int m = 0; m < n; m++) {
             c.kv_type = (KvType)(m % KV_N_TYPES);
             check(models[m], c);
         }
     }
+}
+
+/* Calls check with every model on every table; with a model for every type of cache. */
+static void on_every_table(RigConfig c, void (*check)(const char *path, RigConfig c)) {
+    on_models(c, N_MODELS, check);
+}
+static void on_every_cache(RigConfig c, void (*check)(const char *path, RigConfig c)) {
+    on_models(c, KV_N_TYPES, check);
 }
 
 static void check_same(const Rig *rig, RigConfig c, const char *what, int which, const float *a,
@@ -327,8 +335,81 @@ static void check_truncation(const char *path, RigConfig c) {
     free(fresh), free(again), free(whole);
 }
 
-TEST(cpu_sequences_are_truncated_by_going_on_earlier) {
+TEST(cpu_sequences_are_truncated) {
     on_every_table((RigConfig){0}, check_truncation);
+}
+
+/* ---- The cache ---- */
+
+/* A sequence goes on behind what it shares with another as if it had computed that itself. */
+static void check_sharing(const char *path, RigConfig c) {
+    enum { SHARED = 70, N = 100 };
+    int32_t ids[N], other[N];
+    Rig rig;
+    c.n_seq = 3;
+    if (!rig_open(&rig, path, c)) return;
+    float *alone = rig_rows(&rig, N), *shared = rig_rows(&rig, N), *first = rig_rows(&rig, N);
+    rig_ids(&rig, 4, ids, N);
+    rig_ids(&rig, 5, other, N);
+    memcpy(other, ids, SHARED * sizeof *ids);
+    bool ok = rig_feed(&rig, 0, other, 0, N, alone) && rig_feed(&rig, 1, ids, 0, SHARED, first);
+    CHECK(cache_share(rig.ops->cache(rig.exec), 1, 2, SHARED), "%s", path);
+    ok = ok && rig_feed(&rig, 2, other, SHARED, N, shared) && rig_feed(&rig, 1, ids, SHARED, N, first);
+    if (ok) check_same(&rig, c, "shared", SHARED, shared, row_of(&rig, alone, SHARED), N - SHARED);
+    if (ok && rig_feed(&rig, 0, ids, 0, N, alone)) // the other one has its own rows still
+        check_same(&rig, c, "shared from", SHARED, first, row_of(&rig, alone, SHARED), N - SHARED);
+    free(alone), free(shared), free(first);
+    rig_close(&rig);
+}
+
+TEST(cpu_sequences_share_a_beginning) {
+    on_every_cache((RigConfig){0}, check_sharing);
+}
+
+enum { WINDOW = 80 };
+
+static void plant_window(Plan *p) {
+    for (int i = 0; i < p->n_ops; i++)
+        if (p->ops[i].code == OP_ATTN || p->ops[i].code == OP_KVPUT) p->ops[i].attn.window = WINDOW;
+}
+
+static void plant_window_of_cache(Plan *p) {
+    plant_window(p);
+    for (int i = 0; i < p->n_kv; i++) p->kv[i].window = WINDOW;
+}
+
+/* Attention in a window gives the same bytes over a cache that keeps all rows and over one that keeps those of the
+ * window, in chunks and row by row; the first rows are those without a window. */
+static void check_window(const char *path, RigConfig c) {
+    enum { N = 330, CHUNKS = 256 };
+    void (*const change[])(Plan *) = {plant_window, plant_window_of_cache, NULL};
+    int32_t ids[N];
+    float *logits[3] = {NULL};
+    Rig rig;
+    for (int i = 0; i < 3; i++) {
+        c.change = change[i];
+        if (!rig_open(&rig, path, c)) break;
+        rig_ids(&rig, 6, ids, N);
+        logits[i] = rig_rows(&rig, N);
+        rig_feed(&rig, 0, ids, 0, CHUNKS, logits[i]);
+        for (int at = CHUNKS; at < N; at++)
+            rig_feed(&rig, 0, ids, at, at + 1, logits[i] + (size_t)at * (size_t)rig.n_vocab);
+        Cache *cache = rig.ops->cache(rig.exec);
+        CHECK(cache_truncate(cache, 0, N - 1) && cache_truncate(cache, 0, WINDOW) == (i != 1), "%s", path);
+        if (i == 1) check_same(&rig, c, "window", 0, logits[1], logits[0], N);
+        if (i == 2) {
+            size_t row = (size_t)rig.n_vocab;
+            check_same(&rig, c, "before the window", 0, logits[2], logits[0], WINDOW);
+            CHECK(memcmp(row_of(&rig, logits[2], WINDOW), row_of(&rig, logits[0], WINDOW),
+                         row * sizeof(float)) != 0);
+        }
+        rig_close(&rig);
+    }
+    for (int i = 0; i < 3; i++) free(logits[i]);
+}
+
+TEST(cpu_attention_in_a_window) {
+    on_every_cache((RigConfig){0}, check_window);
 }
 
 /* ---- Refusals ---- */
