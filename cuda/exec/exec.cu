@@ -50,12 +50,7 @@ cudaError_t extend_cache(Exec *x, const int32_t *seq, const int32_t *position, i
 }
 
 cudaError_t extend_loop(Exec *x) {
-    std::vector<int32_t> seq, position;
-    for (const Loop::Row &row : x->loop.rows) {
-        seq.push_back(row.slot);
-        position.push_back(row.position);
-    }
-    return extend_cache(x, seq.data(), position.data(), (int)seq.size());
+    return extend_cache(x, x->loop.slot.data(), x->loop.position.data(), x->loop.n);
 }
 
 cudaError_t drain(Exec *x) {
@@ -186,7 +181,7 @@ cudaError_t time_ops(Rank *rank, int bucket, const std::vector<cudaEvent_t> &end
 bool cuda_profile(Exec *x, int repeats, double *seconds, Err *e) {
     Rank *rank = &x->rank[0];
     Loop *loop = &x->loop;
-    int n_ops = rank->plan->n_ops, bucket = bucket_of((int)loop->rows.size());
+    int n_ops = rank->plan->n_ops, bucket = bucket_of(loop->n);
     std::vector<cudaEvent_t> end(n_ops + 1); // of the op before
     cudaError_t error = drain(x);
     for (cudaEvent_t &event : end)
@@ -195,7 +190,7 @@ bool cuda_profile(Exec *x, int repeats, double *seconds, Err *e) {
         if (n <= 0) memset(seconds, 0, n_ops * sizeof *seconds);
         error = extend_loop(x);
         if (error == cudaSuccess) error = time_ops(rank, bucket, end, seconds);
-        for (Loop::Row &row : loop->rows) row.position++;
+        for (int r = 0; r < loop->n; r++) loop->position[r]++;
     }
     for (int i = 0; i < n_ops; i++) seconds[i] /= repeats;
     for (cudaEvent_t event : end)

@@ -65,15 +65,13 @@ struct StepRow {
     int position;
 };
 
-// The decode loop.  Occupied rows are 0..rows.size()-1: where one is left, the last row takes its place.
+// The decode loop.  Its first n rows are occupied: where one is left, the last row takes its place.
 struct Loop {
-    struct Row {
-        int slot, position, n_left; // position of the next step's input; steps left to enqueue
-    };
-    std::vector<Row> rows;
-    std::vector<StepRow> steps[RING_STEPS]; // of step s: steps[s % RING_STEPS]
-    uint32_t enqueued, taken;               // numbers of the latest steps
-    bool ran;                               // a batch since the last step was fetched
+    int n;
+    std::vector<int32_t> slot, position, n_left; // position of the next step's input; steps left to enqueue
+    std::vector<StepRow> steps[RING_STEPS];      // of step s: steps[s % RING_STEPS]
+    uint32_t enqueued, taken;                    // numbers of the latest steps
+    bool ran;                                    // a batch since the last step was fetched
 };
 
 struct Exec {

@@ -37,20 +37,21 @@ bool capture(Exec *x, Rank *rank, int bucket, Err *e) {
 // ---- rows -----------------------------------------------------------------------------------------------
 
 int row_of(const Loop *loop, int slot) {
-    int r = 0, n = (int)loop->rows.size();
-    while (r < n && loop->rows[r].slot != slot) r++;
-    return r < n ? r : -1;
+    int r = 0;
+    while (r < loop->n && loop->slot[r] != slot) r++;
+    return r < loop->n ? r : -1;
 }
 
 // Frees a row; the last one takes its place.
 cudaError_t drop_row(Exec *x, int r) {
     Loop *loop = &x->loop;
-    int last = (int)loop->rows.size() - 1;
+    int last = --loop->n;
     cudaError_t error = cudaSuccess;
     for (int i = 0; i < x->n_ranks && error == cudaSuccess; i++)
         error = launch_row_move(&x->rank[i].launch, &x->rank[i].loop.rows, last, r);
-    loop->rows[r] = loop->rows[last];
-    loop->rows.pop_back();
+    loop->slot[r] = loop->slot[last];
+    loop->position[r] = loop->position[last];
+    loop->n_left[r] = loop->n_left[last];
     return error;
 }
 
@@ -58,7 +59,7 @@ cudaError_t drop_row(Exec *x, int r) {
 
 bool enqueue_step(Exec *x, Err *e) {
     Loop *loop = &x->loop;
-    int n = (int)loop->rows.size(), bucket = bucket_of(n);
+    int bucket = bucket_of(loop->n);
     cudaError_t extended = extend_loop(x);
     if (extended != cudaSuccess) return fail(e, extended, "extending the cache");
     for (int i = 0; i < x->n_ranks; i++) {
@@ -69,16 +70,12 @@ bool enqueue_step(Exec *x, Err *e) {
     }
     std::vector<StepRow> *step = &loop->steps[++loop->enqueued % RING_STEPS];
     step->clear();
-    for (Loop::Row &row : loop->rows) {
-        step->push_back({row.slot, row.position});
-        row.position++;
-        row.n_left--;
-    }
     x->counters.steps++;
-    x->counters.row_steps += n;
+    x->counters.row_steps += loop->n;
+    for (int r = 0; r < loop->n; r++) step->push_back({loop->slot[r], loop->position[r]++});
     cudaError_t error = cudaSuccess;
-    for (int r = n - 1; r >= 0 && error == cudaSuccess; r--)
-        if (loop->rows[r].n_left == 0) error = drop_row(x, r);
+    for (int r = loop->n - 1; r >= 0 && error == cudaSuccess; r--)
+        if (--loop->n_left[r] == 0) error = drop_row(x, r);
     return error == cudaSuccess || fail(e, error, "ending a row");
 }
 
@@ -128,7 +125,7 @@ bool next_step(Exec *x, int32_t *tokens, Err *e) {
     uint32_t ahead = loop->ran ? 1 : AHEAD;
     loop->ran = false;
     for (int n_tokens = 0; n_tokens == 0;) {
-        while (!loop->rows.empty() && loop->enqueued < loop->taken + ahead)
+        while (loop->n > 0 && loop->enqueued < loop->taken + ahead)
             if (!enqueue_step(x, e)) return false;
         assert(loop->taken < loop->enqueued && "a slot has a step left");
         if (!take_step(x, ++loop->taken, tokens, &n_tokens, e)) return false;
@@ -158,9 +155,10 @@ void leave(Exec *x, int slot) {
 } // namespace
 
 bool cuda_decode_join(Exec *x, int slot, const DecodeStart *start, Err *e) {
-    int row = (int)x->loop.rows.size();
+    Loop *loop = &x->loop;
+    int row = loop->n;
     cudaError_t error = cudaSuccess;
-    assert(row_of(&x->loop, slot) < 0 && start->n_steps > 0);
+    assert(row_of(loop, slot) < 0 && start->n_steps > 0);
     for (int i = 0; i < x->n_ranks && error == cudaSuccess; i++) {
         Rank *rank = &x->rank[i];
         DeviceSampler sampler;
@@ -171,7 +169,10 @@ bool cuda_decode_join(Exec *x, int slot, const DecodeStart *start, Err *e) {
         x->counters.bytes_sent += sizeof sampler + 3 * sizeof(int32_t);
     }
     if (error != cudaSuccess) return fail(e, error, "joining the decode loop");
-    x->loop.rows.push_back({slot, start->position, start->n_steps});
+    loop->slot[row] = slot;
+    loop->position[row] = start->position;
+    loop->n_left[row] = start->n_steps;
+    loop->n++;
     x->counters.joins++;
     return true;
 }

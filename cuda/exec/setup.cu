@@ -336,6 +336,8 @@ bool cuda_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
         return false;
     }
     open_cache(x, p);
+    for (std::vector<int32_t> *of_rows : {&x->loop.slot, &x->loop.position, &x->loop.n_left})
+        of_rows->resize(config->n_seq);
     *out = x;
     return true;
 }
