@@ -41,24 +41,18 @@ float keys_float(Keys *k, const char *name, float min, float max, float fallback
     return k->ok ? value : fallback;
 }
 
-void keys_per_layer(Keys *k, const char *name, int n_layer, int max, int fallback, int *out) {
+int keys_of_layer(Keys *k, const char *name, int layer, int n_layer, int max, int fallback) {
     const int64_t *values;
-    size_t n;
-    for (int i = 0; i < n_layer; i++) out[i] = fallback < 1 ? 1 : fallback; // after a failure too
+    size_t n = 0;
+    int harmless = fallback < 1 ? 1 : fallback; // after a failure
     if (k->ok) k->ok = gguf_get_ints(k->g, whole_key(k, name), &values, &n, k->e);
-    if (!k->ok) return;
-    if (n > 1 && n != (size_t)n_layer) {
+    if (k->ok && n > 1 && n != (size_t)n_layer)
         keys_fail(k, "'%s' has %zu values for %d layers", k->key, n, n_layer);
-        return;
-    }
-    for (int i = 0; i < n_layer; i++) {
-        int64_t value = n == 0 ? fallback : values[n == 1 ? 0 : i];
-        if (value < 1 || value > max) {
-            keys_fail(k, "'%s' is %lld in layer %d; expected 1 to %d", k->key, (long long)value, i, max);
-            return;
-        }
-        out[i] = (int)value;
-    }
+    if (!k->ok) return harmless;
+    int64_t value = n == 0 ? fallback : values[n == 1 ? 0 : layer];
+    if (value >= 1 && value <= max) return (int)value;
+    keys_fail(k, "'%s' is %lld in layer %d; expected 1 to %d", k->key, (long long)value, layer, max);
+    return harmless;
 }
 
 int keys_choice(Keys *k, const char *name, const char *const *names, int n, int fallback) {

@@ -12,6 +12,13 @@ static int product(PlanBuilder *b, const char *name, int in, int n_in, int n_out
                        builder_optional_vector(b, bias, n_out));
 }
 
+int block_norm(PlanBuilder *b, const char *name, int in, float eps) {
+    char weight[64];
+    snprintf(weight, sizeof weight, "blk.%%d.%s.weight", name);
+    const float *w = builder_vector(b, weight, b->plan->hparams.n_embd);
+    return emit_norm(b, name, in, (NormParams){.weight = w, .eps = eps});
+}
+
 int block_attention(PlanBuilder *b, int in, const AttentionBlock *o) {
     int n_embd = b->plan->hparams.n_embd;
     AttnParams attn = o->attn;
@@ -21,6 +28,9 @@ int block_attention(PlanBuilder *b, int in, const AttentionBlock *o) {
     int q = product(b, "attn_q", in, n_embd, n_q);
     int k = product(b, "attn_k", in, n_embd, n_kv);
     int v = product(b, "attn_v", in, n_embd, n_kv);
+    if (o->q_norm.weight)
+        q = emit_norm(b, "attn_q_norm", q, o->q_norm); // behind v: the products become one op
+    if (o->k_norm.weight) k = emit_norm(b, "attn_k_norm", k, o->k_norm);
     rope.n_head[0] = attn.n_head;
     rope.n_head[1] = attn.n_kv_head;
     rope.head_dim = attn.head_dim;

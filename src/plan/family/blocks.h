@@ -7,10 +7,16 @@
 
 #include "../builder.h"
 
-/* Q, K and V, rotation, cache, attention, output.  attn.rope is how q and k are rotated (none where its n_rot is
- * 0); its head counts follow from attn's.  is_last: behind this attention only the wanted rows go on. */
+/* The RMS norm of the row with the weight blk.N.NAME.weight. */
+int block_norm(PlanBuilder *b, const char *name, int in, float eps);
+
+/* Q, K and V, norms of q and k, rotation, cache, attention, output.  attn.rope is how q and k are rotated (none
+ * where its n_rot is 0); its head counts follow from attn's.  is_last: behind this attention only the wanted rows
+ * go on. */
 typedef struct AttentionBlock {
     AttnParams attn;
+    NormParams q_norm,
+        k_norm; // of each head (head_dim) or of all heads together (0); none where weight is NULL
     bool is_last;
 } AttentionBlock;
 int block_attention(PlanBuilder *b, int in, const AttentionBlock *o);
