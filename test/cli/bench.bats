@@ -128,6 +128,7 @@ print(" ".join(list(d[0])[:40]), len(d), d[1]["n_gen"], d[1]["cpu_strict"], d[1]
     asserts "$status/$(rows 'd[0]["model_type"], d[0]["model_filename"], len(d)')" = "0/('llama 323M Q8_0', 'synthetic llama-3.2-1b q8_0', 2)"
     zgen bench --list-shapes
     [[ "$output" == *"llama-3.1-8b     llama        32   4096"*"mixes: "*" Q4_K_M "* ]]
+    [[ "$output" == *"qwen3-30b-a3b    qwen3moe     48   2048     128  151936"* ]]
 }
 
 @test "bench: ceilings are measured and printed" {

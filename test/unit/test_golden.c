@@ -39,36 +39,21 @@ TEST(golden_logits_of_every_table) {
             golden_each(check_on_8_bits, (RigConfig){.isa = kernels_all[i]->name});
 }
 
-/* Whether the CPU runs the model of NAME.json; any other model must be refused as not supported. */
-static bool is_supported(const char *path) {
-    char model[512];
-    Gguf *g = NULL;
-    Err e = {0};
-    snprintf(model, sizeof model, "%.*s.gguf", (int)(strlen(path) - strlen(".json")), path);
-    bool opened = gguf_open(model, &g, &e);
-    Plan *plan = opened ? plan_build(g, &(PlanConfig){.can = *cpu_exec.can}, &e) : NULL;
-    bool ok = plan != NULL;
-    CHECK(ok || strstr(e.text, "not supported"), "%s", e.text);
-    plan_free(plan);
-    gguf_close(g);
-    return ok;
-}
-
-/* Files that were made after those in test/data. */
+/* The files that test/data lacks, of all families. */
 TEST(golden_logits_of_further_files) {
     glob_t files;
-    if (glob("../shared/golden/models/llama*.json", 0, NULL, &files) != 0) SKIP("no ../shared/golden/models");
+    if (glob("../shared/golden/models/*-*.json", 0, NULL, &files) != 0) SKIP("no ../shared/golden/models");
     int n = 0;
     for (size_t i = 0; i < files.gl_pathc; i++) {
         char ours[256];
         snprintf(ours, sizeof ours, "test/data/models/%s", strrchr(files.gl_pathv[i], '/') + 1);
-        if (access(ours, F_OK) == 0 || !is_supported(files.gl_pathv[i])) continue;
+        if (access(ours, F_OK) == 0 || !golden_runs(files.gl_pathv[i], NULL)) continue;
         golden_cases(files.gl_pathv[i], check_on_floats, (RigConfig){.isa = "scalar"});
         golden_cases(files.gl_pathv[i], check_on_8_bits, (RigConfig){.isa = "auto"});
         n++;
     }
     globfree(&files);
-    if (n == 0) SKIP("../shared/golden/models has no llama file that test/data lacks and zgen runs");
+    if (n == 0) SKIP("../shared/golden/models has no file that test/data lacks and zgen runs");
 }
 
 /* ---- The demo model ---- */

@@ -62,6 +62,8 @@ TEST(plan_prints_the_golden_tapes) {
         {"llama-bias-F16", "test/data/models/llama-bias-F16.gguf"},
         {"llama-moe-Q4_0", "test/data/models/llama-moe-Q4_0.gguf"},
         {"llama-ropefreqs-F16", "test/data/models/llama-ropefreqs-F16.gguf"},
+        {"qwen3-F16", "test/data/models/qwen3-F16.gguf"},
+        {"qwen3moe-F16", "test/data/models/qwen3moe-F16.gguf"},
         {"stories-q8_0", "models/stories-q8_0.gguf"},
     };
     const Capability *const executors[] = {cpu_exec.can, cuda_exec.can};
@@ -72,10 +74,12 @@ TEST(plan_prints_the_golden_tapes) {
         Buf expected = {0}, got = {0};
         Opened o;
         snprintf(path, sizeof path, "test/data/plan/%s.%s.txt", file[0], can->name);
-        CHECK(read_file(path, &expected) && expected.n > 0, "no %s", path);
         if (open_plan(file[1], config_for(can), &o)) {
             plan_print(o.plan, 2, &got);
-            if (expected.n) check_text(path, expected.data, got.data);
+            if (read_file(path, &expected) && expected.n > 0)
+                check_text(path, expected.data, got.data);
+            else
+                test_fail(__FILE__, __LINE__, "no %s, which would be\n%s", path, got.data);
             close_plan(&o);
         }
         buf_free(&expected);
@@ -103,8 +107,8 @@ static PlanConfig config_of(int i) {
 
 static void on_every_plan(void (*check)(const char *path, const Opened *o)) {
     glob_t files;
-    REQUIRE(glob("test/data/models/llama*.gguf", 0, NULL, &files) == 0);
-    CHECK(files.gl_pathc >= 30);
+    REQUIRE(glob("test/data/models/*-*.gguf", 0, NULL, &files) == 0);
+    CHECK(files.gl_pathc >= 34);
     for (size_t i = 0; i < files.gl_pathc; i++)
         for (int k = 0; k < N_CONFIGS; k++) {
             Opened o;
@@ -344,6 +348,30 @@ TEST(plan_refuses_parameters_that_an_executor_does_not_run) {
         CHECK(ok || (e.code == ERR_MODEL && strstr(e.text, says) && strstr(e.text, can->name)),
               "case %zu: %s", i / 2, e.text);
         close_plan(&o);
+    }
+}
+
+static void check_refusal(const char *path, const Capability *can, const char *says) {
+    const Capability *const executors[] = {cpu_exec.can, cuda_exec.can};
+    Opened o;
+    Err e = {0};
+    if (!open_plan(path, config_for(can), &o)) return;
+    CHECK(plan_supported(o.plan, executors, 2, &e) == !says, "%s: %s", path, e.text);
+    CHECK(!says || (strstr(e.text, says) && strstr(e.text, "--device cpu runs it")), "%s: %s", path, e.text);
+    close_plan(&o);
+}
+
+/* Whole files: the norms of heads come first in their tapes. */
+TEST(plan_refuses_families_that_an_executor_does_not_run) {
+    static const char *const files[][2] = {
+        {"test/data/models/qwen3-F16.gguf",
+         "norms of single heads (op NORM 'attn_q_norm' of layer 0 of family 'qwen3')"},
+        {"test/data/models/qwen3moe-F16.gguf",
+         "norms of single heads (op NORM 'attn_q_norm' of layer 0 of family 'qwen3moe')"},
+    };
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        check_refusal(files[i][0], cpu_exec.can, NULL);
+        check_refusal(files[i][0], cuda_exec.can, files[i][1]);
     }
 }
 

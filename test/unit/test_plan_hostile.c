@@ -16,6 +16,8 @@
 #define DENSE "test/data/models/llama-s-Q8_0.gguf"
 #define EXPERTS "test/data/models/llama-moe-Q4_0.gguf"
 #define BIASES "test/data/models/llama-bias-F16.gguf"
+#define QWEN3 "test/data/models/qwen3-F16.gguf"
+#define QWEN3MOE "test/data/models/qwen3moe-F16.gguf"
 
 /* ---- A model with one thing changed ---- */
 
@@ -432,6 +434,29 @@ TEST(plan_refuses_experts) {
         drop("blk.0.ffn_gate_inp.weight", "'blk.0.ffn_gate.weight' is missing"),
     };
     check_edits(EXPERTS, edits, N_OF(edits));
+}
+
+TEST(plan_refuses_norms_of_heads_and_scaling_of_qwen3) {
+    const Edit edits[] = {
+        text("qwen3.rope.scaling.type", "yarn", "'yarn' is not supported for qwen3"),
+        u32("qwen3.attention.head_count", 2, "'blk.0.attn_q.weight'"),
+        without("qwen3.attention.key_length", "16 (keys) and 64 (values)"),
+        drop("blk.1.attn_q_norm.weight", "'blk.1.attn_q_norm.weight' is missing"),
+        drop("blk.0.attn_k_norm.weight", "'blk.0.attn_k_norm.weight' is missing"),
+        reshape("blk.1.attn_k_norm.weight", 32, 1, 1, 1, "'blk.1.attn_k_norm.weight' is [32"),
+        add("blk.0.ffn_gate_inp.weight", NULL), // experts are another architecture's
+        add("rope_freqs.weight", NULL),
+    };
+    check_edits(QWEN3, edits, N_OF(edits));
+    const Edit experts[] = {
+        without("qwen3moe.expert_count", NULL),
+        u32("qwen3moe.expert_count", 0, NULL),
+        without("qwen3moe.expert_used_count", NULL),
+        u32("qwen3moe.expert_used_count", 7, NULL),
+        without("qwen3moe.expert_feed_forward_length", NULL),
+        drop("blk.1.ffn_gate_inp.weight", "'blk.1.ffn_gate_inp.weight' is missing"),
+    };
+    check_edits(QWEN3MOE, experts, N_OF(experts));
 }
 
 /* ---- Blind changes ---- */

@@ -3,8 +3,10 @@
 #include "../../src/base/mem.h"
 #include "../../src/gguf/write.h"
 #include "../../src/plan/plan.h"
+#include "../../src/plan/family/family.h"
 #include "../../src/run/synth.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -85,6 +87,23 @@ TEST(synth_metadata_alone_needs_the_vocabulary_size) {
     const char *const none[] = {NULL};
     Err e = {0};
     CHECK(!list(0, 0, none, &e) && strstr(e.text, "'llama.vocab_size' is missing"), "%s", e.text);
+}
+
+TEST(synth_shapes_have_the_labels_of_their_sizes) {
+    static const char *const labels[][2] = {
+        {"llama-3.2-1b", "1B"}, {"llama-3.1-8b", "8B"}, {"mixtral-8x7b", "8x7B"},
+        {"qwen3-0.6b", "0.6B"}, {"qwen3-8b", "8B"},     {"qwen3-30b-a3b", "30B.A3B"},
+    };
+    for (size_t i = 0; i < sizeof labels / sizeof *labels; i++) {
+        const Family *family;
+        const Shape *s = family_shape(labels[i][0], &family);
+        REQUIRE(s, "%s", labels[i][0]);
+        Hparams h = {.n_layer = s->n_layer, .n_embd = s->n_embd, .n_vocab = s->n_vocab};
+        snprintf(h.arch, sizeof h.arch, "%s", family->arch);
+        int n_expert = s->keys[0].name ? s->keys[0].value : 0; // expert_count comes first
+        const char *label = family_size(&h, n_expert);
+        CHECK(label && strcmp(label, labels[i][1]) == 0, "%s: %s", s->name, label ? label : "none");
+    }
 }
 
 TEST(synth_refuses_unknown_names) {

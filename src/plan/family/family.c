@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-const Family *const families[] = {&family_llama, NULL};
+const Family *const families[] = {&family_llama, &family_qwen3, &family_qwen3moe, NULL};
 
 const Family *family_find(const char *arch) {
     for (const Family *const *f = families; *f; f++)

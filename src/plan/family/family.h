@@ -25,6 +25,6 @@ const Shape *family_shape(const char *name, const Family **family);
 /* The label of the model's size, or NULL where its family lists none. */
 const char *family_size(const Hparams *h, int n_expert);
 
-extern const Family family_llama;
+extern const Family family_llama, family_qwen3, family_qwen3moe;
 
 #endif
