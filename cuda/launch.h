@@ -195,20 +195,20 @@ typedef struct Attn {
     void *scratch;       // decode: attn_scratch_bytes, zero before the first launch
 } Attn;
 
-/* ROPE and KVPUT as one: rotates q [n_head * head_dim] in place and new keys on the way into the cache; values go
- * as they are.  Rows of padding write nothing. */
+/* ROPE and KVPUT as one: rotates q [n_head * head_dim] in place and new keys on the way into the cache;
+ * values go as they are.  Rows of padding write nothing. */
 cudaError_t launch_rope_kvput(const Launch *l, RegRows q, int n_head, const NewKv *new_kv,
                               const CacheView *cache, const int32_t *seq, const int32_t *position, int T);
 
-/* ATTN.  decode: rows of any sequences, few of each; a sequence is split over blocks.  With new_kv every row is the
- * newest of a sequence of its own, and the bits are those of launch_rope_kvput before; q stays as it is.  prompt: rows of one
- * sequence in ascending positions, in tiles on the matrix units. */
+/* ATTN.  decode: rows of any sequences, few of each; a sequence is split over blocks.  With new_kv every
+ * row is the newest of a sequence of its own, and the bits are those of launch_rope_kvput before; q stays
+ * as it is.  prompt: rows of one sequence in ascending positions, in tiles on the matrix units. */
 cudaError_t launch_attn_decode(const Launch *l, const Attn *a);
 cudaError_t launch_attn_prompt(const Launch *l, const Attn *a);
 size_t attn_scratch_bytes(int T, int n_head, int head_dim, int n_sm);
 
-/* The executor's copy of the page tables: tables[first..first + n) = ids[n], host memory that may be reused at once:
- * the ids are launch parameters. */
+/* The executor's copy of the page tables: tables[first..first + n) = ids[n], host memory that may be reused
+ * at once: the ids are launch parameters. */
 cudaError_t launch_page_ids(const Launch *l, int32_t *tables, size_t first, const int32_t *ids, int n);
 
 /* ---- Rows and their tokens ---- */

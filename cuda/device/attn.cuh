@@ -45,13 +45,15 @@ template <KvType KV> __device__ void widen(uint32_t four, uint32_t &low, uint32_
     if constexpr (KV == KV_FP8) {
         __half2_raw a = __nv_cvt_fp8x2_to_halfraw2((__nv_fp8x2_storage_t)(four & 0xFFFF), __NV_E4M3),
                     b = __nv_cvt_fp8x2_to_halfraw2((__nv_fp8x2_storage_t)(four >> 16), __NV_E4M3);
-        low = a.x | (uint32_t)a.y << 16, high = b.x | (uint32_t)b.y << 16;
+        low = a.x | (uint32_t)a.y << 16;
+        high = b.x | (uint32_t)b.y << 16;
     } else { // bytes 0..255 under the exponent of 1024 are 1024..1279 in f16
         const uint32_t thousand = 0x64646464, zero = 0x64806480; // 1024 + 128
         four ^= 0x80808080;
         uint32_t a = __byte_perm(four, thousand, 0x4140), b = __byte_perm(four, thousand, 0x4342);
         __half2 x = __hsub2(*(__half2 *)&a, *(const __half2 *)&zero),
                 y = __hsub2(*(__half2 *)&b, *(const __half2 *)&zero);
-        low = *(uint32_t *)&x, high = *(uint32_t *)&y;
+        low = *(uint32_t *)&x;
+        high = *(uint32_t *)&y;
     }
 }

@@ -1,13 +1,13 @@
 // mma: the matrix units of a warp, and copies that do not wait.  Thin names for instructions of sm_80 and
 // later.
 //
-// A fragment is a small matrix spread over a warp.  With row = lane / 4 and pair = lane % 4 * 2, of which a register
-// holds two neighbouring columns (A) or rows (B), the registers of a lane hold
+// A fragment is a small matrix spread over a warp.  With row = lane / 4 and pair = lane % 4 * 2, of which a
+// register holds two neighbouring columns (A) or rows (B), the registers of a lane hold
 //     A, 16 x 16 f16   a[0] (row, pair), a[1] (row + 8, pair), a[2] (row, pair + 8), a[3] (row + 8, pair + 8)
 //     B, 16 x 8 f16    b[0] (pair, row), b[1] (pair + 8, row)
 //     C, 16 x 8 f32    c[0], c[1] (row, pair), (row, pair + 1); c[2], c[3] the same of row + 8
-// Fragments are loaded from shared memory as 8 x 8 f16 matrices, one 16-byte row from the address of each lane; rows
-// whose distance is an odd multiple of 16 bytes have no bank conflict.
+// Fragments are loaded from shared memory as 8 x 8 f16 matrices, one 16-byte row from the address of each
+// lane; rows whose distance is an odd multiple of 16 bytes have no bank conflict.
 #pragma once
 #include "device.cuh"
 

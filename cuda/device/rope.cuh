@@ -1,11 +1,11 @@
-// rope: how a pair of dimensions is rotated, and how a pair of a new K or V row is stored; the same bits wherever
-// it is done.
+// rope: how a pair of dimensions is rotated, and how a pair of a new K or V row is stored; the same bits
+// wherever it is done.
 #pragma once
 #include "attn.cuh"
 
-// Cosine and sine of position * frequency.  Positions go into the hundreds of thousands, so that the angle is
-// computed and reduced to half a circle either way in f64, and only then rounded to f32: the error that is left is
-// that of f32.
+// Cosine and sine of position * frequency.  Positions go into the hundreds of thousands, so that the angle
+// is computed and reduced to half a circle either way in f64, and only then rounded to f32: the error that
+// is left is that of f32.
 __device__ inline float2 rotation_of(int position, double frequency) {
     constexpr double CIRCLE = 6.283185307179586;
     double angle = position * frequency * (1 / CIRCLE);
@@ -19,9 +19,9 @@ __device__ inline float2 rotate(float2 x, float2 rotation) {
                        __fmaf_rn(x.x, rotation.y, __fmul_rn(x.y, rotation.x)));
 }
 
-// Stores the elements `at` and `at` + 1 of the head's row that begins at `row`, its scales at `scales`, as kv_put
-// does.  The elements that share a scale are those of an aligned group of 16 neighbouring lanes, which call this
-// together.
+// Stores the elements `at` and `at` + 1 of the head's row that begins at `row`, its scales at `scales`, as
+// kv_put does.  The elements that share a scale are those of an aligned group of 16 neighbouring lanes,
+// which call this together.
 template <KvType KV> __device__ void put_pair(uint8_t *row, uint16_t *scales, int at, float2 x) {
     if constexpr (KV == KV_F32) {
         *(float2 *)((float *)row + at) = x;

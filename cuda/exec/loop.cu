@@ -140,7 +140,8 @@ void drop_tokens(Exec *x, int slot) {
         for (StepRow &row : loop->steps[step % RING_STEPS]) {
             if (row.slot != slot) continue;
             bool ok = cache_truncate(x->cache, slot, row.position);
-            assert(ok), (void)ok; // there are no more than AHEAD
+            assert(ok && "no more than AHEAD steps are ahead");
+            (void)ok;
             row.slot = -1;
         }
 }

@@ -1,28 +1,28 @@
 // attn: attention of single rows, decoding, over a cache of keys and values.
 //
-// The cost is reading the cache once.  A sequence is cut into splits, each the work of one block: a work item is
-// (row, up to 8 query heads of one KV head, split).  How a row is cut depends on its own length alone, so that its
-// result is the same to the bit alone and among others; which block computes which item depends on all lengths,
-// read from device memory, so that a captured launch serves every step.
+// The cost is reading the cache once.  A sequence is cut into splits, each the work of one block: a work
+// item is (row, up to 8 query heads of one KV head, split).  How a row is cut depends on its own length
+// alone, so that its result is the same to the bit alone and among others; which block computes which item
+// depends on all lengths, read from device memory, so that a captured launch serves every step.
 //
-// The trick: the matrix units do the arithmetic although there is one row, with positions as the rows of the matrix
-// and query heads as its columns: scores^T = K q^T, out^T = V^T weights^T.  Queries and weights enter as the sum of
-// two f16 (22 bits), so that nothing of f32 accuracy is lost; keys and values are f16 as stored, or f32 split the
-// same way, or bytes widened to f16 exactly: a scale of q8_0 joins the sums of its dimensions (keys) or the weights
-// of its position (values).  Each warp streams tiles of 16 positions through a ring of its own and keeps its own
-// running maximum; the block reduces its warps at the end, and the last block to finish a row's head reduces the
-// splits in their order.
+// The trick: the matrix units do the arithmetic although there is one row, with positions as the rows of
+// the matrix and query heads as its columns: scores^T = K q^T, out^T = V^T weights^T.  Queries and weights
+// enter as the sum of two f16 (22 bits), so that nothing of f32 accuracy is lost; keys and values are f16
+// as stored, or f32 split the same way, or bytes widened to f16 exactly: a scale of q8_0 joins the sums of
+// its dimensions (keys) or the weights of its position (values).  Each warp streams tiles of 16 positions
+// through a ring of its own and keeps its own running maximum; the block reduces its warps at the end, and
+// the last block to finish a row's head reduces the splits in their order.
 //
-// A tile lies in one page of the cache.  The lanes of a warp hold the ids of 32 pages, from one load, so that no
-// load of an id stands before the fetch of most tiles.
+// A tile lies in one page of the cache.  The lanes of a warp hold the ids of 32 pages, from one load, so
+// that no load of an id stands before the fetch of most tiles.
 //
-// Where each row is the newest of its sequence, its K and V rows may come with it, not yet in the cache: then the
-// blocks wait for nothing but these.  What the cache holds is fetched while the kernel before still runs; the query
-// is rotated as it is loaded; and the warp that has the newest tile rotates the key, stores the key and the value in
-// the cache, and puts both into the tile that it is about to read.
+// Where each row is the newest of its sequence, its K and V rows may come with it, not yet in the cache:
+// then the blocks wait for nothing but these.  What the cache holds is fetched while the kernel before
+// still runs; the query is rotated as it is loaded; and the warp that has the newest tile rotates the key,
+// stores the key and the value in the cache, and puts both into the tile that it is about to read.
 //
-// Head dimensions without an instance are padded with zeros to the next.  f32 keys and values beyond 65504 overflow,
-// and values of q8_0 beyond 32512.
+// Head dimensions without an instance are padded with zeros to the next.  f32 keys and values beyond 65504
+// overflow, and values of q8_0 beyond 32512.
 #include "../device/rope.cuh"
 #include <algorithm>
 #include <cassert>
@@ -108,7 +108,8 @@ __device__ WorkItem find_item(const Decode &d, int u) {
         item.newest = d.new_kv.k.data && item.seq >= 0 && position < d.a.n_ctx ? position : -1;
         item.n_splits = splits_of(item.length, d.splits_max);
         u -= __shfl_sync(0xffffffffu, end, owner) - item.n_splits * columns;
-        item.split = u / columns, item.column = u % columns;
+        item.split = u / columns;
+        item.column = u % columns;
         item.kv_head = item.column / d.parts;
         int in_group = item.column % d.parts * HEADS;
         item.head = item.kv_head * d.group + in_group;
@@ -197,8 +198,8 @@ __device__ float scale_at(const uint8_t *tile, int n_blocks, int n_positions, in
     return __half2float(scales[position * n_blocks + block]);
 }
 
-// The queries of a work item, scaled, with their first n_rot dimensions rotated: heads are columns, dimensions
-// 16 step... are rows.
+// The queries of a work item, scaled, with their first n_rot dimensions rotated: heads are columns,
+// dimensions 16 step... are rows.
 template <KvType KV, int HD> struct Query {
     uint32_t high[HD / 16][2], low[HD / 16][2];
 
@@ -334,8 +335,8 @@ template <KvType KV, int HD> struct NewRow {
 
 // ---- a warp's attention ---------------------------------------------------------------------------------
 
-// The state of a warp: weighted sums of values (dimensions are rows, heads columns), the maximum of the scores, and
-// this lane's share of the sum of weights, for heads lane % 4 * 2 and the next.
+// The state of a warp: weighted sums of values (dimensions are rows, heads columns), the maximum of the
+// scores, and this lane's share of the sum of weights, for heads lane % 4 * 2 and the next.
 template <KvType KV, int HD> struct Sums {
     // Of o: a weight times a scale may be too small for f16.
     static constexpr float LIFT = KV == KV_Q8_0 ? 256 : 1;
@@ -352,10 +353,14 @@ template <KvType KV, int HD> struct Sums {
             best = fmaxf(best, top[h]);
             float shrink = exp2_fast(top[h] - best);
             top[h] = best;
-            s[h] = exp2_fast(s[h] - best), s[h + 2] = exp2_fast(s[h + 2] - best);
+            s[h] = exp2_fast(s[h] - best);
+            s[h + 2] = exp2_fast(s[h + 2] - best);
             sum[h] = sum[h] * shrink + s[h] + s[h + 2];
 #pragma unroll
-            for (int i = 0; i < HD / 16; i++) o[i][h] *= shrink, o[i][h + 2] *= shrink;
+            for (int i = 0; i < HD / 16; i++) {
+                o[i][h] *= shrink;
+                o[i][h + 2] *= shrink;
+            }
         }
     }
 
@@ -370,7 +375,8 @@ template <KvType KV, int HD> struct Sums {
                     if constexpr (KV == KV_Q8_0)
                         d *= scale_at<KV, HD>(tile, n_blocks, n_positions, position, i / 2);
                     split_half(weight[2 * half] * d, weight[2 * half + 1] * d, high[half], low[half]);
-                    high[half] = transpose_matrix(high[half]), low[half] = transpose_matrix(low[half]);
+                    high[half] = transpose_matrix(high[half]);
+                    low[half] = transpose_matrix(low[half]);
                 }
             Fragment f;
             load_values<KV, HD>(f, tile, i);
@@ -432,7 +438,10 @@ __device__ void attend_warp(const Decode &d, const WorkItem &item, uint8_t *slot
     Stream<KV, HD> stream(a, item, slots, tile, end);
     pdl_wait();
     NewRow<KV, HD> key, value;
-    if (tile <= newest) key.load(a, d.new_kv.k, item), value.load(a, d.new_kv.v, item);
+    if (tile <= newest) {
+        key.load(a, d.new_kv.k, item);
+        value.load(a, d.new_kv.v, item);
+    }
     Query<KV, HD> q;
     q.load(a, item, n_rot, rotation);
     Sums<KV, HD> sums;
@@ -469,11 +478,19 @@ struct Reduction {
         for (int i = 0; i < N; i++) best = fmaxf(best, stat[i].x);
         float base = best == -INFINITY ? 0 : best; // of no positions the sums are 0, not NaN
         float shrink = exp2_fast(top - base);
-        o.x *= shrink, o.y *= shrink, o.z *= shrink, o.w *= shrink, sum *= shrink;
+        o.x *= shrink;
+        o.y *= shrink;
+        o.z *= shrink;
+        o.w *= shrink;
+        sum *= shrink;
 #pragma unroll
         for (int i = 0; i < N; i++) {
             float w = exp2_fast(stat[i].x - base);
-            o.x += w * x[i].x, o.y += w * x[i].y, o.z += w * x[i].z, o.w += w * x[i].w, sum += w * stat[i].y;
+            o.x += w * x[i].x;
+            o.y += w * x[i].y;
+            o.z += w * x[i].z;
+            o.w += w * x[i].w;
+            sum += w * stat[i].y;
         }
         top = best;
     }
@@ -498,7 +515,8 @@ __device__ void reduce_warps(const Decode &d, const WorkItem &item, size_t first
 #pragma unroll
         for (int w = 0; w < S::WARPS; w++) {
             const float *sums = (const float *)(shared + w * S::SLOTS * S::SLOT);
-            stats[w] = stat[w][head], x[w] = *(const float4 *)(sums + head * (HD + 4) + column);
+            stats[w] = stat[w][head];
+            x[w] = *(const float4 *)(sums + head * (HD + 4) + column);
         }
         Reduction all;
         all.add<S::WARPS>(stats, x);
@@ -668,10 +686,13 @@ extern "C" cudaError_t launch_attn_decode(const Launch *l, const Attn *attn) {
     for (int first = 0; first < all.T; first += LAUNCH_ROWS) {
         Attention a = all;
         NewKv rows = new_kv;
-        a.q = rows_from(all.q, first), a.out = rows_from(all.out, first);
-        a.seq = all.seq + first, a.position = all.position + first;
+        a.q = rows_from(all.q, first);
+        a.out = rows_from(all.out, first);
+        a.seq = all.seq + first;
+        a.position = all.position + first;
         a.T = std::min(all.T - first, LAUNCH_ROWS);
-        rows.k = rows_from(new_kv.k, first), rows.v = rows_from(new_kv.v, first);
+        rows.k = rows_from(new_kv.k, first);
+        rows.v = rows_from(new_kv.v, first);
         cudaError_t error = launch_rows(l, a, rows, attn->scratch);
         if (error != cudaSuccess) return error;
     }

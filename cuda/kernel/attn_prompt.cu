@@ -1,13 +1,14 @@
 // attn_prompt: attention of a prompt chunk: many rows of one sequence against its cache, causal.
 //
-// The method is FlashAttention-2 (Dao, 2023) on the matrix units of sm_80: a block keeps the queries of one head and
-// a range of rows, goes over the positions that they may see in tiles, and never writes a score to memory.  The copy
-// of a tile's values runs under its scores, that of the next tile's keys under its sum of values; a tile lies in one
-// page of the cache, whose id is loaded a tile ahead.  Blocks with the most tiles start first.
+// The method is FlashAttention-2 (Dao, 2023) on the matrix units of sm_80: a block keeps the queries of one
+// head and a range of rows, goes over the positions that they may see in tiles, and never writes a score to
+// memory.  The copy of a tile's values runs under its scores, that of the next tile's keys under its sum of
+// values; a tile lies in one page of the cache, whose id is loaded a tile ahead.  Blocks with the most
+// tiles start first.
 //
-// Queries and weights are rounded to f16; scores, maxima and sums are f32.  f32 and q8_0 caches are rounded to f16 on
-// the way into shared memory.  A row's result does not depend on how a prompt is cut into chunks: tiles of positions
-// are counted from 0, and positions that a row may not see change no bit of its sums.
+// Queries and weights are rounded to f16; scores, maxima and sums are f32.  f32 and q8_0 caches are rounded
+// to f16 on the way into shared memory.  A row's result does not depend on how a prompt is cut into chunks:
+// tiles of positions are counted from 0, and positions that a row may not see change no bit of its sums.
 #include "../device/attn.cuh"
 
 namespace {
@@ -35,7 +36,8 @@ __device__ void copy_f16(uint32_t to, const uint8_t *from, const __half *scale, 
         uint32_t halves[4] = {};
         if (valid) {
             bytes = __ldcg((const uint2 *)from);
-            widen<KV>(bytes.x, halves[0], halves[1]), widen<KV>(bytes.y, halves[2], halves[3]);
+            widen<KV>(bytes.x, halves[0], halves[1]);
+            widen<KV>(bytes.y, halves[2], halves[3]);
         }
         if constexpr (KV == KV_Q8_0) {
             __half2 d = __half2half2(valid ? __ldcg(scale) : __half(0));
@@ -47,13 +49,16 @@ __device__ void copy_f16(uint32_t to, const uint8_t *from, const __half *scale, 
         store_shared(to, halves[0], halves[1], halves[2], halves[3]);
     } else {
         float4 x = make_float4(0, 0, 0, 0), y = x;
-        if (valid) x = __ldcg((const float4 *)from), y = __ldcg((const float4 *)from + 1);
+        if (valid) {
+            x = __ldcg((const float4 *)from);
+            y = __ldcg((const float4 *)from + 1);
+        }
         store_shared(to, pack_half(x.x, x.y), pack_half(x.z, x.w), pack_half(y.x, y.y), pack_half(y.z, y.w));
     }
 }
 
-// Keys or values of the positions first.. < length that are the rows of one head in a page, as f16; zeros behind.  A
-// thread keeps its column.
+// Keys or values of the positions first.. < length that are the rows of one head in a page, as f16; zeros
+// behind.  A thread keeps its column.
 template <KvType KV, int HD>
 __device__ void fetch_tile(uint32_t tile, const Attention &a, const KvRows &rows, int first, int length) {
     using S = Shape<HD>;
@@ -161,11 +166,16 @@ template <int HD> struct Rows {
 #pragma unroll
                 for (int n = 0; n < S::SPAN / 8; n++) {
                     float x = exp2_fast(s[b][n][2 * h] - best), y = exp2_fast(s[b][n][2 * h + 1] - best);
-                    s[b][n][2 * h] = x, s[b][n][2 * h + 1] = y, total += x + y;
+                    s[b][n][2 * h] = x;
+                    s[b][n][2 * h + 1] = y;
+                    total += x + y;
                 }
                 sum[b][h] = sum[b][h] * shrink + total;
 #pragma unroll
-                for (int n = 0; n < HD / 8; n++) o[b][n][2 * h] *= shrink, o[b][n][2 * h + 1] *= shrink;
+                for (int n = 0; n < HD / 8; n++) {
+                    o[b][n][2 * h] *= shrink;
+                    o[b][n][2 * h + 1] *= shrink;
+                }
             }
     }
 

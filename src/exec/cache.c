@@ -23,7 +23,7 @@ typedef struct Group {
     size_t table;    // entries of the tables before the group's
     size_t n_pages;  // the scrap page included
     int32_t *free;   // page ids that no sequence has, the next one last [n_free]
-    int n_free;      //
+    int n_free;
     int *n_users;    // sequences that have a page [n_pages]
     Span *mapped;    // rows: of each sequence [n_seq]
     int *checkpoint; // state: length behind which each entry is the state, -1: none [n_seq][table_pages]
@@ -118,7 +118,9 @@ static CacheNeed lay_out(const KvLayer *layers, int n_layers, const CacheConfig 
         out[i] =
             l->kind == KV_STATE ? (CacheLayer){.page_bytes = aligned(l->state_bytes)} : rows_of(l, c->type);
         int g = find_group(groups, n_groups, l, c);
-        out[i].group = g, out[i].window = groups[g].window, out[i].table = groups[g].table;
+        out[i].group = g;
+        out[i].window = groups[g].window;
+        out[i].table = groups[g].table;
         out[i].table_pages = groups[g].table_pages;
         out[i].base = need.bytes;
         need.bytes += groups[g].n_pages * out[i].page_bytes;
@@ -186,7 +188,8 @@ static void open_group(Cache *c, Group *g) {
 Cache *cache_open(const KvLayer *layers, int n_layers, const CacheConfig *config) {
     Cache *c = mem_new(1, sizeof *c);
     size_t n = (size_t)n_layers, n_seq = (size_t)config->n_seq;
-    c->config = *config, c->n_layers = n_layers;
+    c->config = *config;
+    c->n_layers = n_layers;
     c->layers = mem_new(n, sizeof *c->layers);
     c->owns = mem_new(n, sizeof *c->owns);
     c->groups = mem_new(n, sizeof *c->groups);
@@ -203,10 +206,19 @@ void cache_close(Cache *c) {
     if (!c) return;
     for (int i = 0; i < c->n_groups; i++) {
         Group *g = &c->groups[i];
-        free(g->free), free(g->n_users), free(g->mapped), free(g->checkpoint), free(g->changed);
+        free(g->free);
+        free(g->n_users);
+        free(g->mapped);
+        free(g->checkpoint);
+        free(g->changed);
     }
-    free(c->layers), free(c->owns), free(c->groups), free(c->tables);
-    free(c->length), free(c->step), free(c->copies);
+    free(c->layers);
+    free(c->owns);
+    free(c->groups);
+    free(c->tables);
+    free(c->length);
+    free(c->step);
+    free(c->copies);
     free(c);
 }
 

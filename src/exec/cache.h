@@ -24,8 +24,9 @@
  * the copies of pages that cache_next_copy names, and brings its copy of the tables up to date from
  * cache_next_change.
  *
- * Going back is a question: cache_truncate refuses where a window's pages are gone, or where a state has no
- * checkpoint.  The n_ahead latest positions can always be taken back, if each came in a step of its own. */
+ * Going back may be refused: cache_truncate returns false where pages of a window are gone, or where a
+ * state has no checkpoint.  The n_ahead latest positions can always be taken back, if each came in a step
+ * of its own. */
 #ifndef ZGEN_EXEC_CACHE_H
 #define ZGEN_EXEC_CACHE_H
 
@@ -128,8 +129,8 @@ typedef struct CacheCopy {
 } CacheCopy;
 bool cache_next_copy(Cache *c, CacheCopy *out);
 
-/* Entries of the tables that are no longer those that cache_next_change told last; false: there are no more.
- * All are 0 at first. */
+/* A range of the tables whose entries have changed since cache_next_change returned them last; false: there
+ * are no more.  All entries are 0 at first. */
 typedef struct CacheChange {
     size_t first;
     int n;

@@ -1,7 +1,7 @@
 /* test_attn: the kernels that write and read the cache, against a computation in double on the host.
  *
- * Pages of a cache lie in any order, rows of registers are columns of wider registers, and memory that a kernel
- * must not read is NaN. */
+ * Pages of a cache lie in any order, rows of registers are columns of wider registers, and memory that a
+ * kernel must not read is NaN. */
 #include "device.h"
 #include "gpu.h"
 #include "tiny.h"
@@ -89,7 +89,8 @@ static void paged_order(const Paged *c, Order order) {
     for (int i = n - 1; order == SHUFFLED && i > 0; i--) {
         int k = (int)((tiny_float(&state) + 1) / 2 * (float)i);
         int32_t id = c->tables[i];
-        c->tables[i] = c->tables[k], c->tables[k] = id;
+        c->tables[i] = c->tables[k];
+        c->tables[k] = id;
     }
 }
 
@@ -114,7 +115,8 @@ static Paged paged_new(int n_seq, int n_head, int head_dim, int n_ctx, KvType ty
     CacheNeed need = cache_need(&layer, 1, &config);
     Cache *cache = cache_open(&layer, 1, &config);
     size_t n = paged_at(&c, n_seq, 0, 0);
-    c.bytes = need.bytes, c.n_entries = need.n_entries;
+    c.bytes = need.bytes;
+    c.n_entries = need.n_entries;
     c.tables = mem_new(c.n_entries, sizeof *c.tables);
     for (int part = CACHE_K; part <= CACHE_V; part++) c.number[part] = mem_new(n, sizeof *c.number[part]);
     c.host = (CacheView){*cache_layer(cache, 0), mem_new(c.bytes, 1), c.tables};
@@ -127,7 +129,10 @@ static Paged paged_new(int n_seq, int n_head, int head_dim, int n_ctx, KvType ty
 }
 
 static void paged_free(Paged *c) {
-    free(c->tables), free(c->host.memory), free(c->number[CACHE_K]), free(c->number[CACHE_V]);
+    free(c->tables);
+    free(c->host.memory);
+    free(c->number[CACHE_K]);
+    free(c->number[CACHE_V]);
 }
 
 /* Reads the device's memory into the host's. */
@@ -135,8 +140,8 @@ static void paged_read(Paged *c) {
     device_read(c->host.memory, c->device.memory, c->bytes);
 }
 
-/* Elements of K or V in the host's memory that are not what `number` has, and of them those that are further away
- * than the rounding of a last bit of f32 can make them: `step`, relative to 1. */
+/* Elements of K or V in the host's memory that are not what `number` has, and of them those that are
+ * further away than the rounding of a last bit of f32 can make them: `step`, relative to 1. */
 static int paged_differ(const Paged *c, int part, double step, int *n_far) {
     int n = *n_far = 0;
     for (int s = 0; s < c->n_seq; s++)
@@ -178,7 +183,8 @@ static void rotate(float *x, int n_rot, const double *frequency, int position) {
     for (int i = 0; i < n_rot / 2; i++) {
         double c = cos(position * frequency[i]), s = sin(position * frequency[i]), a = x[2 * i],
                b = x[2 * i + 1];
-        x[2 * i] = (float)(a * c - b * s), x[2 * i + 1] = (float)(a * s + b * c);
+        x[2 * i] = (float)(a * c - b * s);
+        x[2 * i + 1] = (float)(a * s + b * c);
     }
 }
 
@@ -207,14 +213,17 @@ static NewKv new_kv_of(const NewRows *r) {
 }
 
 static void new_rows_free(NewRows *r) {
-    free(r->q), free(r->k), free(r->v);
+    free(r->q);
+    free(r->k);
+    free(r->v);
 }
 
 static double nmse(const float *got, const float *expected, size_t n) {
     double error = 0, power = 0;
     for (size_t i = 0; i < n; i++) {
         double d = (double)got[i] - expected[i];
-        error += d * d, power += (double)expected[i] * expected[i];
+        error += d * d;
+        power += (double)expected[i] * expected[i];
     }
     return error / power;
 }
@@ -265,7 +274,9 @@ static void check_rope(int head_dim, int n_rot, KvType type, int T) {
           head_dim, T, n_differ);
     device_end("rope");
     new_rows_free(&r);
-    free(got), free(seq), free(position);
+    free(got);
+    free(seq);
+    free(position);
     paged_free(&c);
 }
 
@@ -357,7 +368,8 @@ static void check_attn(Heads h, KvType type, const Rows *rows, int n_seq, int n_
             attend(&c, q + at, n / (h.n_head / h.n_kv_head), 0.3f, rows->seq[t], rows->position[t], expected);
             for (int i = 0; i < h.head_dim; i++) {
                 double d = got[at + (size_t)i] - expected[i];
-                error += d * d, power += expected[i] * expected[i];
+                error += d * d;
+                power += expected[i] * expected[i];
             }
         }
     CHECK(error <= limit * power, "%d heads on %d of %d, %d rows, %s: NMSE %.3g of %.3g", h.n_head,
@@ -370,7 +382,10 @@ static void check_attn(Heads h, KvType type, const Rows *rows, int n_seq, int n_
               "%d rows of %d heads: not the bytes of one alone", rows->T, h.n_head);
     }
     device_end("attention");
-    free(q), free(got), free(one), free(expected);
+    free(q);
+    free(got);
+    free(one);
+    free(expected);
     paged_free(&c);
 }
 
@@ -387,8 +402,10 @@ enum { N_HEADS = sizeof heads / sizeof *heads };
 
 static Rows single_rows(int T) {
     Rows rows = {.T = T};
-    for (int t = 0; t < T; t++)
-        rows.seq[t] = t % 7 == 3 ? -1 : t % 4, rows.position[t] = (t * 197 + 699) % 700;
+    for (int t = 0; t < T; t++) {
+        rows.seq[t] = t % 7 == 3 ? -1 : t % 4;
+        rows.position[t] = (t * 197 + 699) % 700;
+    }
     return rows;
 }
 
@@ -409,8 +426,8 @@ TEST(gpu_ops_attention_of_single_rows) {
         }
 }
 
-/* What rows that are the newest of their sequences give, and what the cache has then: with new K and V rows put
- * there before, or on the way. */
+/* What rows that are the newest of their sequences give, and what the cache has then: with new K and V rows
+ * put there before, or on the way. */
 static void attend_newest(Paged *c, Heads h, const Rows *rows, bool on_the_way, float *got) {
     uint64_t seed = 7;
     NewRows r = new_rows(rows->T, h.n_head, h.n_kv_head, h.head_dim, h.head_dim / 4 * 2, &seed);
@@ -463,9 +480,10 @@ TEST(gpu_ops_attention_of_newest_rows) {
     for (int i = 0; i < N_HEADS; i++)
         for (int n = 0; n < 3; n++) {
             Rows rows = {.T = sizes[n].n_rows};
-            for (int t = 0; t < rows.T; t++)
-                rows.seq[t] = t == 5 ? -1 : rows.T - 1 - t,
+            for (int t = 0; t < rows.T; t++) {
+                rows.seq[t] = t == 5 ? -1 : rows.T - 1 - t;
                 rows.position[t] = positions[(i + t) % 12] % sizes[n].n_ctx;
+            }
             for (int type = 0; type < KV_N_TYPES; type++)
                 if (heads[i].head_dim % kv_type_unit((KvType)type) == 0)
                     check_newest(heads[i], (KvType)type, &rows, sizes[n].n_ctx);
@@ -513,7 +531,8 @@ static void check_order(Heads h, KvType type, const Rows *rows, int n_ctx, bool 
               "%d heads on %d of %d, %s, row %d of %d: other bytes in shuffled pages", h.n_head, h.n_kv_head,
               h.head_dim, kv_type_name(type), t, rows->T);
     }
-    free(got[0]), free(got[1]);
+    free(got[0]);
+    free(got[1]);
 }
 
 /* The same of rotation and new rows, which go to the same positions. */
@@ -533,7 +552,8 @@ static void check_rope_order(int head_dim, KvType type) {
                                        device_new(rows.position, sizeof rows.position), rows.T),
                      "rope");
         register_read(on_device, rows.T, r.q_width, r.q);
-        q[order] = r.q, r.q = NULL;
+        q[order] = r.q;
+        r.q = NULL;
         paged_read(&c[order]);
         device_end("rope");
         new_rows_free(&r);

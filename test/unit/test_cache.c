@@ -100,15 +100,19 @@ static Rig *rig_new(int n_layers) {
     CacheConfig config = {.n_ctx = N_CTX, .n_seq = N_SEQ, .type = KV_F32, .n_step = STEP, .n_ahead = AHEAD};
     Rig *r = mem_new(1, sizeof *r);
     CacheNeed need = cache_need(layers, n_layers, &config);
-    r->cache = cache_open(layers, n_layers, &config), r->n_layers = n_layers;
+    r->cache = cache_open(layers, n_layers, &config);
+    r->n_layers = n_layers;
     r->memory = mem_new(need.bytes, 1);
-    r->tables = mem_new(need.n_entries, sizeof *r->tables), r->n_entries = need.n_entries;
+    r->tables = mem_new(need.n_entries, sizeof *r->tables);
+    r->n_entries = need.n_entries;
     return r;
 }
 
 static void rig_free(Rig *r) {
     cache_close(r->cache);
-    free(r->memory), free(r->tables), free(r);
+    free(r->memory);
+    free(r->tables);
+    free(r);
 }
 
 static CacheView view(const Rig *r, int layer) {
@@ -233,10 +237,12 @@ TEST(cache_shares_a_beginning) {
     step(r, 1, 1); // into a page that sequence 0 has too
     CHECK(r->n_copied == 1 && page_of(r, FULL, 1, 64) != page_of(r, FULL, 0, 64));
     CHECK(page_of(r, FULL, 1, 0) == page_of(r, FULL, 0, 0) && is_whole(r, 0) && is_whole(r, 1));
-    step(r, 1, 1), step(r, 0, 1);
+    step(r, 1, 1);
+    step(r, 0, 1);
     CHECK(r->n_copied == 1 && is_whole(r, 0) && is_whole(r, 1), "a page that is not shared was copied");
     CHECK(share(r, 0, 2, 64) && cache_truncate(r->cache, 0, 0));
-    step(r, 3, 130), step(r, 0, 130); // into pages that sequence 0 gave back
+    step(r, 3, 130);
+    step(r, 0, 130); // into pages that sequence 0 gave back
     CHECK(is_whole(r, 0) && is_whole(r, 1) && is_whole(r, 2) && is_whole(r, 3));
     step(r, 2, 1);
     CHECK(r->n_copied == 1 && is_whole(r, 2), "a new page was copied");
@@ -311,7 +317,8 @@ TEST(cache_keeps_what_it_is_given) {
             int back = amount % (i % 7 ? 6 : N_CTX), left = back < n ? n - back : 0;
             bool granted =
                 what < 13 || to == seq ? cache_truncate(r->cache, seq, left) : share(r, seq, to, left);
-            n_granted += granted, n_refused += !granted;
+            n_granted += granted;
+            n_refused += !granted;
             perform(r);
         }
         for (int s = 0; s < N_SEQ; s++) CHECK(is_whole(r, s), "sequence %d after %d", s, i);
