@@ -427,7 +427,7 @@ __device__ void scores(float s[4], const uint8_t *tile, const Query<KV, HD> &q, 
 }
 
 template <KvType KV, int HD>
-__device__ void attend_warp(const Decode &d, const WorkItem &item, uint8_t *slots, const float2 *rotation,
+__device__ void attend_warp(const Decode &d, const WorkItem &item, uint8_t *slots, float2 *rotation,
                             float2 *stat) {
     using S = Shape<KV, HD>;
     const Attention &a = d.a;
@@ -436,6 +436,9 @@ __device__ void attend_warp(const Decode &d, const WorkItem &item, uint8_t *slot
     int end = (int)((int64_t)(item.split + 1) * tiles / item.n_splits);
     int newest = end == tiles && (end - 1 - tile) % S::WARPS == 0 && item.newest >= 0 ? end - 1 : -1;
     Stream<KV, HD> stream(a, item, slots, tile, end);
+    for (int i = threadIdx.x; i < n_rot / 2; i += S::THREADS) // of the block, while the first tiles come
+        rotation[i] = rotation_of(item.newest, d.new_kv.frequency[i]);
+    __syncthreads();
     pdl_wait();
     NewRow<KV, HD> key, value;
     if (tile <= newest) {
@@ -556,9 +559,6 @@ template <KvType KV, int HD> __device__ void attend(const Decode &d, const WorkI
     using S = Shape<KV, HD>;
     __shared__ float2 stat[S::WARPS][HEADS], rotation[HD / 2];
     __shared__ bool last;
-    for (int i = threadIdx.x; item.newest >= 0 && i < d.new_kv.n_rot / 2; i += S::THREADS)
-        rotation[i] = rotation_of(item.newest, d.new_kv.frequency[i]);
-    __syncthreads();
     int warp = threadIdx.x / 32;
     attend_warp<KV, HD>(d, item, shared + warp * S::SLOTS * S::SLOT, rotation, stat[warp]);
     __syncthreads();
