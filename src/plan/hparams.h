@@ -2,7 +2,7 @@
  *
  * Values that make no sense (zero layers, no width) are refused here, before any weight is looked at, so that
  * the code behind can divide and allocate without asking.  What only some families have (heads, rotation,
- * experts) a family reads itself, through the getters of builder.h. */
+ * experts) a family reads itself, through the getters of keys.h. */
 #ifndef ZGEN_PLAN_HPARAMS_H
 #define ZGEN_PLAN_HPARAMS_H
 

@@ -1,5 +1,7 @@
-/* family: one row per model family.  A family is a leaf: it emits ops and knows nothing of executors. To add
- * one, write family/<arch>.c with its Family and add that to the list in family.c. */
+/* family: one row per model family.  A family is a leaf: it emits ops and knows nothing of executors.
+ *
+ * A family is a file of its own, or two of them with one tape share a file; its row stands in the list of
+ * family.c.  blocks.h has what layers are made of, read.h the keys that most families have. */
 #ifndef ZGEN_PLAN_FAMILY_H
 #define ZGEN_PLAN_FAMILY_H
 
