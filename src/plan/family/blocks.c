@@ -28,8 +28,8 @@ int block_attention(PlanBuilder *b, int in, const AttentionBlock *o) {
     int q = product(b, "attn_q", in, n_embd, n_q);
     int k = product(b, "attn_k", in, n_embd, n_kv);
     int v = product(b, "attn_v", in, n_embd, n_kv);
-    if (o->q_norm.weight)
-        q = emit_norm(b, "attn_q_norm", q, o->q_norm); // behind v: the products become one op
+    // behind v, because neighbouring products become one op
+    if (o->q_norm.weight) q = emit_norm(b, "attn_q_norm", q, o->q_norm);
     if (o->k_norm.weight) k = emit_norm(b, "attn_k_norm", k, o->k_norm);
     rope.n_head[0] = attn.n_head;
     rope.n_head[1] = attn.n_kv_head;
