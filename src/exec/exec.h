@@ -63,8 +63,8 @@ typedef struct ExecOps {
     const Capability *can; // what it runs
     int prompt_chunk;      // rows of a prompt that it likes to have in one run
 
-    /* What open would take, and what is free now.  false: ERR_RUN, the device does not answer; ERR_MODEL, this very
-     * device has no room for a row of some op. */
+    /* What open would take, and what is free now.  false: ERR_RUN, the device does not answer; ERR_MODEL,
+     * this very device has no room for a row of some op. */
     bool (*memory)(const Plan *p, const ExecConfig *config, ExecMemory *out, Err *e);
 
     /* false: ERR_MEMORY, the system or the device refuses some part; ERR_USAGE for an unknown isa. */

@@ -74,7 +74,7 @@ typedef struct Timing {
 typedef struct Sequence {
     int32_t *ids; // prompt and generated tokens [n_prompt + n_generated], without an end-of-generation token
     int n_prompt, n_generated;
-    int n_reused; // tokens of the prompt that the cache held, known after the first step; its timing counts the others
+    int n_reused;   // tokens of the prompt that the cache held; known when a slot is given, not in prompt.n
     Buf text;       // of the generated tokens, whole characters, less the stop string
     size_t n_final; // bytes of text that can no longer become part of a stop string: print up to here
     Finish finish;  // when not NONE, all of text is final
