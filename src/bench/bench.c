@@ -290,15 +290,28 @@ static bool choose_tokens(Bench *b, Err *e) {
     return ok && (b->text.n > 0 || err_set(e, ERR_USAGE, "the text for --real is empty"));
 }
 
+/* Whether the first configuration can run the model, of which only the metadata need be there. */
+static bool check_config(Bench *b, Err *e) {
+    b->run.options = &b->configs[0].options;
+    b->run.config = b->configs[0].config;
+    bool ok = runner_prepare(&b->run, e);
+    if (ok) engine_close(b->run.engine);
+    b->run.engine = NULL;
+    return ok;
+}
+
 static bool open_shape(Bench *b, Err *e) {
     const Options *o = b->o;
     const char *shape = o->bench.shape, *mix = o->bench.mix;
     int n_threads = b->configs[0].config.n_threads;
     snprintf(b->label, sizeof b->label, "synthetic %.50s %.50s", shape, mix);
     b->filename = b->label;
+    bool ok = synth_open(shape, mix, o->n_layers, (uint64_t)o->fixed_seed, &b->image, e) &&
+              model_open_bytes(b->image.data, b->image.n, b->label, &b->run.model, e) && check_config(b, e);
+    if (!ok) return false;
     notice(&o->notices, "making %s in memory", b->label);
-    return synth_make(shape, mix, o->n_layers, (uint64_t)o->fixed_seed, n_threads, &b->image, e) &&
-           model_open_bytes(b->image.data, b->image.n, b->label, &b->run.model, e);
+    synth_fill(&b->image, n_threads);
+    return true;
 }
 
 static bool open_file(Bench *b, const char *path, Err *e) {

@@ -48,7 +48,7 @@ void synth_print(Buf *out) {
 
 /* ---- metadata ------------------------------------------------------------------------------------------ */
 
-typedef struct Making { // a model in the making
+typedef struct SynthPlan { // a model in the making
     const Shape *s;
     const Family *family;
     const Mix *mix;
@@ -58,21 +58,23 @@ typedef struct Making { // a model in the making
     QuantType *types;
     uint64_t *offsets; // of their data behind the header
     GgufWriter w;
-} Making;
+    size_t data_bytes;
+    uint64_t seed;
+} SynthPlan;
 
-static void add_key(Making *m, const char *name, int value) {
+static void add_key(SynthPlan *m, const char *name, int value) {
     char key[96];
     snprintf(key, sizeof key, "%s.%s", m->family->arch, name);
     gguf_write_u32(&m->w, key, (uint32_t)value);
 }
 
-static void add_float_key(Making *m, const char *name, float value) {
+static void add_float_key(SynthPlan *m, const char *name, float value) {
     char key[96];
     snprintf(key, sizeof key, "%s.%s", m->family->arch, name);
     gguf_write_f32(&m->w, key, value);
 }
 
-static void add_keys(Making *m) {
+static void add_keys(SynthPlan *m) {
     const Shape *s = m->s;
     char name[96];
     gguf_write_string(&m->w, "general.architecture", m->family->arch);
@@ -97,7 +99,7 @@ static void add_keys(Making *m) {
 }
 
 /* A working vocabulary of the SentencePiece kind: specials, bytes, then fillers. */
-static void add_vocabulary(Making *m) {
+static void add_vocabulary(SynthPlan *m) {
     int n = m->s->n_vocab;
     char text[32];
     gguf_write_string(&m->w, "tokenizer.ggml.model", "llama");
@@ -121,8 +123,8 @@ static void add_vocabulary(Making *m) {
 /* ---- tensors ------------------------------------------------------------------------------------------- */
 
 /* Asks the family for the tensors of a model with these keys. */
-static bool find_tensors(Making *m, Err *e) {
-    Making keys = *m;
+static bool find_tensors(SynthPlan *m, Err *e) {
+    SynthPlan keys = *m;
     Buf header = {0};
     Gguf *g = NULL;
     add_keys(&keys);
@@ -135,7 +137,7 @@ static bool find_tensors(Making *m, Err *e) {
 }
 
 /* Adds the scales of FP8 rows behind the other tensors. */
-static void add_scales(Making *m) {
+static void add_scales(SynthPlan *m) {
     for (int i = 0, n = m->n_tensors; m->mix->most == QUANT_FP8_E4M3 && i < n; i++) {
         char name[WEIGHT_NAME];
         const GgufTensor t = m->tensors[i];
@@ -149,7 +151,7 @@ static void add_scales(Making *m) {
 }
 
 /* Sets the type of every tensor and the offset of its data. */
-static void set_types(Making *m) {
+static void set_types(SynthPlan *m) {
     MixModel model = {.n_layer = m->n_layer, .n_expert = n_experts(m->s)};
     model.is_70b = m->n_layer == 80 && m->s->n_head != m->s->n_kv_head;
     size_t n = (size_t)m->n_tensors;
@@ -222,9 +224,9 @@ static void set_scales(QuantType type, const BlockScales *s, uint8_t *block, uin
 }
 
 typedef struct Filling {
-    const Making *m;
-    uint8_t *data;
-    uint64_t seed;
+    const SynthPlan *m;
+    uint8_t *data;   // of all tensors
+    bool blocks;     // the quantised tensors are filled, or the floats
     atomic_int next; // tensor
 } Filling;
 
@@ -244,7 +246,7 @@ static void fill_tensor(const Filling *f, int i) {
     uint8_t *data = f->data + f->m->offsets[i];
     size_t n_blocks = (size_t)(t->ne[0] * t->ne[1] * t->ne[2]) / (size_t)traits->n_weights,
            n = n_blocks * traits->n_bytes;
-    uint64_t base = f->seed * 0x100000001B3u + ((uint64_t)i << 40);
+    uint64_t base = f->m->seed * 0x100000001B3u + ((uint64_t)i << 40);
     if (type == QUANT_F32) {
         fill_floats(t->name, base, n_blocks, data);
         return;
@@ -261,49 +263,73 @@ static void fill_tensor(const Filling *f, int i) {
 static void fill(void *arg, int thread) {
     Filling *f = arg;
     (void)thread;
-    for (int i; (i = atomic_fetch_add(&f->next, 1)) < f->m->n_tensors;) fill_tensor(f, i);
+    for (int i; (i = atomic_fetch_add(&f->next, 1)) < f->m->n_tensors;)
+        if ((f->m->types[i] != QUANT_F32) == f->blocks) fill_tensor(f, i);
 }
 
-bool synth_make(const char *shape, const char *mix, int n_layers, uint64_t seed, int n_threads,
-                SynthImage *out, Err *e) {
-    Making m = {.mix = mix_find(mix)};
-    m.s = family_shape(shape, &m.family);
-    if (!m.s || !m.mix) {
-        Buf known = {0};
-        synth_list(&known);
-        err_set(e, ERR_USAGE, "there is no %s '%s' to make; %s", m.s ? "mix" : "shape", m.s ? mix : shape,
-                known.data);
-        buf_free(&known);
-        return false;
-    }
-    m.n_layer = n_layers > 0 ? n_layers : m.s->n_layer;
-    if (!find_tensors(&m, e)) return false;
-    add_keys(&m);
-    add_vocabulary(&m);
-    set_types(&m);
+static bool refuse_name(const SynthPlan *m, const char *shape, const char *mix, Err *e) {
+    Buf known = {0};
+    synth_list(&known);
+    err_set(e, ERR_USAGE, "there is no %s '%s' to make; %s", m->s ? "mix" : "shape", m->s ? mix : shape,
+            known.data);
+    buf_free(&known);
+    return false;
+}
+
+bool synth_open(const char *shape, const char *mix, int n_layers, uint64_t seed, SynthImage *out, Err *e) {
+    *out = (SynthImage){.plan = mem_new(1, sizeof *out->plan)};
+    SynthPlan *m = out->plan;
+    *m = (SynthPlan){.mix = mix_find(mix), .seed = seed};
+    m->s = family_shape(shape, &m->family);
+    if (!m->s || !m->mix) return refuse_name(m, shape, mix, e);
+    m->n_layer = n_layers > 0 ? n_layers : m->s->n_layer;
+    if (!find_tensors(m, e)) return false;
+    add_keys(m);
+    add_vocabulary(m);
+    set_types(m);
     Buf header = {0};
-    uint64_t data_bytes = m.w.data_bytes;
-    gguf_write_header(&m.w, &header);
-    out->n = header.n + data_bytes;
+    m->data_bytes = m->w.data_bytes;
+    gguf_write_header(&m->w, &header);
+    out->n = header.n + m->data_bytes;
     out->data = mem_try(out->n);
     bool ok = out->data || err_set(e, ERR_MEMORY, "a model of %.1f GB does not fit into memory; try --layers",
                                    (double)out->n / 1e9);
     if (ok) {
         memcpy(out->data, header.data, header.n);
-        Filling f = {.m = &m, .data = out->data + header.n, .seed = seed};
-        Pool *pool = pool_open(n_threads);
-        pool_run(pool, fill, &f);
-        pool_close(pool);
+        Filling f = {.m = m, .data = out->data + header.n};
+        fill(&f, 0);
     }
     buf_free(&header);
-    for (int i = 0; i < m.n_tensors; i++) free(m.tensors[i].name);
-    free(m.tensors);
-    free(m.types);
-    free(m.offsets);
+    return ok;
+}
+
+void synth_fill(SynthImage *image, int n_threads) {
+    const SynthPlan *m = image->plan;
+    Filling f = {.m = m, .data = image->data + (image->n - m->data_bytes), .blocks = true};
+    Pool *pool = pool_open(n_threads);
+    pool_run(pool, fill, &f);
+    pool_close(pool);
+}
+
+bool synth_make(const char *shape, const char *mix, int n_layers, uint64_t seed, int n_threads,
+                SynthImage *out, Err *e) {
+    bool ok = synth_open(shape, mix, n_layers, seed, out, e);
+    if (ok)
+        synth_fill(out, n_threads);
+    else
+        synth_free(out);
     return ok;
 }
 
 void synth_free(SynthImage *image) {
+    SynthPlan *m = image->plan;
     mem_release(image->data, image->n);
+    for (int i = 0; m && i < m->n_tensors; i++) free(m->tensors[i].name);
+    if (m) {
+        free(m->tensors);
+        free(m->types);
+        free(m->offsets);
+    }
+    free(m);
     *image = (SynthImage){0};
 }

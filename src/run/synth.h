@@ -13,12 +13,20 @@
 typedef struct SynthImage { // a whole GGUF file in memory
     uint8_t *data;
     size_t n;
+    struct SynthPlan *plan; // synth.c's
 } SynthImage;
 
-/* Makes the model of that shape ("llama-3.1-8b") and mix ("q4_k_m"), with n_layers layers (0: all of them),
- * on n_threads threads.  false: ERR_USAGE for an unknown name, listing the known ones; ERR_MEMORY. */
+/* Makes the model of that shape ("llama-3.1-8b") and mix ("q4_k_m"), with n_layers layers (0: all of them):
+ * everything but the blocks of quantised weights, which are zeros that take no memory yet.  An engine can be
+ * prepared with it, so that a model which nothing can run is refused before it is generated.  false: ERR_USAGE for
+ * an unknown name, listing the known ones; ERR_MEMORY. */
+bool synth_open(const char *shape, const char *mix, int n_layers, uint64_t seed, SynthImage *out, Err *e);
+
+/* Fills in the blocks, on n_threads threads. */
+void synth_fill(SynthImage *image, int n_threads);
+
 bool synth_make(const char *shape, const char *mix, int n_layers, uint64_t seed, int n_threads,
-                SynthImage *out, Err *e);
+                SynthImage *out, Err *e); // both
 void synth_free(SynthImage *image);
 
 void synth_list(Buf *out);  // the names of shapes and mixes, in a line for messages
