@@ -35,6 +35,8 @@ static bool merge_segments(const Plan *p, Op *a, const Op *b) {
     if (a->product.norm.weight != b->product.norm.weight || a->product.act || b->product.act) return false;
     if (op_count(a, ROLE_RESIDUAL) || op_count(b, ROLE_RESIDUAL) || a->n_w + b->n_w > OP_MAX_SEGMENTS)
         return false;
+    if (a->code == OP_EXPERT && a->w[0]->type != b->w[0]->type)
+        return false; // no activation joins them, and a GPU runs two products of experts only joined
     for (int i = 0; i < b->n_w; i++, a->n_w++) {
         op_add_operand(a, ROLE_WRITE, op_out(b, i));
         a->w[a->n_w] = b->w[i];

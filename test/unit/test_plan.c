@@ -273,6 +273,38 @@ TEST(plan_fuses_as_far_as_the_executor_can) {
     close_plan(&o);
 }
 
+/* Changes the type of a tensor of three dimensions, in the bytes of a file, to one of as many bytes. */
+static void set_type(Buf *file, const char *tensor, QuantType type) {
+    char *name = memmem(file->data, file->n, tensor, strlen(tensor));
+    REQUIRE(name, "no %s", tensor);
+    uint32_t value = (uint32_t)type;
+    memcpy(name + strlen(tensor) + sizeof(uint32_t) + 3 * sizeof(uint64_t), &value, sizeof value);
+}
+
+/* A GPU multiplies experts by one matrix, or by a pair that an activation joins: gate and up of different
+ * types, which no activation joins, stay two ops. */
+TEST(plan_keeps_experts_of_two_types_apart) {
+    Buf file = {0};
+    Gguf *gguf;
+    Err e;
+    PlanConfig config = config_for(cuda_exec.can);
+    REQUIRE(read_file("test/data/models/llama-moe-Q4_0.gguf", &file));
+    set_type(&file, "blk.0.ffn_up_exps.weight", QUANT_IQ4_NL);
+    REQUIRE(gguf_open_bytes(file.data, file.n, "x.gguf", &gguf, &e), "%s", e.text);
+    Plan *p = plan_build(gguf, &config, &e);
+    int n_pairs = 0;
+    for (int i = 0; p && i < p->n_ops; i++) {
+        const Op *op = &p->ops[i];
+        if (op->code != OP_EXPERT) continue;
+        CHECK(op_count(op, ROLE_WRITE) == 1, "op %d has %d outputs", i, op_count(op, ROLE_WRITE));
+        n_pairs += op->product.act == ACT_SILU;
+    }
+    CHECK(p && n_pairs == p->hparams.n_layer - 1, "%d pairs", n_pairs);
+    plan_free(p);
+    gguf_close(gguf);
+    buf_free(&file);
+}
+
 /* ---- What an executor cannot run ---- */
 
 static Op *find_op(const Plan *p, OpCode code) {
