@@ -140,7 +140,9 @@ static bool step_batch(Engine *g, Err *e) {
         Slot *s = &g->slots[i];
         if (s->n_rows == 0) continue;
         count_rows(g, s, s->n_rows);
-        if (s->r >= 0 && !engine_add_token(g, s->task, s->r, g->sampled[s->r], e)) return false;
+        if (s->r < 0 || engine_add_token(g, s->task, s->r, g->sampled[s->r], e)) continue;
+        s->n_held -= s->n_rows; // their token is lost: they are computed again
+        return false;
     }
     return true;
 }

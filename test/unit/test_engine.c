@@ -8,7 +8,7 @@
 #include "gguf_writer.h"
 #include "slots.h"
 #include "../../src/base/mem.h"
-#include "../../src/run/engine.h"
+#include "../../src/run/engine_impl.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -733,6 +733,43 @@ TEST(engine_stops_at_a_damaged_weight) {
     engine_close(engine);
     model_close(&model);
     buf_free(&file);
+}
+
+static const float *no_read(Exec *x, int reg, int first, int n, size_t *stride, Err *e) {
+    (void)x;
+    (void)reg;
+    (void)first;
+    (void)n;
+    (void)stride;
+    err_set(e, ERR_RUN, "this register cannot be read");
+    return NULL;
+}
+
+/* Where the logits of a token cannot be read, the token is not lost: a later step gives it. */
+TEST(engine_tries_a_failed_read_again) {
+    enum { N = 8 };
+    Bench b;
+    ExecOps fails = cpu_exec;
+    int32_t alone[N];
+    if (!open_bench(&b, 256, 1)) return;
+    fails.read = no_read;
+    TokIds ids = ids_of(&b, STORY);
+    Request r = {.ids = ids.data, .n_ids = (int)ids.n, .n_predict = N, .params = greedy, .n_logprobs = 2};
+    const Sequence *q = engine_sequence(b.engine, add(&b, &r));
+    run(&b);
+    memcpy(alone, q->ids + q->n_prompt, sizeof alone);
+    add(&b, &r);
+    for (int i = 0; i < N; i++) {
+        Err e = {0};
+        b.engine->exec_ops = &fails;
+        CHECK(!engine_step(b.engine, &e) && e.code == ERR_RUN && q->n_generated == i, "token %d", i);
+        b.engine->exec_ops = &cpu_exec;
+        CHECK(engine_step(b.engine, &e) == (i + 1 < N) && e.code == 0 && q->n_generated == i + 1, "token %d",
+              i);
+    }
+    CHECK(q->finish == FINISH_LENGTH && memcmp(alone, q->ids + q->n_prompt, sizeof alone) == 0);
+    tok_ids_free(&ids);
+    close_bench(&b);
 }
 
 /* A profile adds up to about a step, and what it leaves in the cache is in no later answer. */
