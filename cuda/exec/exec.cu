@@ -130,7 +130,10 @@ bool cuda_run(Exec *x, const Batch *b, int first_op, int last_op, Err *e) {
     }
     for (int i = 0; i < x->n_ranks && error == cudaSuccess; i++)
         error = cudaStreamSynchronize(x->rank[i].launch.stream); // nothing is enqueued behind the run
-    if (error != cudaSuccess) return fail(e, error, "running a batch");
+    if (error != cudaSuccess) {
+        drain(x); // the staging buffer is free again
+        return fail(e, error, "running a batch");
+    }
     const Plan *p = x->rank[0].plan;
     bool sampled = last_op > first_op && p->ops[last_op - 1].code == OP_SAMPLE;
     x->T = b->T;
@@ -211,6 +214,18 @@ Cache *cuda_cache(Exec *x) {
     return x->cache;
 }
 
+// An error of a copy shows at the next call.
+bool cuda_share(Exec *x, int from, int to, int n) {
+    if (!cache_share(x->cache, from, to, n)) return false;
+    for (int i = 0; i < x->n_ranks; i++) {
+        const DeviceHistory *history = &x->rank[i].history;
+        cudaMemcpyAsync(history->data + (size_t)to * history->stride,
+                        history->data + (size_t)from * history->stride, n * sizeof(int32_t),
+                        cudaMemcpyDeviceToDevice, x->rank[i].launch.stream);
+    }
+    return true;
+}
+
 ExecCounters cuda_counters(const Exec *x) {
     return x->counters;
 }
@@ -232,5 +247,6 @@ extern "C" const ExecOps cuda_exec = {
     .read = cuda_read,
     .counters = cuda_counters,
     .cache = cuda_cache,
+    .share = cuda_share,
     .close = cuda_close,
 };

@@ -357,6 +357,12 @@ static Cache *cpu_cache(Exec *x) {
     return x->cache;
 }
 
+static bool cpu_share(Exec *x, int from, int to, int n) {
+    if (!cache_share(x->cache, from, to, n)) return false;
+    memcpy(machine_history(x, to), machine_history(x, from), (size_t)n * sizeof(int32_t));
+    return true;
+}
+
 static double cpu_bandwidth(Exec *x) {
     return cpu_read_bandwidth(x->pool);
 }
@@ -394,5 +400,6 @@ const ExecOps cpu_exec = {
     .read = cpu_read,
     .counters = cpu_counters,
     .cache = cpu_cache,
+    .share = cpu_share,
     .close = cpu_close,
 };

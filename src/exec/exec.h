@@ -103,9 +103,13 @@ typedef struct ExecOps {
 
     ExecCounters (*counters)(const Exec *x);
 
-    /* What the sequences keep: to ask before going back, and to share a beginning.  Runs and steps extend it;
-     * decode_leave takes back what was computed ahead. */
+    /* What the sequences keep: to ask before going back.  Runs and steps extend it; decode_leave takes back
+     * what was computed ahead. */
     Cache *(*cache)(Exec *x);
+
+    /* Gives sequence `to`, whose positions are lost, the first n positions of sequence `from`: their keys and
+     * values, by cache_share, and their tokens.  The slot of `to` is free.  false: as for cache_share. */
+    bool (*share)(Exec *x, int from, int to, int n);
 
     void (*close)(Exec *x); // NULL is fine
 } ExecOps;

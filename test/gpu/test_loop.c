@@ -375,6 +375,15 @@ TEST(gpu_loop_slots_come_and_go) {
     }
 }
 
+TEST(gpu_loop_sequences_share_their_tokens) {
+    if (gpu_missing()) SKIP(gpu_missing());
+    Rig rig;
+    RigConfig c = {.executor = &cuda_exec, .n_seq = 2};
+    if (!rig_open(&rig, "test/data/models/llama-s-Q4_0.gguf", c)) return;
+    slots_check_shared_tokens(&rig);
+    rig_close(&rig);
+}
+
 /* Captures, drains, bytes and steps of sequences that end one after the other. */
 TEST(gpu_loop_finished_sequences_cost_nothing) {
     if (gpu_missing()) SKIP(gpu_missing());

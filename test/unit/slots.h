@@ -114,6 +114,30 @@ static inline void slots_check_tokens(Rig *rig, int n_turns) {
     for (int slot = 0; slot < SLOTS; slot++) rig->ops->decode_leave(rig->exec, slot);
 }
 
+/* ---- a shared beginning ---- */
+
+/* Penalties find the tokens that a sequence shares with another: the next token of both is the same, and none
+ * of those before.  The rig has two sequences. */
+static inline void slots_check_shared_tokens(Rig *rig) {
+    enum { SHARED = 200 };
+    static const SampleParams penalty = {
+        .top_p = 1, .repeat_penalty = 1, .presence_penalty = 1000, .repeat_last_n = -1};
+    int32_t ids[SHARED + 1], token[2], seq[2] = {0, 1}, position[2] = {SHARED, SHARED}, out_row[2] = {0, 1};
+    int32_t sampled[2];
+    SampleParams sampling[2] = {penalty, penalty};
+    Row rows[SHARED];
+    Err e;
+    for (int i = 0; i <= SHARED; i++) ids[i] = 3 + i;
+    for (int i = 0; i < SHARED; i++) rows[i] = (Row){ids[i], 0, i, false};
+    token[0] = token[1] = ids[SHARED];
+    Batch both = {2, 2, token, seq, position, out_row, sampling, sampled};
+    if (!rig_run(rig, rows, SHARED / 2, NULL) || !rig_run(rig, rows + SHARED / 2, SHARED / 2, NULL)) return;
+    CHECK(rig->ops->share(rig->exec, 0, 1, SHARED));
+    bool ok = rig->ops->run(rig->exec, &both, 0, rig->plan->n_ops, &e);
+    CHECK(ok && sampled[0] == sampled[1], "%s", ok ? "the tokens differ" : e.text);
+    for (int i = 0; ok && i <= SHARED; i++) CHECK(sampled[1] != ids[i], "token %d was there", ids[i]);
+}
+
 /* ---- what it costs ---- */
 
 enum { COST_SEQ = 8 };

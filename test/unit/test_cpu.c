@@ -3,7 +3,7 @@
  * Whatever else a batch holds (more of the prompt, other sequences, rows nobody asked about), however many
  * threads share the work, and however far the tape was fused: the logits of a row are the same to the bit.
  * Everything here compares bytes, on every table of kernels that this machine can run. */
-#include "rig.h"
+#include "slots.h"
 #include "gguf_writer.h"
 
 #include <math.h>
@@ -354,7 +354,7 @@ static void check_sharing(const char *path, RigConfig c) {
     rig_ids(&rig, 5, other, N);
     memcpy(other, ids, SHARED * sizeof *ids);
     bool ok = rig_feed(&rig, 0, other, 0, N, alone) && rig_feed(&rig, 1, ids, 0, SHARED, first);
-    CHECK(cache_share(rig.ops->cache(rig.exec), 1, 2, SHARED), "%s", path);
+    CHECK(rig.ops->share(rig.exec, 1, 2, SHARED), "%s", path);
     ok = ok && rig_feed(&rig, 2, other, SHARED, N, shared) && rig_feed(&rig, 1, ids, SHARED, N, first);
     if (ok) check_same(&rig, c, "shared", SHARED, shared, row_of(&rig, alone, SHARED), N - SHARED);
     if (ok && rig_feed(&rig, 0, ids, 0, N, alone)) // the other one has its own rows still
@@ -365,6 +365,13 @@ static void check_sharing(const char *path, RigConfig c) {
 
 TEST(cpu_sequences_share_a_beginning) {
     on_every_cache((RigConfig){0}, check_sharing);
+}
+
+TEST(cpu_sequences_share_their_tokens) {
+    Rig rig;
+    if (!rig_open(&rig, models[0], (RigConfig){.isa = "auto", .n_seq = 2})) return;
+    slots_check_shared_tokens(&rig);
+    rig_close(&rig);
 }
 
 enum { WINDOW = 80 };
