@@ -8,22 +8,28 @@ static bool refuse(Err *e) {
 }
 
 bool cuda_device(int index, CudaDevice *out, Err *e) {
-    (void)index, (void)out;
+    (void)index;
+    (void)out;
     return refuse(e);
 }
 
 bool cuda_ceilings(int index, Ceilings *out, Err *e) {
-    (void)index, (void)out;
+    (void)index;
+    (void)out;
     return refuse(e);
 }
 
 static bool none_memory(const Plan *p, const ExecConfig *config, ExecMemory *out, Err *e) {
-    (void)p, (void)config, (void)out;
+    (void)p;
+    (void)config;
+    (void)out;
     return refuse(e);
 }
 
 static bool none_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
-    (void)p, (void)config, (void)out;
+    (void)p;
+    (void)config;
+    (void)out;
     return refuse(e);
 }
 

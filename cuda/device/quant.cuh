@@ -529,7 +529,9 @@ template <QuantType T> __device__ void pack_numbers(const uint8_t *q, uint8_t *t
                 const uint8_t *a = mine + 32 * (c & 6) + 16 * (c & 1), *b = a + 32;
                 uint32_t word = pack_word(a, 0, 4, 0) | pack_word(b, 0, 4, 4);
                 if (Format<T>::TABLE != TABLE_NONE) {
-                    a = mine + 32 * c, b = a + 16, word = 0;
+                    a = mine + 32 * c;
+                    b = a + 16;
+                    word = 0;
                     for (int k = 0; k < 4; k++)
                         word |= (uint32_t)(a[k] & 15) << 4 * k | (uint32_t)(b[k] & 15) << (16 + 4 * k);
                 }

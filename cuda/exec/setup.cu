@@ -123,7 +123,8 @@ bool open_memory(Rank *x, const Need &need, Err *e) {
     if (error != cudaSuccess) return fail(e, error, "keys, values and registers");
     Carver carver = {x->small};
     carve_small(x, &carver);
-    x->attn_scratch = x->scratch, x->sample_scratch = x->scratch + need.attn;
+    x->attn_scratch = x->scratch;
+    x->sample_scratch = x->scratch + need.attn;
     size_t T = x->config.T_max, R = x->config.R_max;
     error = cudaMallocHost(&x->staging, (3 * T + R) * sizeof(int32_t) + R * sizeof(DeviceSampler));
     return error == cudaSuccess || fail(e, error, "pinned host memory");

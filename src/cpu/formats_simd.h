@@ -329,8 +329,14 @@ INLINE void scales_NVFP4(const uint8_t *block, size_t stride, F *scale, F *min) 
 INLINE void quants_NVFP4(const uint8_t *block, size_t stride, int unit, V *q) {
     V low[4], high[4]; // eight bytes hold one group: its first half low, its second high
     split_codes(block + offsetof(BlockNVFP4, qs) + 16 * unit, stride, e2m1_table(), low, high);
-    q[0] = low[0], q[1] = low[1], q[2] = high[0], q[3] = high[1];
-    q[4] = low[2], q[5] = low[3], q[6] = high[2], q[7] = high[3];
+    q[0] = low[0];
+    q[1] = low[1];
+    q[2] = high[0];
+    q[3] = high[1];
+    q[4] = low[2];
+    q[5] = low[3];
+    q[6] = high[2];
+    q[7] = high[3];
 }
 
 #endif

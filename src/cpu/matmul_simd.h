@@ -287,7 +287,10 @@ INLINE void multiply_f32(const F *tile, int n, const float *const *x, const int 
     F acc[VEC_T];
     const float *p[VEC_T];
 #pragma GCC unroll 8
-    for (int t = 0; t < n_x; t++) acc[t] = f_load(y + t * PANEL_ROWS), p[t] = x[t] + k;
+    for (int t = 0; t < n_x; t++) {
+        acc[t] = f_load(y + t * PANEL_ROWS);
+        p[t] = x[t] + k;
+    }
     for (size_t i = 0; i < (size_t)n; i++) {
 #pragma GCC unroll 8
         for (int t = 0; t < n_x; t++) acc[t] = f_fma(tile[i], f_set(p[t][i]), acc[t]);

@@ -335,7 +335,9 @@ static void op_matmul(Exec *x, const Batch *b, const Op *op, Scratch *s) {
             int k = 0, panel = item;
             while (panel >= n_panels(op->w[k])) panel -= n_panels(op->w[k++]);
             if (k != gathered) {
-                product.w = op->w[k], product.bias = op->bias[k], gathered = k;
+                product.w = op->w[k];
+                product.bias = op->bias[k];
+                gathered = k;
                 for (int i = 0; i < product.n; i++) {
                     gather(x, s, i, product.w, in, source_row(x, b, op, in, i), 0);
                     s->out[i] = machine_f32(x, op_out(op, k), i);

@@ -123,7 +123,8 @@ INLINE void v_rows8(const uint8_t *p, size_t stride, __m256i *out) {
     __m256i ab = _mm256_unpacklo_epi32(a, b), cd = _mm256_unpacklo_epi32(c, d);
     out[0] = _mm256_unpacklo_epi64(ab, cd);
     out[1] = _mm256_unpackhi_epi64(ab, cd);
-    ab = _mm256_unpackhi_epi32(a, b), cd = _mm256_unpackhi_epi32(c, d);
+    ab = _mm256_unpackhi_epi32(a, b);
+    cd = _mm256_unpackhi_epi32(c, d);
     out[2] = _mm256_unpacklo_epi64(ab, cd);
     out[3] = _mm256_unpackhi_epi64(ab, cd);
 }
@@ -133,7 +134,10 @@ INLINE void v_rows16(const uint8_t *p, size_t stride, V *out) {
     __m256i a[4], b[4];
     v_rows8(p, stride, a);
     v_rows8(p + 8 * stride, stride, b);
-    out[0] = (V){a[0], b[0]}, out[1] = (V){a[1], b[1]}, out[2] = (V){a[2], b[2]}, out[3] = (V){a[3], b[3]};
+    out[0] = (V){a[0], b[0]};
+    out[1] = (V){a[1], b[1]};
+    out[2] = (V){a[2], b[2]};
+    out[3] = (V){a[3], b[3]};
 }
 
 /* The same for 32 bytes of each row and 8 vectors. */
@@ -184,7 +188,8 @@ INLINE F f_load(const float *p) {
     return (F){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
 }
 INLINE void f_store(float *p, F x) {
-    _mm256_storeu_ps(p, x.a), _mm256_storeu_ps(p + 8, x.b);
+    _mm256_storeu_ps(p, x.a);
+    _mm256_storeu_ps(p + 8, x.b);
 }
 INLINE F f_add(F x, F y) {
     return (F){_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)};

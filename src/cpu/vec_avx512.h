@@ -107,7 +107,8 @@ INLINE void v_rows16(const uint8_t *p, size_t stride, V *out) {
     V ab = _mm512_unpacklo_epi32(a, b), cd = _mm512_unpacklo_epi32(c, d);
     out[0] = _mm512_unpacklo_epi64(ab, cd);
     out[1] = _mm512_unpackhi_epi64(ab, cd);
-    ab = _mm512_unpackhi_epi32(a, b), cd = _mm512_unpackhi_epi32(c, d);
+    ab = _mm512_unpackhi_epi32(a, b);
+    cd = _mm512_unpackhi_epi32(c, d);
     out[2] = _mm512_unpacklo_epi64(ab, cd);
     out[3] = _mm512_unpackhi_epi64(ab, cd);
 }
@@ -125,7 +126,8 @@ INLINE void v_half_rows32(const uint8_t *p, size_t stride, V *out) {
     V ab = _mm512_unpacklo_epi32(a, b), cd = _mm512_unpacklo_epi32(c, d);
     out[0] = _mm512_unpacklo_epi64(ab, cd);
     out[1] = _mm512_unpackhi_epi64(ab, cd);
-    ab = _mm512_unpackhi_epi32(a, b), cd = _mm512_unpackhi_epi32(c, d);
+    ab = _mm512_unpackhi_epi32(a, b);
+    cd = _mm512_unpackhi_epi32(c, d);
     out[2] = _mm512_unpacklo_epi64(ab, cd);
     out[3] = _mm512_unpackhi_epi64(ab, cd);
 }

@@ -20,7 +20,10 @@ const char *kv_type_name(KvType type) {
 
 bool kv_type_find(const char *name, KvType *out) {
     for (int i = 0; i < KV_N_TYPES; i++)
-        if (strcmp(TYPES[i].name, name) == 0) return *out = (KvType)i, true;
+        if (strcmp(TYPES[i].name, name) == 0) {
+            *out = (KvType)i;
+            return true;
+        }
     return false;
 }
 

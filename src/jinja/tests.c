@@ -133,7 +133,8 @@ static Value t_test(Jinja *j, const Value *a) {
 }
 
 static Value t_escaped(Jinja *j, const Value *a) { // text is never marked as safe HTML
-    (void)j, (void)a;
+    (void)j;
+    (void)a;
     return jv_bool(false);
 }
 

@@ -115,9 +115,11 @@ static const GgufTensor *find(Weights *w, const char *name, int64_t n0, int64_t 
     return t;
 }
 
-static bool refuse_type(const Weights *w, const GgufTensor *t, Err *e) {
-    return err_set(e, ERR_MODEL, "%s: tensor '%s' has type %s, which zgen cannot compute with",
-                   gguf_label(w->g), t->name, quant_traits(t->type)->name);
+/* Returns NULL. */
+static void *refuse_type(const Weights *w, const GgufTensor *t, Err *e) {
+    err_set(e, ERR_MODEL, "%s: tensor '%s' has type %s, which zgen cannot compute with", gguf_label(w->g),
+            t->name, quant_traits(t->type)->name);
+    return NULL;
 }
 
 const char *weight_scale_name(const char *name, char out[WEIGHT_NAME]) {
@@ -159,7 +161,7 @@ const Weight *weights_matrix(Weights *w, const char *name, int n_in, int n_out, 
     if (!t) return NULL;
     QuantType type = w->fp8 && t->type == QUANT_I8 ? QUANT_FP8_E4M3 : t->type;
     const QuantTraits *traits = quant_traits(type);
-    if (traits->act == QUANT_ACT_NONE) return refuse_type(w, t, e), NULL;
+    if (traits->act == QUANT_ACT_NONE) return refuse_type(w, t, e);
     Weight m = {
         .name = t->name, .type = type, .n_in = n_in, .n_out = n_out, .n_expert = n_expert, .data = t->data};
     m.row_bytes = (size_t)(n_in / traits->n_weights) * traits->n_bytes;
@@ -175,7 +177,7 @@ const float *weights_vector(Weights *w, const char *name, int n, Err *e) {
     const GgufTensor *t = find(w, name, n, 1, 1, e);
     if (!t) return NULL;
     const QuantTraits *traits = quant_traits(t->type);
-    if (!traits->decode) return refuse_type(w, t, e), NULL;
+    if (!traits->decode) return refuse_type(w, t, e);
     Node *node = add_node(w, (size_t)n);
     traits->decode(t->data, (size_t)(n / traits->n_weights), node->vector);
     for (int i = 0; i < n; i++)

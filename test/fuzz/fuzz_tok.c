@@ -67,10 +67,12 @@ static void put_vocabulary(Buf *b, Input *in, bool is_unigram) {
     uint32_t n = put_strings(b, in, "tokenizer.ggml.tokens");
     put_strings(b, in, "tokenizer.ggml.merges");
     put_key(b, "tokenizer.ggml.scores", ARRAY);
-    put(b, F32, 4), put(b, n, 8);
+    put(b, F32, 4);
+    put(b, n, 8);
     for (uint32_t i = 0; i < n; i++) buf_add(b, &(float){-(float)(i * 7 % 13) - is_unigram}, 4);
     put_key(b, "tokenizer.ggml.token_type", ARRAY);
-    put(b, I32, 4), put(b, n, 8);
+    put(b, I32, 4);
+    put(b, n, 8);
     for (uint32_t i = 0; i < n; i++)
         put(b, i % 7 == 6 ? 4 : i % 11 == 10 ? 3 : 1, 4); // user-defined, control, normal
 }
@@ -100,7 +102,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint8_t flags = take(&in);
     Buf file = {0};
     buf_add(&file, "GGUF", 4);
-    put(&file, 3, 4), put(&file, 0, 8), put(&file, 0, 8);
+    put(&file, 3, 4);
+    put(&file, 0, 8);
+    put(&file, 0, 8);
     put_key(&file, "tokenizer.ggml.model", STRING);
     put_text(&file, models[kind], strlen(models[kind]));
     put_key(&file, "tokenizer.ggml.pre", STRING);

@@ -5,7 +5,10 @@ const char *gpu_missing(void) {
     static Err e;
     static bool asked, there;
     CudaDevice device;
-    if (!asked) there = cuda_device(0, &device, &e), asked = true;
+    if (!asked) {
+        there = cuda_device(0, &device, &e);
+        asked = true;
+    }
     return there ? NULL : e.text;
 }
 
@@ -29,7 +32,9 @@ bool gpu_decode(Rig *rig, const DecodeRow *rows, int n, int n_steps, int32_t *ou
 
 double gpu_nmse(const float *a, const float *b, size_t n) {
     double error = 0, power = 0;
-    for (size_t i = 0; i < n; i++)
-        error += ((double)a[i] - b[i]) * ((double)a[i] - b[i]), power += (double)b[i] * b[i];
+    for (size_t i = 0; i < n; i++) {
+        error += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        power += (double)b[i] * b[i];
+    }
     return error / power;
 }

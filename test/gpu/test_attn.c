@@ -237,7 +237,10 @@ static void check_rope(int head_dim, int n_rot, KvType type, int T) {
     size_t n_q = (size_t)T * (size_t)r.q_width;
     float *got = mem_new(n_q, sizeof *got);
     int32_t *seq = mem_new((size_t)T, sizeof *seq), *position = mem_new((size_t)T, sizeof *position);
-    for (int t = 0; t < T; t++) seq[t] = t == 2 ? -1 : t % N_SEQ, position[t] = t == 2 ? 0 : N_CTX - 1 - t;
+    for (int t = 0; t < T; t++) {
+        seq[t] = t == 2 ? -1 : t % N_SEQ;
+        position[t] = t == 2 ? 0 : N_CTX - 1 - t;
+    }
     RegRows q = register_of(r.q, T, r.q_width);
     NewKv new_kv = new_kv_of(&r);
     device_check(launch_rope_kvput(device_launch(), q, N_HEAD, &new_kv, &c.device,
@@ -411,7 +414,10 @@ static Rows single_rows(int T) {
 
 static Rows prompt_rows(int T, int first) {
     Rows rows = {.T = T};
-    for (int t = 0; t < T; t++) rows.seq[t] = 2, rows.position[t] = first + t;
+    for (int t = 0; t < T; t++) {
+        rows.seq[t] = 2;
+        rows.position[t] = first + t;
+    }
     return rows;
 }
 
@@ -469,7 +475,10 @@ static void check_newest(Heads h, KvType type, const Rows *rows, int n_ctx) {
               paged_same(&cache[1], &cache[2]),
           "%d heads on %d of %d, %d rows, %s: another cache", h.n_head, h.n_kv_head, h.head_dim, rows->T,
           kv_type_name(type));
-    for (int i = 0; i < 3; i++) paged_free(&cache[i]), free(got[i]);
+    for (int i = 0; i < 3; i++) {
+        paged_free(&cache[i]);
+        free(got[i]);
+    }
 }
 
 TEST(gpu_ops_attention_of_newest_rows) {
@@ -561,7 +570,10 @@ static void check_rope_order(int head_dim, KvType type) {
     CHECK(memcmp(q[0], q[1], (size_t)(rows.T * N_HEAD * head_dim) * sizeof **q) == 0, "queries of %d",
           head_dim);
     CHECK(paged_same(&c[0], &c[1]), "%s of %d: other bytes in shuffled pages", kv_type_name(type), head_dim);
-    for (int i = 0; i < 2; i++) paged_free(&c[i]), free(q[i]);
+    for (int i = 0; i < 2; i++) {
+        paged_free(&c[i]);
+        free(q[i]);
+    }
 }
 
 TEST(gpu_ops_pages_in_any_order) {

@@ -51,7 +51,8 @@ static int talk_add(Talk *t, const char *prompt, Request r) {
     Err e = {0};
     t->ids.n = 0;
     tok_encode(t->model.tok, prompt, strlen(prompt), TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL, &t->ids);
-    r.ids = t->ids.data, r.n_ids = (int)t->ids.n;
+    r.ids = t->ids.data;
+    r.n_ids = (int)t->ids.n;
     int seq = engine_add(t->engine, &r, &e);
     CHECK(seq >= 0, "%s", e.text);
     return seq < 0 ? 0 : seq;
@@ -338,7 +339,8 @@ TEST(gpu_loop_of_many_is_that_of_each) {
         r[i] = (Request){.n_predict = 8 + i * 11 % 50, .params = lively, .ignore_eos = true};
         r[i].params.seed = (uint64_t)i;
         tok_ids_add(&ids[i], 300 + i);
-        r[i].ids = ids[i].data, r[i].n_ids = 1;
+        r[i].ids = ids[i].data;
+        r[i].n_ids = 1;
     }
     for (int many = 0; many < 2; many++)
         for (int i = 0, end; i < N; i = end) {

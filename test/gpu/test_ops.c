@@ -332,7 +332,10 @@ static int sampling_check(Sampling *s, uint32_t step, const SampleParams *p, boo
     for (int r = 0; r < R; r++) {
         SampleParams mine = *p;
         mine.seed = s->samplers[r].params.seed;
-        if (ban) mine.banned = banned, mine.n_banned = 4;
+        if (ban) {
+            mine.banned = banned;
+            mine.n_banned = 4;
+        }
         int n = s->position[r] + 1,
             token = sample_token(s->logits[r], N_VOCAB, &mine, s->history[r], n, (uint64_t)n, scratch);
         const RingEntry *entry = &s->ring[(step - 1) % 4 * R + (uint32_t)r];

@@ -433,7 +433,10 @@ static void check_experts(QuantType type, bool per_slot, int T) {
             const float *x = in + (size_t)i * (size_t)in_stride + (per_slot ? s * N_IN : 0),
                         *out = got + i * out_stride + s * N_OUT;
             multiply(&m, ids[i * IDS_STRIDE + s], x, false, y);
-            for (int k = 0; k < N_OUT; k++) error += (out[k] - y[k]) * (out[k] - y[k]), power += y[k] * y[k];
+            for (int k = 0; k < N_OUT; k++) {
+                error += (out[k] - y[k]) * (out[k] - y[k]);
+                power += y[k] * y[k];
+            }
         }
     CHECK(error <= 1e-10 * power, "%s, %d rows%s: NMSE %.3g", quant_traits(type)->name, T,
           per_slot ? ", by slot" : "", error / power);

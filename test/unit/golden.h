@@ -82,7 +82,8 @@ static inline bool case_open(const Golden *g, size_t i, Case *c) {
     c->n_prompt = read_ids(json_object_get(j, "prompt"), c->prompt, MAX_PROMPT);
     c->n_greedy = read_ids(json_object_get(j, "greedy_exact"), c->greedy, MAX_GREEDY);
     read_margins(json_object_get(j, "greedy_margin"), c->margin, c->n_greedy);
-    c->nmse = number(j, "default_run", "nmse"), c->mean_kl = number(j, "default_run", "mean_kl");
+    c->nmse = number(j, "default_run", "nmse");
+    c->mean_kl = number(j, "default_run", "mean_kl");
     char path[512];
     const char *file = json_string_value(json_object_get(j, "exact_logits"));
     snprintf(path, sizeof path, "%.*s%s", (int)(strrchr(g->path, '/') + 1 - g->path), g->path, file);
@@ -120,15 +121,19 @@ static inline Distance distance(const float *run, const float *exact, int n, int
         double e = 0, w = 0;
         for (int i = 0; i < n_vocab; i++) {
             double delta = (double)run[i] - exact[i];
-            e += delta * delta, w += (double)exact[i] * exact[i];
+            e += delta * delta;
+            w += (double)exact[i] * exact[i];
         }
-        error += e, power += w;
-        nmse[p] = e / w, kl[p] = kl_divergence(exact, run, n_vocab);
+        error += e;
+        power += w;
+        nmse[p] = e / w;
+        kl[p] = kl_divergence(exact, run, n_vocab);
         d.kl += kl[p] / n;
         d.n_far += !(nmse[p] <= 10 * limit); // a NaN is far too
     }
     d.nmse = error / power;
-    d.median_nmse = median(nmse, n), d.median_kl = median(kl, n);
+    d.median_nmse = median(nmse, n);
+    d.median_kl = median(kl, n);
     return d;
 }
 
@@ -357,7 +362,9 @@ static inline void check_stories(const char *path, EngineConfig config, int ever
     Model model;
     Engine *engine = NULL;
     Err e = {0};
-    config.n_ctx = 256, config.n_seq = MAX_STORIES, config.n_threads = 1;
+    config.n_ctx = 256;
+    config.n_seq = MAX_STORIES;
+    config.n_threads = 1;
     if (!model_open(path, &model, &e) || !engine_open(&model, &config, &engine, &e))
         test_fail(__FILE__, __LINE__, "%s: %s", path, e.text);
     const char *name = config.isa ? config.isa : "cuda";

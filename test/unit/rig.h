@@ -98,7 +98,9 @@ static inline bool rig_run_ops(Rig *rig, const Row *rows, int T, int first, int 
     Batch b = {
         .T = T, .token = token, .seq = seq, .position = position, .out_row = out_row, .sampled = chosen};
     for (int t = 0; t < T; t++) {
-        token[t] = rows[t].token, seq[t] = rows[t].seq, position[t] = rows[t].position;
+        token[t] = rows[t].token;
+        seq[t] = rows[t].seq;
+        position[t] = rows[t].position;
         if (!rows[t].wanted) continue;
         sampling[b.R] = (SampleParams){.top_p = 1, .repeat_penalty = 1};
         out_row[b.R++] = t;

@@ -117,7 +117,9 @@ TEST(bench_depth_and_prompt_are_one_text) {
         CHECK(fabs(split.prompt_seconds[i] + gaps - split.seconds[i]) < 1e-9, "%d", i);
         CHECK(alone.prompt_seconds[i] == 0 && alone.seconds[i] > 0);
     }
-    bench_free(&split), bench_free(&whole), bench_free(&alone);
+    bench_free(&split);
+    bench_free(&whole);
+    bench_free(&alone);
     close_small(&s);
 }
 
@@ -133,7 +135,8 @@ TEST(bench_sequences_of_a_batch_are_their_own) {
     CHECK(memcmp(many.ids, one.ids, 5 * sizeof *one.ids) == 0,
           "the first generates the same tokens as alone");
     CHECK(memcmp(many.ids, many.ids + 5, 5 * sizeof *one.ids) != 0, "the second has a prompt of its own");
-    bench_free(&many), bench_free(&one);
+    bench_free(&many);
+    bench_free(&one);
     close_small(&s);
 }
 

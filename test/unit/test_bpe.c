@@ -316,7 +316,8 @@ TEST(bpe_equals_the_naive_encoder) {
         for (size_t i = n_merges; round % 2 && i > 1; i--) { // half of them shuffled
             size_t k = random_next(&seed) % i;
             const char *line = merges[i - 1];
-            merges[i - 1] = merges[k], merges[k] = line;
+            merges[i - 1] = merges[k];
+            merges[k] = line;
         }
         Rules r = {"gpt2", "gpt-2", pieces, n, merges, n_merges};
         Made m = made_open(file_of(r));
@@ -499,7 +500,10 @@ TEST(pretok_is_not_held_up_by_runs) {
         for (size_t u = 0; u < 2 * sizeof units / sizeof *units; u++) {
             const char *unit = units[u / 2];
             size_t n = 0, total = 0, length = strlen(unit);
-            while (n + length <= N) memcpy(text + n, unit, length), n += length;
+            while (n + length <= N) {
+                memcpy(text + n, unit, length);
+                n += length;
+            }
             text[n++] = ends[u % 2];
             clock_t start = clock();
             pretok_split(p, text, n, ignore_word, &total);
@@ -515,12 +519,19 @@ TEST(pretok_is_not_held_up_by_runs) {
 
 TEST(bpe_refuses_files_without_merges) {
     Buf b = {0};
-    file_begin(&b), file_pieces(&b, "gpt2", SMALL, N_SMALL), file_string(&b, "tokenizer.ggml.pre", "gpt-2");
+    file_begin(&b);
+    file_pieces(&b, "gpt2", SMALL, N_SMALL);
+    file_string(&b, "tokenizer.ggml.pre", "gpt-2");
     CHECK_REFUSED(&b, "no list of merges");
-    file_begin(&b), file_pieces(&b, "gpt2", SMALL, N_SMALL), file_string(&b, "tokenizer.ggml.pre", "gpt-2");
-    file_array(&b, "tokenizer.ggml.merges", U32, 1), put(&b, 7, 4);
+    file_begin(&b);
+    file_pieces(&b, "gpt2", SMALL, N_SMALL);
+    file_string(&b, "tokenizer.ggml.pre", "gpt-2");
+    file_array(&b, "tokenizer.ggml.merges", U32, 1);
+    put(&b, 7, 4);
     CHECK_REFUSED(&b, "tokenizer.ggml.merges");
-    file_begin(&b), file_pieces(&b, "gpt2", SMALL, N_SMALL), file_u32(&b, "tokenizer.ggml.pre", 1);
+    file_begin(&b);
+    file_pieces(&b, "gpt2", SMALL, N_SMALL);
+    file_u32(&b, "tokenizer.ggml.pre", 1);
     CHECK_REFUSED(&b, "tokenizer.ggml.pre");
 }
 
@@ -529,7 +540,8 @@ TEST(bpe_ignores_merges_that_are_none) {
                                          "a  b",   "x y", "a x", "b a",     "a b c", "<s >",
                                          "\xFF a", "a b", "b c", "a b",     "c"};
     Rules r = PLAIN;
-    r.merges = merges, r.n_merges = sizeof merges / sizeof *merges;
+    r.merges = merges;
+    r.n_merges = sizeof merges / sizeof *merges;
     int saved = stderr_hide();
     Made m = made_open(file_of(r));
     stderr_show(saved);
@@ -542,8 +554,9 @@ TEST(bpe_ignores_merges_that_are_none) {
 TEST(bpe_bears_a_long_list_of_useless_merges) {
     enum { N = 200000 };
     Buf file = {0};
-    file_begin(&file), file_pieces(&file, "gpt2", SMALL, N_SMALL),
-        file_string(&file, "tokenizer.ggml.pre", "gpt-2");
+    file_begin(&file);
+    file_pieces(&file, "gpt2", SMALL, N_SMALL);
+    file_string(&file, "tokenizer.ggml.pre", "gpt-2");
     file_array(&file, "tokenizer.ggml.merges", STRING, N);
     for (int i = 0; i < N; i++) put_string(&file, i % 2 ? "a b" : "q q");
     int saved = stderr_hide();

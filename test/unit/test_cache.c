@@ -149,7 +149,10 @@ static void perform(Rig *r) {
 static void step(Rig *r, int seq, int n) {
     int32_t seqs[STEP], positions[STEP];
     int first = cache_length(r->cache, seq);
-    for (int t = 0; t < n; t++) seqs[t] = seq, positions[t] = first + t;
+    for (int t = 0; t < n; t++) {
+        seqs[t] = seq;
+        positions[t] = first + t;
+    }
     cache_step(r->cache, seqs, positions, n);
     perform(r);
     CHECK(cache_length(r->cache, seq) == first + n);

@@ -27,7 +27,8 @@ static bool open_talk(Talk *t, int n_ctx) {
               gguf_get_string(t->model.gguf, "tokenizer.chat_template", &source, &e);
     if (!ok) test_fail(__FILE__, __LINE__, "%s", e.text);
     Session *s = &t->session;
-    s->tok = t->model.tok, s->engine = t->engine;
+    s->tok = t->model.tok;
+    s->engine = t->engine;
     s->variables = json_pack("{s:[],s:b}", "messages", "add_generation_prompt", 1);
     buf_add(&s->source, source.data, source.n);
     return ok;
@@ -85,8 +86,10 @@ TEST(chat_turn_costs_its_own_tokens) {
 TEST(chat_keeps_what_was_said_to_the_token) {
     Talk t;
     REQUIRE(open_talk(&t, 256));
-    t.request.params.temp = 50, t.request.params.seed = 7;
-    t.request.ignore_eos = true, t.request.n_predict = 30;
+    t.request.params.temp = 50;
+    t.request.params.seed = 7;
+    t.request.ignore_eos = true;
+    t.request.n_predict = 30;
     for (int turn = 0; turn < 4; turn++) {
         ask(&t, "Tell me a story.", NULL);
         check_cost(&t, turn ? t.n_kept - 1 : 0, 14); // the last token was not yet computed
@@ -121,7 +124,8 @@ TEST(chat_goes_on_behind_a_stopped_answer) {
     t.request.n_predict = -1;
     ask(&t, "What is 5 + 6?", "5 + 6 = 11.");
     const char *stop[] = {" is M"};
-    t.request.stop = stop, t.request.n_stop = 1;
+    t.request.stop = stop;
+    t.request.n_stop = 1;
     ask(&t, "What is my name?", "Your name");
     t.request.n_stop = 0;
     ask(&t, "What is 47 + 38?", "47 + 38 = 85.");

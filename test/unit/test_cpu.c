@@ -43,8 +43,10 @@ static void check_same(const Rig *rig, RigConfig c, const char *what, int which,
     size_t bytes = (size_t)n * (size_t)rig->n_vocab * sizeof *a;
     if (memcmp(a, b, bytes) == 0) return;
     double error = 0, power = 0;
-    for (size_t i = 0; i < bytes / sizeof *a; i++)
-        error += (double)(a[i] - b[i]) * (a[i] - b[i]), power += (double)b[i] * b[i];
+    for (size_t i = 0; i < bytes / sizeof *a; i++) {
+        error += (double)(a[i] - b[i]) * (a[i] - b[i]);
+        power += (double)b[i] * b[i];
+    }
     test_fail(__FILE__, __LINE__, "%s, %s: %s %d: not the same bits, NMSE %.3g", gguf_label(rig->gguf), c.isa,
               what, which, error / power);
 }
@@ -209,7 +211,9 @@ static void check_equal_configs(const char *path, RigConfig c, const RigConfig *
 
 static void check_threads(const char *path, RigConfig c) {
     RigConfig many[] = {c, c, c};
-    many[0].n_threads = 2, many[1].n_threads = 3, many[2].n_threads = 5;
+    many[0].n_threads = 2;
+    many[1].n_threads = 3;
+    many[2].n_threads = 5;
     check_equal_configs(path, c, many, 3, "more threads");
 }
 
@@ -237,8 +241,10 @@ TEST(cpu_fused_tape_is_the_plain_one_on_floats) {
 
 static double nmse(const float *a, const float *b, size_t n) {
     double error = 0, power = 0;
-    for (size_t i = 0; i < n; i++)
-        error += ((double)a[i] - b[i]) * ((double)a[i] - b[i]), power += (double)b[i] * b[i];
+    for (size_t i = 0; i < n; i++) {
+        error += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        power += (double)b[i] * b[i];
+    }
     return error / power;
 }
 
@@ -293,7 +299,8 @@ static void check_last_position(const char *path, RigConfig c) {
     Rig rig;
     if (!open_whole(&rig, path, c, ids, &whole)) return; // in a wide context
     rig_close(&rig);
-    c.n_ctx = N, c.n_seq = 3;
+    c.n_ctx = N;
+    c.n_seq = 3;
     if (rig_open(&rig, path, c)) {
         float *logits = rig_rows(&rig, N), *neighbour = rig_rows(&rig, N), *again = rig_rows(&rig, 1);
         rig_ids(&rig, 2, others, N);
@@ -307,7 +314,9 @@ static void check_last_position(const char *path, RigConfig c) {
             check_same(&rig, c, "beside a full context, sequence", s, again, row_of(&rig, neighbour, N - 1),
                        1);
         }
-        free(logits), free(neighbour), free(again);
+        free(logits);
+        free(neighbour);
+        free(again);
         rig_close(&rig);
     }
     free(whole);
@@ -333,7 +342,9 @@ static void check_truncation(const char *path, RigConfig c) {
         check_same(&rig, c, "truncated to", CUT, again, row_of(&rig, fresh, CUT), 40 - CUT);
         rig_close(&rig);
     }
-    free(fresh), free(again), free(whole);
+    free(fresh);
+    free(again);
+    free(whole);
 }
 
 TEST(cpu_sequences_are_truncated) {
@@ -359,7 +370,9 @@ static void check_sharing(const char *path, RigConfig c) {
     if (ok) check_same(&rig, c, "shared", SHARED, shared, row_of(&rig, alone, SHARED), N - SHARED);
     if (ok && rig_feed(&rig, 0, ids, 0, N, alone)) // the other one has its own rows still
         check_same(&rig, c, "shared from", SHARED, first, row_of(&rig, alone, SHARED), N - SHARED);
-    free(alone), free(shared), free(first);
+    free(alone);
+    free(shared);
+    free(first);
     rig_close(&rig);
 }
 

@@ -192,7 +192,9 @@ static double compare(const GgufTensor *source, const GgufTensor *theirs) {
     decode_tensor(theirs, a);
     there_and_back(theirs->type, x, n, b);
     double share = rms_of_difference(x, b, n) / rms_of_difference(x, a, n);
-    free(x), free(a), free(b);
+    free(x);
+    free(a);
+    free(b);
     return share;
 }
 

@@ -33,8 +33,11 @@ static const SampleParams greedy = {.top_p = 1, .repeat_penalty = 1};
 static bool open_config(Bench *b, const char *path, EngineConfig c) {
     Err e;
     *b = (Bench){.n_seq = c.n_seq ? c.n_seq : 1};
-    c.n_seq = b->n_seq, c.device = DEVICE_CPU, c.isa = "auto";
-    c.n_ctx = c.n_ctx ? c.n_ctx : 256, c.n_threads = c.n_threads ? c.n_threads : 1;
+    c.n_seq = b->n_seq;
+    c.device = DEVICE_CPU;
+    c.isa = "auto";
+    c.n_ctx = c.n_ctx ? c.n_ctx : 256;
+    c.n_threads = c.n_threads ? c.n_threads : 1;
     bool ok = model_open(path, &b->model, &e) && model_need_tok(&b->model, &e) &&
               engine_open(&b->model, &c, &b->engine, &e);
     if (!ok) test_fail(__FILE__, __LINE__, "%s", e.text);
@@ -98,7 +101,8 @@ static bool text_of_is(const Sequence *q, const char *text, size_t n) {
 /* Runs one request alone and hands back its sequence, good until the next. */
 static const Sequence *ask(Bench *b, const char *prompt, Request r, TokIds *ids) {
     *ids = ids_of(b, prompt);
-    r.ids = ids->data, r.n_ids = (int)ids->n;
+    r.ids = ids->data;
+    r.n_ids = (int)ids->n;
     int s = add(b, &r);
     run(b);
     return engine_sequence(b->engine, s < 0 ? 0 : s);
@@ -251,7 +255,8 @@ TEST(engine_cuts_at_stop_strings) {
             stops_of(i, whole + at, lengths[length], strings[i]);
             for (int k = 0; k < 2; k++) stops[i][k] = strings[i][k];
             Request r = {.ids = ids.data, .n_ids = (int)ids.n, .n_predict = TOKENS, .params = params};
-            r.stop = stops[i], r.n_stop = 2;
+            r.stop = stops[i];
+            r.n_stop = 2;
             CHECK(add(&b, &r) == i);
         }
         run(&b);
@@ -384,7 +389,8 @@ TEST(engine_sequences_are_computed_as_if_alone) {
             if (seen[i] || q->finish == FINISH_NONE) continue;
             Outcome outcome = outcome_of(q);
             check_outcome("beside others", i, &outcome, &alone[i]);
-            seen[i] = true, n_seen++;
+            seen[i] = true;
+            n_seen++;
         }
     }
     for (int i = 0; i < N_CASES; i++) {
@@ -601,8 +607,10 @@ TEST(engine_reads_long_prompts_in_chunks) {
     if (!open_config(&b, TINY, (EngineConfig){.n_ctx = 700, .n_seq = 3, .R_max = 256})) return;
     int32_t ids[2][LONG];
     TokIds story = ids_of(&b, "One day, a little fox named Ruby met a bear, and they sang all day long. ");
-    for (int i = 0; i < LONG; i++)
-        ids[0][i] = story.data[i % (int)story.n], ids[1][i] = story.data[(i * 7 + 3) % (int)story.n];
+    for (int i = 0; i < LONG; i++) {
+        ids[0][i] = story.data[i % (int)story.n];
+        ids[1][i] = story.data[(i * 7 + 3) % (int)story.n];
+    }
     for (int i = 0; i < 3; i++) {
         bool is_long = i != 1;
         Request r = {.ids = is_long ? ids[i / 2] : story.data,
@@ -831,7 +839,9 @@ TEST(engine_refuses_what_cannot_be_opened) {
     EngineConfig c = {.device = DEVICE_CPU, .n_ctx = 64, .n_seq = 1, .n_threads = 1, .isa = "abacus"};
     CHECK(!engine_open(&model, &c, &engine, &e) && e.code == ERR_USAGE && strstr(e.text, "abacus"), "%s",
           e.text);
-    c.isa = "auto", c.n_ctx = 1 << 30, c.n_seq = 1 << 14;
+    c.isa = "auto";
+    c.n_ctx = 1 << 30;
+    c.n_seq = 1 << 14;
     CHECK(!engine_open(&model, &c, &engine, &e) && e.code == ERR_MEMORY && strstr(e.text, "-c"), "%s",
           e.text);
     model_close(&model);

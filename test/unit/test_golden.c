@@ -7,7 +7,8 @@
 #include <unistd.h>
 
 static void check_on_floats(const Golden *g, const Case *c, RigConfig config) {
-    config.act_f32 = true, config.kv_type = KV_F32;
+    config.act_f32 = true;
+    config.kv_type = KV_F32;
     check_mode(g, c, (Mode){config, 1e-9, INFINITY, 0.05});
     config.kv_type = KV_F16;
     check_mode(g, c, (Mode){config, 3e-5, INFINITY, 0.05});
@@ -24,7 +25,8 @@ TEST(golden_logits_on_float_activations) {
 static void check_on_8_bit_caches(const Golden *g, const Case *c, RigConfig config) {
     static const KvType types[] = {KV_Q8_0, KV_FP8};
     for (int i = 0; i < 2; i++) {
-        config.act_f32 = true, config.kv_type = types[i];
+        config.act_f32 = true;
+        config.kv_type = types[i];
         check_mode(g, c, (Mode){config, cache_nmse(types[i]), INFINITY, 0.5});
     }
 }

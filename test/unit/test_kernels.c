@@ -19,7 +19,9 @@
 static uint64_t state = 88172645463325252u;
 
 static uint32_t random_bits(void) {
-    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
     return (uint32_t)(state >> 32);
 }
 static int random_below(int n) {
@@ -90,7 +92,8 @@ static void random_f16(uint8_t *p) {
         h = 0;
     else if (kind > 1)
         h |= (uint16_t)((kind == 2 ? 30 : 1 + random_below(20)) << 10);
-    p[0] = (uint8_t)h, p[1] = (uint8_t)(h >> 8);
+    p[0] = (uint8_t)h;
+    p[1] = (uint8_t)(h >> 8);
 }
 
 /* Random bytes, and scales that keep every product finite. */
@@ -110,7 +113,8 @@ static void random_block(QuantType type, uint8_t *p, size_t n) {
         f16[1] = 2;
         break;
     case QUANT_Q2_K:
-        f16[0] = offsetof(BlockQ2_K, d), f16[1] = offsetof(BlockQ2_K, dmin);
+        f16[0] = offsetof(BlockQ2_K, d);
+        f16[1] = offsetof(BlockQ2_K, dmin);
         break;
     case QUANT_Q3_K:
         f16[0] = f16[1] = offsetof(BlockQ3_K, d);
@@ -121,7 +125,8 @@ static void random_block(QuantType type, uint8_t *p, size_t n) {
     default:
         break;
     }
-    random_f16(p + f16[0]), random_f16(p + f16[1]);
+    random_f16(p + f16[0]);
+    random_f16(p + f16[1]);
 }
 
 /* Ordinary activations, with some groups zero, tiny or huge, and one value that fills the range. */
@@ -149,7 +154,8 @@ static Panel fenced_panel(const Panel *from, int n_rows, size_t length, bool at_
     *memory = fenced((size_t)(n_rows - 1) * from->row_bytes + length, at_end);
     memcpy(memory->data, from->rows, memory->n);
     Panel panel = *from;
-    panel.rows = memory->data, panel.n_rows = n_rows;
+    panel.rows = memory->data;
+    panel.n_rows = n_rows;
     return panel;
 }
 
@@ -358,14 +364,17 @@ TEST(kernels_quantize_equals_act8_quantize_to_the_bit) {
                 CHECK(f32_to_bits(p.d[i]) == f32_to_bits(q.d[i]) || (isnan(p.d[i]) && isnan(q.d[i])),
                       ": %s scale %g, not %g", fast[f]->name, q.d[i], p.d[i]);
         }
-    fenced_free(input), fenced_free(a), fenced_free(b);
+    fenced_free(input);
+    fenced_free(a);
+    fenced_free(b);
 }
 
 static double nmse(const float *a, const double *expected, int n) {
     double error = 0, size = 0;
     for (int i = 0; i < n; i++) {
         double e = a[i] - expected[i];
-        error += e * e, size += expected[i] * expected[i];
+        error += e * e;
+        size += expected[i] * expected[i];
     }
     return size > 0 ? error / size : error;
 }
@@ -396,7 +405,9 @@ TEST(kernels_rms_norm) {
             CHECK(bands_whole(out, (size_t)n), ": %s writes beside its output", kernels_all[k]->name);
             kernels_all[k]->rms_norm(px, pw, n, 1e-5f, (float *)x.data);
             CHECK(!memcmp(out, x.data, (size_t)n * sizeof *out), ": %s in place", kernels_all[k]->name);
-            banded_free(out), fenced_free(x), fenced_free(weight);
+            banded_free(out);
+            fenced_free(x);
+            fenced_free(weight);
         }
     }
 }
@@ -422,7 +433,9 @@ TEST(kernels_glu) {
             CHECK(bands_whole(out, (size_t)n), ": %s writes beside its output", kernels_all[k]->name);
             kernels_all[k]->glu(act, pg, pu, n, (float *)gate.data);
             CHECK(!memcmp(out, gate.data, (size_t)n * sizeof *out), ": %s in place", kernels_all[k]->name);
-            banded_free(out), fenced_free(gate), fenced_free(up);
+            banded_free(out);
+            fenced_free(gate);
+            fenced_free(up);
         }
     }
 }
@@ -466,7 +479,8 @@ TEST(kernels_to_f16) {
             for (int j = 0; j < n; j++)
                 CHECK(load_u16(out.data + 2 * j) == f32_to_f16(px[j]), ": %s of %a", kernels_all[k]->name,
                       px[j]);
-            fenced_free(x), fenced_free(out);
+            fenced_free(x);
+            fenced_free(out);
         }
     }
 }
@@ -582,7 +596,10 @@ static void try_attn_with(const Kernels *table, KvType type, int n_q, Heads widt
     Paged p[2];
     float *scores = banded((size_t)(n_q * n_pos)), *out[2];
     double *expected = malloc(n_out * sizeof *expected);
-    for (int i = 0; i < 2; i++) p[i] = paged(type, width, first + n_pos, i), out[i] = banded(n_out);
+    for (int i = 0; i < 2; i++) {
+        p[i] = paged(type, width, first + n_pos, i);
+        out[i] = banded(n_out);
+    }
     for (int position = first; position < first + n_pos; position++)
         for (CachePart part = CACHE_K; part <= (width.v_in_k ? CACHE_K : CACHE_V); part++) {
             float x[576];
@@ -614,8 +631,13 @@ static void try_attn_with(const Kernels *table, KvType type, int n_q, Heads widt
     CHECK(bands_whole(out[0], n_out) && bands_whole(out[1], n_out) &&
               bands_whole(scores, (size_t)(n_q * n_pos)),
           ": %s writes beside its output", table->name);
-    for (int i = 0; i < 2; i++) banded_free(out[i]), fenced_free(p[i].memory);
-    banded_free(scores), free(expected), fenced_free(q);
+    for (int i = 0; i < 2; i++) {
+        banded_free(out[i]);
+        fenced_free(p[i].memory);
+    }
+    banded_free(scores);
+    free(expected);
+    fenced_free(q);
 }
 
 static void try_attn(const Kernels *table, KvType type, int n_q, Heads width, int first, int n_pos,
@@ -684,7 +706,8 @@ static void check_put(KvType type, float size) {
     uint8_t memory[5 * N * 4];
     uint16_t scales[5 * N / 32];
     float x[N];
-    memset(memory, 0x5A, sizeof memory), memset(scales, 0x5A, sizeof scales);
+    memset(memory, 0x5A, sizeof memory);
+    memset(scales, 0x5A, sizeof scales);
     for (int i = 0; i < N; i++) x[i] = random_float() * size * (i < 32 ? 1 : i < 64 ? 0.01f : 0);
     KvRows h = {memory, scales};
     kv_put(type, x, N, h, AT * N);
@@ -768,7 +791,10 @@ TEST(kernels_let_no_nan_vanish) {
         if (!table->supported()) continue;
         for (int at = 0; at < 40; at++) {
             float x[40], ones[40], out[40], scores[40];
-            for (int i = 0; i < 40; i++) x[i] = -random_float(), ones[i] = 1;
+            for (int i = 0; i < 40; i++) {
+                x[i] = -random_float();
+                ones[i] = 1;
+            }
             x[at] = NAN;
             table->glu(ACT_SILU, x, ones, 40, out);
             CHECK(isnan(out[at]) && !isnan(out[39 - at]), ": %s glu", table->name);

@@ -156,7 +156,8 @@ TEST(logits_file_wrong_counts) {
                  k++) { // two of three, so that products may fit
                 uint8_t *at = (uint8_t *)bytes.data + 8, old[12];
                 memcpy(old, at, 12);
-                store_u32(at + 4 * field, wrong[i]), store_u32(at + 4 * ((field + 1) % 3), wrong[k]);
+                store_u32(at + 4 * field, wrong[i]);
+                store_u32(at + 4 * ((field + 1) % 3), wrong[k]);
                 refuse(&bytes, bytes.n, "; ");
                 memcpy(at, old, 12);
             }
@@ -285,7 +286,8 @@ TEST(perplexity_without_bos_keeps_the_first_token) {
     b.ids[0] = b.ids[WINDOW] = b.ids[2 * WINDOW] = 1;
     CHECK(perplexity_run(b.engine, &b.task, &without, &e));
     CHECK(memcmp(with.nll, without.nll, N * COUNTED * sizeof *with.nll) == 0);
-    perplexity_free(&with), perplexity_free(&without);
+    perplexity_free(&with);
+    perplexity_free(&without);
     close_bench(&b);
 }
 
@@ -318,7 +320,8 @@ TEST(perplexity_beside_a_base) {
         Perplexity p;
         Err e = {0};
         if (!open_bench(&b, paths[k], 4, 2)) return;
-        b.task.base = &base, b.task.ids = base.ids;
+        b.task.base = &base;
+        b.task.ids = base.ids;
         REQUIRE(perplexity_run(b.engine, &b.task, &p, &e), "%s", e.text);
         kl[k] = estimate_mean(p.kl, p.n_rows).value;
         int n_cut = 0;
@@ -348,11 +351,13 @@ TEST(perplexity_stops) {
     store_u32(damaged + (logits_file_row(&base, 2 * COUNTED - 1) - base.map.data), f32_to_bits(1));
     LogitsFile bad;
     REQUIRE(open_bytes(damaged, base.map.size, &bad, &e));
-    b.task.base = &bad, b.patience = 0;
+    b.task.base = &bad;
+    b.patience = 0;
     CHECK(!perplexity_run(b.engine, &b.task, &p, &e) && e.code == ERR_RUN && p.n_windows == 1);
     CHECK(strstr(e.text, "do not sum to 1"), "%s", e.text);
     perplexity_free(&p);
-    logits_file_close(&bad), logits_file_close(&base);
+    logits_file_close(&bad);
+    logits_file_close(&base);
     free(damaged);
     close_bench(&b);
 }

@@ -51,7 +51,8 @@ static void check_text(const char *name, const char *expected, const char *got) 
             CHECK(expected[n] == got[m], "one text goes on");
             return;
         }
-        expected += n + 1, got += m + 1;
+        expected += n + 1;
+        got += m + 1;
     }
 }
 
@@ -522,9 +523,11 @@ static void check_conversion(const char *path, int n_converted) {
             for (int k = 0; k < p->ops[i].n_w; k++) {
                 const Weight *m = p->ops[i].w[k];
                 bool is_router = strstr(m->name, "ffn_gate_inp"), is_embedding = p->ops[i].code == OP_EMBED;
-                if (m->type == QUANT_FP8_E4M3 && !is_embedding)
-                    n++, bytes -= m->row_bytes * (size_t)m->n_out * (size_t)m->n_expert,
-                        check_converted(g, m);
+                if (m->type == QUANT_FP8_E4M3 && !is_embedding) {
+                    n++;
+                    bytes -= m->row_bytes * (size_t)m->n_out * (size_t)m->n_expert;
+                    check_converted(g, m);
+                }
                 CHECK(m->data && (!is_router || m->type != QUANT_FP8_E4M3), "%s: %s", path, m->name);
             }
         CHECK(n == n_converted && bytes == 0, "%s: %d matrices", path, n);

@@ -97,7 +97,9 @@ static Edit retype(const char *tensor, QuantType type, const char *says) {
 
 static Edit fp8_without_scale(const char *tensor, const char *says) {
     Edit e = retype(tensor, QUANT_I8, says);
-    e.key = "zgen.fp8.format", e.type = STRING, e.text = "e4m3";
+    e.key = "zgen.fp8.format";
+    e.type = STRING;
+    e.text = "e4m3";
     return e;
 }
 
@@ -233,7 +235,8 @@ static bool builds(const char *path, const Edit *edit, Err *e) {
     }
     gguf_close(h);
     gguf_close(g);
-    buf_free(&edited), buf_free(&file);
+    buf_free(&edited);
+    buf_free(&file);
     return ok;
 }
 

@@ -350,7 +350,10 @@ static float dot_by_contract(const QuantTraits *t, const uint8_t *blocks, int n,
         float scale[QUANT_MAX_GROUPS], min[QUANT_MAX_GROUPS];
         t->unpack(blocks + first / t->n_weights * t->n_bytes, q, scale, min);
         int at = first % t->n_weights, isum = 0, sum = 0;
-        for (int i = 0; i < t->group; i++) isum += q[at + i] * x.q[first + i], sum += x.q[first + i];
+        for (int i = 0; i < t->group; i++) {
+            isum += q[at + i] * x.q[first + i];
+            sum += x.q[first + i];
+        }
         float w_scale = scale[at / t->group] * x.d[first / 32], w_min = -min[at / t->group] * x.d[first / 32];
         acc = fmaf((float)isum, w_scale, acc);
         if (t->has_min) acc = fmaf((float)sum, w_min, acc);

@@ -20,7 +20,8 @@ static bool yes(void *arg, double share) {
 }
 
 static bool no(void *arg, double share) {
-    (void)arg, (void)share;
+    (void)arg;
+    (void)share;
     return false;
 }
 
@@ -147,7 +148,8 @@ TEST(quantize_fp8_is_read_back_as_weights) {
             float x = f32_from_bits(load_u32(s->data + 4 * (r * 128 + i)));
             float error = fabsf(row[i] * w->scale[r] - x),
                   step = fmaxf(fabsf(x) / 16, w->scale[r] * 0x1p-10f);
-            worst = fmaxf(worst, error / step), peak = fmaxf(peak, fabsf(row[i]));
+            worst = fmaxf(worst, error / step);
+            peak = fmaxf(peak, fabsf(row[i]));
         }
         CHECK(worst <= 1.0001f && peak == 448, "row %d: %g, %g", (int)r, worst, peak);
     }

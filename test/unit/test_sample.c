@@ -14,7 +14,9 @@ static uint64_t noise_state;
 
 /* xorshift64*: the tests' own chance, apart from the sampler's. */
 static uint32_t noise(void) {
-    noise_state ^= noise_state >> 12, noise_state ^= noise_state << 25, noise_state ^= noise_state >> 27;
+    noise_state ^= noise_state >> 12;
+    noise_state ^= noise_state << 25;
+    noise_state ^= noise_state >> 27;
     return (uint32_t)(noise_state * 0x2545F4914F6CDD1D >> 32);
 }
 
@@ -248,7 +250,8 @@ static SampleParams try_params(int filters, int n) {
     if (filters & 8) p.temp = PICK(temps);
     if (filters & 16) {
         p.repeat_last_n = PICK(windows);
-        p.repeat_penalty = PICK(repeats), p.presence_penalty = PICK(others),
+        p.repeat_penalty = PICK(repeats);
+        p.presence_penalty = PICK(others);
         p.frequency_penalty = PICK(others);
     }
     return p;
@@ -264,7 +267,10 @@ static void against_integer_reference(int n, int n_trials) {
         int32_t history[200], n_history = (int)(noise() % 200), banned[] = {(int32_t)(noise() % (uint32_t)n)};
         for (int i = 0; i < n_history; i++) history[i] = (int32_t)(noise() % (uint32_t)(n < 90 ? n : 90));
         bool can_ban = n > 1 && shape != WITH_HOLES && shape != HUGE_RANGE;
-        if (filters & 32 && can_ban) p.banned = banned, p.n_banned = 1;
+        if (filters & 32 && can_ban) {
+            p.banned = banned;
+            p.n_banned = 1;
+        }
         int token = choose(logits, n, &p, history, n_history, (uint64_t)trial);
         int expected = integer_reference(logits, n, &p, history, n_history, (uint64_t)trial);
         CHECK(token == expected, "n %d trial %d shape %d filters %d: %d, not %d", n, trial, shape, filters,
@@ -386,7 +392,8 @@ TEST(sample_order_free) {
             for (int s = 0; s < N; s++) {
                 int j = s * 100 % N;
                 if (!in[j] || !(logits[j] > logits[i] || (logits[j] == logits[i] && j < i))) continue;
-                better += weight[j], n_better++;
+                better += weight[j];
+                n_better++;
             }
             stays[i] = in[i] && (p.top_p == 1 || n_better == 0 || better < exact_share(p.top_p, total)) &&
                        weight[i] >= exact_share(p.min_p, 1ull << 42);
@@ -452,9 +459,11 @@ TEST(sample_distribution) {
     chi_square(p, 40, true);
     p.temp = 2;
     chi_square(p, 40, false);
-    p.temp = 0.5f, p.top_k = 11;
+    p.temp = 0.5f;
+    p.top_k = 11;
     chi_square(p, 11, false);
-    p.top_k = 0, p.min_p = 0.5f; // exp(-0.1 * 6) = 0.55
+    p.top_k = 0;
+    p.min_p = 0.5f; // exp(-0.1 * 6) = 0.55
     chi_square(p, 7, false);
 }
 
@@ -466,7 +475,8 @@ TEST(sample_blind) {
     int count[N] = {0}, n_moved = 0;
     double statistic = 0;
     SampleParams p = plain, other = sample_defaults, high = plain;
-    p.seed = other.seed = 3, high.seed = 3 | 1ull << 40;
+    p.seed = other.seed = 3;
+    high.seed = 3 | 1ull << 40;
     p.random_tokens = other.random_tokens = high.random_tokens = true;
     for (uint64_t at = 0; at < DRAWS; at++) {
         int token = choose(nothing, N, &p, NULL, 0, at);
@@ -477,12 +487,14 @@ TEST(sample_blind) {
     for (int i = 0; i < N; i++) statistic += pow(count[i] - DRAWS / N, 2) / (DRAWS / N);
     CHECK(statistic < 9 + 3.3 * sqrt(2 * 9), "%g with 9 degrees", statistic);
     CHECK(fabs(n_moved / (double)DRAWS - 0.9) < 0.01, "%d of %d depend on the seed", n_moved, DRAWS);
-    other.banned = ids, other.n_banned = 4;
+    other.banned = ids;
+    other.n_banned = 4;
     for (uint64_t at = 0; at < 200; at++) {
         int token = choose(NULL, N, &p, NULL, 0, at), left = choose(NULL, N, &other, NULL, 0, at);
         CHECK(left == (token == 0 || token > 6 ? 1 : token), "%d for %d", left, token);
     }
-    other.banned = (int32_t[]){1, 0}, other.n_banned = 2;
+    other.banned = (int32_t[]){1, 0};
+    other.n_banned = 2;
     CHECK(choose(NULL, 2, &other, NULL, 0, 0) == -1, "nothing is left");
 }
 
@@ -496,7 +508,10 @@ TEST(sample_greedy) {
     CHECK(greedy((float[]){-INFINITY, -FLT_MAX}, 2, plain, NULL, 0) == 1);
     CHECK(greedy((float[]){FLT_MAX, 1}, 2, plain, NULL, 0) == 0);
     SampleParams one = sample_defaults, none = sample_defaults;
-    one.top_k = 1, none.top_p = 0, none.top_k = 0, none.min_p = 0;
+    one.top_k = 1;
+    none.top_p = 0;
+    none.top_k = 0;
+    none.min_p = 0;
     for (uint64_t position = 0; position < 50; position++) {
         CHECK(choose(logits, 40, &one, NULL, 0, position) == 38, "top-k 1");
         CHECK(choose(logits, 40, &none, NULL, 0, position) == 38, "top-p 0");
@@ -506,14 +521,17 @@ TEST(sample_greedy) {
 TEST(sample_penalties) {
     const int32_t history[] = {0, 0, 0, 1};
     SampleParams p = plain;
-    p.repeat_last_n = 64, p.repeat_penalty = 1.1f;
+    p.repeat_last_n = 64;
+    p.repeat_penalty = 1.1f;
     CHECK(greedy((float[]){2, 0, 1.7f}, 3, p, history, 4) == 0, "2 / 1.1 once, not three times");
     CHECK(greedy((float[]){2, 0, 1.9f}, 3, p, history, 4) == 2);
     CHECK(greedy((float[]){-1, -9, -1.05f}, 3, p, history, 4) == 2, "a negative logit is multiplied");
-    p.repeat_penalty = 1, p.presence_penalty = 0.25f;
+    p.repeat_penalty = 1;
+    p.presence_penalty = 0.25f;
     CHECK(greedy((float[]){2, 0, 1.7f}, 3, p, history, 4) == 0, "presence counts once");
     CHECK(greedy((float[]){2, 0, 1.8f}, 3, p, history, 4) == 2);
-    p.presence_penalty = 0, p.frequency_penalty = 0.25f;
+    p.presence_penalty = 0;
+    p.frequency_penalty = 0.25f;
     CHECK(greedy((float[]){2, 0, 1.3f}, 3, p, history, 4) == 2, "frequency counts each");
     CHECK(greedy((float[]){2, 0, 1.2f}, 3, p, history, 4) == 0);
     p.repeat_last_n = 3; // two of the three
@@ -530,7 +548,8 @@ TEST(sample_penalties) {
 TEST(sample_banned) {
     const int32_t ids[] = {1, 2};
     SampleParams p = plain;
-    p.banned = ids, p.n_banned = 2;
+    p.banned = ids;
+    p.n_banned = 2;
     float logits[] = {0, 9, 8, 0.5f};
     CHECK(greedy(logits, 4, p, NULL, 0) == 3);
     for (uint64_t position = 0; position < 200; position++) {
@@ -561,7 +580,8 @@ TEST(sample_not_finite) {
     logits[36] = -5;
     CHECK(greedy(logits, N, p, NULL, 0) == 36);
     CHECK(choose(logits, N, &sample_defaults, NULL, 0, 0) == 36);
-    p.repeat_penalty = FLT_MIN, p.repeat_last_n = -1; // 5 / FLT_MIN is no logit
+    p.repeat_penalty = FLT_MIN;
+    p.repeat_last_n = -1; // 5 / FLT_MIN is no logit
     CHECK(greedy((float[]){5, 1}, 2, p, (int32_t[]){0}, 1) == -1);
 }
 
@@ -570,7 +590,9 @@ TEST(sample_chance) {
     float logits[N] = {0};
     int tokens[DRAWS], n_same = 0;
     SampleParams p = plain, other = plain, high = plain;
-    p.seed = 1, other.seed = 2, high.seed = 1 | 1ull << 32;
+    p.seed = 1;
+    other.seed = 2;
+    high.seed = 1 | 1ull << 32;
     for (int d = 0; d < DRAWS; d++) tokens[d] = choose(logits, N, &p, NULL, 0, (uint64_t)d);
     for (int d = DRAWS - 1; d >= 0; d--) // in another order, from other scratch memory
         CHECK(choose(logits, N, &p, NULL, 0, (uint64_t)d) == tokens[d]);
@@ -594,7 +616,8 @@ TEST(sample_logprobs_report) {
     double logprobs[N], exact = 0;
     noise_state = 11;
     fill(logits, N, TIES);
-    logits[500] = -INFINITY, logits[501] = -200;
+    logits[500] = -INFINITY;
+    logits[501] = -200;
     for (int i = 0; i < N; i++) exact += exp(logits[i]);
     exact = log(exact);
     CHECK(fabs(sample_logprobs(logits, N, 0, NULL, NULL, 7) - (logits[7] - exact)) < 1e-6);

@@ -245,7 +245,10 @@ static size_t plain_encode(const Tok *t, const char *text, size_t n, bool space_
 static void naive_encode(const Tok *t, const char *text, size_t n, TokIds *out) {
     size_t *ends = mem_new(n + 1, sizeof *ends), count = 0, at = 0;
     uint32_t c;
-    while (at < n) at += utf8_next(text + at, n - at, &c), ends[count++] = at;
+    while (at < n) {
+        at += utf8_next(text + at, n - at, &c);
+        ends[count++] = at;
+    }
     for (;;) {
         size_t best = count;
         float best_score = 0;
@@ -253,7 +256,8 @@ static void naive_encode(const Tok *t, const char *text, size_t n, TokIds *out) 
             size_t start = i ? ends[i - 1] : 0;
             int id = tok_find(t, text + start, ends[i + 1] - start);
             if (id < 0 || (best < count && t->entries[id].score <= best_score)) continue;
-            best = i, best_score = t->entries[id].score;
+            best = i;
+            best_score = t->entries[id].score;
         }
         if (best == count) break;
         memmove(&ends[best], &ends[best + 1], (--count - best) * sizeof *ends);
@@ -430,19 +434,26 @@ TEST(utf8_takes_what_unicode_allows) {
 
 TEST(tok_refuses_what_it_cannot_read) {
     Buf b = {0};
-    file_begin(&b), file_string(&b, "general.architecture", "llama");
+    file_begin(&b);
+    file_string(&b, "general.architecture", "llama");
     CHECK_REFUSED(&b, "has no tokenizer");
-    file_begin(&b), file_string(&b, "tokenizer.ggml.model", "bert");
+    file_begin(&b);
+    file_string(&b, "tokenizer.ggml.model", "bert");
     CHECK_REFUSED(&b, "tokenizer 'bert' is not supported (");
-    file_begin(&b), file_u32(&b, "tokenizer.ggml.model", 5);
+    file_begin(&b);
+    file_u32(&b, "tokenizer.ggml.model", 5);
     CHECK_REFUSED(&b, "tokenizer.ggml.model");
-    file_begin(&b), file_string(&b, "tokenizer.ggml.model", "llama");
+    file_begin(&b);
+    file_string(&b, "tokenizer.ggml.model", "llama");
     CHECK_REFUSED(&b, "tokenizer.ggml.tokens holds 0");
-    file_begin(&b), file_string(&b, "tokenizer.ggml.model", "llama");
+    file_begin(&b);
+    file_string(&b, "tokenizer.ggml.model", "llama");
     file_array(&b, "tokenizer.ggml.tokens", STRING, 0);
     CHECK_REFUSED(&b, "tokenizer.ggml.tokens holds 0");
-    file_begin(&b), file_string(&b, "tokenizer.ggml.model", "llama");
-    file_array(&b, "tokenizer.ggml.tokens", U32, 1), put(&b, 7, 4);
+    file_begin(&b);
+    file_string(&b, "tokenizer.ggml.model", "llama");
+    file_array(&b, "tokenizer.ggml.tokens", U32, 1);
+    put(&b, 7, 4);
     CHECK_REFUSED(&b, "tokenizer.ggml.tokens");
 }
 
@@ -452,8 +463,11 @@ TEST(tok_refuses_tables_that_contradict) {
         for (size_t n = 0; n <= 3; n++) {
             if (n == 2) continue;
             Buf b = {0};
-            file_begin(&b), file_string(&b, "tokenizer.ggml.model", "llama");
-            file_array(&b, "tokenizer.ggml.tokens", STRING, 2), put_string(&b, "a"), put_string(&b, "b");
+            file_begin(&b);
+            file_string(&b, "tokenizer.ggml.model", "llama");
+            file_array(&b, "tokenizer.ggml.tokens", STRING, 2);
+            put_string(&b, "a");
+            put_string(&b, "b");
             file_array(&b, keys[k], k ? I32 : F32, n);
             for (size_t i = 0; i < n; i++) put(&b, k, 4);
             CHECK_REFUSED(&b, keys[k]);
@@ -464,33 +478,40 @@ TEST(tok_refuses_impossible_tokens) {
     static const char *const texts[] = {"<0xZZ>", "<0x-1>", "<0x0a>", "<0x0A", "<0x0A>>", "", "a"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         Buf b = {0};
-        file_begin(&b), file_pieces(&b, "llama", &(Piece){texts[i], 0, BYTE}, 1);
+        file_begin(&b);
+        file_pieces(&b, "llama", &(Piece){texts[i], 0, BYTE}, 1);
         CHECK_REFUSED(&b, "token 0 has the type of a byte");
     }
     for (int type = -1; type < 8; type += 8) {
         Buf b = {0};
-        file_begin(&b), file_pieces(&b, "llama", &(Piece){"a", 0, type}, 1);
+        file_begin(&b);
+        file_pieces(&b, "llama", &(Piece){"a", 0, type}, 1);
         CHECK_REFUSED(&b, "token 0 has the type");
     }
     char *text = mem_new((64 << 10) + 2, 1);
     memset(text, 'a', 64 << 10);
     Buf b = {0};
-    file_begin(&b), file_pieces(&b, "llama", &(Piece){text, 0, NORMAL}, 1);
+    file_begin(&b);
+    file_pieces(&b, "llama", &(Piece){text, 0, NORMAL}, 1);
     Made m = made_open(b);
     CHECK(m.tok != NULL);
     made_close(&m);
     text[64 << 10] = 'a';
     b = (Buf){0};
-    file_begin(&b), file_pieces(&b, "llama", &(Piece){text, 0, NORMAL}, 1);
+    file_begin(&b);
+    file_pieces(&b, "llama", &(Piece){text, 0, NORMAL}, 1);
     CHECK_REFUSED(&b, "has a text of 65537 bytes");
     free(text);
 }
 
 TEST(tok_reads_tables_without_scores_and_types) {
     Buf b = {0};
-    file_begin(&b), file_string(&b, "tokenizer.ggml.model", "llama");
+    file_begin(&b);
+    file_string(&b, "tokenizer.ggml.model", "llama");
     file_array(&b, "tokenizer.ggml.tokens", STRING, 3);
-    put_string(&b, "a"), put_string(&b, "aa"), put_string(&b, "<0x20>");
+    put_string(&b, "a");
+    put_string(&b, "aa");
+    put_string(&b, "<0x20>");
     file_bool(&b, "tokenizer.ggml.add_space_prefix", false);
     Made m = made_open(b);
     REQUIRE(m.tok);

@@ -189,7 +189,9 @@ static void naive_encode(const Piece *pieces, size_t n_pieces, const char *text,
     for (size_t i = 0; i < out->n; i++)
         if (i == 0 || out->data[i] != 2 || out->data[i - 1] != 2) out->data[kept++] = out->data[i];
     out->n = kept;
-    free(from), free(best), free(ids);
+    free(from);
+    free(best);
+    free(ids);
 }
 
 TEST(unigram_equals_the_naive_encoder) {

@@ -29,7 +29,9 @@ typedef struct Talk { // a run, and an oracle for its first steps
 static bool talk_open(Talk *t, const char *path, const Model *oracle, int n_steps, EngineConfig c) {
     Err e;
     *t = (Talk){0};
-    c.n_ctx = 200, c.n_seq = 1, c.n_threads = 1;
+    c.n_ctx = 200;
+    c.n_seq = 1;
+    c.n_threads = 1;
     if (!c.isa) c.isa = "auto";
     bool ok = model_open(path, &t->model, &e) && engine_open(&t->model, &c, &t->engine, &e) &&
               verify_open(oracle ? oracle : &t->model, &c, n_steps, &t->verify, &e);
@@ -49,7 +51,8 @@ static Sequence *talk_ask(Talk *t, const char *prompt, Request r) {
     Err e = {0};
     t->ids.n = 0;
     tok_encode(t->model.tok, prompt, strlen(prompt), TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL, &t->ids);
-    r.ids = t->ids.data, r.n_ids = (int)t->ids.n;
+    r.ids = t->ids.data;
+    r.n_ids = (int)t->ids.n;
     int seq = engine_add(t->engine, &r, &e);
     while (seq == 0 && engine_step(t->engine, &e)) {
     }
@@ -281,22 +284,34 @@ TEST(verify_rules) {
     Err e;
     Verdict d = right;
     CHECK(verify_passes(&d, &e));
-    d.run = (LogitsDistance){.kl = 0.9e-2, .nmse = 0.9e-3, .max_kl = 1}, d.n_outliers = 20, d.margin = 0.49;
+    d.run = (LogitsDistance){.kl = 0.9e-2, .nmse = 0.9e-3, .max_kl = 1};
+    d.n_outliers = 20;
+    d.margin = 0.49;
     CHECK(verify_passes(&d, &e), "%s", e.text);
-    d.margin = 0.5, d.margin_step = 7;
+    d.margin = 0.5;
+    d.margin_step = 7;
     check_fails(&d, "at step 7 the run ranks another token first");
-    d = right, d.run.kl = 1.1e-2, d.run.max_step = 3;
+    d = right;
+    d.run.kl = 1.1e-2;
+    d.run.max_step = 3;
     check_fails(&d, "the mean KL from the scalar executor is 0.011 and may be 0.01, the worst is step 3;");
-    d = right, d.run.nmse = 1.1e-3;
+    d = right;
+    d.run.nmse = 1.1e-3;
     check_fails(&d, "the mean NMSE ");
     d.run.nmse = NAN;
     check_fails(&d, "NMSE");
-    d = right, d.by_median = true, d.n_outliers = 2;
+    d = right;
+    d.by_median = true;
+    d.n_outliers = 2;
     CHECK(verify_passes(&d, &e), "of experts a tenth may be far: %s", e.text);
     d.n_outliers = 3;
     check_fails(&d, "3 of 20 steps are further");
-    d.n_outliers = 0, d.run.nmse = 2e-3;
+    d.n_outliers = 0;
+    d.run.nmse = 2e-3;
     check_fails(&d, "the median NMSE");
-    d = right, d.wrong_step = 2, d.generated = 10, d.chosen = 11;
+    d = right;
+    d.wrong_step = 2;
+    d.generated = 10;
+    d.chosen = 11;
     check_fails(&d, "generated token 10 at step 2, where its logits and the sampler give 11");
 }

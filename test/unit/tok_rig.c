@@ -90,7 +90,9 @@ void check_round_trip(const Tok *t) {
     TokIds ids = {0};
     size_t n_prefix = t->add_space_prefix;
     for (int id = 0; id < tok_n_vocab(t); id++) {
-        buf_clear(&piece), buf_clear(&again), ids.n = 0;
+        buf_clear(&piece);
+        buf_clear(&again);
+        ids.n = 0;
         tok_piece(t, id, true, &piece);
         CHECK(piece.n > 0, "token %d", id);
         if (!utf8_is_valid(piece.data, piece.n))
@@ -128,7 +130,9 @@ void put_string(Buf *b, const char *s) {
 
 void file_begin(Buf *b) {
     buf_add(b, "GGUF", 4);
-    put(b, 3, 4), put(b, 0, 8), put(b, 0, 8);
+    put(b, 3, 4);
+    put(b, 0, 8);
+    put(b, 0, 8);
 }
 
 void file_key(Buf *b, const char *key, uint32_t type) {
@@ -149,7 +153,8 @@ void file_u32(Buf *b, const char *key, uint32_t value) {
 
 void file_array(Buf *b, const char *key, uint32_t type, size_t n) {
     file_key(b, key, ARRAY);
-    put(b, type, 4), put(b, n, 8);
+    put(b, type, 4);
+    put(b, n, 8);
 }
 
 void file_bool(Buf *b, const char *key, bool value) {
@@ -208,7 +213,9 @@ const char *encoded(const Tok *t, const char *text, size_t n, int flags) {
 }
 
 uint32_t random_next(uint32_t *state) {
-    *state ^= *state << 13, *state ^= *state >> 17, *state ^= *state << 5;
+    *state ^= *state << 13;
+    *state ^= *state >> 17;
+    *state ^= *state << 5;
     return *state;
 }
 
@@ -260,7 +267,8 @@ static char *read_text(const char *path) {
     char *text = mem_new(1 << 20, 1);
     size_t n = fread(text, 1, (1 << 20) - 1, f);
     fclose(f);
-    return text[n] = 0, text;
+    text[n] = 0;
+    return text;
 }
 
 void check_lines(const char *name) {
@@ -329,8 +337,11 @@ void check_mutations(Buf *file, size_t least) {
             Gguf *g;
             Err e = {0};
             Tok *t = open_bytes(file, &g, &e);
-            if (t) use(t), n_used++;
-            if (!t) n_refused += e.code == ERR_MODEL && e.text[0];
+            if (t) {
+                use(t);
+                n_used++;
+            } else
+                n_refused += e.code == ERR_MODEL && e.text[0];
             CHECK(t || (e.code == ERR_MODEL && e.text[0]));
             tok_close(t);
             gguf_close(g);
