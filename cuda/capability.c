@@ -1,5 +1,5 @@
-/* capability: what the GPU executor runs.  In C and in every build, so that the tape of a GPU can be printed and a
- * model refused where there is neither a GPU nor a CUDA compiler. */
+/* capability: what the GPU executor runs.  In C and in every build, so that the tape of a GPU can be printed
+ * and a model refused where there is neither a GPU nor a CUDA compiler. */
 #include "cuda.h"
 
 /* Rotation and KVPUT run within attention only.  fused_norm_max: the row that a product kernel keeps in

@@ -19,11 +19,11 @@ typedef struct CudaDevice {
     bool shares_host_tables; // managed memory is the host's own: no copies needed
 } CudaDevice;
 
-/* Describes GPU number `index`.  false: *e (ERR_RUN) says in one sentence what stands in the way: no driver,
- * no GPU, a driver or architecture too old for this build, or a build without CUDA. */
+/* Describes GPU number `index`.  false: ERR_RUN with a sentence that names the reason: no driver, no GPU, a
+ * driver or architecture too old for this build, or a build without CUDA. */
 bool cuda_device(int index, CudaDevice *out, Err *e);
 
-/* What GPU number `index` reaches, measured for about a second.  false: as above, or ERR_MEMORY. */
+/* The limits of GPU number `index`, measured for about a second.  false: as above, or ERR_MEMORY. */
 bool cuda_ceilings(int index, Ceilings *out, Err *e);
 
 #ifdef __cplusplus

@@ -125,7 +125,7 @@ size_t product_scratch_bytes(int n_in);
 /* Whether a block's shared memory has room for an input row of the product, of which no address is read. */
 bool product_fits(const Launch *l, const Product *p);
 
-/* ---- Products of many rows: f16 weights and activations, f32 sums, on the matrix units ---- */
+/* ---- Products of many rows: f16 weights and activations, f32 sums, on the tensor cores ---- */
 
 typedef struct Gemm Gemm; // cuBLASLt, found at run time, and scratch
 
@@ -202,7 +202,7 @@ cudaError_t launch_rope_kvput(const Launch *l, RegRows q, int n_head, const NewK
 
 /* ATTN.  decode: rows of any sequences, few of each; a sequence is split over blocks.  With new_kv every
  * row is the newest of a sequence of its own, and the bits are those of launch_rope_kvput before; q stays
- * as it is.  prompt: rows of one sequence in ascending positions, in tiles on the matrix units. */
+ * as it is.  prompt: rows of one sequence in ascending positions, in tiles on the tensor cores. */
 cudaError_t launch_attn_decode(const Launch *l, const Attn *a);
 cudaError_t launch_attn_prompt(const Launch *l, const Attn *a);
 size_t attn_scratch_bytes(int T, int n_head, int head_dim, int n_sm);
@@ -241,23 +241,23 @@ cudaError_t launch_history(const Launch *l, const DeviceRows *rows, int T, Devic
 cudaError_t launch_row_begin(const Launch *l, const DeviceRows *rows, int row, int token, int seq,
                              int position, const DeviceSampler *sampler, DeviceHistory history);
 
-/* Row `from` of the decode loop becomes padding, after `to`, if that is another row, became what `from` was.
- * */
+/* Row `to` of the decode loop becomes what row `from` is, where they differ; then row `from` becomes
+ * padding. */
 cudaError_t launch_row_move(const Launch *l, const DeviceRows *rows, int from, int to);
 
 /* bits[n_words] becomes the set of ids[n], host memory that may be reused at once: the ids are launch
  * parameters. */
 cudaError_t launch_ban(const Launch *l, uint32_t *bits, size_t n_words, const int32_t *ids, int n);
 
-typedef struct RingEntry { // what the host reads from pinned memory
+typedef struct RingEntry { // read by the host from pinned memory
     int32_t token;         // -1: the logits were not finite
     uint32_t step;         // written last
 } RingEntry;
 
 /* SAMPLE of R rows: the same token as sample_token for the same logits, the history up to the row's position
  * and the position behind it.  Counts the step, from 1, and puts (token, step) into ring[(step - 1) %
- * ring_steps * ring_rows + r] in pinned host memory.  In the decode loop each row then goes on: its token,
- * its next position and its history are written, so that EMBED finds them.  scratch:
+ * ring_steps * ring_rows + r] in pinned host memory.  In the decode loop the next input of each row is
+ * written too: its token, its next position and its history, which EMBED reads.  scratch:
  * sample_device_scratch_bytes, zero at first. */
 typedef struct SampleStep {
     const float *logits; // [R][n_vocab]

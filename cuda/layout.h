@@ -19,10 +19,11 @@
  *       6   low, two
  *       8   byte
  *
- *     low   vector 2h + c / 4: words c / 2 % 2 * 2 and the next, the low 4 bits of the first and of the second
- *           weights, low nibbles of chunk c, high nibbles of c + 1 (c even); but where the bits go through a
- *           table, word c % 4: nibbles 0..3 the first weights of chunk c, 4..7 the second
- *     two   vector h, word c / 2, bits 2f.. of byte b:  next 2 bits of weight b; f = c % 2 * 2, +1 for the second
+ *     low   vector 2h + c / 4: words c / 2 % 2 * 2 and the next, the low 4 bits of the first and of the
+ *           second weights, low nibbles of chunk c, high nibbles of c + 1 (c even); but where the bits go
+ *           through a table, word c % 4: nibbles 0..3 the first weights of chunk c, 4..7 the second
+ *     two   vector h, word c / 2, bits 2f.. of byte b:  next 2 bits of weight b; f = c % 2 * 2, +1 for the
+ *           second
  *     one   half a vector h: word 0 for the first weights, 1 for the second, bit c of byte b: next bit
  *     byte  vector c, words h and 2 + h: first and second weights
  *
@@ -37,7 +38,8 @@
  *     Q6_K                     d[g][h], scales[lane][h][j][2]
  *     Q3_K                     d[g][h], pairs (scales of the two halves)
  *     Q4_K Q5_K                {d, dmin}[g][h], pairs (scale, minimum)
- *     IQ4_XS                   d[g][h], low nibbles of the scales [lane][h], their high 2 bits [g][h] from chunk 0 on
+ *     IQ4_XS                   d[g][h], low nibbles of the scales [lane][h], their high 2 bits [g][h] from
+ *                              chunk 0 on
  *
  *     pairs  two six-bit numbers a, b: byte 2j + h of word[lane] = a | (b >> 4) << 6, then nibble 2h + j of
  *            short[lane] = b & 15

@@ -1,4 +1,4 @@
-/* none: stands in for the GPU executor in builds without a CUDA compiler, and says so. */
+/* none: cuda.h in builds without a CUDA compiler: every function fails, with this reason. */
 #include "cuda.h"
 
 static bool refuse(Err *e) {

@@ -3,9 +3,10 @@
 #pragma once
 #include "bulk.cuh"
 
-// What a barrier is for.  SHARED_WRITES_VISIBLE: all threads behind it see what any thread wrote to shared
-// memory before it.  SHARED_READS_DONE: what was read may be overwritten, or its block may end; this one
-// orders no writes, and so does not wait for writes to device memory.
+// The purpose of a barrier.  SHARED_WRITES_VISIBLE: behind it all threads see the writes to shared memory
+// that any thread made before it.  SHARED_READS_DONE: memory that was read before it may be overwritten, and
+// the block that owns that memory may end; no writes are ordered, so that writes to device memory are not
+// waited for.
 enum BarrierKind { SHARED_WRITES_VISIBLE, SHARED_READS_DONE };
 
 struct Cluster {      // of this block

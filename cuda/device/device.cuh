@@ -1,4 +1,4 @@
-// device: small device functions that every kernel file uses.  All of them want converged warps.
+// device: small device functions that every kernel file uses.  All of them expect converged warps.
 #pragma once
 #include <cstdint>
 #include <cuda_bf16.h>

@@ -12,8 +12,9 @@ __host__ __device__ inline bool is_pair(const Product &p) {
     return p.act != ACT_NONE;
 }
 
-// What a block of the attention of single rows may take of an SM.  Where the SM is large enough, products of
-// one row leave this much free, so that their blocks start, and prefetch weights, while attention still runs.
+// Threads and shared memory of a block of the attention of single rows.  Where an SM is large enough,
+// products of one row leave this much free, so that the product behind attention starts, and prefetches
+// weights, while attention still runs.
 constexpr int ATTN_THREADS = 128;
 constexpr size_t ATTN_SHARED = 55 * 1024;
 

@@ -1,4 +1,4 @@
-// mma: the matrix units of a warp, and copies that do not wait.  Thin names for instructions of sm_80 and
+// mma: instructions of the tensor cores, and asynchronous copies.  Thin names for instructions of sm_80 and
 // later.
 //
 // A fragment is a small matrix spread over a warp.  With row = lane / 4 and pair = lane % 4 * 2, of which a

@@ -381,16 +381,16 @@ __device__ __forceinline__ void tile_words(const uint8_t *tile, int lane, int h,
         }
     }
     if constexpr (BITS == 2 || BITS == 3 || BITS == 6) {
-        constexpr int place = BITS & 4; // of the two bits in a number
+        constexpr int shift = BITS & 4; // of the two bits in a number
         uint2 two = load<uint2>(tile + P::TWO + (h * 32 + lane) * 16 + 8 * k);
 #pragma unroll
         for (int c = 0; c < 4; c++) {
             uint32_t word = c < 2 ? two.x : two.y;
             int at = c % 2 * 4;
-            uint32_t a = moved(word, 0x03030303u << at, place - at),
-                     b = moved(word, 0x03030303u << (at + 2), place - at - 2);
-            first[c] = place ? first[c] | a : a;
-            second[c] = place ? second[c] | b : b;
+            uint32_t a = moved(word, 0x03030303u << at, shift - at),
+                     b = moved(word, 0x03030303u << (at + 2), shift - at - 2);
+            first[c] = shift ? first[c] | a : a;
+            second[c] = shift ? second[c] | b : b;
         }
     }
     if constexpr (BITS == 3 || BITS == 5) {

@@ -77,7 +77,7 @@ template <int T> constexpr int PARTIAL_STRIDE = T == 1 ? TILE_ROWS : TILE_ROWS +
 // input row t and weights' row 8h + g, at share(t, h); the lanes 4g..4g + 3 have the four quarters.  For
 // several input rows and blocks: of column 8n + 2i + j and row 8h + g, the sum over chunks 2k and 2k + 1, at
 // column(n, k, 2h + j); the four values of k are the same four quarters, in one lane.
-template <QuantType F, int T> struct Sums {
+template <QuantType F, int T> struct Accumulators {
     static constexpr bool COLUMNS = T > 1 && !Format<F>::FLOAT;
     float value[COLUMNS ? (T + 7) / 8 * 16 : T * 2] = {};
 
@@ -133,7 +133,7 @@ __device__ __forceinline__ void load_pair(const float2 *from, float2 to[2]) {
 // sums += tile number `index` of a tile row, of blocks, times row input_row of x: the trick above.
 template <QuantType F>
 __device__ __forceinline__ void multiply_blocks(const uint8_t *tile, int index, const Input &x, int input_row,
-                                                int lane, Sums<F, 1> &sums) {
+                                                int lane, Accumulators<F, 1> &sums) {
     constexpr int GROUPS = Format<F>::GROUP == 16 ? 2 : 1,
                   SHARE = 2 / GROUPS; // chunks with a B operand in common
     float scale[2][2][2], min[2][2][2];
@@ -169,7 +169,7 @@ __device__ __forceinline__ void multiply_blocks(const uint8_t *tile, int index, 
 // the lanes that have them.
 template <QuantType F, int T>
 __device__ __forceinline__ void multiply_blocks(const uint8_t *tile, int index, const Input &x, int lane,
-                                                Sums<F, T> &sums) {
+                                                Accumulators<F, T> &sums) {
     constexpr int GROUPS = Format<F>::GROUP == 16 ? 2 : 1;
     float scale[2][2][2], min[2][2][2];
     tile_scales<F>(tile, lane, scale, min);
@@ -221,7 +221,7 @@ __device__ __forceinline__ void multiply_blocks(const uint8_t *tile, int index, 
 // sums += a tile of floats times T rows from input_row on.
 template <QuantType F, int T>
 __device__ __forceinline__ void multiply_floats(const uint8_t *tile, int index, const Input &x, int input_row,
-                                                int lane, Sums<F, T> &sums) {
+                                                int lane, Accumulators<F, T> &sums) {
     constexpr int N = VECTOR_FLOATS<F>;
 #pragma unroll
     for (int k = 0; k < 4; k++) {

@@ -1,8 +1,7 @@
 // exec: runs of batches, registers, the profile, and the interface.
 //
-// A run copies its batch to the device, launches the tape behind whatever is enqueued, and waits for its own
-// end.  It has rows, counters and results apart from those of the decode loop, so that the loop goes on
-// around it.
+// A run copies its batch to the device, launches the tape behind all enqueued work, and waits for its own
+// end.  Its rows, counters and results are not those of the decode loop, whose enqueued steps stay valid.
 #include <cassert>
 #include <cstring>
 
@@ -126,7 +125,7 @@ bool cuda_run(Exec *x, const Batch *b, int first_op, int last_op, Err *e) {
     for (int i = 0; i < x->n_ranks && error == cudaSuccess; i++) {
         Rank *rank = &x->rank[i];
         error = send_batch(x, rank, b);
-        if (error == cudaSuccess) error = walk(rank, {b->T, b->R, b, &rank->batch}, first_op, last_op);
+        if (error == cudaSuccess) error = run_ops(rank, {b->T, b->R, b, &rank->batch}, first_op, last_op);
     }
     for (int i = 0; i < x->n_ranks && error == cudaSuccess; i++)
         error = cudaStreamSynchronize(x->rank[i].launch.stream); // nothing is enqueued behind the run
@@ -168,7 +167,7 @@ cudaError_t time_ops(Rank *rank, int bucket, const std::vector<cudaEvent_t> &end
     int n_ops = rank->plan->n_ops;
     cudaError_t error = cudaEventRecord(end[0], rank->launch.stream);
     for (int i = 0; i < n_ops && error == cudaSuccess; i++) {
-        error = walk(rank, step_of_loop(rank, bucket), i, i + 1);
+        error = run_ops(rank, step_of_loop(rank, bucket), i, i + 1);
         if (error == cudaSuccess) error = cudaEventRecord(end[i + 1], rank->launch.stream);
     }
     if (error == cudaSuccess) error = cudaStreamSynchronize(rank->launch.stream);

@@ -1,7 +1,7 @@
 // exec: the GPU executor in five files, and the structs that they share.
 //
 //     device.cu   which GPUs there are
-//     setup.cu    what lies where on a GPU: memory, weights; the executor's beginning and end
+//     setup.cu    memory and weights of a GPU; opening and closing the executor
 //     run_ops.cu  the tape: from ops to launches
 //     exec.cu     runs, registers, profile, and the interface
 //     loop.cu     the decode loop: slots, steps ahead of the host, the ring
@@ -20,10 +20,10 @@ extern "C" {
 
 constexpr int MAX_RANKS = 1;
 constexpr int AHEAD = 8;       // decode steps enqueued beyond the last one that was fetched
-constexpr int RING_STEPS = 64; // steps that the ring has room for
+constexpr int RING_STEPS = 64; // steps whose tokens the ring holds
 static_assert(AHEAD < RING_STEPS, "or entries would be overwritten before they are read");
 
-// What an op needs on the device, beside registers and the cache.
+// The device memory of an op, beside registers and the cache.
 struct DeviceOp {
     DeviceWeight w[3];
     const float *bias[3], *vector;
@@ -31,8 +31,8 @@ struct DeviceOp {
     FlaggedOutput *flagged;
 };
 
-// Rows on the device, and how the tokens of their SAMPLE come back: there are those of a batch, and those of
-// the decode loop.
+// Rows on the device, and the state of their SAMPLE.  A rank has one set for batches and one for the decode
+// loop.
 struct RowSet {
     DeviceRows rows;
     uint32_t *banned; // sets of ban_words: [R_max] by row of the batch, [n_seq] by slot of the loop
@@ -59,13 +59,13 @@ struct Rank { // one GPU
     std::unordered_map<int, cudaGraphExec_t> graph; // a captured step by its bucket
 };
 
-// The rows of a step that is enqueued, as the host remembers them.
+// A row of an enqueued step, recorded on the host.
 struct StepRow {
     int slot; // -1: the slot was left since, its token is dropped
     int position;
 };
 
-// The decode loop.  Its first n rows are occupied: where one is left, the last row takes its place.
+// The decode loop.  Its first n rows are occupied: when one is freed, the last row moves there.
 struct Loop {
     int n;
     std::vector<int32_t> slot, position, n_left; // position of the next step's input; steps left to enqueue
@@ -107,7 +107,7 @@ inline float *reg(const Rank *x, int r) {
     return (float *)(x->regs[info->on_R] + info->offset[FORM_F32] * rows_max) + info->column;
 }
 
-struct Step { // what ops run on
+struct Step { // the rows that ops compute
     int T, R;
     const Batch *batch; // NULL: a step of the decode loop, of T = R rows, each of a sequence of its own
     const RowSet *set;
@@ -120,19 +120,19 @@ inline Step step_of_loop(const Rank *x, int bucket) {
 // A product of the plan, without addresses.
 Product product_shape(const Plan *plan, const Op *op);
 
-// Launches ops first_op..last_op-1 on the stream.  Within a capture that is all.
-cudaError_t walk(Rank *x, const Step &step, int first_op, int last_op);
+// Launches ops first_op..last_op-1 on the stream; inside a capture the launches are only recorded.
+cudaError_t run_ops(Rank *x, const Step &step, int first_op, int last_op);
 
-// The sampler of a row as the device wants it, its set of banned ids written to `banned`.
+// The sampler of a row in the form of the device; its set of banned ids is written to `banned`.
 cudaError_t make_sampler(Exec *x, Rank *rank, const SampleParams *params, uint32_t *banned,
                          DeviceSampler *out);
 
-// Gives the rows of a step their pages: copies of pages and new page ids precede the step on the stream.  The
-// second is for the next step of the decode loop.
+// Give the rows of a step their pages: copies of pages and new page ids precede the step on the stream.
+// extend_loop is for the next step of the decode loop.
 cudaError_t extend_cache(Exec *x, const int32_t *seq, const int32_t *position, int n);
 cudaError_t extend_loop(Exec *x);
 
-// Waits until all that was enqueued is done, and counts that.
+// Waits until all enqueued work is done, and counts a drain.
 cudaError_t drain(Exec *x);
 
 // ERR_RUN, or ERR_MEMORY where the device has none left.  Returns false.

@@ -1,13 +1,13 @@
-// loop: the decode loop, which the GPU drives.
+// loop: the decode loop: steps that the GPU runs ahead of the host.
 //
 // A step is captured as a graph, once per bucket of rows.  Its last kernel writes the next token of each row
-// where its first kernel reads, so that steps are enqueued ahead of the host, which only watches a ring in
+// where its first kernel reads, so that steps are enqueued ahead of the host, which only polls a ring in
 // pinned memory.
 //
-// Slots come and go between two graph launches, by kernels of one thread on the same stream: what is enqueued
-// goes on as it was, and the change takes effect from the next step that is enqueued.  The host remembers
-// which slot each row of an enqueued step belongs to; a slot that is left is crossed out there, so that its
-// tokens are dropped.
+// Slots are joined and left between two graph launches, by kernels of one thread on the same stream: enqueued
+// steps are unchanged, and the change takes effect with the next step that is enqueued.  The host records the
+// slot of each row of an enqueued step; a slot that is left is removed from these records, so that its tokens
+// are dropped.
 #include <algorithm>
 #include <cassert>
 #include <ctime>
@@ -20,10 +20,10 @@ bool capture(Exec *x, Rank *rank, int bucket, Err *e) {
     cudaGraph_t graph;
     cudaError_t error = cudaStreamBeginCapture(rank->launch.stream, cudaStreamCaptureModeThreadLocal);
     if (error != cudaSuccess) return fail(e, error, "beginning to capture a step");
-    cudaError_t walked = walk(rank, step_of_loop(rank, bucket), 0, rank->plan->n_ops);
+    cudaError_t launched = run_ops(rank, step_of_loop(rank, bucket), 0, rank->plan->n_ops);
     error = cudaStreamEndCapture(rank->launch.stream, &graph);
-    if (walked != cudaSuccess || error != cudaSuccess)
-        return fail(e, walked != cudaSuccess ? walked : error, "capturing a step");
+    if (launched != cudaSuccess || error != cudaSuccess)
+        return fail(e, launched != cudaSuccess ? launched : error, "capturing a step");
     cudaGraphExec_t ready;
     error = cudaGraphInstantiate(&ready, graph, 0);
     cudaGraphDestroy(graph);
@@ -42,7 +42,7 @@ int row_of(const Loop *loop, int slot) {
     return r < loop->n ? r : -1;
 }
 
-// Frees a row; the last one takes its place.
+// Frees row r and moves the last row there.
 cudaError_t drop_row(Exec *x, int r) {
     Loop *loop = &x->loop;
     int last = --loop->n;
@@ -92,7 +92,7 @@ cudaError_t wait_for_entry(const Rank *rank, const RingEntry *entry, uint32_t st
         cudaError_t error = cudaStreamQuery(rank->launch.stream);
         if (error != cudaSuccess && error != cudaErrorNotReady) return error;
         if (error == cudaSuccess && step_in(entry) != step)
-            return cudaErrorLaunchFailure; // idle without an answer
+            return cudaErrorLaunchFailure; // idle, and the entry is not written
         if (spins > 1 << 16) {
             struct timespec nap = {0, 20000};
             nanosleep(&nap, nullptr);

@@ -1,16 +1,16 @@
 // run_ops: from ops to launches.
 //
-// An op is a kernel or two.  The tape is the same for all rows, the kernels are not: the single row of a
-// decode step goes through products that follow each other as one kernel, and puts its keys and values where
-// attention meets them; the rows of prompts go through the matrix units, put theirs first, and are attended
-// in tiles.
+// An op is one kernel or two.  The tape is the same for all rows; the kernels depend on the rows.  For the
+// single row of a decode step consecutive products are one kernel, and attention itself writes the row's K
+// and V to the cache.  Rows of prompts are multiplied on the tensor cores; their K and V are written to the
+// cache before attention, which computes the rows in tiles.
 #include <algorithm>
 
 #include "exec.cuh"
 
 namespace {
 
-constexpr int GEMM_ROWS = 33;   // from here on the matrix units win over exact block sums
+constexpr int GEMM_ROWS = 33;   // from here on the tensor cores win over exact block sums
 constexpr int PROMPT_ROWS = 16; // of one sequence: from here on attention is tiled
 
 const DeviceOp *device_op(const Rank *x, const Op *op) {
@@ -61,14 +61,14 @@ int piece_rows(const Batch *b, int t) {
     return n;
 }
 
-// Whether row i of the op is the only row of its sequence's piece.
+// Whether row i of the op is the only row of its sequence in the batch.
 bool is_single(const Batch *b, const Op *op, int i) {
     int t = op->on_R ? b->out_row[i] : i;
     return !follows(b, t - 1, t) && !follows(b, t, t + 1);
 }
 
-// n ops, for a single row fused into one kernel, or one op.  Of many rows those of prompts go through the
-// matrix units in f16, but never a sequence's single row: it gives the same bytes alone and among others.
+// n ops, for a single row fused into one kernel, or one op.  Of many rows those of prompts are multiplied on
+// the tensor cores in f16, but never a sequence's single row: it gives the same bytes alone and among others.
 cudaError_t run_products(Rank *x, const Op *op, int n, const Step &step) {
     Product p[MAX_PRODUCTS];
     for (int i = 0; i < n; i++) p[i] = product_of(x, op + i, step);
@@ -117,8 +117,9 @@ Attn attn_rows(Attn a, int first, int n) {
     return a;
 }
 
-// Decoding, all in one: a row of each sequence.  Otherwise new K and V rows are put first; then prompt pieces
-// are tiled one by one, and the rows between them, few of each sequence, go together as if decoding.
+// Decoding is one launch: a row of each sequence.  In a batch new K and V rows are put first; then the chunks
+// of prompts are computed in tiles, one by one, and the rows between them, few of each sequence, in launches
+// of the decode kernel.
 cudaError_t run_attn(Rank *x, const Op *op, const Step &step) {
     const Launch *l = &x->launch;
     Attn a = attn_of(x, op, step);
@@ -140,9 +141,9 @@ cudaError_t run_attn(Rank *x, const Op *op, const Step &step) {
     for (int t = 0; t < b->T;) {
         int n = piece_rows(b, t);
         if (n >= PROMPT_ROWS) {
-            Attn piece = attn_rows(a, t, n);
+            Attn chunk = attn_rows(a, t, n);
             error = launch_few(t);
-            if (error == cudaSuccess) error = launch_attn_prompt(l, &piece);
+            if (error == cudaSuccess) error = launch_attn_prompt(l, &chunk);
             if (error != cudaSuccess) return error;
             few = t + n;
         }
@@ -215,8 +216,8 @@ bool joins(const Op *op, const Op *before, const Step &step) {
            (!before || op_in(op, 0) == op_out(before, 0));
 }
 
-// Runs the first of n ops together with those behind it that go with it; their number in *together.
-cudaError_t run_ops(Rank *x, const Op *op, int n, const Step &step, int *together) {
+// Runs the first of n ops and, in the same kernel, those behind it that can be fused; *together: how many.
+cudaError_t run_fused(Rank *x, const Op *op, int n, const Step &step, int *together) {
     int fused = 0;
     while (fused < n && fused < MAX_PRODUCTS && joins(op + fused, fused ? op + fused - 1 : nullptr, step))
         fused++;
@@ -243,9 +244,9 @@ Product product_shape(const Plan *plan, const Op *op) {
     return p;
 }
 
-cudaError_t walk(Rank *x, const Step &step, int first_op, int last_op) {
+cudaError_t run_ops(Rank *x, const Step &step, int first_op, int last_op) {
     for (int i = first_op, n; i < last_op; i += n) {
-        cudaError_t error = run_ops(x, x->plan->ops + i, last_op - i, step, &n);
+        cudaError_t error = run_fused(x, x->plan->ops + i, last_op - i, step, &n);
         if (error != cudaSuccess) return error;
     }
     return cudaSuccess;

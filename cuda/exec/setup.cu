@@ -1,7 +1,7 @@
-// setup: what lies where on the device, and the executor's beginning and end.
+// setup: memory and weights on the device; opening and closing the executor.
 //
-// What it takes is counted before anything is taken: the same carver counts and cuts.  After open nothing is
-// allocated and no module loaded.
+// Bytes are counted before they are allocated, by the same function that assigns the addresses.  After open
+// nothing is allocated and no module loaded.
 #include <algorithm>
 #include <cstring>
 #include <numeric>
@@ -12,62 +12,62 @@
 
 namespace {
 
-constexpr size_t RESERVE = (size_t)64 << 20; // staging of the upload; graphs and what else the driver takes
+constexpr size_t RESERVE = (size_t)64 << 20; // staging of the upload; graphs and other memory of the driver
 
 // ---- memory ---------------------------------------------------------------------------------------------
 
 cudaError_t allocate(uint8_t **out, size_t bytes) {
     cudaError_t error = cudaMalloc(out, bytes ? bytes : 1);
     if (error == cudaSuccess) error = cudaMemset(*out, 0, bytes);
-    return error == cudaSuccess ? cudaDeviceSynchronize() : error; // our stream does not wait for it
+    return error == cudaSuccess ? cudaDeviceSynchronize() : error; // the rank's stream does not wait for it
 }
 
 size_t align(size_t n) {
     return (n + 255) / 256 * 256;
 }
 
-// Cuts typed pieces off a block; with data NULL it only counts.
-struct Carver {
+// Assigns arrays to consecutive ranges of a block; with data NULL it only counts their bytes.
+struct Arena {
     uint8_t *data;
     size_t used = 0;
-    template <class T> T *take(size_t n) {
+    template <class T> T *array(size_t n) {
         T *p = data ? (T *)(data + used) : nullptr;
         used += align(n * sizeof(T));
         return p;
     }
 };
 
-void carve_row_set(RowSet *set, Carver *c, size_t T, size_t R, size_t n_banned) {
-    set->rows.token = c->take<int32_t>(T);
-    set->rows.seq = c->take<int32_t>(T);
-    set->rows.position = c->take<int32_t>(T);
-    set->rows.out_row = c->take<int32_t>(R);
-    set->rows.sampler = c->take<DeviceSampler>(R);
-    set->banned = c->take<uint32_t>(n_banned);
-    set->step = c->take<uint32_t>(1);
+void assign_row_set(RowSet *set, Arena *c, size_t T, size_t R, size_t n_banned) {
+    set->rows.token = c->array<int32_t>(T);
+    set->rows.seq = c->array<int32_t>(T);
+    set->rows.position = c->array<int32_t>(T);
+    set->rows.out_row = c->array<int32_t>(R);
+    set->rows.sampler = c->array<DeviceSampler>(R);
+    set->banned = c->array<uint32_t>(n_banned);
+    set->step = c->array<uint32_t>(1);
 }
 
 CacheConfig cache_config(const Rank *x) {
     return exec_cache_config(&x->config, AHEAD);
 }
 
-void carve_small(Rank *x, Carver *c) {
+void assign_small(Rank *x, Arena *c) {
     size_t T = x->config.T_max, R = x->config.R_max, n_seq = x->config.n_seq, n_ctx = x->config.n_ctx;
-    carve_row_set(&x->batch, c, T, R, R * ban_words(x));
-    carve_row_set(&x->loop, c, R, R, n_seq * ban_words(x));
-    x->history = {c->take<int32_t>(n_seq * (n_ctx + 1)), (int)n_ctx + 1};
+    assign_row_set(&x->batch, c, T, R, R * ban_words(x));
+    assign_row_set(&x->loop, c, R, R, n_seq * ban_words(x));
+    x->history = {c->array<int32_t>(n_seq * (n_ctx + 1)), (int)n_ctx + 1};
     CacheConfig cache = cache_config(x);
-    x->tables = c->take<int32_t>(cache_need(x->plan->kv, x->plan->n_kv, &cache).n_entries);
+    x->tables = c->array<int32_t>(cache_need(x->plan->kv, x->plan->n_kv, &cache).n_entries);
     x->ops.resize(x->plan->n_ops);
     int n_in = 0; // of the longest row
     for (int i = 0; i < x->plan->n_ops; i++) {
         const Op *op = &x->plan->ops[i];
         if (op_is_product(op)) n_in = std::max(n_in, op->w[0]->n_in);
         if (op->code == OP_MATMUL)
-            x->ops[i].flagged =
-                (FlaggedOutput *)c->take<uint8_t>(sizeof(FlaggedOutput) + op->w[0]->n_out * sizeof(uint32_t));
+            x->ops[i].flagged = (FlaggedOutput *)c->array<uint8_t>(sizeof(FlaggedOutput) +
+                                                                   op->w[0]->n_out * sizeof(uint32_t));
     }
-    x->product_scratch = c->take<uint8_t>(product_scratch_bytes(n_in));
+    x->product_scratch = c->array<uint8_t>(product_scratch_bytes(n_in));
 }
 
 size_t attn_bytes(const Rank *x) {
@@ -101,8 +101,8 @@ Need need_of(Rank *x) {
         }
         need.gemm.output = std::max(need.gemm.output, out * x->config.T_max);
     }
-    Carver count = {nullptr};
-    carve_small(x, &count);
+    Arena count = {nullptr};
+    assign_small(x, &count);
     need.small = count.used;
     need.attn = attn_bytes(x);
     need.sample = align(sample_device_scratch_bytes(x->config.R_max, p->hparams.n_vocab));
@@ -121,8 +121,8 @@ bool open_memory(Rank *x, const Need &need, Err *e) {
     if (error == cudaSuccess) error = allocate(&x->small, need.small);
     if (error == cudaSuccess) error = allocate(&x->scratch, need.attn + need.sample);
     if (error != cudaSuccess) return fail(e, error, "keys, values and registers");
-    Carver carver = {x->small};
-    carve_small(x, &carver);
+    Arena arena = {x->small};
+    assign_small(x, &arena);
     x->attn_scratch = x->scratch;
     x->sample_scratch = x->scratch + need.attn;
     size_t T = x->config.T_max, R = x->config.R_max;
@@ -187,7 +187,7 @@ bool add_frequencies(Rank *x, int i, const RopeParams *rope, Err *e) {
     return add_vector(x, frequency.data(), frequency.size(), &x->ops[i].frequency, e);
 }
 
-// The device's copy of a weight that one of the ops before op i has, too.
+// The device copy of a weight that an op before op i uses.  false: there is none.
 bool find_weight(const Rank *x, const Weight *w, int i, DeviceWeight *out) {
     for (int k = 0; k < i; k++)
         for (int j = 0; j < x->plan->ops[k].n_w; j++)
@@ -198,7 +198,7 @@ bool find_weight(const Rank *x, const Weight *w, int i, DeviceWeight *out) {
     return false;
 }
 
-// The weights of op i; those of an op before it are there already.
+// The weights of op i; those that an op before it uses are on the device already.
 bool add_op_weights(Rank *x, int i, Err *e) {
     const Op *op = &x->plan->ops[i];
     DeviceOp *to = &x->ops[i];
@@ -222,8 +222,8 @@ bool upload_weights(Rank *x, Err *e) {
     return upload_finish(x->upload, e);
 }
 
-// Finding and starting cuBLASLt takes about as long as the weights of a small model need to come: it does so
-// beside them, once they have their memory; after them where there is no thread to be had.
+// Opening cuBLASLt takes about as long as uploading the weights of a small model.  A thread opens it during
+// the upload, once the memory of the weights is allocated; where no thread can be started, after the upload.
 bool open_rest(Rank *x, const Need &need, Err *e) {
     x->upload = upload_open(x->plan, x->config.managed, x->config.n_threads, e);
     if (!x->upload) return false;

@@ -47,7 +47,7 @@ struct Lane {
     uint8_t *pinned, *device; // [LANE_BYTES] each
 };
 
-// Rows on their way into pinned memory, where they are contiguous; copied by all threads of the pool.
+// A copy of rows into pinned memory, where they are contiguous; by all threads of the pool.
 struct Copy {
     uint8_t *to;
     const uint8_t *from;
@@ -167,7 +167,7 @@ void close_lanes(Upload *u) {
     u->pool = nullptr;
 }
 
-uint8_t *take(Upload *u, size_t bytes) {
+uint8_t *tile_memory(Upload *u, size_t bytes) {
     uint8_t *at = u->memory + u->used;
     u->used += aligned(bytes);
     assert(u->used <= u->bytes); // upload_open counted this weight
@@ -267,9 +267,9 @@ extern "C" Upload *upload_open(const Plan *p, bool managed, int n_threads, Err *
 
 extern "C" bool upload_tensor(Upload *u, const Weight *w, DeviceWeight *out, Err *e) {
     Layout at = layout_of(w->type, w->n_in, w->n_out);
-    uint8_t *data = take(u, data_bytes(w));
+    uint8_t *data = tile_memory(u, data_bytes(w));
     cudaError_t error = for_type(w->type, [&](auto type) { return send_rows<type>(u, w, at, data); });
-    float *scale = w->scale ? (float *)take(u, n_rows(w) * sizeof(float)) : nullptr;
+    float *scale = w->scale ? (float *)tile_memory(u, n_rows(w) * sizeof(float)) : nullptr;
     if (error == cudaSuccess && scale) error = send_floats(u, w->scale, n_rows(w), scale);
     *out = DeviceWeight{w->type, w->n_in, w->n_out, w->n_expert, at, data, scale};
     return error == cudaSuccess || fail(e, error, w->name);

@@ -5,7 +5,7 @@
 // alone, so that its result is the same to the bit alone and among others; which block computes which item
 // depends on all lengths, read from device memory, so that a captured launch serves every step.
 //
-// The trick: the matrix units do the arithmetic although there is one row, with positions as the rows of
+// The trick: the tensor cores do the arithmetic although there is one row, with positions as the rows of
 // the matrix and query heads as its columns: scores^T = K q^T, out^T = V^T weights^T.  Queries and weights
 // enter as the sum of two f16 (22 bits), so that nothing of f32 accuracy is lost; keys and values are f16
 // as stored, or f32 split the same way, or bytes widened to f16 exactly: a scale of q8_0 joins the sums of
@@ -14,12 +14,12 @@
 // the last block to finish a row's head reduces the splits in their order.
 //
 // A tile lies in one page of the cache.  The lanes of a warp hold the ids of 32 pages, from one load, so
-// that no load of an id stands before the fetch of most tiles.
+// that most tiles are fetched without loading an id first.
 //
-// Where each row is the newest of its sequence, its K and V rows may come with it, not yet in the cache:
-// then the blocks wait for nothing but these.  What the cache holds is fetched while the kernel before
-// still runs; the query is rotated as it is loaded; and the warp that has the newest tile rotates the key,
-// stores the key and the value in the cache, and puts both into the tile that it is about to read.
+// Where each row is the newest of its sequence, its K and V rows may be given beside the cache: then the
+// blocks wait for these rows only.  The cached positions are fetched while the kernel before still runs; the
+// query is rotated as it is loaded; and the warp that has the newest tile rotates the key, stores the key and
+// the value in the cache, and puts both into the tile that it is about to read.
 //
 // Head dimensions without an instance are padded with zeros to the next.  f32 keys and values beyond 65504
 // overflow, and values of q8_0 beyond 32512.
@@ -48,8 +48,8 @@ struct Decode {
     float *partial; // [T][n_kv_head * parts][splits_max][HEADS][padded head_dim] weighted sum of values
 };
 
-// A block's shared memory: a ring for each warp.  The blocks of an SM keep well over 35 KB in flight, which
-// is what an H200's memory needs at a latency of 1 us.
+// A block's shared memory: a ring for each warp.  The blocks of an SM keep well over 35 KB in flight, the
+// amount that hides a latency of 1 us at the bandwidth of an H200.
 template <KvType KV, int HD> struct Shape {
     static constexpr int ROW = padded_row_bytes(HD * ELEMENT_BYTES<KV>), ROWS = TILE * ROW;
     static constexpr int SCALES = KV == KV_Q8_0 ? TILE * HD / KV_SCALED * 2 : 0; // bytes, behind the rows
@@ -86,7 +86,7 @@ __device__ WorkItem find_item(const Decode &d, int u) {
     for (int base = 0; base < d.a.T; base += 32) {
         int t = base + lane, seq = -1, position = 0, length = 0, end = 0;
         if (t < d.a.T) {
-            position = __ldcg(d.a.position + t); // asked for at once, not after seq has come
+            position = __ldcg(d.a.position + t); // loaded together with seq, not after it
             seq = __ldcg(d.a.seq + t);
             length = seq < 0 ? 0 : min(position + 1, d.a.n_ctx);
             end = splits_of(length, d.splits_max) * columns;
@@ -137,8 +137,9 @@ template <KvType KV, int HD> __device__ const uint8_t *at(const uint8_t *tile, i
     return tile + row * Shape<KV, HD>::ROW + column * ELEMENT_BYTES<KV>;
 }
 
-// Where a lane's columns of the A fragments, lane % 4 * 2 and + 8, stand among the 16 dimensions of a step:
-// in bytes four neighbours are read at once, and the queries follow.
+// The dimensions, of the 16 of a step, in a lane's columns lane % 4 * 2 and + 8 of the A fragments: of
+// elements of a byte four neighbouring ones are read together, and the columns of the queries have the same
+// order.
 template <KvType KV> __device__ int column_of(int half) {
     int pair = threadIdx.x % 4;
     return BYTES<KV> ? pair * 4 + half * 2 : pair * 2 + half * 8;
@@ -274,7 +275,7 @@ template <KvType KV, int HD> struct Stream {
         values = !values;
     }
 
-    // The oldest tile; the one before it is given back.
+    // The oldest tile; the slot of the one before it becomes free.
     __device__ uint8_t *next() {
         if (reading) {
             __syncwarp();
@@ -337,7 +338,7 @@ template <KvType KV, int HD> struct NewRow {
 
 // The state of a warp: weighted sums of values (dimensions are rows, heads columns), the maximum of the
 // scores, and this lane's share of the sum of weights, for heads lane % 4 * 2 and the next.
-template <KvType KV, int HD> struct Sums {
+template <KvType KV, int HD> struct WarpState {
     // Of o: a weight times a scale may be too small for f16.
     static constexpr float LIFT = KV == KV_Q8_0 ? 256 : 1;
     float o[HD / 16][4] = {};
@@ -405,8 +406,7 @@ template <KvType KV, int HD>
 __device__ void scores(float s[4], const uint8_t *tile, const Query<KV, HD> &q, int n_blocks,
                        int n_positions) {
     int position = threadIdx.x % 32 / 4;
-    float part[2][4] = {},
-          sum[4] = {}; // more chains would wait less, but take registers that memory must hold
+    float part[2][4] = {}, sum[4] = {}; // more accumulators would overlap better, but spill registers
 #pragma unroll
     for (int i = 0; i < HD / 16; i++) {
         Fragment f;
@@ -447,7 +447,7 @@ __device__ void attend_warp(const Decode &d, const WorkItem &item, uint8_t *slot
     }
     Query<KV, HD> q;
     q.load(a, item, n_rot, rotation);
-    Sums<KV, HD> sums;
+    WarpState<KV, HD> sums;
     for (; tile < end; tile += S::WARPS) {
         float s[4];
         int n_blocks = a.head_dim / KV_SCALED, n_positions = item.length - tile * TILE;
@@ -668,7 +668,7 @@ bool attention_of(const Attn *a, Attention *out) {
             .head_dim = head_dim,
             .n_ctx = layer->table_pages * CACHE_PAGE};
     return has_one_width(layer) && layer->window == 0 && head_dim >= 8 && head_dim <= 256 &&
-           head_dim % 8 == 0 && head_dim % kv_type_unit(layer->type) == 0;
+           head_dim % 8 == 0 && head_dim % kv_type_multiple(layer->type) == 0;
 }
 
 extern "C" size_t attn_scratch_bytes(int T, int n_head, int head_dim, int n_sm) {

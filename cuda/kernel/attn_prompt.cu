@@ -1,6 +1,6 @@
 // attn_prompt: attention of a prompt chunk: many rows of one sequence against its cache, causal.
 //
-// The method is FlashAttention-2 (Dao, 2023) on the matrix units of sm_80: a block keeps the queries of one
+// The method is FlashAttention-2 (Dao, 2023) on the tensor cores of sm_80: a block keeps the queries of one
 // head and a range of rows, goes over the positions that they may see in tiles, and never writes a score to
 // memory.  The copy of a tile's values runs under its scores, that of the next tile's keys under its sum of
 // values; a tile lies in one page of the cache, whose id is loaded a tile ahead.  Blocks with the most

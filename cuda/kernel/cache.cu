@@ -1,6 +1,6 @@
-// cache: page ids on their way into the executor's page tables.
+// cache: writes page ids to the executor's page tables.
 //
-// The ids are parameters of the launch: no host memory has to stay as it is until the stream comes to them.
+// The ids are parameters of the launch, so that host memory may be reused when the call returns.
 #include "../device/device.cuh"
 #include "../device/launch.cuh"
 #include <algorithm>
@@ -16,7 +16,7 @@ struct PageIds {
 };
 
 __global__ void __launch_bounds__(IDS) k_page_ids(const __grid_constant__ PageIds ids) {
-    pdl_wait(); // for the readers of the ids before
+    pdl_wait(); // the kernel before may still read the old ids
     pdl_launch();
     if (threadIdx.x < ids.n) ids.to[threadIdx.x] = ids.id[threadIdx.x];
 }

@@ -1,5 +1,5 @@
 // ceilings: the limits of the GPU, measured without a model: bandwidth of reads and of copies in device
-// memory, time between two kernels of a graph, arithmetic rate of the matrix units, bandwidth from the host.
+// memory, time between two kernels of a graph, arithmetic rate of the tensor cores, bandwidth from the host.
 //
 // Each is the median of REPEATS runs after a first one, timed on the device.  The data is noise, because
 // constant data costs less power than weights do and would let the clock rise.

@@ -1,4 +1,4 @@
-// ceilings: the one limit that the executor itself asks for, to put beside its times; cuda.h has the others.
+// ceilings: the read bandwidth, which the executor reports beside its times; cuda.h has the other limits.
 #pragma once
 #include <cuda_runtime.h>
 

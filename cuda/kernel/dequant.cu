@@ -1,4 +1,4 @@
-// dequant: a weight matrix as a plain matrix of f16, for products on the matrix units.
+// dequant: a weight matrix as a plain matrix of f16, for products on the tensor cores.
 //
 // The writes dominate: 4 bits are read and 16 written per weight.  A warp decodes a tile; the four lanes that
 // share a row store 32 contiguous bytes at a time, a whole sector of memory.

@@ -1,4 +1,4 @@
-// gemm: products of prompt chunks on the matrix units.
+// gemm: products of prompt chunks on the tensor cores.
 //
 // Weights are dequantised to f16 on the device, one matrix at a time, and multiplied by cuBLASLt with f32
 // sums: for a prompt chunk of 2048 rows, writing and reading the f16 weights costs a tenth of the arithmetic.

@@ -187,7 +187,7 @@ __device__ __forceinline__ void multiply_slices(const WarpWork<T> &work, Ring &r
                                                 float *partial, int n) {
     int first = work.first_tile(segment) - work.input_begin(), end = first + work.n_tiles(segment);
     for (; n; n--, partial += work.matrix_step()) {
-        Sums<F, T> sums;
+        Accumulators<F, T> sums;
         for (int i = first; i < end; i++) {
             const uint8_t *tile = ring.wait();
             if constexpr (Format<F>::FLOAT)
@@ -549,7 +549,7 @@ cudaError_t check(const Product *p) {
     return cudaSuccess;
 }
 
-// Whether a's output can reach b in one kernel, flagged.
+// Whether b can read the output of a in one kernel, as a FlaggedOutput.
 bool can_fuse(const Launch *l, const Product &a, const Product &b) {
     int n = a.segment[0].w.n_out;
     return a.flagged && l->n_sm <= MAX_FLAGGED_BLOCKS && a.segment[0].out == b.in.data &&

@@ -30,7 +30,7 @@ __device__ float *head_input(const Rope &r, int t, int head) {
 // grid (T, heads / heads of a block), block (head_dim / 2, heads at a time)
 template <KvType KV> __global__ void __launch_bounds__(THREADS) k_rope_kvput(const __grid_constant__ Rope r) {
     pdl_wait();
-    pdl_launch(); // not before: what comes next would take the room that this kernel needs
+    pdl_launch(); // not before: blocks of the next kernel would take the SMs that this one needs
     int t = blockIdx.x, pair = threadIdx.x, n_heads = r.n_head + 2 * r.n_kv_head;
     int first = blockIdx.y * HEADS_PER_THREAD * blockDim.y + threadIdx.y;
     int seq = __ldcg(r.seq + t), position = __ldcg(r.position + t);
@@ -69,7 +69,7 @@ extern "C" cudaError_t launch_rope_kvput(const Launch *l, RegRows q, int n_head,
     int head_dim = layer->width[CACHE_K], n_kv_head = layer->n_head;
     assert(new_kv->n_rot % 2 == 0 && new_kv->n_rot <= head_dim && T > 0);
     if (!has_one_width(layer) || head_dim < 2 || head_dim > 2 * THREADS || head_dim % 2 ||
-        head_dim % kv_type_unit(layer->type))
+        head_dim % kv_type_multiple(layer->type))
         return cudaErrorInvalidValue;
     Rope r = {.q = q,
               .new_kv = *new_kv,

@@ -1,6 +1,6 @@
-// rows: what changes in the rows of the decode loop, and in the histories, between two steps.
+// rows: changes of the rows of the decode loop, and of the histories, between two steps.
 //
-// Everything a kernel here needs travels as launch parameters.  So nothing on the host must outlive the call,
+// All inputs of a kernel here are launch parameters.  So host memory may be reused when a call returns,
 // nothing is staged, and a slot is joined or left by a launch of one thread between two replays of a captured
 // step.
 #include "../device/launch.cuh"

@@ -1,17 +1,17 @@
 // sample: the last op, and the first of the next step.  See src/exec/sample.h for what each filter means.
 //
-// The trick: whatever the filters leave are the best few tokens, so that a BOUND which is surely no better
-// than the worst of them gives a short list, and there the filters are computed as they are defined: a thread
-// per token, which asks all the others.  The bound is cheap, as k groups of tokens have k bests: nothing
-// beyond the worst of those bests is among the k best.
+// The trick: the filters leave the best few tokens, so that a BOUND which is surely no better than the worst
+// of these gives a short list, in which the filters are computed by their definitions: a thread per token,
+// which compares it with all others.  The bound is cheap: the best tokens of k groups are k tokens, so no
+// token worse than all of them is among the k best.
 //
 //   k_rank    many blocks, each a tile of 1024 tokens: ranks after penalties and bans, the best rank of each
 //             group of 32, the best token of all.
-//   k_choose  one block per row: the answer itself for greedy; else the bound, the list of the tokens within
-//             it, the filters, the draw.  Where the bound asks for the weights of the whole vocabulary
-//             (top-p without top-k), or the draw does, helper blocks weigh first and the last to finish
-//             chooses.  A list that is not short (a flat distribution, many ties, a large k) is never made:
-//             the block goes over all tokens instead, several times, as sample.c does.
+//   k_choose  one block per row: for greedy rows the best token; else the bound, the list of the tokens
+//             within it, the filters, the draw.  Where the bound needs the weights of the whole vocabulary
+//             (top-p without top-k), or the draw does, helper blocks weigh first, and the last block to
+//             finish chooses.  A list that is not short (a flat distribution, many ties, a large k) is never
+//             made: the block goes over all tokens instead, several times, as sample.c does.
 //
 // A row of random tokens is used by k_choose only, which draws a token without reading logits.
 //
@@ -35,11 +35,11 @@ static_assert((2 + BINS) * 8 % 16 == 0, "ranks are written in fours");
 static_assert(sizeof(RingEntry) == 8 && sizeof(DeviceSampler) % 8 == 0,
               "read and written in words of 8 bytes");
 
-struct Row {        // scratch of one row
+struct RowScratch { // scratch of one row
     Word *top;      // complement of the best key; zero between launches
     Word *bin;      // [BINS] weights by distance from the best; zero between launches
     Word *sum;      // [n_tiles] weights of each tile
-    uint32_t *done; // helper blocks that are; zero between launches
+    uint32_t *done; // finished helper blocks; zero between launches
     uint32_t *rank; // [n_tiles * TILE] NO_TOKEN behind the end, 0 for what is no logit
     uint32_t *best; // [n_tiles * GROUPS]
     int n_tiles;
@@ -53,8 +53,8 @@ __host__ __device__ size_t row_bytes(int n) {
     return ((2 + BINS) * 8 + tiles_of(n) * (8 + (TILE + GROUPS) * 4) + 255) / 256 * 256;
 }
 
-__device__ Row row_of(const SampleStep &s, int r) {
-    Row row;
+__device__ RowScratch row_of(const SampleStep &s, int r) {
+    RowScratch row;
     row.n_tiles = (int)tiles_of(s.n_vocab);
     row.top = (Word *)((uint8_t *)s.scratch + r * row_bytes(s.n_vocab));
     row.done = (uint32_t *)(row.top + 1);
@@ -65,7 +65,7 @@ __device__ Row row_of(const SampleStep &s, int r) {
     return row;
 }
 
-// Where a wanted row stands among all rows.
+// The index of wanted row r among all rows.
 __device__ int row_among_all(const SampleStep &s, int r) {
     return s.loop ? r : __ldcg(s.rows.out_row + r);
 }
@@ -128,11 +128,12 @@ __device__ void ban(const uint32_t *banned, int first_of_mine, int n_vocab, uint
     uint32_t mine = __ldcg(banned + first_of_mine / 32) >> first_of_mine % 32;
 #pragma unroll
     for (int k = 0; k < 4; k++)
-        if ((mine >> k & 1) && is_logit(rank[k])) rank[k] = RANK_LOWEST; // NaN and +Inf stay to be seen
+        if ((mine >> k & 1) && is_logit(rank[k]))
+            rank[k] = RANK_LOWEST; // NaN and +Inf keep their ranks, which are an error
 }
 
 // The best key of the block goes to row.top.
-__device__ void note_top(const Row &row, Word key) {
+__device__ void note_top(const RowScratch &row, Word key) {
     __shared__ Word best[RANK_THREADS / 32];
     uint32_t rank = __reduce_min_sync(0xffffffffu, rank_in(key));
     uint32_t id = __reduce_min_sync(0xffffffffu, rank_in(key) == rank ? (uint32_t)key : 0xffffffffu);
@@ -155,7 +156,7 @@ __global__ void __launch_bounds__(RANK_THREADS) k_rank(SampleStep s) {
     if (seq < 0) return;
     DeviceSampler d = sampler_of(s, r);
     if (d.params.random_tokens) return;
-    Row row = row_of(s, r);
+    RowScratch row = row_of(s, r);
     float logit[4] = {v.x, v.y, v.z, v.w};
     uint32_t rank[4], best = NO_TOKEN;
     Word key = ~0ull;
@@ -186,7 +187,7 @@ struct Weigher {
     }
 };
 
-struct Place { // where a running sum passes a target, and how much of the target lies there
+struct Crossing { // where a running sum passes a target, and how much of the target lies there
     int at;
     Word rest;
 };
@@ -220,12 +221,12 @@ __device__ Word scan(Word v, Word *total) {
 }
 
 // The thread whose amount takes the running sum over target(total).
-template <class Target> __device__ Place find(Word mine, Target target) {
-    __shared__ Place place;
+template <class Target> __device__ Crossing find(Word mine, Target target) {
+    __shared__ Crossing crossing;
     Word total, before = scan(mine, &total), sought = target(total);
-    if (before <= sought && sought - before < mine) place = {(int)threadIdx.x, sought - before};
+    if (before <= sought && sought - before < mine) crossing = {(int)threadIdx.x, sought - before};
     __syncthreads();
-    Place found = place;
+    Crossing found = crossing;
     __syncthreads();
     return found;
 }
@@ -245,15 +246,15 @@ __device__ Word bin_at(int i) {
     return (Word)bin_high[i] << 32 | bin_low[i];
 }
 
-template <class Target> __device__ Place find_bin(Target target) {
-    Place p = find(bin_at(2 * threadIdx.x) + bin_at(2 * threadIdx.x + 1), target);
+template <class Target> __device__ Crossing find_bin(Target target) {
+    Crossing p = find(bin_at(2 * threadIdx.x) + bin_at(2 * threadIdx.x + 1), target);
     Word first = bin_at(2 * p.at);
     __syncthreads();
-    return p.rest < first ? Place{2 * p.at, p.rest} : Place{2 * p.at + 1, p.rest - first};
+    return p.rest < first ? Crossing{2 * p.at, p.rest} : Crossing{2 * p.at + 1, p.rest - first};
 }
 
 // visit(tile, rank) for this thread's token of the tiles first, first + step, ..., by whole warps.
-template <class Visit> __device__ void each_token(const Row &row, int first, int step, Visit visit) {
+template <class Visit> __device__ void each_token(const RowScratch &row, int first, int step, Visit visit) {
     constexpr int N = 8; // loads in flight
     for (int tile = first; tile < row.n_tiles; tile += N * step) {
         uint32_t rank[N];
@@ -269,7 +270,7 @@ template <class Visit> __device__ void each_token(const Row &row, int first, int
 }
 
 // tile_sum of the tiles first, first + step, ...; weigh gives the amount of a key.
-template <class Weigh> __device__ void sum_tiles(const Row &row, int first, int step, Weigh weigh) {
+template <class Weigh> __device__ void sum_tiles(const RowScratch &row, int first, int step, Weigh weigh) {
     tile_sum[threadIdx.x] = 0;
     __syncthreads();
     each_token(row, first, step, [=](int tile, uint32_t rank) {
@@ -283,12 +284,13 @@ template <class Weigh> __device__ void sum_tiles(const Row &row, int first, int 
 
 // The key of the first token, in ascending id, that takes the running amount over target(total); tile_sum
 // holds the amounts.
-template <class Weigh, class Target> __device__ Word find_token(const Row &row, Weigh weigh, Target target) {
+template <class Weigh, class Target>
+__device__ Word find_token(const RowScratch &row, Weigh weigh, Target target) {
     __shared__ Word found;
-    Place tile = find(tile_sum[threadIdx.x], target);
+    Crossing tile = find(tile_sum[threadIdx.x], target);
     uint32_t id = tile.at * TILE + threadIdx.x;
     Word key = key_of(__ldcg(row.rank + id), id);
-    Place token = find(weigh(key), [=](Word) { return tile.rest; });
+    Crossing token = find(weigh(key), [=](Word) { return tile.rest; });
     if (token.at == (int)threadIdx.x) found = key;
     __syncthreads();
     key = found;
@@ -313,7 +315,7 @@ constexpr float BINS_PER_UNIT = 64; // of the logarithm: weights end at 29.12
 
 // A helper's part: the weights of its tiles at temperature 1 by distance from the best, for top-p; without
 // any filter the sums of its tiles, for the draw.
-__device__ void weigh_tiles(const Row &row, const SampleParams &p) {
+__device__ void weigh_tiles(const RowScratch &row, const SampleParams &p) {
     float max = logit_of(rank_in(~__ldcg(row.top)));
     int first = blockIdx.x, step = gridDim.x;
     if (p.top_p < 1) {
@@ -337,7 +339,7 @@ __device__ void weigh_tiles(const Row &row, const SampleParams &p) {
 }
 
 // Whether all other helpers of the row are done, and what they wrote can be read.
-__device__ bool is_last(const Row &row) {
+__device__ bool is_last(const RowScratch &row) {
     __shared__ bool last;
     __threadfence();
     __syncthreads();
@@ -351,7 +353,7 @@ __device__ bool is_last(const Row &row) {
 
 // No better than the rank of the k-th best token: the k-th best of the threads' bests, its last bits not
 // sought.
-__device__ uint32_t bound_of_count(const Row &row, int k) {
+__device__ uint32_t bound_of_count(const RowScratch &row, int k) {
     constexpr int N = 8, LAST_BIT = 10;
     int n = row.n_tiles * GROUPS;
     uint32_t best = NO_TOKEN, bound = 0;
@@ -369,14 +371,14 @@ __device__ uint32_t bound_of_count(const Row &row, int k) {
 }
 
 // No better than the worst token that top-p leaves of all; *total is the weight of all.
-__device__ uint32_t bound_of_weight(const Row &row, float max, float top_p, Word *total) {
+__device__ uint32_t bound_of_weight(const RowScratch &row, float max, float top_p, Word *total) {
     for (int i = threadIdx.x; i < BINS; i += THREADS) {
         Word w = __ldcg(row.bin + i);
         bin_low[i] = (uint32_t)w;
         bin_high[i] = (uint32_t)(w >> 32);
     }
     __syncthreads();
-    Place border = find_bin([=](Word sum) {
+    Crossing border = find_bin([=](Word sum) {
         *total = sum;
         Word want = share(top_p, sum);
         return want ? want - 1 : 0;
@@ -391,7 +393,7 @@ __device__ uint32_t bound_of_share(float max, float min_p) {
 
 // Puts the tokens within the bound on the list, in no order; returns how many there are, or SHORT + 1 if more
 // than fit.
-__device__ int gather(const Row &row, uint32_t bound) {
+__device__ int gather(const RowScratch &row, uint32_t bound) {
     constexpr int N = 4; // loads in flight
     __shared__ int n_groups, n_list;
     __shared__ int group[SHORT];
@@ -484,7 +486,8 @@ __device__ int32_t choose_of_list(int n, const SampleParams &p, int k, float max
 // ---- lists that are not short ---------------------------------------------------------------------------
 
 // The worst key of the fewest of the best whose amounts reach want(total) > 0, out of those within the limit.
-template <class Weigh, class Want> __device__ Word cut(const Row &row, Word limit, Weigh weigh, Want want) {
+template <class Weigh, class Want>
+__device__ Word cut(const RowScratch &row, Word limit, Weigh weigh, Want want) {
     uint32_t border = 0, known = 0;
     Word rest = 0;
     for (int shift = 21; shift >= 0; shift = shift == 21 ? 10 : shift - 10) {
@@ -495,7 +498,7 @@ template <class Weigh, class Want> __device__ Word cut(const Row &row, Word limi
                 add_to_bin(rank >> shift & mask, weigh(rank));
         });
         __syncthreads();
-        Place bin = find_bin([=](Word total) { return known ? rest : want(total) - 1; });
+        Crossing bin = find_bin([=](Word total) { return known ? rest : want(total) - 1; });
         border |= bin.at << shift;
         known |= mask << shift;
         rest = bin.rest;
@@ -505,7 +508,7 @@ template <class Weigh, class Want> __device__ Word cut(const Row &row, Word limi
     return find_token(row, equals, [=](Word) { return rest; });
 }
 
-__device__ int32_t choose_of_all(const Row &row, const SampleParams &p, int k, float max, bool summed,
+__device__ int32_t choose_of_all(const RowScratch &row, const SampleParams &p, int k, float max, bool summed,
                                  uint64_t random) {
     Weigher plain = {max, 1}, weigh = {max, p.temp};
     Word limit = key_of(NO_TOKEN, 0) - 1;
@@ -530,7 +533,7 @@ __device__ int32_t choose_of_all(const Row &row, const SampleParams &p, int k, f
 
 // ---- the choice -----------------------------------------------------------------------------------------
 
-// A token by chance alone, or the next that is not banned; -1 where all are.
+// A random token, or the next one that is not banned; -1 where all are.
 __device__ int32_t choose_any(const uint32_t *banned, int n_vocab, uint64_t random) {
     int32_t id = any_token(random, n_vocab);
     for (int tries = 0; tries < n_vocab; tries++) {
@@ -541,7 +544,7 @@ __device__ int32_t choose_any(const uint32_t *banned, int n_vocab, uint64_t rand
 }
 
 // position: that of the token to be chosen.
-__device__ int32_t choose(const Row &row, const DeviceSampler &d, int n_vocab, int position) {
+__device__ int32_t choose(const RowScratch &row, const DeviceSampler &d, int n_vocab, int position) {
     const SampleParams &p = d.params;
     uint64_t random = random_bits(p.seed, (uint64_t)position);
     if (p.random_tokens) return choose_any(d.banned, n_vocab, random);
@@ -563,7 +566,7 @@ __device__ int32_t choose(const Row &row, const DeviceSampler &d, int n_vocab, i
     return choose_of_all(row, p, k, max, weighs_all(p, n_vocab) && p.top_p == 1, random);
 }
 
-// A row of the decode loop goes on behind its token.
+// Writes the input of the next step for a row of the decode loop.
 __device__ void advance(const SampleStep &s, int r, int seq, int position, int32_t token) {
     s.rows.token[r] = token;
     s.rows.position[r] = position;
@@ -577,7 +580,7 @@ __global__ void __launch_bounds__(THREADS) k_choose(SampleStep s) {
     int seq = __ldcg(s.rows.seq + t), position = __ldcg(s.rows.position + t) + 1;
     if (seq < 0) return;
     uint32_t step = __ldcg(s.step);
-    Row row = row_of(s, r);
+    RowScratch row = row_of(s, r);
     DeviceSampler d = sampler_of(s, r);
     bool helped = weighs_all(d.params, s.n_vocab);
     if (helped) weigh_tiles(row, d.params);
@@ -590,7 +593,7 @@ __global__ void __launch_bounds__(THREADS) k_choose(SampleStep s) {
     *row.top = 0;
     if (s.loop) advance(s, r, seq, position, token);
     RingEntry *entry = s.ring + (size_t)((step - 1) % s.ring_steps) * s.ring_rows + r;
-    *(volatile Word *)entry = (Word)step << 32 | (uint32_t)token; // both at once: the host sees neither alone
+    *(volatile Word *)entry = (Word)step << 32 | (uint32_t)token; // one store: the host reads both or neither
 }
 
 } // namespace

@@ -17,7 +17,7 @@ void answer_begin(AnswerPrinter *p, bool hides_thoughts, const char *prompt, siz
     p->last = 0;
 }
 
-/* Every piece ends with a reset of the terminal, so that the program may be stopped between two of them. */
+/* Every write ends with a reset of the terminal, so that the program may be stopped between two of them. */
 static bool print_thought(AnswerPrinter *p, Err *e) {
     Buf dim = {0};
     buf_printf(&dim, "%s", p->colour ? "\033[2m" : "");

@@ -1,7 +1,7 @@
 /* command: the names of zgen's commands and what help prints about them, in one table.
  *
  * A command is one bit, so that an option of options.c can name the set of commands it belongs to.  The
- * functions that run them are listed in main.c, which alone knows every room that has commands. */
+ * functions that run them are listed in main.c, the only file that includes every room with commands. */
 #ifndef ZGEN_CLI_COMMAND_H
 #define ZGEN_CLI_COMMAND_H
 

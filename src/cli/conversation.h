@@ -27,7 +27,7 @@ typedef struct Chat {
 } Chat;
 
 /* Generates the answer to the messages and prints it, with a newline behind it.  false: the conversation
- * cannot go on; *e says why, or holds a signal's code. */
+ * cannot go on; *e has the reason or a signal's code. */
 bool chat_answer(Chat *c, Err *e);
 
 /* Reports a failure.  true: the conversation goes on (on a terminal, after ERR_RUN). */

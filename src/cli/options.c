@@ -549,7 +549,8 @@ static bool is_spelled(const Option *o, const char *argument) {
 }
 
 /* Sets the value of option o, to which getopt assigned the argument; code is ':' or '?' for an error. */
-static bool take(unsigned command, const Option *o, const char *argument, int code, Options *out, Err *e) {
+static bool set_option(unsigned command, const Option *o, const char *argument, int code, Options *out,
+                       Err *e) {
     char word[60];
     snprintf(word, sizeof word, "%.*s", (int)strcspn(argument, "="), argument);
     if (!is_spelled(o, argument)) return unknown(command, argument, e);
@@ -576,7 +577,7 @@ bool options_parse(unsigned command, int argc, char **argv, Options *out, Err *e
             out->rest[out->n_rest++] = optarg;
         else if (index < 0)
             return unknown(command, argument, e);
-        else if (!take(command, &TABLE[index], argument, code, out, e))
+        else if (!set_option(command, &TABLE[index], argument, code, out, e))
             return false;
     }
     while (optind < argc) out->rest[out->n_rest++] = argv[optind++];

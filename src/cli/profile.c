@@ -8,24 +8,24 @@
 #include <string.h>
 #include <unistd.h>
 
-typedef struct Row {
+typedef struct ProfileRow {
     const Op *op; // the first op of the row
     int calls;
     double seconds, bytes; // summed over the calls
-} Row;
+} ProfileRow;
 
 typedef struct Table {
     Profile profile;
     bool is_by_op;
-    Row *rows; // [n_rows] one for each op, or for each code that occurs
+    ProfileRow *rows; // [n_rows] one for each op, or for each code that occurs
     int n_rows;
-    Row sum;
+    ProfileRow sum;
     double limit; // read bandwidth in bytes per second, 0: not known
 } Table;
 
 /* ---- adding up ---- */
 
-static void add(Row *row, const Op *op, double seconds, double bytes) {
+static void add(ProfileRow *row, const Op *op, double seconds, double bytes) {
     if (!row->calls++) row->op = op;
     row->seconds += seconds;
     row->bytes += bytes;
@@ -87,7 +87,7 @@ static void add_table(const Table *t, const Engine *g, Buf *out) {
     buf_printf(out, "\n%-*s calls         us     %%         MB     GB/s  %% of limit\n", width,
                t->is_by_op ? "layer, op" : "op");
     for (int i = 0; i < t->n_rows; i++) {
-        const Row *r = &t->rows[i];
+        const ProfileRow *r = &t->rows[i];
         add_label(t, r->op, out);
         add_cells(t, r->calls, r->seconds, r->bytes, out);
         is_cached |= t->limit > 0 && per_second(r->bytes, r->seconds) > 1.05 * t->limit;
@@ -106,7 +106,7 @@ static void add_table(const Table *t, const Engine *g, Buf *out) {
 
 /* ---- as JSON ---- */
 
-static json_t *row_json(const Table *t, const Row *r) {
+static json_t *row_json(const Table *t, const ProfileRow *r) {
     double speed = per_second(r->bytes, r->seconds);
     json_t *row = json_pack("{s:s,s:i,s:f,s:I,s:f,s:f}", "op", op_name(r->op->code), "calls", r->calls, "us",
                             r->seconds * 1e6, "bytes", (json_int_t)r->bytes, "gb_s", speed / 1e9, "share",

@@ -1,7 +1,7 @@
-/* setup: from options to what an engine is asked for: its configuration, its context, its requests.
+/* setup: from options to the configuration, the context and the requests of an engine.
  *
  * It owns the choice of device, CPU kernels, threads, cache type and context length.  An option that cannot
- * be honoured is refused, or a warning says what is done instead. */
+ * be honoured is refused, or a warning names its replacement. */
 #ifndef ZGEN_CLI_SETUP_H
 #define ZGEN_CLI_SETUP_H
 
@@ -9,7 +9,7 @@
 #include "../run/engine.h"
 
 /* Fills config except n_ctx, n_seq, R_max and chunk, without a model.  The device is decided: a GPU that is
- * chosen is initialised; a warning says so where the CPU replaces a GPU that was asked for.  false: ERR_USAGE
+ * chosen is initialised; there is a warning where the CPU replaces the GPU of an option.  false: ERR_USAGE
  * for options that contradict each other or kernels that this machine lacks; ERR_RUN for --device cuda
  * without a GPU. */
 bool setup_config(const Options *o, EngineConfig *config, Err *e);

@@ -39,7 +39,7 @@ static Constants constants(void) {
     return c;
 }
 
-static uint32_t turn(uint32_t x, int n) {
+static uint32_t rotate(uint32_t x, int n) {
     return x >> n | x << (32 - n);
 }
 
@@ -50,15 +50,16 @@ static void add_block(uint32_t h[8], const Constants *c, const uint8_t block[BLO
                (uint32_t)block[4 * i + 2] << 8 | block[4 * i + 3];
     for (int i = 16; i < ROUNDS; i++) {
         uint32_t x = w[i - 15], y = w[i - 2];
-        w[i] = w[i - 16] + w[i - 7] + (turn(x, 7) ^ turn(x, 18) ^ x >> 3) +
-               (turn(y, 17) ^ turn(y, 19) ^ y >> 10);
+        w[i] = w[i - 16] + w[i - 7] + (rotate(x, 7) ^ rotate(x, 18) ^ x >> 3) +
+               (rotate(y, 17) ^ rotate(y, 19) ^ y >> 10);
     }
     memcpy(v, h, sizeof v);
     for (int i = 0; i < ROUNDS; i++) {
         uint32_t choice = (v[4] & v[5]) ^ (~v[4] & v[6]),
                  majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
-        uint32_t t = v[7] + (turn(v[4], 6) ^ turn(v[4], 11) ^ turn(v[4], 25)) + choice + c->round[i] + w[i];
-        uint32_t s = (turn(v[0], 2) ^ turn(v[0], 13) ^ turn(v[0], 22)) + majority;
+        uint32_t t =
+            v[7] + (rotate(v[4], 6) ^ rotate(v[4], 11) ^ rotate(v[4], 25)) + choice + c->round[i] + w[i];
+        uint32_t s = (rotate(v[0], 2) ^ rotate(v[0], 13) ^ rotate(v[0], 22)) + majority;
         memmove(v + 1, v, 7 * sizeof *v);
         v[4] += t;
         v[0] = t + s;

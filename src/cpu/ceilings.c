@@ -1,7 +1,7 @@
-/* ceilings: what the CPU and its memory reach when nothing is computed.
+/* ceilings: limits of the CPU and its memory, measured without a model.
  *
- * Bandwidths are the best of a few passes over a block larger than the caches: a neighbour on the machine
- * only ever makes a pass slower.  A pass is split over the threads as evenly as the weights of a product. */
+ * Bandwidths are the best of a few passes over a block larger than the caches: other programs on the machine
+ * only make a pass slower.  A pass is split over the threads as evenly as the weights of a product. */
 #include "cpu.h"
 #include "../base/clock.h"
 #include "../base/mem.h"
@@ -35,7 +35,7 @@ static void copy_part(void *arg, int thread) {
     memcpy(data + p->n / 2, data, p->n / 2 * sizeof *data);
 }
 
-static void meet(void *arg, int thread) {
+static void pass_barriers(void *arg, int thread) {
     Pass *p = arg;
     (void)thread;
     for (int i = 0; i < BARRIERS; i++) pool_barrier(p->pool);
@@ -78,7 +78,7 @@ bool cpu_ceilings(int n_threads, Ceilings *out, Err *e) {
     if (ok)
         *out = (Ceilings){.read = bytes(&p) / least_seconds(&p, read_part),
                           .copy = bytes(&p) / least_seconds(&p, copy_part),
-                          .boundary = least_seconds(&p, meet) / BARRIERS};
+                          .boundary = least_seconds(&p, pass_barriers) / BARRIERS};
     pool_close(pool);
     if (p.data) mem_release(p.data, BLOCK);
     return ok;

@@ -1,4 +1,4 @@
-/* cpu: the life of the CPU executor: what it allocates, how a run goes, what it says when logits are not
+/* cpu: the CPU executor: opening and closing, runs, the decode loop, and the error of logits that are not
  * finite.
  *
  * Everything is allocated at open; a run allocates nothing.  See machine.h for its state and ops.c for the
@@ -51,13 +51,13 @@ static void find_rotations(Exec *x) {
     }
 }
 
-/* An array of a thread's scratch: counted, and made where it is wanted. */
-static void *take(size_t *bytes, bool make, size_t n, size_t size) {
+/* Counts an array of a thread's scratch, and allocates it if make. */
+static void *scratch_array(size_t *bytes, bool make, size_t n, size_t size) {
     *bytes += n * size;
     return make ? mem_new(n, size) : NULL;
 }
 
-/* What a thread computes in, and its size; make false: the size only. */
+/* The memory in which a thread computes, and its size; make false: the size only. */
 static Scratch scratch_of(const Plan *p, const ExecConfig *c, bool make, size_t *bytes) {
     size_t widest = 0, slots = 1, heads = 0, n_expert = 0;
     for (int i = 0; i < p->n_regs; i++)
@@ -74,16 +74,16 @@ static Scratch scratch_of(const Plan *p, const ExecConfig *c, bool make, size_t 
     size_t rows = (size_t)(c->T_max > c->R_max ? c->T_max : c->R_max) * slots;
     Scratch s;
     *bytes = 0;
-    s.row = take(bytes, make, widest, sizeof *s.row);
-    s.y = take(bytes, make, rows * PANEL_ROWS, sizeof *s.y);
-    s.q8 = take(bytes, make, rows, sizeof *s.q8);
-    s.f32 = take(bytes, make, rows, sizeof *s.f32);
-    s.out = take(bytes, make, rows, sizeof *s.out);
-    s.residual = take(bytes, make, rows, sizeof *s.residual);
-    s.pair = take(bytes, make, rows, sizeof *s.pair);
-    s.start = take(bytes, make, n_expert + 2, sizeof *s.start);
-    s.scores = take(bytes, make, heads * (size_t)c->n_ctx, sizeof *s.scores);
-    s.sample = take(bytes, make, 1, sample_scratch_bytes(p->hparams.n_vocab));
+    s.row = scratch_array(bytes, make, widest, sizeof *s.row);
+    s.y = scratch_array(bytes, make, rows * PANEL_ROWS, sizeof *s.y);
+    s.q8 = scratch_array(bytes, make, rows, sizeof *s.q8);
+    s.f32 = scratch_array(bytes, make, rows, sizeof *s.f32);
+    s.out = scratch_array(bytes, make, rows, sizeof *s.out);
+    s.residual = scratch_array(bytes, make, rows, sizeof *s.residual);
+    s.pair = scratch_array(bytes, make, rows, sizeof *s.pair);
+    s.start = scratch_array(bytes, make, n_expert + 2, sizeof *s.start);
+    s.scores = scratch_array(bytes, make, heads * (size_t)c->n_ctx, sizeof *s.scores);
+    s.sample = scratch_array(bytes, make, 1, sample_scratch_bytes(p->hparams.n_vocab));
     return s;
 }
 
@@ -287,7 +287,7 @@ static bool cpu_decode_join(Exec *x, int slot, const DecodeStart *start, Err *e)
     return true;
 }
 
-/* The last row takes the place of row r. */
+/* Frees row r and moves the last row there. */
 static void drop_row(Exec *x, int r) {
     int last = --x->loop.n;
     x->loop.seq[r] = x->loop.seq[last];
@@ -304,7 +304,7 @@ static void cpu_decode_leave(Exec *x, int slot) {
     x->counters.leaves++;
 }
 
-/* The step is computed when it is asked for: a CPU gains nothing from steps ahead. */
+/* The step is computed when its tokens are fetched: a CPU gains nothing from steps ahead. */
 static bool cpu_decode_next(Exec *x, int32_t *tokens, Err *e) {
     Batch b = loop_batch(x);
     Step s = {x, &b, 0, x->plan->n_ops, NULL};
@@ -388,7 +388,7 @@ static const Capability can = {
 const ExecOps cpu_exec = {
     .name = "cpu",
     .can = &can,
-    .prompt_chunk = 256, // enough to make weights cheap, few enough for Ctrl-C to be heard
+    .prompt_chunk = 256, // enough to amortise reading the weights, few enough to stop soon after Ctrl-C
     .memory = cpu_memory,
     .open = cpu_open,
     .run = cpu_run,

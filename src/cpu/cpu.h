@@ -7,7 +7,7 @@
 
 extern const ExecOps cpu_exec;
 
-/* The name of the kernels that `isa` ("auto" or a name) stands for on this machine, or NULL. */
+/* The name of the kernels that `isa` ("auto" or a name) selects on this machine, or NULL. */
 const char *cpu_isa(const char *isa);
 
 /* Bytes per second at which the threads of the pool read memory, measured now for about a tenth of a second;

@@ -5,9 +5,10 @@
  *
  *     scales_X   a float vector per group: scale[], and min[] where the type has minima
  *     quants_X   the integers of UNIT_X weights, the unit-th of the block: lane r of q[i] holds row r's
- * weights 4i .. 4i + 3 as unsigned bytes, ZERO_X more than they are
+ *                weights 4i .. 4i + 3 as unsigned bytes, ZERO_X more than they are
  *
- * block.h tells the layouts, and unpack.h the same weight by weight; here a byte is four of them in 16 lanes.
+ * block.h has the layouts, and unpack.h unpacks them weight by weight; here a vector has the same four bytes
+ * of each of 16 rows.
  *
  * The one trick: v_rows16 transposes the packed bytes, before they are taken apart, so that all that follows
  * is shifts and masks, and a format is a few lines.  Fields are read by 16 bytes inside the block: never
@@ -43,7 +44,7 @@ INLINE void split_nibbles32(const uint8_t *p, size_t stride, V *low, V *high) {
     take_nibbles(packed, 8, low, high);
 }
 
-/* The same for nibbles that stand for the values of a table, which must be unsigned. */
+/* The same for nibbles that index a table, which must be unsigned. */
 INLINE void split_codes(const uint8_t *p, size_t stride, V table, V *low, V *high) {
     split_nibbles(p, stride, low, high);
 #pragma GCC unroll 4

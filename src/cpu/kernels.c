@@ -1,5 +1,5 @@
-/* kernels: the list of tables, and the choice among them.  The only place that asks which processor it is
- * built for. */
+/* kernels: the list of tables, and the choice among them.  The only file that depends on the processor for
+ * which zgen is built. */
 #include "kernels.h"
 
 #include <string.h>

@@ -1,6 +1,6 @@
-/* kernels: what an instruction set must be able to do.
+/* kernels: the functions that each instruction set provides.
  *
- * The CPU executor (cpu.c) walks the tape; everything that touches many numbers goes through one table of
+ * The CPU executor (cpu.c) runs the tape; arithmetic on many numbers goes through one table of
  * functions, chosen once at run time.  scalar.c is the oracle: plain loops over the decoders of quant.h.  The
  * fast tables give the same products to the bit: the shared 8-bit activations make every block sum an exact
  * integer, and the contracts below fix the order of the few float operations around it.  Norms, activation

@@ -1,8 +1,8 @@
 /* kernels_simd: the fast kernels, written once.
  *
- * An instruction set includes its vocabulary (vec_avx512.h or vec_avx2.h) and then this file, says its name
- * and when it may be used, and is a table.  Products are in matmul_simd.h; here are the kernels over single
- * rows, and attention.
+ * The file of an instruction set includes its vector functions (vec_avx512.h or vec_avx2.h) and then this
+ * file, and defines a table of kernels by its name and by when it is supported.  Products are in
+ * matmul_simd.h; here are the kernels over single rows, and attention.
  *
  * The one trick: a vector cut short (tail, store_tail) is padded with zeros, which change no sum and no
  * maximum of magnitudes, so that each kernel is one loop without a second, scalar one. */
@@ -164,8 +164,8 @@ static void attn_softcap(float *scores, int n, float cap) {
     }
 }
 
-/* scores become exp(score - max); returns one over their sum.  The sink, if not NULL, is a score of both that has no
- * value. */
+/* scores become exp(score - max); returns one over their sum.  The sink, if not NULL, is a score of both that
+ * has no value. */
 static float attn_weights(float *scores, int n, const float *sink) {
     F maxima = f_set(sink ? *sink : scores[0]), sums = f_set(0);
     for (int i = 0; i + LANES <= n; i += LANES) maxima = f_max(maxima, f_load(scores + i));

@@ -1,8 +1,8 @@
-/* machine: the CPU executor's state, shared by cpu.c (its life) and ops.c (one function per op).
+/* machine: the CPU executor's state, shared by cpu.c and ops.c (one function per op).
  *
- * All threads of the pool walk the tape together and meet after every op.  Within an op they take work items
- * from a counter, so that a thread that the system delays delays nobody; which thread computes an item
- * changes no number. */
+ * All threads of the pool run the tape together, with a barrier behind every op.  Within an op threads take
+ * work items from a counter, so that a thread that the system delays takes fewer of them; which thread
+ * computes an item changes no number. */
 #ifndef ZGEN_CPU_MACHINE_H
 #define ZGEN_CPU_MACHINE_H
 
@@ -11,7 +11,7 @@
 #include "../base/pool.h"
 #include "../exec/exec.h"
 
-typedef struct Rotation { // the angles of ROPE ops that differ in nothing that an angle depends on
+typedef struct Rotation { // the angles of all ROPE ops with equal parameters of the angle
     RopeParams rope;
     double *frequency; // [n_rot / 2] radians per position
     float *cos, *sin;  // [T_max][n_rot / 2], for the rows of the running batch
@@ -64,7 +64,8 @@ static inline int32_t *machine_history(const Exec *x, int seq) {
     return x->history + (size_t)seq * ((size_t)x->config.n_ctx + 1);
 }
 
-/* Runs op i of the tape over the batch on thread `thread`; all threads of the pool call it with the same i. */
+/* Runs op i of the tape over the batch on thread `thread`; all threads of the pool call this with the same
+ * i. */
 void machine_op(Exec *x, const Batch *b, int i, int thread);
 
 /* Fills cos and sin of all rotations for the batch; all threads together. */

@@ -2,13 +2,13 @@
  *
  * Equal to the scalar oracle to the bit; the order of operations that makes this possible is in exec/act.h.
  *
- * A product walks a panel in chunks of up to 256 weights along the rows.  For many activations a chunk is
- * taken apart once into a tile that stays in the first-level cache: integers as [K / 4][16 rows][4 bytes], so
- * that one vector holds four weights of every row, and a vector of scales per group.  Then every activation
- * passes over the tile, VEC_T at a time.  For one activation the same integers are used as they come, without
- * a tile.
+ * A product goes through a panel in chunks of up to 256 weights along the rows.  For many activations a chunk
+ * is taken apart once into a tile that stays in the first-level cache: integers as [K / 4][16 rows][4 bytes],
+ * so that one vector holds four weights of every row, and a vector of scales per group.  Then every
+ * activation passes over the tile, VEC_T at a time.  For one activation the same integers are used as they
+ * come, without a tile.
  *
- * The trick of the sums: the dot instruction wants unsigned weights, so each format adds a constant `zero`,
+ * The trick of the sums: the dot instruction needs unsigned weights, so each format adds a constant `zero`,
  * and a sum does not start at 0 but at -zero times the sum of its activations, which Act8 has ready. */
 #ifndef ZGEN_CPU_MATMUL_SIMD_H
 #define ZGEN_CPU_MATMUL_SIMD_H
@@ -33,12 +33,12 @@ typedef struct Tile {
     F scale[CHUNK / 16], min[CHUNK / 16]; // per group
 } Tile;
 
-/* What one activation brings to a chunk beside its integers, side by side for a short address. */
-typedef struct Sums {
+/* The sums and scales of one activation in a chunk, beside its integers, side by side for a short address. */
+typedef struct ChunkSums {
     int32_t start[CHUNK / 16]; // per group of weights: -zero * sum of q
     float sum[CHUNK / 16];     // and the sum itself
     float d[CHUNK / ACT8_GROUP];
-} Sums;
+} ChunkSums;
 
 /* A chunk of packed rows: 16 rows, stride apart. */
 typedef struct Rows {
@@ -47,7 +47,7 @@ typedef struct Rows {
 } Rows;
 
 /* Bytes offset .. offset + n of the panel's rows: where they are, or, if the panel or the chunk is not full,
- * copied to room, the last row standing for those that are missing. */
+ * copied to room, with copies of the last row in place of missing ones. */
 INLINE Rows rows_at(const Panel *w, bool full, size_t offset, size_t n, uint8_t *room, size_t stride) {
     if (full && w->n_rows == PANEL_ROWS) return (Rows){w->rows + offset, w->row_bytes};
     for (int r = 0; r < PANEL_ROWS; r++) {
@@ -58,7 +58,7 @@ INLINE Rows rows_at(const Panel *w, bool full, size_t offset, size_t n, uint8_t 
 }
 
 /* Where the panel that follows in memory is to be fetched while the bytes at offset of each row are worked
- * on.  Memory likes its lines asked for in order, and a few at a time. */
+ * on.  Prefetches are fastest in the order of addresses and a few at a time. */
 INLINE uintptr_t next_panel(const Panel *w, size_t offset) {
     return (uintptr_t)w->rows + PANEL_ROWS * (w->row_bytes + offset);
 }
@@ -70,7 +70,7 @@ INLINE void prefetch(uintptr_t p, int n) {
 
 /* Of the chunk at k.  Reads a whole chunk's worth even at a row's end: the arrays of Act8 are padded to 64
  * bytes. */
-INLINE void sums_of(Format f, const Act8 *x, int k, Sums *out) {
+INLINE void sums_of(Format f, const Act8 *x, int k, ChunkSums *out) {
     V sum = f.group == 16 ? v_load_i16(x->sum + k / 16) : v_load_i16_pairs(x->sum + k / 16);
     v_store(out->start, v_mul(sum, v_set((uint32_t)-f.zero)));
     if (f.has_min) f_store(out->sum, f_of_int(sum));
@@ -98,7 +98,7 @@ INLINE void chunk_quants(Format f, Rows rows, int n, Tile *tile) {
 
 /* y += n weights of the tile times x, from position k on, for n_x (a constant) activations. */
 INLINE void multiply(Format f, const Tile *tile, int n, const Act8 *x, const int n_x, int k, float *y) {
-    Sums sums[VEC_T];
+    ChunkSums sums[VEC_T];
     F acc[VEC_T];
     const int8_t *q[VEC_T];
 #pragma GCC unroll 8
@@ -127,7 +127,7 @@ INLINE void multiply(Format f, const Tile *tile, int n, const Act8 *x, const int
     for (int t = 0; t < n_x; t++) f_store(y + t * PANEL_ROWS, acc[t]);
 }
 
-/* The same for any T: one function per kind of type, as the tile has forgotten the rest. */
+/* The same for any T: one function per kind of type, as a tile no longer depends on the rest. */
 #define MULTIPLY(kind, ...)                                                                                  \
     static void multiply_##kind(int zero, const Tile *tile, int n, const Act8 *x, int T, int k, float *y) {  \
         const Format f = {.zero = zero, __VA_ARGS__};                                                        \
@@ -158,7 +158,7 @@ INLINE void multiply_tile(Format f, const Tile *tile, int n, const Act8 *x, int 
 
 /* acc plus the products of one block of each row and one activation, whose part for the block begins at q
  * and, in the sums of the chunk, at group g.  ahead: what to fetch meanwhile. */
-INLINE F multiply_block(Format f, Rows rows, const int8_t *q, const Sums *sums, int g, uintptr_t ahead,
+INLINE F multiply_block(Format f, Rows rows, const int8_t *q, const ChunkSums *sums, int g, uintptr_t ahead,
                         F acc) {
     const int share = PANEL_ROWS * f.n_bytes * f.group / f.n_weights; // bytes of a group in all rows
     F scale[QUANT_MAX_GROUPS], min[QUANT_MAX_GROUPS];
@@ -189,7 +189,7 @@ INLINE void matmul_one(Format f, const Panel *w, const Act8 *x, float *y) {
         size_t offset = (size_t)(k / f.n_weights * f.n_bytes), bytes = (size_t)(n / f.n_weights * f.n_bytes);
         Rows rows = rows_at(w, true, offset, bytes, room, CHUNK_BYTES);
         uintptr_t ahead = next_panel(w, offset);
-        Sums sums;
+        ChunkSums sums;
         sums_of(f, x, k, &sums);
         int i = 0;
         do {

@@ -2,8 +2,8 @@
  *
  * A function is called by all threads with the same op and takes items of its work until none are left. Items
  * are rows for the small ops, panels of 16 weight rows for products, (row, KV head) pairs for attention.  An
- * op that writes a row in pieces meets once more before the row is quantised.  Numbers in here are moved and
- * added; whatever touches many of them goes through the kernel table. */
+ * op that writes a row in parts has one more barrier before the row is quantised.  Code here moves and adds
+ * single numbers; arithmetic on many numbers goes through the kernel table. */
 #include "machine.h"
 #include "../base/float.h"
 
@@ -50,7 +50,7 @@ static const float *input(const Exec *x, const Batch *b, const Op *op, int reg, 
 }
 
 /* The next `grain` items of op i, or a number beyond its last. */
-static int take(Exec *x, const Op *op, int grain) {
+static int take_items(Exec *x, const Op *op, int grain) {
     return atomic_fetch_add_explicit(&x->next[op - x->plan->ops], grain, memory_order_relaxed);
 }
 
@@ -64,7 +64,7 @@ static void row_done(const Exec *x, int reg, int i, const float *row) {
         x->kernels->quantize(row, x->plan->regs[reg].width, machine_q8(x, reg, i));
 }
 
-/* After an op that wrote rows in pieces: a barrier, then each thread quantises some of the rows. */
+/* After an op that wrote rows in parts: a barrier, then each thread quantises some of the rows. */
 static void quantize_written(Exec *x, const Batch *b, const Op *op, int reg, int thread) {
     if (!x->plan->regs[reg].has[FORM_Q8]) return;
     pool_barrier(x->pool);
@@ -77,7 +77,7 @@ static void op_embed(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     const Weight *w = op->w[0];
     const QuantTraits *traits = quant_traits(w->type);
     int out = op_out(op, 0);
-    for (int t; (t = take(x, op, 1)) < n_rows(b, op);) {
+    for (int t; (t = take_items(x, op, 1)) < n_rows(b, op);) {
         int token = b->token[t];
         float *row = row_begin(x, out, t, s), scale = op->embed_scale;
         traits->decode(w->data + (size_t)token * w->row_bytes, (size_t)(w->n_in / traits->n_weights), row);
@@ -90,7 +90,7 @@ static void op_embed(Exec *x, const Batch *b, const Op *op, Scratch *s) {
 static void op_norm(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     int in = op_in(op, 0), out = op_out(op, 0), width = x->plan->regs[in].width;
     int n = op->norm.head_dim ? op->norm.head_dim : width; // values normalised together
-    for (int i; (i = take(x, op, 1)) < n_rows(b, op);) {
+    for (int i; (i = take_items(x, op, 1)) < n_rows(b, op);) {
         float *row = row_begin(x, out, i, s);
         const float *from = input(x, b, op, in, i);
         for (int at = 0; at < width; at += n)
@@ -101,7 +101,7 @@ static void op_norm(Exec *x, const Batch *b, const Op *op, Scratch *s) {
 
 static void op_add(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     int out = op_out(op, 0), width = x->plan->regs[out].width;
-    for (int i; (i = take(x, op, 1)) < n_rows(b, op);) {
+    for (int i; (i = take_items(x, op, 1)) < n_rows(b, op);) {
         const float *first = input(x, b, op, op_in(op, 0), i), *second = input(x, b, op, op_in(op, 1), i);
         float *row = row_begin(x, out, i, s);
         for (int k = 0; k < width; k++) row[k] = first[k] + second[k];
@@ -115,7 +115,7 @@ static void op_glu(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     int gate = op_in(op, 0), up = op_in(op, 1), out = op_out(op, 0);
     const Reg *reg = &x->plan->regs[out];
     int n_stretches = (reg->width + STRETCH - 1) / STRETCH;
-    for (int item; (item = take(x, op, 1)) < n_rows(b, op) * n_stretches;) {
+    for (int item; (item = take_items(x, op, 1)) < n_rows(b, op) * n_stretches;) {
         int i = item / n_stretches, column = item % n_stretches * STRETCH;
         int n = reg->width - column < STRETCH ? reg->width - column : STRETCH;
         float *row = row_begin(x, out, i, s) + column;
@@ -143,7 +143,7 @@ static int best_expert(const float *score, const float *bias, int n_expert, cons
 static void op_route(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     const MoeParams *m = &op->moe;
     int in = op_in(op, 0);
-    for (int i; (i = take(x, op, 1)) < n_rows(b, op);) {
+    for (int i; (i = take_items(x, op, 1)) < n_rows(b, op);) {
         const float *logits = input(x, b, op, in, i), *score = logits;
         int32_t *ids = (int32_t *)(void *)machine_f32(x, op_out(op, 0), i); // a register's cells hold ids too
         float *weights = machine_f32(x, op_out(op, 1), i), sum = 0;
@@ -162,7 +162,7 @@ static void op_route(Exec *x, const Batch *b, const Op *op, Scratch *s) {
 
 static void op_moe_sum(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     int out = op_out(op, 0), width = x->plan->regs[out].width, residual = op_operand(op, ROLE_RESIDUAL, 0);
-    for (int i; (i = take(x, op, 1)) < n_rows(b, op);) {
+    for (int i; (i = take_items(x, op, 1)) < n_rows(b, op);) {
         const float *in = input(x, b, op, op_in(op, 0), i), *weights = input(x, b, op, op_in(op, 1), i);
         const float *added = residual == NO_REG ? NULL : input(x, b, op, residual, i);
         float *row = row_begin(x, out, i, s);
@@ -207,7 +207,7 @@ static void op_rope(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     const RopeParams *rope = &op->rope;
     const Rotation *rotation = &x->rotations[x->rotation_of[op - x->plan->ops]];
     size_t n = (size_t)rope->n_rot / 2;
-    for (int t; (t = take(x, op, 1)) < n_rows(b, op);)
+    for (int t; (t = take_items(x, op, 1)) < n_rows(b, op);)
         for (int k = 0; k < op_count(op, ROLE_BOTH); k++) {
             float *heads = machine_f32(x, op_operand(op, ROLE_BOTH, k), t);
             for (int h = 0; h < rope->n_head[k]; h++)
@@ -239,7 +239,7 @@ static void put_row(const Exec *x, const Batch *b, const CacheView *cache, int t
 static void op_kvput(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     (void)s;
     CacheView cache = cache_view(x, op);
-    for (int t; (t = take(x, op, 1)) < n_rows(b, op);) {
+    for (int t; (t = take_items(x, op, 1)) < n_rows(b, op);) {
         put_row(x, b, &cache, t, CACHE_K, machine_f32(x, op_in(op, 0), t));
         if (!cache_v_in_k(&cache.layer)) put_row(x, b, &cache, t, CACHE_V, machine_f32(x, op_in(op, 1), t));
     }
@@ -249,7 +249,7 @@ static void op_attn(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     CacheView cache = cache_view(x, op);
     const CacheLayer *l = &cache.layer;
     int group = op->attn.n_head / op->attn.n_kv_head, window = op->attn.window;
-    for (int item; (item = take(x, op, 1)) < n_rows(b, op) * op->attn.n_kv_head;) {
+    for (int item; (item = take_items(x, op, 1)) < n_rows(b, op) * op->attn.n_kv_head;) {
         int i = item / op->attn.n_kv_head, h = item % op->attn.n_kv_head;
         int t = op->on_R ? b->out_row[i] : i;
         int end = b->position[t] + 1, first = window && end > window ? end - window : 0;
@@ -330,7 +330,7 @@ static void op_matmul(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     int gathered = -1; // the segment whose rows are in s
     Product product = {.n = n_rows(b, op)};
     if (product.n == 0) return; // no logits wanted
-    for (int first, grain = panel_grain(x, total); (first = take(x, op, grain)) < total;)
+    for (int first, grain = panel_grain(x, total); (first = take_items(x, op, grain)) < total;)
         for (int item = first; item < first + grain && item < total; item++) {
             int k = 0, panel = item;
             while (panel >= n_panels(op->w[k])) panel -= n_panels(op->w[k++]);
@@ -384,7 +384,7 @@ static void gather_expert(const Exec *x, const Batch *b, const Op *op, int k, in
 
 static void op_expert(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     sort_by_expert(x, b, op, s);
-    int item = 0, taken = take(x, op, 1); // items in order: segment, expert that has rows, panel
+    int item = 0, taken = take_items(x, op, 1); // items in order: segment, expert that has rows, panel
     for (int k = 0; k < op->n_w; k++)
         for (int e = 0; e < op->product.moe.n_expert; e++) {
             const Weight *w = op->w[k];
@@ -392,7 +392,7 @@ static void op_expert(Exec *x, const Batch *b, const Op *op, Scratch *s) {
                                s->start[e + 1] - s->start[e]};
             int panels = product.n ? n_panels(w) : 0;
             if (taken < item + panels) gather_expert(x, b, op, k, e, s);
-            for (; taken < item + panels; taken = take(x, op, 1))
+            for (; taken < item + panels; taken = take_items(x, op, 1))
                 multiply_panel(x, &product, taken - item, s);
             item += panels;
         }
@@ -403,7 +403,7 @@ static void op_expert(Exec *x, const Batch *b, const Op *op, Scratch *s) {
 static void op_sample(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     static const SampleParams best_token = {.top_p = 1, .repeat_penalty = 1};
     int in = op_in(op, 0), n_vocab = x->plan->regs[in].width;
-    for (int r; (r = take(x, op, 1)) < b->R;) {
+    for (int r; (r = take_items(x, op, 1)) < b->R;) {
         int t = b->out_row[r], n_history = b->position[t] + 1;
         const SampleParams *p = b->sampling ? &b->sampling[r] : &best_token;
         b->sampled[r] = sample_token(machine_f32(x, in, r), n_vocab, p, machine_history(x, b->seq[t]),

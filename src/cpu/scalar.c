@@ -1,8 +1,8 @@
 /* scalar: the oracle.
  *
- * The plainest loops that say what each kernel of kernels.h means, over the decoders of quant.h and the
- * definitions of act.h.  Every fast table is measured against this one; nobody may make it clever.  It alone
- * takes float activations for every type, which makes it the reference for whole models too. */
+ * Plain loops that define each kernel of kernels.h, over the decoders of quant.h and the definitions of
+ * act.h.  Every fast table is compared with this one, which must stay simple.  It alone takes float
+ * activations for every type, which makes it the reference for whole models too. */
 #include "../base/float.h"
 #include "kernels.h"
 
@@ -21,7 +21,7 @@ static void matmul_q8(const Panel *w, const Act8 *x, int T, float *y) {
             y[t * PANEL_ROWS + r] = act8_dot(traits, w->rows + (size_t)r * w->row_bytes, w->n_in, x[t]);
 }
 
-#ifdef __x86_64__ // without the fma instruction fmaf is a call into libm: the same bits at a third of the speed
+#ifdef __x86_64__ // without the fma instruction fmaf is a call into libm: the same bits, three times slower
 static void matmul_f32(const Panel *w, const float *const *x, int T, float *y)
     __attribute__((target_clones("fma", "default")));
 #endif

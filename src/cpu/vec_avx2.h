@@ -1,11 +1,11 @@
 /* vec_avx2: sixteen lanes in two registers.
  *
- * The vocabulary of kernels_simd.h for AVX2, FMA and F16C; vec_avx512.h says the same words with one
- * register. Lanes 0 .. 7 are in a, 8 .. 15 in b.
+ * The vector functions of kernels_simd.h for AVX2, FMA and F16C; vec_avx512.h has the same functions with one
+ * register.  Lanes 0 .. 7 are in a, 8 .. 15 in b.
  *
  * The one trick: maddubs adds two products in 16 bits and saturates beyond 32767, but unsigned weights up to
- * 128 times signed activations up to 127 stay below; wider weights are taken in two parts, the top bit apart.
- */
+ * 128 times signed activations up to 127 stay below; wider weights are taken in two parts, the top bit
+ * apart. */
 #ifndef ZGEN_CPU_VEC_AVX2_H
 #define ZGEN_CPU_VEC_AVX2_H
 

@@ -1,11 +1,11 @@
 /* vec_avx512: sixteen lanes in one register.
  *
- * The vocabulary of kernels_simd.h for AVX-512 F, BW, VL, DQ and VNNI: V holds 16 lanes of 32 bits (or 64
- * bytes), F 16 floats; lane r belongs to row r of a panel.  vec_avx2.h says the same words with two registers
- * each.
+ * The vector functions of kernels_simd.h for AVX-512 F, BW, VL, DQ and VNNI: V holds 16 lanes of 32 bits (or
+ * 64 bytes), F 16 floats; lane r belongs to row r of a panel.  vec_avx2.h has the same functions with two
+ * registers each.
  *
  * The one trick: v_rows16 loads 16 bytes of each of 16 rows so that rows 4j .. 4j + 3 share 128-bit lane j;
- * then the in-lane unpack instructions alone turn rows into lanes. */
+ * then the in-lane unpack instructions alone move rows into lanes. */
 #ifndef ZGEN_CPU_VEC_AVX512_H
 #define ZGEN_CPU_VEC_AVX512_H
 

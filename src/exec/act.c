@@ -1,4 +1,4 @@
-/* act: the scalar reference of the 8-bit activations; see act.h for the definition that others must meet. */
+/* act: the scalar reference of the 8-bit activations; act.h has the definition that all executors share. */
 #include "act.h"
 #include "../base/float.h"
 

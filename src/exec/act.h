@@ -1,4 +1,4 @@
-/* act: the 8-bit form of activations, one for all executors, and the product that defines right.
+/* act: the 8-bit form of activations, one for all executors, and the reference product.
  *
  * A row of n floats (n % 32 == 0) becomes int8 numbers with one f32 scale per 32 of them, and the sums of
  * each 16, which types with a minimum need.  Every fast kernel must give the bits of the two functions here.

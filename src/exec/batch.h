@@ -1,14 +1,14 @@
-/* batch: what one run of the tape works on.
+/* batch: the rows of one run of the tape.
  *
  * T rows, each one token of one sequence at one position; R of them are rows whose logits are wanted.  Rows
- * of one sequence stand in ascending positions, and each row sees the keys and values of its own sequence up
- * to and including its own.  A run appends those of all T rows to the cache, which is asked before a
- * sequence goes back to a smaller position (cache_truncate).
+ * of one sequence are in ascending positions, and each row sees the keys and values of its own sequence up to
+ * and including its own.  A run appends those of all T rows to the cache.  Before a run at a smaller position
+ * than the sequence's length, cache_truncate must have succeeded.
  *
- * The executor keeps the tokens of each sequence beside its keys and values.  They are the history that
- * penalties look at, so that no history is sent with a batch: a wanted row at position p sees tokens 0..p of
- * its sequence, and its random number is that of position p + 1.  Any number of wanted rows may belong to one
- * sequence. */
+ * The executor keeps the tokens of each sequence beside its keys and values.  These tokens are the history
+ * that penalties look at, so that no history is sent with a batch: a wanted row at position p sees tokens
+ * 0..p of its sequence, and its random number is that of position p + 1.  Any number of wanted rows may
+ * belong to one sequence. */
 #ifndef ZGEN_EXEC_BATCH_H
 #define ZGEN_EXEC_BATCH_H
 

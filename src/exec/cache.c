@@ -318,7 +318,7 @@ static void share_state(Cache *c, Group *g, int from, int to, int n) {
 /* ---- sequences ----------------------------------------------------------------------------------------- */
 
 static void extend(Cache *c, int seq, int first, int end) {
-    assert(first >= c->length[seq]); // whoever goes back asks cache_truncate
+    assert(first >= c->length[seq]); // cache_truncate comes before going back
     for (int i = 0; i < c->n_groups; i++) {
         Group *g = &c->groups[i];
         if (g->is_state)

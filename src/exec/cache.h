@@ -19,7 +19,7 @@
  * Sequences may share the pages of a common beginning; a page is counted, and copied when one of its
  * sequences is about to write it.
  *
- * The object decides and computes no bytes: it is host code, the same for all executors.  An executor owns
+ * The object is bookkeeping on the host, the same for all executors, and moves no bytes.  An executor owns
  * the memory (cache_need) and perhaps a copy of the tables.  Before each step it calls cache_step, performs
  * the copies of pages that cache_next_copy names, and brings its copy of the tables up to date from
  * cache_next_change.

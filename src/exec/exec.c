@@ -22,16 +22,16 @@ bool exec_not_finite(const Plan *p, int position, Err *e) {
 }
 
 bool exec_check_kv(const Plan *p, KvType type, Err *e) {
-    int unit = kv_type_unit(type);
+    int multiple = kv_type_multiple(type);
     for (int i = 0; i < p->n_kv; i++) {
         const KvLayer *l = &p->kv[i];
-        int odd = l->k_width % unit ? l->k_width : l->v_width;
-        if (l->kind == KV_ROWS && odd % unit)
+        int odd = l->k_width % multiple ? l->k_width : l->v_width;
+        if (l->kind == KV_ROWS && odd % multiple)
             return err_set(
                 e, ERR_USAGE,
                 "--kv %s keeps %d numbers of a head together, but the heads of this model have %d; use "
                 "--kv %s",
-                kv_type_name(type), unit, odd, kv_type_name(KV_F16));
+                kv_type_name(type), multiple, odd, kv_type_name(KV_F16));
     }
     return true;
 }

@@ -29,22 +29,22 @@ typedef struct ExecConfig {
     bool managed;    // GPU: weights in managed memory
 } ExecConfig;
 
-/* Bytes that an executor takes for a plan and a configuration, and those that are there for it. */
+/* Bytes that an executor needs for a plan and a configuration, and the bytes that are free. */
 typedef struct ExecMemory {
     size_t weights, kv, registers, scratch;
     size_t free;
-    bool is_mapped; // the weights stay in the file: what finds no room is read again and again
+    bool is_mapped; // the weights stay in the file: those that do not fit are read again in each step
 } ExecMemory;
 
-/* How a slot begins. */
+/* The beginning of a slot. */
 typedef struct DecodeStart {
     int32_t token; // the sequence's latest, whose keys and values are not computed yet
-    int position;  // where it stands
+    int position;  // of that token
     int n_steps;   // tokens that the slot gives at most: position + n_steps <= n_ctx
     SampleParams params;
 } DecodeStart;
 
-/* What an executor has done since it was opened; 0 where it has no such thing. */
+/* Counts since the executor was opened; 0 for events that it does not have. */
 typedef struct ExecCounters {
     uint64_t runs, steps;   // batches, and steps of the decode loop, computed or enqueued
     uint64_t row_steps;     // rows of these steps that were occupied
@@ -52,7 +52,7 @@ typedef struct ExecCounters {
     uint64_t captures;      // of a step as a graph
     uint64_t drains;        // waits for all steps that are enqueued, other than by fetching their tokens
     uint64_t bytes_sent;    // from the host to the device, weights aside
-    uint64_t bytes_read;    // from the device to the host: registers that were asked for
+    uint64_t bytes_read;    // from the device to the host: registers that were read
 } ExecCounters;
 
 typedef struct Exec Exec;
@@ -61,10 +61,10 @@ typedef struct Exec Exec;
 typedef struct ExecOps {
     const char *name;
     const Capability *can; // what it runs
-    int prompt_chunk;      // rows of a prompt that it likes to have in one run
+    int prompt_chunk;      // rows of a prompt that are best computed in one run
 
-    /* What open would take, and what is free now.  false: ERR_RUN, the device does not answer; ERR_MODEL,
-     * this very device has no room for a row of some op. */
+    /* The memory that open would allocate, and what is free now.  false: ERR_RUN, the device does not answer;
+     * ERR_MODEL, this very device has no room for a row of some op. */
     bool (*memory)(const Plan *p, const ExecConfig *config, ExecMemory *out, Err *e);
 
     /* false: ERR_MEMORY, the system or the device refuses some part; ERR_USAGE for an unknown isa. */
@@ -97,14 +97,14 @@ typedef struct ExecOps {
     double (*read_bandwidth)(Exec *x);
 
     /* Rows first..first+n-1 of a register after a run, as floats: row i of them begins at read(...) + i *
-     * stride floats.  Good until the next call of any function; on a GPU it is a copy.  NULL: ERR_RUN, or the
-     * register keeps no floats. */
+     * stride floats.  Valid until the next call of any function; on a GPU it is a copy.  NULL: ERR_RUN, or
+     * the register keeps no floats. */
     const float *(*read)(Exec *x, int reg, int first, int n, size_t *stride, Err *e);
 
     ExecCounters (*counters)(const Exec *x);
 
-    /* What the sequences keep: to ask before going back.  Runs and steps extend it; decode_leave takes back
-     * what was computed ahead. */
+    /* The cache: for cache_truncate, before a sequence goes back.  Runs and steps extend it; decode_leave takes
+     * back the positions that were computed ahead. */
     Cache *(*cache)(Exec *x);
 
     /* Gives sequence `to`, whose positions are lost, the first n positions of sequence `from`: their keys and
@@ -114,8 +114,7 @@ typedef struct ExecOps {
     void (*close)(Exec *x); // NULL is fine
 } ExecOps;
 
-/* What a machine reaches with no model in the way, each measured by itself; 0 where there is no such thing.
- */
+/* The limits of a machine, measured without a model, each by itself; 0 where it has no such limit. */
 typedef struct Ceilings {
     double read, copy;                 // of its memory, in bytes per second; copying counts both ways
     double boundary, boundary_overlap; // seconds from one op to the next; the same where it may start early

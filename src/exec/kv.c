@@ -6,7 +6,7 @@
 
 static const struct {
     const char *name;
-    int bytes, unit; // of an element without scale; see kv_type_unit
+    int bytes, multiple; // of an element without scale; see kv_type_multiple
 } TYPES[KV_N_TYPES] = {
     [KV_F16] = {"f16", 2, 1},
     [KV_F32] = {"f32", 4, 1},
@@ -27,8 +27,8 @@ bool kv_type_find(const char *name, KvType *out) {
     return false;
 }
 
-int kv_type_unit(KvType type) {
-    return TYPES[type].unit;
+int kv_type_multiple(KvType type) {
+    return TYPES[type].multiple;
 }
 
 size_t kv_row_bytes(KvType type, int n) {
@@ -52,8 +52,8 @@ static void put_q8_0(const float *x, int8_t *q, uint16_t *scale) {
 }
 
 void kv_put(KvType type, const float *x, int n, KvRows rows, size_t at) {
-    int unit = kv_type_unit(type);
-    assert(n % unit == 0 && at % (size_t)unit == 0);
+    int multiple = kv_type_multiple(type);
+    assert(n % multiple == 0 && at % (size_t)multiple == 0);
     void *cells = rows.cells + at * (size_t)TYPES[type].bytes;
     switch (type) {
     case KV_F16:

@@ -35,7 +35,7 @@ const char *kv_type_name(KvType type); // as --kv takes it
 bool kv_type_find(const char *name, KvType *out);
 
 /* The width of a row must be a multiple of this. */
-int kv_type_unit(KvType type);
+int kv_type_multiple(KvType type);
 
 /* Bytes of an element with its share of the scale, and of n elements. */
 double kv_element_bytes(KvType type);
@@ -47,7 +47,7 @@ typedef struct KvRows {
     uint16_t *scales; // f16, one for KV_SCALED elements; q8_0 only
 } KvRows;
 
-/* Keeps x[n] as the elements from number `at` on, a multiple of the type's unit as n is. */
+/* Keeps x[n] as the elements from number `at` on, a multiple of kv_type_multiple, as n is. */
 void kv_put(KvType type, const float *x, int n, KvRows rows, size_t at);
 
 /* The value of element number `at`. */

@@ -176,7 +176,7 @@ static bool is_banned(const SampleParams *p, int id) {
     return false;
 }
 
-/* A token by chance alone, or the next that is not banned; -1 where all are. */
+/* A random token, or the next one that is not banned; -1 where all are. */
 static int choose_any(const SampleParams *p, int n_vocab, uint64_t random) {
     int id = any_token(random, n_vocab);
     for (int tries = 0; tries < n_vocab; tries++) {

@@ -1,8 +1,7 @@
 /* sample_math: the arithmetic of the sampler, one text for the CPU and the GPU.
  *
- * Every float operation here is rounded once to nearest-even binary32 and never contracted: in C the compiler
- * is told so
- * (-ffp-contract=off), on the device the rounding is part of the instruction's name. */
+ * Every float operation here is rounded once to nearest-even binary32 and never contracted: in C by the
+ * option -ffp-contract=off, on the device by the intrinsics, whose names include the rounding. */
 #ifndef ZGEN_EXEC_SAMPLE_MATH_H
 #define ZGEN_EXEC_SAMPLE_MATH_H
 
@@ -121,7 +120,7 @@ SAMPLE_FN void philox(const uint32_t counter[4], const uint32_t key[2], uint32_t
     out[3] = c3;
 }
 
-/* The 64 bits of chance of one draw. */
+/* The 64 random bits of one draw. */
 SAMPLE_FN uint64_t random_bits(uint64_t seed, uint64_t position) {
     uint32_t counter[4] = {(uint32_t)position, (uint32_t)(position >> 32), 0, 0};
     uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)}, out[4];
@@ -129,7 +128,7 @@ SAMPLE_FN uint64_t random_bits(uint64_t seed, uint64_t position) {
     return (uint64_t)out[1] << 32 | out[0];
 }
 
-/* The token that random bits point at, each as likely. */
+/* The token that random bits select, each with the same probability. */
 SAMPLE_FN int32_t any_token(uint64_t random, int32_t n_vocab) {
     return (int32_t)multiply_high(random, (uint64_t)n_vocab);
 }

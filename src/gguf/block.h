@@ -20,7 +20,7 @@
 
 /* How to read the diagrams: fields in the order of the file, byte offsets on the left; [a | b] is one byte,
  * its low bits on the right.  "w0 3..0" are the low four bits of the first weight's q.  q, s and m are
- * unsigned unless they say otherwise; d, m and dmin without brackets are f16. */
+ * unsigned unless noted; d, m and dmin without brackets are f16. */
 
 /*  0  d
  *  2  [w16 3..0 | w0 3..0]  [w17 | w1]  ...  [w31 | w15]

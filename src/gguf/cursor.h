@@ -2,7 +2,7 @@
  *
  * A cursor owns a position between the first byte and a limit, and refuses every step beyond: a length from
  * the file is compared with the bytes left before it is used.  The one trick: the cursor carries the subject
- * of the sentence ("key 'general.name'"), so that an error deep inside a value names its place.
+ * of the sentence ("key 'general.name'"), so that an error deep inside a value names its position.
  *
  * Numbers are copied out of unaligned bytes: GGUF does not align its header. */
 #ifndef ZGEN_GGUF_CURSOR_H

@@ -3,7 +3,7 @@
  * The room jinja is a small Jinja2 as chat templates use it, with Python's semantics where a template can see
  * them (repr, floor division, Undefined, one-pass iterators, scopes).  It has three headers in a line:
  * value.h (strings, values, budgets), syntax.h (tokens and the tree), interp.h (evaluation, filters,
- * rendering).  The room knows neither chats nor models.
+ * rendering).  The room depends on neither chats nor models.
  *
  * Everything that a template can reach is a Value, made from JSON or by the template: no object of the host,
  * no file, no import.  Only namespaces, loops, cyclers and joiners can change, so values are shared without

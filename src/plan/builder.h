@@ -21,8 +21,8 @@ typedef struct PlanBuilder {
  * family did not take is an error too. */
 bool builder_emit(Plan *p, const Gguf *g, void (*emit)(PlanBuilder *b), Err *e);
 
-/* Weights by name; "%d" in it stands for the builder's layer.  A missing or misshapen one is a failure; the
- * optional ones return NULL where the file has none. */
+/* Weights by name, in which "%d" is replaced by the builder's layer.  A missing or misshapen one is a
+ * failure; the optional ones return NULL where the file has none. */
 const Weight *builder_matrix(PlanBuilder *b, const char *name, int n_in, int n_out);
 const Weight *builder_experts(PlanBuilder *b, const char *name, int n_in, int n_out, int n_expert);
 const float *builder_vector(PlanBuilder *b, const char *name, int n);

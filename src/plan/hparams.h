@@ -1,8 +1,8 @@
 /* hparams: the numbers that every model has, read from its metadata and checked once.
  *
  * Values that make no sense (zero layers, no width) are refused here, before any weight is looked at, so that
- * the code behind can divide and allocate without asking.  What only some families have (heads, rotation,
- * experts) a family reads itself, through the getters of keys.h. */
+ * later code can divide and allocate without further checks.  Numbers that only some families have (heads,
+ * rotation, experts) a family reads itself, through the getters of keys.h. */
 #ifndef ZGEN_PLAN_HPARAMS_H
 #define ZGEN_PLAN_HPARAMS_H
 

@@ -22,8 +22,8 @@ void keys_need(Keys *k, const char *name); // fails where the file has no such k
 int keys_int(Keys *k, const char *name, int min, int max, int fallback);
 float keys_float(Keys *k, const char *name, float min, float max, float fallback);
 
-/* The value of one layer, 1..max: fallback where the key is absent or an empty array (0: that is an error); the
- * number, if the key is a single one; or element `layer` of an array of n_layer. */
+/* The value of one layer, 1..max: fallback where the key is absent or an empty array (0: that is an error);
+ * the number, if the key is a single one; or element `layer` of an array of n_layer. */
 int keys_of_layer(Keys *k, const char *name, int layer, int n_layer, int max, int fallback);
 
 /* The index of the key's string in names[n], or fallback where it is absent; another string: an error that

@@ -1,4 +1,4 @@
-/* op: the instructions of the tape on which a model is written down.
+/* op: the instructions of the tape, in which a model is described.
  *
  * A model is a tape: a list of ops over numbered registers.  A register is a buffer [T, width]; T, the number
  * of rows in flight, is chosen by the batch of each run, so that prompts, decoding and many sequences at once
@@ -6,7 +6,7 @@
  * an op reads a register of T rows, its row r is row batch.out_row[r] of that register.
  *
  * An op lists what it works on once: `operand` holds each register with its role, and passes, printer,
- * lifetimes and tests walk that array.  Its parameters are the member of the union that its code selects.
+ * lifetimes and tests read that array.  Its parameters are the member of the union that its code selects.
  * Fused forms are parameters of the op that takes in its neighbour: a product may normalise its input first,
  * join two results (act) and add a residual; attention may rotate queries and new keys and put these into the
  * cache with their values.

@@ -1,8 +1,8 @@
-/* passes: fuse, place, allocate.  Each goes through the tape from front to back and changes nothing but what
- * it owns.
+/* passes: fuse, forms, allocate.  Each goes through the tape from front to back and changes only the fields
+ * that it owns.
  *
  * Fusing is a table of rules over neighbouring ops.  A rule is one function that either makes of op a and the
- * op b behind it one op, or leaves both alone; what it makes is kept if the executor can run it.  No executor
+ * op b behind it one op, or leaves both alone; the result is kept if the executor can run it.  No executor
  * looks at an op's neighbours for more than to run them together. */
 #include "passes.h"
 #include "../base/mem.h"
@@ -86,7 +86,7 @@ static bool merge_activation(const Plan *p, Op *a, const Op *b) {
     return true;
 }
 
-/* New keys and values go into the cache where attention reads the others. */
+/* Attention puts new keys and values into the cache. */
 static bool merge_kvput(const Plan *p, Op *a, const Op *b) {
     (void)p;
     if (a->code != OP_KVPUT || b->code != OP_ATTN || a->on_R != b->on_R) return false;
@@ -98,7 +98,7 @@ static bool merge_kvput(const Plan *p, Op *a, const Op *b) {
     return true;
 }
 
-/* Queries and keys that only an attention reads are rotated there. */
+/* Attention rotates queries and keys that no other op reads. */
 static bool merge_rope(const Plan *p, Op *a, const Op *b) {
     if (a->code != OP_ROPE || b->code != OP_ATTN || a->on_R != b->on_R) return false;
     int q = op_operand(a, ROLE_BOTH, 0), k = op_operand(a, ROLE_BOTH, 1);
@@ -126,16 +126,16 @@ void plan_fuse(Plan *p) {
             bool fused = n > 0 && rules[r](p, &merged, &p->ops[i]) && can_run(p, &merged);
             int to = fused ? n - 1 : n++;
             p->ops[to] = fused ? merged : p->ops[i];
-            if (to != i) p->ops[i].n_operands = 0; // what was moved reads nothing any more
+            if (to != i) p->ops[i].n_operands = 0; // the op that was moved has no operands here
         }
         p->n_ops = n;
     }
 }
 
-/* ---- place --------------------------------------------------------------------------------------------- */
+/* ---- forms --------------------------------------------------------------------------------------------- */
 
-/* Marks the forms in which a product reads its input: as its weights ask, unless it normalises it first. */
-static void place_input(const Plan *p, const Op *op, Reg *in) {
+/* Marks the forms in which a product reads its input: those of its weights, unless it normalises it first. */
+static void mark_input(const Plan *p, const Op *op, Reg *in) {
     bool may_be_q8 = p->config.can.q8_bytes && !p->config.act_f32 && !op->product.norm.weight;
     for (int i = 0; i < op->n_w; i++) {
         bool q8 = may_be_q8 && quant_traits(op->w[i]->type)->act == QUANT_ACT_Q8;
@@ -143,17 +143,18 @@ static void place_input(const Plan *p, const Op *op, Reg *in) {
     }
 }
 
-void plan_place(Plan *p) {
+void plan_forms(Plan *p) {
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
-        bool in_place = op_is_product(op) || op->code == OP_ATTN || op->code == OP_ROUTE; // no row apart
+        bool in_parts =
+            op_is_product(op) || op->code == OP_ATTN || op->code == OP_ROUTE; // no whole row at once
         for (int k = 0; k < op->n_operands; k++) {
             const Operand *o = &op->operand[k];
             if (o->role == ROLE_CACHE) continue;
             Reg *reg = &p->regs[plan_base(p, o->reg)];
             if (op_is_product(op) && o->role == ROLE_READ)
-                place_input(p, op, reg);
-            else if (o->role != ROLE_WRITE || in_place)
+                mark_input(p, op, reg);
+            else if (o->role != ROLE_WRITE || in_parts)
                 reg->has[FORM_F32] = true;
         }
     }
@@ -161,12 +162,12 @@ void plan_place(Plan *p) {
 
 /* ---- allocate ------------------------------------------------------------------------------------------ */
 
-typedef struct Piece { // the rows of one register in one form
+typedef struct Buffer { // the rows of one register in one form
     int reg;
     Form form;
     size_t bytes, offset;
     int first, last; // ops between which it must be kept
-} Piece;
+} Buffer;
 
 /* The first and the last op that use each register's memory; -1 where none does. */
 static void find_lifetimes(const Plan *p, int *first, int *last) {
@@ -182,53 +183,53 @@ static void find_lifetimes(const Plan *p, int *first, int *last) {
 }
 
 static int by_size(const void *a, const void *b) { // the largest first
-    const Piece *x = a, *y = b;
+    const Buffer *x = a, *y = b;
     if (x->bytes != y->bytes) return x->bytes > y->bytes ? -1 : 1;
     return x->reg != y->reg ? x->reg - y->reg : (int)x->form - (int)y->form;
 }
 
-/* Puts a piece among the n that are placed, in order of offset: into the lowest stretch that none of those kept at
- * the same time occupies. */
-static void place_piece(Piece *placed, int n, Piece piece) {
+/* Puts a buffer among the n that are placed, in order of offset: into the lowest range that is free of all
+ * buffers kept at the same time. */
+static void place_buffer(Buffer *placed, int n, Buffer buffer) {
     int at = 0;
-    piece.offset = 0;
+    buffer.offset = 0;
     for (int i = 0; i < n; i++) {
-        const Piece *other = &placed[i];
-        if (other->last < piece.first || piece.last < other->first) continue;
-        if (other->offset >= piece.offset + piece.bytes) break;
+        const Buffer *other = &placed[i];
+        if (other->last < buffer.first || buffer.last < other->first) continue;
+        if (other->offset >= buffer.offset + buffer.bytes) break;
         size_t end = other->offset + other->bytes;
-        if (end > piece.offset) piece.offset = end;
+        if (end > buffer.offset) buffer.offset = end;
     }
-    while (at < n && placed[at].offset <= piece.offset) at++;
+    while (at < n && placed[at].offset <= buffer.offset) at++;
     memmove(&placed[at + 1], &placed[at], (size_t)(n - at) * sizeof *placed);
-    placed[at] = piece;
+    placed[at] = buffer;
 }
 
-/* The largest pieces choose first, so that they leave no gaps between small ones. */
+/* The largest buffers are placed first, so that they leave no gaps between small ones. */
 static size_t allocate_kind(Plan *p, bool on_R, const int *first, const int *last) {
     size_t room = (size_t)p->n_regs * N_FORMS + 1, total = 0;
-    Piece *pieces = mem_new(room, sizeof *pieces), *placed = mem_new(room, sizeof *placed);
+    Buffer *buffers = mem_new(room, sizeof *buffers), *placed = mem_new(room, sizeof *placed);
     int n = 0;
     for (int r = 0; r < p->n_regs; r++)
         for (int form = 0; form < N_FORMS; form++)
             if (first[r] >= 0 && p->regs[r].on_R == on_R && p->regs[r].has[form])
-                pieces[n++] = (Piece){.reg = r,
-                                      .form = (Form)form,
-                                      .bytes = plan_row_bytes(p, r, (Form)form),
-                                      .first = first[r],
-                                      .last = last[r]};
-    qsort(pieces, (size_t)n, sizeof *pieces, by_size);
-    for (int i = 0; i < n; i++) place_piece(placed, i, pieces[i]);
+                buffers[n++] = (Buffer){.reg = r,
+                                        .form = (Form)form,
+                                        .bytes = plan_row_bytes(p, r, (Form)form),
+                                        .first = first[r],
+                                        .last = last[r]};
+    qsort(buffers, (size_t)n, sizeof *buffers, by_size);
+    for (int i = 0; i < n; i++) place_buffer(placed, i, buffers[i]);
     for (int i = 0; i < n; i++) {
         p->regs[placed[i].reg].offset[placed[i].form] = placed[i].offset;
         if (placed[i].offset + placed[i].bytes > total) total = placed[i].offset + placed[i].bytes;
     }
-    free(pieces);
+    free(buffers);
     free(placed);
     return total;
 }
 
-/* Views lie where their bases lie, in the same forms. */
+/* A view has the forms and the offsets of its base. */
 static void place_views(Plan *p) {
     for (int r = 0; r < p->n_regs; r++) {
         const Reg *base = &p->regs[plan_base(p, r)];

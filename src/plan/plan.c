@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-/* The family that the file declares; NULL: *e lists those there are. */
+/* The family that the file declares; NULL: *e lists the families. */
 static const Family *find_family(const Gguf *g, Err *e) {
     char arch[HPARAMS_ARCH];
     if (!hparams_read_arch(g, arch, e)) return NULL;
@@ -22,7 +22,8 @@ static const Family *find_family(const Gguf *g, Err *e) {
     return family;
 }
 
-/* Whether the op makes what a ROUTE decides by: small, and a small error chooses another expert. */
+/* Whether the op computes the logits of a ROUTE: its matrix is small, and a small error chooses another
+ * expert. */
 static bool is_router(const Plan *p, const Op *op) {
     for (int i = 0; i < p->n_ops; i++)
         if (p->ops[i].code == OP_ROUTE && op_in(&p->ops[i], 0) == op_out(op, 0)) return true;
@@ -54,7 +55,7 @@ Plan *plan_build(const Gguf *g, const PlanConfig *config, Err *e) {
         return NULL;
     }
     plan_fuse(p);
-    plan_place(p);
+    plan_forms(p);
     plan_allocate(p);
     return p;
 }

@@ -1,11 +1,11 @@
 /* print: the tape as text, one line per op.
  *
- *     number, layer, op, name: outputs <- inputs . weights parameters, and the bytes that the op must move for
- *     one row
+ *     number, layer, op, name: outputs <- inputs . weights parameters, and the bytes that the op must move
+ *     for one row
  *
  * A register is r<number>[T or R, width], with its forms behind it where they are not just floats; a view has
- * its base and first column behind it; "+ r7" is a residual, "@r5" the register of expert ids, "cache 2" a layer
- * of the cache.  Tests compare this text; `zgen info --plan` shows it. */
+ * its base and first column behind it; "+ r7" is a residual, "@r5" the register of expert ids, "cache 2" a
+ * layer of the cache.  Tests compare this text; `zgen info --plan` shows it. */
 #include "plan.h"
 
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* supported: the features that the ops of a plan need, and the refusal of those that its executor lacks; declared in
- * capability.h and tape.h. */
+/* supported: the features that the ops of a plan need, and the refusal of those that its executor lacks;
+ * declared in capability.h and tape.h. */
 #include "tape.h"
 
 #include <assert.h>

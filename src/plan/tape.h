@@ -10,7 +10,7 @@
 #include "op.h"
 
 /* The forms in which a register's rows can be kept; an op that writes one writes all its forms.  Ops that
- * write a row in pieces (products, attention, routing) always keep the floats too. */
+ * write a row in parts (products, attention, routing) always keep the floats too. */
 typedef enum Form {
     FORM_F32,
     FORM_Q8, // the shared 8-bit activation, exec/act.h
@@ -24,7 +24,7 @@ typedef struct Reg {
     bool on_R;              // R rows, not T
     int base;               // the register of which this one is a view, or NO_REG
     int column;             // of a view: its first column there
-    bool has[N_FORMS];      // set by place; a view's are its base's
+    bool has[N_FORMS];      // set by the forms pass; a view's are its base's
     size_t offset[N_FORMS]; // bytes per row before it in the block of its kind (T or R); set by allocate
 } Reg;
 

@@ -10,11 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct Node { // matrices and vectors live in lists, so that pointers to them stay good
+typedef struct Node { // matrices and vectors live in lists, so that pointers to them stay valid
     struct Node *next;
     Weight matrix;
     Weight source; // what a conversion is made from; its name is NULL where there is none
-    uint8_t *copy; // what it makes
+    uint8_t *copy; // the result of the conversion
     float vector[];
 } Node;
 
@@ -251,7 +251,7 @@ static Node *node_of(Weights *w, const Weight *m) {
 
 bool weights_convert(Weights *w, const Weight *m) {
     Node *n = node_of(w, m);
-    if (m->row_bytes <= (size_t)m->n_in) return n->source.name != NULL; // a tied matrix is asked for twice
+    if (m->row_bytes <= (size_t)m->n_in) return n->source.name != NULL; // a tied matrix is requested twice
     n->source = *m;
     n->matrix.type = QUANT_FP8_E4M3;
     n->matrix.row_bytes = (size_t)m->n_in;

@@ -1,8 +1,8 @@
 /* weight: a tensor of the file, checked and ready to be multiplied with.
  *
- * Matrices stay in the file mapping, in their own type, unless a conversion to FP8 was asked for.  Vectors
- * (norms, biases, rotary factors) are few and small: they are decoded to floats once, so that nobody behind
- * meets an unaligned or exotic one.
+ * Matrices stay in the file mapping, in their own type, unless a conversion to FP8 is configured.  Vectors
+ * (norms, biases, rotary factors) are few and small: they are decoded to aligned floats once, so that ops
+ * need no code for other types of vectors.
  *
  * FP8 has no tensor type in GGUF: under the key zgen.fp8.format = "e4m3" a tensor of type I8 is read as E4M3
  * bytes with one f32 scale per row beside it (".scale" for ".weight").  A conversion makes the same in
@@ -27,15 +27,16 @@ typedef struct Weights Weights; // all weights of one model, and which tensors t
 Weights *weights_open(const Gguf *g);
 void weights_close(Weights *w);
 
-/* Weights of a model that is still to be made: nothing is read from g, which has no tensors; what is asked
- * for is recorded instead, matrices without data, vectors of zeros.  optional: the names that weights_has
- * answers with true, without "blk.N.", up to the first NULL. */
+/* Weights of a model that is still to be made: nothing is read from g, which has no tensors; each request is
+ * recorded instead, and gets a matrix without data or a vector of zeros.  optional: the names that
+ * weights_has answers with true, without "blk.N.", up to the first NULL. */
 Weights *weights_record(const Gguf *g, const char *const *optional);
 
-/* The tensors recorded so far, in the order of asking, of type F32; the caller frees them and their names. */
+/* The tensors recorded so far, in the order of the requests, of type F32; the caller frees them and their
+ * names. */
 GgufTensor *weights_take_recorded(Weights *w, int *n);
 
-/* The matrix of that name and shape.  NULL: *e says what is missing, misshapen or of a type without a
+/* The matrix of that name and shape.  NULL: ERR_MODEL; it is missing, misshapen or of a type without a
  * decoder. */
 const Weight *weights_matrix(Weights *w, const char *name, int n_in, int n_out, int n_expert, Err *e);
 
@@ -44,8 +45,8 @@ const float *weights_vector(Weights *w, const char *name, int n, Err *e);
 
 bool weights_has(const Weights *w, const char *name);
 
-/* After a family took all it knows: a tensor nobody asked for is a part of the model that would be left out
- * in silence, so it is an error that names it. */
+/* To be called when a family has requested all its tensors.  false: ERR_MODEL naming a tensor of the file
+ * that was not requested, because leaving out a part of the model would give wrong text. */
 bool weights_all_used(const Weights *w, Err *e);
 
 /* The name of the first matrix with a value that is not finite, scaled or not, or NULL.  Reads everything:
@@ -56,7 +57,7 @@ const char *weights_find_nonfinite(const Weights *w);
 enum { WEIGHT_NAME = 80 }; // bytes that are enough
 const char *weight_scale_name(const char *name, char out[WEIGHT_NAME]);
 
-/* From now on m is a matrix of FP8 with a scale per row, which weights_load makes of what the file has;
+/* From now on m is a matrix of FP8 with a scale per row, which weights_load makes from the file's matrix;
  * false: it takes no more than a byte per weight and stays as it is. */
 bool weights_convert(Weights *w, const Weight *m);
 

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct Run {
+typedef struct Test {
     Engine *engine;
     const BenchSettings *settings;
     const BenchTest *test;
@@ -21,7 +21,7 @@ typedef struct Run {
     SampleParams params; // the settings'
     int32_t *ids;        // [n_seq][length + 1]: the prompts, and room for that token
     double *arrived;     // [n_gen + 1] times of the running repetition's tokens
-} Run;
+} Test;
 
 static int prompt_length(const BenchTest *t) {
     return t->n_depth + (t->n_prompt ? t->n_prompt : 1);
@@ -31,17 +31,17 @@ int bench_context(const BenchTest *t) {
     return prompt_length(t) + t->n_gen + 1;
 }
 
-static int32_t *ids_of(const Run *r, int seq) {
+static int32_t *ids_of(const Test *r, int seq) {
     return r->ids + (size_t)seq * ((size_t)r->length + 1);
 }
 
 /* Each sequence draws other random numbers. */
-static uint64_t seed_of(const Run *r, int seq) {
+static uint64_t seed_of(const Test *r, int seq) {
     return r->settings->params.seed + (uint64_t)seq;
 }
 
 /* The tokens of a sequence: random ones behind the BOS of a model that has one, or the text. */
-static void fill_ids(const Run *r, int seq) {
+static void fill_ids(const Test *r, int seq) {
     const BenchSettings *s = r->settings;
     int n_vocab = engine_plan(r->engine)->hparams.n_vocab;
     SampleParams random = {.random_tokens = true, .seed = seed_of(r, seq)};
@@ -53,7 +53,7 @@ static void fill_ids(const Run *r, int seq) {
 }
 
 /* Requests n_predict tokens behind the first n_ids of sequence seq; the engine takes free slots in order. */
-static int add(const Run *r, int seq, int n_ids, int n_predict, bool reuse, Err *e) {
+static int add(const Test *r, int seq, int n_ids, int n_predict, bool reuse, Err *e) {
     Request request = {.ids = ids_of(r, seq),
                        .n_ids = n_ids,
                        .n_predict = n_predict,
@@ -65,18 +65,18 @@ static int add(const Run *r, int seq, int n_ids, int n_predict, bool reuse, Err 
 }
 
 /* The same run with tokens chosen by their logits, so that logits which are not finite are found. */
-static Run sampled(const Run *r) {
-    Run sampled = *r;
+static Test sampled(const Test *r) {
+    Test sampled = *r;
     sampled.params.random_tokens = false;
     return sampled;
 }
 
-static bool needs_sampled_check(const Run *r) {
+static bool needs_sampled_check(const Test *r) {
     return r->settings->sampled_check && r->params.random_tokens;
 }
 
 /* Tokens that every sequence has generated at least. */
-static int n_generated(const Run *r) {
+static int n_generated(const Test *r) {
     int least = INT_MAX;
     for (int i = 0; i < r->n_seq; i++) {
         int n = engine_sequence(r->engine, i)->n_generated;
@@ -86,7 +86,7 @@ static int n_generated(const Run *r) {
 }
 
 /* Runs steps until all sequences have n tokens.  false: *e, or code 0 when stopped. */
-static bool advance(const Run *r, int n, Err *e) {
+static bool advance(const Test *r, int n, Err *e) {
     for (int has = n_generated(r); has < n; has = n_generated(r)) {
         if (r->settings->stopped()) {
             engine_interrupt(r->engine);
@@ -103,7 +103,7 @@ static bool advance(const Run *r, int n, Err *e) {
 }
 
 /* Keeps the tokens that the first repetition generated, and compares those of the others with them. */
-static void take_ids(const Run *r, BenchResult *out) {
+static void take_ids(const Test *r, BenchResult *out) {
     int n = r->test->n_gen + 1;
     bool is_first = !out->ids;
     if (is_first) {
@@ -119,7 +119,7 @@ static void take_ids(const Run *r, BenchResult *out) {
 }
 
 /* `start` is when the decoding began. */
-static void take_gaps(const Run *r, double start, BenchResult *out) {
+static void take_gaps(const Test *r, double start, BenchResult *out) {
     for (int i = 1; i <= r->test->n_gen; i++) {
         out->gaps[out->n_gaps++] = r->arrived[i] - start;
         start = r->arrived[i];
@@ -129,12 +129,12 @@ static void take_gaps(const Run *r, double start, BenchResult *out) {
 /* ---- one sequence -------------------------------------------------------------------------------------- */
 
 /* Leaves the cache with the first n tokens and no others. */
-static bool reach(const Run *r, int n, bool reuse, Err *e) {
+static bool reach(const Test *r, int n, bool reuse, Err *e) {
     return add(r, 0, n, 1, reuse, e) >= 0 && advance(r, 1, e);
 }
 
 /* One repetition with n_gen tokens; *start is when its clock began. */
-static bool repeat(const Run *r, int n_gen, double *start, Err *e) {
+static bool repeat(const Test *r, int n_gen, double *start, Err *e) {
     const BenchTest *t = r->test;
     if (t->n_prompt && t->n_depth && !reach(r, t->n_depth, true, e)) return false;
     *start = clock_now();
@@ -143,9 +143,9 @@ static bool repeat(const Run *r, int n_gen, double *start, Err *e) {
     return advance(r, 1 + n_gen, e);
 }
 
-static bool run(const Run *r, BenchResult *out, Err *e) {
+static bool run(const Test *r, BenchResult *out, Err *e) {
     const BenchTest *t = r->test;
-    Run untimed = sampled(r);
+    Test untimed = sampled(r);
     double start;
     if (t->n_depth && !reach(&untimed, t->n_prompt ? t->n_depth : r->length, false, e)) return false;
     if (r->settings->warm_up && !repeat(&untimed, t->n_gen > 0, &start, e)) return false;
@@ -161,14 +161,14 @@ static bool run(const Run *r, BenchResult *out, Err *e) {
 
 /* ---- many sequences ------------------------------------------------------------------------------------ */
 
-static bool add_all(const Run *r, int n_ids, int n_predict, bool reuse, Err *e) {
+static bool add_all(const Test *r, int n_ids, int n_predict, bool reuse, Err *e) {
     for (int i = 0; i < r->n_seq; i++)
         if (add(r, i, n_ids, n_predict, reuse, e) < 0) return false;
     return true;
 }
 
 /* All prompts, then all answers: a sequence with its first token waits until all have theirs. */
-static bool repeat_batch(const Run *r, int n_gen, double *prompt_seconds, double *start, Err *e) {
+static bool repeat_batch(const Test *r, int n_gen, double *prompt_seconds, double *start, Err *e) {
     *start = clock_now();
     if (!add_all(r, r->length, 1, false, e) || !advance(r, 1, e)) return false;
     *prompt_seconds = clock_now() - *start;
@@ -179,9 +179,9 @@ static bool repeat_batch(const Run *r, int n_gen, double *prompt_seconds, double
     return advance(r, 1 + n_gen, e);
 }
 
-static bool run_batch(const Run *r, BenchResult *out, Err *e) {
+static bool run_batch(const Test *r, BenchResult *out, Err *e) {
     int n_gen = r->test->n_gen;
-    Run untimed = sampled(r);
+    Test untimed = sampled(r);
     double start, seconds;
     if (r->settings->warm_up && !repeat_batch(&untimed, n_gen > 0, &seconds, &start, e)) return false;
     for (; out->n < r->settings->n_repetitions; out->n++) {
@@ -196,7 +196,7 @@ static bool run_batch(const Run *r, BenchResult *out, Err *e) {
 
 /* ---- both ---------------------------------------------------------------------------------------------- */
 
-static void open_run(Run *r, BenchResult *out) {
+static void open_run(Test *r, BenchResult *out) {
     size_t n = (size_t)r->settings->n_repetitions, n_gen = (size_t)r->test->n_gen;
     r->length = prompt_length(r->test);
     r->params = r->settings->params;
@@ -208,13 +208,13 @@ static void open_run(Run *r, BenchResult *out) {
                          .gaps = mem_new(n * n_gen, sizeof *out->gaps)};
 }
 
-static void close_run(Run *r) {
+static void close_run(Test *r) {
     free(r->ids);
     free(r->arrived);
 }
 
 bool bench_run(Engine *g, const BenchSettings *s, const BenchTest *t, BenchResult *out, Err *e) {
-    Run r = {.engine = g, .settings = s, .test = t, .n_seq = 1};
+    Test r = {.engine = g, .settings = s, .test = t, .n_seq = 1};
     e->code = 0;
     open_run(&r, out);
     bool ok = run(&r, out, e);
@@ -225,7 +225,7 @@ bool bench_run(Engine *g, const BenchSettings *s, const BenchTest *t, BenchResul
 bool bench_run_batch(Engine *g, const BenchSettings *s, const BenchTest *t, int n_seq, BenchResult *out,
                      Err *e) {
     assert(t->n_prompt > 0 && t->n_depth == 0);
-    Run r = {.engine = g, .settings = s, .test = t, .n_seq = n_seq};
+    Test r = {.engine = g, .settings = s, .test = t, .n_seq = n_seq};
     e->code = 0;
     open_run(&r, out);
     bool ok = run_batch(&r, out, e);

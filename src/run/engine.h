@@ -2,8 +2,8 @@
  *
  *     engine_prepare -> engine_load -> engine_add -> while (engine_step) print what is new -> engine_close
  *
- * A prepared engine has a plan and knows what it will take; whether that fits is known before anything is
- * loaded.
+ * A prepared engine has a plan and the number of bytes that it needs, so that a model that does not fit is
+ * refused before anything is loaded.
  *
  * A sequence is a prompt and the tokens generated behind it.  Requests may be added at any time, any number
  * of them: n_seq sequences are computed at once, the others wait in a queue.  Each step gives a token to
@@ -33,7 +33,7 @@ typedef struct EngineConfig {
     bool act_f32;     // exact products on float activations
     bool weights_fp8; // converted at load
     int R_max;        // rows with logits per run: at least n_seq; more only for engine_logits
-    int chunk;        // rows of a prompt in one run; 0: as the executor likes
+    int chunk;        // rows of a prompt in one run; 0: the executor's choice
 } EngineConfig;
 
 typedef struct Engine Engine;
@@ -98,9 +98,9 @@ const Plan *engine_plan(const Engine *g);
 const char *engine_executor(const Engine *g); // "cpu", "cuda"
 KvType engine_kv_type(const Engine *g);
 
-/* What the engine takes, and what was free before it did. */
+/* The memory of the engine, and what was free before it was allocated. */
 ExecMemory engine_memory(const Engine *g);
-int engine_chunk(const Engine *g); // EngineConfig's, or what the executor likes
+int engine_chunk(const Engine *g); // EngineConfig's, or the executor's choice
 
 /* The longest context that would fit in it; 0: not even one of a single position. */
 int engine_context_that_fits(const Engine *g);
@@ -112,11 +112,11 @@ void engine_print_advice(const Engine *g, Buf *out);
 
 /* Adds a request, which waits where n_seq sequences are unfinished; all that it points to but the ids must
  * outlive the sequence.  Returns the number of the sequence: the lowest that no unfinished sequence has, so
- * that it is below n_seq where none waits.  -1: *e says why (ERR_RUN: prompt longer than the context, both
+ * that it is below n_seq where none waits.  -1: *e (ERR_RUN: the prompt is longer than the context, both
  * numbers named; the cache is as it was). */
 int engine_add(Engine *g, const Request *r, Err *e);
 
-/* The sequence with a number that was given, or below n_seq; good until the number is given again. */
+/* The sequence with a number that was given, or below n_seq; valid until the number is given again. */
 const Sequence *engine_sequence(const Engine *g, int seq);
 
 /* How its tokens are chosen: the request's parameters, with the ids that are banned. */
@@ -126,10 +126,10 @@ const SampleParams *engine_sampling(const Engine *g, int seq);
  * unfinished; false when all are finished (e->code 0) or on failure. */
 bool engine_step(Engine *g, Err *e);
 
-/* What the executor has done since engine_load. */
+/* The executor's counts since engine_load. */
 ExecCounters engine_counters(const Engine *g);
 
-enum { PROFILE_ROOM = 52 }; // positions behind n_past that a profile likes to have
+enum { PROFILE_ROOM = 52 }; // positions behind n_past that a profile needs for all its steps
 
 /* Times of a decode step of one sequence behind n_past tokens. */
 typedef struct Profile {
@@ -151,8 +151,8 @@ double engine_read_bandwidth(Engine *g);
 void engine_interrupt(Engine *g);
 
 /* Computes ids[*at..end) behind the first *at of them, in the cache that holds most of these, up to the end
- * of the piece in which a prompt is computed, and moves *at there; where no cache holds all of the *at
- * tokens, the missing ones are computed first.  Returns the logits behind the last token [n_vocab], good
+ * of the chunk in which a prompt is computed, and moves *at there; where no cache holds all of the *at
+ * tokens, the missing ones are computed first.  Returns the logits behind the last token [n_vocab], valid
  * until the engine runs again; NULL: *e.  No sequence is unfinished.  That cache then holds the first *at
  * tokens. */
 const float *engine_feed(Engine *g, const int32_t *ids, int *at, int end, Err *e);

@@ -1,7 +1,7 @@
 /* engine_impl: what the files of the engine share; everything else uses engine.h.
  *
- *     engine_open.c      opening and closing, and what the engine knows of itself
- *     engine_memory.c    what it takes, what would fit, and the advice
+ *     engine_open.c      opening and closing, and the engine's properties
+ *     engine_memory.c    the memory that it needs, the context that would fit, and the advice
  *     engine_request.c   requests, the queue, and which slot a request gets
  *     engine_step.c      one step: the decode loop, then a batch of prompt chunks
  *     engine_text.c      tokens become text, up to a stop string
@@ -74,7 +74,7 @@ Slot *engine_find_slot(Engine *g, const int32_t *ids, int n, int *n_common);
 /* Leaves a slot with its first n tokens in the cache, or with none where these cannot be restored. */
 void engine_go_back(Engine *g, Slot *s, int n);
 
-/* Ends a task, which may have no text any more to come, and frees its slot, whose cache stays. */
+/* Ends a task, whose text is complete, and frees its slot, whose cache stays. */
 void engine_finish(Engine *g, Task *t, Finish why);
 void engine_free_task(Task *t); // what it owns
 
@@ -82,8 +82,8 @@ void engine_free_task(Task *t); // what it owns
 
 Batch engine_batch(const Engine *g); // without rows
 
-/* Where the piece of ids[n] that begins at `from` ends: at the next multiple of the chunk, if not before. */
-int engine_piece_end(const Engine *g, int from, int n);
+/* The end of the chunk of ids[n] that begins at `from`: the next multiple of the chunk size, at most n. */
+int engine_chunk_end(const Engine *g, int from, int n);
 
 /* Appends ids[from..end) as rows of a slot. */
 void engine_add_rows(Engine *g, const Slot *s, const int32_t *ids, int from, int end, Batch *b);

@@ -1,4 +1,4 @@
-/* engine_open: opening and closing, and what the engine knows of itself.  See engine.h. */
+/* engine_open: opening and closing, and the engine's properties.  See engine.h. */
 #include "engine_impl.h"
 #include "../base/mem.h"
 #include "../cpu/cpu.h"

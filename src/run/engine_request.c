@@ -2,7 +2,7 @@
  *
  * A request is refused at once or becomes a task of the queue, which is first come, first served.  A slot
  * keeps the cache of the task that had it last: a request is given the free slot whose cache begins like its
- * prompt, and computes only what is not there. */
+ * prompt, and computes only the tokens that this cache lacks. */
 #include "engine_impl.h"
 #include "../base/mem.h"
 

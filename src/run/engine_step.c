@@ -1,19 +1,20 @@
 /* engine_step: one step of the engine.
  *
  * First the decode loop gives a token to each sequence that is in it; then one batch computes a chunk of the
- * prompts that are being read.  So a prompt of many chunks costs the other sequences a chunk per token, and
- * never the loop.  A sequence joins the loop behind its first token.  Sequences that want log-probabilities
- * stay outside: their tokens come from batches, whose logits can be read.
+ * prompts that are being read.  So a prompt of many chunks delays the other sequences by a chunk per token,
+ * and their loop goes on.  A sequence joins the loop behind its first token.  Sequences with
+ * log-probabilities are computed outside of the loop: their tokens come from batches, whose logits can be
+ * read.
  *
- * Pieces of prompts end at absolute multiples of the chunk, so that a prompt is computed in the same pieces
- * whatever is beside it. */
+ * Chunks of prompts end at absolute multiples of the chunk size, so that a prompt is computed in the same
+ * chunks whatever is beside it. */
 #include "engine_impl.h"
 #include "../base/clock.h"
 
 #include <assert.h>
 #include <string.h>
 
-int engine_piece_end(const Engine *g, int from, int n) {
+int engine_chunk_end(const Engine *g, int from, int n) {
     int end = (from / g->chunk + 1) * g->chunk;
     return end < n ? end : n;
 }
@@ -93,10 +94,10 @@ static bool step_loop(Engine *g, Err *e) {
 
 /* ---- the batch ----------------------------------------------------------------------------------------- */
 
-/* Appends the next piece of a slot's sequence, if that fits; the last piece has a wanted row. */
-static void add_piece(Engine *g, Slot *s, Batch *b) {
+/* Appends the next chunk of a slot's sequence, if it fits; the last chunk has a wanted row. */
+static void add_chunk(Engine *g, Slot *s, Batch *b) {
     const Task *t = s->task;
-    int end = engine_piece_end(g, s->n_held, n_tokens(t));
+    int end = engine_chunk_end(g, s->n_held, n_tokens(t));
     if (b->T + end - s->n_held > g->exec_config.T_max) return; // in a later step
     engine_add_rows(g, s, t->seq.ids, s->n_held, end, b);
     s->n_rows = end - s->n_held;
@@ -127,7 +128,7 @@ static Batch build_batch(Engine *g) {
     for (int has_begun = 1; has_begun >= 0; has_begun--) {
         uint64_t arrival = 0;
         for (Slot *s; (s = next_slot(g, has_begun, arrival)); arrival = s->task->arrival + 1)
-            add_piece(g, s, &b);
+            add_chunk(g, s, &b);
     }
     return b;
 }

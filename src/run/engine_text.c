@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-/* The first place in text[from..n) where a stop string stands, or n. */
+/* The first offset in text[from..n) at which a stop string begins, or n. */
 static size_t find_stop(const Request *r, const Buf *text, size_t from) {
     size_t first = text->n;
     for (int i = 0; i < r->n_stop; i++) {

@@ -48,7 +48,7 @@ bool perplexity_compare(const uint8_t *row, const float *logits, int n_vocab, do
 
 /* ---- the run ------------------------------------------------------------------------------------------ */
 
-typedef struct Run {
+typedef struct Evaluation {
     const PerplexityTask *task;
     Perplexity *out;
     Pool *pool;
@@ -60,10 +60,10 @@ typedef struct Run {
     atomic_bool is_damaged; // a row of the base
     atomic_int n_cut;
     Err failure;
-} Run;
+} Evaluation;
 
 /* Row i of the current run, prediction number `at` of the text. */
-static void evaluate(Run *r, int i, int at) {
+static void evaluate(Evaluation *r, int i, int at) {
     const PerplexityTask *t = r->task;
     const float *logits = r->rows->data + (size_t)i * r->rows->stride;
     int32_t next = r->ids[r->rows->position + i + 1];
@@ -83,19 +83,19 @@ static void evaluate(Run *r, int i, int at) {
 }
 
 static void evaluate_share(void *arg, int thread) {
-    Run *r = arg;
+    Evaluation *r = arg;
     for (int i = thread; i < r->rows->n; i += pool_n(r->pool)) evaluate(r, i, r->out->n_rows + i);
 }
 
 /* Adds the rows of the current run to the sums. */
-static void add_up(Run *r) {
+static void add_up(Evaluation *r) {
     Perplexity *p = r->out;
     for (int i = 0; i < r->rows->n; i++) r->sum += p->nll[p->n_rows++];
     if (p->n_rows % window_rows(r->task->n_ctx) == 0) p->running[p->n_windows++] = exp(r->sum / p->n_rows);
 }
 
 static bool take_rows(void *arg, const LogitRows *rows) {
-    Run *r = arg;
+    Evaluation *r = arg;
     const PerplexityTask *t = r->task;
     size_t n_bytes = (size_t)rows->n * logits_file_row_bytes(r->n_vocab);
     r->rows = rows;
@@ -107,7 +107,7 @@ static bool take_rows(void *arg, const LogitRows *rows) {
     return (!t->save || t->save(t->arg, r->saved, n_bytes)) && t->go_on(t->arg, r->out);
 }
 
-static bool run_window(Run *r, Engine *g, int window, Err *e) {
+static bool run_window(Evaluation *r, Engine *g, int window, Err *e) {
     const PerplexityTask *t = r->task;
     size_t n = (size_t)t->n_ctx;
     memcpy(r->ids, t->ids + (size_t)window * n, n * sizeof *r->ids);
@@ -119,7 +119,7 @@ static bool run_window(Run *r, Engine *g, int window, Err *e) {
 
 bool perplexity_run(Engine *g, const PerplexityTask *t, Perplexity *out, Err *e) {
     size_t n = (size_t)t->n_windows * (size_t)window_rows(t->n_ctx);
-    Run r = {.task = t, .out = out, .n_vocab = engine_plan(g)->hparams.n_vocab};
+    Evaluation r = {.task = t, .out = out, .n_vocab = engine_plan(g)->hparams.n_vocab};
     *out = (Perplexity){.nll = mem_new(n, sizeof *out->nll)};
     out->running = mem_new((size_t)t->n_windows, sizeof *out->running);
     if (t->base) {

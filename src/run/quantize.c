@@ -31,9 +31,9 @@ typedef struct Entry { // a tensor of the new file
     int64_t first_slice;
 } Entry;
 
-typedef struct Sums { // over a slice
+typedef struct Squares { // over a slice
     double error, value;
-} Sums;
+} Squares;
 
 struct Quantize {
     const Gguf *g;
@@ -43,7 +43,7 @@ struct Quantize {
     Entry *entries;
     int64_t n_entries, n_slices;
     size_t slice_max; // weights in the largest
-    Sums *sums;       // [n_slices]
+    Squares *sums;    // [n_slices]
 };
 
 /* ---- the plan ----------------------------------------------------------------------------------------- */
@@ -273,7 +273,7 @@ static void encode_fp8(Slice *p) {
 }
 
 /* Encodes the slice, and decodes it again to measure the error. */
-static bool encode_slice(Slice *p, Sums *sums, Err *e) {
+static bool encode_slice(Slice *p, Squares *sums, Err *e) {
     const Quantized *t = &p->entry->about;
     const QuantTraits *traits = quant_traits(t->to);
     size_t n_blocks = p->n / (size_t)traits->n_weights;
@@ -296,7 +296,7 @@ static bool encode_slice(Slice *p, Sums *sums, Err *e) {
     return true;
 }
 
-static bool convert(const Work *w, Slice *p, Sums *sums, Err *e) {
+static bool convert(const Work *w, Slice *p, Squares *sums, Err *e) {
     const Entry *entry = p->entry;
     const Quantized *t = &entry->about;
     size_t row_bytes = bytes_of(t->to, (size_t)t->source->ne[0]), n_bytes = row_bytes * (size_t)p->n_rows;

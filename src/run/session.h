@@ -2,7 +2,7 @@
  *
  *     session_prompt -> session_ask -> while (engine_step) print what is new -> session_answered
  *
- * Owns the messages and the tokens of the last turn.  The messages are the truth: each turn renders all of
+ * Owns the messages and the tokens of the last turn.  The messages decide: each turn renders all of
  * them through the template, so that they may be changed between two turns, and the engine computes only the
  * tokens that its cache does not hold.
  *

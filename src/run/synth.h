@@ -18,8 +18,8 @@ typedef struct SynthImage { // a whole GGUF file in memory
 
 /* Makes the model of that shape ("llama-3.1-8b") and mix ("q4_k_m"), with n_layers layers (0: all of them):
  * everything but the blocks of quantised weights, which are zeros that take no memory yet.  An engine can be
- * prepared with it, so that a model which nothing can run is refused before it is generated.  false: ERR_USAGE for
- * an unknown name, listing the known ones; ERR_MEMORY. */
+ * prepared with it, so that a model which nothing can run is refused before it is generated.  false:
+ * ERR_USAGE for an unknown name, listing the known ones; ERR_MEMORY. */
 bool synth_open(const char *shape, const char *mix, int n_layers, uint64_t seed, SynthImage *out, Err *e);
 
 /* Fills in the blocks, on n_threads threads. */

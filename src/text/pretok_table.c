@@ -18,8 +18,8 @@
 #define LINES "\\s*[\\r\\n]++"
 #define SPACES LINES "|" LAST_SPACES
 
-/* Words with a capital apart: ABCdef is ABCdef, abcDEF is abc and DEF.  Letters outside ASCII have no case.
- */
+/* Words with a capital apart: ABCdef is ABCdef, abcDEF is abc and DEF.  Letters outside ASCII have no
+ * case. */
 #define CASED_1 "[^\\r\\n\\p{L}\\p{N}]?+[^\\P{L}a-z]*[^\\P{L}A-Z]++"
 #define CASED_2 "[^\\r\\n\\p{L}\\p{N}]?+[^\\P{L}a-z]++[^\\P{L}A-Z]*+"
 #define MARKED "[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]++"

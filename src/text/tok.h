@@ -63,7 +63,7 @@ GgufString tok_pre(const Tok *t);       // the pre-tokenizer in use; n = 0 for k
 
 int tok_n_vocab(const Tok *t);
 int tok_bos(const Tok *t); // -1 if there is none, and so below
-int tok_eos(const Tok *t); // the id that TOK_ADD_SPECIAL adds; tok_is_eog knows all that end a text
+int tok_eos(const Tok *t); // the id that TOK_ADD_SPECIAL adds; tok_is_eog is true for all that end a text
 int tok_unknown(const Tok *t);
 bool tok_adds_bos(const Tok *t); // TOK_ADD_SPECIAL adds a BOS in front
 

@@ -291,7 +291,7 @@ TEST(gpu_ops_rope_and_cache) {
     for (int i = 0; i < 8; i++)
         for (int T = 1; T <= 513; T = T == 1 ? 7 : T == 7 ? 65 : T * 8 - 7) {
             for (int type = 0; type < KV_N_TYPES; type++)
-                if (dims[i][0] % kv_type_unit((KvType)type) == 0)
+                if (dims[i][0] % kv_type_multiple((KvType)type) == 0)
                     check_rope(dims[i][0], dims[i][1], (KvType)type, T);
         }
 }
@@ -395,7 +395,7 @@ static void check_attn(Heads h, KvType type, const Rows *rows, int n_seq, int n_
 /* Every type of cache that such heads can have. */
 static void check_types(Heads h, const Rows *rows, int n_seq, int n_ctx, bool decode, double limit) {
     for (int type = 0; type < KV_N_TYPES; type++)
-        if (h.head_dim % kv_type_unit((KvType)type) == 0)
+        if (h.head_dim % kv_type_multiple((KvType)type) == 0)
             check_attn(h, (KvType)type, rows, n_seq, n_ctx, decode, limit);
 }
 
@@ -494,7 +494,7 @@ TEST(gpu_ops_attention_of_newest_rows) {
                 rows.position[t] = positions[(i + t) % 12] % sizes[n].n_ctx;
             }
             for (int type = 0; type < KV_N_TYPES; type++)
-                if (heads[i].head_dim % kv_type_unit((KvType)type) == 0)
+                if (heads[i].head_dim % kv_type_multiple((KvType)type) == 0)
                     check_newest(heads[i], (KvType)type, &rows, sizes[n].n_ctx);
         }
 }
@@ -582,7 +582,7 @@ TEST(gpu_ops_pages_in_any_order) {
     Rows single = single_rows(17), prompt = prompt_rows(80, 85);
     for (int i = 0; i < N_HEADS; i++)
         for (int type = 0; type < KV_N_TYPES; type++) {
-            if (heads[i].head_dim % kv_type_unit((KvType)type)) continue;
+            if (heads[i].head_dim % kv_type_multiple((KvType)type)) continue;
             check_order(heads[i], (KvType)type, &single, 700, true);
             check_order(heads[i], (KvType)type, &prompt, 165, false);
             check_rope_order(heads[i].head_dim, (KvType)type);

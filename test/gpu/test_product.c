@@ -3,7 +3,7 @@
  * With 8-bit activations every executor forms the same integers (exec/act.h); the order of the f32 sums is
  * the kernel's own, so that a result may differ by the rounding of a few additions: NMSE 1e-10, which one
  * wrong integer in a row exceeds.  A norm before the product is rounded before the activations are, and may
- * change one of them by a step: 1e-6.  The matrix units take f16: 1e-6. */
+ * change one of them by a step: 1e-6.  The tensor cores take f16: 1e-6. */
 #include "device.h"
 #include "gpu.h"
 #include "tiny.h"
@@ -388,7 +388,7 @@ static void check_maps(QuantType type, int n_in, bool norm, bool bias, Gemm *gem
         gather(t->residual_rows, t->residual_map, n_out);
     }
     CHECK(memcmp(got[0], got[1], n * sizeof(float)) == 0, "%s, %d rows%s: maps change a bit", t->name, T,
-          gemm ? " on the matrix units" : "");
+          gemm ? " on the tensor cores" : "");
     free(got[0]);
     free(got[1]);
     free(ignored);

@@ -235,7 +235,8 @@ static inline void golden_cases(const char *path,
     json_decref(g.json);
 }
 
-/* Whether the executor (NULL: the CPU's) runs the model of NAME.json; any other model must be refused by name. */
+/* Whether the executor (NULL: the CPU's) runs the model of NAME.json; any other model must be refused by
+ * name. */
 static inline bool golden_runs(const char *path, const ExecOps *executor) {
     char model[512];
     Gguf *g = NULL;

@@ -399,8 +399,8 @@ static void plant_window_of_cache(Plan *p) {
     for (int i = 0; i < p->n_kv; i++) p->kv[i].window = WINDOW;
 }
 
-/* Attention in a window gives the same bytes over a cache that keeps all rows and over one that keeps those of the
- * window, in chunks and row by row; the first rows are those without a window. */
+/* Attention in a window gives the same bytes over a cache that keeps all rows and over one that keeps those
+ * of the window, in chunks and row by row; the first rows are those without a window. */
 static void check_window(const char *path, RigConfig c) {
     enum { N = 330, CHUNKS = 256 };
     void (*const change[])(Plan *) = {plant_window, plant_window_of_cache, NULL};

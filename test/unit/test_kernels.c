@@ -586,8 +586,8 @@ static void attn_double(const AttnJob *job, const Paged *p, Heads width, double 
     free(values);
 }
 
-/* Attention of n_q heads over positions first.., in pages in order and in scattered ones; with a softcap, if that is
- * not 0, and a sink for each head. */
+/* Attention of n_q heads over positions first.., in pages in order and in scattered ones; with a softcap, if
+ * that is not 0, and a sink for each head. */
 static void try_attn_with(const Kernels *table, KvType type, int n_q, Heads width, int first, int n_pos,
                           float size, float softcap) {
     static const float sinks[] = {0.5f, -20, 3, 0, 1, 2, -1, 7, 0.1f};
@@ -664,7 +664,7 @@ TEST(kernels_attn) {
             for (int j = 0; j < 8; j++)
                 for (int n_q = 1; n_q <= 9; n_q += n_q < 5 ? 1 : 4)
                     for (int type = 0; type < KV_N_TYPES; type++)
-                        if (dims[i] % kv_type_unit((KvType)type) == 0)
+                        if (dims[i] % kv_type_multiple((KvType)type) == 0)
                             try_attn(kernels_all[k], (KvType)type, n_q, (Heads){dims[i], dims[i], false}, 0,
                                      positions[j], j % 3 ? 1 : 30);
     }

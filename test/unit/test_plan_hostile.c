@@ -159,16 +159,16 @@ static uint64_t n_keys_left(const Gguf *g, const Edit *e) {
     return n;
 }
 
-typedef struct Piece { // one tensor of the new file
+typedef struct NewTensor { // one tensor of the new file
     const char *name;
     uint64_t dims[4];
     uint32_t type;
     size_t n_bytes, n_old; // in the new file, and how many of the old data there are
     const uint8_t *data;
-} Piece;
+} NewTensor;
 
-static Piece piece_of(const GgufTensor *t, const Edit *e) {
-    Piece p = {.name = t->name, .type = t->type, .data = t->data, .n_old = (size_t)t->n_bytes};
+static NewTensor new_tensor(const GgufTensor *t, const Edit *e) {
+    NewTensor p = {.name = t->name, .type = t->type, .data = t->data, .n_old = (size_t)t->n_bytes};
     for (int k = 0; k < 4; k++) p.dims[k] = (uint64_t)t->ne[k];
     bool edited = e->tensor && strcmp(e->tensor, t->name) == 0;
     if (edited && e->change == RENAME) p.name = e->name;
@@ -181,7 +181,7 @@ static Piece piece_of(const GgufTensor *t, const Edit *e) {
     return p;
 }
 
-static void put_table(Buf *out, const Piece *p, int n) {
+static void put_table(Buf *out, const NewTensor *p, int n) {
     uint64_t offset = 0;
     for (int i = 0; i < n; i++) {
         uint32_t n_dims = p[i].dims[3] > 1 ? 4 : p[i].dims[2] > 1 ? 3 : p[i].dims[1] > 1 ? 2 : 1;
@@ -193,22 +193,22 @@ static void put_table(Buf *out, const Piece *p, int n) {
 
 /* Writes the model in `file`, opened as g, with the edit. */
 static Buf rewrite(const Gguf *g, const Buf *file, const Edit *e) {
-    Piece pieces[64];
+    NewTensor tensors[64];
     int n = 0;
     for (int64_t i = 0; i < gguf_n_tensors(g) && n < 63; i++) {
         const GgufTensor *t = gguf_tensor(g, i);
-        if (e->change != DROP || strcmp(t->name, e->tensor) != 0) pieces[n++] = piece_of(t, e);
+        if (e->change != DROP || strcmp(t->name, e->tensor) != 0) tensors[n++] = new_tensor(t, e);
     }
-    if (e->change == ADD) pieces[n++] = (Piece){e->tensor, {32, 1, 1, 1}, QUANT_F32, 128, 0, NULL};
+    if (e->change == ADD) tensors[n++] = (NewTensor){e->tensor, {32, 1, 1, 1}, QUANT_F32, 128, 0, NULL};
     Buf out = {0};
     put_header(&out, 3, (uint64_t)n, n_keys_left(g, e));
     put_keys(&out, g, file, e);
-    put_table(&out, pieces, n);
+    put_table(&out, tensors, n);
     for (int i = 0; i < n; i++) {
-        bool poked = e->change == POKE && strcmp(pieces[i].name, e->tensor) == 0;
+        bool poked = e->change == POKE && strcmp(tensors[i].name, e->tensor) == 0;
         if (poked) put_u32(&out, e->word);
-        if (pieces[i].n_old) put(&out, pieces[i].data + 4 * poked, pieces[i].n_old - 4 * poked);
-        for (size_t k = pieces[i].n_old; k < pieces[i].n_bytes; k++) put(&out, "", 1);
+        if (tensors[i].n_old) put(&out, tensors[i].data + 4 * poked, tensors[i].n_old - 4 * poked);
+        for (size_t k = tensors[i].n_old; k < tensors[i].n_bytes; k++) put(&out, "", 1);
         pad(&out, 32, 0);
     }
     return out;

@@ -116,7 +116,8 @@ TEST(synth_refuses_unknown_names) {
     CHECK(strstr(e.text, "no mix 'q4_9'"), "%s", e.text);
 }
 
-/* A shape that the executor cannot run is refused by name while its blocks are still zeros; no GPU is asked. */
+/* A shape that the executor cannot run is refused by name while its blocks are still zeros; no GPU is
+ * asked. */
 TEST(synth_is_refused_before_it_is_filled) {
     SynthImage image;
     Model model;

@@ -178,7 +178,7 @@ void file_pieces(Buf *b, const char *model, const Piece *pieces, size_t n) {
     for (size_t i = 0; i < n; i++) put(b, (uint64_t)pieces[i].type, 4);
 }
 
-/* NULL if the container or the tokenizer refuses it; *e says why. */
+/* NULL if the container or the tokenizer refuses it; *e has the reason. */
 Tok *open_bytes(const Buf *file, Gguf **gguf, Err *e) {
     Tok *t = NULL;
     *gguf = NULL;

@@ -71,7 +71,7 @@ void file_array(Buf *b, const char *key, uint32_t type, size_t n);
 void file_strings(Buf *b, const char *key, const char *const *strings, size_t n);
 void file_pieces(Buf *b, const char *model, const Piece *pieces, size_t n); // tokens, scores and types
 
-/* NULL if the container or the tokenizer refuses it; *e says why. */
+/* NULL if the container or the tokenizer refuses it; *e has the reason. */
 Tok *open_bytes(const Buf *file, Gguf **gguf, Err *e);
 
 typedef struct Made {

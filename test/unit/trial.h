@@ -1,7 +1,7 @@
 /* trial: a tape written by hand, run once on an executor, for the tests of single ops.
  *
- * The tape is written with the builder, over a file in memory.  EMBED brings the inputs: row t of a register is row
- * t of a matrix of random floats.  The register `result` is read back. */
+ * The tape is written with the builder, over a file in memory.  EMBED brings the inputs: row t of a register
+ * is row t of a matrix of random floats.  The register `result` is read back. */
 #ifndef ZGEN_TEST_TRIAL_H
 #define ZGEN_TEST_TRIAL_H
 
@@ -83,7 +83,7 @@ static inline bool run_trial(Trial *t, const ExecOps *ops, void (*emit)(PlanBuil
     if (ok) {
         p->regs[plan_base(p, result)].has[FORM_F32] = true; // read below
         plan_fuse(p);
-        plan_place(p);
+        plan_forms(p);
         plan_allocate(p);
     }
     ExecConfig config = {
@@ -98,8 +98,8 @@ static inline bool run_trial(Trial *t, const ExecOps *ops, void (*emit)(PlanBuil
     return ok;
 }
 
-/* Checks row by row what run_trial left in the register `result`; expected(row, out) is the formula, tolerance the
- * error allowed of 1 + |value|.  Closes the trial. */
+/* Checks row by row what run_trial left in the register `result`; expected(row, out) is the formula,
+ * tolerance the error allowed of 1 + |value|.  Closes the trial. */
 static inline void check_rows(Trial *t, double tolerance,
                               void (*expected)(const Trial *t, int row, double *out)) {
     size_t stride;

@@ -14,7 +14,7 @@ float read_eps(PlanBuilder *b) {
     return keys_float(&b->keys, "attention.layer_norm_rms_epsilon", 1e-20f, 1.0f, 1.0f);
 }
 
-/* n_embd / n_head of the first layer, where the file does not say otherwise; keys and values are equally wide. */
+/* n_embd / n_head of the first layer, unless the file has a key for it; keys and values are equally wide. */
 static int read_head_dim(PlanBuilder *b) {
     const Hparams *h = &b->plan->hparams;
     Keys *k = &b->keys;

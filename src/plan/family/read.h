@@ -1,7 +1,7 @@
 /* read: the metadata keys that most families have, under the names of most files.
  *
- * Numbers that may differ between layers are read for the builder's layer.  Ranges are checked here; a failure is
- * kept in the builder, and the values that are returned behind it are harmless. */
+ * Numbers that may differ between layers are read for the builder's layer.  Ranges are checked here; a
+ * failure is kept in the builder, and the values that are returned behind it are harmless. */
 #ifndef ZGEN_PLAN_READ_H
 #define ZGEN_PLAN_READ_H
 
@@ -10,10 +10,10 @@
 /* attention.layer_norm_rms_epsilon, which must be there. */
 float read_eps(PlanBuilder *b);
 
-/* The rotation of all layers: of a whole head, unless rope.dimension_count is less; scaling none or linear. */
+/* The rotation of all layers, of whole heads unless rope.dimension_count is less; scaling none or linear. */
 RopeParams read_rope(PlanBuilder *b, RopePairing pairing);
 
-/* Counts, width and score scale of the layer's attention heads, of which attention.head_count must be there. */
+/* Counts, width and score scale of the layer's attention heads; attention.head_count must be there. */
 AttnParams read_attention(PlanBuilder *b, RopeParams rope);
 
 /* feed_forward_length, which must be there: the width of the layer's dense feed-forward block. */

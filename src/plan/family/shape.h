@@ -1,8 +1,8 @@
 /* shape: the sizes of well-known models, as their family lists them.
  *
- * A Shape is enough to make a model of random weights: its metadata keys come from here, its tensors are those
- * that the family asks for when it writes its tape over these keys.  A ModelSize is the label of a size in a
- * table of measurements.  Both lists are in the family's file and end with a row without a name. */
+ * A Shape is enough to make a model of random weights: its metadata keys are listed here, its tensors are the
+ * ones that the family requests when it writes its tape over these keys.  A ModelSize is the label of a size
+ * in a table of measurements.  Both lists are in the family's file and end with a row without a name. */
 #ifndef ZGEN_PLAN_SHAPE_H
 #define ZGEN_PLAN_SHAPE_H
 
