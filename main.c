@@ -1,6 +1,6 @@
 /* zgen: runs GGUF language models from the command line.
  *
- * This file finds the command that the arguments name, has its options read, runs it, and turns its result
+ * Finds the command that the arguments name, has its options read, runs it, and turns its result
  * into an exit code and at most one line on stderr.  To add a command, write src/cli/<command>.c, a row in
  * src/cli/command.c, and a row here. */
 #include "src/bench/bench.h"

@@ -7,7 +7,7 @@
  * values are not written to the cache and no token is sampled for them.
  *
  * An op reads and writes rows of registers, and each register is given as a RegRows: a register may be a
- * range of columns of another one, so a stride says nothing about a width, and the floats between two rows
+ * range of columns of another one, so a stride is independent of a width, and the floats between two rows
  * are not the op's. */
 #ifndef ZGEN_CUDA_LAUNCH_H
 #define ZGEN_CUDA_LAUNCH_H

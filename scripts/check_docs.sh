@@ -3,7 +3,7 @@
 # and CONTRIBUTING.md; the files that comments cite, in sources, scripts and tests; and the lines of printed plans in
 # ARCHITECTURE.md, which must be lines of test/data/plan.  Prints TAP; each check lists all that breaks it.
 #
-# A path may be given from the top of the tree or by its end ("act.h", "unit/rig.h"); * stands for anything but /.  Not
+# A path may be given from the top of the tree or by its end ("act.h", "unit/rig.h"); * matches anything but /.  Not
 # checked: paths in build/ and ../shared/, and code, whose includes the compiler checks.
 #
 # Before it judges the tree it judges a small one with planted misses.
@@ -62,7 +62,7 @@ document_paths() {
     }' "$@"
 }
 
-# The files that comments cite, by their ending: in C and CUDA what stands behind // or between /* and */, elsewhere the
+# The files that comments cite, by their ending: in C and CUDA the text behind // or between /* and */, elsewhere the
 # lines that begin with #.
 comment_paths() {
     awk '
@@ -98,7 +98,7 @@ comment_paths() {
     }' "$@"
 }
 
-# The lines of plans in the first file that are no line of the others, as FILE:LINE.  "..." stands for anything, and
+# The lines of plans in the first file that are no line of the others, as FILE:LINE.  "..." matches anything, and
 # spaces for any number of spaces.
 foreign_plan_lines() {
     awk '

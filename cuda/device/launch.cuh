@@ -1,4 +1,4 @@
-// launch: one kernel launch, on the stream and with the attributes that a Launch asks for; rows of registers.
+// launch: one kernel launch, on the stream and with the attributes of a Launch; rows of registers.
 #pragma once
 #include "../launch.h"
 

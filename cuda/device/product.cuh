@@ -46,9 +46,9 @@ struct WorkSplit {
 };
 
 // Products of which each has the first output of the one before it as its input, in one kernel, so that the
-// prefetching of weights goes on from one product to the next.  There is no barrier over the grid: an output
-// goes on as a FlaggedOutput, which the blocks of the next product poll.  A block that has read its whole
-// input knows that every block has finished the product before.
+// prefetching of weights continues from one product to the next.  There is no barrier over the grid: an
+// output is passed on as a FlaggedOutput, which the blocks of the next product poll.  When a block has read
+// its whole input, every block has finished the product before.
 struct FusedProducts {
     Product p[MAX_PRODUCTS];
     WorkSplit split[MAX_PRODUCTS];

@@ -38,7 +38,7 @@ __device__ __forceinline__ void multiply_16(int sums[4], uint32_t a0, uint32_t a
 }
 
 // sum + the exact sums of one chunk and row (its halves apart where the type's groups are of 16), scaled.
-// What the type subtracts from its numbers is subtracted times the sums of the activations: d.y, halves.
+// The type's ZERO is subtracted as ZERO times the sums of the activations: d.y, halves.
 template <QuantType F>
 __device__ __forceinline__ float add_chunk(float sum, int chunk, int dot0, int dot1, const float scale[2],
                                            const float min[2], float2 d, float2 halves) {

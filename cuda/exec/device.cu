@@ -11,7 +11,7 @@ namespace {
 __global__ void k_nothing() {}
 
 // How many clusters run at once: the blocks of a cluster run in one part of the GPU (a GPC), whose number of
-// SMs need not be a multiple of the cluster size.  0 where CUDA cannot tell.
+// SMs need not be a multiple of the cluster size.  0 where CUDA returns an error.
 void count_clusters(Launch *l) {
     cudaError_t error =
         cudaFuncSetAttribute(k_nothing, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)l->shared_max);

@@ -261,7 +261,7 @@ bool check_widths(const Rank *x, Err *e) {
     return true;
 }
 
-// What need_of asks of an executor.
+// The fields of a rank that need_of reads.
 cudaError_t describe(Rank *x, const Plan *p, const ExecConfig *config) {
     x->plan = p;
     x->config = *config;

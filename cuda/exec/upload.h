@@ -1,4 +1,4 @@
-/* upload: weights from the file mapping into device memory, repacked as layout.h says.
+/* upload: weights from the file mapping into device memory, repacked into the tiles of layout.h.
  *
  * All matrices of a plan lie in one allocation, sized by a first pass over its ops.  A transfer of rows goes
  * from the page cache to pinned memory (copied by all threads), to device memory, and into the tiles of its

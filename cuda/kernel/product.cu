@@ -21,7 +21,7 @@
 // of its K-slices as they arrive (tile.cuh).  How the work is split is decided by work_split.cu.
 //
 // One input row goes through up to MAX_PRODUCTS fused products in one kernel: their outputs become inputs
-// through FlaggedOutputs (launch.h), and prefetching goes on across products.  Several rows are normalised
+// through FlaggedOutputs (launch.h), and prefetching continues across products.  Several rows are normalised
 // and quantised by a kernel of their own first.  Where so many of them do not fit into the shared memory of
 // one block, the blocks of a cluster share a tile row: each has some of its K-slices and that range of the
 // inputs, and each reduces some of the outputs, reading the partial sums of all.
@@ -136,7 +136,7 @@ template <int T> struct WarpWork {
     }
 };
 
-// What a warp's ring fetches, through all fused products.  The list has LIST_ENTRIES K-slices, one in each
+// The fetches of a warp's ring, through all fused products.  The list has LIST_ENTRIES K-slices, one in each
 // lane, which also starts the fetches of its tiles: addresses are computed ahead, because among the
 // instructions of a tile they would cost time.  A longer list is filled again between tile batches.
 template <int T, bool ROUTED> struct PrefetchList {

@@ -3,8 +3,8 @@
  * Ill-formed bytes become U+FFFD as Unicode recommends: one for each longest prefix that could still have
  * become a character.  Overlong forms, surrogates and numbers beyond U+10FFFF are ill-formed.
  *
- * The one trick: an incomplete character (UTF8_CUT) and an impossible one (UTF8_BAD) are told apart, so that
- * the same decoder serves a finished text and one that arrives in parts. */
+ * The one trick: an incomplete character (UTF8_CUT) and an impossible one (UTF8_BAD) are different results,
+ * so that the same decoder serves a finished text and one that arrives in parts. */
 #ifndef ZGEN_BASE_UTF8_H
 #define ZGEN_BASE_UTF8_H
 

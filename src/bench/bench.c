@@ -1,7 +1,7 @@
 /* bench: how fast a model runs on this machine, in the tables of llama-bench, or with -npl of
  * llama-batched-bench.
  *
- * It owns the cross product: every list of the command line is one factor, in llama-bench's order.  The
+ * Owns the cross product: every list of the command line is one factor, in llama-bench's order.  The
  * factors that need an engine of their own (layers on the GPU, batch sizes, cache types, threads) are the
  * outer loops, so that a model is loaded once for all tests that share them.  Nothing is printed before the
  * first result; with --verify a test that fails has no row.  run/bench.h describes how a test is timed, row.h

@@ -1,7 +1,7 @@
 /* ceilings: zgen bench --ceilings: the limits of the machine, without a model.
  *
- * They are the fields of Ceilings in exec.h, for the CPU and for the GPU that a model would use.  A limit
- * that a device does not have is left out. */
+ * The limits are the fields of Ceilings in exec.h, for the CPU and for the GPU that a model would use.  A
+ * limit that a device does not have is left out. */
 #include "bench.h"
 #include "machine.h"
 #include "table.h"

@@ -1,7 +1,7 @@
 /* metrics: the speeds that follow from the times of one test.
  *
  * Tokens per second are llama-bench's: n tokens divided by the time of each repetition; their mean and sample
- * standard deviation.  The others are zgen's own, from means over the repetitions.  NAN stands for a number
+ * standard deviation.  The others are zgen's own, from means over the repetitions.  NAN is a number
  * that does not exist: of decoding in a test without generated tokens, of a prompt in a test without one, a
  * share of an unknown bandwidth. */
 #ifndef ZGEN_BENCH_METRICS_H

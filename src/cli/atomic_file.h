@@ -1,9 +1,9 @@
 /* atomic_file: an output file that appears under its name only when it is complete.
  *
- * It is written to a temporary file in the same folder, which is renamed at the end.  After a failure or
- * Ctrl-C the temporary file is removed and an older file of this name is unchanged.  An older file is
- * replaced and its mode kept; behind a symbolic link its target is replaced.  What is not a regular file (a
- * pipe, /dev/null) is written to directly. */
+ * The file is written as a temporary file in the same folder, which is renamed at the end.  After a failure
+ * or Ctrl-C the temporary file is removed and an older file of this name is unchanged.  An older file is
+ * replaced and its mode kept; behind a symbolic link its target is replaced.  A path that is no regular file
+ * (a pipe, /dev/null) is written to directly. */
 #ifndef ZGEN_CLI_ATOMIC_FILE_H
 #define ZGEN_CLI_ATOMIC_FILE_H
 

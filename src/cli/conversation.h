@@ -1,6 +1,6 @@
 /* conversation: the state of zgen chat, and one turn of it: messages in, an answer on stdout.
  *
- * A full context is handled as --on-full says: the turn is refused, or the oldest turns are dropped; a line
+ * A full context is handled by --on-full: the turn is refused, or the oldest turns are dropped; a line
  * reports either.  A user's message without an answer is removed, so that the messages never end with it. */
 #ifndef ZGEN_CLI_CONVERSATION_H
 #define ZGEN_CLI_CONVERSATION_H
@@ -23,7 +23,7 @@ typedef struct Chat {
     Request request; // of every turn, except ids
     AnswerPrinter printer;
     ChatTotal total;
-    bool is_over; // the user asked to leave
+    bool is_over; // by a command of the user
 } Chat;
 
 /* Generates the answer to the messages and prints it, with a newline behind it.  false: the conversation

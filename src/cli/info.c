@@ -1,6 +1,6 @@
 /* info: what a model file contains, whether zgen can run it, the memory that it needs, and whether that fits.
  *
- * It works for every well-formed GGUF file: where the family, a tensor type or the tokenizer is not
+ * Every well-formed GGUF file is accepted: where the family, a tensor type or the tokenizer is not
  * supported, it prints why, and the rest all the same.  Names and values come from the file and are escaped.
  * The data of tensors is not read. */
 #include "cli.h"

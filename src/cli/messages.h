@@ -1,6 +1,6 @@
-/* messages: the messages and the chat template that the options ask for.
+/* messages: the messages and the chat template that the options select.
  *
- * It owns --messages and its file, the system prompt, --think as a variable of templates, and the choice of
+ * Owns --messages and its file, the system prompt, --think as a variable of templates, and the choice of
  * the template.  A model without a template is refused: with a wrong template a model answers nonsense, and
  * nothing shows the cause. */
 #ifndef ZGEN_CLI_MESSAGES_H

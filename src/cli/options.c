@@ -1,7 +1,7 @@
 /* options: see options.h.
  *
- * getopt_long_only reads the arguments.  It accepts unique prefixes of names, so the spelling is compared
- * with the table afterwards.  It gets no short options: -m is a long name of one letter. */
+ * getopt_long_only reads the arguments.  getopt accepts unique prefixes of names, so the spelling is compared
+ * with the table afterwards.  No short options are given to getopt: -m is a long name of one letter. */
 #include "options.h"
 #include "../base/mem.h"
 

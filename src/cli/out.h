@@ -1,7 +1,7 @@
 /* out: writes standard output, unbuffered and checked.
  *
- * All output of commands goes through here.  What a command has written has reached the reader, and a full
- * disk or a closed pipe is known before the exit code is chosen. */
+ * All output of commands goes through here.  Bytes that a command has written have reached the reader, and a
+ * full disk or a closed pipe is known before the exit code is chosen. */
 #ifndef ZGEN_CLI_OUT_H
 #define ZGEN_CLI_OUT_H
 

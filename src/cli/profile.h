@@ -14,7 +14,7 @@
 #include "runner.h"
 
 /* With --profile: measures steps after n_past tokens, prints the table to stderr, and makes *json if json is
- * not NULL.  What the engine's caches hold is lost.  Without --profile does nothing.  false: see
+ * not NULL.  The engine's caches are overwritten.  Without --profile does nothing.  false: see
  * engine_profile; ERR_OUTPUT. */
 bool profile_print(const Runner *r, int n_past, json_t **json, Err *e);
 

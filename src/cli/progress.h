@@ -1,7 +1,7 @@
 /* progress: one line on stderr with a bar, the share that is done and the time left.
  *
- * It is drawn on a terminal only, at most ten times a second, and erased at the end; a log never contains
- * it. */
+ * The line is drawn on a terminal only, at most ten times a second, and erased at the end; a log never
+ * contains it. */
 #ifndef ZGEN_CLI_PROGRESS_H
 #define ZGEN_CLI_PROGRESS_H
 

@@ -1,7 +1,8 @@
 /* runner: what a command holds open while it computes: a model, an engine, and with --verify the engine that
  * checks the first one.
  *
- * It is opened in steps, because the context depends on the prompt and the tokens of the prompt on the model:
+ * A Runner is opened in steps, because the context depends on the prompt and the tokens of the prompt on the
+ * model:
  *
  *     runner_choose   options -> config, except n_ctx, n_seq, R_max and chunk
  *     runner_open     a path  -> model

@@ -85,8 +85,8 @@ static bool choose_device(const Options *o, EngineConfig *config, Err *e) {
         return true;
     }
     if (choice.gpu) return err_set(e, ERR_RUN, "--device %s: %s", o->device, why.text);
-    bool is_expected =
-        !device.runtime && !wants_layers(o->gpu_layers); // a build without CUDA, and no option asks for it
+    bool is_expected = !device.runtime &&
+                       !wants_layers(o->gpu_layers); // a build without CUDA, and no option that requires CUDA
     report_cpu(&o->notices, !is_expected, why.text);
     return true;
 }

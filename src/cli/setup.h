@@ -1,6 +1,6 @@
 /* setup: from options to the configuration, the context and the requests of an engine.
  *
- * It owns the choice of device, CPU kernels, threads, cache type and context length.  An option that cannot
+ * Owns the choice of device, CPU kernels, threads, cache type and context length.  An option that cannot
  * be honoured is refused, or a warning names its replacement. */
 #ifndef ZGEN_CLI_SETUP_H
 #define ZGEN_CLI_SETUP_H

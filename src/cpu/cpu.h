@@ -14,7 +14,8 @@ const char *cpu_isa(const char *isa);
  * 0 when there is no room to measure in. */
 double cpu_read_bandwidth(Pool *pool);
 
-/* What n_threads of this machine reach; the boundary is the barrier between two ops.  false: ERR_MEMORY. */
+/* The limits of n_threads of this machine; the boundary is the barrier between two ops.  false:
+ * ERR_MEMORY. */
 bool cpu_ceilings(int n_threads, Ceilings *out, Err *e);
 
 #endif

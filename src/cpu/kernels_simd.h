@@ -77,7 +77,7 @@ INLINE F exp_negative(F x) {
     return f_zero_below(f_of_bits(v_add(f_bits(power), exponent)), x, lowest);
 }
 
-/* What x / (1 + exp(-z)) has as z, see scalar.c. */
+/* The z of x / (1 + exp(-z)), see scalar.c. */
 INLINE F sigmoid_argument(Activation act, F x) {
     if (act != ACT_GELU) return x;
     F cube = f_mul(f_mul(x, x), x);

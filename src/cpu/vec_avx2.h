@@ -152,7 +152,7 @@ INLINE V v_load_i8(const int8_t *p) {
                _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(p + 8)))};
 }
 
-/* Sixteen int16 as lanes; or, in the first eight lanes, the sums of neighbours. */
+/* Sixteen int16 as lanes; or, in the first eight lanes, the sums of adjacent ones. */
 INLINE V v_load_i16(const int16_t *p) {
     return (V){_mm256_cvtepi16_epi32(_mm_loadu_si128((const void *)p)),
                _mm256_cvtepi16_epi32(_mm_loadu_si128((const void *)(p + 8)))};

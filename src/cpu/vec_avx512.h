@@ -149,7 +149,7 @@ INLINE V v_load_i8(const int8_t *p) {
     return _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p));
 }
 
-/* Sixteen int16 as lanes; or, in the first eight lanes, the sums of neighbours. */
+/* Sixteen int16 as lanes; or, in the first eight lanes, the sums of adjacent ones. */
 INLINE V v_load_i16(const int16_t *p) {
     return _mm512_cvtepi16_epi32(_mm256_loadu_si256((const void *)p));
 }

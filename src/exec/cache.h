@@ -92,7 +92,7 @@ typedef struct CacheConfig {
 typedef struct KvLayer KvLayer; // plan.h
 typedef struct Cache Cache;
 
-/* What the layers need: bytes of memory, in whole pages, and entries of the tables of all sequences. */
+/* The needs of the layers: bytes of memory, in whole pages, and entries of the tables of all sequences. */
 typedef struct CacheNeed {
     size_t bytes, n_entries;
 } CacheNeed;

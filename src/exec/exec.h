@@ -6,10 +6,11 @@
  * Prompts are computed by runs.  Generated tokens come from the decode loop: n_seq slots, slot s for sequence
  * s, each free or occupied.  A step of the loop computes a token for each occupied slot, which is that slot's
  * input in the next step, without the caller in between; an executor may compute steps ahead of the one that
- * is fetched.  Slots are joined and left, and runs computed, between two steps: the other slots go on.
+ * is fetched.  Slots are joined and left, and runs computed, between two steps: the other slots are not
+ * affected.
  *
- * An executor knows ops, registers and the batch; never the tokenizer, a family or the model's name.  The
- * plan holds the weights it needs and must outlive it. */
+ * An executor depends on ops, registers and the batch; never on the tokenizer, a family or the model's name.
+ * The plan holds the weights it needs and must outlive it. */
 #ifndef ZGEN_EXEC_EXEC_H
 #define ZGEN_EXEC_EXEC_H
 
@@ -103,8 +104,8 @@ typedef struct ExecOps {
 
     ExecCounters (*counters)(const Exec *x);
 
-    /* The cache: for cache_truncate, before a sequence goes back.  Runs and steps extend it; decode_leave takes
-     * back the positions that were computed ahead. */
+    /* The cache: for cache_truncate, before a sequence goes back.  Runs and steps extend it; decode_leave
+     * takes back the positions that were computed ahead. */
     Cache *(*cache)(Exec *x);
 
     /* Gives sequence `to`, whose positions are lost, the first n positions of sequence `from`: their keys and

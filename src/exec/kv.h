@@ -1,7 +1,7 @@
 /* kv: the types in which keys and values are kept, and the bits of each element.
  *
  * Rows of elements lie one behind the other, and the scales of q8_0 behind all of them, so that 16 bytes are
- * 16 elements (cache.h says which rows):
+ * 16 elements (cache.h has the order of rows):
  *
  *     f16, f32, fp8   | elements of row 0 | of row 1 | ..
  *     q8_0            | int8 of row 0     | of row 1 | ..  | scales of row 0 | of row 1 | ..
@@ -66,8 +66,8 @@ HOST_DEVICE static inline float kv_inverse(uint16_t scale) {
     return d > 0 ? 1 / d : 0;
 }
 
-/* q.  The last bit of 1.5 * 2^23 weighs 1, so that adding it rounds; the limits stand between product and
- * sum, which no compiler may then contract. */
+/* q.  The last bit of 1.5 * 2^23 weighs 1, so that adding it rounds; the limits are applied between product
+ * and sum, which no compiler may then contract. */
 HOST_DEVICE static inline int8_t kv_quantize(float x, float inverse) {
     float y = inverse > 0 ? x * inverse : 0;
     y = y > 127 ? 127 : y < -127 ? -127 : y;

@@ -23,7 +23,7 @@
  *   draw       weights at the temperature; target = floor(r * total / 2^64) with r the 64 random bits; the
  *              first token in ascending id whose running sum exceeds target: a prefix sum of integers.
  *
- * It refuses to choose from a row that holds NaN or +Inf, or nothing but -Inf. */
+ * No token is chosen from a row that holds NaN or +Inf, or nothing but -Inf. */
 #ifndef ZGEN_EXEC_SAMPLE_H
 #define ZGEN_EXEC_SAMPLE_H
 

@@ -35,7 +35,7 @@ enum {
 typedef struct Key {
     GgufString name;
     Value value;
-    int64_t *ints; // converted copies, made when first asked for
+    int64_t *ints; // converted copies, made by the first call of a getter
     float *floats;
     GgufString *strings;
 } Key;

@@ -12,7 +12,7 @@
 
 static Value from_object(Jinja *j, const json_t *json, Char mark) {
     Dict *dict = jv_new_dict(j);
-    json_t *object = (json_t *)json; // Jansson's iterators want a pointer without const; they change nothing
+    json_t *object = (json_t *)json; // Jansson's iterators take a pointer without const, and change nothing
     dict->capacity = json_object_size(object);
     dict->pairs = jinja_alloc(j, dict->capacity, sizeof *dict->pairs);
     for (void *i = json_object_iter(object); i; i = json_object_iter_next(object, i)) {

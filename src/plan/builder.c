@@ -91,7 +91,7 @@ static int width_of(const PlanBuilder *b, int reg) {
     return b->plan->regs[reg].width;
 }
 
-/* After a failure there is no matrix to ask for its size; the tape is thrown away then, so 1 does as well. */
+/* The rows of w; 1 after a failure, when there is no matrix and the tape will not be used. */
 static int rows_of(const Weight *w) {
     return w ? w->n_out : 1;
 }

@@ -13,7 +13,7 @@ typedef struct PlanBuilder {
     Plan *plan;
     Keys keys; // the file's, under the family's architecture; its ok is the builder's too
     int layer; // of what is emitted now, -1 outside
-    bool on_R; // set behind the last attention, where only the wanted rows go on
+    bool on_R; // set behind the last attention, where only the wanted rows are computed
     int op_capacity, reg_capacity;
 } PlanBuilder;
 

@@ -1,9 +1,10 @@
 /* capability: what an executor can run, and the refusal of what it cannot.
  *
  * Each op and each parameter that an executor may lack is a feature: a bit, made from OP_LIST and from the
- * list below, which also says when an op has it.  An executor states the features that it runs and its
- * limits; the fuse pass makes nothing that the executor cannot run; plan_supported refuses the rest by name,
- * before anything is read or uploaded.  So no parameter can be ignored: a new parameter needs a line here. */
+ * list below, which also has the condition under which an op needs it.  An executor states the features that
+ * it runs and its limits; the fuse pass makes nothing that the executor cannot run; plan_supported refuses
+ * the rest by name, before anything is read or uploaded.  So no parameter can be ignored: a new parameter
+ * needs a line here. */
 #ifndef ZGEN_PLAN_CAPABILITY_H
 #define ZGEN_PLAN_CAPABILITY_H
 

@@ -17,12 +17,12 @@
 Plan *plan_build(const Gguf *g, const PlanConfig *config, Err *e);
 void plan_free(Plan *p);
 
-/* The tensors of a model that is still to be made: those that its family asks for over the metadata in g,
+/* The tensors of a model that is still to be made: those that its family requests over the metadata in g,
  * which has no tensors.  optional: as for weights_record.  Their types are F32; the caller frees them and
  * their names. NULL: *e. */
 GgufTensor *plan_tensors(const Gguf *g, const char *const *optional, int *n, Err *e);
 
-/* What an op costs for n_rows rows of one sequence that follow n_past others, in one run: the bytes that it
+/* The cost of an op for n_rows rows of one sequence that follow n_past others, in one run: the bytes that it
  * must read or write at least, and its multiply-adds.  kv_element_bytes, here and below: of one number in the
  * cache. */
 typedef struct Cost {

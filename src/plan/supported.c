@@ -95,7 +95,7 @@ static bool view_fits(const Capability *c, const Reg *r) {
     return r->base == NO_REG || (r->column % c->view_multiple == 0 && r->width % c->view_multiple == 0);
 }
 
-/* What one of the limits forbids about the op, and whether `c` allows it; written to `what`. */
+/* Whether `c` allows the op by one of its limits; writes to `what` what that limit forbids. */
 static bool limits_allow(const Plan *p, const Op *op, const Capability *c, char *what, size_t size) {
     if (op->code == OP_ATTN && !head_dim_fits(c, op->attn.head_dim)) {
         snprintf(what, size, "attention heads of %d dimensions, only multiples of %d from %d to %d",

@@ -28,7 +28,7 @@ typedef struct Reg {
     size_t offset[N_FORMS]; // bytes per row before it in the block of its kind (T or R); set by allocate
 } Reg;
 
-/* What one layer keeps of a sequence. */
+/* The data that one layer keeps of a sequence. */
 typedef enum KvKind {
     KV_ROWS,  // a row of keys and one of values for each position, or for the positions of a window
     KV_STATE, // a state of fixed size that each step replaces (recurrent layers)
@@ -45,7 +45,7 @@ typedef struct KvLayer {
     int other;            // KV_OTHER: index of a layer of rows before this one
 } KvLayer;
 
-/* What the user chose, and what the executor that will run the plan can do. */
+/* The user's choices, and the capability of the executor that will run the plan. */
 typedef struct PlanConfig {
     Capability can;   // decides which ops are fused
     bool act_f32;     // all products on float activations: exact, for executors that can

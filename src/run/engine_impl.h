@@ -90,7 +90,7 @@ void engine_add_rows(Engine *g, const Slot *s, const int32_t *ids, int from, int
 
 /* ---- engine_text ---- */
 
-/* The next token of a task that is not finished.  r: its row of the logits register where the request wants
+/* The next token of a task that is not finished.  r: its row of the logits register where the request has
  * log-probabilities.  false: ERR_RUN of the executor. */
 bool engine_add_token(Engine *g, Task *t, int r, int token, Err *e);
 

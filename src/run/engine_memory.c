@@ -1,6 +1,6 @@
 /* engine_memory: what an engine takes, what would fit, and the advice where it does not.
  *
- * All of it is known before anything is loaded: the executor counts what it would allocate for a
+ * All numbers are known before anything is loaded: the executor counts what it would allocate for a
  * configuration, and the longest context that fits is found by asking it again. */
 #include "engine_impl.h"
 
@@ -68,7 +68,7 @@ void engine_print_memory(const Engine *g, Buf *out) {
     print_bytes("; free are", (double)m->free, out);
 }
 
-/* The best type of cache that is smaller than the one asked for and small enough, or NULL. */
+/* The best type of cache that is smaller than the configured one and small enough, or NULL. */
 static const char *smaller_cache(const Engine *g) {
     static const KvType types[] = {KV_F16, KV_Q8_0, KV_FP8};
     Err ignored;

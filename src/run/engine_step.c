@@ -2,7 +2,7 @@
  *
  * First the decode loop gives a token to each sequence that is in it; then one batch computes a chunk of the
  * prompts that are being read.  So a prompt of many chunks delays the other sequences by a chunk per token,
- * and their loop goes on.  A sequence joins the loop behind its first token.  Sequences with
+ * and keeps their loop running.  A sequence joins the loop behind its first token.  Sequences with
  * log-probabilities are computed outside of the loop: their tokens come from batches, whose logits can be
  * read.
  *

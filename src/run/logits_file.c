@@ -89,7 +89,7 @@ static bool read_head(LogitsFile *f, Err *e) {
                    f->path, f->n_ctx, WINDOW_MIN);
 }
 
-/* Whether the file has the size that its header promises.  No product overflows: each factor is below a
+/* Whether the file has the size that its header states.  No product overflows: each factor is below a
  * quotient of the size first. */
 static bool has_size(const LogitsFile *f) {
     size_t left = f->map.size - HEAD_BYTES, row = logits_file_row_bytes(f->n_vocab);

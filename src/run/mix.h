@@ -12,7 +12,7 @@
 #include "../gguf/gguf.h"
 
 typedef struct Mix {
-    const char *name; // file_type_number knows its number; FP8 has none
+    const char *name; // file_type_number returns its number; FP8 has none
     QuantType most;   // of most matrices
     QuantType extra;  // of values and down projections in the favoured layers
     enum {

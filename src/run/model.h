@@ -1,4 +1,4 @@
-/* model: an opened model file: its container and, where zgen knows its kind, its tokenizer. */
+/* model: an opened model file: its container and, where its kind is supported, its tokenizer. */
 #ifndef ZGEN_RUN_MODEL_H
 #define ZGEN_RUN_MODEL_H
 

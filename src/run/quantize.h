@@ -1,10 +1,10 @@
 /* quantize: converts a model file to other weight types.
  *
- * It owns the plan of the new file (the type and the offset of each tensor) and the work: rows are read
+ * Owns the plan of the new file (the type and the offset of each tensor) and the work: rows are read
  * from the mapping, decoded, encoded, decoded again to measure the error, and written at their offset, by
  * all threads at once.  Metadata is the source's, except for keys that depend on the types.
  *
- * What it refuses: values that are not finite, values that the new type cannot hold, and weights that have
+ * Refused are values that are not finite, values that the new type cannot hold, and weights that have
  * been quantised before, unless requantize is set.
  *
  * The one trick: every offset in the new file is known before the first row is read, so that no thread

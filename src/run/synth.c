@@ -2,7 +2,7 @@
  *
  * Weights are random bytes with the scales of each block set so that a weight's standard deviation is about
  * that of a trained model; activations then neither vanish nor overflow over many layers.  The tensors are
- * those that the family asks for when its tape is written over the metadata (plan_tensors). */
+ * those that the family requests when its tape is written over the metadata (plan_tensors). */
 #include "synth.h"
 #include "mix.h"
 #include "../base/float.h"

@@ -1,13 +1,13 @@
 # The man page and README.md agree with the help and the exit codes.
 
-@test "every option that zgen --help names stands in the man page, and none besides" {
+@test "the man page has every option of zgen --help, and no other" {
     help=$(for command in generate chat info tokenize logits perplexity bench quantize synth; do "$ZGEN" $command --help; done)
     manual=$(sed -e 's/^\.\\".*//' -e 's/\\-/-/g' -e 's/^\.RE*B* *//' -e 's/\\f.//g' -e 's/"//g' src/cli/zgen.1)
     names() { grep -oE '(^|[ ,(])--?[a-z][a-z-]*' <<<"$1" | tr -d ' ,(' | sort -u; }
     diff <(names "$help") <(names "$manual")
 }
 
-@test "exit codes stand in README.md and the man page" {
+@test "README.md and the man page list the exit codes" {
     for code in $(grep -oE 'ERR_[A-Z]+ = [0-9]+' src/base/err.h | grep -oE '[0-9]+$'); do
         grep -qE "^\|[0-9, ]*\b$code\b[0-9, ]*\|" README.md
         grep -qE "^[0-9, ]*\b$code\b[0-9, ]*	" src/cli/zgen.1

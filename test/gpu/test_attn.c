@@ -59,7 +59,7 @@ typedef struct Paged {
     KvType type;
     size_t bytes, n_entries;
     int32_t *tables;
-    float *number[2];       // of K and V, what the bytes say: [sequence][head][n_ctx][head_dim]
+    float *number[2];       // of K and V, the values of the bytes: [sequence][head][n_ctx][head_dim]
     CacheView host, device; // the host's memory has what the device's must have
 } Paged;
 
@@ -432,8 +432,8 @@ TEST(gpu_ops_attention_of_single_rows) {
         }
 }
 
-/* What rows that are the newest of their sequences give, and what the cache has then: with new K and V rows
- * put there before, or on the way. */
+/* The results of rows that are the newest of their sequences, and the cache behind them: with new K and V
+ * rows put there before, or on the way. */
 static void attend_newest(Paged *c, Heads h, const Rows *rows, bool on_the_way, float *got) {
     uint64_t seed = 7;
     NewRows r = new_rows(rows->T, h.n_head, h.n_kv_head, h.head_dim, h.head_dim / 4 * 2, &seed);

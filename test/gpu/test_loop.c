@@ -1,6 +1,6 @@
 /* loop: the decode loop of a GPU, which runs ahead of the host.
  *
- * Steps are enqueued before the tokens of the steps before them are fetched.  The tests ask that this never
+ * Steps are enqueued before the tokens of the steps before them are fetched.  The tests check that this never
  * shows: a text ends at its limit, its stop string or its interruption, and tokens computed beyond are in no
  * text and no cache; the same request gives the same bytes every time, whatever begins and ends beside it;
  * and what begins or ends costs the others no drain, no capture and no byte. */
@@ -454,7 +454,7 @@ TEST(gpu_loop_reads_any_register) {
     rig_close(&cpu);
 }
 
-/* What zgen bench measures is the same work each time, behind a depth, too, and in a batch. */
+/* The work that zgen bench measures is the same each time, behind a depth, too, and in a batch. */
 TEST(loop_bench_repeats) {
     if (gpu_missing()) SKIP(gpu_missing());
     static const BenchTest tests[] = {

@@ -61,7 +61,7 @@ static RegRows output_new(int n, int width) {
     return (RegRows){(float *)device_new(NULL, bytes) + COLUMN, register_stride(width), NULL};
 }
 
-/* What was written, [n][width]; nothing may have been written to the other columns. */
+/* The rows written, [n][width]; nothing may have been written to the other columns. */
 static float *output_read(RegRows out, int n, int width, const char *name) {
     size_t stride = (size_t)out.stride;
     float *all = mem_new((size_t)n * stride, sizeof *all),

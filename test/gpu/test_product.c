@@ -67,7 +67,7 @@ static void matrix_free(Matrix *m) {
     free(m->decoded);
 }
 
-/* y[n_out] = expert's matrix times x, in the activations that the type asks for, times the rows' scales. */
+/* y[n_out] = expert's matrix times x, in the activations of the type's form, times the rows' scales. */
 static void multiply(const Matrix *m, int expert, const float *x, bool exact, double *y) {
     const QuantTraits *t = quant_traits(m->w.type);
     int n_in = m->w.n_in;

@@ -73,7 +73,7 @@ static inline void pad(Buf *b, size_t alignment, size_t more) {
     for (size_t i = 0; i < more; i++) put(b, "\x55", 1);
 }
 
-/* ---- What both test files ask ---- */
+/* ---- Conditions of both test files ---- */
 
 static inline bool read_file(const char *path, Buf *b) {
     FILE *file = fopen(path, "rb");

@@ -37,7 +37,7 @@ typedef struct Golden {
     json_t *json;
     char path[256]; // of the model
     int n_vocab;
-    bool experts, floats; // floats: no tensor wants 8-bit activations
+    bool experts, floats; // floats: no tensor is multiplied with 8-bit activations
     json_t *cases;
 } Golden;
 

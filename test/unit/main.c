@@ -1,8 +1,8 @@
 /* The unit test program: test_unit [-j N] [--times] [NAME...] runs every registered test whose name contains
  * one of the NAMEs (all without any), prints a line for each, and ends with the counts.
  *
- * With -j N each test runs in a process of its own, N at a time.  What a test prints is kept until the tests
- * before it are done, so that the output is that of one process, and a test that crashes is a test that
+ * With -j N each test runs in a process of its own, N at a time.  The output of a test is kept until the
+ * tests before it are done, so that the output is that of one process, and a test that crashes is a test that
  * failed.  Without -j all tests run in this process, for debuggers and for tests that share a device.
  * --times adds to each line the processor seconds that the test took.
  *
@@ -40,7 +40,7 @@ void test_register(const char *file, const char *name, void (*run)(void)) {
 }
 
 void test_fail(const char *file, int line, const char *format, ...) {
-    if (++failures > 10) return; // the first ten say enough
+    if (++failures > 10) return; // the first ten are enough
     va_list args;
     va_start(args, format);
     fprintf(stderr, "%s:%d: ", file, line);

@@ -1,8 +1,8 @@
 /* slots: what the decode loop of any executor owes to sequences that come and go.
  *
- * The functions here ask through exec.h and engine.h alone, so that the tests of the CPU and of the GPU share
- * them: a slot gives the tokens that its sequence gives alone, whenever it is joined and whatever leaves
- * beside it; and a sequence that begins or ends costs the others no step, no drain and no byte. */
+ * The functions here check through exec.h and engine.h alone, so that the tests of the CPU and of the GPU
+ * share them: a slot gives the tokens that its sequence gives alone, whenever it is joined and whatever
+ * leaves beside it; and a sequence that begins or ends costs the others no step, no drain and no byte. */
 #ifndef ZGEN_TEST_SLOTS_H
 #define ZGEN_TEST_SLOTS_H
 

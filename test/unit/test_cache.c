@@ -135,7 +135,7 @@ static int32_t page_of(const Rig *r, int layer, int seq, int position) {
     return cache_pages(&v, seq)[position / CACHE_PAGE];
 }
 
-/* What an executor does before a step. */
+/* The work of an executor before a step. */
 static void perform(Rig *r) {
     for (CacheCopy copy; cache_next_copy(r->cache, &copy); r->n_copied++)
         memcpy(r->memory + copy.to, r->memory + copy.from, copy.bytes);

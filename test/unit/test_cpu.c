@@ -1,6 +1,6 @@
 /* cpu: the first gate of an executor: a row's numbers are its own.
  *
- * Whatever else a batch holds (more of the prompt, other sequences, rows nobody asked about), however many
+ * Whatever else a batch holds (more of the prompt, other sequences, rows that are not wanted), however many
  * threads share the work, and however far the tape was fused: the logits of a row are the same to the bit.
  * Everything here compares bytes, on every table of kernels that this machine can run. */
 #include "slots.h"
@@ -145,7 +145,7 @@ static void check_subset(const char *path, RigConfig c) {
     Rig rig;
     if (!open_whole(&rig, path, c, ids, &whole)) return;
     float *logits = rig_rows(&rig, N_IDS);
-    for (int step = 2; step <= N_IDS + 1; step += 13) { // the last one wants nothing
+    for (int step = 2; step <= N_IDS + 1; step += 13) { // the last one has no wanted row
         Row rows[N_IDS];
         int n = 0;
         for (int t = 0; t < N_IDS; t++) rows[t] = (Row){ids[t], 0, t, t % step == step - 1};
@@ -153,7 +153,7 @@ static void check_subset(const char *path, RigConfig c) {
         for (int t = step - 1; t < N_IDS; t += step, n++)
             check_same(&rig, c, "a wanted row", t, row_of(&rig, logits, n), row_of(&rig, whole, t), 1);
         if (!rig_feed(&rig, 0, ids, N_IDS - 1, N_IDS, logits))
-            break; // what was not wanted is remembered all the same
+            break; // rows that were not wanted are in the cache too
         check_same(&rig, c, "behind unwanted rows", step, logits, row_of(&rig, whole, N_IDS - 1), 1);
     }
     free(logits);
@@ -309,7 +309,7 @@ static void check_last_position(const char *path, RigConfig c) {
         rig_feed(&rig, 1, ids, 0, N - 1, logits);
         rig_feed(&rig, 1, ids, N - 1, N, logits + (size_t)(N - 1) * (size_t)rig.n_vocab);
         check_same(&rig, c, "a full context of", N, logits, whole, N);
-        for (int s = 0; s < 3; s += 2) { // their last keys stand right before and behind
+        for (int s = 0; s < 3; s += 2) { // their last keys are right before and behind
             rig_feed(&rig, s, others, N - 1, N, again);
             check_same(&rig, c, "beside a full context, sequence", s, again, row_of(&rig, neighbour, N - 1),
                        1);
@@ -353,7 +353,7 @@ TEST(cpu_sequences_are_truncated) {
 
 /* ---- The cache ---- */
 
-/* A sequence goes on behind what it shares with another as if it had computed that itself. */
+/* Rows behind a shared beginning are the same as behind one that the sequence computed itself. */
 static void check_sharing(const char *path, RigConfig c) {
     enum { SHARED = 70, N = 100 };
     int32_t ids[N], other[N];
@@ -479,7 +479,8 @@ typedef struct Damage {
     size_t n_bytes;
 } Damage;
 
-/* A wide embedding's row is read where its token stands; all other damage is met at once. */
+/* A wide embedding's row is read at the position of its token; all other damage shows at the first
+ * position. */
 static void check_damage(const Damage *d, const char *isa) {
     enum { N = 8, AT = 5 };
     Buf file = {0};

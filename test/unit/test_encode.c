@@ -1,6 +1,6 @@
 /* test_encode: blocks made from values.
  *
- * What an encoder must be is told from outside: llama.cpp's own files of the same weights, and the errors
+ * The expected results come from outside: llama.cpp's own files of the same weights, and the errors
  * that its quantiser leaves on the same numbers. */
 #include "check.h"
 #include "../../src/base/float.h"
@@ -146,7 +146,7 @@ TEST(encode_zeros_constants_and_lone_values) {
                 check_lone(blocks[i].type, values[v], places[p]);
 }
 
-/* What no f16 scale can hold is not finite afterwards, and nothing traps on the way. */
+/* Values that no f16 scale can hold are not finite afterwards, and nothing traps on the way. */
 TEST(encode_extremes) {
     static const float values[] = {1e-45f, 1e-38f, 1e-20f, 1e-9f, 3e38f, -3e38f};
     for (int i = 0; i < N_BLOCKS; i++)

@@ -98,7 +98,7 @@ static bool text_of_is(const Sequence *q, const char *text, size_t n) {
     return q->text.n == n && (n == 0 || memcmp(q->text.data, text, n) == 0);
 }
 
-/* Runs one request alone and hands back its sequence, good until the next. */
+/* Runs one request alone and returns its sequence, valid until the next. */
 static const Sequence *ask(Bench *b, const char *prompt, Request r, TokIds *ids) {
     *ids = ids_of(b, prompt);
     r.ids = ids->data;
@@ -208,7 +208,7 @@ TEST(engine_interrupt_keeps_the_text) {
     }
     CHECK(first != second && !step(&b));
     tok_ids_free(&ids);
-    q = ask(&b, QUESTION, (Request){.n_predict = -1, .params = greedy}, &ids); // and the engine goes on
+    q = ask(&b, QUESTION, (Request){.n_predict = -1, .params = greedy}, &ids); // and the engine still answers
     CHECK(text_of_is(q, ANSWER, strlen(ANSWER)));
     buf_free(&whole);
     tok_ids_free(&ids);
@@ -217,7 +217,7 @@ TEST(engine_interrupt_keeps_the_text) {
 
 /* ---- Stop strings ---- */
 
-/* Where text must be cut: the first place at which one of two strings of equal length stands. */
+/* Where text must be cut: the first offset at which one of two strings of equal length begins. */
 static size_t cut_of(const char *text, const char *const stop[2]) {
     const char *a = strstr(text, stop[0]), *b = strstr(text, stop[1]);
     if (!a || (b && b < a)) a = b;

@@ -1,4 +1,4 @@
-/* gguf and map, where they meet the file system: models in several files, paths that lead to no file, and
+/* gguf and map, with the file system: models in several files, paths that lead to no file, and
  * files that shrink under the mapping. */
 #include "check.h"
 #include "gguf_writer.h"
@@ -46,7 +46,7 @@ static void write_file(const Folder *f, const char *name, const Buf *b) {
     if (!file || (b->n && fwrite(b->data, 1, b->n, file) != b->n) || fclose(file) != 0) abort();
 }
 
-/* Shard no of N_SHARDS holds one tensor of 8 floats; `total` is what it says of all. */
+/* Shard no of N_SHARDS holds one tensor of 8 floats; `total` is its count of all tensors. */
 static void write_shard(const Folder *f, const char *name, int no, int count, const char *tensor, int total) {
     Buf b = {0};
     put_header(&b, 3, 1, no == 0 ? 4 : 3);

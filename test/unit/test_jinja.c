@@ -38,7 +38,7 @@ static char *read_file(const char *path, size_t *n) {
     return b.data;
 }
 
-/* The runs must tile the text, neighbours must differ. */
+/* The runs must tile the text, adjacent ones must differ. */
 static void check_runs(const ChatText *text, const char *name) {
     size_t at = 0;
     for (size_t i = 0; i < text->n_runs; i++) {

@@ -70,7 +70,7 @@ static void banded_free(float *p) {
     free(p - BAND);
 }
 
-/* The tables to be tested; says which the machine lacks. */
+/* The tables to be tested; prints which the machine lacks. */
 static int tables(const Kernels **out) {
     int n = 0;
     for (int i = 0; i < kernels_n; i++) {
@@ -159,7 +159,7 @@ static Panel fenced_panel(const Panel *from, int n_rows, size_t length, bool at_
     return panel;
 }
 
-/* x: T rows as the type of the weights asks, Act8 or const float *. */
+/* x: T rows in the form of the type of the weights, Act8 or const float *. */
 static void multiply(const Kernels *table, const Panel *w, const void *x, int T, float *y) {
     if (quant_traits(w->type)->act == QUANT_ACT_Q8)
         table->matmul_q8(w, x, T, y);
@@ -784,7 +784,7 @@ TEST(kv_fp8_at_its_ends) {
     }
 }
 
-/* What is not finite shows in all that follows from it, and does not vanish in a maximum. */
+/* A number that is not finite shows in all results of it, and does not vanish in a maximum. */
 TEST(kernels_let_no_nan_vanish) {
     for (int k = 0; k < kernels_n; k++) {
         const Kernels *table = kernels_all[k];

@@ -168,7 +168,7 @@ static void routed(const Trial *t, int row, double *out) {
     for (int k = 0; k < N_USED; k++) out[k] *= (double)routing.scale / sum;
 }
 TEST(op_route_kinds) {
-    static const float some = 0; // stands for the bias, which emit_routing finds
+    static const float some = 0; // marks the bias, which emit_routing finds
     for (int i = 0; i < 4; i++) {
         routing = (MoeParams){.n_expert = WIDTH,
                               .n_used = N_USED,

@@ -1,7 +1,7 @@
 /* plan: the tape against golden text, and what the passes claim against what can be counted without them.
  *
  * Lifetimes, forms and costs are worked out here a second time, from the ops alone and in another way.  The
- * texts are of the tape as each executor wants it, which needs no GPU; a change of one is a change of the
+ * texts are of the tape as each executor runs it, which needs no GPU; a change of one is a change of the
  * program and belongs in the same commit. */
 #include "check.h"
 #include "gguf_writer.h"
@@ -142,13 +142,13 @@ static bool alive(const Plan *p, int reg, int i) {
     return written && needed;
 }
 
-/* The forms that readers of a register ask for. */
+/* The forms in which readers of a register read it. */
 static void find_forms(const Plan *p, int reg, bool needed[N_FORMS]) {
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
         if (!reads(op, reg)) continue;
         bool product = op->code == OP_MATMUL || op->code == OP_EXPERT || op->code == OP_LOGITS;
-        product = product && !op->product.norm.weight; // a norm wants floats
+        product = product && !op->product.norm.weight; // a norm reads floats
         if (!product || op_in(op, 0) != reg) needed[FORM_F32] = true;
         for (int k = 0; product && op_in(op, 0) == reg && k < op->n_w; k++) {
             bool may = p->config.can.q8_bytes && !p->config.act_f32;
@@ -212,7 +212,7 @@ TEST(plan_registers_alive_together_are_apart) {
     on_every_plan(check_allocation);
 }
 
-/* Each register that is read has the forms its readers want, and no 8-bit form that nobody wants. */
+/* Each register that is read has the forms of its readers, and no unused 8-bit form. */
 static void check_forms(const char *path, const Opened *o) {
     const Plan *p = o->plan;
     for (int r = 0; r < p->n_regs; r++) {
@@ -260,7 +260,7 @@ static int count_ops(const Plan *p, OpCode code) {
     return n;
 }
 
-/* What the rules leave of a dense llama: the ops that its layers cannot do without. */
+/* The ops that the rules leave of a dense llama: the ops that its layers cannot do without. */
 TEST(plan_fuses_as_far_as_the_executor_can) {
     Opened o;
     if (!open_plan("test/data/models/llama-s-F16.gguf", config_of(8 + 16 + 3), &o)) return;
@@ -351,7 +351,7 @@ static void plant_nothing(Plan *p) {
 TEST(plan_refuses_parameters_that_an_executor_does_not_run) {
     static const struct {
         void (*plant)(Plan *p);
-        const char *cpu, *cuda; // what the refusal says; NULL: none
+        const char *cpu, *cuda; // a part of the refusal; NULL: none
     } cases[] = {
         {plant_nothing, NULL, NULL},
         {plant_window, NULL,

@@ -471,7 +471,7 @@ typedef struct Progress { // shared with the child
     char text[200];
 } Progress;
 
-/* What is done to the four bytes at a place; the first ones change a single byte. */
+/* The changes of four bytes at an offset; the first ones change a single byte. */
 static uint32_t changed(uint32_t old, unsigned change) {
     static const uint32_t flips[] = {0x01, 0x02, 0x10, 0x80, 0xFF};
     static const uint32_t words[] = {0,          1,          2,          3,          7,         0xFF,

@@ -24,7 +24,7 @@ static void meet(void *arg, int thread) {
         pool_barrier(t->pool);
         for (int i = 0; i < t->n; i++)
             if (t->done[i] != round) atomic_fetch_add(&t->n_wrong, 1);
-        pool_barrier(t->pool); // no thread goes on counting while another one still reads
+        pool_barrier(t->pool); // no thread counts on while another one still reads
     }
 }
 

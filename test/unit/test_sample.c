@@ -92,7 +92,7 @@ TEST(sample_weight_bits) {
     CHECK(hash == 0x6c24aa216550494c, "%016llx", (unsigned long long)hash);
 }
 
-/* The order of the sampler, told once more: better is higher, then the lower id. */
+/* The order of the sampler, once more: better is higher, then the lower id. */
 typedef struct Token {
     float logit;
     int id;

@@ -1,4 +1,4 @@
-/* The tensors of a model that is still to be made: what its family asks for over the metadata alone. */
+/* The tensors of a model that is still to be made: those that its family requests over the metadata alone. */
 #include "check.h"
 #include "../../src/base/mem.h"
 #include "../../src/gguf/write.h"
@@ -116,8 +116,8 @@ TEST(synth_refuses_unknown_names) {
     CHECK(strstr(e.text, "no mix 'q4_9'"), "%s", e.text);
 }
 
-/* A shape that the executor cannot run is refused by name while its blocks are still zeros; no GPU is
- * asked. */
+/* A shape that the executor cannot run is refused by name while its blocks are still zeros, without a
+ * GPU. */
 TEST(synth_is_refused_before_it_is_filled) {
     SynthImage image;
     Model model;

@@ -122,7 +122,7 @@ static inline const Weight *input_matrix(PlanBuilder *b, int tensor) {
     return builder_matrix(b, tensors[tensor].name, WIDTH, (int)tensors[tensor].n_out);
 }
 
-/* Marks every tensor as taken, so that each trial may use what it likes. */
+/* Marks every tensor as taken, so that each trial may use any of them. */
 static inline void take_all(PlanBuilder *b) {
     for (int i = 0; i < VECTOR; i++) input_matrix(b, i);
     builder_vector(b, "vector", N_VECTOR);

@@ -12,7 +12,7 @@ int block_norm(PlanBuilder *b, const char *name, int in, float eps);
 
 /* Q, K and V, norms of q and k, rotation, cache, attention, output.  attn.rope is how q and k are rotated
  * (none where its n_rot is 0); its head counts follow from attn's.  is_last: behind this attention only the
- * wanted rows go on. */
+ * wanted rows are computed. */
 typedef struct AttentionBlock {
     AttnParams attn;
     NormParams q_norm,

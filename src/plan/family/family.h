@@ -1,6 +1,6 @@
-/* family: one row per model family.  A family is a leaf: it emits ops and knows nothing of executors.
+/* family: one row per model family.  A family is a leaf: it emits ops and does not depend on executors.
  *
- * A family is a file of its own, or two of them with one tape share a file; its row stands in the list of
+ * A family is a file of its own, or two of them with one tape share a file; its row is in the list of
  * family.c.  blocks.h has what layers are made of, read.h the keys that most families have. */
 #ifndef ZGEN_PLAN_FAMILY_H
 #define ZGEN_PLAN_FAMILY_H

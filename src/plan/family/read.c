@@ -41,7 +41,7 @@ RopeParams read_rope(PlanBuilder *b, RopePairing pairing) {
     rope.n_rot = keys_int(k, "rope.dimension_count", 2, head_dim, head_dim);
     rope.base = keys_float(k, "rope.freq_base", 1e-3f, 1e12f, 10000.0f);
     float factor = keys_float(k, "rope.scale_linear", 1e-6f, 1e6f, 1.0f); // the key's old name
-    factor = keys_float(k, "rope.scaling.factor", 0.0f, 1e6f, factor);    // some files say 0 for "none"
+    factor = keys_float(k, "rope.scaling.factor", 0.0f, 1e6f, factor);    // some files have 0 for "none"
     int type = keys_choice(k, "rope.scaling.type", types, 2, LINEAR);
     if (rope.n_rot % 2)
         keys_fail(k, "'%s.rope.dimension_count' is %d; expected an even number", k->arch, rope.n_rot);
