@@ -208,7 +208,7 @@ cudaError_t launch_attn_prompt(const Launch *l, const Attn *a);
 size_t attn_scratch_bytes(int T, int n_head, int head_dim, int n_sm);
 
 /* The executor's copy of the page tables: tables[first..first + n) = ids[n], host memory that may be reused
- * at once: the ids are launch parameters. */
+ * when the call returns: the ids are launch parameters. */
 cudaError_t launch_page_ids(const Launch *l, int32_t *tables, size_t first, const int32_t *ids, int n);
 
 /* ---- Rows and their tokens ---- */
@@ -245,8 +245,8 @@ cudaError_t launch_row_begin(const Launch *l, const DeviceRows *rows, int row, i
  * padding. */
 cudaError_t launch_row_move(const Launch *l, const DeviceRows *rows, int from, int to);
 
-/* bits[n_words] becomes the set of ids[n], host memory that may be reused at once: the ids are launch
- * parameters. */
+/* bits[n_words] becomes the set of ids[n], host memory that may be reused when the call
+ * returns: the ids are launch parameters. */
 cudaError_t launch_ban(const Launch *l, uint32_t *bits, size_t n_words, const int32_t *ids, int n);
 
 typedef struct RingEntry { // read by the host from pinned memory

@@ -1,6 +1,6 @@
 /* prompt: reads the text for a model from -p, -f or standard input, byte by byte.
  *
- * Refused are two sources at once, no source, and texts above 2 GiB. */
+ * Refused are more than one source, no source, and texts above 2 GiB. */
 #ifndef ZGEN_CLI_PROMPT_H
 #define ZGEN_CLI_PROMPT_H
 

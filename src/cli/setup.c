@@ -47,9 +47,10 @@ static bool wants_layers(int gpu_layers) {
 static bool check_device(const Options *o, const EngineConfig *config, const DeviceChoice *choice, Err *e) {
     if (choice->cpu && wants_layers(o->gpu_layers))
         return err_set(e, ERR_USAGE,
-                       "-ngl asks for layers on a GPU and --device cpu for none; drop one of them");
+                       "-ngl puts layers on a GPU and --device cpu puts none there; drop one of them");
     if (choice->gpu && o->gpu_layers == 0)
-        return err_set(e, ERR_USAGE, "--device %s asks for a GPU and -ngl 0 for none; drop one of them",
+        return err_set(e, ERR_USAGE,
+                       "--device %s selects a GPU and -ngl 0 puts no layer there; drop one of them",
                        o->device);
     if ((choice->gpu || wants_layers(o->gpu_layers)) && needs_cpu(o->isa, config->act_f32))
         return err_set(e, ERR_USAGE,

@@ -1,6 +1,6 @@
 /* stop: SIGINT, SIGTERM and SIGHUP as a flag that a command reads between two steps.
  *
- * The first such signal is recorded; a second one of the same kind ends the process at once.  A SIGHUP that
+ * The first such signal is recorded; a second one of the same kind ends the process immediately.  A SIGHUP that
  * is ignored from the start (nohup) stays ignored. */
 #ifndef ZGEN_CLI_STOP_H
 #define ZGEN_CLI_STOP_H

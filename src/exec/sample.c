@@ -123,7 +123,7 @@ static void keep(Candidates *c, int to, int from) {
 /* Keeps the fewest of the best whose amount reaches `want` > 0: the amount of a token is its weight, or 1
  * where `counted`.  The amounts of all candidates must reach it.  Each digit of the rank is decided by a
  * histogram over the candidates that share the digits before it; what lies beyond the decided bin is dropped
- * at once. */
+ * immediately. */
 static void cut(Candidates *c, bool counted, uint64_t want) {
     static const struct { int shift, bits; } digits[] = {{21, DIGIT_BITS}, {10, DIGIT_BITS}, {0, 10}};
     uint64_t before = 0; // amount of the candidates known to be better than the border

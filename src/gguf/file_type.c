@@ -3,7 +3,7 @@
 
 #include <strings.h>
 
-static const struct Row {
+static const struct FileType {
     int number;
     const char *name, *label;
     int most; // QuantType of most tensors, for the row to be guessed from; -1: the row is never guessed

@@ -190,7 +190,7 @@ static bool read_type(Cursor *c, GgufTensor *t) {
     if (!traits)
         return err_set(c->err, ERR_MODEL,
                        "%.300s: %s has the type %" PRIu32
-                       ", which zgen does not know; convert the model to another type",
+                       ", which is not supported; convert the model to another type",
                        c->label, c->where, type);
     if (t->ne[0] % traits->n_weights != 0)
         return cursor_refuse(

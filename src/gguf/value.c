@@ -26,7 +26,7 @@ static bool read_type(Cursor *c, ValueType *out) {
     uint32_t type;
     if (!cursor_u32(c, &type)) return false;
     if (type >= VALUE_N_TYPES)
-        return cursor_refuse(c, "has the value type %" PRIu32 ", which GGUF does not know", type);
+        return cursor_refuse(c, "has the value type %" PRIu32 ", which GGUF does not define", type);
     *out = (ValueType)type;
     return true;
 }

@@ -105,7 +105,7 @@ static const GgufTensor *find(Weights *w, const char *name, int64_t n0, int64_t 
     }
     if (t->ne[0] != n0 || t->ne[1] != n1 || t->ne[2] != n2 || t->ne[3] != 1) {
         err_set(e, ERR_MODEL,
-                "%s: tensor '%s' is [%lld, %lld, %lld, %lld], but the hyper-parameters ask for [%lld, %lld, "
+                "%s: tensor '%s' is [%lld, %lld, %lld, %lld], but the hyper-parameters require [%lld, %lld, "
                 "%lld]",
                 gguf_label(w->g), name, (long long)t->ne[0], (long long)t->ne[1], (long long)t->ne[2],
                 (long long)t->ne[3], (long long)n0, (long long)n1, (long long)n2);
@@ -198,11 +198,10 @@ bool weights_all_used(const Weights *w, Err *e) {
     for (int64_t i = 0; i < gguf_n_tensors(w->g); i++) {
         const GgufTensor *t = gguf_tensor(w->g, i);
         if (!w->used[i] && !is_derived(t->name))
-            return err_set(
-                e, ERR_MODEL,
-                "%s: tensor '%s' is not part of any model that zgen knows under this architecture; "
-                "leaving it out would give wrong text",
-                gguf_label(w->g), t->name);
+            return err_set(e, ERR_MODEL,
+                           "%s: tensor '%s' is not part of any model that zgen runs under this architecture; "
+                           "leaving it out would give wrong text",
+                           gguf_label(w->g), t->name);
     }
     return true;
 }

@@ -1,6 +1,6 @@
 /* engine_request: requests, the queue, and which slot a request gets.
  *
- * A request is refused at once or becomes a task of the queue, which is first come, first served.  A slot
+ * A request is refused immediately or becomes a task of the queue, which is first come, first served.  A slot
  * keeps the cache of the task that had it last: a request is given the free slot whose cache begins like its
  * prompt, and computes only the tokens that this cache lacks. */
 #include "engine_impl.h"

@@ -84,7 +84,8 @@ bool session_prompt(Session *s, Err *e) {
     chat_text_free(&s->prompt);
     s->prompt = text;
     if (s->tok) encode(s);
-    return !s->tok || s->ids.n || err_set(e, ERR_RUN, "the chat template writes nothing for these messages");
+    return !s->tok || s->ids.n ||
+           err_set(e, ERR_RUN, "the chat template makes an empty prompt of these messages");
 }
 
 /* ---- the answer ---------------------------------------------------------------------------------------- */

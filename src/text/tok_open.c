@@ -60,8 +60,8 @@ static bool read_entry(const Gguf *g, size_t id, GgufString text, int64_t type, 
         return err_set(e, ERR_MODEL, "%.300s: token %zu has a text of %zu bytes; at most %d are read",
                        gguf_label(g), id, text.n, TEXT_MAX);
     if (type < TOK_UNDEFINED || type > TOK_BYTE)
-        return err_set(e, ERR_MODEL, "%.300s: token %zu has the type %lld; GGUF knows 0 to %d", gguf_label(g),
-                       id, (long long)type, TOK_BYTE);
+        return err_set(e, ERR_MODEL, "%.300s: token %zu has the type %lld; GGUF defines 0 to %d",
+                       gguf_label(g), id, (long long)type, TOK_BYTE);
     if (type == TOK_BYTE && tok_byte_value(text.data, text.n) < 0)
         return err_set(
             e, ERR_MODEL,

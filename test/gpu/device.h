@@ -13,8 +13,8 @@ const Launch *device_launch(void);
 /* Scratch for launch_products, of input rows of at most 32768 elements. */
 void *device_scratch(void);
 
-/* `bytes` of device memory at a multiple of 256, with the host's bytes or, for NULL, NaN; until device_end.
- */
+/* `bytes` of device memory at a multiple of 256, valid until device_end: a copy of the host's bytes, or NaN
+ * for NULL. */
 void *device_new(const void *host, size_t bytes);
 void *device_zeros(size_t bytes);
 

@@ -52,8 +52,8 @@ static void ask(Talk *t, const char *question, const char *answer) {
     if (!ok) return;
     const json_t *messages = session_messages(s),
                  *last = json_array_get(messages, json_array_size(messages) - 1);
-    const char *said = json_string_value(json_object_get(last, "content"));
-    CHECK(!answer || strcmp(said, answer) == 0, "%s: (%s)", question, said);
+    const char *content = json_string_value(json_object_get(last, "content"));
+    CHECK(!answer || strcmp(content, answer) == 0, "%s: (%s)", question, content);
 }
 
 static void forget(Talk *t, int n) {

@@ -176,8 +176,7 @@ TEST(encode_again_loses_nothing) {
     }
 }
 
-/* ---- beside llama.cpp's files ---------------------------------------------------------------------------
- */
+/* ---- beside llama.cpp's files ------------------------------------------------------------------------- */
 
 static void decode_tensor(const GgufTensor *t, float *out) {
     const QuantTraits *traits = quant_traits(t->type);

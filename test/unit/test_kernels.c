@@ -2,8 +2,8 @@
  *
  * Products and quantisation must be equal to the bit, for any number of activations, rows and blocks; the
  * rest within NMSE 1e-7 of a computation in double.  Inputs end at (or begin behind) a page that cannot be
- * read, and outputs lie between guard bands, so that a kernel that reaches too far is caught where it does.
- */
+ * read, and outputs lie between guard bands, so that a kernel that reaches too far is caught where it
+ * does. */
 #include "../../src/base/float.h"
 #include "../../src/cpu/kernels.h"
 #include "../../src/plan/plan.h"

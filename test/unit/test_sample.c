@@ -291,8 +291,8 @@ TEST(sample_chain_exact_large) {
     against_integer_reference(262209, N_SHAPES);
 }
 
-/* The tokens of 1000 rows without libm in their making: every machine and every executor must choose these.
- */
+/* The tokens of 1000 rows without libm in their making: every machine and every executor must choose
+ * these. */
 TEST(sample_tokens_everywhere) {
     enum { N = 1003 };
     float logits[N];

@@ -22,8 +22,8 @@ void check_detokenize(const Tok *t, const json_t *c);
 /* Every token decodes, and encoding its bytes again decodes to the same bytes. */
 void check_round_trip(const Tok *t);
 
-/* Every text_cases of the models of a glob, opened with their own pre-tokenizer; fails below `least` files.
- */
+/* Every text_cases of the models of a glob, opened with their own pre-tokenizer; fails below `least`
+ * files. */
 void check_models(const char *pattern, size_t least);
 
 /* All cases of ../shared/golden/tokenizer/NAME.cases.json, with the pre-tokenizer that they name; skips if
