@@ -1,7 +1,7 @@
 /* stop: SIGINT, SIGTERM and SIGHUP as a flag that a command reads between two steps.
  *
- * The first such signal is recorded; a second one of the same kind ends the process immediately.  A SIGHUP that
- * is ignored from the start (nohup) stays ignored. */
+ * The first such signal is recorded; a second one of the same kind ends the process immediately.  A SIGHUP
+ * that is ignored from the start (nohup) stays ignored. */
 #ifndef ZGEN_CLI_STOP_H
 #define ZGEN_CLI_STOP_H
 
