@@ -2,8 +2,8 @@
 # Conversations: templates, single turns, chats through a pipe and on a terminal.
 load helper
 
-# says ARGUMENT...: runs zgen chat, greedy, with the turns on stdin; sets $status, $output, $stderr.
-says() {
+# chats ARGUMENT...: runs zgen chat, greedy, with the turns on stdin; sets $status, $output, $stderr.
+chats() {
     run --separate-stderr "$ZGEN" chat --temp 0 "$@"
 }
 
@@ -135,21 +135,21 @@ END
 }
 
 @test "a pipe: a turn per line, an answer per line" {
-    says --device cpu <<<$'My name is Mia.\nWhat is 5 + 6?\n\nWhat is my name?'
+    chats --device cpu <<<$'My name is Mia.\nWhat is 5 + 6?\n\nWhat is my name?'
     asserts "$status/$stderr" = "0/"
     asserts "$output" = $'Nice to meet you, Mia!\n5 + 6 = 11.\nYour name is Mia.'
     "$ZGEN" chat --temp 0 >"$T/out" < <(printf 'What is 5 + 6?') # the last line needs no end
     asserts "$(od -An -c "$T/out" | tr -d ' \n')" = '5+6=11.\n'
-    says -sys "Answer in capital letters." <<<"What is the capital of Japan?"
+    chats -sys "Answer in capital letters." <<<"What is the capital of Japan?"
     asserts "$output" = "THE CAPITAL OF JAPAN IS TOKYO."
     run --separate-stderr "$ZGEN" -cnv --temp 0 <<<"What is 5 + 6?"
     asserts "$output" = "5 + 6 = 11."
-    says </dev/null
+    chats </dev/null
     asserts "$status/$output" = "0/"
 }
 
 @test "each turn computes only its own tokens" {
-    says -v <<<$'My name is Mia.\nWhat is 5 + 6?\nWhat is my name?'
+    chats -v <<<$'My name is Mia.\nWhat is 5 + 6?\nWhat is my name?'
     local before=0 kept evaluated said
     while read -r kept evaluated said; do
         asserts "$kept" = "$before" # all of the past, and nothing else is computed
@@ -160,38 +160,38 @@ END
 }
 
 @test "commands in a pipe" {
-    says <<<$'My name is Mia.\n/undo\nMy name is Tom.\nWhat is my name?\n/clear\n/system Answer in capital letters.\nWhat is the capital of Japan?\n/save '"$T/saved"$'\n/exit\nWhat is 1 + 1?'
+    chats <<<$'My name is Mia.\n/undo\nMy name is Tom.\nWhat is my name?\n/clear\n/system Answer in capital letters.\nWhat is the capital of Japan?\n/save '"$T/saved"$'\n/exit\nWhat is 1 + 1?'
     asserts "$output" = $'Nice to meet you, Mia!\nNice to meet you, Tom!\nYour name is Tom.\nTHE CAPITAL OF JAPAN IS TOKYO.'
     [[ "$stderr" == *"saved 3 messages"* ]] # the system prompt, and one turn
-    says <<<$'My name is Mia.\nMy name is Tom.\n/undo\n/undo\n/undo\n/save '"$T/saved"
+    chats <<<$'My name is Mia.\nMy name is Tom.\n/undo\n/undo\n/undo\n/save '"$T/saved"
     [[ "$stderr" == *"the last turn is removed"*"no turn to remove"*"saved 0 messages"* ]]
-    says <<<$'/regen\nMy name is Mia.\n/regen\n/nonsense\n/stats\n/help'
+    chats <<<$'/regen\nMy name is Mia.\n/regen\n/nonsense\n/stats\n/help'
     asserts "$output" = $'Nice to meet you, Mia!\nNice to meet you, Mia!'
     [[ "$stderr" == *"there is no answer to replace"*"there is no /nonsense"*"2 turns"*"/system TEXT"* ]]
 }
 
 @test "/save and /load, and --messages continues the saved conversation" {
-    says <<<$'My name is Mia.\n/save '"$T/saved"
-    says <<<"/load $T/saved"$'\nWhat is my name?'
+    chats <<<$'My name is Mia.\n/save '"$T/saved"
+    chats <<<"/load $T/saved"$'\nWhat is my name?'
     asserts "$output" = "Your name is Mia."
-    says --messages "$T/saved" -p "What is my name?" </dev/null
+    chats --messages "$T/saved" -p "What is my name?" </dev/null
     asserts "$output" = "Your name is Mia."
     zgen --messages "$T/saved" --print-prompt
     asserts "$output" = "<s><|user|>My name is Mia.<|end|><|assistant|>Nice to meet you, Mia!<|end|><|assistant|>"
-    says <<<"/load $T/nothing"
+    chats <<<"/load $T/nothing"
     asserts "$status" = 1
 }
 
 @test "a full context: stop refuses the turn, drop drops the oldest turns" {
     local turns=$'My name is Mia.\nWhat is 5 + 6?\nWhat is 47 + 38?\nWhat is 91 - 57?\nWhat is my name?'
-    says -c 60 <<<"$turns"
+    chats -c 60 <<<"$turns"
     asserts "$status" = 1
     [[ "$stderr" == *"tokens and the context holds 60; /clear starts a new conversation"* ]]
-    says -c 60 --on-full drop <<<"$turns"
+    chats -c 60 --on-full drop <<<"$turns"
     asserts "$status/${#lines[@]}" = 0/5
     asserts "${lines[3]}" = "91 - 57 = 34."
     [[ "$stderr" == *"the context of 60 tokens is full: the oldest"* && "$output" != *"Your name is Mia"* ]]
-    says -c 24 <<<"Tell me a story about a fox and a kite."
+    chats -c 24 <<<"Tell me a story about a fox and a kite."
     [[ "$stderr" == *"the context of 24 tokens is full: the answer ends here"* ]]
 }
 
