@@ -6,10 +6,13 @@
  * registers.  n_head_max: counters of work items per row of attention. */
 const Capability cuda_capability = {
     .name = "cuda",
-    .features = (FEATURE_ALL_OPS & ~(FEATURE_BIT(OP_ROPE) | FEATURE_BIT(OP_KVPUT))) | FEATURE_BIT(VIEW) |
-                FEATURE_BIT(SEGMENTS) | FEATURE_BIT(FUSED_RESIDUAL) | FEATURE_BIT(FUSED_NORM) |
-                FEATURE_BIT(FUSED_ACT) | FEATURE_BIT(FUSED_KVPUT) | FEATURE_BIT(FUSED_ROPE) |
-                FEATURE_BIT(BIAS) | FEATURE_BIT(EXPERT_BIAS) | FEATURE_BIT(ACT_SILU) | FEATURE_BIT(ACT_GELU),
+    .features = FEATURE_BIT(OP_EMBED) | FEATURE_BIT(OP_NORM) | FEATURE_BIT(OP_MATMUL) | FEATURE_BIT(OP_ATTN) |
+                FEATURE_BIT(OP_GLU) | FEATURE_BIT(OP_ADD) | FEATURE_BIT(OP_ROUTE) | FEATURE_BIT(OP_EXPERT) |
+                FEATURE_BIT(OP_MOE_SUM) | FEATURE_BIT(OP_LOGITS) | FEATURE_BIT(OP_SAMPLE) |
+                FEATURE_BIT(VIEW) | FEATURE_BIT(SEGMENTS) | FEATURE_BIT(FUSED_RESIDUAL) |
+                FEATURE_BIT(FUSED_NORM) | FEATURE_BIT(FUSED_ACT) | FEATURE_BIT(FUSED_KVPUT) |
+                FEATURE_BIT(FUSED_ROPE) | FEATURE_BIT(BIAS) | FEATURE_BIT(EXPERT_BIAS) |
+                FEATURE_BIT(ACT_SILU) | FEATURE_BIT(ACT_GELU),
     .head_dim_min = 8,
     .head_dim_max = 256,
     .head_dim_multiple = 8,

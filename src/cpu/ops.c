@@ -419,6 +419,7 @@ void machine_op(Exec *x, const Batch *b, int i, int thread) {
         [OP_SAMPLE] = op_sample,
     };
     const Op *op = &x->plan->ops[i];
+    assert(run[op->code] && "an op of the capability has its function");
     run[op->code](x, b, op, &x->scratch[thread]);
     if (op_is_product(op) || op->code == OP_ATTN)
         for (int k = 0; k < op_count(op, ROLE_WRITE); k++) quantize_written(x, b, op, op_out(op, k), thread);

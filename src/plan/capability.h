@@ -52,12 +52,6 @@ static_assert(FEATURE_COUNT <= 64, "a feature is a bit of a FeatureSet");
 typedef uint64_t FeatureSet;
 #define FEATURE_BIT(name) ((FeatureSet)1 << FEATURE_##name)
 
-/* All ops of the list with none of the parameters. */
-#define X(name, text) +1
-enum { OP_LIST_LENGTH = 0 OP_LIST(X) };
-#undef X
-#define FEATURE_ALL_OPS (((FeatureSet)1 << OP_LIST_LENGTH) - 1)
-
 typedef struct Capability {
     const char *name; // of the executor, as --device takes it; NULL: no limits, nothing fused
     FeatureSet features;
