@@ -274,10 +274,18 @@ static Batch loop_batch(const Exec *x) {
                    .sampled = x->loop.sampled};
 }
 
+/* The row of a slot in a step; loop.n where it is free. */
+static int row_of(const Exec *x, int slot) {
+    int r = 0;
+    while (r < x->loop.n && x->loop.seq[r] != slot) r++;
+    return r;
+}
+
 static bool cpu_decode_join(Exec *x, int slot, const DecodeStart *start, Err *e) {
     (void)e;
+    assert(row_of(x, slot) == x->loop.n && start->n_steps > 0);
+    assert(start->position + start->n_steps <= x->config.n_ctx);
     int r = x->loop.n++;
-    assert(r < x->config.n_seq);
     x->loop.seq[r] = slot;
     x->loop.token[r] = start->token;
     x->loop.position[r] = start->position;
@@ -298,8 +306,7 @@ static void drop_row(Exec *x, int r) {
 }
 
 static void cpu_decode_leave(Exec *x, int slot) {
-    int r = 0;
-    while (r < x->loop.n && x->loop.seq[r] != slot) r++;
+    int r = row_of(x, slot);
     if (r < x->loop.n) drop_row(x, r);
     x->counters.leaves++;
 }

@@ -743,6 +743,160 @@ TEST(engine_stops_at_a_damaged_weight) {
     buf_free(&file);
 }
 
+/* Pieces of a prompt end at multiples of the chunk, wherever the prompt begins to be computed. */
+TEST(engine_cuts_prompts_at_multiples_of_the_chunk) {
+    enum { CHUNK = 16, HELD = 5, N = 40 };
+    static const int ends[] = {CHUNK, 2 * CHUNK, N};
+    Bench b;
+    if (!open_config(&b, TINY, (EngineConfig){.n_ctx = 64, .n_seq = 1, .chunk = CHUNK})) return;
+    int32_t ids[N];
+    for (int i = 0; i < N; i++) ids[i] = 3 + i * 37 % 320;
+    Request r = {.ids = ids, .n_ids = HELD, .n_predict = 1, .params = greedy, .reuse = true};
+    add(&b, &r);
+    run(&b);
+    r.n_ids = N;
+    const Sequence *q = engine_sequence(b.engine, add(&b, &r));
+    for (int i = 0; i < 3; i++) {
+        step(&b);
+        CHECK(q->n_reused == HELD && q->prompt.n == ends[i] - HELD, "step %d: %d tokens", i, q->prompt.n);
+    }
+    close_bench(&b);
+}
+
+/* A sequence outside of the loop, too, gets a token in each step, and costs the prompts beside it no row. */
+TEST(engine_gives_logprobs_while_it_reads) {
+    enum { CHUNK = 4, LONG = 10 * CHUNK, SHORT = 3 };
+    Bench b;
+    if (!open_config(&b, TINY, (EngineConfig){.n_ctx = 64, .n_seq = 3, .chunk = CHUNK})) return;
+    int32_t ids[LONG];
+    for (int i = 0; i < LONG; i++) ids[i] = 3 + i * 37 % 320;
+    Request r = {
+        .ids = ids, .n_ids = 1, .n_predict = 30, .params = greedy, .ignore_eos = true, .n_logprobs = 1};
+    const Sequence *q = engine_sequence(b.engine, add(&b, &r));
+    step(&b);
+    r.n_logprobs = 0;
+    r.n_ids = LONG;
+    const Sequence *reader = engine_sequence(b.engine, add(&b, &r));
+    r.n_ids = SHORT;
+    add(&b, &r); // with a chunk of the long prompt it would fill the batch
+    for (int i = 1; i <= LONG / CHUNK; i++) {
+        step(&b);
+        CHECK(q->n_generated == 1 + i && reader->prompt.n == i * CHUNK, "step %d: %d, %d tokens", i,
+              q->n_generated, reader->prompt.n);
+    }
+    run(&b);
+    close_bench(&b);
+}
+
+/* Of the slots whose cache does not help a request, that with the fewest tokens loses them. */
+TEST(engine_overwrites_the_shortest_cache) {
+    enum { LONG = 20, SHORT = 4 };
+    Bench b;
+    if (!open_config(&b, TINY, (EngineConfig){.n_ctx = 64, .n_seq = 3})) return;
+    int32_t ids[3][LONG];
+    Request r = {.n_predict = 1, .params = greedy, .ignore_eos = true, .reuse = true};
+    for (int i = 0; i < 3; i++) {
+        for (int k = 0; k < LONG; k++) ids[i][k] = 3 + (i * 91 + k * 37) % 320;
+        r.ids = ids[i];
+        r.n_ids = i == 1 ? SHORT : LONG;
+        add(&b, &r);
+    }
+    run(&b);
+    int32_t other[SHORT] = {300, 301, 302, 303};
+    r.ids = other;
+    r.n_ids = SHORT;
+    add(&b, &r);
+    run(&b);
+    for (int i = 0; i < 3; i += 2) {
+        r.ids = ids[i];
+        r.n_ids = LONG;
+        const Sequence *q = engine_sequence(b.engine, add(&b, &r));
+        run(&b);
+        CHECK(q->n_reused == LONG - 1, "sequence %d: %d", i, q->n_reused);
+    }
+    close_bench(&b);
+}
+
+/* An interrupted text ends like one at its limit, within a character too. */
+TEST(engine_interrupts_within_a_character) {
+    enum { N = 40 };
+    Bench b;
+    if (!open_config(&b, TINY, (EngineConfig){.n_ctx = 64, .n_seq = 2})) return;
+    int32_t ids[] = {5, 6, 7};
+    Request r = {
+        .ids = ids, .n_ids = 3, .ignore_eos = true, .params = {.temp = 3, .top_p = 1, .repeat_penalty = 1}};
+    Buf before = {0};
+    int n_within = 0;
+    for (int n = 1; n <= N; n++) {
+        r.n_predict = n;
+        const Sequence *limited = engine_sequence(b.engine, add(&b, &r));
+        r.n_predict = N + 1;
+        const Sequence *q = engine_sequence(b.engine, add(&b, &r));
+        for (int i = 0; i < n; i++) step(&b);
+        engine_interrupt(b.engine);
+        CHECK(limited->finish == FINISH_LENGTH && q->finish == FINISH_INTERRUPTED && q->n_generated == n);
+        CHECK(text_of_is(q, limited->text.data, limited->text.n), "%d tokens: '%s', '%s'", n, q->text.data,
+              limited->text.data);
+        n_within += limited->text.n < before.n || memcmp(limited->text.data, before.data, before.n) != 0;
+        buf_clear(&before);
+        buf_add(&before, limited->text.data, limited->text.n);
+    }
+    CHECK(n_within > 0, "no text ends within a character");
+    buf_free(&before);
+    close_bench(&b);
+}
+
+static int n_good_steps; // of the decode loop, until one fails
+
+/* A step whose tokens are lost: it was computed, and all slots are free. */
+static bool failing_next(Exec *x, int32_t *tokens, Err *e) {
+    if (!cpu_exec.decode_next(x, tokens, e)) return false;
+    if (n_good_steps-- > 0) return true;
+    for (int slot = 0; slot < 3; slot++) cpu_exec.decode_leave(x, slot);
+    return err_set(e, ERR_RUN, "this step fails");
+}
+
+/* After a step of the loop that failed, all sequences go on with the tokens that they have alone. */
+TEST(engine_tries_a_failed_step_of_the_loop_again) {
+    enum { N = 20, N_SEQ = 3 };
+    Bench b;
+    ExecOps fails = cpu_exec;
+    int32_t alone[N_SEQ][N];
+    if (!open_config(&b, TINY, (EngineConfig){.n_ctx = 64, .n_seq = N_SEQ})) return;
+    fails.decode_next = failing_next;
+    int32_t ids[] = {5, 6, 7};
+    Request r = {
+        .ids = ids, .n_ids = 3, .ignore_eos = true, .params = {.temp = 1, .top_p = 1, .repeat_penalty = 1}};
+    for (int i = 0; i < N_SEQ; i++) {
+        r.params.seed = (uint64_t)i;
+        r.n_predict = N - i;
+        const Sequence *q = engine_sequence(b.engine, add(&b, &r));
+        run(&b);
+        memcpy(alone[i], q->ids + q->n_prompt, (size_t)r.n_predict * sizeof *alone[i]);
+    }
+    for (int i = 0; i < N_SEQ; i++) {
+        r.params.seed = (uint64_t)i;
+        r.n_predict = N - i;
+        add(&b, &r);
+    }
+    b.engine->exec_ops = &fails;
+    int n_failed = 0;
+    for (Err e = {0}; n_failed < N && (engine_step(b.engine, &e) || e.code);) {
+        if (!e.code) continue;
+        n_failed++;
+        n_good_steps = 3;
+    }
+    for (int i = 0; i < N_SEQ; i++) {
+        const Sequence *q = engine_sequence(b.engine, i);
+        CHECK(q->n_generated == N - i, "sequence %d: %d tokens", i, q->n_generated);
+        CHECK(memcmp(alone[i], q->ids + q->n_prompt, (size_t)(N - i) * sizeof *alone[i]) == 0, "sequence %d",
+              i);
+    }
+    CHECK(n_failed >= 4, "%d failures", n_failed);
+    b.engine->exec_ops = &cpu_exec;
+    close_bench(&b);
+}
+
 static const float *no_read(Exec *x, int reg, int first, int n, size_t *stride, Err *e) {
     (void)x;
     (void)reg;
