@@ -1,14 +1,14 @@
 /* row: one result of zgen bench, and the two tables that can show it.
  *
  * Columns and keys are those of llama-bench, or with -npl of llama-batched-bench, in their order and with
- * their formulas.  A setting that zgen does not have gets llama-bench's default, so that rows of the same
+ * their formulas.  A setting that zgen does not have has llama-bench's default, so that rows of the same
  * test have the same keys.  The columns that zgen adds follow them:
  *
  *     GB/s      bytes that decoding must read at least, per second
  *     % read    the same as a share of the read bandwidth, measured in the same run
  *     TFLOP/s   operations that a prompt needs at least, per second
  *     ttft      time to first token: of the prompt, with the sampling of the token after it
- *     itl       inter-token latency: from token to token as the caller gets them; median, 90 %, 99 % */
+ *     itl       inter-token latency: from token to token as the caller receives them; median, 90 %, 99 % */
 #ifndef ZGEN_BENCH_ROW_H
 #define ZGEN_BENCH_ROW_H
 

@@ -12,7 +12,7 @@
  * have no page, so that every entry of a table is an address that may be read and written.
  *
  *     full attention  pages for all positions of the sequence
- *     window          pages behind the window go back, so that a sequence costs its window and a page
+ *     window          pages behind the window are freed, so that a sequence costs its window and a page
  *     state           a table of checkpoints: the state behind n positions is page [n % table_pages]
  *     other           the pages of the layer that is read
  *
@@ -24,7 +24,7 @@
  * the copies of pages that cache_next_copy names, and brings its copy of the tables up to date from
  * cache_next_change.
  *
- * Going back may be refused: cache_truncate returns false where pages of a window are gone, or where a
+ * Going back may be refused: cache_truncate returns false where pages of a window are freed, or where a
  * state has no checkpoint.  The n_ahead latest positions can always be taken back, if each came in a step
  * of its own. */
 #ifndef ZGEN_EXEC_CACHE_H

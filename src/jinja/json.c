@@ -1,6 +1,6 @@
 /* json: values from JSON and to JSON, written like Python's json.dumps.
  *
- * Here, and only here, characters from outside get their mark: the strings and keys of one JSON value are all
+ * Here, and only here, characters are marked as the user's: the strings and keys of one JSON value are all
  * the user's or none is. */
 #include "value.h"
 

@@ -3,7 +3,7 @@
  *
  * Fusing is a table of rules over neighbouring ops.  A rule is one function that either makes of op a and the
  * op b behind it one op, or leaves both alone; the result is kept if the executor can run it.  No executor
- * looks at an op's neighbours for more than to run them together. */
+ * looks at neighbouring ops for more than to run them together. */
 #include "passes.h"
 #include "../base/mem.h"
 

@@ -8,7 +8,7 @@
  * A sequence is a prompt and the tokens generated behind it.  Requests may be added at any time, any number
  * of them: n_seq sequences are computed at once, the others wait in a queue.  Each step gives a token to
  * every sequence that has begun to answer, and computes a chunk of the prompts of those that have not.
- * Sequences come and go between steps without stopping the others.
+ * Sequences begin and end between steps without stopping the others.
  *
  * A finished sequence leaves its keys and values in the cache.  A later request whose prompt begins with the
  * same tokens is given that part of the cache and computes only the rest: a turn of a chat costs its new

@@ -1,8 +1,9 @@
-/* slots: what the decode loop of any executor owes to sequences that come and go.
+/* slots: the properties of the decode loop of any executor, for sequences that begin and end at any time.
  *
  * The functions here check through exec.h and engine.h alone, so that the tests of the CPU and of the GPU
- * share them: a slot gives the tokens that its sequence gives alone, whenever it is joined and whatever
- * leaves beside it; and a sequence that begins or ends costs the others no step, no drain and no byte. */
+ * share them: a slot gives the tokens that its sequence gives alone, at whatever step it is joined and
+ * whatever slots are left meanwhile; and a sequence that begins or ends costs the others no step, no drain
+ * and no byte. */
 #ifndef ZGEN_TEST_SLOTS_H
 #define ZGEN_TEST_SLOTS_H
 
