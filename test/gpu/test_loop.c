@@ -377,12 +377,12 @@ TEST(gpu_loop_slots_come_and_go) {
     }
 }
 
-TEST(gpu_loop_sequences_share_their_tokens) {
+TEST(gpu_loop_sequences_share_a_beginning) {
     if (gpu_missing()) SKIP(gpu_missing());
     Rig rig;
     RigConfig c = {.executor = &cuda_exec, .n_seq = 2};
     if (!rig_open(&rig, "test/data/models/llama-s-Q4_0.gguf", c)) return;
-    slots_check_shared_tokens(&rig);
+    slots_check_sharing(&rig);
     rig_close(&rig);
 }
 

@@ -117,9 +117,9 @@ static inline void slots_check_tokens(Rig *rig, int n_turns) {
 
 /* ---- a shared beginning ---- */
 
-/* Penalties find the tokens that a sequence shares with another: the next token of both is the same, and none
- * of those before.  The rig has two sequences. */
-static inline void slots_check_shared_tokens(Rig *rig) {
+/* Two sequences go on alike behind what they share, in a page that one of them copies: their logits are the
+ * same, and penalties find the shared tokens.  The rig has two sequences. */
+static inline void slots_check_sharing(Rig *rig) {
     enum { SHARED = 200 };
     static const SampleParams penalty = {
         .top_p = 1, .repeat_penalty = 1, .presence_penalty = 1000, .repeat_last_n = -1};
@@ -136,6 +136,10 @@ static inline void slots_check_shared_tokens(Rig *rig) {
     CHECK(rig->ops->share(rig->exec, 0, 1, SHARED));
     bool ok = rig->ops->run(rig->exec, &both, 0, rig->plan->n_ops, &e);
     CHECK(ok && sampled[0] == sampled[1], "%s", ok ? "the tokens differ" : e.text);
+    size_t stride;
+    const float *logits = ok ? rig->ops->read(rig->exec, rig->logits, 0, 2, &stride, &e) : NULL;
+    CHECK(logits && memcmp(logits, logits + stride, (size_t)rig->n_vocab * sizeof *logits) == 0,
+          "the logits differ");
     for (int i = 0; ok && i <= SHARED; i++) CHECK(sampled[1] != ids[i], "token %d was there", ids[i]);
 }
 

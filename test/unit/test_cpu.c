@@ -383,7 +383,7 @@ TEST(cpu_sequences_share_a_beginning) {
 TEST(cpu_sequences_share_their_tokens) {
     Rig rig;
     if (!rig_open(&rig, models[0], (RigConfig){.isa = "auto", .n_seq = 2})) return;
-    slots_check_shared_tokens(&rig);
+    slots_check_sharing(&rig);
     rig_close(&rig);
 }
 
