@@ -528,3 +528,37 @@ TEST(cpu_names_damaged_weights) {
         for (size_t i = 0; kernels_all[k]->supported() && i < sizeof damages / sizeof *damages; i++)
             check_damage(&damages[i], kernels_all[k]->name);
 }
+
+static void join(Rig *rig, int slot, int32_t token) {
+    Err e;
+    DecodeStart start = {.token = token, .n_steps = 3, .params = {.top_p = 1, .repeat_penalty = 1}};
+    rig_go_back(rig, slot, 0);
+    CHECK(rig->ops->decode_join(rig->exec, slot, &start, &e));
+}
+
+/* A step of the decode loop that fails frees all slots. */
+TEST(cpu_failed_step_frees_the_slots) {
+    enum { DAMAGED = 77, WHOLE = 100 };
+    Buf file = {0};
+    Gguf *gguf;
+    Rig rig;
+    Err e = {0};
+    int32_t tokens[2];
+    REQUIRE(read_file(MODELS "llama-s-Q8_0.gguf", &file));
+    REQUIRE(gguf_open_bytes(file.data, file.n, "x.gguf", &gguf, &e), "%s", e.text);
+    REQUIRE(rig_build(&rig, gguf, (RigConfig){.n_seq = 2}, &e), "%s", e.text);
+    const GgufTensor *t = gguf_find_tensor(gguf, "token_embd.weight");
+    size_t row = t->n_bytes / (size_t)t->ne[1];
+    memcpy(file.data + (t->data - (const uint8_t *)file.data) + DAMAGED * row, "\0\x7E", 2);
+    join(&rig, 0, WHOLE);
+    join(&rig, 1, DAMAGED);
+    CHECK(!rig.ops->decode_next(rig.exec, tokens, &e) && e.code == ERR_RUN, "%s", e.text);
+    join(&rig, 1, WHOLE);
+    CHECK(rig.ops->decode_next(rig.exec, tokens, &e) && tokens[0] == -1 && tokens[1] >= 0, "%d, %d",
+          tokens[0], tokens[1]);
+    join(&rig, 0, WHOLE);
+    CHECK(rig.ops->decode_next(rig.exec, tokens, &e) && tokens[0] >= 0 && tokens[1] >= 0, "%d, %d", tokens[0],
+          tokens[1]);
+    rig_close(&rig);
+    buf_free(&file);
+}
