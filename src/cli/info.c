@@ -312,18 +312,23 @@ static bool print_json(const Facts *f, Err *e) {
 
 /* ---- the command ---- */
 
-static bool print_plan(const Facts *f, Err *e) {
-    if (!f->run.engine) {
-        *e = f->why;
-        return false;
-    }
+/* The tape of an executor can be printed where that executor cannot run. */
+static bool print_plan(Runner *run, const char *path, Err *e) {
+    if (!runner_choose(run, e) || !runner_open(run, path, e)) return false;
+    Plan *plan = engine_build_plan(&run->model, &run->config, e);
+    if (!plan) return false;
     Buf text = {0};
-    plan_print(engine_plan(f->run.engine), kv_element_bytes(f->run.config.kv_type), &text);
-    bool ok = options_json(f->run.options)
+    plan_print(plan, kv_element_bytes(run->config.kv_type), &text);
+    bool ok = options_json(run->options)
                   ? show_write(json_pack("{s:o}", "plan", show_json(text.data, text.n)), e)
                   : out_write(text.data, text.n, e);
     buf_free(&text);
+    plan_free(plan);
     return ok;
+}
+
+static bool print_facts(Facts *f, const char *path, Err *e) {
+    return gather(f, path, e) && (options_json(f->run.options) ? print_json(f, e) : print_text(f, e));
 }
 
 bool cmd_info(const Options *o, Err *e) {
@@ -331,9 +336,8 @@ bool cmd_info(const Options *o, Err *e) {
         return err_set(e, ERR_USAGE, "unexpected argument '%.100s'; info takes one model",
                        o->rest[o->n_rest - 1]);
     Facts f = {.run = {.options = o}};
-    bool ok = gather(&f, o->n_rest ? o->rest[0] : o->model, e) && (o->plan           ? print_plan(&f, e)
-                                                                   : options_json(o) ? print_json(&f, e)
-                                                                                     : print_text(&f, e));
+    const char *path = o->n_rest ? o->rest[0] : o->model;
+    bool ok = o->plan ? print_plan(&f.run, path, e) : print_facts(&f, path, e);
     runner_close(&f.run);
     free(f.types);
     return ok;

@@ -78,6 +78,10 @@ static bool choose_device(const Options *o, EngineConfig *config, Err *e) {
     config->device_index = choice.index;
     bool none = o->gpu_layers == 0 || needs_cpu(o->isa, config->act_f32);
     if (choice.cpu || none) return true;
+    if (o->plan && choice.gpu) { // its tape is wanted, which needs no GPU
+        config->device = DEVICE_CUDA;
+        return true;
+    }
     if (cuda_device(choice.index, &device, &why)) {
         config->device = DEVICE_CUDA;
         config->managed = is(o->mem, "managed") || (is(o->mem, "auto") && device.shares_host_tables);

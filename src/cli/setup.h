@@ -11,7 +11,7 @@
 /* Fills config except n_ctx, n_seq, R_max and chunk, without a model.  The device is decided: a GPU that is
  * chosen is initialised; there is a warning where the CPU replaces the GPU of an option.  false: ERR_USAGE
  * for options that contradict each other or kernels that this machine lacks; ERR_RUN for --device cuda
- * without a GPU. */
+ * without a GPU, except with --plan. */
 bool setup_config(const Options *o, EngineConfig *config, Err *e);
 
 /* Checks -ngl (a number, or GPU_LAYERS_...) against the model's number of layers.  false: ERR_USAGE. */

@@ -54,11 +54,22 @@ static bool check_vocab(const Engine *g, Err *e) {
     return true;
 }
 
-bool engine_prepare(const Model *m, const EngineConfig *config, Engine **out, Err *e) {
-    const ExecOps *ops = config->device == DEVICE_CUDA ? &cuda_exec : &cpu_exec;
+static const ExecOps *ops_of(const EngineConfig *config) {
+    return config->device == DEVICE_CUDA ? &cuda_exec : &cpu_exec;
+}
+
+Plan *engine_build_plan(const Model *m, const EngineConfig *config, Err *e) {
     const Capability *const all[] = {cpu_exec.can, cuda_exec.can};
     PlanConfig plan_config = {
-        .can = *ops->can, .act_f32 = config->act_f32, .weights_fp8 = config->weights_fp8};
+        .can = *ops_of(config)->can, .act_f32 = config->act_f32, .weights_fp8 = config->weights_fp8};
+    Plan *p = plan_build(m->gguf, &plan_config, e);
+    if (!p || plan_supported(p, all, 2, e)) return p;
+    plan_free(p);
+    return NULL;
+}
+
+bool engine_prepare(const Model *m, const EngineConfig *config, Engine **out, Err *e) {
+    const ExecOps *ops = ops_of(config);
     Engine *g = mem_new(1, sizeof *g);
     g->model = m;
     g->config = *config;
@@ -66,8 +77,8 @@ bool engine_prepare(const Model *m, const EngineConfig *config, Engine **out, Er
     if (!config->chunk) g->config.chunk = ops->prompt_chunk;
     g->chunk = engine_chunk_of(&g->config);
     g->exec_config = engine_exec_config(&g->config);
-    bool ok = (g->plan = plan_build(m->gguf, &plan_config, e)) && plan_supported(g->plan, all, 2, e) &&
-              check_vocab(g, e) && exec_check_kv(g->plan, config->kv_type, e) &&
+    bool ok = (g->plan = engine_build_plan(m, config, e)) && check_vocab(g, e) &&
+              exec_check_kv(g->plan, config->kv_type, e) &&
               ops->memory(g->plan, &g->exec_config, &g->memory, e);
     if (!ok) {
         engine_close(g);

@@ -84,11 +84,11 @@ tokenizer_of() {
     [[ "$output" == *"memory         cpu, context of 512 tokens: weights 5.6 MB in the file"*"; free are "*$'\nfits           yes, as does any context up to '[0-9]*" tokens"* ]]
 }
 
-@test "memory and tape of a device that is missing" {
+@test "memory of a device that is missing" {
     zgen info --device cuda
     [ "$status" != 0 ] || skip "there is a GPU"
     fails 1 "--device cuda: " info --device cuda
-    fails 1 "--device cuda:7: " info --plan --device cuda:7 --json
+    fails 1 "--device cuda:7: " info --device cuda:7 --json
     zgen info --device cpu
     asserts "$status" = 0
 }
@@ -113,6 +113,10 @@ tokenizer_of() {
     [ "$status" = 0 ]
     [[ "$output" == *"EMBED"* && "$output" == *"ATTN"* && "$output" == *"LOGITS"* && "$output" == *"SAMPLE"* && "$output" == *" bytes"* ]]
     local text=$output
+    zgen info --plan --device cpu
+    asserts "$output" = "$(cat test/data/plan/stories-q8_0.cpu.txt)"
+    zgen info --plan --device cuda # needs no GPU
+    asserts "$output" = "$(cat test/data/plan/stories-q8_0.cuda.txt)"
     zgen info --plan --json
     asserts "$(field 'd["plan"].rstrip("\n")')" = "$text"
 }
