@@ -251,12 +251,11 @@ static void op_attn(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     int group = op->attn.n_head / op->attn.n_kv_head, window = op->attn.window;
     for (int item; (item = take_items(x, op, 1)) < n_rows(b, op) * op->attn.n_kv_head;) {
         int i = item / op->attn.n_kv_head, h = item % op->attn.n_kv_head;
-        int t = op->on_R ? b->out_row[i] : i;
-        int end = b->position[t] + 1, first = window && end > window ? end - window : 0;
+        int end = b->position[i] + 1, first = window && end > window ? end - window : 0;
         AttnJob job = {.q = input(x, b, op, op_in(op, 0), i) + (size_t)(h * group * l->width[CACHE_K]),
                        .n_q = group,
                        .cache = &cache,
-                       .pages = cache_pages(&cache, b->seq[t]),
+                       .pages = cache_pages(&cache, b->seq[i]),
                        .head = h,
                        .first = first,
                        .n_pos = end - first,

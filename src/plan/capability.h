@@ -35,6 +35,7 @@
     X(ATTN_WINDOW, "attention in a window", attn && attn->window > 0)                                        \
     X(ATTN_SOFTCAP, "attention with a softcap", attn && attn->softcap != 0)                                  \
     X(ATTN_SINKS, "attention with sinks", attn && attn->sinks)                                               \
+    X(ATTN_WANTED, "attention of the wanted rows only", attn && op->on_R)                                    \
     X(ROUTE_SIGMOID, "experts chosen by a sigmoid", op->code == OP_ROUTE && moe->kind == ROUTE_SIGMOID)      \
     X(ROUTE_BIAS, "experts chosen with a bias", op->code == OP_ROUTE && moe->bias)
 
