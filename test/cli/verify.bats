@@ -99,7 +99,7 @@ story="Once upon a time"
 @test "Ctrl-C while bench verifies a test: the test has no row" {
     "$ZGEN" bench -r 1 --no-warmup -p 3000 -n 0 -t 1 --device cpu --verify 1 -o json -v >"$T/out" 2>"$T/err" </dev/null 3>&- &
     local pid=$! code=0
-    for _ in $(seq 600); do grep -q "comparing the test" "$T/err" && break; sleep 0.05; done
+    for _ in $(seq 1200); do grep -q "comparing the test" "$T/err" && break; sleep 0.05; done
     grep -q "comparing the test" "$T/err" || { kill $pid; echo "it never came to verify"; false; }
     kill -s INT $pid
     wait $pid || code=$?
