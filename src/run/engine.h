@@ -12,7 +12,8 @@
  *
  * A finished sequence leaves its keys and values in the cache.  A later request whose prompt begins with the
  * same tokens is given that part of the cache and computes only the rest: a turn of a chat costs its new
- * tokens, and going back costs nothing. */
+ * tokens.  So does going back, unless the cache refuses it (cache_truncate): then the prompt is computed from
+ * its beginning. */
 #ifndef ZGEN_RUN_ENGINE_H
 #define ZGEN_RUN_ENGINE_H
 
