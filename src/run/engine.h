@@ -84,8 +84,8 @@ typedef struct Sequence {
     Timing prompt, decode;   // the first token counts to the prompt, its sampling too
 } Sequence;
 
-/* The plan of the model for the configuration's executor, which need not be there: no device is asked.  NULL: see
- * plan_build, plan_supported. */
+/* The plan of the model for the configuration's executor, which need not be there: no device is asked.
+ * NULL: see plan_build, plan_supported. */
 Plan *engine_build_plan(const Model *m, const EngineConfig *config, Err *e);
 
 /* Builds the plan of the model, which must outlive the engine.  false: ERR_MODEL; ERR_RUN, the GPU does not

@@ -18,8 +18,8 @@ void test_register(const char *file, const char *name, void (*run)(void));
 void test_fail(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
 void test_skip(const char *reason);
 
-/* Macros because they need file and line, the text of the condition, and to end the calling function.  The text is
- * part of a format: a condition with a % does not compile, so its value is given a name before. */
+/* Macros because they need file and line, the text of the condition, and to end the calling function.  The
+ * text is part of a format: a condition with a % does not compile, so its value is given a name before. */
 #define TEST(name)                                                                                           \
     static void name(void);                                                                                  \
     __attribute__((constructor)) static void register_##name(void) {                                         \
