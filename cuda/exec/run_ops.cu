@@ -186,7 +186,7 @@ cudaError_t run_op(Rank *x, const Op *op, const Step &step) {
     case OP_ATTN:
         return run_attn(x, op, step);
     case OP_GLU:
-        return launch_glu(l, op->act, in, in2, width, n, to);
+        return launch_glu(l, op->glu.act, in, in2, width, n, to);
     case OP_ADD:
         return launch_add(l, in, in2, width, n, to);
     case OP_ROUTE: {
@@ -203,6 +203,11 @@ cudaError_t run_op(Rank *x, const Op *op, const Step &step) {
         return run_sample(x, op, step);
     case OP_ROPE: // not in cuda_capability: plan_supported has refused them
     case OP_KVPUT:
+    case OP_SLICE:
+    case OP_JOIN:
+    case OP_CONV:
+    case OP_SCAN:
+    case OP_DELTA:
     case OP_COUNT:
         break;
     }

@@ -183,7 +183,7 @@ bool add_frequencies(Rank *x, int i, const RopeParams *rope, Err *e) {
         return true;
     }
     std::vector<double> frequency(rope->n_rot / 2);
-    exec_rope_frequencies(rope, frequency.data());
+    exec_rope_frequencies(rope, x->config.n_ctx, frequency.data());
     return add_vector(x, frequency.data(), frequency.size(), &x->ops[i].frequency, e);
 }
 

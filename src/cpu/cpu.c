@@ -23,16 +23,17 @@ const char *cpu_isa(const char *isa) {
 
 static bool same_angles(const RopeParams *a, const RopeParams *b) {
     return a->n_rot == b->n_rot && a->base == b->base && a->scale == b->scale && a->factors == b->factors &&
-           a->magnitude == b->magnitude;
+           a->magnitude == b->magnitude && a->long_factors == b->long_factors &&
+           a->yarn_context == b->yarn_context;
 }
 
-static Rotation rotation_of(const RopeParams *rope, int T_max) {
+static Rotation rotation_of(const RopeParams *rope, const ExecConfig *c) {
     size_t n_pairs = (size_t)rope->n_rot / 2;
     Rotation r = {.rope = *rope,
                   .frequency = mem_new(n_pairs, sizeof *r.frequency),
-                  .cos = mem_new(n_pairs * (size_t)T_max, sizeof *r.cos),
-                  .sin = mem_new(n_pairs * (size_t)T_max, sizeof *r.sin)};
-    exec_rope_frequencies(rope, r.frequency);
+                  .cos = mem_new(n_pairs * (size_t)c->T_max, sizeof *r.cos),
+                  .sin = mem_new(n_pairs * (size_t)c->T_max, sizeof *r.sin)};
+    exec_rope_frequencies(rope, c->n_ctx, r.frequency);
     return r;
 }
 
@@ -45,7 +46,7 @@ static void find_rotations(Exec *x) {
         while (r < x->n_rotations && !same_angles(&x->rotations[r].rope, &p->ops[i].rope)) r++;
         if (r == x->n_rotations) {
             x->rotations = mem_resize(x->rotations, (size_t)(r + 1) * sizeof *x->rotations);
-            x->rotations[x->n_rotations++] = rotation_of(&p->ops[i].rope, x->config.T_max);
+            x->rotations[x->n_rotations++] = rotation_of(&p->ops[i].rope, &x->config);
         }
         x->rotation_of[i] = r;
     }
@@ -376,15 +377,16 @@ static double cpu_bandwidth(Exec *x) {
 
 static const Capability can = {
     .name = "cpu",
-    .features =
-        FEATURE_BIT(OP_EMBED) | FEATURE_BIT(OP_NORM) | FEATURE_BIT(OP_MATMUL) | FEATURE_BIT(OP_ROPE) |
-        FEATURE_BIT(OP_KVPUT) | FEATURE_BIT(OP_ATTN) | FEATURE_BIT(OP_GLU) | FEATURE_BIT(OP_ADD) |
-        FEATURE_BIT(OP_ROUTE) | FEATURE_BIT(OP_EXPERT) | FEATURE_BIT(OP_MOE_SUM) | FEATURE_BIT(OP_LOGITS) |
-        FEATURE_BIT(OP_SAMPLE) | FEATURE_BIT(VIEW) | FEATURE_BIT(EMBED_SCALE) | FEATURE_BIT(NORM_HEADS) |
-        FEATURE_BIT(SEGMENTS) | FEATURE_BIT(FUSED_RESIDUAL) | FEATURE_BIT(BIAS) | FEATURE_BIT(EXPERT_BIAS) |
-        FEATURE_BIT(ACT_SILU) | FEATURE_BIT(ACT_GELU) | FEATURE_BIT(ROPE_HALVES) | FEATURE_BIT(ROPE_FIRST) |
-        FEATURE_BIT(ROPE_MAGNITUDE) | FEATURE_BIT(ATTN_WINDOW) | FEATURE_BIT(ATTN_SOFTCAP) |
-        FEATURE_BIT(ATTN_SINKS) | FEATURE_BIT(ROUTE_SIGMOID) | FEATURE_BIT(ROUTE_BIAS),
+    .features = FEATURE_BIT(OP_EMBED) | FEATURE_BIT(OP_NORM) | FEATURE_BIT(OP_MATMUL) | FEATURE_BIT(OP_ROPE) |
+                FEATURE_BIT(OP_KVPUT) | FEATURE_BIT(OP_ATTN) | FEATURE_BIT(OP_GLU) | FEATURE_BIT(OP_ADD) |
+                FEATURE_BIT(OP_ROUTE) | FEATURE_BIT(OP_EXPERT) | FEATURE_BIT(OP_MOE_SUM) |
+                FEATURE_BIT(OP_LOGITS) | FEATURE_BIT(OP_SAMPLE) | FEATURE_BIT(VIEW) |
+                FEATURE_BIT(EMBED_SCALE) | FEATURE_BIT(NORM_HEADS) | FEATURE_BIT(SEGMENTS) |
+                FEATURE_BIT(FUSED_RESIDUAL) | FEATURE_BIT(BIAS) | FEATURE_BIT(EXPERT_BIAS) |
+                FEATURE_BIT(ACT_SILU) | FEATURE_BIT(ACT_GELU) | FEATURE_BIT(ROPE_HALVES) |
+                FEATURE_BIT(ROPE_FIRST) | FEATURE_BIT(ROPE_MAGNITUDE) | FEATURE_BIT(ATTN_WINDOW) |
+                FEATURE_BIT(ATTN_SOFTCAP) | FEATURE_BIT(ATTN_SINKS) | FEATURE_BIT(ROUTE_SIGMOID) |
+                FEATURE_BIT(ROUTE_BIAS) | FEATURE_BIT(ROUTE_RAW),
     .head_dim_min = 2,
     .head_dim_max = 1024,
     .head_dim_multiple = 2,

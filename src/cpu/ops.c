@@ -79,7 +79,7 @@ static void op_embed(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     int out = op_out(op, 0);
     for (int t; (t = take_items(x, op, 1)) < n_rows(b, op);) {
         int token = b->token[t];
-        float *row = row_begin(x, out, t, s), scale = op->embed_scale;
+        float *row = row_begin(x, out, t, s), scale = op->embed.scale;
         traits->decode(w->data + (size_t)token * w->row_bytes, (size_t)(w->n_in / traits->n_weights), row);
         for (int i = 0; w->scale && i < w->n_in; i++) row[i] *= w->scale[token];
         for (int i = 0; scale != 1 && i < w->n_in; i++) row[i] *= scale;
@@ -119,7 +119,8 @@ static void op_glu(Exec *x, const Batch *b, const Op *op, Scratch *s) {
         int i = item / n_stretches, column = item % n_stretches * STRETCH;
         int n = reg->width - column < STRETCH ? reg->width - column : STRETCH;
         float *row = row_begin(x, out, i, s) + column;
-        x->kernels->glu(op->act, input(x, b, op, gate, i) + column, input(x, b, op, up, i) + column, n, row);
+        x->kernels->glu(op->glu.act, input(x, b, op, gate, i) + column, input(x, b, op, up, i) + column, n,
+                        row);
         if (reg->has[FORM_Q8]) x->kernels->quantize(row, n, act8_at(machine_q8(x, out, i), column));
     }
 }
@@ -139,24 +140,30 @@ static int best_expert(const float *score, const float *bias, int n_expert, cons
     return best;
 }
 
-/* Softmax: of the logits, relative to the first chosen, which without a bias is the largest. */
+/* What the router's choice and weights are made of, [n_expert]. */
+static void expert_scores(const MoeParams *m, const float *logits, float *score) {
+    float max = logits[0], sum = 0;
+    for (int e = 1; e < m->n_expert; e++) max = logits[e] > max ? logits[e] : max;
+    for (int e = 0; e < m->n_expert; e++)
+        score[e] = m->kind == ROUTE_SIGMOID ? 1 / (1 + expf(-logits[e])) : expf(logits[e] - max);
+    for (int e = 0; e < m->n_expert; e++) sum += score[e];
+    for (int e = 0; m->kind == ROUTE_SOFTMAX && e < m->n_expert; e++) score[e] /= sum;
+}
+
 static void op_route(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     const MoeParams *m = &op->moe;
     int in = op_in(op, 0);
+    float *score = s->row;
     for (int i; (i = take_items(x, op, 1)) < n_rows(b, op);) {
-        const float *logits = input(x, b, op, in, i), *score = logits;
         int32_t *ids = (int32_t *)(void *)machine_f32(x, op_out(op, 0), i); // a register's cells hold ids too
         float *weights = machine_f32(x, op_out(op, 1), i), sum = 0;
-        if (m->kind == ROUTE_SIGMOID) {
-            for (int e = 0; e < m->n_expert; e++) s->row[e] = 1 / (1 + expf(-logits[e]));
-            score = s->row;
-        }
+        expert_scores(m, input(x, b, op, in, i), score);
         for (int k = 0; k < m->n_used; k++) {
             ids[k] = best_expert(score, m->bias, m->n_expert, ids, k);
-            weights[k] = m->kind == ROUTE_SIGMOID ? score[ids[k]] : expf(logits[ids[k]] - logits[ids[0]]);
+            weights[k] = score[ids[k]];
             sum += weights[k];
         }
-        for (int k = 0; k < m->n_used; k++) weights[k] *= m->scale / sum;
+        for (int k = 0; k < m->n_used; k++) weights[k] *= m->scale / (m->normalise ? sum : 1);
     }
 }
 

@@ -3,10 +3,30 @@
 
 #include <math.h>
 
-void exec_rope_frequencies(const RopeParams *rope, double *out) {
+static const double TURN = 6.283185307179586; // radians
+
+/* The pair that turns so many times within the training's positions, as a real number. */
+static double yarn_pair(const RopeParams *rope, double turns) {
+    return rope->n_rot * log(rope->yarn_context / (turns * TURN)) / (2 * log(rope->base));
+}
+
+/* The share of the angle without scale in pair i: `mix` up to the pair of yarn_fast turns, falling to 0 at
+ * that of yarn_slow (Peng et al. 2023, "YaRN"). */
+static double yarn_share(const RopeParams *rope, int i) {
+    double low = fmax(floor(yarn_pair(rope, rope->yarn_fast)), 0);
+    double high = fmin(ceil(yarn_pair(rope, rope->yarn_slow)), rope->n_rot - 1);
+    double y = (i - low) / fmax(high - low, 0.001);
+    return rope->yarn_mix * (1 - fmin(fmax(y, 0), 1));
+}
+
+void exec_rope_frequencies(const RopeParams *rope, int n_ctx, double *out) {
+    bool is_long = rope->long_factors && n_ctx > rope->long_context;
+    const float *factors = is_long ? rope->long_factors : rope->factors;
     for (int i = 0; i < rope->n_rot / 2; i++) {
-        double frequency = rope->scale * pow(rope->base, -2.0 * i / rope->n_rot);
-        out[i] = rope->factors ? frequency / rope->factors[i] : frequency;
+        double unscaled = pow(rope->base, -2.0 * i / rope->n_rot), share = 0;
+        if (factors) unscaled /= factors[i];
+        if (rope->yarn_context > 0) share = yarn_share(rope, i);
+        out[i] = unscaled * (rope->scale * (1 - share) + share);
     }
 }
 

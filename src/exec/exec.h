@@ -123,8 +123,8 @@ typedef struct Ceilings {
     double upload;                     // from the host's pinned memory, in bytes per second
 } Ceilings;
 
-/* Angle per position of each rotated pair, [n_rot / 2], in radians. */
-void exec_rope_frequencies(const RopeParams *rope, double *out);
+/* Angle per position of each rotated pair, [n_rot / 2], in radians, in a context of n_ctx positions. */
+void exec_rope_frequencies(const RopeParams *rope, int n_ctx, double *out);
 
 /* The error of logits at a position that are not finite: ERR_RUN, and the damaged tensor if there is one; all
  * weights are read for it.  Returns false. */

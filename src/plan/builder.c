@@ -103,6 +103,7 @@ static Op *add_product(PlanBuilder *b, OpCode code, const char *name, int in, co
     op->w[0] = w;
     op->bias[0] = bias;
     op->n_w = 1;
+    op->product.scale = 1;
     return op;
 }
 
@@ -114,12 +115,12 @@ int emit_view(PlanBuilder *b, const char *name, int reg, int column, int width) 
     return view;
 }
 
-int emit_embed(PlanBuilder *b, const Weight *w, float scale) {
-    Op *op = add_op(b, OP_EMBED, "embd");
+int emit_embed(PlanBuilder *b, const char *name, const Weight *w, EmbedParams embed) {
+    Op *op = add_op(b, OP_EMBED, name);
     op->w[0] = w;
     op->n_w = 1;
-    op->embed_scale = scale;
-    return write(b, op, b->plan->hparams.n_embd);
+    op->embed = embed;
+    return write(b, op, w ? w->n_in : 1);
 }
 
 int emit_norm(PlanBuilder *b, const char *name, int in, NormParams norm) {
@@ -140,20 +141,36 @@ void emit_rope(PlanBuilder *b, const char *name, int q, int k, RopeParams rope) 
     op->rope = rope;
 }
 
-int emit_kvput(PlanBuilder *b, const char *name, int k, int v, AttnParams attn) {
+/* Adds a layer of the cache to the op. */
+static int add_cache(PlanBuilder *b, Op *op, KvLayer layer) {
     Plan *plan = b->plan;
+    plan->kv = mem_resize(plan->kv, (size_t)(plan->n_kv + 1) * sizeof *plan->kv);
+    plan->kv[plan->n_kv] = layer;
+    op_add_operand(op, ROLE_CACHE, plan->n_kv);
+    return plan->n_kv++;
+}
+
+static int add_state(PlanBuilder *b, Op *op, size_t n_floats) {
+    return add_cache(b, op, (KvLayer){.kind = KV_STATE, .state_bytes = n_floats * sizeof(float)});
+}
+
+static int value_dim(const AttnParams *a) {
+    return a->v_dim ? a->v_dim : a->head_dim;
+}
+
+int emit_kvput(PlanBuilder *b, const char *name, int k, int v, AttnParams attn) {
     Op *op = add_op(b, OP_KVPUT, name);
     op_add_operand(op, ROLE_READ, k);
     op_add_operand(op, ROLE_READ, v);
-    op_add_operand(op, ROLE_CACHE, plan->n_kv);
     op->attn = attn;
-    plan->kv = mem_resize(plan->kv, (size_t)(plan->n_kv + 1) * sizeof *plan->kv);
-    plan->kv[plan->n_kv] = (KvLayer){.kind = KV_ROWS,
-                                     .n_head = attn.n_kv_head,
-                                     .k_width = attn.head_dim,
-                                     .v_width = attn.head_dim,
-                                     .window = attn.window};
-    return plan->n_kv++;
+    op->attn.v_dim = value_dim(&attn);
+    return add_cache(b, op,
+                     (KvLayer){.kind = KV_ROWS,
+                               .n_head = attn.n_kv_head,
+                               .k_width = attn.head_dim,
+                               .v_width = op->attn.v_dim,
+                               .v_in_k = v == NO_REG,
+                               .window = attn.window ? attn.window : attn.chunk});
 }
 
 int emit_attn(PlanBuilder *b, const char *name, int q, int cache, AttnParams attn) {
@@ -161,22 +178,77 @@ int emit_attn(PlanBuilder *b, const char *name, int q, int cache, AttnParams att
     op_add_operand(op, ROLE_READ, q);
     op_add_operand(op, ROLE_CACHE, cache);
     op->attn = attn;
-    return write(b, op, attn.n_head * attn.head_dim);
+    op->attn.v_dim = value_dim(&attn);
+    return write(b, op, attn.n_head * op->attn.v_dim);
 }
 
-int emit_glu(PlanBuilder *b, const char *name, int gate, int up, Activation act) {
+int emit_glu(PlanBuilder *b, const char *name, int gate, int up, GluParams glu) {
     Op *op = add_op(b, OP_GLU, name);
     op_add_operand(op, ROLE_READ, gate);
     op_add_operand(op, ROLE_READ, up);
-    op->act = act;
-    return write(b, op, width_of(b, gate));
+    op->glu = glu;
+    assert(up == NO_REG || width_of(b, gate) == 1 || !b->keys.ok || width_of(b, up) % width_of(b, gate) == 0);
+    return write(b, op, width_of(b, up == NO_REG ? gate : up));
 }
 
-int emit_add(PlanBuilder *b, const char *name, int a, int c) {
+int emit_add_scaled(PlanBuilder *b, const char *name, int a, int c, AddParams add) {
     Op *op = add_op(b, OP_ADD, name);
     op_add_operand(op, ROLE_READ, a);
     op_add_operand(op, ROLE_READ, c);
+    op->add = add;
     return write(b, op, width_of(b, a));
+}
+
+int emit_add(PlanBuilder *b, const char *name, int a, int c) {
+    return emit_add_scaled(b, name, a, c, (AddParams){.a_scale = 1, .scale = 1});
+}
+
+int emit_slice(PlanBuilder *b, const char *name, int in, SliceParams slice) {
+    assert(slice.first + slice.n <= slice.period);
+    Op *op = add_op(b, OP_SLICE, name);
+    op_add_operand(op, ROLE_READ, in);
+    op->slice = slice;
+    return write(b, op, width_of(b, in) / slice.period * slice.n);
+}
+
+int emit_join(PlanBuilder *b, const char *name, int a, int c, int n_head) {
+    Op *op = add_op(b, OP_JOIN, name);
+    op_add_operand(op, ROLE_READ, a);
+    op_add_operand(op, ROLE_READ, c);
+    op->join.n_head = n_head;
+    return write(b, op, width_of(b, a) + width_of(b, c));
+}
+
+int emit_conv(PlanBuilder *b, const char *name, int in, ConvParams conv) {
+    Op *op = add_op(b, OP_CONV, name);
+    op_add_operand(op, ROLE_READ, in);
+    op->conv = conv;
+    add_state(b, op, (size_t)(conv.n_tap - 1) * (size_t)width_of(b, in));
+    return write(b, op, width_of(b, in));
+}
+
+int emit_scan(PlanBuilder *b, const char *name, int x, int state_in, int state_out, int dt, ScanParams scan) {
+    Op *op = add_op(b, OP_SCAN, name);
+    op_add_operand(op, ROLE_READ, x);
+    op_add_operand(op, ROLE_READ, state_in);
+    op_add_operand(op, ROLE_READ, state_out);
+    op_add_operand(op, ROLE_READ, dt);
+    op->scan = scan;
+    add_state(b, op, (size_t)scan.n_head * (size_t)scan.head_dim * (size_t)scan.n_state);
+    return write(b, op, width_of(b, x));
+}
+
+int emit_delta(PlanBuilder *b, const char *name, int q, int k, int v, int decay, int beta,
+               DeltaParams delta) {
+    Op *op = add_op(b, OP_DELTA, name);
+    op_add_operand(op, ROLE_READ, q);
+    op_add_operand(op, ROLE_READ, k);
+    op_add_operand(op, ROLE_READ, v);
+    op_add_operand(op, ROLE_READ, decay);
+    op_add_operand(op, ROLE_READ, beta);
+    op->delta = delta;
+    add_state(b, op, (size_t)delta.n_head * (size_t)delta.k_dim * (size_t)delta.v_dim);
+    return write(b, op, width_of(b, v));
 }
 
 int emit_route(PlanBuilder *b, const char *name, int logits, MoeParams moe, int *weights) {
@@ -206,8 +278,11 @@ int emit_moe_sum(PlanBuilder *b, const char *name, int in, int weights, MoeParam
     return write(b, op, moe.n_used ? width_of(b, in) / moe.n_used : 1);
 }
 
-int emit_logits(PlanBuilder *b, const char *name, int in, const Weight *w) {
-    return write(b, add_product(b, OP_LOGITS, name, in, w, NULL), rows_of(w));
+int emit_logits(PlanBuilder *b, const char *name, int in, const Weight *w, float scale, float softcap) {
+    Op *op = add_product(b, OP_LOGITS, name, in, w, NULL);
+    op->product.scale = scale;
+    op->product.softcap = softcap;
+    return write(b, op, rows_of(w));
 }
 
 void emit_sample(PlanBuilder *b, const char *name, int logits) {

@@ -30,19 +30,28 @@ const float *builder_optional_vector(PlanBuilder *b, const char *name, int n);
 bool builder_has(PlanBuilder *b, const char *name);
 
 int emit_view(PlanBuilder *b, const char *name, int reg, int column, int width); // no op: columns of reg
-int emit_embed(PlanBuilder *b, const Weight *w, float scale);
+int emit_embed(PlanBuilder *b, const char *name, const Weight *w, EmbedParams embed);
 int emit_norm(PlanBuilder *b, const char *name, int in, NormParams norm);
 int emit_matmul(PlanBuilder *b, const char *name, int in, const Weight *w, const float *bias);
-void emit_rope(PlanBuilder *b, const char *name, int q, int k, RopeParams rope); // both in place
-int emit_kvput(PlanBuilder *b, const char *name, int k, int v, AttnParams attn); // returns the cache's layer
+void emit_rope(PlanBuilder *b, const char *name, int q, int k, RopeParams rope); // in place; k may be NO_REG
+/* Returns the cache's layer, which several attentions may read.  v NO_REG: V is the first v_dim of K. */
+int emit_kvput(PlanBuilder *b, const char *name, int k, int v, AttnParams attn);
 int emit_attn(PlanBuilder *b, const char *name, int q, int cache, AttnParams attn);
-int emit_glu(PlanBuilder *b, const char *name, int gate, int up, Activation act);
+int emit_glu(PlanBuilder *b, const char *name, int gate, int up, GluParams glu); // up NO_REG: act(gate)
 int emit_add(PlanBuilder *b, const char *name, int a, int c);
+int emit_add_scaled(PlanBuilder *b, const char *name, int a, int c, AddParams add);
+int emit_slice(PlanBuilder *b, const char *name, int in, SliceParams slice);
+int emit_join(PlanBuilder *b, const char *name, int a, int c, int n_head);
+/* These three have a layer of the cache of their own, for the state that goes from row to row. */
+int emit_conv(PlanBuilder *b, const char *name, int in, ConvParams conv);
+int emit_scan(PlanBuilder *b, const char *name, int x, int state_in, int state_out, int dt, ScanParams scan);
+int emit_delta(PlanBuilder *b, const char *name, int q, int k, int v, int decay, int beta, DeltaParams delta);
 int emit_route(PlanBuilder *b, const char *name, int logits, MoeParams moe, int *weights); // returns ids
+/* ids NO_REG: slot s has matrix s. */
 int emit_expert(PlanBuilder *b, const char *name, int in, int ids, const Weight *w, const float *bias,
                 MoeParams moe);
 int emit_moe_sum(PlanBuilder *b, const char *name, int in, int weights, MoeParams moe);
-int emit_logits(PlanBuilder *b, const char *name, int in, const Weight *w);
+int emit_logits(PlanBuilder *b, const char *name, int in, const Weight *w, float scale, float softcap);
 void emit_sample(PlanBuilder *b, const char *name, int logits);
 
 #endif

@@ -23,7 +23,8 @@ const char *op_text(OpCode code) {
 }
 
 const char *activation_name(Activation a) {
-    static const char *const names[ACT_COUNT] = {"none", "silu", "gelu"};
+    static const char *const names[ACT_COUNT] = {"none",    "silu",       "gelu",    "relu2",
+                                                 "sigmoid", "swiglu_oai", "clamped", "xielu"};
     return names[a];
 }
 

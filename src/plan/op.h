@@ -22,18 +22,23 @@
 
 /*    op       what it does for row t; its registers in the order of their role: reads, writes, both */
 #define OP_LIST(X)                                                                                           \
-    X(EMBED, "out = scale * w[token[t]]")                                                                    \
-    X(NORM, "out = in / sqrt(mean(in^2) + eps) * weight, over the row or over each head of it")              \
-    X(MATMUL, "out_i = w_i in * scale_i + bias_i, for up to three weights; first one + residual")            \
+    X(EMBED, "out = scale * w[token[t]], or of w[position[t]]")                                              \
+    X(NORM, "out = in / sqrt(mean(in^2) + eps) * weight + bias, over the row or over each head of it")       \
+    X(MATMUL, "out_i = w_i in * scale_i + bias_i, for up to three weights; scale * first one + residual")    \
     X(ROPE, "rotate n_rot dimensions of each head of q and k by angles of position[t]")                      \
     X(KVPUT, "K[cache, seq[t], position[t]] = k, V[...] = v")                                                \
     X(ATTN, "out = softmax(scale * q K^T) V over the positions of seq[t] up to position[t]")                 \
-    X(GLU, "out = act(gate) * up")                                                                           \
-    X(ADD, "out = a + b")                                                                                    \
-    X(ROUTE, "ids = the n_used experts with the largest logits, weights = their softmax * scale")            \
+    X(GLU, "out = act(gate) * up, or act(gate); one gate for several columns where it is narrower")          \
+    X(ADD, "out = scale * (a_scale * a + b)")                                                                \
+    X(SLICE, "out = of each `period` columns of in, the n from `first` on")                                  \
+    X(JOIN, "out = for each head: its columns of a, then its columns of b")                                  \
+    X(CONV, "out = act(sum over taps k of weight[k] * in[t - n_tap + 1 + k] + bias), per column")            \
+    X(SCAN, "per head: S = S exp(dt a) + dt x B^T; out = S C + d x; dt = softplus(dt + bias) (Mamba 2)")     \
+    X(DELTA, "per head: S = g S; S += k (beta (v - k^T S)); out = scale q^T S (gated delta rule)")           \
+    X(ROUTE, "ids = the n_used experts of the largest scores, weights = these scores, normalised * scale")   \
     X(EXPERT, "MATMUL with the weights of the row's experts: slot s of out = w[id_s] in (or slot s of in)")  \
     X(MOE_SUM, "out = sum over slots s of weight_s * slot s of in; + residual")                              \
-    X(LOGITS, "out = w in")                                                                                  \
+    X(LOGITS, "out = softcap(scale * w in)")                                                                 \
     X(SAMPLE, "sampled[r] = token chosen from in by sampling[r], checked to be finite")
 
 typedef enum OpCode {
@@ -51,7 +56,8 @@ typedef enum Role {
     ROLE_BOTH,     // changed in place
     ROLE_RESIDUAL, // MATMUL, MOE_SUM: read and added to the first output
     ROLE_IDS,      // EXPERT: read, the ids of the row's experts
-    ROLE_CACHE,    // KVPUT, ATTN: not a register but a layer of the cache, an index into Plan.kv
+    ROLE_CACHE,    // KVPUT, ATTN, CONV, SCAN, DELTA: no register but a layer of the cache, an index into
+                   // Plan.kv
 } Role;
 
 typedef struct Operand {
@@ -63,56 +69,135 @@ enum { OP_MAX_SEGMENTS = 3, OP_MAX_OPERANDS = 8, NO_REG = -1 };
 
 /* ---- parameters ---- */
 
-typedef enum Activation { ACT_NONE, ACT_SILU, ACT_GELU, ACT_COUNT } Activation; // GELU: by tanh
-const char *activation_name(Activation a);
+typedef struct EmbedParams {
+    float scale;
+    bool by_position; // the row of the position, not of the token
+} EmbedParams;
 
 typedef struct NormParams {
-    const float *weight; // [width], or [head_dim]; NULL in a product: its input is taken as it is
+    bool centred;        // the mean is subtracted first (LayerNorm)
+    const float *weight; // [width], or [head_dim]; NULL: all 1; in a product NULL: its input is as it is
+    const float *bias;   // as weight, or NULL
     float eps;
-    int head_dim; // heads of so many values are normalised each by itself; 0: the whole row
+    int head_dim;  // heads of so many values are normalised each by itself; 0: the whole row
+    bool per_head; // weight and bias are [width]: each head has its own
 } NormParams;
 
-/* The angle of pair i is position * scale * base^(-2i / n_rot) / factors[i]. */
+typedef enum Activation {
+    ACT_NONE,
+    ACT_SILU,
+    ACT_GELU,  // by tanh
+    ACT_RELU2, // max(x, 0)^2
+    ACT_SIGMOID,
+    ACT_SWIGLU_OAI, // of gpt-oss: g = min(gate, 7); out = g * sigmoid(1.702 g) * (clip(up, -7, 7) + 1)
+    ACT_CLAMPED,    // min(silu(gate), limit) * clip(up, -limit, limit)
+    ACT_XIELU,      // x > 0: alpha_p x^2 + beta x; else alpha_n (expm1(min(x, eps)) - x) + beta x
+    ACT_COUNT
+} Activation;
+const char *activation_name(Activation a);
+
+typedef struct GluParams {
+    Activation act;
+    float limit;                       // CLAMPED
+    float alpha_p, alpha_n, beta, eps; // XIELU
+} GluParams;
+
+typedef struct AddParams {
+    float a_scale, scale;
+} AddParams;
+
+typedef struct SliceParams {
+    int period, first, n;
+} SliceParams;
+
+typedef struct JoinParams {
+    int n_head;
+} JoinParams;
+
+/* The angle of pair i is position * scale * base^(-2i / n_rot) / factors[i]; with YaRN a mixture of that and
+ * of the angle without scale, by exec_rope_frequencies. */
 typedef enum RopePairing {
     ROPE_ADJACENT, // dimensions 2i and 2i + 1
     ROPE_HALVES,   // dimensions i and i + n_rot / 2
 } RopePairing;
 
 typedef struct RopeParams {
-    int n_head[2], head_dim; // heads of q and of k
+    int n_head[2], head_dim; // heads of q and of k; the second is 0 where only q is rotated
     int n_rot;               // dimensions of a head that are rotated, even; 0 in ATTN: none
     int first;               // the first of these
     RopePairing pairing;
     float base, scale;
-    float magnitude;      // cosine and sine are multiplied by it
-    const float *factors; // [n_rot / 2], or NULL: all 1
+    float magnitude;           // cosine and sine are multiplied by it
+    const float *factors;      // [n_rot / 2], or NULL: all 1
+    const float *long_factors; // the same for contexts longer than long_context, or NULL
+    int long_context;
+    int yarn_context;           // positions of the training before YaRN; 0: no YaRN
+    float yarn_fast, yarn_slow; // rotations in yarn_context from which, and below which, angles are scaled
+    float yarn_mix;             // share of the angle without scale in fast pairs, normally 1
 } RopeParams;
 
 typedef struct AttnParams {
     int n_head, n_kv_head, head_dim;
+    int v_dim;          // dimensions of a head of V and of out; emit functions make 0 head_dim
     float scale;        // of the scores
     int window;         // positions that a row sees, its own included; 0: all
+    int chunk;          // a row sees positions from the last multiple of it on; 0: all
     float softcap;      // scores become softcap * tanh(score / softcap); 0: as they are
     const float *sinks; // [n_head] one more score per head, without a value, or NULL
-    RopeParams rope;    // ATTN: of q and the new keys, which it puts into the cache
+    float temperature;  // scores are multiplied by 1 + temperature * ln(1 + floor((position +
+    int temperature_first, temperature_length; // first) / length)); 0: they are not
+    NormParams q_norm, k_norm;                 // ATTN: of heads of q and the new keys before rotation,
+    bool has_head_norms;                       // if this is true,
+    RopeParams rope;                           // and their rotation
 } AttnParams;
 
+typedef struct ConvParams {
+    int n_tap;
+    const float *weight; // [width][n_tap]
+    const float *bias;   // [width] or NULL
+    Activation act;      // NONE, SILU
+} ConvParams;
+
+typedef struct ScanParams {
+    int n_head, head_dim; // of x and out
+    int n_state, n_group; // B and C: [n_group][n_state], of group h * n_group / n_head
+    const float *a, *d;   // [n_head], a < 0
+    const float *dt_bias; // [n_head] or NULL
+} ScanParams;
+
+/* g = exp(a * softplus(decay + dt_bias)), beta = sigmoid(beta); q and k are divided by their lengths. */
+typedef struct DeltaParams {
+    int n_head, v_dim;    // of v and out
+    int n_k_head, k_dim;  // of q and k
+    bool k_tiled;         // head h reads key head h % n_k_head, not h / (n_head / n_k_head)
+    bool per_channel;     // decay is [n_head][k_dim], and dt_bias; otherwise [n_head]
+    const float *a;       // [n_head]
+    const float *dt_bias; // [n_head] or [n_head][k_dim]
+    float scale, eps;     // eps: smallest length of q and k
+} DeltaParams;
+
 typedef enum RouteKind {
-    ROUTE_SOFTMAX, // weights: softmax over the chosen experts
-    ROUTE_SIGMOID, // weights: sigmoid of each chosen logit, divided by their sum
+    ROUTE_SOFTMAX, // scores: softmax over all experts
+    ROUTE_SIGMOID, // scores: sigmoid of each logit
 } RouteKind;
 
 typedef struct MoeParams {
     int n_expert, n_used;
     RouteKind kind;
-    const float *bias; // ROUTE: [n_expert] added for the choice only, or NULL
-    float scale;       // ROUTE: of the weights
+    const float *bias;         // ROUTE: [n_expert] added to the scores for the choice only, or NULL
+    int n_group, n_group_used; // ROUTE: experts of the best groups only; a group's score is the sum of its
+                               // two best biased scores; n_group 0 or 1: no groups
+    bool normalise;            // ROUTE: weights are divided by their sum
+    float scale;               // ROUTE: of the weights
+    const float *expert_scale; // ROUTE: [n_expert] a factor on the weight of each expert, or NULL
 } MoeParams;
 
 typedef struct ProductParams {
     NormParams norm; // MATMUL, LOGITS: of the input, before the product
     Activation act;  // MATMUL, EXPERT: not NONE: out = act(first) * second, for two weights and one output
-    MoeParams moe;   // EXPERT
+    float scale;     // MATMUL, LOGITS: of the result, with its bias
+    float softcap;   // LOGITS: result becomes softcap * tanh(result / softcap); 0: as it is
+    MoeParams moe;   // EXPERT; without an operand of ids slot s has matrix s
 } ProductParams;
 
 typedef struct Op {
@@ -126,13 +211,19 @@ typedef struct Op {
     const Weight *w[OP_MAX_SEGMENTS];   // EMBED, MATMUL, EXPERT, LOGITS
     const float *bias[OP_MAX_SEGMENTS]; // MATMUL, EXPERT: [n_out] or [n_expert, n_out], or NULL
     union {
-        float embed_scale;     // EMBED
-        NormParams norm;       // NORM
+        EmbedParams embed;
+        NormParams norm;
         ProductParams product; // MATMUL, EXPERT, LOGITS
-        RopeParams rope;       // ROPE
-        AttnParams attn;       // KVPUT, ATTN
-        Activation act;        // GLU
-        MoeParams moe;         // ROUTE, MOE_SUM
+        RopeParams rope;
+        AttnParams attn; // KVPUT, ATTN
+        GluParams glu;
+        AddParams add;
+        SliceParams slice;
+        JoinParams join;
+        ConvParams conv;
+        ScanParams scan;
+        DeltaParams delta;
+        MoeParams moe; // ROUTE, MOE_SUM
     };
 } Op;
 

@@ -33,6 +33,7 @@ static bool merge_segments(const Plan *p, Op *a, const Op *b) {
     if (a->code != b->code || !is_matmul_or_expert(a) || a->on_R != b->on_R) return false;
     if (op_in(a, 0) != op_in(b, 0) || op_operand(a, ROLE_IDS, 0) != op_operand(b, ROLE_IDS, 0)) return false;
     if (a->product.norm.weight != b->product.norm.weight || a->product.act || b->product.act) return false;
+    if (a->product.scale != 1 || b->product.scale != 1) return false;
     if (op_count(a, ROLE_RESIDUAL) || op_count(b, ROLE_RESIDUAL) || a->n_w + b->n_w > OP_MAX_SEGMENTS)
         return false;
     if (a->code == OP_EXPERT && a->w[0]->type != b->w[0]->type)
@@ -45,14 +46,16 @@ static bool merge_segments(const Plan *p, Op *a, const Op *b) {
     return true;
 }
 
-/* The sum of a product and the residual stream becomes the product's last step. */
+/* The sum of a result and the residual stream becomes the last step of the op that makes it. */
 static bool merge_residual(const Plan *p, Op *a, const Op *b) {
-    if (b->code != OP_ADD || (a->code != OP_MATMUL && a->code != OP_MOE_SUM) || a->on_R != b->on_R)
-        return false;
+    bool can_add = a->code == OP_MATMUL || a->code == OP_MOE_SUM || (a->code == OP_NORM && !a->norm.head_dim);
+    if (b->code != OP_ADD || !can_add || a->on_R != b->on_R || b->add.scale != 1) return false;
+    if (a->code != OP_MATMUL && b->add.a_scale != 1) return false;
     if (op_count(a, ROLE_WRITE) != 1 || op_count(a, ROLE_RESIDUAL) || op_in(b, 0) != op_out(a, 0))
         return false;
     if (a->code == OP_MATMUL && a->product.act) return false;
     if (n_readers(p, op_out(a, 0)) != 1) return false; // another op reads the sum without the residual
+    if (a->code == OP_MATMUL) a->product.scale *= b->add.a_scale;
     op_add_operand(a, ROLE_RESIDUAL, op_in(b, 1));
     op_replace_operand(a, ROLE_WRITE, 0, op_out(b, 0));
     return true;
@@ -63,6 +66,7 @@ static bool merge_norm(const Plan *p, Op *a, const Op *b) {
     if (a->code != OP_NORM || (b->code != OP_MATMUL && b->code != OP_LOGITS) || a->on_R != b->on_R)
         return false;
     if (op_in(b, 0) != op_out(a, 0) || b->product.norm.weight || a->norm.head_dim) return false;
+    if (!a->norm.weight || a->norm.bias || a->norm.centred || op_count(a, ROLE_RESIDUAL)) return false;
     if (n_readers(p, op_out(a, 0)) != 1 || p->regs[op_in(a, 0)].width > p->config.can.fused_norm_max)
         return false;
     Op merged = *b;
@@ -74,13 +78,16 @@ static bool merge_norm(const Plan *p, Op *a, const Op *b) {
 
 /* Gate and up are joined where they are made. */
 static bool merge_activation(const Plan *p, Op *a, const Op *b) {
-    if (b->code != OP_GLU || !is_matmul_or_expert(a) || op_count(a, ROLE_WRITE) != 2) return false;
+    if (b->code != OP_GLU || op_count(b, ROLE_READ) != 2 || !is_matmul_or_expert(a) ||
+        op_count(a, ROLE_WRITE) != 2)
+        return false;
     int gate = op_out(a, 0), up = op_out(a, 1);
     if (op_in(b, 0) != gate || op_in(b, 1) != up) return false;
+    if (b->glu.act == ACT_CLAMPED || b->glu.act == ACT_XIELU) return false; // these have numbers
     if (a->w[0]->n_out != a->w[1]->n_out || a->w[0]->type != a->w[1]->type)
         return false; // the kernels go through both in step
     if (n_readers(p, gate) != 1 || n_readers(p, up) != 1) return false;
-    a->product.act = b->act;
+    a->product.act = b->glu.act;
     a->n_operands--; // up, the last output
     op_replace_operand(a, ROLE_WRITE, 0, op_out(b, 0));
     return true;
@@ -103,7 +110,7 @@ static bool merge_rope(const Plan *p, Op *a, const Op *b) {
     if (a->code != OP_ROPE || b->code != OP_ATTN || a->on_R != b->on_R) return false;
     int q = op_operand(a, ROLE_BOTH, 0), k = op_operand(a, ROLE_BOTH, 1);
     if (op_in(b, 0) != q || op_in(b, 1) != k) return false;
-    if (n_readers(p, q) != 2 || n_readers(p, k) != 2) return false; // the rotation and the attention
+    if (n_readers(p, q) != 2 || n_readers(p, k) != 2) return false; // rotation and attention
     RopeParams rope = a->rope;
     *a = *b;
     a->attn.rope = rope;

@@ -32,7 +32,10 @@ static void print_weight(const Op *op, int i, Buf *out) {
 
 static void print_norm(const NormParams *n, const char *before, Buf *out) {
     buf_printf(out, "%s eps %g", before, (double)n->eps);
-    if (n->head_dim) buf_printf(out, ", heads of %d", n->head_dim);
+    if (n->centred) buf_printf(out, ", centred");
+    if (!n->weight) buf_printf(out, ", no weight");
+    if (n->bias) buf_printf(out, ", bias");
+    if (n->head_dim) buf_printf(out, ", heads of %d%s", n->head_dim, n->per_head ? ", a weight each" : "");
 }
 
 static void print_rope(const RopeParams *r, Buf *out) {
@@ -43,35 +46,91 @@ static void print_rope(const RopeParams *r, Buf *out) {
                (double)r->scale);
     if (r->magnitude != 1) buf_printf(out, ", magnitude %g", (double)r->magnitude);
     if (r->factors) buf_printf(out, ", factors");
+    if (r->long_factors) buf_printf(out, ", others beyond %d", r->long_context);
+    if (r->yarn_context)
+        buf_printf(out, ", yarn from %d, %g to %g, mix %g", r->yarn_context, (double)r->yarn_fast,
+                   (double)r->yarn_slow, (double)r->yarn_mix);
 }
 
 static void print_attn(const AttnParams *a, Buf *out) {
     buf_printf(out, ", heads %d/%d of %d, scale %g", a->n_head, a->n_kv_head, a->head_dim, (double)a->scale);
+    if (a->v_dim != a->head_dim) buf_printf(out, ", values of %d", a->v_dim);
     if (a->window) buf_printf(out, ", window %d", a->window);
+    if (a->chunk) buf_printf(out, ", chunks of %d", a->chunk);
     if (a->softcap != 0) buf_printf(out, ", softcap %g", (double)a->softcap);
     if (a->sinks) buf_printf(out, ", sinks");
+    if (a->temperature != 0)
+        buf_printf(out, ", temperature %g per ln((position + %d) / %d)", (double)a->temperature,
+                   a->temperature_first, a->temperature_length);
+    if (a->has_head_norms) {
+        print_norm(&a->q_norm, ", q norm", out);
+        print_norm(&a->k_norm, ", k norm", out);
+    }
 }
 
 static void print_route(const MoeParams *m, Buf *out) {
-    buf_printf(out, " %d of %d%s%s, scale %g", m->n_used, m->n_expert,
-               m->kind == ROUTE_SIGMOID ? " by sigmoid" : "", m->bias ? " with bias" : "", (double)m->scale);
+    buf_printf(out, " %d of %d%s%s", m->n_used, m->n_expert, m->kind == ROUTE_SIGMOID ? " by sigmoid" : "",
+               m->bias ? " with bias" : "");
+    if (m->n_group > 1) buf_printf(out, " in %d of %d groups", m->n_group_used, m->n_group);
+    buf_printf(out, ", scale %g%s%s", (double)m->scale, m->normalise ? "" : ", not normalised",
+               m->expert_scale ? ", a factor each" : "");
+}
+
+static void print_glu(const GluParams *g, Buf *out) {
+    buf_printf(out, " %s", activation_name(g->act));
+    if (g->act == ACT_CLAMPED) buf_printf(out, " %g", (double)g->limit);
+    if (g->act == ACT_XIELU)
+        buf_printf(out, " %g %g %g %g", (double)g->alpha_p, (double)g->alpha_n, (double)g->beta,
+                   (double)g->eps);
+}
+
+static void print_product(const ProductParams *p, Buf *out) {
+    if (p->act) buf_printf(out, " %s", activation_name(p->act));
+    if (p->norm.weight) print_norm(&p->norm, " norm", out);
+    if (p->scale != 1) buf_printf(out, " scale %g", (double)p->scale);
+    if (p->softcap != 0) buf_printf(out, " softcap %g", (double)p->softcap);
+}
+
+/* Ops with a state: its layer of the cache and its shape. */
+static void print_state(const Op *op, Buf *out) {
+    buf_printf(out, " cache %d", op_operand(op, ROLE_CACHE, 0));
+    if (op->code == OP_CONV)
+        buf_printf(out, ", %d taps%s%s", op->conv.n_tap, op->conv.bias ? ", bias" : "",
+                   op->conv.act ? ", silu" : "");
+    if (op->code == OP_SCAN)
+        buf_printf(out, ", heads %d of %d, states of %d in %d groups", op->scan.n_head, op->scan.head_dim,
+                   op->scan.n_state, op->scan.n_group);
+    if (op->code == OP_DELTA)
+        buf_printf(out, ", heads %d of %d, keys %d of %d%s, scale %g%s", op->delta.n_head, op->delta.v_dim,
+                   op->delta.n_k_head, op->delta.k_dim, op->delta.k_tiled ? " tiled" : "",
+                   (double)op->delta.scale, op->delta.per_channel ? ", decay per channel" : "");
 }
 
 static void print_parameters(const Op *op, Buf *out) {
     if (op_rotation(op)) print_rope(op_rotation(op), out);
-    if (op_is_product(op)) {
-        if (op->product.act) buf_printf(out, " %s", activation_name(op->product.act));
-        if (op->product.norm.weight) print_norm(&op->product.norm, " norm", out);
-    }
+    if (op_is_product(op)) print_product(&op->product, out);
     switch (op->code) {
     case OP_EMBED:
-        if (op->embed_scale != 1) buf_printf(out, " scale %g", (double)op->embed_scale);
+        if (op->embed.scale != 1) buf_printf(out, " scale %g", (double)op->embed.scale);
+        if (op->embed.by_position) buf_printf(out, " by position");
         break;
     case OP_NORM:
         print_norm(&op->norm, "", out);
         break;
     case OP_GLU:
-        buf_printf(out, " %s", activation_name(op->act));
+        print_glu(&op->glu, out);
+        break;
+    case OP_ADD:
+        if (op->add.a_scale != 1) buf_printf(out, " first * %g", (double)op->add.a_scale);
+        if (op->add.scale != 1) buf_printf(out, " scale %g", (double)op->add.scale);
+        break;
+    case OP_SLICE:
+        buf_printf(out, " %d from %d of each %d", op->slice.n, op->slice.first, op->slice.period);
+        break;
+    case OP_CONV:
+    case OP_SCAN:
+    case OP_DELTA:
+        print_state(op, out);
         break;
     case OP_KVPUT:
         buf_printf(out, " cache %d, heads %d of %d", op_operand(op, ROLE_CACHE, 0), op->attn.n_kv_head,

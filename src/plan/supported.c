@@ -40,7 +40,14 @@ static const MoeParams *moe_of(const Op *op) {
 }
 
 static Activation act_of(const Op *op) {
-    return op->code == OP_GLU ? op->act : op_is_product(op) ? op->product.act : ACT_NONE;
+    if (op->code == OP_CONV) return op->conv.act;
+    return op->code == OP_GLU ? op->glu.act : op_is_product(op) ? op->product.act : ACT_NONE;
+}
+
+/* Whether a column of the gate counts for several of the other factor. */
+static bool has_narrow_gate(const Plan *p, const Op *op) {
+    return op->code == OP_GLU && op_count(op, ROLE_READ) > 1 &&
+           p->regs[op_in(op, 0)].width < p->regs[op_in(op, 1)].width;
 }
 
 FeatureSet plan_op_features(const Plan *p, const Op *op) {
@@ -49,7 +56,7 @@ FeatureSet plan_op_features(const Plan *p, const Op *op) {
     const AttnParams *attn = op->code == OP_ATTN ? &op->attn : NULL;
     const MoeParams *moe = moe_of(op);
     Activation act = act_of(op);
-    bool view = has_view(p, op), bias = has_bias(op);
+    bool view = has_view(p, op), bias = has_bias(op), gate_narrow = has_narrow_gate(p, op);
     FeatureSet set = (FeatureSet)1 << op->code; // the ops are the first features
 #define X(name, text, when)                                                                                  \
     if (when) set |= FEATURE_BIT(name);

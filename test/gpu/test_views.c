@@ -14,9 +14,9 @@ static double silu(double x) {
 /* Gate and up are columns of the embedding. */
 static void emit_glu_of_views(PlanBuilder *b) {
     take_all(b);
-    int x = emit_embed(b, input_matrix(b, A), 1);
+    int x = emit_embed(b, "embd", input_matrix(b, A), (EmbedParams){.scale = 1});
     int gate = emit_view(b, "gate", x, 0, 24), up = emit_view(b, "up", x, 40, 24);
-    result = emit_glu(b, "act", gate, up, ACT_SILU);
+    result = emit_glu(b, "act", gate, up, (GluParams){.act = ACT_SILU});
 }
 static void glu_of_views(const Trial *t, int row, double *out) {
     const float *x = t->data[A] + row * WIDTH;
@@ -26,7 +26,7 @@ static void glu_of_views(const Trial *t, int row, double *out) {
 /* A product writes a register of which columns are added to columns of its input. */
 static void emit_product(PlanBuilder *b) {
     take_all(b);
-    int x = emit_embed(b, input_matrix(b, A), 1);
+    int x = emit_embed(b, "embd", input_matrix(b, A), (EmbedParams){.scale = 1});
     int y = emit_matmul(b, "product", x, input_matrix(b, MATRIX), builder_vector(b, "matrix.bias", N_VECTOR));
     result = emit_add(b, "sum", emit_view(b, "left", y, 4, 32), emit_view(b, "right", x, 32, 32));
 }
@@ -41,10 +41,12 @@ static void product(const Trial *t, int row, double *out) {
 /* A norm of columns, and a product behind it with a residual that is columns too. */
 static void emit_norm_of_view(PlanBuilder *b) {
     take_all(b);
-    int x = emit_embed(b, input_matrix(b, A), 1), y = emit_embed(b, input_matrix(b, B), 1);
+    int x = emit_embed(b, "embd", input_matrix(b, A), (EmbedParams){.scale = 1}),
+        y = emit_embed(b, "embd", input_matrix(b, B), (EmbedParams){.scale = 1});
     NormParams norm = {.weight = builder_vector(b, "vector", N_VECTOR), .eps = 0.1f};
     int sum = emit_add(b, "sum", emit_view(b, "head", x, 16, 32), emit_view(b, "tail", y, 20, 32));
-    result = emit_glu(b, "act", emit_view(b, "a", emit_norm(b, "norm", y, norm), 32, 32), sum, ACT_SILU);
+    result = emit_glu(b, "act", emit_view(b, "a", emit_norm(b, "norm", y, norm), 32, 32), sum,
+                      (GluParams){.act = ACT_SILU});
 }
 static void norm_of_view(const Trial *t, int row, double *out) {
     const float *x = t->data[A] + row * WIDTH, *y = t->data[B] + row * WIDTH;

@@ -12,7 +12,7 @@ static void check(void (*emit)(PlanBuilder *b), void (*expected)(const Trial *t,
 
 static void emit_scaled(PlanBuilder *b) {
     take_all(b);
-    result = emit_embed(b, input_matrix(b, A), 2.5f);
+    result = emit_embed(b, "embd", input_matrix(b, A), (EmbedParams){.scale = 2.5f});
 }
 static void scaled(const Trial *t, int row, double *out) {
     for (int i = 0; i < WIDTH; i++) out[i] = 2.5 * (double)t->data[A][row * WIDTH + i];
@@ -28,7 +28,7 @@ enum { HEAD = 16 };
 static void emit_head_norm(PlanBuilder *b) {
     take_all(b);
     NormParams norm = {.weight = builder_vector(b, "vector", N_VECTOR), .eps = 0.1f, .head_dim = HEAD};
-    result = emit_norm(b, "norm", emit_embed(b, input_matrix(b, A), 1), norm);
+    result = emit_norm(b, "norm", emit_embed(b, "embd", input_matrix(b, A), (EmbedParams){.scale = 1}), norm);
 }
 static void head_norm(const Trial *t, int row, double *out) {
     const float *x = t->data[A] + row * WIDTH;
@@ -57,7 +57,8 @@ static RopeParams tested_rope(RopePairing pairing) {
 }
 static void emit_rotation(PlanBuilder *b, RopePairing pairing) {
     take_all(b);
-    int q = emit_embed(b, input_matrix(b, A), 1), k = emit_embed(b, input_matrix(b, B), 1);
+    int q = emit_embed(b, "embd", input_matrix(b, A), (EmbedParams){.scale = 1}),
+        k = emit_embed(b, "embd", input_matrix(b, B), (EmbedParams){.scale = 1});
     emit_rope(b, "rope", q, k, tested_rope(pairing));
     result = k;
 }
@@ -93,9 +94,9 @@ TEST(op_rope_pairings_first_dimension_and_magnitude) {
 /* Gate and up are columns of one register. */
 static void emit_gelu_of_views(PlanBuilder *b) {
     take_all(b);
-    int x = emit_embed(b, input_matrix(b, A), 1);
+    int x = emit_embed(b, "embd", input_matrix(b, A), (EmbedParams){.scale = 1});
     int gate = emit_view(b, "gate", x, 0, WIDTH / 2), up = emit_view(b, "up", x, WIDTH / 2, WIDTH / 2);
-    result = emit_glu(b, "act", gate, up, ACT_GELU);
+    result = emit_glu(b, "act", gate, up, (GluParams){.act = ACT_GELU});
 }
 static void gelu_of_views(const Trial *t, int row, double *out) {
     const float *x = t->data[A] + row * WIDTH;
@@ -111,7 +112,8 @@ TEST(op_glu_of_views) {
 /* A view is written, the other columns of its base stay; then the base is read. */
 static void emit_written_view(PlanBuilder *b) {
     take_all(b);
-    int x = emit_embed(b, input_matrix(b, A), 1), y = emit_embed(b, input_matrix(b, B), 1);
+    int x = emit_embed(b, "embd", input_matrix(b, A), (EmbedParams){.scale = 1}),
+        y = emit_embed(b, "embd", input_matrix(b, B), (EmbedParams){.scale = 1});
     int right = emit_view(b, "right", x, WIDTH / 2, WIDTH / 2), left = emit_view(b, "left", y, 0, WIDTH / 2);
     RopeParams rope = tested_rope(ROPE_HALVES);
     rope.n_head[0] = rope.n_head[1] = WIDTH / 2 / HEAD;
@@ -142,16 +144,19 @@ static void emit_routing(PlanBuilder *b) {
     int weights;
     take_all(b);
     if (routing.bias) routing.bias = builder_vector(b, "vector", N_VECTOR);
-    emit_route(b, "route", emit_embed(b, input_matrix(b, A), 1), routing, &weights);
+    emit_route(b, "route", emit_embed(b, "embd", input_matrix(b, A), (EmbedParams){.scale = 1}), routing,
+               &weights);
     result = weights;
 }
 static void routed(const Trial *t, int row, double *out) {
-    double score[WIDTH], sum = 0;
+    double score[WIDTH], sum = 0, all = 0;
     bool taken[WIDTH] = {false};
     for (int i = 0; i < WIDTH; i++) {
         double x = t->data[A][row * WIDTH + i];
-        score[i] = routing.kind == ROUTE_SIGMOID ? 1 / (1 + exp(-x)) : x;
+        score[i] = routing.kind == ROUTE_SIGMOID ? 1 / (1 + exp(-x)) : exp(x);
+        all += score[i];
     }
+    for (int i = 0; routing.kind == ROUTE_SOFTMAX && i < WIDTH; i++) score[i] /= all;
     for (int k = 0; k < N_USED; k++) {
         int best = -1;
         double best_score = 0;
@@ -162,18 +167,19 @@ static void routed(const Trial *t, int row, double *out) {
             best_score = s;
         }
         taken[best] = true;
-        out[k] = routing.kind == ROUTE_SIGMOID ? score[best] : exp(score[best]);
+        out[k] = score[best];
         sum += out[k];
     }
-    for (int k = 0; k < N_USED; k++) out[k] *= (double)routing.scale / sum;
+    for (int k = 0; k < N_USED; k++) out[k] *= (double)routing.scale / (routing.normalise ? sum : 1);
 }
 TEST(op_route_kinds) {
     static const float some = 0; // marks the bias, which emit_routing finds
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 8; i++) {
         routing = (MoeParams){.n_expert = WIDTH,
                               .n_used = N_USED,
                               .kind = i & 1 ? ROUTE_SIGMOID : ROUTE_SOFTMAX,
                               .bias = i & 2 ? &some : NULL,
+                              .normalise = i & 4,
                               .scale = 1.5f};
         check(emit_routing, routed);
     }
@@ -184,7 +190,7 @@ TEST(op_route_kinds) {
 /* The product writes a register of which a view is added to a view of the input. */
 static void emit_product(PlanBuilder *b) {
     take_all(b);
-    int x = emit_embed(b, input_matrix(b, A), 1);
+    int x = emit_embed(b, "embd", input_matrix(b, A), (EmbedParams){.scale = 1});
     int y = emit_matmul(b, "product", x, input_matrix(b, MATRIX), builder_vector(b, "matrix.bias", N_VECTOR));
     result = emit_add(b, "sum", emit_view(b, "left", y, 0, 32), emit_view(b, "right", x, 32, 32));
 }

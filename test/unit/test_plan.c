@@ -325,7 +325,9 @@ static void plant_sinks(Plan *p) {
     find_op(p, OP_ATTN)->attn.sinks = sinks;
 }
 static void plant_head_dim(Plan *p) {
-    find_op(p, OP_ATTN)->attn.head_dim = 4096;
+    AttnParams *attn = &find_op(p, OP_ATTN)->attn;
+    attn->head_dim = 4096;
+    attn->v_dim = 4096;
 }
 static void plant_head_norm(Plan *p) {
     Op *op = find_op(p, OP_MATMUL);
@@ -336,7 +338,7 @@ static void plant_gelu(Plan *p) {
     Op *glu = find_op(p, OP_GLU);
     for (int i = 0; !glu && i < p->n_ops; i++)
         if (op_is_product(&p->ops[i]) && p->ops[i].product.act) p->ops[i].product.act = ACT_GELU;
-    if (glu) glu->act = ACT_GELU;
+    if (glu) glu->glu.act = ACT_GELU;
 }
 static void plant_halves(Plan *p) {
     Op *rope = find_op(p, OP_ROPE), *attn = find_op(p, OP_ATTN);

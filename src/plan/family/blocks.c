@@ -45,7 +45,8 @@ int block_ffn(PlanBuilder *b, int in, const FfnBlock *o) {
     int n_embd = b->plan->hparams.n_embd;
     int gate = product(b, "ffn_gate", in, n_embd, o->n_ff);
     int up = product(b, "ffn_up", in, n_embd, o->n_ff);
-    return product(b, "ffn_down", emit_glu(b, "ffn_act", gate, up, o->act), o->n_ff, n_embd);
+    return product(b, "ffn_down", emit_glu(b, "ffn_act", gate, up, (GluParams){.act = o->act}), o->n_ff,
+                   n_embd);
 }
 
 static int expert_product(PlanBuilder *b, const char *name, int in, int ids, int n_in, int n_out,
@@ -63,7 +64,7 @@ int block_experts(PlanBuilder *b, int in, const ExpertBlock *o) {
     int ids = emit_route(b, "ffn_route", router, *moe, &weights);
     int gate = expert_product(b, "ffn_gate", in, ids, n_embd, o->n_ff, moe);
     int up = expert_product(b, "ffn_up", in, ids, n_embd, o->n_ff, moe);
-    int act = emit_glu(b, "ffn_act", gate, up, o->act);
+    int act = emit_glu(b, "ffn_act", gate, up, (GluParams){.act = o->act});
     int down = expert_product(b, "ffn_down", act, ids, o->n_ff, n_embd, moe);
     return emit_moe_sum(b, "ffn_moe_sum", down, weights, *moe);
 }
@@ -76,5 +77,5 @@ void block_output(PlanBuilder *b, int x, const Weight *embd, float eps) {
     int last = emit_norm(b, "output_norm", x, (NormParams){.weight = weight, .eps = eps});
     bool tied = !builder_has(b, "output.weight");
     const Weight *output = tied ? embd : builder_matrix(b, "output.weight", h->n_embd, h->n_vocab);
-    emit_sample(b, "sample", emit_logits(b, "output", last, output));
+    emit_sample(b, "sample", emit_logits(b, "output", last, output, 1, 0));
 }

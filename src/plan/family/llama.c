@@ -28,7 +28,7 @@ static void emit(PlanBuilder *b) {
     RopeParams rope = read_rope(b, ROPE_ADJACENT);
     rope.factors = builder_optional_vector(b, "rope_freqs.weight", rope.n_rot / 2);
     const Weight *embd = builder_matrix(b, "token_embd.weight", h->n_embd, h->n_vocab);
-    int x = emit_embed(b, embd, 1);
+    int x = emit_embed(b, "embd", embd, (EmbedParams){.scale = 1});
     for (b->layer = 0; b->layer < h->n_layer && b->keys.ok; b->layer++) x = layer(b, x, eps, rope);
     block_output(b, x, embd, eps);
 }

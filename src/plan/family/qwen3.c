@@ -36,7 +36,7 @@ static void emit(PlanBuilder *b, int (*feed_forward)(PlanBuilder *b, int in)) {
     float eps = read_eps(b);
     RopeParams rope = read_rope(b, ROPE_HALVES);
     const Weight *embd = builder_matrix(b, "token_embd.weight", h->n_embd, h->n_vocab);
-    int x = emit_embed(b, embd, 1);
+    int x = emit_embed(b, "embd", embd, (EmbedParams){.scale = 1});
     for (b->layer = 0; b->layer < h->n_layer && b->keys.ok; b->layer++) {
         x = emit_add(b, "attn_residual", attention(b, block_norm(b, "attn_norm", x, eps), eps, rope), x);
         x = emit_add(b, "ffn_residual", feed_forward(b, block_norm(b, "ffn_norm", x, eps)), x);

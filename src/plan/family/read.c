@@ -70,7 +70,7 @@ int read_ff(PlanBuilder *b) {
 
 ExpertBlock read_experts(PlanBuilder *b, int n_ff) {
     Keys *k = &b->keys;
-    ExpertBlock o = {.act = ACT_SILU, .moe.kind = ROUTE_SOFTMAX};
+    ExpertBlock o = {.act = ACT_SILU, .moe = {.kind = ROUTE_SOFTMAX, .normalise = true}};
     o.moe.n_expert = keys_int(k, "expert_count", 0, MAX_EXPERTS, 0);
     if (o.moe.n_expert == 0) return o;
     keys_need(k, "expert_used_count");
