@@ -169,7 +169,7 @@ static bool report(const Work *w, Err *e) {
 
 static bool check(Work *w, const Options *o, Err *e) {
     Buf known = {0};
-    mix_list(&known);
+    mix_list(true, &known);
     bool ok = o->n_rest == 3;
     if (!ok) {
         err_set(e, ERR_USAGE, "the arguments are two files and a type: zgen quantize IN OUT TYPE; types: %s",
@@ -179,7 +179,7 @@ static bool check(Work *w, const Options *o, Err *e) {
         w->in = o->rest[0];
         w->out = o->rest[1];
         w->mix = mix_find(o->rest[2]);
-        ok = w->mix ||
+        ok = (w->mix && mix_can_encode(w->mix)) ||
              err_set(e, ERR_USAGE, "zgen cannot write the type '%.100s'; types: %s", o->rest[2], known.data);
     }
     buf_free(&known);

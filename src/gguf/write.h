@@ -29,10 +29,11 @@ void gguf_write_copy(GgufWriter *w, const Gguf *from, int64_t key);
 typedef enum GgufArray { // GGUF's numbers of the elements' types
     GGUF_ARRAY_I32 = 5,
     GGUF_ARRAY_F32 = 6,
+    GGUF_ARRAY_BOOL = 7, // a byte each
     GGUF_ARRAY_STRING = 8
 } GgufArray;
 
-/* An array of n elements, whose bytes the caller appends to the Buf returned: i32 and f32 as they are,
+/* An array of n elements, whose bytes the caller appends to the Buf returned: i32, f32 and bool as they are,
  * strings with gguf_write_element. */
 Buf *gguf_write_array(GgufWriter *w, const char *key, GgufArray type, uint64_t n);
 void gguf_write_element(Buf *array, const char *text, size_t n);

@@ -1,6 +1,7 @@
 /* mix: see mix.h. */
 #include "mix.h"
 #include "../base/mem.h"
+#include "../gguf/encode.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,13 +9,21 @@
 #include <strings.h>
 
 static const Mix mixes[] = {
-    {"F32", QUANT_F32, QUANT_F32, FAVOUR_NONE},        {"F16", QUANT_F16, QUANT_F16, FAVOUR_NONE},
-    {"BF16", QUANT_BF16, QUANT_BF16, FAVOUR_NONE},     {"FP8", QUANT_FP8_E4M3, QUANT_FP8_E4M3, FAVOUR_NONE},
-    {"Q4_0", QUANT_Q4_0, QUANT_Q4_0, FAVOUR_NONE},     {"Q4_1", QUANT_Q4_1, QUANT_Q4_1, FAVOUR_NONE},
-    {"Q5_0", QUANT_Q5_0, QUANT_Q5_0, FAVOUR_NONE},     {"Q5_1", QUANT_Q5_1, QUANT_Q5_1, FAVOUR_NONE},
-    {"Q8_0", QUANT_Q8_0, QUANT_Q8_0, FAVOUR_NONE},     {"Q4_K_S", QUANT_Q4_K, QUANT_Q5_K, FAVOUR_FIRST},
-    {"Q4_K_M", QUANT_Q4_K, QUANT_Q6_K, FAVOUR_SPREAD}, {"Q5_K_S", QUANT_Q5_K, QUANT_Q5_K, FAVOUR_NONE},
-    {"Q5_K_M", QUANT_Q5_K, QUANT_Q6_K, FAVOUR_SPREAD}, {"Q6_K", QUANT_Q6_K, QUANT_Q6_K, FAVOUR_NONE},
+    {"F32", QUANT_F32, QUANT_F32, QUANT_F32, FAVOUR_NONE},
+    {"F16", QUANT_F16, QUANT_F16, QUANT_F16, FAVOUR_NONE},
+    {"BF16", QUANT_BF16, QUANT_BF16, QUANT_BF16, FAVOUR_NONE},
+    {"FP8", QUANT_FP8_E4M3, QUANT_FP8_E4M3, QUANT_FP8_E4M3, FAVOUR_NONE},
+    {"Q4_0", QUANT_Q4_0, QUANT_Q4_0, QUANT_Q4_0, FAVOUR_NONE},
+    {"Q4_1", QUANT_Q4_1, QUANT_Q4_1, QUANT_Q4_1, FAVOUR_NONE},
+    {"Q5_0", QUANT_Q5_0, QUANT_Q5_0, QUANT_Q5_0, FAVOUR_NONE},
+    {"Q5_1", QUANT_Q5_1, QUANT_Q5_1, QUANT_Q5_1, FAVOUR_NONE},
+    {"Q8_0", QUANT_Q8_0, QUANT_Q8_0, QUANT_Q8_0, FAVOUR_NONE},
+    {"Q4_K_S", QUANT_Q4_K, QUANT_Q5_K, QUANT_Q4_K, FAVOUR_FIRST},
+    {"Q4_K_M", QUANT_Q4_K, QUANT_Q6_K, QUANT_Q4_K, FAVOUR_SPREAD},
+    {"Q5_K_S", QUANT_Q5_K, QUANT_Q5_K, QUANT_Q5_K, FAVOUR_NONE},
+    {"Q5_K_M", QUANT_Q5_K, QUANT_Q6_K, QUANT_Q5_K, FAVOUR_SPREAD},
+    {"Q6_K", QUANT_Q6_K, QUANT_Q6_K, QUANT_Q6_K, FAVOUR_NONE},
+    {"MXFP4_MOE", QUANT_Q8_0, QUANT_Q8_0, QUANT_MXFP4, FAVOUR_NONE},
 };
 enum { N_MIXES = sizeof mixes / sizeof *mixes };
 
@@ -26,8 +35,17 @@ const Mix *mix_find(const char *name) {
     return NULL;
 }
 
-void mix_list(Buf *out) {
-    for (int i = 0; i < N_MIXES; i++) buf_printf(out, "%s%s", i ? " " : "", mixes[i].name);
+bool mix_can_encode(const Mix *mix) {
+    return quant_can_encode(mix->most) && quant_can_encode(mix->extra) && quant_can_encode(mix->experts);
+}
+
+void mix_list(bool encoded_only, Buf *out) {
+    const char *space = "";
+    for (int i = 0; i < N_MIXES; i++) {
+        if (encoded_only && !mix_can_encode(&mixes[i])) continue;
+        buf_printf(out, "%s%s", space, mixes[i].name);
+        space = " ";
+    }
 }
 
 /* ---- roles -------------------------------------------------------------------------------------------- */
@@ -174,6 +192,8 @@ void mix_types(const Mix *mix, const MixModel *model, const GgufTensor *tensors,
             types[i] = t->type;
         else if (is_plain)
             types[i] = mix->most;
+        else if (mix->experts != mix->most && t->ne[2] > 1)
+            types[i] = fitting(mix->experts, t->ne[0]);
         else
             types[i] = fitting(role == ROLE_V ? types[i] : choose(mix, model, t, role, is_tied), t->ne[0]);
     }

@@ -12,9 +12,10 @@
 #include "../gguf/gguf.h"
 
 typedef struct Mix {
-    const char *name; // file_type_number returns its number; FP8 has none
-    QuantType most;   // of most matrices
-    QuantType extra;  // of values and down projections in the favoured layers
+    const char *name;  // file_type_number returns its number; FP8 has none
+    QuantType most;    // of most matrices
+    QuantType extra;   // of values and down projections in the favoured layers
+    QuantType experts; // of matrices of experts; most: as of all others
     enum {
         FAVOUR_NONE,
         FAVOUR_FIRST,
@@ -24,7 +25,12 @@ typedef struct Mix {
 
 /* The mix of that name in upper or lower case, or NULL.  "Q4_K" and "Q5_K" are the _M ones. */
 const Mix *mix_find(const char *name);
-void mix_list(Buf *out); // "F32 F16 ...", for help
+
+/* "F32 F16 ...", for help: all mixes, or those that can be encoded. */
+void mix_list(bool encoded_only, Buf *out);
+
+/* Whether quant_encode has all types of the mix. */
+bool mix_can_encode(const Mix *mix);
 
 typedef struct MixModel { // properties of the model that choices depend on
     int n_layer, n_expert;

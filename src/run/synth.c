@@ -14,6 +14,7 @@
 #include "../plan/family/family.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -25,13 +26,7 @@ void synth_list(Buf *out) {
     for (const Family *const *f = families; *f; f++)
         for (const Shape *s = (*f)->shapes; s->name; s++) buf_printf(out, " %s", s->name);
     buf_printf(out, "; mixes: ");
-    mix_list(out);
-}
-
-static int n_experts(const Shape *s) {
-    for (const ShapeKey *k = s->keys; k->name; k++)
-        if (strcmp(k->name, "expert_count") == 0) return k->value;
-    return 0;
+    mix_list(false, out);
 }
 
 void synth_print(Buf *out) {
@@ -40,9 +35,9 @@ void synth_print(Buf *out) {
     for (const Family *const *f = families; *f; f++)
         for (const Shape *s = (*f)->shapes; s->name; s++)
             buf_printf(out, "%-16s %-8s %6d %6d %7d %7d\n", s->name, (*f)->arch, s->n_layer, s->n_embd,
-                       n_experts(s), s->n_vocab);
+                       shape_key(s, "expert_count", 0), s->n_vocab);
     buf_printf(out, "\nmixes: ");
-    mix_list(out);
+    mix_list(false, out);
     buf_printf(out, "\n");
 }
 
@@ -62,16 +57,55 @@ typedef struct SynthPlan { // a model in the making
     uint64_t seed;
 } SynthPlan;
 
-static void add_key(SynthPlan *m, const char *name, int value) {
-    char key[96];
-    snprintf(key, sizeof key, "%s.%s", m->family->arch, name);
-    gguf_write_u32(&m->w, key, (uint32_t)value);
+/* A list of a value for each layer: integers, or booleans where the first one is. */
+static void add_list(SynthPlan *m, const char *key, const char *list) {
+    bool is_bool = *list == 't' || *list == 'f';
+    Buf *array =
+        gguf_write_array(&m->w, key, is_bool ? GGUF_ARRAY_BOOL : GGUF_ARRAY_I32, (uint64_t)m->n_layer);
+    const char *at = list;
+    for (int i = 0; i < m->n_layer; i++) {
+        if (is_bool)
+            buf_add(array, &(uint8_t){*at == 't'}, 1);
+        else
+            buf_add(array, &(int32_t){atoi(at)}, sizeof(int32_t));
+        at += strcspn(at, ",");
+        at = *at ? at + 1 : list;
+    }
 }
 
-static void add_float_key(SynthPlan *m, const char *name, float value) {
-    char key[96];
+/* A key with a value as shapes write it. */
+static void add_value(SynthPlan *m, const char *name, const char *value) {
+    char key[SHAPE_WORD + HPARAMS_ARCH];
     snprintf(key, sizeof key, "%s.%s", m->family->arch, name);
-    gguf_write_f32(&m->w, key, value);
+    bool is_true = strcmp(value, "true") == 0, is_number = strspn(value, "-.0123456789e") == strlen(value);
+    if (strchr(value, ','))
+        add_list(m, key, value);
+    else if (is_true || strcmp(value, "false") == 0)
+        gguf_write_bool(&m->w, key, is_true);
+    else if (!is_number)
+        gguf_write_string(&m->w, key, value);
+    else if (strchr(value, '.'))
+        gguf_write_f32(&m->w, key, strtof(value, NULL));
+    else
+        gguf_write_u32(&m->w, key, (uint32_t)atoi(value));
+}
+
+/* Keys of the fields that every shape has, in the same words. */
+static void list_fields(const SynthPlan *m, Buf *out) {
+    const Shape *s = m->s;
+    buf_printf(out, "block_count=%d context_length=131072 embedding_length=%d ", m->n_layer, s->n_embd);
+    buf_printf(out, "feed_forward_length=%d attention.head_count=%d ", s->n_ff, s->n_head);
+    buf_printf(out, "attention.head_count_kv=%d attention.key_length=%d ", s->n_kv_head, s->head_dim);
+    buf_printf(out, "attention.value_length=%d rope.dimension_count=%d ", s->head_dim, s->head_dim);
+    buf_printf(out, "vocab_size=%d attention.layer_norm_rms_epsilon=0.00001 ", s->n_vocab);
+    buf_printf(out, "rope.freq_base=%.1f", (double)s->rope_base);
+}
+
+static bool has_key(const Shape *s, const char *key) {
+    char name[SHAPE_WORD], value[SHAPE_WORD];
+    for (const char *text = s->keys; shape_next_key(&text, name, value);)
+        if (strcmp(name, key) == 0) return true;
+    return false;
 }
 
 static void add_keys(SynthPlan *m) {
@@ -83,19 +117,13 @@ static void add_keys(SynthPlan *m) {
     int file_type = file_type_number(m->mix->name);
     if (file_type >= 0) gguf_write_u32(&m->w, "general.file_type", (uint32_t)file_type);
     if (m->mix->most == QUANT_FP8_E4M3) gguf_write_string(&m->w, "zgen.fp8.format", "e4m3");
-    add_key(m, "block_count", m->n_layer);
-    add_key(m, "context_length", 131072);
-    add_key(m, "embedding_length", s->n_embd);
-    add_key(m, "feed_forward_length", s->n_ff);
-    add_key(m, "attention.head_count", s->n_head);
-    add_key(m, "attention.head_count_kv", s->n_kv_head);
-    add_key(m, "attention.key_length", s->head_dim);
-    add_key(m, "attention.value_length", s->head_dim);
-    add_key(m, "rope.dimension_count", s->head_dim);
-    add_key(m, "vocab_size", s->n_vocab);
-    for (const ShapeKey *k = s->keys; k->name; k++) add_key(m, k->name, k->value);
-    add_float_key(m, "attention.layer_norm_rms_epsilon", 1e-5f);
-    add_float_key(m, "rope.freq_base", s->rope_base);
+    char key[SHAPE_WORD], value[SHAPE_WORD];
+    Buf fields = {0};
+    list_fields(m, &fields);
+    for (const char *text = fields.data; shape_next_key(&text, key, value);)
+        if (!has_key(s, key)) add_value(m, key, value);
+    for (const char *text = s->keys; shape_next_key(&text, key, value);) add_value(m, key, value);
+    buf_free(&fields);
 }
 
 /* A working vocabulary of the SentencePiece kind: specials, bytes, then fillers. */
@@ -152,7 +180,7 @@ static void add_scales(SynthPlan *m) {
 
 /* Sets the type of every tensor and the offset of its data. */
 static void set_types(SynthPlan *m) {
-    MixModel model = {.n_layer = m->n_layer, .n_expert = n_experts(m->s)};
+    MixModel model = {.n_layer = m->n_layer, .n_expert = shape_key(m->s, "expert_count", 0)};
     model.is_70b = m->n_layer == 80 && m->s->n_head != m->s->n_kv_head;
     size_t n = (size_t)m->n_tensors;
     m->types = mem_new(2 * n, sizeof *m->types); // QUANT_F32 for scales
@@ -216,6 +244,8 @@ static void set_scales(QuantType type, const BlockScales *s, uint8_t *block, uin
         block[1] = (uint8_t)(0x3C | (block[1] & 0x80)); // 2^-7 .. 2^-6
     else if (type == QUANT_FP8_E4M3)
         *block = (uint8_t)(0x30 | (*block & 0x8F)); // 0.5 .. 2, with a scale of STD
+    else if (type == QUANT_MXFP4)
+        *block = (uint8_t)(119 + (*block & 1)); // 2^-8 or 2^-7 times values of root mean square 2.9
     else {
         assert(s); // a mix has a type that the table lacks
         put_f16(block + s->scale_at, s->scale, random);
@@ -230,12 +260,17 @@ typedef struct Filling {
     atomic_int next; // tensor
 } Filling;
 
-/* Norms are 1, scales of FP8 rows STD, all else is random. */
+/* Norms and other factors are 1, scales of FP8 rows STD, decays of recurrent heads -1.6 to -0.1, all else is
+ * random with the deviation of the matrices. */
 static void fill_floats(const char *name, uint64_t base, size_t n, uint8_t *data) {
-    bool is_norm = strstr(name, "_norm."), is_scale = strstr(name, ".scale");
+    static const char *const ones[] = {"norm",        "ssm_d",          "rope_freqs",
+                                       "_exps.scale", "gate_inp.scale", "output_scale"};
+    bool is_one = false, is_scale = strstr(name, ".scale"), is_decay = strstr(name, "ssm_a");
+    for (size_t i = 0; i < sizeof ones / sizeof *ones; i++) is_one = is_one || strstr(name, ones[i]);
     for (size_t i = 0; i < n; i++) {
-        float random = STD * ((float)(mix64(base + i) & 0xFFFF) / 32768.0f - 1.0f);
-        memcpy(data + 4 * i, &(float){is_norm ? 1 : is_scale ? STD : random}, sizeof(float));
+        float random = (float)(mix64(base + i) & 0xFFFF) / 32768.0f - 1.0f; // -1 to 1
+        float value = is_one ? 1 : is_scale ? STD : is_decay ? -expf(1.4f * random - 0.95f) : STD * random;
+        memcpy(data + 4 * i, &value, sizeof value);
     }
 }
 

@@ -101,8 +101,7 @@ TEST(synth_shapes_have_the_labels_of_their_sizes) {
         REQUIRE(s, "%s", labels[i][0]);
         Hparams h = {.n_layer = s->n_layer, .n_embd = s->n_embd, .n_vocab = s->n_vocab};
         snprintf(h.arch, sizeof h.arch, "%s", family->arch);
-        int n_expert = s->keys[0].name ? s->keys[0].value : 0; // expert_count comes first
-        const char *label = family_size(&h, n_expert);
+        const char *label = family_size(&h, shape_key(s, "expert_count", 0));
         CHECK(label && strcmp(label, labels[i][1]) == 0, "%s: %s", s->name, label ? label : "none");
     }
 }

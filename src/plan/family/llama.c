@@ -42,7 +42,7 @@ static const Shape shapes[] = {
     {"mistral-7b", 32, 4096, 32, 8, 128, 14336, 32768, 1e6f, .optional = {"output.weight"}},
     {"mixtral-8x7b", 32, 4096, 32, 8, 128, 14336, 32000, 1e6f,
      .optional = {"output.weight", "ffn_gate_inp.weight"},
-     .keys = {{"expert_count", 8}, {"expert_used_count", 2}, {"expert_feed_forward_length", 14336}}},
+     .keys = "expert_count=8 expert_used_count=2 expert_feed_forward_length=14336"},
     {0},
 };
 

@@ -61,7 +61,7 @@ static const Shape dense_shapes[] = {
 
 static const Shape expert_shapes[] = {
     {"qwen3-30b-a3b", 48, 2048, 32, 4, 128, 6144, 151936, 1e6f, .optional = {"output.weight"},
-     .keys = {{"expert_count", 128}, {"expert_used_count", 8}, {"expert_feed_forward_length", 768}}},
+     .keys = "expert_count=128 expert_used_count=8 expert_feed_forward_length=768"},
     {0},
 };
 

@@ -6,18 +6,25 @@
 #ifndef ZGEN_PLAN_SHAPE_H
 #define ZGEN_PLAN_SHAPE_H
 
-typedef struct ShapeKey { // one of the family's own metadata keys, without "<arch>."
-    const char *name;
-    int value;
-} ShapeKey;
+#include <stdbool.h>
 
 typedef struct Shape {
     const char *name;
     int n_layer, n_embd, n_head, n_kv_head, head_dim, n_ff, n_vocab;
     float rope_base;
-    const char *optional[4]; // the optional tensors that it has, without "blk.N."; up to the first NULL
-    ShapeKey keys[4];        // up to the first without a name
+    const char *optional[16]; // the optional tensors that it has, without "blk.N."; up to the first NULL
+    /* The family's own metadata, without "<arch>.", as words KEY=VALUE; a key of the fields above is replaced.
+     * Values are integers, floats (with a point), true, false, other text, or lists of integers or booleans
+     * (with commas), which are repeated up to a value for each layer.  NULL: none. */
+    const char *keys;
 } Shape;
+
+/* The next word of a shape's metadata: *text goes behind it.  false: there is none. */
+enum { SHAPE_WORD = 256 };
+bool shape_next_key(const char **text, char key[SHAPE_WORD], char value[SHAPE_WORD]);
+
+/* The value of a key, an integer, or `missing`. */
+int shape_key(const Shape *s, const char *key, int missing);
 
 /* A label as llama.cpp gives it: that of the first row that fits; 0 fits every model. */
 typedef struct ModelSize {
