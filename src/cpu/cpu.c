@@ -60,7 +60,7 @@ static void *scratch_array(size_t *bytes, bool make, size_t n, size_t size) {
 
 /* The memory in which a thread computes, and its size; make false: the size only. */
 static Scratch scratch_of(const Plan *p, const ExecConfig *c, bool make, size_t *bytes) {
-    size_t widest = 0, slots = 1, heads = 0, n_expert = 0;
+    size_t widest = 0, slots = 1, heads = 0, n_expert = 0, state = 0;
     for (int i = 0; i < p->n_regs; i++)
         widest = (size_t)p->regs[i].width > widest ? (size_t)p->regs[i].width : widest;
     for (int i = 0; i < p->n_ops; i++) {
@@ -71,6 +71,7 @@ static Scratch scratch_of(const Plan *p, const ExecConfig *c, bool make, size_t 
         }
         size_t group = op->code == OP_ATTN ? (size_t)(op->attn.n_head / op->attn.n_kv_head) : 0;
         if (group > heads) heads = group;
+        if (machine_state_floats(op) > state) state = machine_state_floats(op);
     }
     size_t rows = (size_t)(c->T_max > c->R_max ? c->T_max : c->R_max) * slots;
     Scratch s;
@@ -84,6 +85,7 @@ static Scratch scratch_of(const Plan *p, const ExecConfig *c, bool make, size_t 
     s.pair = scratch_array(bytes, make, rows, sizeof *s.pair);
     s.start = scratch_array(bytes, make, n_expert + 2, sizeof *s.start);
     s.scores = scratch_array(bytes, make, heads * (size_t)c->n_ctx, sizeof *s.scores);
+    s.state = scratch_array(bytes, make, state, sizeof *s.state);
     s.sample = scratch_array(bytes, make, 1, sample_scratch_bytes(p->hparams.n_vocab));
     return s;
 }
@@ -135,8 +137,8 @@ static void cpu_close(Exec *x) {
     if (!x) return;
     for (int i = 0; x->scratch && i < pool_n(x->pool); i++) {
         Scratch *s = &x->scratch[i];
-        void *const all[] = {s->row,      s->y,    s->q8,    s->f32,    s->out,
-                             s->residual, s->pair, s->start, s->scores, s->sample};
+        void *const all[] = {s->row,  s->y,     s->q8,     s->f32,   s->out,   s->residual,
+                             s->pair, s->start, s->scores, s->state, s->sample};
         for (size_t k = 0; k < sizeof all / sizeof *all; k++) free(all[k]);
     }
     free(x->scratch);
@@ -154,6 +156,10 @@ static void cpu_close(Exec *x) {
     free(x->loop.sampled);
     free(x->loop.n_left);
     free(x->loop.sampling);
+    free(x->chains.first);
+    free(x->chains.last);
+    free(x->chains.next);
+    free(x->chains.number);
     free(x->history);
     free(x->next);
     cache_close(x->cache);
@@ -174,6 +180,14 @@ static void open_loop(Exec *x) {
     x->loop.n_left = mem_new(n, sizeof *x->loop.n_left);
     x->loop.sampling = mem_new(n, sizeof *x->loop.sampling);
     for (int r = 0; r < x->config.n_seq; r++) x->loop.out_row[r] = r;
+}
+
+static void open_chains(Exec *x) {
+    size_t T_max = (size_t)x->config.T_max, n_seq = (size_t)x->config.n_seq;
+    x->chains.first = mem_new(n_seq, sizeof *x->chains.first);
+    x->chains.last = mem_new(n_seq, sizeof *x->chains.last);
+    x->chains.next = mem_new(T_max, sizeof *x->chains.next);
+    x->chains.number = mem_new(n_seq, sizeof *x->chains.number);
 }
 
 static bool cpu_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
@@ -198,6 +212,7 @@ static bool cpu_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e
     find_rotations(x);
     open_scratch(x);
     open_loop(x);
+    open_chains(x);
     *out = x;
     return true;
 }
@@ -248,6 +263,7 @@ static void extend_cache(Exec *x, const Batch *b) {
 static bool run_step(Step *s, Err *e) {
     Exec *x = s->exec;
     keep_tokens(x, s->batch);
+    machine_chain_rows(x, s->batch);
     for (int i = s->first_op; i < s->last_op; i++)
         atomic_store_explicit(&x->next[i], 0, memory_order_relaxed);
     pool_run(x->pool, run_thread, s);
@@ -380,13 +396,13 @@ static const Capability can = {
     .features = FEATURE_BIT(OP_EMBED) | FEATURE_BIT(OP_NORM) | FEATURE_BIT(OP_MATMUL) | FEATURE_BIT(OP_ROPE) |
                 FEATURE_BIT(OP_KVPUT) | FEATURE_BIT(OP_ATTN) | FEATURE_BIT(OP_GLU) | FEATURE_BIT(OP_ADD) |
                 FEATURE_BIT(OP_ROUTE) | FEATURE_BIT(OP_EXPERT) | FEATURE_BIT(OP_MOE_SUM) |
-                FEATURE_BIT(OP_LOGITS) | FEATURE_BIT(OP_SAMPLE) | FEATURE_BIT(VIEW) |
-                FEATURE_BIT(EMBED_SCALE) | FEATURE_BIT(NORM_HEADS) | FEATURE_BIT(SEGMENTS) |
-                FEATURE_BIT(FUSED_RESIDUAL) | FEATURE_BIT(BIAS) | FEATURE_BIT(EXPERT_BIAS) |
-                FEATURE_BIT(ACT_SILU) | FEATURE_BIT(ACT_GELU) | FEATURE_BIT(ROPE_HALVES) |
-                FEATURE_BIT(ROPE_FIRST) | FEATURE_BIT(ROPE_MAGNITUDE) | FEATURE_BIT(ATTN_WINDOW) |
-                FEATURE_BIT(ATTN_SOFTCAP) | FEATURE_BIT(ATTN_SINKS) | FEATURE_BIT(ROUTE_SIGMOID) |
-                FEATURE_BIT(ROUTE_BIAS) | FEATURE_BIT(ROUTE_RAW),
+                FEATURE_BIT(OP_LOGITS) | FEATURE_BIT(OP_SAMPLE) | FEATURE_BIT(OP_CONV) |
+                FEATURE_BIT(OP_SCAN) | FEATURE_BIT(OP_DELTA) | FEATURE_BIT(VIEW) | FEATURE_BIT(EMBED_SCALE) |
+                FEATURE_BIT(NORM_HEADS) | FEATURE_BIT(SEGMENTS) | FEATURE_BIT(FUSED_RESIDUAL) |
+                FEATURE_BIT(BIAS) | FEATURE_BIT(EXPERT_BIAS) | FEATURE_BIT(ACT_SILU) | FEATURE_BIT(ACT_GELU) |
+                FEATURE_BIT(ROPE_HALVES) | FEATURE_BIT(ROPE_FIRST) | FEATURE_BIT(ROPE_MAGNITUDE) |
+                FEATURE_BIT(ATTN_WINDOW) | FEATURE_BIT(ATTN_SOFTCAP) | FEATURE_BIT(ATTN_SINKS) |
+                FEATURE_BIT(ROUTE_SIGMOID) | FEATURE_BIT(ROUTE_BIAS) | FEATURE_BIT(ROUTE_RAW),
     .head_dim_min = 2,
     .head_dim_max = 1024,
     .head_dim_multiple = 2,

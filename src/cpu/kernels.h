@@ -44,6 +44,17 @@ typedef struct AttnJob {
     float *out;           // [n_q][width of V] = softmax(scale * q k^T) v
 } AttnJob;
 
+/* One row through the state of one head, a matrix [n][width]. */
+typedef struct StateJob {
+    int n, width;
+    const float *from;        // the state before the row
+    float *to;                // and behind it; may be from
+    const float *decay;       // [n] factors of the rows of the state
+    const float *key, *query; // [n]
+    const float *value;       // [width]
+    float *out;               // [width]
+} StateJob;
+
 typedef struct Kernels {
     const char *name;
     bool (*supported)(void); // by this machine and its kernel
@@ -65,6 +76,11 @@ typedef struct Kernels {
 
     void (*to_f16)(const float *x, int n, uint16_t *out); // round to nearest even
     void (*attn)(const AttnJob *job);
+
+    /* out = sum_i key[i] * (decay[i] * from[i]); and to[i] = decay[i] * from[i] + key[i] * value, then out =
+     * sum_i query[i] * to[i].  Sums from i = 0 on without contraction: the same bits in all tables. */
+    void (*state_recall)(const StateJob *job);
+    void (*state_update)(const StateJob *job);
 } Kernels;
 
 /* A table per instruction set, each in the file of its name; kernels.c lists those that this build has. */

@@ -249,9 +249,54 @@ static void attn(const AttnJob *job) {
     }
 }
 
+enum { STATE_VECS = 4 }; // vectors of columns whose sums are kept in registers
+
+/* Columns c .. c + 16 * n_vec of a state; n_vec and update are constants. */
+INLINE void state_columns(const StateJob *job, int c, const int n_vec, const bool update) {
+    const float *weight = update ? job->query : job->key;
+    F sum[STATE_VECS], value[STATE_VECS];
+#pragma GCC unroll 4
+    for (int j = 0; j < n_vec; j++) {
+        int n = job->width - c - j * LANES;
+        sum[j] = f_set(0);
+        value[j] = update ? tail(job->value + c + j * LANES, n) : f_set(0);
+    }
+    for (int i = 0; i < job->n; i++) {
+        size_t row = (size_t)i * (size_t)job->width + (size_t)c;
+        F decay = f_set(job->decay[i]), key = f_set(job->key[i]), w = f_set(weight[i]);
+#pragma GCC unroll 4
+        for (int j = 0; j < n_vec; j++) {
+            int n = job->width - c - j * LANES;
+            F s = f_mul(decay, tail(job->from + row + j * LANES, n));
+            if (update) {
+                s = f_add(s, f_mul(key, value[j]));
+                store_tail(job->to + row + j * LANES, n, s);
+            }
+            sum[j] = f_add(sum[j], f_mul(w, s));
+        }
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < n_vec; j++) store_tail(job->out + c + j * LANES, job->width - c - j * LANES, sum[j]);
+}
+
+INLINE void state_all(const StateJob *job, const bool update) {
+    int c = 0;
+    for (; job->width - c >= STATE_VECS * LANES; c += STATE_VECS * LANES)
+        state_columns(job, c, STATE_VECS, update);
+    for (; c < job->width; c += LANES) state_columns(job, c, 1, update);
+}
+
+static void state_recall(const StateJob *job) {
+    state_all(job, false);
+}
+
+static void state_update(const StateJob *job) {
+    state_all(job, true);
+}
+
 /* The rows of a table that are the same for all instruction sets. */
 #define SIMD_KERNELS                                                                                         \
     .matmul_q8 = matmul_q8, .matmul_f32 = matmul_f32, .quantize = quantize, .rms_norm = rms_norm,            \
-    .glu = glu, .to_f16 = to_f16, .attn = attn
+    .glu = glu, .to_f16 = to_f16, .attn = attn, .state_recall = state_recall, .state_update = state_update
 
 #endif

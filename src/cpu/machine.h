@@ -1,4 +1,4 @@
-/* machine: the CPU executor's state, shared by cpu.c and ops.c (one function per op).
+/* machine: the CPU executor's state, shared by cpu.c, ops.c and ops_state.c (one function per op).
  *
  * All threads of the pool run the tape together, with a barrier behind every op.  Within an op threads take
  * work items from a counter, so that a thread that the system delays takes fewer of them; which thread
@@ -26,8 +26,16 @@ typedef struct Scratch {    // of one thread
     const float **residual; // the rows added, or NULL each
     int32_t *pair, *start;  // EXPERT: (row, slot) pairs by expert [T_max * slots], [n_expert + 1]
     float *scores;          // attention [heads per KV head][n_ctx]
+    float *state;           // SCAN, DELTA: vectors of one head [machine_state_floats]
     void *sample;
 } Scratch;
+
+typedef struct RowChains { // the rows of the running batch by sequence, for ops with a state
+    int n;                 // sequences that have rows
+    int *first, *last;     // their first and last rows [n]
+    int *next;             // of each row: the next one of its sequence, -1: none [T_max]
+    int *number;           // while they are made: of each sequence, its chain [n_seq]
+} RowChains;
 
 struct Exec {
     const Plan *plan;
@@ -43,6 +51,7 @@ struct Exec {
     int n_rotations;
     int *rotation_of; // [n_ops] for ROPE ops
     Scratch *scratch; // [threads]
+    RowChains chains;
     atomic_int *next; // [n_ops] next work item of each op
     struct {          // the occupied slots of the decode loop: row r of a step [n_seq]
         int n;
@@ -67,6 +76,17 @@ static inline int32_t *machine_history(const Exec *x, int seq) {
 /* Runs op i of the tape over the batch on thread `thread`; all threads of the pool call this with the same
  * i. */
 void machine_op(Exec *x, const Batch *b, int i, int thread);
+
+/* The ops with a state, in ops_state.c. */
+void op_conv(Exec *x, const Batch *b, const Op *op, Scratch *s);
+void op_scan(Exec *x, const Batch *b, const Op *op, Scratch *s);
+void op_delta(Exec *x, const Batch *b, const Op *op, Scratch *s);
+
+/* Floats of Scratch.state that the op needs. */
+size_t machine_state_floats(const Op *op);
+
+/* Fills chains for the batch; one thread, before the run. */
+void machine_chain_rows(Exec *x, const Batch *b);
 
 /* Fills cos and sin of all rotations for the batch; all threads together. */
 void machine_rotate(Exec *x, const Batch *b, int thread);

@@ -4,7 +4,7 @@
  * are rows for the small ops, panels of 16 weight rows for products, (row, KV head) pairs for attention.  An
  * op that writes a row in parts has one more barrier before the row is quantised.  Code here moves and adds
  * single numbers; arithmetic on many numbers goes through the kernel table. */
-#include "machine.h"
+#include "rows.h"
 #include "../base/float.h"
 
 #include <assert.h>
@@ -32,43 +32,6 @@ Act8 machine_q8(const Exec *x, int reg, int row) {
     const Plan *p = x->plan;
     Act8 whole = act8_view(row_address(x, reg, row, FORM_Q8), p->regs[plan_base(p, reg)].width);
     return act8_at(whole, p->regs[reg].column);
-}
-
-/* ---- rows and items ------------------------------------------------------------------------------------ */
-
-static int n_rows(const Batch *b, const Op *op) {
-    return op->on_R ? b->R : b->T;
-}
-
-/* The row of `reg` that row i of the op reads: an R op picks its rows out of a T register. */
-static int source_row(const Exec *x, const Batch *b, const Op *op, int reg, int i) {
-    return op->on_R && !x->plan->regs[reg].on_R ? b->out_row[i] : i;
-}
-
-static const float *input(const Exec *x, const Batch *b, const Op *op, int reg, int i) {
-    return machine_f32(x, reg, source_row(x, b, op, reg, i));
-}
-
-/* The next `grain` items of op i, or a number beyond its last. */
-static int take_items(Exec *x, const Op *op, int grain) {
-    return atomic_fetch_add_explicit(&x->next[op - x->plan->ops], grain, memory_order_relaxed);
-}
-
-/* Where to write row i of a register before row_done: in place where it keeps floats. */
-static float *row_begin(const Exec *x, int reg, int i, Scratch *s) {
-    return x->plan->regs[reg].has[FORM_F32] ? machine_f32(x, reg, i) : s->row;
-}
-
-static void row_done(const Exec *x, int reg, int i, const float *row) {
-    if (x->plan->regs[reg].has[FORM_Q8])
-        x->kernels->quantize(row, x->plan->regs[reg].width, machine_q8(x, reg, i));
-}
-
-/* After an op that wrote rows in parts: a barrier, then each thread quantises some of the rows. */
-static void quantize_written(Exec *x, const Batch *b, const Op *op, int reg, int thread) {
-    if (!x->plan->regs[reg].has[FORM_Q8]) return;
-    pool_barrier(x->pool);
-    for (int i = thread; i < n_rows(b, op); i += pool_n(x->pool)) row_done(x, reg, i, machine_f32(x, reg, i));
 }
 
 /* ---- small ops ----------------------------------------------------------------------------------------- */
@@ -221,10 +184,6 @@ static void op_rope(Exec *x, const Batch *b, const Op *op, Scratch *s) {
                 rotate_head(rope, rotation->cos + (size_t)t * n, rotation->sin + (size_t)t * n,
                             heads + h * rope->head_dim);
         }
-}
-
-static CacheView cache_view(const Exec *x, const Op *op) {
-    return (CacheView){*cache_layer(x->cache, op_operand(op, ROLE_CACHE, 0)), x->kv, cache_tables(x->cache)};
 }
 
 /* Keeps row t of the batch as K or V. */
@@ -417,16 +376,23 @@ static void op_sample(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     }
 }
 
+/* After an op that wrote rows in parts: a barrier, then each thread quantises some of the rows. */
+static void quantize_written(Exec *x, const Batch *b, const Op *op, int reg, int thread) {
+    if (!x->plan->regs[reg].has[FORM_Q8]) return;
+    pool_barrier(x->pool);
+    for (int i = thread; i < n_rows(b, op); i += pool_n(x->pool)) row_done(x, reg, i, machine_f32(x, reg, i));
+}
+
 void machine_op(Exec *x, const Batch *b, int i, int thread) {
     static void (*const run[OP_COUNT])(Exec *, const Batch *, const Op *, Scratch *) = {
         [OP_EMBED] = op_embed,   [OP_NORM] = op_norm,     [OP_MATMUL] = op_matmul,   [OP_ROPE] = op_rope,
         [OP_KVPUT] = op_kvput,   [OP_ATTN] = op_attn,     [OP_GLU] = op_glu,         [OP_ADD] = op_add,
         [OP_ROUTE] = op_route,   [OP_EXPERT] = op_expert, [OP_MOE_SUM] = op_moe_sum, [OP_LOGITS] = op_matmul,
-        [OP_SAMPLE] = op_sample,
+        [OP_SAMPLE] = op_sample, [OP_CONV] = op_conv,     [OP_SCAN] = op_scan,       [OP_DELTA] = op_delta,
     };
     const Op *op = &x->plan->ops[i];
     assert(run[op->code] && "an op of the capability has its function");
     run[op->code](x, b, op, &x->scratch[thread]);
-    if (op_is_product(op) || op->code == OP_ATTN)
+    if (op_writes_parts(op))
         for (int k = 0; k < op_count(op, ROLE_WRITE); k++) quantize_written(x, b, op, op_out(op, k), thread);
 }

@@ -101,6 +101,23 @@ static void attn(const AttnJob *job) {
     }
 }
 
+static void state_recall(const StateJob *job) {
+    memset(job->out, 0, (size_t)job->width * sizeof *job->out);
+    for (int i = 0; i < job->n; i++)
+        for (int c = 0; c < job->width; c++)
+            job->out[c] += job->key[i] * (job->decay[i] * job->from[i * job->width + c]);
+}
+
+static void state_update(const StateJob *job) {
+    memset(job->out, 0, (size_t)job->width * sizeof *job->out);
+    for (int i = 0; i < job->n; i++)
+        for (int c = 0; c < job->width; c++) {
+            float *to = &job->to[i * job->width + c];
+            *to = job->decay[i] * job->from[i * job->width + c] + job->key[i] * job->value[c];
+            job->out[c] += job->query[i] * *to;
+        }
+}
+
 const Kernels kernels_scalar = {
     .name = "scalar",
     .supported = supported,
@@ -112,4 +129,6 @@ const Kernels kernels_scalar = {
     .glu = glu,
     .to_f16 = to_f16,
     .attn = attn,
+    .state_recall = state_recall,
+    .state_update = state_update,
 };

@@ -154,6 +154,11 @@ static int add_state(PlanBuilder *b, Op *op, size_t n_floats) {
     return add_cache(b, op, (KvLayer){.kind = KV_STATE, .state_bytes = n_floats * sizeof(float)});
 }
 
+static int add_head_states(PlanBuilder *b, Op *op) {
+    StateShape s = op_state_shape(op);
+    return add_state(b, op, (size_t)s.n_head * (size_t)s.n * (size_t)s.width);
+}
+
 static int value_dim(const AttnParams *a) {
     return a->v_dim ? a->v_dim : a->head_dim;
 }
@@ -234,7 +239,7 @@ int emit_scan(PlanBuilder *b, const char *name, int x, int state_in, int state_o
     op_add_operand(op, ROLE_READ, state_out);
     op_add_operand(op, ROLE_READ, dt);
     op->scan = scan;
-    add_state(b, op, (size_t)scan.n_head * (size_t)scan.head_dim * (size_t)scan.n_state);
+    add_head_states(b, op);
     return write(b, op, width_of(b, x));
 }
 
@@ -247,7 +252,7 @@ int emit_delta(PlanBuilder *b, const char *name, int q, int k, int v, int decay,
     op_add_operand(op, ROLE_READ, decay);
     op_add_operand(op, ROLE_READ, beta);
     op->delta = delta;
-    add_state(b, op, (size_t)delta.n_head * (size_t)delta.k_dim * (size_t)delta.v_dim);
+    add_head_states(b, op);
     return write(b, op, width_of(b, v));
 }
 

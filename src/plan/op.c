@@ -32,6 +32,17 @@ bool op_is_product(const Op *op) {
     return op->code == OP_MATMUL || op->code == OP_EXPERT || op->code == OP_LOGITS;
 }
 
+bool op_writes_parts(const Op *op) {
+    return op_is_product(op) || op->code == OP_ATTN || op->code == OP_ROUTE || op->code == OP_CONV ||
+           op->code == OP_SCAN || op->code == OP_DELTA;
+}
+
+StateShape op_state_shape(const Op *op) {
+    if (op->code == OP_SCAN) return (StateShape){op->scan.n_head, op->scan.n_state, op->scan.head_dim};
+    if (op->code == OP_DELTA) return (StateShape){op->delta.n_head, op->delta.k_dim, op->delta.v_dim};
+    return (StateShape){0};
+}
+
 static int find(const Op *op, Role role, int nth) {
     for (int i = 0; i < op->n_operands; i++)
         if (op->operand[i].role == role && nth-- == 0) return i;

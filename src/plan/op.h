@@ -151,8 +151,10 @@ typedef struct AttnParams {
     RopeParams rope;                           // and their rotation
 } AttnParams;
 
+enum { CONV_MAX_TAPS = 8 };
+
 typedef struct ConvParams {
-    int n_tap;
+    int n_tap;           // 2..CONV_MAX_TAPS
     const float *weight; // [width][n_tap]
     const float *bias;   // [width] or NULL
     Activation act;      // NONE, SILU
@@ -232,6 +234,16 @@ const char *op_text(OpCode code); // its line in the list
 
 /* True for ops whose weights are multiplied with activations: MATMUL, EXPERT, LOGITS. */
 bool op_is_product(const Op *op);
+
+/* True for ops that write a row in several parts, so that it is whole only behind them: products, ATTN, ROUTE,
+ * and those with a state. */
+bool op_writes_parts(const Op *op);
+
+/* The state of one head of SCAN or DELTA is a matrix [n][width]; n_head 0: the op has no such state. */
+typedef struct StateShape {
+    int n_head, n, width;
+} StateShape;
+StateShape op_state_shape(const Op *op);
 
 /* The register (of ROLE_CACHE the layer of the cache) of the nth operand with that role, or NO_REG. */
 int op_operand(const Op *op, Role role, int nth);

@@ -153,15 +153,13 @@ static void mark_input(const Plan *p, const Op *op, Reg *in) {
 void plan_forms(Plan *p) {
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
-        bool in_parts =
-            op_is_product(op) || op->code == OP_ATTN || op->code == OP_ROUTE; // no whole row at once
         for (int k = 0; k < op->n_operands; k++) {
             const Operand *o = &op->operand[k];
             if (o->role == ROLE_CACHE) continue;
             Reg *reg = &p->regs[plan_base(p, o->reg)];
             if (op_is_product(op) && o->role == ROLE_READ)
                 mark_input(p, op, reg);
-            else if (o->role != ROLE_WRITE || in_parts)
+            else if (o->role != ROLE_WRITE || op_writes_parts(op))
                 reg->has[FORM_F32] = true;
         }
     }
