@@ -201,28 +201,31 @@ cudaError_t send_floats(Upload *u, const float *from, size_t n, float *to) {
     return cudaSuccess;
 }
 
-// Sends the rows of a weight and repacks them into its tiles.  Of each row only the weight's n_in columns are
-// sent, which are less than row_bytes where the weight is a range of columns of a tensor.
-template <QuantType T> cudaError_t send_rows(Upload *u, const Weight *w, const Layout &at, uint8_t *to) {
+// Sends n rows of a weight, which begin at `from` and follow each other, and repacks them into its tiles; the
+// first of them is row `start` of all experts' rows.  Of each row only the weight's n_in columns are sent, which
+// are less than row_bytes where the weight is a range of columns of a tensor.
+template <QuantType T>
+cudaError_t send_rows(Upload *u, const Weight *w, const uint8_t *from, size_t start, size_t n,
+                      const Layout &at, uint8_t *to) {
     const QuantTraits *traits = quant_traits(T);
     Transfer transfer = {.row_bytes = (size_t)w->n_in / traits->n_weights * traits->n_bytes,
                          .n_in = w->n_in,
                          .n_out = w->n_out,
                          .at = at,
                          .out = to};
-    size_t most = LANE_BYTES / transfer.row_bytes, n = n_rows(w);
+    size_t most = LANE_BYTES / transfer.row_bytes;
     if (most == 0) return cudaErrorInvalidValue; // a row of more than LANE_BYTES
     for (size_t first = 0; first < n; first += most) {
         size_t count = std::min(n - first, most);
         Lane *lane;
         cudaError_t error =
-            fill_lane(u, w->data + first * w->row_bytes, count, transfer.row_bytes, w->row_bytes, &lane);
+            fill_lane(u, from + first * w->row_bytes, count, transfer.row_bytes, w->row_bytes, &lane);
         if (error == cudaSuccess)
             error = cudaMemcpyAsync(lane->device, lane->pinned, count * transfer.row_bytes,
                                     cudaMemcpyHostToDevice, lane->stream);
         if (error != cudaSuccess) return error;
         transfer.rows = lane->device;
-        transfer.first = first;
+        transfer.first = start + first;
         transfer.n = (unsigned)count;
         Launch l = {.stream = lane->stream};
         unsigned n_threads = transfer.n * at.n_tiles;
@@ -230,6 +233,16 @@ template <QuantType T> cudaError_t send_rows(Upload *u, const Weight *w, const L
         if (error != cudaSuccess) return error;
     }
     return cudaSuccess;
+}
+
+// Sends a weight: all its rows at once, or those of each expert where these lie apart.
+template <QuantType T> cudaError_t send_weight(Upload *u, const Weight *w, const Layout &at, uint8_t *to) {
+    int n_parts = w->experts ? w->n_expert : 1;
+    size_t n = n_rows(w) / n_parts;
+    cudaError_t error = cudaSuccess;
+    for (int i = 0; i < n_parts && error == cudaSuccess; i++)
+        error = send_rows<T>(u, w, weight_rows(w, i), i * n, n, at, to);
+    return error;
 }
 
 } // namespace
@@ -268,7 +281,7 @@ extern "C" Upload *upload_open(const Plan *p, bool managed, int n_threads, Err *
 extern "C" bool upload_tensor(Upload *u, const Weight *w, DeviceWeight *out, Err *e) {
     Layout at = layout_of(w->type, w->n_in, w->n_out);
     uint8_t *data = tile_memory(u, data_bytes(w));
-    cudaError_t error = for_type(w->type, [&](auto type) { return send_rows<type>(u, w, at, data); });
+    cudaError_t error = for_type(w->type, [&](auto type) { return send_weight<type>(u, w, at, data); });
     float *scale = w->scale ? (float *)tile_memory(u, n_rows(w) * sizeof(float)) : nullptr;
     if (error == cudaSuccess && scale) error = send_floats(u, w->scale, n_rows(w), scale);
     *out = DeviceWeight{w->type, w->n_in, w->n_out, w->n_expert, at, data, scale};

@@ -253,7 +253,7 @@ static void multiply_panel(const Exec *x, const Product *p, int panel, Scratch *
     int row0 = panel * PANEL_ROWS, rows = w->n_out - row0 < PANEL_ROWS ? w->n_out - row0 : PANEL_ROWS;
     size_t first = (size_t)p->expert * (size_t)w->n_out + (size_t)row0;
     Panel job = {.type = w->type,
-                 .rows = w->data + first * w->row_bytes,
+                 .rows = weight_rows(w, p->expert) + (size_t)row0 * w->row_bytes,
                  .row_bytes = w->row_bytes,
                  .n_rows = rows,
                  .n_in = w->n_in};

@@ -27,25 +27,32 @@ static const char *expand(PlanBuilder *b, const char *pattern, char name[NAME]) 
     return name;
 }
 
-const Weight *builder_experts(PlanBuilder *b, const char *pattern, int n_in, int n_out, int n_expert) {
+const Weight *builder_part(PlanBuilder *b, const char *pattern, MatrixShape shape) {
     char name[NAME];
     if (!b->keys.ok) return NULL;
-    const Weight *w =
-        weights_matrix(b->plan->weights, expand(b, pattern, name), n_in, n_out, n_expert, b->keys.e);
+    const Weight *w = weights_matrix(b->plan->weights, expand(b, pattern, name), shape, b->keys.e);
     b->keys.ok = w != NULL;
     return w;
+}
+
+const Weight *builder_experts(PlanBuilder *b, const char *name, int n_in, int n_out, int n_expert) {
+    return builder_part(b, name, matrix_whole(n_in, n_out, n_expert));
 }
 
 const Weight *builder_matrix(PlanBuilder *b, const char *name, int n_in, int n_out) {
     return builder_experts(b, name, n_in, n_out, 1);
 }
 
-const float *builder_vector(PlanBuilder *b, const char *pattern, int n) {
+static const float *vectors(PlanBuilder *b, const char *pattern, int n, int n_rows) {
     char name[NAME];
     if (!b->keys.ok) return NULL;
-    const float *v = weights_vector(b->plan->weights, expand(b, pattern, name), n, b->keys.e);
+    const float *v = weights_vector(b->plan->weights, expand(b, pattern, name), n, n_rows, b->keys.e);
     b->keys.ok = v != NULL;
     return v;
+}
+
+const float *builder_vector(PlanBuilder *b, const char *name, int n) {
+    return vectors(b, name, n, 1);
 }
 
 bool builder_has(PlanBuilder *b, const char *pattern) {
@@ -53,8 +60,12 @@ bool builder_has(PlanBuilder *b, const char *pattern) {
     return weights_has(b->plan->weights, expand(b, pattern, name));
 }
 
+const float *builder_optional_vectors(PlanBuilder *b, const char *name, int n, int n_rows) {
+    return builder_has(b, name) ? vectors(b, name, n, n_rows) : NULL;
+}
+
 const float *builder_optional_vector(PlanBuilder *b, const char *name, int n) {
-    return builder_has(b, name) ? builder_vector(b, name, n) : NULL;
+    return builder_optional_vectors(b, name, n, 1);
 }
 
 /* ---- registers and ops --------------------------------------------------------------------------------- */

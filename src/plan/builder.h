@@ -25,8 +25,10 @@ bool builder_emit(Plan *p, const Gguf *g, void (*emit)(PlanBuilder *b), Err *e);
  * failure; the optional ones return NULL where the file has none. */
 const Weight *builder_matrix(PlanBuilder *b, const char *name, int n_in, int n_out);
 const Weight *builder_experts(PlanBuilder *b, const char *name, int n_in, int n_out, int n_expert);
+const Weight *builder_part(PlanBuilder *b, const char *name, MatrixShape shape);
 const float *builder_vector(PlanBuilder *b, const char *name, int n);
 const float *builder_optional_vector(PlanBuilder *b, const char *name, int n);
+const float *builder_optional_vectors(PlanBuilder *b, const char *name, int n, int n_rows); // [n, n_rows]
 bool builder_has(PlanBuilder *b, const char *name);
 
 int emit_view(PlanBuilder *b, const char *name, int reg, int column, int width); // no op: columns of reg

@@ -4,6 +4,7 @@
 #include "../base/pool.h"
 #include "../gguf/encode.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -15,6 +16,8 @@ typedef struct Node { // matrices and vectors live in lists, so that pointers to
     Weight matrix;
     Weight source; // what a conversion is made from; its name is NULL where there is none
     uint8_t *copy; // the result of the conversion
+    int first;     // row of the tensor, of each expert, with which the matrix begins
+    const uint8_t **experts;
     float vector[];
 } Node;
 
@@ -43,6 +46,12 @@ static size_t n_rows(const Weight *m) {
     return (size_t)m->n_expert * (size_t)m->n_out;
 }
 
+/* Row r of all experts' rows. */
+static const uint8_t *row_of(const Weight *m, size_t r) {
+    size_t n_out = (size_t)m->n_out;
+    return weight_rows(m, (int)(r / n_out)) + r % n_out * m->row_bytes;
+}
+
 static size_t matrix_bytes(const Weight *m) {
     return m->row_bytes * n_rows(m);
 }
@@ -52,6 +61,7 @@ void weights_close(Weights *w) {
     for (Node *n = w->nodes, *next; n; n = next) {
         next = n->next;
         if (n->copy) mem_release(n->copy, matrix_bytes(&n->matrix));
+        free(n->experts);
         free(n);
     }
     for (int i = 0; i < w->n_recorded; i++) free(w->recorded[i].name);
@@ -128,61 +138,123 @@ const char *weight_scale_name(const char *name, char out[WEIGHT_NAME]) {
 }
 
 /* NAME.scale for NAME.weight, where the file has it: per row for FP8, per expert or one for all elsewhere. */
-static bool add_scale(Weights *w, Weight *m, Err *e) {
+static bool add_scale(Weights *w, Weight *m, const MatrixShape *shape, Err *e) {
     char name[WEIGHT_NAME];
     const GgufTensor *t = gguf_find_tensor(w->g, weight_scale_name(m->name, name));
     if (!t && m->type != QUANT_FP8_E4M3) return true;
-    int n_rows = m->n_expert * m->n_out;
+    int n_all = shape->n_expert * shape->n_rows;
     int64_t n = t ? t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3] : 0;
-    if (!t || t->type != QUANT_F32 || (n != 1 && n != m->n_expert && n != n_rows))
+    if (!t || t->type != QUANT_F32 || (n != 1 && n != m->n_expert && n != n_all))
         return err_set(e, ERR_MODEL, "%s: the scales '%s' are missing or not %d values of type F32",
-                       gguf_label(w->g), name, n_rows);
+                       gguf_label(w->g), name, n_all);
     w->used[t - gguf_tensor(w->g, 0)] = true;
-    Node *node = add_node(w, (size_t)n_rows);
-    for (int i = 0; i < n_rows; i++)
-        memcpy(&node->vector[i], t->data + 4 * (n == 1 ? 0 : n == n_rows ? i : i / m->n_out), 4);
+    Node *node = add_node(w, n_rows(m));
+    for (int x = 0; x < m->n_expert; x++)
+        for (int r = 0; r < m->n_out; r++) {
+            int64_t from = n == 1 ? 0 : n == n_all ? (int64_t)x * shape->n_rows + shape->first + r : x;
+            memcpy(&node->vector[(size_t)x * (size_t)m->n_out + (size_t)r], t->data + 4 * from, 4);
+        }
     m->scale = node->vector;
     return true;
 }
 
-const Weight *weights_matrix(Weights *w, const char *name, int n_in, int n_out, int n_expert, Err *e) {
-    for (Node *n = w->nodes; n; n = n->next) // tied embeddings are one weight
-        if (n->matrix.name && strcmp(n->matrix.name, name) == 0) return &n->matrix;
-    if (w->optional) {
-        Node *node = record(w, name, n_in, n_out, n_expert, 0);
-        node->matrix = (Weight){.name = w->recorded[w->n_recorded - 1].name,
-                                .type = QUANT_F32,
-                                .n_in = n_in,
-                                .n_out = n_out,
-                                .n_expert = n_expert};
-        return &node->matrix;
+/* The name of an expert's tensor in an old file. */
+static const char *expert_name(const char *name, int expert, char out[WEIGHT_NAME]) {
+    const char *end = strstr(name, "_exps.weight");
+    snprintf(out, WEIGHT_NAME, "%.*s.%d.weight", (int)(end ? end - name : 0), name, expert);
+    return out;
+}
+
+/* The tensors that hold the matrix: one, or one for each expert.  NULL: *e. */
+static const GgufTensor **find_parts(Weights *w, const char *name, const MatrixShape *s, int *n, Err *e) {
+    char first[WEIGHT_NAME], one[WEIGHT_NAME];
+    bool apart = !gguf_find_tensor(w->g, name) && gguf_find_tensor(w->g, expert_name(name, 0, first));
+    *n = apart ? s->n_expert : 1;
+    const GgufTensor **parts = mem_new((size_t)*n, sizeof *parts);
+    for (int i = 0; i < *n; i++) {
+        parts[i] =
+            find(w, apart ? expert_name(name, i, one) : name, s->n_in, s->n_rows, apart ? 1 : s->n_expert, e);
+        bool ok = parts[i] && (parts[i]->type == parts[0]->type ||
+                               err_set(e, ERR_MODEL, "%s: tensor '%s' has another type than '%s'",
+                                       gguf_label(w->g), one, first));
+        if (ok) continue;
+        free(parts);
+        return NULL;
     }
-    const GgufTensor *t = find(w, name, n_in, n_out, n_expert, e);
-    if (!t) return NULL;
+    return parts;
+}
+
+/* Sets where the rows of each expert are. */
+static void place_rows(Node *node, const GgufTensor *const *parts, int n_parts, const MatrixShape *s) {
+    Weight *m = &node->matrix;
+    size_t first = (size_t)s->first * m->row_bytes, expert_bytes = (size_t)s->n_rows * m->row_bytes;
+    m->data = parts[0]->data + first;
+    if (m->n_expert == 1 || (n_parts == 1 && m->n_out == s->n_rows)) return;
+    node->experts = mem_new((size_t)m->n_expert, sizeof *node->experts);
+    for (int x = 0; x < m->n_expert; x++)
+        node->experts[x] = n_parts == 1 ? m->data + (size_t)x * expert_bytes : parts[x]->data + first;
+    m->experts = node->experts;
+}
+
+static const Weight *open_matrix(Weights *w, const char *name, const MatrixShape *s, Err *e) {
+    int n_parts;
+    const GgufTensor **parts = find_parts(w, name, s, &n_parts, e);
+    if (!parts) return NULL;
+    const GgufTensor *t = parts[0];
     QuantType type = w->fp8 && t->type == QUANT_I8 ? QUANT_FP8_E4M3 : t->type;
     const QuantTraits *traits = quant_traits(type);
-    if (traits->act == QUANT_ACT_NONE) return refuse_type(w, t, e);
-    Weight m = {
-        .name = t->name, .type = type, .n_in = n_in, .n_out = n_out, .n_expert = n_expert, .data = t->data};
-    m.row_bytes = (size_t)(n_in / traits->n_weights) * traits->n_bytes;
-    if (strlen(name) > 7 && strcmp(name + strlen(name) - 7, ".weight") == 0 && !add_scale(w, &m, e))
-        return NULL;
-    Node *node = add_node(w, 0);
-    node->matrix = m;
+    Weight m = {.name = t->name, .type = type, .n_in = s->n_in, .n_out = s->n_out, .n_expert = s->n_expert};
+    size_t length = strlen(t->name);
+    bool has_suffix = length > 7 && strcmp(t->name + length - 7, ".weight") == 0;
+    bool ok = traits->act != QUANT_ACT_NONE && (type != QUANT_FP8_E4M3 || n_parts == 1);
+    if (!ok) refuse_type(w, t, e);
+    if (ok && has_suffix && n_parts == 1) ok = add_scale(w, &m, s, e);
+    Node *node = ok ? add_node(w, 0) : NULL;
+    if (ok) {
+        m.row_bytes = (size_t)(s->n_in / traits->n_weights) * traits->n_bytes;
+        node->matrix = m;
+        node->first = s->first;
+        place_rows(node, parts, n_parts, s);
+    }
+    free(parts);
+    return ok ? &node->matrix : NULL;
+}
+
+/* known: the matrix is another part of a tensor that is recorded. */
+static const Weight *record_matrix(Weights *w, const char *name, const MatrixShape *s, const Weight *known) {
+    Node *node = known ? add_node(w, 0) : record(w, name, s->n_in, s->n_rows, s->n_expert, 0);
+    node->first = s->first;
+    node->matrix = (Weight){.name = known ? known->name : w->recorded[w->n_recorded - 1].name,
+                            .type = QUANT_F32,
+                            .n_in = s->n_in,
+                            .n_out = s->n_out,
+                            .n_expert = s->n_expert};
     return &node->matrix;
 }
 
-const float *weights_vector(Weights *w, const char *name, int n, Err *e) {
-    if (w->optional) return record(w, name, n, 1, 1, (size_t)n)->vector;
-    const GgufTensor *t = find(w, name, n, 1, 1, e);
+const Weight *weights_matrix(Weights *w, const char *name, MatrixShape s, Err *e) {
+    assert(s.first >= 0 && s.first + s.n_out <= s.n_rows);
+    const Weight *known = NULL;
+    for (Node *n = w->nodes; n; n = n->next) {
+        if (!n->matrix.name || strcmp(n->matrix.name, name) != 0) continue;
+        if (n->first == s.first && n->matrix.n_out == s.n_out) return &n->matrix; // tied embeddings
+        known = &n->matrix;
+    }
+    return w->optional ? record_matrix(w, name, &s, known) : open_matrix(w, name, &s, e);
+}
+
+const float *weights_vector(Weights *w, const char *name, int n, int n_rows, Err *e) {
+    size_t n_floats = (size_t)n * (size_t)n_rows;
+    if (w->optional) return record(w, name, n, n_rows, 1, n_floats)->vector;
+    const GgufTensor *t = find(w, name, n, n_rows, 1, e);
     if (!t) return NULL;
     const QuantTraits *traits = quant_traits(t->type);
     if (!traits->decode) return refuse_type(w, t, e);
-    Node *node = add_node(w, (size_t)n);
-    traits->decode(t->data, (size_t)(n / traits->n_weights), node->vector);
-    for (int i = 0; i < n; i++)
+    Node *node = add_node(w, n_floats);
+    traits->decode(t->data, n_floats / (size_t)traits->n_weights, node->vector);
+    for (size_t i = 0; i < n_floats; i++)
         if (!isfinite(node->vector[i])) {
-            err_set(e, ERR_MODEL, "%s: tensor '%s' holds a value that is not finite at index %d",
+            err_set(e, ERR_MODEL, "%s: tensor '%s' holds a value that is not finite at index %zu",
                     gguf_label(w->g), name, i);
             return NULL;
         }
@@ -208,15 +280,15 @@ bool weights_all_used(const Weights *w, Err *e) {
 
 static bool all_finite(const Weight *m) {
     const QuantTraits *traits = quant_traits(m->type);
-    size_t n_rows = (size_t)m->n_out * (size_t)m->n_expert;
     float values[256];
-    for (size_t r = 0; r < n_rows; r++)
-        for (const uint8_t *p = m->data + r * m->row_bytes; p < m->data + (r + 1) * m->row_bytes;
-             p += traits->n_bytes) {
+    for (size_t r = 0; r < n_rows(m); r++) {
+        const uint8_t *row = row_of(m, r);
+        for (const uint8_t *p = row; p < row + m->row_bytes; p += traits->n_bytes) {
             traits->decode(p, 1, values);
             for (int k = 0; k < traits->n_weights; k++)
                 if (!isfinite(m->scale ? values[k] * m->scale[r] : values[k])) return false;
         }
+    }
     return true;
 }
 
@@ -255,6 +327,7 @@ bool weights_convert(Weights *w, const Weight *m) {
     n->matrix.type = QUANT_FP8_E4M3;
     n->matrix.row_bytes = (size_t)m->n_in;
     n->matrix.data = NULL;
+    n->matrix.experts = NULL;
     n->matrix.scale = add_node(w, n_rows(m))->vector;
     return true;
 }
@@ -275,7 +348,7 @@ static void convert_rows(void *arg, int thread) {
     (void)thread;
     while ((first = atomic_fetch_add(&c->next, ROWS)) < n)
         for (size_t r = first; r < first + ROWS && r < n; r++) {
-            traits->decode(from->data + r * from->row_bytes, n_in / (size_t)traits->n_weights, x);
+            traits->decode(row_of(from, r), n_in / (size_t)traits->n_weights, x);
             float scale = quant_fp8_row(x, n_in, c->node->copy + r * n_in);
             c->scale[r] = from->scale ? scale * from->scale[r] : scale;
         }

@@ -15,12 +15,29 @@
 typedef struct Weight {
     const char *name; // of the tensor
     QuantType type;
-    int n_in, n_out;     // product: y[n_out] = W x[n_in]; the tensor is [n_in, n_out, n_expert]
+    int n_in, n_out;     // product: y[n_out] = W x[n_in]
     int n_expert;        // 1 for a plain matrix
-    const uint8_t *data; // rows of row_bytes, expert after expert; NULL before a conversion
+    const uint8_t *data; // rows of row_bytes; NULL before a conversion
     size_t row_bytes;
-    const float *scale; // [n_expert * n_out] factors of the rows' results, or NULL
+    const uint8_t *const *experts; // [n_expert] the rows of each; NULL: expert after expert in data
+    const float *scale;            // [n_expert * n_out] factors of the rows' results, or NULL
 } Weight;
+
+/* The n_out rows of an expert. */
+static inline const uint8_t *weight_rows(const Weight *w, int expert) {
+    return w->experts ? w->experts[expert] : w->data + (size_t)expert * (size_t)w->n_out * w->row_bytes;
+}
+
+/* What is requested of a tensor [n_in, n_rows, n_expert]: of each expert n_out rows from `first` on.  Tensors
+ * that hold several matrices (Q, K and V; gate and up) are requested part by part. */
+typedef struct MatrixShape {
+    int n_in, n_out, n_expert;
+    int first, n_rows;
+} MatrixShape;
+
+static inline MatrixShape matrix_whole(int n_in, int n_out, int n_expert) {
+    return (MatrixShape){n_in, n_out, n_expert, 0, n_out};
+}
 
 typedef struct Weights Weights; // all weights of one model, and which tensors they came from
 
@@ -36,12 +53,13 @@ Weights *weights_record(const Gguf *g, const char *const *optional);
  * names. */
 GgufTensor *weights_take_recorded(Weights *w, int *n);
 
-/* The matrix of that name and shape.  NULL: ERR_MODEL; it is missing, misshapen or of a type without a
+/* The matrix of that name and shape.  Experts of an old file are a tensor each: NAME.0.weight, NAME.1.weight
+ * and so on in place of NAME_exps.weight.  NULL: ERR_MODEL; it is missing, misshapen or of a type without a
  * decoder. */
-const Weight *weights_matrix(Weights *w, const char *name, int n_in, int n_out, int n_expert, Err *e);
+const Weight *weights_matrix(Weights *w, const char *name, MatrixShape shape, Err *e);
 
-/* The vector of that name as floats [n]; finite, or NULL with *e. */
-const float *weights_vector(Weights *w, const char *name, int n, Err *e);
+/* The tensor of that name, [n, n_rows], as floats; finite, or NULL with *e. */
+const float *weights_vector(Weights *w, const char *name, int n, int n_rows, Err *e);
 
 bool weights_has(const Weights *w, const char *name);
 

@@ -83,7 +83,8 @@ static bool plan_entry(const Quantize *q, const GgufTensor *t, QuantType to, boo
     out->n_rows = t->ne[1] * t->ne[2] * t->ne[3];
     out->rows = t->ne[0] < SLICE ? SLICE / t->ne[0] : 1;
     if (to == t->type) return true;
-    const Weight *w = weights_matrix(q->weights, t->name, (int)t->ne[0], (int)t->ne[1], (int)t->ne[2], e);
+    MatrixShape whole = matrix_whole((int)t->ne[0], (int)t->ne[1], (int)t->ne[2]);
+    const Weight *w = weights_matrix(q->weights, t->name, whole, e);
     if (!w) return false;
     out->about.from = w->type;
     if (w->type == to) return true;

@@ -138,7 +138,7 @@ TEST(quantize_fp8_is_read_back_as_weights) {
     const char *name = "blk.1.ffn_down.weight";
     const GgufTensor *s = gguf_find_tensor(source, name), *t = gguf_find_tensor(g, name);
     Weights *weights = weights_open(g);
-    const Weight *w = weights_matrix(weights, name, (int)s->ne[0], (int)s->ne[1], 1, &e);
+    const Weight *w = weights_matrix(weights, name, matrix_whole((int)s->ne[0], (int)s->ne[1], 1), &e);
     REQUIRE(w && t->type == QUANT_I8 && w->type == QUANT_FP8_E4M3 && w->scale, "%s", e.text);
     for (int64_t r = 0; r < s->ne[1]; r++) {
         float row[128], worst = 0, peak = 0;
