@@ -595,11 +595,15 @@ bool gguf_get_ints(const Gguf *g, const char *key, const int64_t **out, size_t *
     *out = NULL;
     Key *k = find_array(g, key, n);
     if (!k) return true;
-    if (!value_is_int(&k->value)) return refuse_type(&g->parts[0], key, &k->value, "an array of integers", e);
+    bool are_bools = k->value.type == VALUE_BOOL;
+    if (!are_bools && !value_is_int(&k->value))
+        return refuse_type(&g->parts[0], key, &k->value, "an array of integers", e);
     if (!k->ints) {
         int64_t *ints = mem_new(*n, sizeof *ints);
         for (size_t i = 0; i < *n; i++)
-            if (!value_int(&k->value, i, &ints[i])) {
+            if (are_bools)
+                ints[i] = value_bool(&k->value, i);
+            else if (!value_int(&k->value, i, &ints[i])) {
                 free(ints);
                 return err_set(
                     e, ERR_MODEL,

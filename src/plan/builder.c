@@ -6,9 +6,28 @@
 #include <stdio.h>
 
 bool builder_emit(Plan *p, const Gguf *g, void (*emit)(PlanBuilder *b), Err *e) {
-    PlanBuilder b = {.plan = p, .keys = {.g = g, .arch = p->hparams.arch, .e = e, .ok = true}, .layer = -1};
+    const Hparams *h = &p->hparams;
+    PlanBuilder b = {.plan = p, .layer = -1};
+    b.keys = (Keys){.g = g,
+                    .arch = h->arch,
+                    .e = e,
+                    .ok = true,
+                    .n_layer = h->n_layer,
+                    .n_block = h->n_layer + h->n_nextn};
+    weights_leave_layers(p->weights, b.keys.n_layer, b.keys.n_block);
     emit(&b);
     return b.keys.ok && weights_all_used(p->weights, e);
+}
+
+bool builder_next_layer(PlanBuilder *b) {
+    b->layer++;
+    if (b->keys.ok && b->layer < b->keys.n_layer) return true;
+    b->layer = -1;
+    return false;
+}
+
+bool builder_is_last_layer(const PlanBuilder *b) {
+    return b->layer == b->keys.n_layer - 1;
 }
 
 /* ---- weights ------------------------------------------------------------------------------------------- */
@@ -66,6 +85,11 @@ const float *builder_optional_vectors(PlanBuilder *b, const char *name, int n, i
 
 const float *builder_optional_vector(PlanBuilder *b, const char *name, int n) {
     return builder_optional_vectors(b, name, n, 1);
+}
+
+void builder_leave(PlanBuilder *b, const char *pattern) {
+    char name[NAME];
+    weights_leave(b->plan->weights, expand(b, pattern, name));
 }
 
 /* ---- registers and ops --------------------------------------------------------------------------------- */
@@ -294,8 +318,9 @@ int emit_moe_sum(PlanBuilder *b, const char *name, int in, int weights, MoeParam
     return write(b, op, moe.n_used ? width_of(b, in) / moe.n_used : 1);
 }
 
-int emit_logits(PlanBuilder *b, const char *name, int in, const Weight *w, float scale, float softcap) {
-    Op *op = add_product(b, OP_LOGITS, name, in, w, NULL);
+int emit_logits(PlanBuilder *b, const char *name, int in, const Weight *w, const float *bias, float scale,
+                float softcap) {
+    Op *op = add_product(b, OP_LOGITS, name, in, w, bias);
     op->product.scale = scale;
     op->product.softcap = softcap;
     return write(b, op, rows_of(w));

@@ -21,6 +21,10 @@ typedef struct PlanBuilder {
  * family did not take is an error too. */
 bool builder_emit(Plan *p, const Gguf *g, void (*emit)(PlanBuilder *b), Err *e);
 
+/* Goes to the first layer, to the next, and behind the last, where it returns false: `while` writes them. */
+bool builder_next_layer(PlanBuilder *b);
+bool builder_is_last_layer(const PlanBuilder *b);
+
 /* Weights by name, in which "%d" is replaced by the builder's layer.  A missing or misshapen one is a
  * failure; the optional ones return NULL where the file has none. */
 const Weight *builder_matrix(PlanBuilder *b, const char *name, int n_in, int n_out);
@@ -30,6 +34,7 @@ const float *builder_vector(PlanBuilder *b, const char *name, int n);
 const float *builder_optional_vector(PlanBuilder *b, const char *name, int n);
 const float *builder_optional_vectors(PlanBuilder *b, const char *name, int n, int n_rows); // [n, n_rows]
 bool builder_has(PlanBuilder *b, const char *name);
+void builder_leave(PlanBuilder *b, const char *name); // a tensor that the file may have, and no op reads
 
 int emit_view(PlanBuilder *b, const char *name, int reg, int column, int width); // no op: columns of reg
 int emit_embed(PlanBuilder *b, const char *name, const Weight *w, EmbedParams embed);
@@ -53,7 +58,8 @@ int emit_route(PlanBuilder *b, const char *name, int logits, MoeParams moe, int 
 int emit_expert(PlanBuilder *b, const char *name, int in, int ids, const Weight *w, const float *bias,
                 MoeParams moe);
 int emit_moe_sum(PlanBuilder *b, const char *name, int in, int weights, MoeParams moe);
-int emit_logits(PlanBuilder *b, const char *name, int in, const Weight *w, float scale, float softcap);
+int emit_logits(PlanBuilder *b, const char *name, int in, const Weight *w, const float *bias, float scale,
+                float softcap);
 void emit_sample(PlanBuilder *b, const char *name, int logits);
 
 #endif

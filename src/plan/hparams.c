@@ -47,7 +47,9 @@ bool hparams_read(const Gguf *g, Hparams *h, Err *e) {
     Keys keys = {.g = g, .arch = h->arch, .e = e, .ok = true}, *k = &keys;
     static const char *const required[] = {"block_count", "embedding_length", "context_length"};
     for (size_t i = 0; i < sizeof required / sizeof *required; i++) keys_need(k, required[i]);
-    h->n_layer = keys_int(k, "block_count", 1, MAX_LAYERS, 1);
+    int n_block = keys_int(k, "block_count", 1, MAX_LAYERS, 1);
+    h->n_nextn = keys_int(k, "nextn_predict_layers", 0, n_block - 1, 0);
+    h->n_layer = n_block - h->n_nextn;
     h->n_embd = keys_int(k, "embedding_length", 1, 1 << 20, 1);
     h->n_ctx_train = keys_int(k, "context_length", 1, INT32_MAX / 4, 1);
     read_vocab(k, h);

@@ -13,10 +13,11 @@ enum { MAX_LAYERS = 4096, MAX_VOCAB = 1 << 20, HPARAMS_ARCH = 64 };
 
 typedef struct Hparams {
     char arch[HPARAMS_ARCH]; // general.architecture, the prefix of all keys
-    int n_layer;             // block_count
-    int n_embd;              // embedding_length
-    int n_vocab;             // rows of token_embd.weight
-    int n_ctx_train;         // context_length
+    int n_layer;             // layers that are run: block_count less n_nextn
+    int n_nextn;     // nextn_predict_layers: the last ones, which guess further tokens and are not run
+    int n_embd;      // embedding_length
+    int n_vocab;     // rows of token_embd.weight
+    int n_ctx_train; // context_length
 } Hparams;
 
 /* Reads general.architecture.  false: ERR_MODEL, it is missing or not a sensible name. */

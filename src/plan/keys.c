@@ -41,18 +41,35 @@ float keys_float(Keys *k, const char *name, float min, float max, float fallback
     return k->ok ? value : fallback;
 }
 
-int keys_of_layer(Keys *k, const char *name, int layer, int n_layer, int max, int fallback) {
+/* The index of the layer in the n values of the latest key. */
+static size_t index_of_layer(Keys *k, int layer, size_t n) {
+    if (n > 1 && n != (size_t)k->n_layer && n != (size_t)k->n_block)
+        keys_fail(k, "'%s' has %zu values for %d layers", k->key, n, k->n_layer);
+    return n > 1 && k->ok ? (size_t)layer : 0;
+}
+
+int keys_of_layer(Keys *k, const char *name, int layer, int min, int max, int fallback) {
     const int64_t *values;
     size_t n = 0;
     int harmless = fallback < 1 ? 1 : fallback; // after a failure
     if (k->ok) k->ok = gguf_get_ints(k->g, whole_key(k, name), &values, &n, k->e);
-    if (k->ok && n > 1 && n != (size_t)n_layer)
-        keys_fail(k, "'%s' has %zu values for %d layers", k->key, n, n_layer);
+    size_t i = index_of_layer(k, layer, n);
     if (!k->ok) return harmless;
-    int64_t value = n == 0 ? fallback : values[n == 1 ? 0 : layer];
-    if (value >= 1 && value <= max) return (int)value;
-    keys_fail(k, "'%s' is %lld in layer %d; expected 1 to %d", k->key, (long long)value, layer, max);
+    int64_t value = n == 0 ? fallback : values[i];
+    if (value >= min && value <= max) return (int)value;
+    keys_fail(k, "'%s' is %lld in layer %d; expected %d to %d", k->key, (long long)value, layer, min, max);
     return harmless;
+}
+
+float keys_float_of_layer(Keys *k, const char *name, int layer, float min, float max) {
+    const float *values;
+    size_t n = 0;
+    keys_need(k, name);
+    if (k->ok) k->ok = gguf_get_floats(k->g, k->key, &values, &n, k->e);
+    size_t i = index_of_layer(k, layer, n);
+    if (!k->ok || (n > 0 && values[i] >= min && values[i] <= max)) return k->ok ? values[i] : max;
+    keys_fail(k, "'%s' is not %g to %g in layer %d", k->key, (double)min, (double)max, layer);
+    return max;
 }
 
 int keys_choice(Keys *k, const char *name, const char *const *names, int n, int fallback) {

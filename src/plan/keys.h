@@ -12,7 +12,8 @@ typedef struct Keys {
     const char *arch;
     Err *e;
     bool ok;
-    char key[128]; // the latest one, whole
+    int n_layer, n_block; // layers that are run, and those of the file; for numbers of a layer only
+    char key[128];        // the latest one, whole
 } Keys;
 
 bool keys_has(Keys *k, const char *name);
@@ -22,9 +23,13 @@ void keys_need(Keys *k, const char *name); // fails where the file has no such k
 int keys_int(Keys *k, const char *name, int min, int max, int fallback);
 float keys_float(Keys *k, const char *name, float min, float max, float fallback);
 
-/* The value of one layer, 1..max: fallback where the key is absent or an empty array (0: that is an error);
- * the number, if the key is a single one; or element `layer` of an array of n_layer. */
-int keys_of_layer(Keys *k, const char *name, int layer, int n_layer, int max, int fallback);
+/* The value of one layer, min..max: fallback where the key is absent or an empty array (outside of min..max:
+ * that is an error); the number, if the key is a single one; or element `layer` of an array of n_layer or
+ * n_block.  Booleans are 0 and 1. */
+int keys_of_layer(Keys *k, const char *name, int layer, int min, int max, int fallback);
+
+/* The same of floats; the key must be there. */
+float keys_float_of_layer(Keys *k, const char *name, int layer, float min, float max);
 
 /* The index of the key's string in names[n], or fallback where it is absent; another string: an error that
  * lists the names. */

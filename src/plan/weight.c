@@ -261,6 +261,18 @@ const float *weights_vector(Weights *w, const char *name, int n, int n_rows, Err
     return node->vector;
 }
 
+void weights_leave(Weights *w, const char *name) {
+    const GgufTensor *t = gguf_find_tensor(w->g, name);
+    if (t) w->used[t - gguf_tensor(w->g, 0)] = true;
+}
+
+void weights_leave_layers(Weights *w, int first, int end) {
+    int layer;
+    for (int64_t i = 0; i < gguf_n_tensors(w->g); i++)
+        w->used[i] |=
+            sscanf(gguf_tensor(w->g, i)->name, "blk.%d.", &layer) == 1 && layer >= first && layer < end;
+}
+
 /* Rotary tables that old converters wrote and no reader needs. */
 static bool is_derived(const char *name) {
     return strstr(name, ".attn_rot_embd") || strstr(name, ".rope.freqs");

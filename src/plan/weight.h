@@ -63,6 +63,10 @@ const float *weights_vector(Weights *w, const char *name, int n, int n_rows, Err
 
 bool weights_has(const Weights *w, const char *name);
 
+/* Tensors that the file may have and that no op reads: one by name, and those of layers first to end - 1. */
+void weights_leave(Weights *w, const char *name);
+void weights_leave_layers(Weights *w, int first, int end);
+
 /* To be called when a family has requested all its tensors.  false: ERR_MODEL naming a tensor of the file
  * that was not requested, because leaving out a part of the model would give wrong text. */
 bool weights_all_used(const Weights *w, Err *e);

@@ -353,7 +353,7 @@ TEST(plan_refuses_heads) {
         u32("llama.attention.key_length", 0, NULL),
         u32("llama.attention.key_length", 31, "31"),
         u32("llama.attention.key_length", 4096, NULL),
-        u32("llama.attention.value_length", 16, "16 (values)"),
+        u32("llama.attention.value_length", 16, "'blk.0.attn_v.weight'"),
         f32("llama.attention.scale", NAN, NULL),
         f32("llama.attention.scale", -1, NULL),
     };
@@ -374,7 +374,7 @@ TEST(plan_refuses_rotation_and_epsilon) {
         text("llama.rope.freq_base", "10000", NULL),
         f32("llama.rope.scaling.factor", -4, NULL),
         f32("llama.rope.scaling.factor", NAN, NULL),
-        text("llama.rope.scaling.type", "yarn", "'yarn' is not supported"),
+        text("llama.rope.scaling.type", "dynamic", "'dynamic' is not supported"),
         u32("llama.rope.scaling.type", 1, NULL),
         without("llama.attention.layer_norm_rms_epsilon", "layer_norm_rms_epsilon"),
         f32("llama.attention.layer_norm_rms_epsilon", NAN, "layer_norm_rms_epsilon"),
@@ -441,9 +441,9 @@ TEST(plan_refuses_experts) {
 
 TEST(plan_refuses_norms_of_heads_and_scaling_of_qwen3) {
     const Edit edits[] = {
-        text("qwen3.rope.scaling.type", "yarn", "'yarn' is not supported for qwen3"),
+        text("qwen3.rope.scaling.type", "dynamic", "'dynamic' is not supported for qwen3"),
         u32("qwen3.attention.head_count", 2, "'blk.0.attn_q.weight'"),
-        without("qwen3.attention.key_length", "16 (keys) and 64 (values)"),
+        without("qwen3.attention.key_length", "'qwen3.rope.dimension_count' is 64; expected 2 to 16"),
         drop("blk.1.attn_q_norm.weight", "'blk.1.attn_q_norm.weight' is missing"),
         drop("blk.0.attn_k_norm.weight", "'blk.0.attn_k_norm.weight' is missing"),
         reshape("blk.1.attn_k_norm.weight", 32, 1, 1, 1, "'blk.1.attn_k_norm.weight' is [32"),

@@ -1,81 +1,91 @@
 /* blocks: see blocks.h. */
 #include "blocks.h"
+#include "read.h"
 
+#include <assert.h>
 #include <stdio.h>
 
-/* A product with the matrix blk.N.NAME.weight and, where there is one, the bias beside it. */
-static int product(PlanBuilder *b, const char *name, int in, int n_in, int n_out) {
-    char weight[64], bias[64];
-    snprintf(weight, sizeof weight, "blk.%%d.%s.weight", name);
-    snprintf(bias, sizeof bias, "blk.%%d.%s.bias", name);
-    return emit_matmul(b, name, in, builder_matrix(b, weight, n_in, n_out),
-                       builder_optional_vector(b, bias, n_out));
+enum { NAME = 64 };
+
+static const char *tensor(const char *name, const char *suffix, char out[NAME]) {
+    snprintf(out, NAME, "blk.%%d.%s.%s", name, suffix);
+    return out;
 }
 
-int block_norm(PlanBuilder *b, const char *name, int in, float eps) {
-    char weight[64];
-    snprintf(weight, sizeof weight, "blk.%%d.%s.weight", name);
-    const float *w = builder_vector(b, weight, b->plan->hparams.n_embd);
-    return emit_norm(b, name, in, (NormParams){.weight = w, .eps = eps});
+int block_product(PlanBuilder *b, const char *name, int in, int n_in, int n_out) {
+    char weight[NAME], bias[NAME];
+    return emit_matmul(b, name, in, builder_matrix(b, tensor(name, "weight", weight), n_in, n_out),
+                       builder_optional_vector(b, tensor(name, "bias", bias), n_out));
 }
 
-int block_attention(PlanBuilder *b, int in, const AttentionBlock *o) {
-    int n_embd = b->plan->hparams.n_embd;
-    AttnParams attn = o->attn;
-    RopeParams rope = attn.rope;
-    attn.rope = (RopeParams){0};
-    int n_q = attn.n_head * attn.head_dim, n_kv = attn.n_kv_head * attn.head_dim;
-    int q = product(b, "attn_q", in, n_embd, n_q);
-    int k = product(b, "attn_k", in, n_embd, n_kv);
-    int v = product(b, "attn_v", in, n_embd, n_kv);
-    // behind v, because neighbouring products become one op
-    if (o->q_norm.weight) q = emit_norm(b, "attn_q_norm", q, o->q_norm);
-    if (o->k_norm.weight) k = emit_norm(b, "attn_k_norm", k, o->k_norm);
-    rope.n_head[0] = attn.n_head;
-    rope.n_head[1] = attn.n_kv_head;
-    rope.head_dim = attn.head_dim;
-    if (rope.n_rot > 0) emit_rope(b, "attn_rope", q, k, rope);
-    int cache = emit_kvput(b, "attn_kv", k, v, attn);
-    int a = emit_attn(b, "attn", q, cache, attn);
-    b->on_R |= o->is_last;
-    return product(b, "attn_output", a, n_q, n_embd);
+int block_norm(PlanBuilder *b, const char *name, int in, NormParams kind) {
+    char weight[NAME], bias[NAME];
+    int n = kind.head_dim && !kind.per_head ? kind.head_dim : b->plan->regs[in].width;
+    kind.weight = builder_vector(b, tensor(name, "weight", weight), n);
+    kind.bias = builder_optional_vector(b, tensor(name, "bias", bias), n);
+    return emit_norm(b, name, in, kind);
 }
+
+/* ---- attention ----------------------------------------------------------------------------------------- */
+
+static int qk_norm(PlanBuilder *b, const char *name, int in, const AttentionBlock *o, NormParams norm) {
+    if (o->qk_norm == QK_NORM_NONE) return in;
+    if (o->qk_norm != QK_NORM_ROW) norm.head_dim = o->attn.head_dim;
+    norm.per_head = o->qk_norm == QK_NORM_EACH;
+    return o->qk_norm == QK_NORM_PLAIN ? emit_norm(b, name, in, norm) : block_norm(b, name, in, norm);
+}
+
+/* The cache of an earlier layer. */
+static int cache_of_layer(const PlanBuilder *b, int layer) {
+    for (int i = 0; i < b->plan->n_ops; i++) {
+        const Op *op = &b->plan->ops[i];
+        if (op->code == OP_KVPUT && op->layer == layer) return op_operand(op, ROLE_CACHE, 0);
+    }
+    assert(!b->keys.ok); // a family shares layers that have keys and values
+    return 0;
+}
+
+/* Norms and rotation, in their order; *k is NO_REG where keys are another layer's. */
+static void prepare(PlanBuilder *b, int *q, int *k, const AttentionBlock *o, NormParams norm) {
+    for (int step = 0; step < 2; step++) {
+        bool turns = (step == 0) == o->qk_norm_last;
+        if (turns && o->attn.rope.n_rot > 0) emit_rope(b, "attn_rope", *q, *k, o->attn.rope);
+        if (turns) continue;
+        *q = qk_norm(b, "attn_q_norm", *q, o, norm);
+        if (*k != NO_REG) *k = qk_norm(b, "attn_k_norm", *k, o, norm);
+    }
+}
+
+int block_attention(PlanBuilder *b, int in, const AttentionBlock *options, NormParams norm) {
+    AttentionBlock o = *options;
+    AttnParams *a = &o.attn;
+    read_attention(b, a);
+    int n_embd = b->plan->hparams.n_embd, k = NO_REG, v = NO_REG;
+    int q = block_product(b, "attn_q", in, n_embd, a->n_head * a->head_dim);
+    if (o.kv_back == 0) {
+        k = block_product(b, "attn_k", in, n_embd, a->n_kv_head * a->head_dim);
+        v = block_product(b, "attn_v", in, n_embd, a->n_kv_head * a->v_dim);
+    }
+    prepare(b, &q, &k, &o, norm);
+    if (o.v_norm && v != NO_REG) {
+        norm.head_dim = a->v_dim;
+        v = emit_norm(b, "attn_v_norm", v, norm);
+    }
+    if (o.has_sinks) a->sinks = builder_optional_vector(b, "blk.%d.attn_sinks.weight", a->n_head);
+    a->rope = (RopeParams){0};
+    int cache = o.kv_back ? cache_of_layer(b, b->layer - o.kv_back) : emit_kvput(b, "attn_kv", k, v, *a);
+    int out = emit_attn(b, "attn", q, cache, *a);
+    b->on_R |= builder_is_last_layer(b);
+    return block_product(b, "attn_output", out, a->n_head * a->v_dim, n_embd);
+}
+
+/* ---- feed-forward -------------------------------------------------------------------------------------- */
 
 int block_ffn(PlanBuilder *b, int in, const FfnBlock *o) {
-    int n_embd = b->plan->hparams.n_embd;
-    int gate = product(b, "ffn_gate", in, n_embd, o->n_ff);
-    int up = product(b, "ffn_up", in, n_embd, o->n_ff);
-    return product(b, "ffn_down", emit_glu(b, "ffn_act", gate, up, (GluParams){.act = o->act}), o->n_ff,
-                   n_embd);
-}
-
-static int expert_product(PlanBuilder *b, const char *name, int in, int ids, int n_in, int n_out,
-                          const MoeParams *moe) {
-    char weight[64];
-    snprintf(weight, sizeof weight, "blk.%%d.%s_exps.weight", name);
-    return emit_expert(b, name, in, ids, builder_experts(b, weight, n_in, n_out, moe->n_expert), NULL, *moe);
-}
-
-int block_experts(PlanBuilder *b, int in, const ExpertBlock *o) {
-    const MoeParams *moe = &o->moe;
-    int n_embd = b->plan->hparams.n_embd, weights;
-    int router = emit_matmul(b, "ffn_router", in,
-                             builder_matrix(b, "blk.%d.ffn_gate_inp.weight", n_embd, moe->n_expert), NULL);
-    int ids = emit_route(b, "ffn_route", router, *moe, &weights);
-    int gate = expert_product(b, "ffn_gate", in, ids, n_embd, o->n_ff, moe);
-    int up = expert_product(b, "ffn_up", in, ids, n_embd, o->n_ff, moe);
-    int act = emit_glu(b, "ffn_act", gate, up, (GluParams){.act = o->act});
-    int down = expert_product(b, "ffn_down", act, ids, o->n_ff, n_embd, moe);
-    return emit_moe_sum(b, "ffn_moe_sum", down, weights, *moe);
-}
-
-void block_output(PlanBuilder *b, int x, const Weight *embd, float eps) {
-    const Hparams *h = &b->plan->hparams;
-    b->layer = -1;
-    b->on_R = true;
-    const float *weight = builder_vector(b, "output_norm.weight", h->n_embd);
-    int last = emit_norm(b, "output_norm", x, (NormParams){.weight = weight, .eps = eps});
-    bool tied = !builder_has(b, "output.weight");
-    const Weight *output = tied ? embd : builder_matrix(b, "output.weight", h->n_embd, h->n_vocab);
-    emit_sample(b, "sample", emit_logits(b, "output", last, output, 1, 0));
+    int n_embd = b->plan->hparams.n_embd, n_ff = o->n_ff ? o->n_ff : read_ff(b);
+    int gate = o->kind == FFN_GATED ? block_product(b, "ffn_gate", in, n_embd, n_ff) : NO_REG;
+    int up = block_product(b, "ffn_up", in, n_embd, n_ff);
+    int act = gate == NO_REG ? emit_glu(b, "ffn_act", up, NO_REG, o->glu)
+                             : emit_glu(b, "ffn_act", gate, up, o->glu);
+    return block_product(b, "ffn_down", act, n_ff, n_embd);
 }

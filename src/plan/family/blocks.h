@@ -1,42 +1,51 @@
-/* blocks: the parts that most families are made of, with the tensor names of most files.
+/* blocks: the parts that layers of most families are made of, with the tensor names of most files.
  *
  * A block reads a register of the residual stream's width and returns one; norms before it and the residual
- * behind it are the family's.  Optional biases are taken where the file has them. */
+ * behind it are the decoder's.  Biases are taken where the file has them. */
 #ifndef ZGEN_PLAN_BLOCKS_H
 #define ZGEN_PLAN_BLOCKS_H
 
 #include "../builder.h"
 
-/* The RMS norm of the row with the weight blk.N.NAME.weight. */
-int block_norm(PlanBuilder *b, const char *name, int in, float eps);
+/* The product of `in` with blk.N.NAME.weight [n_in, n_out], plus blk.N.NAME.bias. */
+int block_product(PlanBuilder *b, const char *name, int in, int n_in, int n_out);
 
-/* Q, K and V, norms of q and k, rotation, cache, attention, output.  attn.rope is how q and k are rotated
- * (none where its n_rot is 0); its head counts follow from attn's.  is_last: behind this attention only the
- * wanted rows are computed. */
+/* A norm with the weight (and the bias) blk.N.NAME: of the whole row, or of heads where kind.head_dim says so;
+ * kind has neither weight nor bias. */
+int block_norm(PlanBuilder *b, const char *name, int in, NormParams kind);
+
+/* Norms of q and k, with the tensors attn_q_norm and attn_k_norm. */
+typedef enum QkNorm {
+    QK_NORM_NONE,
+    QK_NORM_HEADS, // each head by itself, all with the same weights
+    QK_NORM_EACH,  // each head by itself, with weights of its own
+    QK_NORM_ROW,   // all heads together
+    QK_NORM_PLAIN, // each head by itself, without weights
+} QkNorm;
+
+/* Q, K and V, norms of q and k, rotation, cache, attention, output.  In the last layer only the wanted rows
+ * are computed behind the attention. */
 typedef struct AttentionBlock {
-    AttnParams attn;
-    NormParams q_norm,
-        k_norm; // of each head (head_dim) or of all heads together (0); none where weight is NULL
-    bool is_last;
+    AttnParams attn; // counts, widths and scale where they are 0: those of read_attention; rope: how q and k
+                     // are rotated, not at all where its n_rot is 0
+    QkNorm qk_norm;
+    bool qk_norm_last; // behind the rotation, not before it
+    bool v_norm;       // heads of v are normalised, without weights
+    bool has_sinks;    // attn_sinks, where the file has them
+    int kv_back;       // keys and values are those of so many layers before; 0: the layer's own
 } AttentionBlock;
-int block_attention(PlanBuilder *b, int in, const AttentionBlock *o);
+int block_attention(PlanBuilder *b, int in, const AttentionBlock *o, NormParams norm);
 
-/* down(act(gate in) * up in) */
+/* down(act(gate in) * up in), or down(act(up in)). */
+typedef enum FfnKind {
+    FFN_GATED,
+    FFN_PLAIN, // no gate
+} FfnKind;
 typedef struct FfnBlock {
-    int n_ff;
-    Activation act;
+    FfnKind kind;
+    int n_ff; // 0: feed_forward_length
+    GluParams glu;
 } FfnBlock;
 int block_ffn(PlanBuilder *b, int in, const FfnBlock *o);
-
-/* The same by the chosen experts of each row, summed with the router's weights. */
-typedef struct ExpertBlock {
-    int n_ff;
-    Activation act;
-    MoeParams moe;
-} ExpertBlock;
-int block_experts(PlanBuilder *b, int in, const ExpertBlock *o);
-
-/* norm, logits, sample; the embedding is the output matrix where the file has no other. */
-void block_output(PlanBuilder *b, int x, const Weight *embd, float eps);
 
 #endif

@@ -5,32 +5,24 @@
  *                 h = norm(x);  x += down(silu(gate h) * up h), dense or by experts
  *     logits = output(norm(x)), where output is the embedding again when the file has none
  *
- * Optional: biases on every product, rotary frequency factors, heads wider than n_embd / n_head, experts. */
+ * Optional: biases on every product, rotary frequency factors, heads wider than n_embd / n_head, experts.  As in
+ * llama.cpp, attention.sliding_window is not read: Mistral 7B 0.1, which has one, sees all positions. */
+#include "decoder.h"
+#include "experts.h"
 #include "family.h"
 #include "read.h"
 
-static int layer(PlanBuilder *b, int x, float eps, RopeParams rope) {
-    AttentionBlock attention = {.attn = read_attention(b, rope),
-                                .is_last = b->layer == b->plan->hparams.n_layer - 1};
-    FfnBlock dense = {.n_ff = read_ff(b), .act = ACT_SILU};
-    ExpertBlock experts = read_experts(b, dense.n_ff);
-    int in = block_norm(b, "attn_norm", x, eps);
-    x = emit_add(b, "attn_residual", block_attention(b, in, &attention), x);
-    in = block_norm(b, "ffn_norm", x, eps);
-    bool has_router = builder_has(b, "blk.%d.ffn_gate_inp.weight");
-    return emit_add(b, "ffn_residual", has_router ? block_experts(b, in, &experts) : block_ffn(b, in, &dense),
-                    x);
+static int feed_forward(PlanBuilder *b, int in, const Decoder *d) {
+    if (!builder_has(b, "blk.%d.ffn_gate_inp.weight")) return block_ffn(b, in, &d->ffn);
+    ExpertBlock experts = read_experts(b, read_ff(b));
+    return block_experts(b, in, &experts);
 }
 
 static void emit(PlanBuilder *b) {
-    const Hparams *h = &b->plan->hparams;
-    float eps = read_eps(b);
-    RopeParams rope = read_rope(b, ROPE_ADJACENT);
-    rope.factors = builder_optional_vector(b, "rope_freqs.weight", rope.n_rot / 2);
-    const Weight *embd = builder_matrix(b, "token_embd.weight", h->n_embd, h->n_vocab);
-    int x = emit_embed(b, "embd", embd, (EmbedParams){.scale = 1});
-    for (b->layer = 0; b->layer < h->n_layer && b->keys.ok; b->layer++) x = layer(b, x, eps, rope);
-    block_output(b, x, embd, eps);
+    Decoder d = read_decoder(b, false, ROPE_ADJACENT);
+    read_rope_factors(b, &d.attention.attn.rope);
+    d.feed_forward = feed_forward;
+    emit_decoder(b, &d);
 }
 
 /* In the order of the fields of Shape. */

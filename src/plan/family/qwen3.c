@@ -1,51 +1,27 @@
 /* qwen3: Qwen3, dense (qwen3) and with experts in every layer (qwen3moe).
  *
- *     x = embed
- *     per layer:  h = norm(x);  q, k, v = h;  q, k = norm of each head;  rotate q, k;  put k, v
- *                 x += output(attention(q))
- *                 h = norm(x);  x += down(silu(gate h) * up h), dense or by experts
- *     logits = output(norm(x)), where output is the embedding again when the file has none
- *
  * The differences from llama: the norms of heads, which every layer must have, and rotation by halves. */
+#include "decoder.h"
+#include "experts.h"
 #include "family.h"
 #include "read.h"
 
-static NormParams head_norm(PlanBuilder *b, const char *weight, int head_dim, float eps) {
-    return (NormParams){.weight = builder_vector(b, weight, head_dim), .eps = eps, .head_dim = head_dim};
-}
-
-static int attention(PlanBuilder *b, int in, float eps, RopeParams rope) {
-    AttentionBlock o = {.attn = read_attention(b, rope), .is_last = b->layer == b->plan->hparams.n_layer - 1};
-    o.q_norm = head_norm(b, "blk.%d.attn_q_norm.weight", o.attn.head_dim, eps);
-    o.k_norm = head_norm(b, "blk.%d.attn_k_norm.weight", o.attn.head_dim, eps);
-    return block_attention(b, in, &o);
-}
-
-static int dense(PlanBuilder *b, int in) {
-    return block_ffn(b, in, &(FfnBlock){.n_ff = read_ff(b), .act = ACT_SILU});
-}
-
-static int experts(PlanBuilder *b, int in) {
+static int experts(PlanBuilder *b, int in, const Decoder *d) {
     ExpertBlock o = read_experts(b, 0);
     if (o.moe.n_expert == 0) keys_fail(&b->keys, "'%s.expert_count' is missing or 0", b->keys.arch);
+    (void)d;
     return block_experts(b, in, &o);
 }
 
-static void emit(PlanBuilder *b, int (*feed_forward)(PlanBuilder *b, int in)) {
-    const Hparams *h = &b->plan->hparams;
-    float eps = read_eps(b);
-    RopeParams rope = read_rope(b, ROPE_HALVES);
-    const Weight *embd = builder_matrix(b, "token_embd.weight", h->n_embd, h->n_vocab);
-    int x = emit_embed(b, "embd", embd, (EmbedParams){.scale = 1});
-    for (b->layer = 0; b->layer < h->n_layer && b->keys.ok; b->layer++) {
-        x = emit_add(b, "attn_residual", attention(b, block_norm(b, "attn_norm", x, eps), eps, rope), x);
-        x = emit_add(b, "ffn_residual", feed_forward(b, block_norm(b, "ffn_norm", x, eps)), x);
-    }
-    block_output(b, x, embd, eps);
+static void emit(PlanBuilder *b, int (*feed_forward)(PlanBuilder *b, int in, const Decoder *d)) {
+    Decoder d = read_decoder(b, false, ROPE_HALVES);
+    d.attention.qk_norm = QK_NORM_HEADS;
+    d.feed_forward = feed_forward;
+    emit_decoder(b, &d);
 }
 
 static void emit_dense(PlanBuilder *b) {
-    emit(b, dense);
+    emit(b, NULL);
 }
 
 static void emit_experts(PlanBuilder *b) {
