@@ -65,8 +65,10 @@ typedef struct DeviceWeight {
     const float *scale;  // [n_expert * n_out] or NULL
 } DeviceWeight;
 
-/* EMBED: row token[t] of w, times its scale, to row t of out, whose rows begin at multiples of 16 bytes. */
-cudaError_t launch_embed(const Launch *l, const DeviceWeight *w, const int32_t *token, int T, RegRows out);
+/* EMBED: row[t] of w, a token or a position, times its scale and `factor`, to row t of out, whose rows begin
+ * at multiples of 16 bytes. */
+cudaError_t launch_embed(const Launch *l, const DeviceWeight *w, const int32_t *row, float factor, int T,
+                         RegRows out);
 
 /* The matrix of one expert as f16 [n_out][n_in] at a multiple of 16, without its rows' scales, saturated to
  * +-65504. */
@@ -143,15 +145,35 @@ cudaError_t launch_gemm(Gemm *g, const Launch *l, const Product *p, int T);
 cudaError_t launch_gemm_f16(Gemm *g, const Launch *l, const void *w, const void *input, int n_out, int T,
                             int n_in, float *out);
 
-/* ---- Rows: NORM, ADD, GLU, ROUTE, MOE_SUM ---- */
+/* ---- Rows: NORM, ADD, GLU, SLICE, JOIN, ROUTE, MOE_SUM ---- */
 
-/* Of n rows of `width` floats: NORM, out = in / sqrt(mean(in^2) + eps) * weight; ADD, out = a + b; GLU,
- * out = act(gate) * up. */
+/* NORM of n rows: out = in / sqrt(mean(in^2) + eps) * weight. */
 cudaError_t launch_norm(const Launch *l, RegRows in, const float *weight, int width, float eps, int n,
                         RegRows out);
-cudaError_t launch_add(const Launch *l, RegRows a, RegRows b, int width, int n, RegRows out);
-cudaError_t launch_glu(const Launch *l, Activation act, RegRows gate, RegRows up, int width, int n,
+
+/* ADD of n rows: out = scale * (a_scale * a + b). */
+cudaError_t launch_add(const Launch *l, RegRows a, RegRows b, const AddParams *add, int width, int n,
                        RegRows out);
+
+/* GLU of n rows: out = act(gate) * up, or act(gate). */
+typedef struct Glu {
+    GluParams params;
+    RegRows gate;    // [width / columns_per_gate]
+    RegRows up, out; // [width]; up may have no data
+    int width, columns_per_gate;
+} Glu;
+cudaError_t launch_glu(const Launch *l, const Glu *g, int n);
+
+/* SLICE of n rows, to out[width]. */
+cudaError_t launch_slice(const Launch *l, RegRows in, const SliceParams *slice, int width, int n,
+                         RegRows out);
+
+/* JOIN of n rows: of each of n_head heads a_dim columns of a, then b_dim of b. */
+typedef struct Join {
+    RegRows a, b, out;
+    int a_dim, b_dim, n_head;
+} Join;
+cudaError_t launch_join(const Launch *l, const Join *j, int n);
 
 /* ROUTE of n rows: the n_used <= n_expert largest logits, the lower id first where two are equal, and the
  * softmax of those, times scale. */

@@ -176,7 +176,9 @@ cudaError_t run_op(Rank *x, const Op *op, const Step &step) {
             to = rows_in(x, op, out, step);
     switch (op->code) {
     case OP_EMBED:
-        return launch_embed(l, &device_op(x, op)->w[0], step.set->rows.token, n, to);
+        return launch_embed(l, &device_op(x, op)->w[0],
+                            op->embed.by_position ? step.set->rows.position : step.set->rows.token,
+                            op->embed.scale, n, to);
     case OP_NORM:
         return launch_norm(l, in, device_op(x, op)->vector, width, op->norm.eps, n, to);
     case OP_MATMUL:
@@ -185,10 +187,19 @@ cudaError_t run_op(Rank *x, const Op *op, const Step &step) {
         return run_products(x, op, 1, step);
     case OP_ATTN:
         return run_attn(x, op, step);
-    case OP_GLU:
-        return launch_glu(l, op->glu.act, in, in2, width, n, to);
+    case OP_GLU: {
+        Glu g = {op->glu, in, in2, to, width, width / x->plan->regs[op_in(op, 0)].width};
+        return launch_glu(l, &g, n);
+    }
     case OP_ADD:
-        return launch_add(l, in, in2, width, n, to);
+        return launch_add(l, in, in2, &op->add, width, n, to);
+    case OP_SLICE:
+        return launch_slice(l, in, &op->slice, width, n, to);
+    case OP_JOIN: {
+        int heads = op->join.n_head, a_dim = x->plan->regs[op_in(op, 0)].width / heads;
+        Join j = {in, in2, to, a_dim, width / heads - a_dim, heads};
+        return launch_join(l, &j, n);
+    }
     case OP_ROUTE: {
         RegRows weights = rows_in(x, op, op_out(op, 1), step);
         Route r = {in, op->moe.n_expert, op->moe.n_used, op->moe.scale, to, weights};
@@ -203,8 +214,6 @@ cudaError_t run_op(Rank *x, const Op *op, const Step &step) {
         return run_sample(x, op, step);
     case OP_ROPE: // not in cuda_capability: plan_supported has refused them
     case OP_KVPUT:
-    case OP_SLICE:
-    case OP_JOIN:
     case OP_CONV:
     case OP_SCAN:
     case OP_DELTA:

@@ -1,4 +1,5 @@
-// embed: the rows of the embedding matrix for the batch's tokens, as floats.
+// embed: the rows of the embedding matrix for the batch's tokens, or of another one for its positions, as
+// floats.
 //
 // A block per row of the batch and a warp per tile, of whose 16 rows one is decoded, by four lanes: a few
 // dozen kilobytes are read, and the launch costs more than the work.
@@ -48,15 +49,16 @@ __device__ void write_part(const uint8_t *tile, const TileLane &at, int n, float
 }
 
 template <QuantType T>
-__global__ void __launch_bounds__(THREADS) k_embed(DeviceWeight w, const int32_t *token, RegRows out) {
+__global__ void __launch_bounds__(THREADS)
+    k_embed(DeviceWeight w, const int32_t *index, float factor, RegRows out) {
     pdl_wait();
     pdl_launch(); // not before: the next kernel's blocks would take the SMs that this kernel needs
     // SAMPLE writes token -1 for a row whose logits are not finite.  The host then stops the run, a few steps
     // later; until then the row must not be read outside of the matrix.
-    int row = min(max(__ldcg(token + blockIdx.x), 0), w.n_out - 1);
+    int row = min(max(__ldcg(index + blockIdx.x), 0), w.n_out - 1);
     const Layout &at = w.layout;
     const uint8_t *tiles = w.data + (size_t)(row / TILE_ROWS) * at.n_tiles * at.tile_bytes;
-    float factor = w.scale ? w.scale[row] : 1.0f;
+    if (w.scale) factor *= w.scale[row];
     float *to = row_of(out, blockIdx.x);
     TileLane lane = {(int)threadIdx.x % 32, row % 8, row / 8 % 2};
     for (int i = threadIdx.x / 32; i < at.n_tiles; i += THREADS / 32)
@@ -66,10 +68,11 @@ __global__ void __launch_bounds__(THREADS) k_embed(DeviceWeight w, const int32_t
 
 } // namespace
 
-extern "C" cudaError_t launch_embed(const Launch *l, const DeviceWeight *w, const int32_t *token, int T,
-                                    RegRows out) {
+extern "C" cudaError_t launch_embed(const Launch *l, const DeviceWeight *w, const int32_t *row, float factor,
+                                    int T, RegRows out) {
     bool aligned = (uintptr_t)out.data % 16 == 0 && out.stride % 4 == 0;
     if (T <= 0 || w->n_expert != 1 || !aligned) return cudaErrorInvalidValue;
-    return for_type(
-        w->type, [&](auto type) { return launch_kernel(l, k_embed<type>, T, THREADS, 0, *w, token, out); });
+    return for_type(w->type, [&](auto type) {
+        return launch_kernel(l, k_embed<type>, T, THREADS, 0, *w, row, factor, out);
+    });
 }

@@ -108,7 +108,7 @@ __global__ void k_pair(Activation act, const float *gate, const float *up, int n
     pdl_launch();
     int i = blockIdx.x * blockDim.x + threadIdx.x, t = blockIdx.y;
     if (i >= n) return;
-    float y = activate(act, gate[(size_t)t * n + i]) * up[(size_t)t * n + i];
+    float y = gated(act, gate[(size_t)t * n + i], up[(size_t)t * n + i]);
     out[(size_t)t * stride + i] = residual.data ? y + row_of(residual, t)[i] : y;
 }
 

@@ -261,7 +261,7 @@ __device__ __forceinline__ float scale_and_bias(const ProductSegment &s, size_t 
 __device__ __forceinline__ float epilogue(const Product &p, const ProductSegment &s, size_t row, float sum,
                                           float up, float residual) {
     float y = scale_and_bias(s, row, sum);
-    if (is_pair(p)) y = activate(p.act, y) * scale_and_bias(p.segment[1], row, up);
+    if (is_pair(p)) y = gated(p.act, y, scale_and_bias(p.segment[1], row, up));
     return y + residual;
 }
 

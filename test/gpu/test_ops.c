@@ -125,40 +125,125 @@ TEST(gpu_ops_norm) {
         for (int n = 1; n <= 65; n += 32) check_norm(widths[i], n, n > 1);
 }
 
-/* ADD for ACT_NONE, else GLU.  Each input has a map of its own, or none. */
-static void check_pairs(int width, int n, Activation act, bool a_mapped, bool b_mapped) {
+static void check_add(int width, int n, bool a_mapped, bool b_mapped, AddParams add) {
     uint64_t seed = 2;
     Input a = input_new(n, width, a_mapped, &seed), b = input_new(n, width, b_mapped, &seed);
     double *expected = mem_new((size_t)n * (size_t)width, sizeof *expected);
-    for (size_t i = 0; i < (size_t)n * (size_t)width; i++) {
-        double x = a.rows[i], y = b.rows[i];
-        if (act == ACT_NONE)
-            expected[i] = x + y;
-        else
-            expected[i] =
-                y * (act == ACT_GELU ? x / 2 * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)))
-                                     : x / (1 + exp(-x)));
-    }
+    for (size_t i = 0; i < (size_t)n * (size_t)width; i++)
+        expected[i] = (double)add.scale * ((double)add.a_scale * a.rows[i] + b.rows[i]);
     RegRows out = output_new(n, width);
-    const Launch *l = device_launch();
-    device_check(act ? launch_glu(l, act, a.device, b.device, width, n, out)
-                     : launch_add(l, a.device, b.device, width, n, out),
-                 act ? activation_name(act) : "add");
-    output_check(out, n, width, expected, act ? activation_name(act) : "add");
-    device_end("a pair");
+    device_check(launch_add(device_launch(), a.device, b.device, &add, width, n, out), "add");
+    output_check(out, n, width, expected, "add");
+    device_end("add");
     free(a.rows);
     free(b.rows);
     free(expected);
 }
 
-TEST(gpu_ops_add_and_glu) {
+TEST(gpu_ops_add) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
     for (int i = 0; i < N_WIDTHS; i++)
         for (int n = 1; n <= 513; n += 256)
-            for (int act = ACT_NONE; act < ACT_COUNT; act++)
-                for (int maps = 0; maps < 4; maps++)
-                    check_pairs(widths[i], n, (Activation)act, maps & 1, maps & 2);
+            for (int maps = 0; maps < 4; maps++) {
+                check_add(widths[i], n, maps & 1, maps & 2, (AddParams){1, 1});
+                check_add(widths[i], n, maps & 1, maps & 2, (AddParams){-0.3f, 2});
+            }
+}
+
+/* GLU, or an activation alone.  Each input has a map of its own, or none. */
+static void check_glu(int n, int width, int columns_per_gate, GluParams params, bool alone, int maps) {
+    uint64_t seed = 2;
+    int gate_width = width / columns_per_gate;
+    float *gates = floats_new((size_t)(n * gate_width), &seed);
+    for (int i = 0; i < n * gate_width; i++) gates[i] *= 9; // beyond all limits
+    Input gate = input_of(gates, n, gate_width, maps & 1), up = input_new(n, width, maps & 2, &seed);
+    double *expected = mem_new((size_t)n * (size_t)width, sizeof *expected);
+    for (int i = 0; i < n * width; i++) {
+        double x = gate.rows[i / width * gate_width + i % width / columns_per_gate];
+        expected[i] = alone ? tiny_activation(&params, x) : tiny_gated(&params, x, up.rows[i]);
+    }
+    Glu g = {params, gate.device,     alone ? (RegRows){0} : up.device, output_new(n, width),
+             width,  columns_per_gate};
+    device_check(launch_glu(device_launch(), &g, n), activation_name(params.act));
+    output_check(g.out, n, width, expected, activation_name(params.act));
+    device_end("glu");
+    free(gate.rows);
+    free(up.rows);
+    free(expected);
+}
+
+TEST(gpu_ops_glu) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    for (int act = ACT_NONE; act < ACT_COUNT; act++) {
+        GluParams p = {(Activation)act, 0.5f, 0.8f, 0.9f, 0.5f, -1e-6f};
+        bool has_alone = act != ACT_SWIGLU_OAI && act != ACT_CLAMPED;
+        for (int i = 0; i < N_WIDTHS; i++)
+            for (int n = 1; n <= 257; n += 256)
+                for (int maps = 0; maps < 4; maps++) {
+                    check_glu(n, widths[i], 1, p, false, maps);
+                    if (has_alone) check_glu(n, widths[i], 1, p, true, maps);
+                }
+        check_glu(33, 331, 331, p, false, 3);
+        check_glu(33, 256, 64, p, false, 3);
+        check_glu(1, 102, 3, p, false, 0);
+    }
+}
+
+static void check_slice(int period, int first, int n_of_period, int n_periods, int n) {
+    uint64_t seed = 5;
+    int width = n_of_period * n_periods;
+    Input in = input_new(n, period * n_periods, n > 1, &seed);
+    double *expected = mem_new((size_t)(n * width), sizeof *expected);
+    for (int i = 0; i < n * width; i++)
+        expected[i] = in.rows[(i / n_of_period) * period + first + i % n_of_period];
+    SliceParams slice = {period, first, n_of_period};
+    RegRows out = output_new(n, width);
+    device_check(launch_slice(device_launch(), in.device, &slice, width, n, out), "slice");
+    output_check(out, n, width, expected, "slice");
+    device_end("slice");
+    free(in.rows);
+    free(expected);
+}
+
+TEST(gpu_ops_slice) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    for (int n = 1; n <= 65; n += 32) {
+        check_slice(512, 0, 256, 16, n);
+        check_slice(512, 256, 256, 16, n);
+        check_slice(7, 2, 3, 11, n);
+        check_slice(5, 0, 5, 1, n);
+    }
+}
+
+static void check_join(int a_dim, int b_dim, int n_head, int n) {
+    uint64_t seed = 6;
+    int dim = a_dim + b_dim, width = dim * n_head;
+    Input a = input_new(n, a_dim * n_head, n > 1, &seed), b = input_new(n, b_dim * n_head, false, &seed);
+    double *expected = mem_new((size_t)(n * width), sizeof *expected);
+    for (int i = 0; i < n * width; i++) {
+        int head = i / dim, k = i % dim; // of all rows' heads
+        expected[i] = k < a_dim ? a.rows[head * a_dim + k] : b.rows[head * b_dim + k - a_dim];
+    }
+    Join j = {a.device, b.device, output_new(n, width), a_dim, b_dim, n_head};
+    device_check(launch_join(device_launch(), &j, n), "join");
+    output_check(j.out, n, width, expected, "join");
+    device_end("join");
+    free(a.rows);
+    free(b.rows);
+    free(expected);
+}
+
+TEST(gpu_ops_join) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    for (int n = 1; n <= 65; n += 32) {
+        check_join(512, 64, 16, n);
+        check_join(3, 5, 7, n);
+        check_join(1, 255, 1, n);
+    }
 }
 
 /* ---- Experts ---- */

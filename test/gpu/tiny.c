@@ -4,6 +4,7 @@
 #include "../../src/base/mem.h"
 #include "../../src/gguf/write.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,37 @@ uint64_t tiny_random(uint64_t *state) { // splitmix64
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
     x = (x ^ x >> 27) * 0x94D049BB133111EBu;
     return x ^ x >> 31;
+}
+
+double tiny_activation(const GluParams *p, double x) {
+    double sigmoid = 1 / (1 + exp(-x)), beta = (double)p->beta;
+    switch (p->act) {
+    case ACT_NONE:
+        return x;
+    case ACT_SILU:
+        return x * sigmoid;
+    case ACT_GELU:
+        return x / 2 * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case ACT_RELU2:
+        return fmax(x, 0) * fmax(x, 0);
+    case ACT_SIGMOID:
+        return sigmoid;
+    case ACT_XIELU:
+        return x > 0 ? (double)p->alpha_p * x * x + beta * x
+                     : (double)p->alpha_n * (expm1(fmin(x, (double)p->eps)) - x) + beta * x;
+    case ACT_SWIGLU_OAI: // not alone
+    case ACT_CLAMPED:
+    case ACT_COUNT:
+        break;
+    }
+    return NAN;
+}
+
+double tiny_gated(const GluParams *p, double gate, double up) {
+    double limit = (double)p->limit, g = fmin(gate, 7);
+    if (p->act == ACT_SWIGLU_OAI) return g / (1 + exp(-1.702 * g)) * (fmin(fmax(up, -7), 7) + 1);
+    if (p->act == ACT_CLAMPED) return fmin(gate / (1 + exp(-gate)), limit) * fmin(fmax(up, -limit), limit);
+    return tiny_activation(p, gate) * up;
 }
 
 float tiny_float(uint64_t *state) {

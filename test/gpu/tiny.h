@@ -9,6 +9,7 @@
 
 #include "../../src/base/buf.h"
 #include "../../src/gguf/quant.h"
+#include "../../src/plan/op.h"
 
 #define TINY_STD 0.05f
 
@@ -18,6 +19,10 @@ extern const int tiny_n_types;
 
 uint64_t tiny_random(uint64_t *state);
 float tiny_float(uint64_t *state); // uniform in -1..1
+
+/* The formulas of Activation in double: act(gate) * up; of an activation alone, act(x). */
+double tiny_gated(const GluParams *p, double gate, double up);
+double tiny_activation(const GluParams *p, double x);
 
 /* n_blocks blocks of the type. */
 void tiny_blocks(QuantType type, void *out, size_t n_blocks, uint64_t *state);
