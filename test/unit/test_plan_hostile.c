@@ -426,15 +426,23 @@ TEST(plan_refuses_experts) {
         u32("llama.expert_used_count", 0, NULL),
         u32("llama.expert_used_count", 5, NULL),
         number("llama.expert_used_count", I32, -1, NULL),
-        without("llama.expert_count", "'blk.0.ffn_gate_inp.weight'"),
-        u32("llama.expert_count", 0, "'blk.0.ffn_gate_inp.weight'"),
+        without("llama.expert_count", "'blk.0.ffn_gate.weight' is missing"),
+        u32("llama.expert_count", 0, "'blk.0.ffn_gate.weight' is missing"),
         u32("llama.expert_count", 8, "'blk.0.ffn_gate_inp.weight'"),
         u32("llama.expert_count", 100000, NULL),
         f32("llama.expert_weights_scale", NAN, NULL),
         u32("llama.expert_feed_forward_length", 32, "'blk.0.ffn_gate_exps.weight'"),
         drop("blk.1.ffn_up_exps.weight", "'blk.1.ffn_up_exps.weight' is missing"),
         reshape("blk.1.ffn_up_exps.weight", 64, 64, 3, 1, "'blk.1.ffn_up_exps.weight' is [64"),
-        drop("blk.0.ffn_gate_inp.weight", "'blk.0.ffn_gate.weight' is missing"),
+        drop("blk.0.ffn_gate_inp.weight", "'blk.0.ffn_gate_inp.weight' is missing"),
+        u32("llama.expert_gating_func", 4, NULL),
+        number("llama.expert_group_count", I32, -1, NULL),
+        u32("llama.expert_group_count", 3, "2 of 4 experts cannot be chosen from 3 of 3 groups"),
+        u32("llama.expert_group_count", 4, "2 of 4 experts cannot be chosen from 4 of 4 groups"),
+        u32("llama.leading_dense_block_count", 1, "'blk.0.ffn_gate.weight' is missing"),
+        u32("llama.interleave_moe_layer_step", 2, "'blk.0.ffn_gate.weight' is missing"),
+        u32("llama.interleave_moe_layer_step", 0, NULL),
+        u32("llama.expert_shared_feed_forward_length", 64, "'blk.0.ffn_gate_shexp.weight' is missing"),
     };
     check_edits(EXPERTS, edits, N_OF(edits));
 }
@@ -456,7 +464,7 @@ TEST(plan_refuses_norms_of_heads_and_scaling_of_qwen3) {
         u32("qwen3moe.expert_count", 0, NULL),
         without("qwen3moe.expert_used_count", NULL),
         u32("qwen3moe.expert_used_count", 7, NULL),
-        without("qwen3moe.expert_feed_forward_length", NULL),
+        without("qwen3moe.expert_feed_forward_length", "'blk.0.ffn_gate_exps.weight'"),
         drop("blk.1.ffn_gate_inp.weight", "'blk.1.ffn_gate_inp.weight' is missing"),
     };
     check_edits(QWEN3MOE, experts, N_OF(experts));

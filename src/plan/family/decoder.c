@@ -31,13 +31,20 @@ static int add(PlanBuilder *b, const char *name, int part, int x, const Decoder 
     return emit_add_scaled(b, name, part, x, (AddParams){.a_scale = d->residual_scale, .scale = 1});
 }
 
+static int feed_forward(PlanBuilder *b, int in, const Decoder *d) {
+    if (d->feed_forward) return d->feed_forward(b, in, d);
+    return has_experts(b, &d->experts) ? block_experts(b, in, &d->experts) : block_ffn(b, in, &d->ffn);
+}
+
 int decoder_layer(PlanBuilder *b, int x, const Decoder *d) {
     int in = norm(b, d->attn_norm, x, d), before = x;
     int part = d->mix ? d->mix(b, in, d) : block_attention(b, in, &d->attention, d->norm);
     x = add(b, "attn_residual", norm(b, d->attn_post_norm, part, d), x, d);
     if (!d->parallel) in = norm(b, d->ffn_norm, x, d);
     if (d->parallel && d->ffn_norm) in = norm(b, d->ffn_norm, before, d);
-    part = d->feed_forward ? d->feed_forward(b, in, d) : block_ffn(b, in, &d->ffn);
+    if (has_experts(b, &d->experts) && d->experts.n_shared_ff)
+        x = add(b, "ffn_shexp_residual", block_shared_expert(b, in, &d->experts), x, d);
+    part = feed_forward(b, in, d);
     return add(b, "ffn_residual", norm(b, d->ffn_post_norm, part, d), x, d);
 }
 

@@ -2,7 +2,7 @@
  *
  *     x = embed_scale * embedding
  *     per layer:  x += residual_scale * post_norm(attention(norm(x)))
- *                 x += residual_scale * post_norm(feed_forward(norm(x)))
+ *                 x += residual_scale * post_norm(feed_forward(norm(x))); with a shared expert twice
  *     logits = softcap(logit_scale * output(norm(x)))
  *
  * A family calls read_decoder, which returns the tape of llama, sets the fields in which it differs, and calls
@@ -19,7 +19,7 @@
 #ifndef ZGEN_PLAN_DECODER_H
 #define ZGEN_PLAN_DECODER_H
 
-#include "blocks.h"
+#include "experts.h"
 
 typedef struct Decoder Decoder;
 struct Decoder {
@@ -31,6 +31,7 @@ struct Decoder {
     float logit_softcap; // 0: none
     AttentionBlock attention;
     FfnBlock ffn;
+    ExpertBlock experts; // in place of the FFN block, in the layers that have them
     int (*mix)(PlanBuilder *b, int in, const Decoder *d);          // in place of attention, or NULL
     int (*feed_forward)(PlanBuilder *b, int in, const Decoder *d); // in place of the FFN block, or NULL
 };

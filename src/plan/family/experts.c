@@ -6,36 +6,124 @@
 
 enum { MAX_EXPERTS = 4096 };
 
-ExpertBlock read_experts(PlanBuilder *b, int n_ff) {
+/* ---- keys ---------------------------------------------------------------------------------------------- */
+
+/* expert_gating_func by its numbers.  The softmax over the chosen experts alone (3) is that over all experts,
+ * normalised over the chosen. */
+static void read_scores(PlanBuilder *b, MoeParams *moe) {
+    enum { SOFTMAX = 1, SIGMOID = 2, SOFTMAX_OF_CHOSEN = 3 };
     Keys *k = &b->keys;
-    ExpertBlock o = {.act = ACT_SILU, .moe = {.kind = ROUTE_SOFTMAX, .normalise = true}};
-    o.moe.n_expert = keys_int(k, "expert_count", 0, MAX_EXPERTS, 0);
-    if (o.moe.n_expert == 0) return o;
+    int fallback = moe->kind == ROUTE_SIGMOID ? SIGMOID : SOFTMAX;
+    int kind = keys_int(k, "expert_gating_func", 0, SOFTMAX_OF_CHOSEN, fallback);
+    if (kind == 0) kind = fallback;
+    moe->kind = kind == SIGMOID ? ROUTE_SIGMOID : ROUTE_SOFTMAX;
+    moe->normalise = keys_of_layer(k, "expert_weights_norm", 0, 0, 1, moe->normalise) != 0;
+    if (kind == SOFTMAX_OF_CHOSEN) moe->normalise = true;
+    moe->scale = keys_float(k, "expert_weights_scale", 0.0f, 1e6f, 1.0f);
+    if (moe->scale == 0.0f) moe->scale = 1.0f; // written by some converters for "none"
+}
+
+/* A count of 1 means that there are no groups. */
+static void read_groups(PlanBuilder *b, MoeParams *moe) {
+    Keys *k = &b->keys;
+    moe->n_group = keys_int(k, "expert_group_count", 0, MAX_EXPERTS, 0);
+    if (moe->n_group <= 1) return;
+    moe->n_group_used = keys_int(k, "expert_group_used_count", 1, moe->n_group, moe->n_group);
+    int size = moe->n_expert / moe->n_group; // at least 2: a group's score is a sum of two
+    if (moe->n_expert % moe->n_group || size < 2 || moe->n_used > size * moe->n_group_used)
+        keys_fail(k, "%d of %d experts cannot be chosen from %d of %d groups", moe->n_used, moe->n_expert,
+                  moe->n_group_used, moe->n_group);
+}
+
+ExpertBlock read_experts(PlanBuilder *b, RouteKind kind, bool normalise) {
+    Keys *k = &b->keys;
+    ExpertBlock o = {.moe = {.kind = kind, .normalise = normalise}};
+    o.glu.act = o.shared_glu.act = ACT_SILU;
+    keys_need(k, "expert_count");
     keys_need(k, "expert_used_count");
+    o.moe.n_expert = keys_int(k, "expert_count", 1, MAX_EXPERTS, 1);
     o.moe.n_used = keys_int(k, "expert_used_count", 1, o.moe.n_expert, 1);
-    o.moe.scale = keys_float(k, "expert_weights_scale", 0.0f, 1e6f, 1.0f);
-    if (o.moe.scale == 0.0f) o.moe.scale = 1.0f; // written by some converters for "none"
-    if (n_ff == 0) keys_need(k, "expert_feed_forward_length");
-    o.n_ff = keys_int(k, "expert_feed_forward_length", 1, READ_MAX_FF, n_ff);
+    read_scores(b, &o.moe);
+    read_groups(b, &o.moe);
+    o.n_shared_ff = keys_int(k, "expert_shared_feed_forward_length", 0, READ_MAX_FF, 0);
+    int n_shared = keys_int(k, "expert_shared_count", 0, MAX_EXPERTS, 0);
+    if (o.n_shared_ff == 0 && n_shared > 0)
+        o.n_shared_ff = n_shared * keys_int(k, "expert_feed_forward_length", 1, READ_MAX_FF / MAX_EXPERTS, 1);
+    o.n_dense = keys_int(k, "leading_dense_block_count", 0, MAX_LAYERS, 0);
+    o.every_nth = keys_int(k, "interleave_moe_layer_step", 1, MAX_LAYERS, 1);
     return o;
 }
 
-static int expert_product(PlanBuilder *b, const char *name, int in, int ids, int n_in, int n_out,
-                          const MoeParams *moe) {
-    char weight[64];
-    snprintf(weight, sizeof weight, "blk.%%d.%s_exps.weight", name);
-    return emit_expert(b, name, in, ids, builder_experts(b, weight, n_in, n_out, moe->n_expert), NULL, *moe);
+static int read_width(PlanBuilder *b, const ExpertBlock *o) {
+    if (o->n_ff) return o->n_ff;
+    if (!keys_has(&b->keys, "expert_feed_forward_length")) return read_ff(b);
+    return keys_int(&b->keys, "expert_feed_forward_length", 1, READ_MAX_FF, 1);
+}
+
+bool has_experts(const PlanBuilder *b, const ExpertBlock *o) {
+    return o->moe.n_expert > 0 && b->layer >= o->n_dense && (b->layer + 1) % o->every_nth == 0;
+}
+
+/* ---- blocks -------------------------------------------------------------------------------------------- */
+
+Routing block_router(PlanBuilder *b, int in, const ExpertBlock *o) {
+    MoeParams moe = o->moe;
+    Routing r;
+    moe.bias = builder_optional_vector(b, "blk.%d.exp_probs_b.bias", moe.n_expert);
+    int logits = block_product(b, "ffn_gate_inp", in, b->plan->regs[in].width, moe.n_expert);
+    r.ids = emit_route(b, "ffn_route", logits, moe, &r.weights);
+    return r;
+}
+
+/* A product of the chosen experts with the tensor blk.N.NAME_exps: all of its rows, or a half of them. */
+static int expert_product(PlanBuilder *b, const char *name, const char *tensor, int in, int ids,
+                          MatrixShape shape, const ExpertBlock *o) {
+    char weight[64], bias[64];
+    snprintf(weight, sizeof weight, "blk.%%d.%s_exps.weight", tensor);
+    snprintf(bias, sizeof bias, "blk.%%d.%s_exps.bias", tensor);
+    return emit_expert(b, name, in, ids, builder_part(b, weight, shape),
+                       builder_optional_vectors(b, bias, shape.n_out, shape.n_expert), o->moe);
+}
+
+/* act(gate in) * up in, or act(up in). */
+static int inner(PlanBuilder *b, int in, int ids, int n_in, int n_ff, const ExpertBlock *o) {
+    bool joined = builder_has(b, "blk.%d.ffn_gate_up_exps.weight"); // gate first
+    int n_rows = joined ? 2 * n_ff : n_ff, gate = NO_REG;
+    MatrixShape first = {n_in, n_ff, o->moe.n_expert, 0, n_rows}, second = first;
+    if (joined) second.first = n_ff;
+    if (o->kind == FFN_GATED)
+        gate = expert_product(b, "ffn_gate", joined ? "ffn_gate_up" : "ffn_gate", in, ids, first, o);
+    int up = expert_product(b, "ffn_up", joined ? "ffn_gate_up" : "ffn_up", in, ids, second, o);
+    return gate == NO_REG ? emit_glu(b, "ffn_act", up, NO_REG, o->glu)
+                          : emit_glu(b, "ffn_act", gate, up, o->glu);
+}
+
+int block_chosen_experts(PlanBuilder *b, int in, Routing r, const ExpertBlock *o) {
+    int n_in = b->plan->regs[in].width, n_ff = read_width(b, o);
+    if (o->weighed_input) {
+        if (o->moe.n_used != 1)
+            keys_fail(&b->keys, "%d chosen experts with weights on their input are not supported; expected 1",
+                      o->moe.n_used);
+        in = emit_glu(b, "ffn_weighed", r.weights, in, (GluParams){.act = ACT_NONE});
+    }
+    int act = inner(b, in, r.ids, n_in, n_ff, o);
+    MatrixShape shape = matrix_whole(n_ff, n_in, o->moe.n_expert);
+    int down = expert_product(b, "ffn_down", "ffn_down", act, r.ids, shape, o);
+    return o->weighed_input ? down : emit_moe_sum(b, "ffn_moe_sum", down, r.weights, o->moe);
 }
 
 int block_experts(PlanBuilder *b, int in, const ExpertBlock *o) {
-    const MoeParams *moe = &o->moe;
-    int n_embd = b->plan->hparams.n_embd, weights;
-    int router = emit_matmul(b, "ffn_router", in,
-                             builder_matrix(b, "blk.%d.ffn_gate_inp.weight", n_embd, moe->n_expert), NULL);
-    int ids = emit_route(b, "ffn_route", router, *moe, &weights);
-    int gate = expert_product(b, "ffn_gate", in, ids, n_embd, o->n_ff, moe);
-    int up = expert_product(b, "ffn_up", in, ids, n_embd, o->n_ff, moe);
-    int act = emit_glu(b, "ffn_act", gate, up, (GluParams){.act = o->act});
-    int down = expert_product(b, "ffn_down", act, ids, o->n_ff, n_embd, moe);
-    return emit_moe_sum(b, "ffn_moe_sum", down, weights, *moe);
+    return block_chosen_experts(b, in, block_router(b, in, o), o);
+}
+
+int block_shared_expert(PlanBuilder *b, int in, const ExpertBlock *o) {
+    int n_embd = b->plan->hparams.n_embd, n_ff = o->n_shared_ff, gate = NO_REG;
+    if (o->kind == FFN_GATED) gate = block_product(b, "ffn_gate_shexp", in, n_embd, n_ff);
+    int up = block_product(b, "ffn_up_shexp", in, n_embd, n_ff);
+    int act = gate == NO_REG ? emit_glu(b, "ffn_shexp_act", up, NO_REG, o->shared_glu)
+                             : emit_glu(b, "ffn_shexp_act", gate, up, o->shared_glu);
+    int down = block_product(b, "ffn_down_shexp", act, n_ff, n_embd);
+    if (!builder_has(b, "blk.%d.ffn_gate_inp_shexp.weight")) return down;
+    gate = block_product(b, "ffn_gate_inp_shexp", in, n_embd, 1);
+    return emit_glu(b, "ffn_shexp_gate", gate, down, (GluParams){.act = ACT_SIGMOID});
 }

@@ -1,19 +1,43 @@
-/* experts: the feed-forward block of a row's chosen experts. */
+/* experts: the feed-forward blocks of families with experts.
+ *
+ *     chosen: sum over the row's chosen experts of weight * down(act(gate in) * up in)
+ *     shared: the same of one expert that every row has, perhaps times sigmoid(gate in)
+ *
+ * The decoder adds both to the residual stream.  Parts that only some files have are taken where these have
+ * the tensors: biases of the router's logits, of the choice and of the experts' products; gate and up in one
+ * tensor; the gate of the shared expert. */
 #ifndef ZGEN_PLAN_EXPERTS_H
 #define ZGEN_PLAN_EXPERTS_H
 
-#include "../builder.h"
+#include "blocks.h"
 
-/* down(act(gate in) * up in) by each chosen expert of the row, summed with the router's weights. */
 typedef struct ExpertBlock {
-    int n_ff;
-    Activation act;
-    MoeParams moe;
+    MoeParams moe; // n_expert 0: no layer has experts
+    FfnKind kind;
+    GluParams glu, shared_glu;
+    int n_ff;               // of an expert; 0: expert_feed_forward_length, or feed_forward_length without it
+    int n_shared_ff;        // of the shared expert; 0: there is none
+    bool weighed_input;     // weights multiply the input of the one chosen expert, not its output
+    int n_dense, every_nth; // layers with experts: of each every_nth the last one, n_dense and later ones
 } ExpertBlock;
-int block_experts(PlanBuilder *b, int in, const ExpertBlock *o);
 
-/* Experts with a softmax router and the activation silu.  n_ff: their width where the file has no
- * expert_feed_forward_length; 0: it must have one.  n_expert is 0 where the file has no experts. */
-ExpertBlock read_experts(PlanBuilder *b, int n_ff);
+/* Counts, scale, groups, shared expert and layers from the keys of most files, with the activation silu.  kind and
+ * normalise are what the family has where the file lacks expert_gating_func and expert_weights_norm.  A file
+ * without experts is refused. */
+ExpertBlock read_experts(PlanBuilder *b, RouteKind kind, bool normalise);
+
+/* Whether the builder's layer has experts in place of the dense feed-forward block. */
+bool has_experts(const PlanBuilder *b, const ExpertBlock *o);
+
+int block_experts(PlanBuilder *b, int in, const ExpertBlock *o);       // the chosen ones
+int block_shared_expert(PlanBuilder *b, int in, const ExpertBlock *o); // n_shared_ff is not 0
+
+/* The two parts of block_experts, for families whose router and experts read different registers.  Experts
+ * are as wide as `in`. */
+typedef struct Routing {
+    int ids, weights; // registers
+} Routing;
+Routing block_router(PlanBuilder *b, int in, const ExpertBlock *o);
+int block_chosen_experts(PlanBuilder *b, int in, Routing routing, const ExpertBlock *o);
 
 #endif

@@ -8,20 +8,13 @@
  * Optional: biases on every product, rotary frequency factors, heads wider than n_embd / n_head, experts.  As in
  * llama.cpp, attention.sliding_window is not read: Mistral 7B 0.1, which has one, sees all positions. */
 #include "decoder.h"
-#include "experts.h"
 #include "family.h"
 #include "read.h"
-
-static int feed_forward(PlanBuilder *b, int in, const Decoder *d) {
-    if (!builder_has(b, "blk.%d.ffn_gate_inp.weight")) return block_ffn(b, in, &d->ffn);
-    ExpertBlock experts = read_experts(b, read_ff(b));
-    return block_experts(b, in, &experts);
-}
 
 static void emit(PlanBuilder *b) {
     Decoder d = read_decoder(b, false, ROPE_ADJACENT);
     read_rope_factors(b, &d.attention.attn.rope);
-    d.feed_forward = feed_forward;
+    if (keys_int(&b->keys, "expert_count", 0, INT32_MAX, 0)) d.experts = read_experts(b, ROUTE_SOFTMAX, true);
     emit_decoder(b, &d);
 }
 
@@ -32,8 +25,7 @@ static const Shape shapes[] = {
     {"llama-3.1-8b", 32, 4096, 32, 8, 128, 14336, 128256, 5e5f, .optional = {"output.weight"}},
     {"llama-3.1-70b", 80, 8192, 64, 8, 128, 28672, 128256, 5e5f, .optional = {"output.weight"}},
     {"mistral-7b", 32, 4096, 32, 8, 128, 14336, 32768, 1e6f, .optional = {"output.weight"}},
-    {"mixtral-8x7b", 32, 4096, 32, 8, 128, 14336, 32000, 1e6f,
-     .optional = {"output.weight", "ffn_gate_inp.weight"},
+    {"mixtral-8x7b", 32, 4096, 32, 8, 128, 14336, 32000, 1e6f, .optional = {"output.weight"},
      .keys = "expert_count=8 expert_used_count=2 expert_feed_forward_length=14336"},
     {0},
 };

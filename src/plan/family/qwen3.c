@@ -2,30 +2,23 @@
  *
  * The differences from llama: the norms of heads, which every layer must have, and rotation by halves. */
 #include "decoder.h"
-#include "experts.h"
 #include "family.h"
-#include "read.h"
 
-static int experts(PlanBuilder *b, int in, const Decoder *d) {
-    ExpertBlock o = read_experts(b, 0);
-    if (o.moe.n_expert == 0) keys_fail(&b->keys, "'%s.expert_count' is missing or 0", b->keys.arch);
-    (void)d;
-    return block_experts(b, in, &o);
-}
-
-static void emit(PlanBuilder *b, int (*feed_forward)(PlanBuilder *b, int in, const Decoder *d)) {
+static Decoder read(PlanBuilder *b) {
     Decoder d = read_decoder(b, false, ROPE_HALVES);
     d.attention.qk_norm = QK_NORM_HEADS;
-    d.feed_forward = feed_forward;
-    emit_decoder(b, &d);
+    return d;
 }
 
 static void emit_dense(PlanBuilder *b) {
-    emit(b, NULL);
+    Decoder d = read(b);
+    emit_decoder(b, &d);
 }
 
 static void emit_experts(PlanBuilder *b) {
-    emit(b, experts);
+    Decoder d = read(b);
+    d.experts = read_experts(b, ROUTE_SOFTMAX, true);
+    emit_decoder(b, &d);
 }
 
 /* In the order of the fields of Shape. */
