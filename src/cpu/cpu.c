@@ -65,15 +65,17 @@ static Scratch scratch_of(const Plan *p, const ExecConfig *c, bool make, size_t 
         widest = (size_t)p->regs[i].width > widest ? (size_t)p->regs[i].width : widest;
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
-        if (op->code == OP_ROUTE) {
-            if ((size_t)op->moe.n_used > slots) slots = (size_t)op->moe.n_used;
-            if ((size_t)op->moe.n_expert > n_expert) n_expert = (size_t)op->moe.n_expert;
-        }
+        const MoeParams *moe = op->code == OP_ROUTE    ? &op->moe
+                               : op->code == OP_EXPERT ? &op->product.moe
+                                                       : NULL;
+        if (moe && (size_t)moe->n_used > slots) slots = (size_t)moe->n_used;
+        if (moe && (size_t)moe->n_expert > n_expert) n_expert = (size_t)moe->n_expert;
         size_t group = op->code == OP_ATTN ? (size_t)(op->attn.n_head / op->attn.n_kv_head) : 0;
         if (group > heads) heads = group;
         if (machine_state_floats(op) > state) state = machine_state_floats(op);
     }
-    size_t rows = (size_t)(c->T_max > c->R_max ? c->T_max : c->R_max) * slots;
+    // a product has a row of the batch once at most: its experts are different ones
+    size_t rows = (size_t)(c->T_max > c->R_max ? c->T_max : c->R_max);
     Scratch s;
     *bytes = 0;
     s.row = scratch_array(bytes, make, widest, sizeof *s.row);
@@ -82,8 +84,9 @@ static Scratch scratch_of(const Plan *p, const ExecConfig *c, bool make, size_t 
     s.f32 = scratch_array(bytes, make, rows, sizeof *s.f32);
     s.out = scratch_array(bytes, make, rows, sizeof *s.out);
     s.residual = scratch_array(bytes, make, rows, sizeof *s.residual);
-    s.pair = scratch_array(bytes, make, rows, sizeof *s.pair);
+    s.pair = scratch_array(bytes, make, rows * slots, sizeof *s.pair);
     s.start = scratch_array(bytes, make, n_expert + 2, sizeof *s.start);
+    s.score = scratch_array(bytes, make, 3 * n_expert, sizeof *s.score);
     s.scores = scratch_array(bytes, make, heads * (size_t)c->n_ctx, sizeof *s.scores);
     s.state = scratch_array(bytes, make, state, sizeof *s.state);
     s.sample = scratch_array(bytes, make, 1, sample_scratch_bytes(p->hparams.n_vocab));
@@ -137,8 +140,8 @@ static void cpu_close(Exec *x) {
     if (!x) return;
     for (int i = 0; x->scratch && i < pool_n(x->pool); i++) {
         Scratch *s = &x->scratch[i];
-        void *const all[] = {s->row,  s->y,     s->q8,     s->f32,   s->out,   s->residual,
-                             s->pair, s->start, s->scores, s->state, s->sample};
+        void *const all[] = {s->row,  s->y,     s->q8,    s->f32,    s->out,   s->residual,
+                             s->pair, s->start, s->score, s->scores, s->state, s->sample};
         for (size_t k = 0; k < sizeof all / sizeof *all; k++) free(all[k]);
     }
     free(x->scratch);
@@ -393,24 +396,33 @@ static double cpu_bandwidth(Exec *x) {
 
 static const Capability can = {
     .name = "cpu",
-    .features = FEATURE_BIT(OP_EMBED) | FEATURE_BIT(OP_NORM) | FEATURE_BIT(OP_MATMUL) | FEATURE_BIT(OP_ROPE) |
-                FEATURE_BIT(OP_KVPUT) | FEATURE_BIT(OP_ATTN) | FEATURE_BIT(OP_GLU) | FEATURE_BIT(OP_ADD) |
-                FEATURE_BIT(OP_ROUTE) | FEATURE_BIT(OP_EXPERT) | FEATURE_BIT(OP_MOE_SUM) |
-                FEATURE_BIT(OP_LOGITS) | FEATURE_BIT(OP_SAMPLE) | FEATURE_BIT(OP_CONV) |
-                FEATURE_BIT(OP_SCAN) | FEATURE_BIT(OP_DELTA) | FEATURE_BIT(VIEW) | FEATURE_BIT(EMBED_SCALE) |
-                FEATURE_BIT(NORM_HEADS) | FEATURE_BIT(SEGMENTS) | FEATURE_BIT(FUSED_RESIDUAL) |
-                FEATURE_BIT(BIAS) | FEATURE_BIT(EXPERT_BIAS) | FEATURE_BIT(ACT_SILU) | FEATURE_BIT(ACT_GELU) |
-                FEATURE_BIT(ROPE_HALVES) | FEATURE_BIT(ROPE_FIRST) | FEATURE_BIT(ROPE_MAGNITUDE) |
-                FEATURE_BIT(ATTN_WINDOW) | FEATURE_BIT(ATTN_SOFTCAP) | FEATURE_BIT(ATTN_SINKS) |
-                FEATURE_BIT(ROUTE_SIGMOID) | FEATURE_BIT(ROUTE_BIAS) | FEATURE_BIT(ROUTE_RAW),
+    .features =
+        FEATURE_BIT(OP_EMBED) | FEATURE_BIT(OP_NORM) | FEATURE_BIT(OP_MATMUL) | FEATURE_BIT(OP_ROPE) |
+        FEATURE_BIT(OP_KVPUT) | FEATURE_BIT(OP_ATTN) | FEATURE_BIT(OP_GLU) | FEATURE_BIT(OP_ADD) |
+        FEATURE_BIT(OP_SLICE) | FEATURE_BIT(OP_JOIN) | FEATURE_BIT(OP_ROUTE) | FEATURE_BIT(OP_EXPERT) |
+        FEATURE_BIT(OP_MOE_SUM) | FEATURE_BIT(OP_LOGITS) | FEATURE_BIT(OP_SAMPLE) | FEATURE_BIT(OP_CONV) |
+        FEATURE_BIT(OP_SCAN) | FEATURE_BIT(OP_DELTA) | FEATURE_BIT(VIEW) | FEATURE_BIT(EMBED_SCALE) |
+        FEATURE_BIT(EMBED_POSITION) | FEATURE_BIT(NORM_HEADS) | FEATURE_BIT(NORM_PER_HEAD) |
+        FEATURE_BIT(NORM_CENTRED) | FEATURE_BIT(NORM_BIAS) | FEATURE_BIT(NORM_PLAIN) |
+        FEATURE_BIT(NORM_RESIDUAL) | FEATURE_BIT(SEGMENTS) | FEATURE_BIT(FUSED_RESIDUAL) | FEATURE_BIT(BIAS) |
+        FEATURE_BIT(EXPERT_BIAS) | FEATURE_BIT(EXPERT_FIXED) | FEATURE_BIT(PRODUCT_SCALE) |
+        FEATURE_BIT(LOGITS_SOFTCAP) | FEATURE_BIT(ADD_SCALE) | FEATURE_BIT(ACT_SILU) | FEATURE_BIT(ACT_GELU) |
+        FEATURE_BIT(ACT_RELU2) | FEATURE_BIT(ACT_SIGMOID) | FEATURE_BIT(ACT_SWIGLU_OAI) |
+        FEATURE_BIT(ACT_CLAMPED) | FEATURE_BIT(ACT_XIELU) | FEATURE_BIT(ACT_ALONE) |
+        FEATURE_BIT(GATE_NARROW) | FEATURE_BIT(ROPE_HALVES) | FEATURE_BIT(ROPE_FIRST) |
+        FEATURE_BIT(ROPE_MAGNITUDE) | FEATURE_BIT(ATTN_WINDOW) | FEATURE_BIT(ATTN_CHUNK) |
+        FEATURE_BIT(ATTN_SOFTCAP) | FEATURE_BIT(ATTN_SINKS) | FEATURE_BIT(ATTN_TEMPERATURE) |
+        FEATURE_BIT(ATTN_VALUE_DIM) | FEATURE_BIT(ROUTE_SIGMOID) | FEATURE_BIT(ROUTE_BIAS) |
+        FEATURE_BIT(ROUTE_GROUPS) | FEATURE_BIT(ROUTE_RAW) | FEATURE_BIT(ROUTE_EXPERT_SCALE),
     .head_dim_min = 2,
     .head_dim_max = 1024,
     .head_dim_multiple = 2,
     .n_head_max = INT32_MAX,
     .n_vocab_max = MAX_VOCAB,
     .n_expert_max = INT32_MAX,
-    .view_multiple = ACT8_GROUP,
+    .view_multiple = 1,
     .q8_bytes = act8_bytes,
+    .q8_multiple = ACT8_GROUP,
 };
 
 const ExecOps cpu_exec = {

@@ -70,9 +70,11 @@ typedef struct Kernels {
     /* As act8_quantize, to the bit. */
     void (*quantize)(const float *x, int n, Act8 out);
 
-    /* x / sqrt(mean(x^2) + eps) * weight; act(gate) * up; out may be an input. */
-    void (*rms_norm)(const float *x, const float *weight, int n, float eps, float *out);
-    void (*glu)(Activation act, const float *gate, const float *up, int n, float *out);
+    /* NORM of n values with n weights and biases; GLU of n columns, up NULL: act(gate); cap * tanh(x / cap).
+     * out may be an input. */
+    void (*norm)(const NormParams *p, const float *x, int n, float *out);
+    void (*glu)(const GluParams *p, const float *gate, const float *up, int n, float *out);
+    void (*softcap)(float cap, const float *x, int n, float *out);
 
     void (*to_f16)(const float *x, int n, uint16_t *out); // round to nearest even
     void (*attn)(const AttnJob *job);

@@ -51,15 +51,31 @@ static void quantize(const float *x, int n, Act8 out) {
     }
 }
 
-static void rms_norm(const float *x, const float *weight, int n, float eps, float *out) {
+/* out = x - mean(x). */
+static void subtract_mean(const float *x, int n, float *out) {
+    F sums = f_set(0);
+    for (int i = 0; i < n; i += LANES) sums = f_add(sums, tail(x + i, n - i));
+    F mean = f_set(f_sum(sums) / (float)n);
+    for (int i = 0; i < n; i += LANES) store_tail(out + i, n - i, f_sub(tail(x + i, n - i), mean));
+}
+
+static void norm(const NormParams *p, const float *x, int n, float *out) {
+    if (p->centred) {
+        subtract_mean(x, n, out);
+        x = out;
+    }
     F sums = f_set(0);
     for (int i = 0; i < n; i += LANES) {
         F a = tail(x + i, n - i);
         sums = f_fma(a, a, sums);
     }
-    F scale = f_set((float)(1 / sqrt((double)f_sum(sums) / n + (double)eps)));
-    for (int i = 0; i < n; i += LANES)
-        store_tail(out + i, n - i, f_mul(f_mul(tail(x + i, n - i), scale), tail(weight + i, n - i)));
+    F scale = f_set((float)(1 / sqrt((double)f_sum(sums) / n + (double)p->eps)));
+    for (int i = 0; i < n; i += LANES) {
+        F y = f_mul(tail(x + i, n - i), scale);
+        if (p->weight) y = f_mul(y, tail(p->weight + i, n - i));
+        if (p->bias) y = f_add(y, tail(p->bias + i, n - i));
+        store_tail(out + i, n - i, y);
+    }
 }
 
 /* exp(x) for x <= 0, within 2e-7; below the normal range 0.  x = m ln 2 + r, the series of exp(r) to the
@@ -77,21 +93,68 @@ INLINE F exp_negative(F x) {
     return f_zero_below(f_of_bits(v_add(f_bits(power), exponent)), x, lowest);
 }
 
-/* The z of x / (1 + exp(-z)), see scalar.c. */
-INLINE F sigmoid_argument(Activation act, F x) {
-    if (act != ACT_GELU) return x;
-    F cube = f_mul(f_mul(x, x), x);
-    return f_mul(f_set(1.5957691f), f_fma(f_set(0.044715f), cube, x));
+/* x / (1 + exp(-z)), without a power that could overflow. */
+INLINE F times_sigmoid(F x, F z) {
+    F e = exp_negative(f_sub(f_set(0), f_abs(z)));
+    return f_div(f_if_negative(z, f_mul(x, e), x), f_add(f_set(1), e));
 }
 
-static void glu(Activation act, const float *gate, const float *up, int n, float *out) {
+INLINE F gelu(F x) {
+    F cube = f_mul(f_mul(x, x), x);
+    return times_sigmoid(x, f_mul(f_set(1.5957691f), f_fma(f_set(0.044715f), cube, x)));
+}
+
+INLINE F at_most(F x, float limit) {
+    return f_min(f_set(limit), x);
+}
+INLINE F clip(F x, float limit) {
+    return f_max(f_set(-limit), at_most(x, limit));
+}
+
+INLINE F activate(const GluParams *p, F x) {
+    F positive = f_max(f_set(0), x);
+    switch (p->act) {
+    case ACT_SILU:
+        return times_sigmoid(x, x);
+    case ACT_GELU:
+        return gelu(x);
+    case ACT_RELU2:
+        return f_mul(positive, positive);
+    case ACT_SIGMOID:
+        return times_sigmoid(f_set(1), x);
+    case ACT_SWIGLU_OAI:
+        return times_sigmoid(at_most(x, 7), f_mul(f_set(1.702f), at_most(x, 7)));
+    case ACT_CLAMPED:
+        return at_most(times_sigmoid(x, x), p->limit);
+    default:
+        return x;
+    }
+}
+
+/* What the activated gate is multiplied with. */
+INLINE F factor(const GluParams *p, F up) {
+    if (p->act == ACT_SWIGLU_OAI) return f_add(clip(up, 7), f_set(1));
+    return p->act == ACT_CLAMPED ? clip(up, p->limit) : up;
+}
+
+static void glu(const GluParams *p, const float *gate, const float *up, int n, float *out) {
+    if (p->act == ACT_XIELU) { // one rare family: its loop with expm1f
+        kernels_scalar.glu(p, gate, up, n, out);
+        return;
+    }
     for (int i = 0; i < n; i += LANES) {
-        F g = tail(gate + i, n - i), zero = f_set(0), z = sigmoid_argument(act, g);
-        F e = exp_negative(f_sub(zero, f_abs(z)));
-        // g / (1 + exp(-z)) without a power that could overflow
-        F top = f_if_negative(z, f_mul(g, e), g);
-        F value = f_div(top, f_add(f_set(1), e));
-        store_tail(out + i, n - i, f_mul(value, tail(up + i, n - i)));
+        F value = activate(p, tail(gate + i, n - i));
+        store_tail(out + i, n - i, up ? f_mul(value, factor(p, tail(up + i, n - i))) : value);
+    }
+}
+
+/* tanh(x) = (1 - e) / (1 + e) with e = exp(-2x), for x >= 0. */
+static void softcap(float cap, const float *x, int n, float *out) {
+    for (int i = 0; i < n; i += LANES) {
+        F a = tail(x + i, n - i), zero = f_set(0), one = f_set(1);
+        F e = exp_negative(f_sub(zero, f_abs(f_mul(a, f_set(2 / cap)))));
+        F t = f_mul(f_set(cap), f_div(f_sub(one, e), f_add(one, e)));
+        store_tail(out + i, n - i, f_if_negative(a, f_sub(zero, t), t));
     }
 }
 
@@ -154,16 +217,6 @@ INLINE void attn_scores(const AttnJob *job, const KvType type, int h, const int 
     }
 }
 
-/* scores become cap * tanh(score / cap); tanh(x) = (1 - e) / (1 + e) with e = exp(-2x), for x >= 0. */
-static void attn_softcap(float *scores, int n, float cap) {
-    for (int i = 0; i < n; i += LANES) {
-        F x = tail(scores + i, n - i), zero = f_set(0), one = f_set(1);
-        F e = exp_negative(f_sub(zero, f_abs(f_mul(x, f_set(2 / cap)))));
-        F t = f_mul(f_set(cap), f_div(f_sub(one, e), f_add(one, e)));
-        store_tail(scores + i, n - i, f_if_negative(x, f_sub(zero, t), t));
-    }
-}
-
 /* scores become exp(score - max); returns one over their sum.  The sink, if not NULL, is a score of both that
  * has no value. */
 static float attn_weights(float *scores, int n, const float *sink) {
@@ -221,7 +274,7 @@ INLINE void attn_heads(const AttnJob *job, const KvType type, int h, const int n
     attn_scores(job, type, h, n_q);
     for (int i = 0; i < n_q; i++) {
         float *scores = job->scores + (size_t)(h + i) * (size_t)job->n_pos;
-        if (job->softcap != 0) attn_softcap(scores, job->n_pos, job->softcap);
+        if (job->softcap != 0) softcap(job->softcap, scores, job->n_pos, scores);
         inverse[i] = attn_weights(scores, job->n_pos, job->sinks ? &job->sinks[h + i] : NULL);
     }
     int d = 0, width = job->cache->layer.width[CACHE_V];
@@ -296,7 +349,8 @@ static void state_update(const StateJob *job) {
 
 /* The rows of a table that are the same for all instruction sets. */
 #define SIMD_KERNELS                                                                                         \
-    .matmul_q8 = matmul_q8, .matmul_f32 = matmul_f32, .quantize = quantize, .rms_norm = rms_norm,            \
-    .glu = glu, .to_f16 = to_f16, .attn = attn, .state_recall = state_recall, .state_update = state_update
+    .matmul_q8 = matmul_q8, .matmul_f32 = matmul_f32, .quantize = quantize, .norm = norm, .glu = glu,        \
+    .softcap = softcap, .to_f16 = to_f16, .attn = attn, .state_recall = state_recall,                        \
+    .state_update = state_update
 
 #endif

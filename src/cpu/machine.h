@@ -19,12 +19,13 @@ typedef struct Rotation { // the angles of all ROPE ops with equal parameters of
 
 typedef struct Scratch {    // of one thread
     float *row;             // a row of the widest register
-    float *y;               // [T_max * slots][PANEL_ROWS] of a product
-    Act8 *q8;               // [T_max * slots] inputs of a product
+    float *y;               // [T_max][PANEL_ROWS] of a product
+    Act8 *q8;               // [T_max] inputs of a product
     const float **f32;      // the same as floats
     float **out;            // the rows its results go to
     const float **residual; // the rows added, or NULL each
     int32_t *pair, *start;  // EXPERT: (row, slot) pairs by expert [T_max * slots], [n_expert + 1]
+    float *score;           // ROUTE [3][n_expert]
     float *scores;          // attention [heads per KV head][n_ctx]
     float *state;           // SCAN, DELTA: vectors of one head [machine_state_floats]
     void *sample;

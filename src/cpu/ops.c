@@ -39,71 +39,106 @@ Act8 machine_q8(const Exec *x, int reg, int row) {
 static void op_embed(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     const Weight *w = op->w[0];
     const QuantTraits *traits = quant_traits(w->type);
+    const int32_t *index = op->embed.by_position ? b->position : b->token;
     int out = op_out(op, 0);
     for (int t; (t = take_items(x, op, 1)) < n_rows(b, op);) {
-        int token = b->token[t];
         float *row = row_begin(x, out, t, s), scale = op->embed.scale;
-        traits->decode(w->data + (size_t)token * w->row_bytes, (size_t)(w->n_in / traits->n_weights), row);
-        for (int i = 0; w->scale && i < w->n_in; i++) row[i] *= w->scale[token];
+        assert(index[t] >= 0 && index[t] < w->n_out);
+        traits->decode(w->data + (size_t)index[t] * w->row_bytes, (size_t)(w->n_in / traits->n_weights), row);
+        for (int i = 0; w->scale && i < w->n_in; i++) row[i] *= w->scale[index[t]];
         for (int i = 0; scale != 1 && i < w->n_in; i++) row[i] *= scale;
         row_done(x, out, t, row);
     }
 }
 
+/* The parameters of the head that begins at column `at`. */
+static NormParams norm_at(NormParams p, int at) {
+    if (p.per_head && p.weight) p.weight += at;
+    if (p.per_head && p.bias) p.bias += at;
+    return p;
+}
+
 static void op_norm(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     int in = op_in(op, 0), out = op_out(op, 0), width = x->plan->regs[in].width;
+    int residual = op_operand(op, ROLE_RESIDUAL, 0);
     int n = op->norm.head_dim ? op->norm.head_dim : width; // values normalised together
     for (int i; (i = take_items(x, op, 1)) < n_rows(b, op);) {
         float *row = row_begin(x, out, i, s);
         const float *from = input(x, b, op, in, i);
-        for (int at = 0; at < width; at += n)
-            x->kernels->rms_norm(from + at, op->norm.weight, n, op->norm.eps, row + at);
+        for (int at = 0; at < width; at += n) {
+            NormParams p = norm_at(op->norm, at);
+            x->kernels->norm(&p, from + at, n, row + at);
+        }
+        if (residual != NO_REG) {
+            const float *added = input(x, b, op, residual, i);
+            for (int k = 0; k < width; k++) row[k] += added[k];
+        }
         row_done(x, out, i, row);
     }
 }
 
 static void op_add(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     int out = op_out(op, 0), width = x->plan->regs[out].width;
+    float a_scale = op->add.a_scale, scale = op->add.scale;
     for (int i; (i = take_items(x, op, 1)) < n_rows(b, op);) {
         const float *first = input(x, b, op, op_in(op, 0), i), *second = input(x, b, op, op_in(op, 1), i);
         float *row = row_begin(x, out, i, s);
-        for (int k = 0; k < width; k++) row[k] = first[k] + second[k];
+        for (int k = 0; k < width; k++) row[k] = scale * (a_scale * first[k] + second[k]);
         row_done(x, out, i, row);
     }
 }
 
-/* By stretches of columns, so that a single row is shared too. */
+enum { GLU_COLUMNS = 1024 }; // of a work item: a single row is shared too
+
+/* Columns column..column+n-1 of the gate, each repeated so that it is as wide as the other factor. */
+static const float *wide_gate(const float *gate, int repeat, int column, int n, float *room) {
+    if (repeat == 1) return gate + column;
+    for (int k = 0; k < n; k++) room[k] = gate[(column + k) / repeat];
+    return room;
+}
+
 static void op_glu(Exec *x, const Batch *b, const Op *op, Scratch *s) {
-    enum { STRETCH = 1024 };
     int gate = op_in(op, 0), up = op_in(op, 1), out = op_out(op, 0);
     const Reg *reg = &x->plan->regs[out];
-    int n_stretches = (reg->width + STRETCH - 1) / STRETCH;
-    for (int item; (item = take_items(x, op, 1)) < n_rows(b, op) * n_stretches;) {
-        int i = item / n_stretches, column = item % n_stretches * STRETCH;
-        int n = reg->width - column < STRETCH ? reg->width - column : STRETCH;
-        float *row = row_begin(x, out, i, s) + column;
-        x->kernels->glu(op->glu.act, input(x, b, op, gate, i) + column, input(x, b, op, up, i) + column, n,
-                        row);
+    int n_parts = (reg->width + GLU_COLUMNS - 1) / GLU_COLUMNS,
+        repeat = reg->width / x->plan->regs[gate].width;
+    for (int item; (item = take_items(x, op, 1)) < n_rows(b, op) * n_parts;) {
+        int i = item / n_parts, column = item % n_parts * GLU_COLUMNS;
+        int n = reg->width - column < GLU_COLUMNS ? reg->width - column : GLU_COLUMNS;
+        float *row = row_begin(x, out, i, s) + column, room[GLU_COLUMNS];
+        const float *wide = wide_gate(input(x, b, op, gate, i), repeat, column, n, room);
+        x->kernels->glu(&op->glu, wide, up == NO_REG ? NULL : input(x, b, op, up, i) + column, n, row);
         if (reg->has[FORM_Q8]) x->kernels->quantize(row, n, act8_at(machine_q8(x, out, i), column));
     }
 }
 
-/* The expert with the largest score among those not in ids[n]; the lower id where scores are equal. */
-static int best_expert(const float *score, const float *bias, int n_expert, const int32_t *ids, int n) {
-    int best = -1;
-    float best_score = 0;
-    for (int e = 0; e < n_expert; e++) {
-        bool taken = false;
-        for (int k = 0; k < n; k++) taken |= ids[k] == e;
-        float value = bias ? score[e] + bias[e] : score[e];
-        if (taken || (best >= 0 && !(value > best_score))) continue;
-        best = e;
-        best_score = value;
+static void op_slice(Exec *x, const Batch *b, const Op *op, Scratch *s) {
+    int in = op_in(op, 0), out = op_out(op, 0), period = op->slice.period, n = op->slice.n;
+    for (int i; (i = take_items(x, op, 1)) < n_rows(b, op);) {
+        const float *from = input(x, b, op, in, i) + op->slice.first;
+        float *row = row_begin(x, out, i, s);
+        for (int k = 0; k < x->plan->regs[out].width / n; k++)
+            memcpy(row + k * n, from + k * period, (size_t)n * sizeof *row);
+        row_done(x, out, i, row);
     }
-    return best;
 }
 
-/* What the router's choice and weights are made of, [n_expert]. */
+static void op_join(Exec *x, const Batch *b, const Op *op, Scratch *s) {
+    int out = op_out(op, 0), n_head = op->join.n_head, width = x->plan->regs[out].width / n_head;
+    for (int i; (i = take_items(x, op, 1)) < n_rows(b, op);) {
+        float *row = row_begin(x, out, i, s), *to = row;
+        for (int k = 0, n; k < 2; k++, to += n) { // one input, its columns of every head; then the other
+            const float *from = input(x, b, op, op_in(op, k), i);
+            n = x->plan->regs[op_in(op, k)].width / n_head;
+            for (int h = 0; h < n_head; h++) memcpy(to + h * width, from + h * n, (size_t)n * sizeof *row);
+        }
+        row_done(x, out, i, row);
+    }
+}
+
+/* ---- experts ------------------------------------------------------------------------------------------- */
+
+/* The scores that the weights of the experts are made of, [n_expert]. */
 static void expert_scores(const MoeParams *m, const float *logits, float *score) {
     float max = logits[0], sum = 0;
     for (int e = 1; e < m->n_expert; e++) max = logits[e] > max ? logits[e] : max;
@@ -113,20 +148,55 @@ static void expert_scores(const MoeParams *m, const float *logits, float *score)
     for (int e = 0; m->kind == ROUTE_SOFTMAX && e < m->n_expert; e++) score[e] /= sum;
 }
 
+/* The index of the next largest value behind the index `last` in falling order, the lower index first where
+ * values are equal; last -1: of the largest.  NaN is none of them. */
+static int next_largest(const float *value, int n, int last) {
+    int best = -1;
+    for (int i = 0; i < n; i++) {
+        bool behind = last < 0 || value[i] < value[last] || (value[i] == value[last] && i > last);
+        if (behind && (best < 0 || value[i] > value[best])) best = i;
+    }
+    return best;
+}
+
+/* Leaves only the experts of the best groups to be chosen, by the sum of the two best of each. */
+static void choose_groups(const MoeParams *m, float *choice, float *group_score) {
+    int n = m->n_expert / m->n_group, chosen = -1;
+    for (int g = 0; g < m->n_group; g++) {
+        const float *of = choice + g * n;
+        int first = next_largest(of, n, -1), second = next_largest(of, n, first);
+        group_score[g] = of[first] + (second < 0 ? 0 : of[second]);
+        if (isnan(group_score[g])) group_score[g] = -INFINITY;
+    }
+    for (int k = 0; k < m->n_group_used; k++) chosen = next_largest(group_score, m->n_group, chosen);
+    for (int g = 0; g < m->n_group; g++) {
+        bool used =
+            group_score[g] > group_score[chosen] || (group_score[g] == group_score[chosen] && g <= chosen);
+        for (int e = g * n; !used && e < (g + 1) * n; e++) choice[e] = -INFINITY;
+    }
+}
+
 static void op_route(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     const MoeParams *m = &op->moe;
-    int in = op_in(op, 0);
-    float *score = s->row;
+    float *score = s->score, *choice = score + m->n_expert, *group_score = choice + m->n_expert;
     for (int i; (i = take_items(x, op, 1)) < n_rows(b, op);) {
         int32_t *ids = (int32_t *)(void *)machine_f32(x, op_out(op, 0), i); // a register's cells hold ids too
         float *weights = machine_f32(x, op_out(op, 1), i), sum = 0;
-        expert_scores(m, input(x, b, op, in, i), score);
+        expert_scores(m, input(x, b, op, op_in(op, 0), i), score);
+        for (int e = 0; e < m->n_expert; e++) {
+            choice[e] = m->bias ? score[e] + m->bias[e] : score[e];
+            if (isnan(choice[e])) choice[e] = -INFINITY; // so that there are n_used to choose
+        }
+        if (m->n_group > 1) choose_groups(m, choice, group_score);
         for (int k = 0; k < m->n_used; k++) {
-            ids[k] = best_expert(score, m->bias, m->n_expert, ids, k);
+            ids[k] = next_largest(choice, m->n_expert, k ? ids[k - 1] : -1);
             weights[k] = score[ids[k]];
             sum += weights[k];
         }
-        for (int k = 0; k < m->n_used; k++) weights[k] *= m->scale / (m->normalise ? sum : 1);
+        for (int k = 0; k < m->n_used; k++) {
+            weights[k] *= m->scale / (m->normalise ? sum : 1);
+            if (m->expert_scale) weights[k] *= m->expert_scale[ids[k]];
+        }
     }
 }
 
@@ -172,6 +242,7 @@ static void rotate_head(const RopeParams *rope, const float *c, const float *s, 
     }
 }
 
+/* Heads may be a view: the whole row of its base is quantised again. */
 static void op_rope(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     (void)s;
     const RopeParams *rope = &op->rope;
@@ -179,10 +250,12 @@ static void op_rope(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     size_t n = (size_t)rope->n_rot / 2;
     for (int t; (t = take_items(x, op, 1)) < n_rows(b, op);)
         for (int k = 0; k < op_count(op, ROLE_BOTH); k++) {
-            float *heads = machine_f32(x, op_operand(op, ROLE_BOTH, k), t);
+            int reg = op_operand(op, ROLE_BOTH, k), base = plan_base(x->plan, reg);
+            float *heads = machine_f32(x, reg, t);
             for (int h = 0; h < rope->n_head[k]; h++)
                 rotate_head(rope, rotation->cos + (size_t)t * n, rotation->sin + (size_t)t * n,
                             heads + h * rope->head_dim);
+            row_done(x, base, t, machine_f32(x, base, t));
         }
 }
 
@@ -211,21 +284,34 @@ static void op_kvput(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     }
 }
 
+/* The first position that the row at `position` sees. */
+static int first_seen(const AttnParams *a, int position) {
+    int window = a->window && position >= a->window ? position - a->window + 1 : 0;
+    int chunk = a->chunk ? position / a->chunk * a->chunk : 0;
+    return window > chunk ? window : chunk;
+}
+
+static float score_scale(const AttnParams *a, int position) {
+    if (a->temperature == 0) return a->scale;
+    float length = floorf((float)(position + a->temperature_first) / (float)a->temperature_length);
+    return a->scale * (1 + a->temperature * logf(1 + length));
+}
+
 static void op_attn(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     CacheView cache = cache_view(x, op);
     const CacheLayer *l = &cache.layer;
-    int group = op->attn.n_head / op->attn.n_kv_head, window = op->attn.window;
+    int group = op->attn.n_head / op->attn.n_kv_head;
     for (int item; (item = take_items(x, op, 1)) < n_rows(b, op) * op->attn.n_kv_head;) {
         int i = item / op->attn.n_kv_head, h = item % op->attn.n_kv_head;
-        int end = b->position[i] + 1, first = window && end > window ? end - window : 0;
+        int position = b->position[i], first = first_seen(&op->attn, position);
         AttnJob job = {.q = input(x, b, op, op_in(op, 0), i) + (size_t)(h * group * l->width[CACHE_K]),
                        .n_q = group,
                        .cache = &cache,
                        .pages = cache_pages(&cache, b->seq[i]),
                        .head = h,
                        .first = first,
-                       .n_pos = end - first,
-                       .scale = op->attn.scale,
+                       .n_pos = position + 1 - first,
+                       .scale = score_scale(&op->attn, position),
                        .softcap = op->attn.softcap,
                        .sinks = op->attn.sinks ? op->attn.sinks + h * group : NULL,
                        .scores = s->scores,
@@ -240,18 +326,28 @@ static void op_attn(Exec *x, const Batch *b, const Op *op, Scratch *s) {
 typedef struct Product {
     const Weight *w;
     int expert;
-    const float *bias; // of this expert, or NULL
-    int n;             // gathered in s->q8 or s->f32, s->out, s->residual
+    const float *bias;    // of this expert, or NULL
+    float scale, softcap; // as in ProductParams
+    int n;                // gathered in s->q8 or s->f32, s->out, s->residual
 } Product;
 
 static bool wants_q8(const Exec *x, const Weight *w) {
     return quant_traits(w->type)->act == QUANT_ACT_Q8 && !x->plan->config.act_f32;
 }
 
+/* scale * (y * scale of the row + bias), with the softcap; y: [PANEL_ROWS], the results of one input. */
+static void finish_panel(const Exec *x, const Product *p, int row0, int rows, float *y) {
+    const Weight *w = p->w;
+    const float *scale = w->scale ? w->scale + (size_t)p->expert * (size_t)w->n_out + row0 : NULL;
+    for (int r = 0; scale && r < rows; r++) y[r] *= scale[r];
+    for (int r = 0; p->bias && r < rows; r++) y[r] += p->bias[row0 + r];
+    for (int r = 0; p->scale != 1 && r < rows; r++) y[r] *= p->scale;
+    if (p->softcap != 0) x->kernels->softcap(p->softcap, y, rows, y);
+}
+
 static void multiply_panel(const Exec *x, const Product *p, int panel, Scratch *s) {
     const Weight *w = p->w;
     int row0 = panel * PANEL_ROWS, rows = w->n_out - row0 < PANEL_ROWS ? w->n_out - row0 : PANEL_ROWS;
-    size_t first = (size_t)p->expert * (size_t)w->n_out + (size_t)row0;
     Panel job = {.type = w->type,
                  .rows = weight_rows(w, p->expert) + (size_t)row0 * w->row_bytes,
                  .row_bytes = w->row_bytes,
@@ -262,13 +358,10 @@ static void multiply_panel(const Exec *x, const Product *p, int panel, Scratch *
     else
         x->kernels->matmul_f32(&job, s->f32, p->n, s->y);
     for (int i = 0; i < p->n; i++) {
-        const float *y = s->y + (size_t)i * PANEL_ROWS, *residual = s->residual[i];
-        float *out = s->out[i] + row0;
-        for (int r = 0; r < rows; r++) {
-            float value = w->scale ? y[r] * w->scale[first + (size_t)r] : y[r];
-            if (p->bias) value += p->bias[row0 + r];
-            out[r] = residual ? residual[row0 + r] + value : value;
-        }
+        float *y = s->y + (size_t)i * PANEL_ROWS, *out = s->out[i] + row0;
+        const float *residual = s->residual[i];
+        finish_panel(x, p, row0, rows, y);
+        for (int r = 0; r < rows; r++) out[r] = residual ? residual[row0 + r] + y[r] : y[r];
     }
 }
 
@@ -293,7 +386,7 @@ static void op_matmul(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     int total = 0, in = op_in(op, 0), residual = op_operand(op, ROLE_RESIDUAL, 0);
     for (int k = 0; k < op->n_w; k++) total += n_panels(op->w[k]);
     int gathered = -1; // the segment whose rows are in s
-    Product product = {.n = n_rows(b, op)};
+    Product product = {.n = n_rows(b, op), .scale = op->product.scale, .softcap = op->product.softcap};
     if (product.n == 0) return; // no logits wanted
     for (int first, grain = panel_grain(x, total); (first = take_items(x, op, grain)) < total;)
         for (int item = first; item < first + grain && item < total; item++) {
@@ -313,20 +406,27 @@ static void op_matmul(Exec *x, const Batch *b, const Op *op, Scratch *s) {
         }
 }
 
+/* The experts of row i, by slot; NULL: slot s has matrix s. */
+static const int32_t *row_experts(const Exec *x, const Batch *b, const Op *op, int i) {
+    int reg = op_operand(op, ROLE_IDS, 0);
+    return reg == NO_REG ? NULL : (const int32_t *)(const void *)input(x, b, op, reg, i);
+}
+
 /* Sorts the (row, slot) pairs of the batch by expert: pairs of expert e are s->pair[s->start[e] .. s->start[e
  * + 1]). */
 static void sort_by_expert(const Exec *x, const Batch *b, const Op *op, Scratch *s) {
     int n_used = op->product.moe.n_used, n_expert = op->product.moe.n_expert;
-    int ids_reg = op_operand(op, ROLE_IDS, 0);
     memset(s->start, 0, (size_t)(n_expert + 1) * sizeof *s->start);
     for (int pass = 0; pass < 2; pass++) {
         for (int i = 0; i < n_rows(b, op); i++) {
-            const int32_t *ids = (const int32_t *)(const void *)input(x, b, op, ids_reg, i);
-            for (int slot = 0; slot < n_used; slot++)
+            const int32_t *ids = row_experts(x, b, op, i);
+            for (int slot = 0; slot < n_used; slot++) {
+                int e = ids ? ids[slot] : slot;
                 if (pass == 0)
-                    s->start[ids[slot] + 1]++;
+                    s->start[e + 1]++;
                 else
-                    s->pair[s->start[ids[slot]]++] = i * n_used + slot;
+                    s->pair[s->start[e]++] = i * n_used + slot;
+            }
         }
         for (int e = 0; pass == 0 && e < n_expert; e++) s->start[e + 1] += s->start[e];
     }
@@ -353,8 +453,11 @@ static void op_expert(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     for (int k = 0; k < op->n_w; k++)
         for (int e = 0; e < op->product.moe.n_expert; e++) {
             const Weight *w = op->w[k];
-            Product product = {w, e, op->bias[k] ? op->bias[k] + (size_t)e * (size_t)w->n_out : NULL,
-                               s->start[e + 1] - s->start[e]};
+            Product product = {.w = w,
+                               .expert = e,
+                               .bias = op->bias[k] ? op->bias[k] + (size_t)e * (size_t)w->n_out : NULL,
+                               .scale = op->product.scale,
+                               .n = s->start[e + 1] - s->start[e]};
             int panels = product.n ? n_panels(w) : 0;
             if (taken < item + panels) gather_expert(x, b, op, k, e, s);
             for (; taken < item + panels; taken = take_items(x, op, 1))
@@ -385,10 +488,11 @@ static void quantize_written(Exec *x, const Batch *b, const Op *op, int reg, int
 
 void machine_op(Exec *x, const Batch *b, int i, int thread) {
     static void (*const run[OP_COUNT])(Exec *, const Batch *, const Op *, Scratch *) = {
-        [OP_EMBED] = op_embed,   [OP_NORM] = op_norm,     [OP_MATMUL] = op_matmul,   [OP_ROPE] = op_rope,
-        [OP_KVPUT] = op_kvput,   [OP_ATTN] = op_attn,     [OP_GLU] = op_glu,         [OP_ADD] = op_add,
-        [OP_ROUTE] = op_route,   [OP_EXPERT] = op_expert, [OP_MOE_SUM] = op_moe_sum, [OP_LOGITS] = op_matmul,
-        [OP_SAMPLE] = op_sample, [OP_CONV] = op_conv,     [OP_SCAN] = op_scan,       [OP_DELTA] = op_delta,
+        [OP_EMBED] = op_embed,     [OP_NORM] = op_norm,     [OP_MATMUL] = op_matmul, [OP_ROPE] = op_rope,
+        [OP_KVPUT] = op_kvput,     [OP_ATTN] = op_attn,     [OP_GLU] = op_glu,       [OP_ADD] = op_add,
+        [OP_SLICE] = op_slice,     [OP_JOIN] = op_join,     [OP_ROUTE] = op_route,   [OP_EXPERT] = op_expert,
+        [OP_MOE_SUM] = op_moe_sum, [OP_LOGITS] = op_matmul, [OP_SAMPLE] = op_sample, [OP_CONV] = op_conv,
+        [OP_SCAN] = op_scan,       [OP_DELTA] = op_delta,
     };
     const Op *op = &x->plan->ops[i];
     assert(run[op->code] && "an op of the capability has its function");

@@ -44,21 +44,64 @@ static void matmul_f32(const Panel *w, const float *const *x, int T, float *y) {
     }
 }
 
-static void rms_norm(const float *x, const float *weight, int n, float eps, float *out) {
-    double sum = 0;
-    for (int i = 0; i < n; i++) sum += (double)x[i] * x[i];
-    float scale = (float)(1 / sqrt(sum / n + eps));
-    for (int i = 0; i < n; i++) out[i] = x[i] * scale * weight[i];
+static void norm(const NormParams *p, const float *x, int n, float *out) {
+    double mean = 0, sum = 0;
+    for (int i = 0; p->centred && i < n; i++) mean += (double)x[i] / n;
+    for (int i = 0; i < n; i++) sum += (x[i] - mean) * (x[i] - mean);
+    float scale = (float)(1 / sqrt(sum / n + (double)p->eps));
+    for (int i = 0; i < n; i++) {
+        out[i] = (float)(x[i] - mean) * scale * (p->weight ? p->weight[i] : 1);
+        if (p->bias) out[i] += p->bias[i];
+    }
 }
 
-/* x / (1 + exp(-z)): silu with z = x; gelu by tanh, x/2 (1 + tanh(u)), is the same with z = 2u. */
-static float activate(Activation act, float x) {
-    float z = act == ACT_GELU ? 1.5957691f * (x + 0.044715f * x * x * x) : x;
-    return x / (1 + expf(-z));
+/* These two keep a NaN, which fminf would drop. */
+static float at_most(float x, float limit) {
+    return x > limit ? limit : x;
+}
+static float clip(float x, float limit) {
+    return x < -limit ? -limit : at_most(x, limit);
 }
 
-static void glu(Activation act, const float *gate, const float *up, int n, float *out) {
-    for (int i = 0; i < n; i++) out[i] = activate(act, gate[i]) * up[i];
+static float xielu(const GluParams *p, float x) {
+    float curve = x > 0 ? p->alpha_p * x * x : p->alpha_n * (expm1f(at_most(x, p->eps)) - x);
+    return curve + p->beta * x;
+}
+
+/* gelu by tanh, x/2 (1 + tanh(u)), is x sigmoid(2u). */
+static float activate(const GluParams *p, float x) {
+    switch (p->act) {
+    case ACT_SILU:
+        return x / (1 + expf(-x));
+    case ACT_GELU:
+        return x / (1 + expf(-1.5957691f * (x + 0.044715f * x * x * x)));
+    case ACT_RELU2:
+        return x < 0 ? 0 : x * x;
+    case ACT_SIGMOID:
+        return 1 / (1 + expf(-x));
+    case ACT_SWIGLU_OAI:
+        return at_most(x, 7) / (1 + expf(-1.702f * at_most(x, 7)));
+    case ACT_CLAMPED:
+        return at_most(x / (1 + expf(-x)), p->limit);
+    case ACT_XIELU:
+        return xielu(p, x);
+    default:
+        return x;
+    }
+}
+
+/* What the activated gate is multiplied with. */
+static float factor(const GluParams *p, float up) {
+    if (p->act == ACT_SWIGLU_OAI) return clip(up, 7) + 1;
+    return p->act == ACT_CLAMPED ? clip(up, p->limit) : up;
+}
+
+static void glu(const GluParams *p, const float *gate, const float *up, int n, float *out) {
+    for (int i = 0; i < n; i++) out[i] = activate(p, gate[i]) * (up ? factor(p, up[i]) : 1);
+}
+
+static void softcap(float cap, const float *x, int n, float *out) {
+    for (int i = 0; i < n; i++) out[i] = cap * tanhf(x[i] / cap);
 }
 
 static void to_f16(const float *x, int n, uint16_t *out) {
@@ -92,8 +135,8 @@ static void attn(const AttnJob *job) {
             float sum = 0;
             for (int d = 0; d < k_width; d++) sum += q[d] * seen(job, CACHE_K, i, d);
             scores[i] = sum * job->scale;
-            if (job->softcap != 0) scores[i] = job->softcap * tanhf(scores[i] / job->softcap);
         }
+        if (job->softcap != 0) softcap(job->softcap, scores, job->n_pos, scores);
         softmax(scores, job->n_pos, job->sinks ? &job->sinks[h] : NULL);
         memset(out, 0, (size_t)v_width * sizeof *out);
         for (int i = 0; i < job->n_pos; i++)
@@ -125,8 +168,9 @@ const Kernels kernels_scalar = {
     .matmul_q8 = matmul_q8,
     .matmul_f32 = matmul_f32,
     .quantize = act8_quantize,
-    .rms_norm = rms_norm,
+    .norm = norm,
     .glu = glu,
+    .softcap = softcap,
     .to_f16 = to_f16,
     .attn = attn,
     .state_recall = state_recall,

@@ -206,6 +206,9 @@ INLINE F f_div(F x, F y) {
 INLINE F f_max(F x, F y) { // y where either is NaN
     return (F){_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)};
 }
+INLINE F f_min(F x, F y) { // y where either is NaN
+    return (F){_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)};
+}
 INLINE F f_fma(F x, F y, F z) { // x * y + z, rounded once
     return (F){_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
 }

@@ -193,6 +193,9 @@ INLINE F f_div(F a, F b) {
 INLINE F f_max(F a, F b) { // b where either is NaN
     return _mm512_max_ps(a, b);
 }
+INLINE F f_min(F a, F b) { // b where either is NaN
+    return _mm512_min_ps(a, b);
+}
 INLINE F f_fma(F a, F b, F c) {
     return _mm512_fmadd_ps(a, b, c);
 } // a * b + c, rounded once

@@ -88,6 +88,7 @@ typedef struct Capability {
     int view_multiple; // columns at which views begin and end
     int n_expert_max;
     size_t (*q8_bytes)(int width); // of a row in the 8-bit form; NULL: products quantise floats themselves
+    int q8_multiple;               // of the width of such a row, and of columns within it
 } Capability;
 
 const char *feature_text(Feature f); // of an op: its name

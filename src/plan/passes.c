@@ -1,4 +1,4 @@
-/* passes: fuse, forms, allocate.  Each goes through the tape from front to back and changes only the fields
+/* passes: fuse, copy views, forms, allocate.  Each goes through the tape from front to back and changes only the fields
  * that it owns.
  *
  * Fusing is a table of rules over neighbouring ops.  A rule is one function that either makes of op a and the
@@ -141,13 +141,65 @@ void plan_fuse(Plan *p) {
 
 /* ---- forms --------------------------------------------------------------------------------------------- */
 
-/* Marks the forms in which a product reads its input: those of its weights, unless it normalises it first. */
-static void mark_input(const Plan *p, const Op *op, Reg *in) {
-    bool may_be_q8 = p->config.can.q8_bytes && !p->config.act_f32 && !op->product.norm.weight;
-    for (int i = 0; i < op->n_w; i++) {
-        bool q8 = may_be_q8 && quant_traits(op->w[i]->type)->act == QUANT_ACT_Q8;
-        in->has[q8 ? FORM_Q8 : FORM_F32] = true;
+/* Whether the op reads its input in the 8-bit form for its kth weight: not if it normalises it first. */
+static bool reads_q8(const Plan *p, const Op *op, int k) {
+    return p->config.can.q8_bytes && !p->config.act_f32 && !op->product.norm.weight &&
+           quant_traits(op->w[k]->type)->act == QUANT_ACT_Q8;
+}
+
+static bool is_multiple(const Reg *view, int of) {
+    return view->column % of == 0 && view->width % of == 0;
+}
+
+/* Whether the op can read an operand that is a view where it is. */
+static bool reads_in_place(const Plan *p, const Op *op, const Operand *o) {
+    const Capability *can = &p->config.can;
+    const Reg *view = &p->regs[o->reg];
+    if (can->view_multiple && !is_multiple(view, can->view_multiple)) return false;
+    for (int i = 0; op_is_product(op) && o->role == ROLE_READ && i < op->n_w; i++)
+        if (reads_q8(p, op, i) &&
+            (!is_multiple(view, can->q8_multiple) || p->regs[view->base].width % can->q8_multiple != 0))
+            return false;
+    return true;
+}
+
+/* SLICE of the columns of a view to a register of its own, for `reader`. */
+static Op copy_of_view(Plan *p, const Op *reader, int view) {
+    const Reg r = p->regs[view];
+    Op copy = {.code = OP_SLICE, .layer = reader->layer, .name = r.name, .on_R = reader->on_R};
+    copy.slice = (SliceParams){.period = p->regs[r.base].width, .first = r.column, .n = r.width};
+    op_add_operand(&copy, ROLE_READ, r.base);
+    op_add_operand(&copy, ROLE_WRITE, p->n_regs);
+    p->regs = mem_resize(p->regs, (size_t)(p->n_regs + 1) * sizeof *p->regs);
+    p->regs[p->n_regs++] =
+        (Reg){.name = r.name, .layer = r.layer, .width = r.width, .on_R = reader->on_R, .base = NO_REG};
+    return copy;
+}
+
+void plan_copy_views(Plan *p) {
+    if (!(p->config.can.features & FEATURE_BIT(OP_SLICE))) return; // plan_supported refuses these views
+    Op *ops = mem_new((size_t)p->n_ops * (OP_MAX_OPERANDS + 1), sizeof *ops);
+    int n = 0;
+    for (int i = 0; i < p->n_ops; i++) {
+        Op op = p->ops[i];
+        for (int k = 0; k < op.n_operands; k++) {
+            Operand *o = &op.operand[k];
+            if (!role_reads(o->role) || role_writes(o->role) || p->regs[o->reg].base == NO_REG ||
+                reads_in_place(p, &op, o))
+                continue;
+            ops[n++] = copy_of_view(p, &op, o->reg);
+            o->reg = p->n_regs - 1;
+        }
+        ops[n++] = op;
     }
+    free(p->ops);
+    p->ops = ops;
+    p->n_ops = n;
+}
+
+/* Marks the forms in which a product reads its input. */
+static void mark_input(const Plan *p, const Op *op, Reg *in) {
+    for (int i = 0; i < op->n_w; i++) in->has[reads_q8(p, op, i) ? FORM_Q8 : FORM_F32] = true;
 }
 
 void plan_forms(Plan *p) {

@@ -4,8 +4,9 @@
 
 #include "tape.h"
 
-void plan_fuse(Plan *p);     // several ops into one, as far as the executor runs it
-void plan_forms(Plan *p);    // in which forms each register is kept
-void plan_allocate(Plan *p); // register lifetimes into one block of memory per kind
+void plan_fuse(Plan *p);       // several ops into one, as far as the executor runs it
+void plan_copy_views(Plan *p); // a copy of each view that its reader cannot read where it is
+void plan_forms(Plan *p);      // in which forms each register is kept
+void plan_allocate(Plan *p);   // register lifetimes into one block of memory per kind
 
 #endif

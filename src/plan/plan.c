@@ -55,6 +55,7 @@ Plan *plan_build(const Gguf *g, const PlanConfig *config, Err *e) {
         return NULL;
     }
     plan_fuse(p);
+    plan_copy_views(p);
     plan_forms(p);
     plan_allocate(p);
     return p;

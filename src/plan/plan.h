@@ -2,10 +2,10 @@
  *
  *     Gguf -> hyper-parameters and weights -> family emits ops -> passes -> Plan
  *
- * The passes run once, in this order: fuse (several ops into one, as far as the executor runs it), forms (in
- * which form each register is kept), allocate (register lifetimes into one block of memory).  plan_cost gives
- * the bytes and multiply-adds of each op; plan_print writes the whole tape as text, which is also what the
- * tests compare. */
+ * The passes run once, in this order: fuse (several ops into one, as far as the executor runs it), copy views
+ * (those that their reader cannot read where they are), forms (in which form each register is kept), allocate
+ * (register lifetimes into one block of memory).  plan_cost gives the bytes and multiply-adds of each op;
+ * plan_print writes the whole tape as text, which is also what the tests compare. */
 #ifndef ZGEN_PLAN_PLAN_H
 #define ZGEN_PLAN_PLAN_H
 

@@ -388,50 +388,92 @@ static Fenced fenced_floats(int n, float size) {
     return f;
 }
 
-TEST(kernels_rms_norm) {
+TEST(kernels_norm) {
     double expected[MAX_SIZE];
     for (int k = 0; k < kernels_n; k++) {
         if (!kernels_all[k]->supported()) continue;
-        for (int i = 0; i < N_SIZES; i++) {
-            int n = odd_sizes[i];
-            Fenced x = fenced_floats(n, i % 2 ? 3 : 3e-3f), weight = fenced_floats(n, 2);
-            const float *px = (const float *)x.data, *pw = (const float *)weight.data;
+        for (int i = 0; i < 8 * N_SIZES; i++) {
+            int n = odd_sizes[i / 8];
+            Fenced x = fenced_floats(n, i / 8 % 2 ? 3 : 3e-3f), weight = fenced_floats(n, 2),
+                   bias = fenced_floats(n, 2);
+            const float *px = (const float *)x.data, *pw = (const float *)weight.data,
+                        *pb = (const float *)bias.data;
+            NormParams p = {
+                .centred = i & 1, .weight = i & 2 ? pw : NULL, .bias = i & 4 ? pb : NULL, .eps = 1e-5f};
             float *out = banded((size_t)n);
-            double sum = 0;
-            for (int j = 0; j < n; j++) sum += (double)px[j] * px[j];
-            for (int j = 0; j < n; j++) expected[j] = px[j] / sqrt(sum / n + 1e-5f) * pw[j];
-            kernels_all[k]->rms_norm(px, pw, n, 1e-5f, out);
-            CHECK(nmse(out, expected, n) <= 1e-7, ": %s, %d values", kernels_all[k]->name, n);
+            double mean = 0, sum = 0;
+            for (int j = 0; p.centred && j < n; j++) mean += (double)px[j] / n;
+            for (int j = 0; j < n; j++) sum += (px[j] - mean) * (px[j] - mean);
+            for (int j = 0; j < n; j++)
+                expected[j] =
+                    (px[j] - mean) / sqrt(sum / n + 1e-5f) * (p.weight ? pw[j] : 1) + (p.bias ? pb[j] : 0);
+            kernels_all[k]->norm(&p, px, n, out);
+            CHECK(nmse(out, expected, n) <= 1e-7, ": %s, %d values, case %d", kernels_all[k]->name, n, i % 8);
             CHECK(bands_whole(out, (size_t)n), ": %s writes beside its output", kernels_all[k]->name);
-            kernels_all[k]->rms_norm(px, pw, n, 1e-5f, (float *)x.data);
+            kernels_all[k]->norm(&p, px, n, (float *)x.data);
             CHECK(!memcmp(out, x.data, (size_t)n * sizeof *out), ": %s in place", kernels_all[k]->name);
             banded_free(out);
             fenced_free(x);
             fenced_free(weight);
+            fenced_free(bias);
         }
     }
 }
 
-static double activate(Activation act, double x) {
-    return act == ACT_GELU ? x / 2 * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)))
-                           : x / (1 + exp(-x));
+static double clip(double low, double x, double high) {
+    return x < low ? low : x > high ? high : x;
+}
+
+static double activate(const GluParams *p, double x) {
+    double sigmoid = 1 / (1 + exp(-x)), top = clip(-INFINITY, x, 7);
+    switch (p->act) {
+    case ACT_SILU:
+        return x * sigmoid;
+    case ACT_GELU:
+        return x / 2 * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case ACT_RELU2:
+        return x > 0 ? x * x : 0;
+    case ACT_SIGMOID:
+        return sigmoid;
+    case ACT_SWIGLU_OAI:
+        return top / (1 + exp(-1.702 * top));
+    case ACT_CLAMPED:
+        return clip(-INFINITY, x * sigmoid, p->limit);
+    case ACT_XIELU:
+        return (x > 0 ? p->alpha_p * x * x : p->alpha_n * (expm1(clip(-INFINITY, x, p->eps)) - x)) +
+               p->beta * x;
+    default:
+        return x;
+    }
+}
+
+static double factor(const GluParams *p, double up) {
+    return p->act == ACT_SWIGLU_OAI ? clip(-7, up, 7) + 1
+           : p->act == ACT_CLAMPED  ? clip(-p->limit, up, p->limit)
+                                    : up;
 }
 
 TEST(kernels_glu) {
     double expected[MAX_SIZE];
     for (int k = 0; k < kernels_n; k++) {
         if (!kernels_all[k]->supported()) continue;
-        for (int i = 0; i < 2 * N_SIZES; i++) {
-            int n = odd_sizes[i / 2];
-            Activation act = i % 2 ? ACT_SILU : ACT_GELU;
-            Fenced gate = fenced_floats(n, 20), up = fenced_floats(n, 2);
-            const float *pg = (const float *)gate.data, *pu = (const float *)up.data;
+        for (int i = 0; i < 2 * ACT_COUNT * N_SIZES; i++) {
+            int n = odd_sizes[i / (2 * ACT_COUNT)];
+            GluParams p = {.act = (Activation)(i / 2 % ACT_COUNT),
+                           .limit = 6,
+                           .alpha_p = 0.8f,
+                           .alpha_n = 1.3f,
+                           .beta = 0.5f,
+                           .eps = -1e-6f};
+            Fenced gate = fenced_floats(n, 20), up = fenced_floats(n, 12);
+            const float *pg = (const float *)gate.data, *pu = i % 2 ? (const float *)up.data : NULL;
             float *out = banded((size_t)n);
-            for (int j = 0; j < n; j++) expected[j] = activate(act, pg[j]) * pu[j];
-            kernels_all[k]->glu(act, pg, pu, n, out);
-            CHECK(nmse(out, expected, n) <= 1e-7, ": %s, %d values", kernels_all[k]->name, n);
+            for (int j = 0; j < n; j++) expected[j] = activate(&p, pg[j]) * (pu ? factor(&p, pu[j]) : 1);
+            kernels_all[k]->glu(&p, pg, pu, n, out);
+            CHECK(nmse(out, expected, n) <= 1e-7, ": %s, %s of %d values", kernels_all[k]->name,
+                  activation_name(p.act), n);
             CHECK(bands_whole(out, (size_t)n), ": %s writes beside its output", kernels_all[k]->name);
-            kernels_all[k]->glu(act, pg, pu, n, (float *)gate.data);
+            kernels_all[k]->glu(&p, pg, pu, n, (float *)gate.data);
             CHECK(!memcmp(out, gate.data, (size_t)n * sizeof *out), ": %s in place", kernels_all[k]->name);
             banded_free(out);
             fenced_free(gate);
@@ -440,15 +482,35 @@ TEST(kernels_glu) {
     }
 }
 
+TEST(kernels_softcap) {
+    double expected[MAX_SIZE];
+    for (int k = 0; k < kernels_n; k++) {
+        if (!kernels_all[k]->supported()) continue;
+        for (int i = 0; i < N_SIZES; i++) {
+            int n = odd_sizes[i];
+            Fenced x = fenced_floats(n, i % 2 ? 200 : 5);
+            const float *px = (const float *)x.data;
+            float *out = banded((size_t)n);
+            for (int j = 0; j < n; j++) expected[j] = 30 * tanh(px[j] / 30.0);
+            kernels_all[k]->softcap(30, px, n, out);
+            CHECK(nmse(out, expected, n) <= 1e-7, ": %s, %d values", kernels_all[k]->name, n);
+            CHECK(bands_whole(out, (size_t)n), ": %s writes beside its output", kernels_all[k]->name);
+            banded_free(out);
+            fenced_free(x);
+        }
+    }
+}
+
 /* Every magnitude, each value by itself: relative error, or next to nothing where the result leaves the
  * normal range. */
 TEST(kernels_silu_is_right_at_any_value) {
+    static const GluParams silu = {.act = ACT_SILU};
     for (int k = 0; k < kernels_n; k++) {
         if (!kernels_all[k]->supported()) continue;
         for (uint32_t step = 0; step < 4000; step++) {
             float x = f32_from_bits(step * 0x7F800000u / 4000 & 0x7FFFFFFF), one = 1, out[2];
             const float values[2] = {x, -x}, ones[2] = {one, one};
-            kernels_all[k]->glu(ACT_SILU, values, ones, 2, out);
+            kernels_all[k]->glu(&silu, values, ones, 2, out);
             for (int i = 0; i < 2; i++) {
                 double expected = values[i] / (1 + exp(-(double)values[i]));
                 CHECK(fabs(out[i] - expected) <= 4e-7 * fabs(expected) + 1e-35, ": %s silu(%g) = %g, not %g",
@@ -458,7 +520,7 @@ TEST(kernels_silu_is_right_at_any_value) {
         static const float dense[] = {0.1f, 1, 5, 10, 50, 85};
         for (int i = 0; i < 6 * 1000; i++) {
             float x = -dense[i / 1000] * (1 + (float)(i % 1000) * 1e-3f), one = 1, out;
-            kernels_all[k]->glu(ACT_SILU, &x, &one, 1, &out);
+            kernels_all[k]->glu(&silu, &x, &one, 1, &out);
             double expected = x / (1 + exp(-(double)x));
             CHECK(fabs(out - expected) <= 4e-7 * fabs(expected) + 1e-35, ": %s silu(%g) = %g, not %g",
                   kernels_all[k]->name, x, out, expected);
@@ -796,10 +858,20 @@ TEST(kernels_let_no_nan_vanish) {
                 ones[i] = 1;
             }
             x[at] = NAN;
-            table->glu(ACT_SILU, x, ones, 40, out);
-            CHECK(isnan(out[at]) && !isnan(out[39 - at]), ": %s glu", table->name);
-            table->rms_norm(x, ones, 40, 1e-5f, out);
-            CHECK(isnan(out[0]) && isnan(out[39]), ": %s rms_norm", table->name);
+            for (int act = ACT_NONE; act < ACT_COUNT; act++)
+                for (int in_gate = 0; in_gate < 2; in_gate++) {
+                    GluParams p = {.act = (Activation)act, .limit = 1, .alpha_n = 1, .eps = -1};
+                    table->glu(&p, in_gate ? x : ones, in_gate ? ones : x, 40, out);
+                    CHECK(isnan(out[at]) && !isnan(out[39 - at]), ": %s %s", table->name,
+                          activation_name(p.act));
+                }
+            for (int centred = 0; centred < 2; centred++) {
+                NormParams p = {.centred = centred, .eps = 1e-5f};
+                table->norm(&p, x, 40, out);
+                CHECK(isnan(out[0]) && isnan(out[39]), ": %s norm", table->name);
+            }
+            table->softcap(30, x, 40, out);
+            CHECK(isnan(out[at]) && !isnan(out[39 - at]), ": %s softcap", table->name);
             for (CachePart part = CACHE_K; part <= CACHE_V; part++) {
                 Paged p = paged(KV_F32, (Heads){2, 2, false}, 20, false);
                 for (int i = 0; i < 20; i++) {

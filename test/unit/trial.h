@@ -83,11 +83,17 @@ static inline bool run_trial(Trial *t, const ExecOps *ops, void (*emit)(PlanBuil
     if (ok) {
         p->regs[plan_base(p, result)].has[FORM_F32] = true; // read below
         plan_fuse(p);
+        plan_copy_views(p);
         plan_forms(p);
         plan_allocate(p);
     }
-    ExecConfig config = {
-        .n_ctx = 64, .n_seq = 1, .T_max = N_ROWS, .R_max = 1, .n_threads = 2, .isa = "scalar"};
+    ExecConfig config = {.n_ctx = 64,
+                         .n_seq = 1,
+                         .T_max = N_ROWS,
+                         .R_max = 1,
+                         .kv_type = KV_F32,
+                         .n_threads = 2,
+                         .isa = "scalar"};
     for (int i = 0; i < N_ROWS; i++) position[i] = FIRST_POSITION + i;
     Batch batch = {.T = N_ROWS, .token = row, .seq = seq, .position = position};
     const Capability *others[] = {ops->can};
