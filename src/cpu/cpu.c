@@ -1,7 +1,7 @@
 /* cpu: the CPU executor: opening and closing, runs, the decode loop, and the error of logits that are not
  * finite.
  *
- * Everything is allocated at open; a run allocates nothing.  See machine.h for its state and ops.c for the
+ * Everything is allocated at open; a run allocates nothing.  See machine.h for its state and ops.h for the
  * ops. */
 #include "cpu.h"
 #include "machine.h"

@@ -1,4 +1,4 @@
-/* machine: the CPU executor's state, shared by cpu.c, ops.c and ops_state.c (one function per op).
+/* machine: the CPU executor's state, shared by cpu.c and the functions of the ops.
  *
  * All threads of the pool run the tape together, with a barrier behind every op.  Within an op threads take
  * work items from a counter, so that a thread that the system delays takes fewer of them; which thread
@@ -69,6 +69,11 @@ struct Exec {
 float *machine_f32(const Exec *x, int reg, int row);
 Act8 machine_q8(const Exec *x, int reg, int row);
 
+/* The columns of a row from `column` on, a multiple of ACT8_GROUP. */
+static inline Act8 act8_at(Act8 a, int column) {
+    return (Act8){a.q + column, a.d + column / ACT8_GROUP, a.sum + column / ACT8_SUM};
+}
+
 /* The tokens of a sequence by position [n_ctx + 1]. */
 static inline int32_t *machine_history(const Exec *x, int seq) {
     return x->history + (size_t)seq * ((size_t)x->config.n_ctx + 1);
@@ -77,11 +82,6 @@ static inline int32_t *machine_history(const Exec *x, int seq) {
 /* Runs op i of the tape over the batch on thread `thread`; all threads of the pool call this with the same
  * i. */
 void machine_op(Exec *x, const Batch *b, int i, int thread);
-
-/* The ops with a state, in ops_state.c. */
-void op_conv(Exec *x, const Batch *b, const Op *op, Scratch *s);
-void op_scan(Exec *x, const Batch *b, const Op *op, Scratch *s);
-void op_delta(Exec *x, const Batch *b, const Op *op, Scratch *s);
 
 /* Floats of Scratch.state that the op needs. */
 size_t machine_state_floats(const Op *op);

@@ -8,6 +8,7 @@
  *
  * The one trick: SCAN is DELTA without the correction.  Both are S = decay S + key value^T, out = query^T S, on a
  * state whose columns are the lanes of vectors. */
+#include "ops.h"
 #include "rows.h"
 
 #include <assert.h>
