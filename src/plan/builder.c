@@ -62,7 +62,7 @@ const Weight *builder_matrix(PlanBuilder *b, const char *name, int n_in, int n_o
     return builder_experts(b, name, n_in, n_out, 1);
 }
 
-static const float *vectors(PlanBuilder *b, const char *pattern, int n, int n_rows) {
+const float *builder_vectors(PlanBuilder *b, const char *pattern, int n, int n_rows) {
     char name[NAME];
     if (!b->keys.ok) return NULL;
     const float *v = weights_vector(b->plan->weights, expand(b, pattern, name), n, n_rows, b->keys.e);
@@ -71,7 +71,7 @@ static const float *vectors(PlanBuilder *b, const char *pattern, int n, int n_ro
 }
 
 const float *builder_vector(PlanBuilder *b, const char *name, int n) {
-    return vectors(b, name, n, 1);
+    return builder_vectors(b, name, n, 1);
 }
 
 bool builder_has(PlanBuilder *b, const char *pattern) {
@@ -80,7 +80,7 @@ bool builder_has(PlanBuilder *b, const char *pattern) {
 }
 
 const float *builder_optional_vectors(PlanBuilder *b, const char *name, int n, int n_rows) {
-    return builder_has(b, name) ? vectors(b, name, n, n_rows) : NULL;
+    return builder_has(b, name) ? builder_vectors(b, name, n, n_rows) : NULL;
 }
 
 const float *builder_optional_vector(PlanBuilder *b, const char *name, int n) {

@@ -32,6 +32,7 @@ const Weight *builder_experts(PlanBuilder *b, const char *name, int n_in, int n_
 const Weight *builder_part(PlanBuilder *b, const char *name, MatrixShape shape);
 const float *builder_vector(PlanBuilder *b, const char *name, int n);
 const float *builder_optional_vector(PlanBuilder *b, const char *name, int n);
+const float *builder_vectors(PlanBuilder *b, const char *name, int n, int n_rows);          // [n, n_rows]
 const float *builder_optional_vectors(PlanBuilder *b, const char *name, int n, int n_rows); // [n, n_rows]
 bool builder_has(PlanBuilder *b, const char *name);
 void builder_leave(PlanBuilder *b, const char *name); // a tensor that the file may have, and no op reads

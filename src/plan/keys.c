@@ -35,6 +35,12 @@ int keys_int(Keys *k, const char *name, int min, int max, int fallback) {
     return k->ok ? (int)value : fallback;
 }
 
+bool keys_bool(Keys *k, const char *name, bool fallback) {
+    bool value = fallback;
+    if (k->ok) k->ok = gguf_get_bool(k->g, whole_key(k, name), &value, k->e);
+    return value;
+}
+
 float keys_float(Keys *k, const char *name, float min, float max, float fallback) {
     float value = fallback;
     if (k->ok) k->ok = gguf_get_float(k->g, whole_key(k, name), min, max, &value, k->e);

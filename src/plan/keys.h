@@ -21,6 +21,7 @@ void keys_need(Keys *k, const char *name); // fails where the file has no such k
 
 /* The value where the file has one, else fallback; outside min..max: an error. */
 int keys_int(Keys *k, const char *name, int min, int max, int fallback);
+bool keys_bool(Keys *k, const char *name, bool fallback);
 float keys_float(Keys *k, const char *name, float min, float max, float fallback);
 
 /* The value of one layer, min..max: fallback where the key is absent or an empty array (outside of min..max:

@@ -26,6 +26,7 @@ enum { MAX_PROMPT = RIG_MAX_ROWS, MAX_GREEDY = 256 };
 
 typedef struct Case {
     const char *name;
+    int n_ctx; // of the exact run: rotation may depend on it
     int n_prompt, n_greedy;
     int32_t prompt[MAX_PROMPT], greedy[MAX_GREEDY];
     double margin[MAX_GREEDY];
@@ -79,6 +80,7 @@ static inline bool golden_open(const char *path, Golden *g) {
 static inline bool case_open(const Golden *g, size_t i, Case *c) {
     const json_t *j = json_array_get(g->cases, i);
     *c = (Case){.name = json_string_value(json_object_get(j, "name"))};
+    c->n_ctx = (int)json_integer_value(json_object_get(j, "n_ctx"));
     c->n_prompt = read_ids(json_object_get(j, "prompt"), c->prompt, MAX_PROMPT);
     c->n_greedy = read_ids(json_object_get(j, "greedy_exact"), c->greedy, MAX_GREEDY);
     read_margins(json_object_get(j, "greedy_margin"), c->margin, c->n_greedy);
@@ -199,6 +201,7 @@ static inline void check_greedy(const Golden *g, const Case *c, const Mode *m, R
 
 static inline void check_mode(const Golden *g, const Case *c, Mode m) {
     Rig rig;
+    m.config.n_ctx = c->n_ctx;
     if (!rig_open(&rig, g->path, m.config)) return;
     CHECK(rig.n_vocab == g->n_vocab);
     check_feedings(g, c, &m, &rig);

@@ -12,17 +12,23 @@ static const char *tensor(const char *name, const char *suffix, char out[NAME]) 
     return out;
 }
 
-int block_product(PlanBuilder *b, const char *name, int in, int n_in, int n_out) {
+int block_part(PlanBuilder *b, const char *name, const char *of, int in, MatrixShape part) {
     char weight[NAME], bias[NAME];
-    return emit_matmul(b, name, in, builder_matrix(b, tensor(name, "weight", weight), n_in, n_out),
-                       builder_optional_vector(b, tensor(name, "bias", bias), n_out));
+    const Weight *w = builder_part(b, tensor(of, "weight", weight), part);
+    const float *bias_of_all = builder_optional_vector(b, tensor(of, "bias", bias), part.n_rows);
+    return emit_matmul(b, name, in, w, bias_of_all ? bias_of_all + part.first : NULL);
+}
+
+int block_product(PlanBuilder *b, const char *name, int in, int n_in, int n_out) {
+    return block_part(b, name, name, in, matrix_whole(n_in, n_out, 1));
 }
 
 int block_norm(PlanBuilder *b, const char *name, int in, NormParams kind) {
     char weight[NAME], bias[NAME];
-    int n = kind.head_dim && !kind.per_head ? kind.head_dim : b->plan->regs[in].width;
-    kind.weight = builder_vector(b, tensor(name, "weight", weight), n);
-    kind.bias = builder_optional_vector(b, tensor(name, "bias", bias), n);
+    int width = b->plan->regs[in].width, n = kind.head_dim ? kind.head_dim : width;
+    int n_rows = kind.per_head ? width / n : 1;
+    kind.weight = builder_vectors(b, tensor(name, "weight", weight), n, n_rows);
+    kind.bias = builder_optional_vectors(b, tensor(name, "bias", bias), n, n_rows);
     return emit_norm(b, name, in, kind);
 }
 
@@ -56,16 +62,25 @@ static void prepare(PlanBuilder *b, int *q, int *k, const AttentionBlock *o, Nor
     }
 }
 
+/* One of the three products: n rows from `first` on where the file has them in one tensor of n_all. */
+static int qkv(PlanBuilder *b, const char *name, int in, int first, int n, int n_all) {
+    int n_embd = b->plan->hparams.n_embd;
+    bool fused = builder_has(b, "blk.%d.attn_qkv.weight");
+    MatrixShape part = {.n_in = n_embd, .n_out = n, .n_expert = 1, .first = first, .n_rows = n_all};
+    return fused ? block_part(b, name, "attn_qkv", in, part) : block_product(b, name, in, n_embd, n);
+}
+
 int block_attention(PlanBuilder *b, int in, const AttentionBlock *options, NormParams norm) {
     AttentionBlock o = *options;
     AttnParams *a = &o.attn;
     read_attention(b, a);
-    int n_embd = b->plan->hparams.n_embd, k = NO_REG, v = NO_REG;
-    int q = block_product(b, "attn_q", in, n_embd, a->n_head * a->head_dim);
+    int n_q = a->n_head * a->head_dim, n_k = a->n_kv_head * a->head_dim, n_v = a->n_kv_head * a->v_dim;
+    int k = NO_REG, v = NO_REG, q = qkv(b, "attn_q", in, 0, n_q, n_q + n_k + n_v);
     if (o.kv_back == 0) {
-        k = block_product(b, "attn_k", in, n_embd, a->n_kv_head * a->head_dim);
-        v = block_product(b, "attn_v", in, n_embd, a->n_kv_head * a->v_dim);
+        k = qkv(b, "attn_k", in, n_q, n_k, n_q + n_k + n_v);
+        v = o.v_is_k ? k : qkv(b, "attn_v", in, n_q + n_k, n_v, n_q + n_k + n_v);
     }
+    assert(!o.v_is_k || o.qk_norm != QK_NORM_NONE); // which leaves the product as it is
     prepare(b, &q, &k, &o, norm);
     if (o.v_norm && v != NO_REG) {
         norm.head_dim = a->v_dim;
@@ -76,16 +91,25 @@ int block_attention(PlanBuilder *b, int in, const AttentionBlock *options, NormP
     int cache = o.kv_back ? cache_of_layer(b, b->layer - o.kv_back) : emit_kvput(b, "attn_kv", k, v, *a);
     int out = emit_attn(b, "attn", q, cache, *a);
     b->on_R |= builder_is_last_layer(b);
-    return block_product(b, "attn_output", out, a->n_head * a->v_dim, n_embd);
+    return block_product(b, "attn_output", out, a->n_head * a->v_dim, b->plan->hparams.n_embd);
 }
 
 /* ---- feed-forward -------------------------------------------------------------------------------------- */
 
+/* Gate (half 0) or up (half 1). */
+static int gate_or_up(PlanBuilder *b, const char *name, int in, const FfnBlock *o, int half, int n_ff) {
+    int n_embd = b->plan->hparams.n_embd;
+    MatrixShape part = {
+        .n_in = n_embd, .n_out = n_ff, .n_expert = 1, .first = half * n_ff, .n_rows = 2 * n_ff};
+    return o->kind == FFN_FUSED ? block_part(b, name, "ffn_up", in, part)
+                                : block_product(b, name, in, n_embd, n_ff);
+}
+
 int block_ffn(PlanBuilder *b, int in, const FfnBlock *o) {
-    int n_embd = b->plan->hparams.n_embd, n_ff = o->n_ff ? o->n_ff : read_ff(b);
-    int gate = o->kind == FFN_GATED ? block_product(b, "ffn_gate", in, n_embd, n_ff) : NO_REG;
-    int up = block_product(b, "ffn_up", in, n_embd, n_ff);
+    int n_ff = o->n_ff ? o->n_ff : read_ff(b);
+    int gate = o->kind == FFN_PLAIN ? NO_REG : gate_or_up(b, "ffn_gate", in, o, 0, n_ff);
+    int up = gate_or_up(b, "ffn_up", in, o, 1, n_ff);
     int act = gate == NO_REG ? emit_glu(b, "ffn_act", up, NO_REG, o->glu)
                              : emit_glu(b, "ffn_act", gate, up, o->glu);
-    return block_product(b, "ffn_down", act, n_ff, n_embd);
+    return block_product(b, "ffn_down", act, n_ff, b->plan->hparams.n_embd);
 }

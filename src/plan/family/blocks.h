@@ -7,8 +7,12 @@
 
 #include "../builder.h"
 
-/* The product of `in` with blk.N.NAME.weight [n_in, n_out], plus blk.N.NAME.bias. */
+/* The product of `in` with blk.N.NAME.weight [n_in, n_out], plus blk.N.NAME.bias; named after it. */
 int block_product(PlanBuilder *b, const char *name, int in, int n_in, int n_out);
+
+/* The same with some rows of a tensor blk.N.TENSOR that holds several matrices, and with their part of its
+ * bias. */
+int block_part(PlanBuilder *b, const char *name, const char *tensor, int in, MatrixShape part);
 
 /* A norm with the weight (and the bias) blk.N.NAME: of the whole row, or of heads where kind.head_dim says so;
  * kind has neither weight nor bias. */
@@ -23,13 +27,14 @@ typedef enum QkNorm {
     QK_NORM_PLAIN, // each head by itself, without weights
 } QkNorm;
 
-/* Q, K and V, norms of q and k, rotation, cache, attention, output.  In the last layer only the wanted rows
+/* Q, K and V (three tensors, or one attn_qkv), norms of q and k, rotation, cache, attention, output.  In the last layer only the wanted rows
  * are computed behind the attention. */
 typedef struct AttentionBlock {
     AttnParams attn; // counts, widths and scale where they are 0: those of read_attention; rope: how q and k
                      // are rotated, not at all where its n_rot is 0
     QkNorm qk_norm;
     bool qk_norm_last; // behind the rotation, not before it
+    bool v_is_k;       // v is the product k, before norms and rotation
     bool v_norm;       // heads of v are normalised, without weights
     bool has_sinks;    // attn_sinks, where the file has them
     int kv_back;       // keys and values are those of so many layers before; 0: the layer's own
@@ -39,6 +44,7 @@ int block_attention(PlanBuilder *b, int in, const AttentionBlock *o, NormParams 
 /* down(act(gate in) * up in), or down(act(up in)). */
 typedef enum FfnKind {
     FFN_GATED,
+    FFN_FUSED, // gate and up are in one tensor, ffn_up
     FFN_PLAIN, // no gate
 } FfnKind;
 typedef struct FfnBlock {

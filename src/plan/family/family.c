@@ -3,7 +3,13 @@
 
 #include <string.h>
 
-const Family *const families[] = {&family_llama, &family_qwen3, &family_qwen3moe, NULL};
+const Family *const families[] = {
+    &family_llama,         &family_mistral3,  &family_qwen2,    &family_qwen3,
+    &family_qwen3moe,      &family_gemma,     &family_gemma2,   &family_gemma3,
+    &family_phi3,          &family_granite,   &family_olmo2,    &family_smollm3,
+    &family_glm4,          &family_seed_oss,  &family_ernie4_5, &family_exaone4,
+    &family_hunyuan_dense, &family_command_r, &family_cohere2,  &family_starcoder2,
+    &family_gptneox,       &family_gpt2,      &family_apertus,  NULL};
 
 const Family *family_find(const char *arch) {
     for (const Family *const *f = families; *f; f++)

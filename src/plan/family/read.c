@@ -16,7 +16,8 @@ float read_eps(PlanBuilder *b, bool centred) {
 }
 
 float read_factor(PlanBuilder *b, const char *name, float fallback) {
-    return keys_float(&b->keys, name, -1e6f, 1e6f, fallback);
+    float value = keys_float(&b->keys, name, -1e6f, 1e6f, 0);
+    return value != 0 ? value : fallback;
 }
 
 /* ---- heads --------------------------------------------------------------------------------------------- */
@@ -54,9 +55,14 @@ void read_attention(PlanBuilder *b, AttnParams *a) {
     a->rope.head_dim = a->head_dim;
 }
 
-int read_window(PlanBuilder *b) {
-    keys_need(&b->keys, "attention.sliding_window");
-    return keys_int(&b->keys, "attention.sliding_window", 1, INT32_MAX / 4, 1);
+float read_embd_scale(PlanBuilder *b) {
+    int n_head = of_layer(b, "attention.head_count", MAX_HEADS, 0);
+    return 1.0f / sqrtf((float)(b->plan->hparams.n_embd / n_head));
+}
+
+int read_window(PlanBuilder *b, int missing) {
+    if (missing < 0) keys_need(&b->keys, "attention.sliding_window");
+    return keys_int(&b->keys, "attention.sliding_window", 0, INT32_MAX / 4, missing < 0 ? 0 : missing);
 }
 
 bool read_is_local(PlanBuilder *b, int period) {
@@ -81,11 +87,15 @@ static float yarn_magnitude(float factor, float multiplier) {
     return factor > 1 ? 1 + 0.1f * multiplier * logf(factor) : 1;
 }
 
+int read_original_context(PlanBuilder *b) {
+    return keys_int(&b->keys, "rope.scaling.original_context_length", 1, INT32_MAX / 4,
+                    b->plan->hparams.n_ctx_train);
+}
+
 static void read_yarn(PlanBuilder *b, RopeParams *rope) {
     Keys *k = &b->keys;
     float factor = 1 / rope->scale;
-    rope->yarn_context =
-        keys_int(k, "rope.scaling.original_context_length", 1, INT32_MAX / 4, b->plan->hparams.n_ctx_train);
+    rope->yarn_context = read_original_context(b);
     rope->yarn_mix = keys_float(k, "rope.scaling.yarn_ext_factor", 0, 1, 1);
     rope->yarn_fast = keys_float(k, "rope.scaling.yarn_beta_fast", 1e-3f, 1e6f, 32);
     rope->yarn_slow = keys_float(k, "rope.scaling.yarn_beta_slow", 1e-3f, 1e6f, 1);
@@ -119,12 +129,11 @@ void read_rope_factors(PlanBuilder *b, RopeParams *rope) {
     if (!builder_has(b, "rope_factors_long.weight")) return;
     rope->factors = builder_vector(b, "rope_factors_short.weight", n);
     rope->long_factors = builder_vector(b, "rope_factors_long.weight", n);
-    rope->long_context = keys_int(&b->keys, "rope.scaling.original_context_length", 1, INT32_MAX / 4,
-                                  b->plan->hparams.n_ctx_train);
+    rope->long_context = read_original_context(b);
 }
 
-RopeParams read_rope_local(PlanBuilder *b, const RopeParams *rope) {
+RopeParams read_rope_local(PlanBuilder *b, const RopeParams *rope, float base) {
     RopeParams local = {.pairing = rope->pairing, .n_rot = rope->n_rot, .scale = 1, .magnitude = 1};
-    local.base = keys_float(&b->keys, "rope.freq_base_swa", 1e-3f, 1e12f, 10000.0f);
+    local.base = keys_float(&b->keys, "rope.freq_base_swa", 1e-3f, 1e12f, base);
     return local;
 }
