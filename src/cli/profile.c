@@ -37,7 +37,7 @@ static Table table_of(Engine *g, const Profile *profile, bool is_by_op) {
     t.rows = mem_new(t.is_by_op ? (size_t)p->n_ops : OP_COUNT, sizeof *t.rows);
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
-        Cost c = plan_cost(op, kv_element_bytes(engine_kv_type(g)), profile->n_past, 1);
+        Cost c = plan_cost(p, op, kv_element_bytes(engine_kv_type(g)), profile->n_past, 1);
         double bytes = c.bytes_fixed + c.bytes_rows;
         add(&t.rows[t.is_by_op ? i : (int)op->code], op, profile->seconds[i], bytes);
         add(&t.sum, op, profile->seconds[i], bytes);

@@ -27,10 +27,11 @@ GgufTensor *plan_tensors(const Gguf *g, const char *const *optional, int *n, Err
  * cache. */
 typedef struct Cost {
     double bytes_fixed; // weights, however many rows
-    double bytes_rows;  // embedding rows, keys and values written, those of the past read once
+    double bytes_rows;  // embedding rows; keys and values written, those of the past read once; states read
+                        // and written once
     double macs;
 } Cost;
-Cost plan_cost(const Op *op, double kv_element_bytes, double n_past, double n_rows);
+Cost plan_cost(const Plan *p, const Op *op, double kv_element_bytes, double n_past, double n_rows);
 Cost plan_cost_total(const Plan *p, double kv_element_bytes, double n_past, double n_rows);
 
 /* Among how many experts a router chooses; 0: the model is dense. */

@@ -148,8 +148,8 @@ static void print_parameters(const Op *op, Buf *out) {
     }
 }
 
-static void print_cost(const Op *op, double kv_element_bytes, Buf *out) {
-    Cost first = plan_cost(op, kv_element_bytes, 0, 1), second = plan_cost(op, kv_element_bytes, 1, 1);
+static void print_cost(const Plan *p, const Op *op, double kv_element_bytes, Buf *out) {
+    Cost first = plan_cost(p, op, kv_element_bytes, 0, 1), second = plan_cost(p, op, kv_element_bytes, 1, 1);
     double bytes = first.bytes_fixed + first.bytes_rows, past = second.bytes_rows - first.bytes_rows;
     if (bytes > 0) buf_printf(out, "  %.0f bytes", bytes);
     if (past > 0) buf_printf(out, "  %.0f bytes per past position", past);
@@ -169,7 +169,7 @@ void plan_print(const Plan *p, double kv_element_bytes, Buf *out) {
         for (int k = 0; k < op->n_w; k++) print_weight(op, k, out);
         print_operands(p, op, ROLE_RESIDUAL, " + ", " + ", out);
         print_parameters(op, out);
-        print_cost(op, kv_element_bytes, out);
+        print_cost(p, op, kv_element_bytes, out);
         buf_add(out, "\n", 1);
     }
 }

@@ -255,6 +255,6 @@ double bench_decode_bytes(const Plan *p, KvType kv, int n_seq, int position, int
 double bench_prompt_operations(const Plan *p, int position, int n) {
     double macs = 0;
     for (int i = 0; i < p->n_ops; i++)
-        macs += plan_cost(&p->ops[i], 1, position, p->ops[i].on_R ? 1 : n).macs;
+        macs += plan_cost(p, &p->ops[i], 1, position, p->ops[i].on_R ? 1 : n).macs;
     return 2 * macs;
 }

@@ -58,7 +58,7 @@ TEST(bench_costs_are_those_of_each_token) {
     CHECK(near(bench_decode_bytes(p, KV_F16, 3, 7, 5), bytes));
     for (int at = 7; at < 7 + 5; at++)
         for (int i = 0; i < p->n_ops; i++) {
-            Cost op = plan_cost(&p->ops[i], 2, at, 1);
+            Cost op = plan_cost(p, &p->ops[i], 2, at, 1);
             bool is_computed = !p->ops[i].on_R || at == 7 + 5 - 1;
             operations += is_computed ? 2 * op.macs : 0;
         }

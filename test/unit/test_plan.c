@@ -420,39 +420,100 @@ TEST(plan_features_have_names) {
 
 /* ---- Cost ---- */
 
-static bool ends_with(const char *s, const char *end) {
-    size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
+/* The share of a tensor that a token reads in products (of experts those it uses), and its rows in EMBED. */
+static double share_read(const Plan *p, const GgufTensor *t, int *n_rows) {
+    double share = 0;
+    *n_rows = 0;
+    for (int i = 0; i < p->n_ops; i++) {
+        const Op *op = &p->ops[i];
+        const MoeParams *moe = &op->product.moe;
+        for (int k = 0; k < op->n_w; k++) {
+            if (strcmp(op->w[k]->name, t->name) != 0) continue;
+            *n_rows += op->code == OP_EMBED;
+            if (op_is_product(op)) share = op->code == OP_EXPERT ? (double)moe->n_used / moe->n_expert : 1;
+        }
+    }
+    return share;
+}
+
+static bool sees(const AttnParams *a, int position, int other) {
+    return other <= position && (!a->window || other > position - a->window) &&
+           (!a->chunk || other / a->chunk == position / a->chunk);
+}
+
+/* The positions before its own that each of the rows at first..end-1 sees, added up. */
+static double count_seen(const AttnParams *a, int first, int end) {
+    double n = 0;
+    for (int position = first; position < end; position++)
+        for (int other = 0; other < position; other++) n += sees(a, position, other);
+    return n;
+}
+
+/* Adds what an op moves and computes for rows n_past.. beside weights and embedding rows. */
+static void add_cache_cost(const Plan *p, const Op *op, int n_past, int n_rows, Cost *c) {
+    if (op_operand(op, ROLE_CACHE, 0) == NO_REG) return;
+    const KvLayer *l = &p->kv[op_operand(op, ROLE_CACHE, 0)];
+    double kv = 2.0 * l->n_head * (l->v_in_k ? l->k_width : l->k_width + l->v_width);
+    if (l->kind == KV_STATE) c->bytes_rows += 2.0 * (double)l->state_bytes;
+    if (op->code == OP_KVPUT || (op->code == OP_ATTN && op_count(op, ROLE_READ) > 1))
+        c->bytes_rows += n_rows * kv;
+    if (op->code == OP_ATTN) {
+        for (int other = 0; other < n_past; other++) c->bytes_rows += sees(&op->attn, n_past, other) * kv;
+        c->macs += op->attn.n_head * (op->attn.head_dim + op->attn.v_dim) *
+                   count_seen(&op->attn, n_past, n_past + n_rows);
+    }
+    if (op->code == OP_CONV) c->macs += n_rows * op->conv.n_tap * p->regs[op_out(op, 0)].width;
+    if (op->code == OP_SCAN) c->macs += 2.0 * n_rows * op->scan.n_head * op->scan.head_dim * op->scan.n_state;
+    if (op->code == OP_DELTA) c->macs += 3.0 * n_rows * op->delta.n_head * op->delta.k_dim * op->delta.v_dim;
 }
 
 /* A token reads every matrix once, of experts those it uses, and of the embedding its own row. */
 static void check_cost(const char *path, const Opened *o) {
     const Plan *p = o->plan;
     double bytes = 0, macs = 0, all = 0, row = 0;
-    bool tied = !gguf_find_tensor(o->gguf, "output.weight");
     for (int64_t i = 0; i < gguf_n_tensors(o->gguf); i++) {
         const GgufTensor *t = gguf_tensor(o->gguf, i);
-        if (t->n_dims < 2) continue;
-        double used = ends_with(t->name, "_exps.weight")
-                          ? (double)find_op(p, OP_ROUTE)->moe.n_used / (double)t->ne[2]
-                          : 1;
-        bool embedding = strcmp(t->name, "token_embd.weight") == 0;
-        all += (double)t->n_bytes;
-        if (embedding) row = (double)t->n_bytes / (double)t->ne[1];
-        if (embedding && !tied) continue;
-        bytes += used * (double)t->n_bytes;
-        macs += used * (double)(t->ne[0] * t->ne[1] * t->ne[2]);
+        int n_rows;
+        double share = share_read(p, t, &n_rows);
+        if (share > 0 || n_rows > 0) all += (double)t->n_bytes;
+        row += n_rows * (double)t->n_bytes / (double)t->ne[1];
+        bytes += share * (double)t->n_bytes;
+        macs += share * (double)(t->ne[0] * t->ne[1] * t->ne[2]);
     }
-    double kv = 0, scores = 0;
-    for (int i = 0; i < p->n_kv; i++) kv += 2.0 * p->kv[i].n_head * (p->kv[i].k_width + p->kv[i].v_width);
-    for (int i = 0; i < p->n_ops; i++)
-        if (p->ops[i].code == OP_ATTN) scores += 2.0 * p->ops[i].attn.n_head * p->ops[i].attn.head_dim;
-    Cost c = plan_cost_total(p, 2, 0, 1), later = plan_cost_total(p, 2, 10, 3);
-    CHECK(c.bytes_fixed == bytes && c.macs == macs, "%s: %.0f bytes of %.0f", path, c.bytes_fixed, bytes);
-    CHECK(c.bytes_rows == row + kv, "%s: %.0f", path, c.bytes_rows);
-    CHECK(later.bytes_rows == 3 * (row + kv) + 10 * kv && later.macs == 3 * macs + 33 * scores, "%s", path);
+    static const int runs[][2] = {{0, 1}, {10, 3}, {1000, 100}};
+    for (size_t k = 0; k < sizeof runs / sizeof *runs; k++) {
+        int n_past = runs[k][0], n = runs[k][1];
+        Cost c = plan_cost_total(p, 2, n_past, n), expected = {bytes, n * row, n * macs};
+        for (int i = 0; i < p->n_ops; i++) add_cache_cost(p, &p->ops[i], n_past, n, &expected);
+        CHECK(c.bytes_fixed == bytes, "%s: %.0f bytes of %.0f", path, c.bytes_fixed, bytes);
+        CHECK(c.bytes_rows == expected.bytes_rows, "%s: %.0f of rows, not %.0f", path, c.bytes_rows,
+              expected.bytes_rows);
+        CHECK(c.macs == expected.macs, "%s: %.0f multiply-adds, not %.0f", path, c.macs, expected.macs);
+    }
     CHECK((double)weights_bytes(p->weights) == all, "%s", path);
     CHECK(weights_find_nonfinite(p->weights) == NULL, "%s", path);
+}
+
+/* Every run of up to 9 rows in windows, chunks and both, on a tape of one attention. */
+TEST(plan_costs_of_windows_and_chunks) {
+    for (int i = 0; i < 4 * 13 * 9; i++) {
+        int n_past = i / 4 % 13, n = 1 + i / 52;
+        Op op = {.code = OP_ATTN,
+                 .attn = {.n_head = 6,
+                          .n_kv_head = 1,
+                          .head_dim = 10,
+                          .v_dim = 8,
+                          .window = i & 1 ? 3 : 0,
+                          .chunk = i & 2 ? 4 : 0}};
+        KvLayer layer = {.kind = KV_ROWS, .n_head = 1, .k_width = 10, .v_width = 8, .v_in_k = true};
+        Plan p = {.ops = &op, .n_ops = 1, .kv = &layer, .n_kv = 1};
+        op_add_operand(&op, ROLE_CACHE, 0);
+        Cost c = plan_cost_total(&p, 2, n_past, n), expected = {0};
+        add_cache_cost(&p, &op, n_past, n, &expected);
+        CHECK(c.bytes_rows == expected.bytes_rows && c.macs == expected.macs,
+              "case %d, %d rows behind %d: %g bytes, not %g, %g multiply-adds, not %g", i % 4, n, n_past,
+              c.bytes_rows, expected.bytes_rows, c.macs, expected.macs);
+    }
 }
 
 TEST(plan_costs_are_the_files_bytes) {
