@@ -70,8 +70,7 @@ static Scratch scratch_of(const Plan *p, const ExecConfig *c, bool make, size_t 
                                                        : NULL;
         if (moe && (size_t)moe->n_used > slots) slots = (size_t)moe->n_used;
         if (moe && (size_t)moe->n_expert > n_expert) n_expert = (size_t)moe->n_expert;
-        size_t group = op->code == OP_ATTN ? (size_t)(op->attn.n_head / op->attn.n_kv_head) : 0;
-        if (group > heads) heads = group;
+        if (op->code == OP_ATTN) heads = ATTN_HEADS;
         if (machine_state_floats(op) > state) state = machine_state_floats(op);
     }
     // a product has a row of the batch once at most: its experts are different ones

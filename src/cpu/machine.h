@@ -17,6 +17,8 @@ typedef struct Rotation { // the angles of all ROPE ops with equal parameters of
     float *cos, *sin;  // [T_max][n_rot / 2], for the rows of the running batch
 } Rotation;
 
+enum { ATTN_HEADS = 8 }; // query heads of one KV head that a work item of attention takes at most
+
 typedef struct Scratch {    // of one thread
     float *row;             // a row of the widest register
     float *y;               // [T_max][PANEL_ROWS] of a product
@@ -26,7 +28,7 @@ typedef struct Scratch {    // of one thread
     const float **residual; // the rows added, or NULL each
     int32_t *pair, *start;  // EXPERT: (row, slot) pairs by expert [T_max * slots], [n_expert + 1]
     float *score;           // ROUTE [3][n_expert]
-    float *scores;          // attention [heads per KV head][n_ctx]
+    float *scores;          // attention [ATTN_HEADS][n_ctx]
     float *state;           // SCAN, DELTA: vectors of one head [machine_state_floats]
     void *sample;
 } Scratch;

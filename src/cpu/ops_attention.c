@@ -86,25 +86,34 @@ static float score_scale(const AttnParams *a, int position) {
     return a->scale * (1 + a->temperature * logf(1 + length));
 }
 
+/* Heads first.. of the KV head h, for row i. */
+static void attend(Exec *x, const Batch *b, const Op *op, const CacheView *cache, int i, int h, int first,
+                   float *scores) {
+    const AttnParams *a = &op->attn;
+    int group = a->n_head / a->n_kv_head, position = b->position[i], seen = first_seen(a, position);
+    size_t head = (size_t)(h * group + first);
+    AttnJob job = {.q = input(x, b, op, op_in(op, 0), i) + head * (size_t)cache->layer.width[CACHE_K],
+                   .n_q = group - first < ATTN_HEADS ? group - first : ATTN_HEADS,
+                   .cache = cache,
+                   .pages = cache_pages(cache, b->seq[i]),
+                   .head = h,
+                   .first = seen,
+                   .n_pos = position + 1 - seen,
+                   .scale = score_scale(a, position),
+                   .softcap = a->softcap,
+                   .sinks = a->sinks ? a->sinks + head : NULL,
+                   .scores = scores,
+                   .out = machine_f32(x, op_out(op, 0), i) + head * (size_t)cache->layer.width[CACHE_V]};
+    x->kernels->attn(&job);
+}
+
 void op_attn(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     CacheView cache = cache_view(x, op);
-    const CacheLayer *l = &cache.layer;
-    int group = op->attn.n_head / op->attn.n_kv_head;
-    for (int item; (item = take_items(x, op, 1)) < n_rows(b, op) * op->attn.n_kv_head;) {
-        int i = item / op->attn.n_kv_head, h = item % op->attn.n_kv_head;
-        int position = b->position[i], first = first_seen(&op->attn, position);
-        AttnJob job = {.q = input(x, b, op, op_in(op, 0), i) + (size_t)(h * group * l->width[CACHE_K]),
-                       .n_q = group,
-                       .cache = &cache,
-                       .pages = cache_pages(&cache, b->seq[i]),
-                       .head = h,
-                       .first = first,
-                       .n_pos = position + 1 - first,
-                       .scale = score_scale(&op->attn, position),
-                       .softcap = op->attn.softcap,
-                       .sinks = op->attn.sinks ? op->attn.sinks + h * group : NULL,
-                       .scores = s->scores,
-                       .out = machine_f32(x, op_out(op, 0), i) + (size_t)(h * group * l->width[CACHE_V])};
-        x->kernels->attn(&job);
+    int n_kv_head = op->attn.n_kv_head, group = op->attn.n_head / n_kv_head;
+    int n_parts = (group + ATTN_HEADS - 1) / ATTN_HEADS;
+    for (int item; (item = take_items(x, op, 1)) < n_rows(b, op) * n_kv_head * n_parts;) {
+        int row_head = item / n_parts;
+        attend(x, b, op, &cache, row_head / n_kv_head, row_head % n_kv_head, item % n_parts * ATTN_HEADS,
+               s->scores);
     }
 }

@@ -56,6 +56,17 @@ bool exec_check_kv(const Plan *p, KvType type, Err *e) {
     return true;
 }
 
+bool exec_check_context(const Plan *p, int n_ctx, Err *e) {
+    for (int i = 0; i < p->n_ops; i++) {
+        const Op *op = &p->ops[i];
+        if (op->code == OP_EMBED && op->embed.by_position && n_ctx > op->w[0]->n_out)
+            return err_set(e, ERR_USAGE,
+                           "-c %d: this model has learned %d positions, in tensor '%s'; use -c %d", n_ctx,
+                           op->w[0]->n_out, op->w[0]->name, op->w[0]->n_out);
+    }
+    return true;
+}
+
 CacheConfig exec_cache_config(const ExecConfig *c, int n_ahead) {
     return (CacheConfig){
         .n_ctx = c->n_ctx, .n_seq = c->n_seq, .type = c->kv_type, .n_step = c->T_max, .n_ahead = n_ahead};

@@ -133,6 +133,9 @@ bool exec_not_finite(const Plan *p, int position, Err *e);
 /* Whether the heads of the model can be kept in that type.  false: ERR_USAGE naming one that can. */
 bool exec_check_kv(const Plan *p, KvType type, Err *e);
 
+/* Whether the model has n_ctx positions: learned ones end.  false: ERR_USAGE, how many there are. */
+bool exec_check_context(const Plan *p, int n_ctx, Err *e);
+
 /* The cache of an executor that computes up to n_ahead steps beyond the one that is fetched. */
 CacheConfig exec_cache_config(const ExecConfig *config, int n_ahead);
 

@@ -33,7 +33,8 @@ static bool would_fit(const Engine *g, int n_ctx, KvType kv_type) {
     c.n_ctx = n_ctx;
     c.kv_type = kv_type;
     ExecConfig config = engine_exec_config(&c);
-    if (!g->exec_ops->memory(g->plan, &config, &m, &ignored)) return false;
+    if (!exec_check_context(g->plan, n_ctx, &ignored) || !g->exec_ops->memory(g->plan, &config, &m, &ignored))
+        return false;
     m.free = g->memory.free;
     return exec_fits(&m);
 }

@@ -78,7 +78,7 @@ bool engine_prepare(const Model *m, const EngineConfig *config, Engine **out, Er
     g->chunk = engine_chunk_of(&g->config);
     g->exec_config = engine_exec_config(&g->config);
     bool ok = (g->plan = engine_build_plan(m, config, e)) && check_vocab(g, e) &&
-              exec_check_kv(g->plan, config->kv_type, e) &&
+              exec_check_kv(g->plan, config->kv_type, e) && exec_check_context(g->plan, config->n_ctx, e) &&
               ops->memory(g->plan, &g->exec_config, &g->memory, e);
     if (!ok) {
         engine_close(g);

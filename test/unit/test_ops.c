@@ -31,7 +31,14 @@ static void position_row(const Trial *t, int row, double *out) {
     for (int i = 0; i < WIDTH; i++) out[i] = t->data[MATRIX][(FIRST_POSITION + row) * WIDTH + i];
 }
 TEST(op_embed_by_position) {
+    Trial t;
+    Err e;
     check(emit_position, position_row);
+    if (!run_trial(&t, &cpu_exec, emit_position)) return;
+    CHECK(exec_check_context(t.plan, WIDTH, &e)); // the rows of the matrix
+    CHECK(!exec_check_context(t.plan, WIDTH + 1, &e) && e.code == ERR_USAGE);
+    CHECK(strstr(e.text, "use -c 64"), ": %s", e.text);
+    close_trial(&t);
 }
 
 /* ---- NORM ---------------------------------------------------------------------------------------------- */
@@ -273,7 +280,7 @@ TEST(op_slice_and_join) {
 
 /* ---- ATTN ---------------------------------------------------------------------------------------------- */
 
-enum { N_HEAD = 4, N_KV_HEAD = 2 }; // q: heads of 16; K: columns 0 to 31 of C, or B; V: of B
+/* q: heads in A; K: heads in C, or B; V: in B. */
 static AttnParams tested_attn;
 static bool v_in_k, reads_other;
 
@@ -282,39 +289,41 @@ static void emit_tested_attn(PlanBuilder *b) {
     int q = emit_embed(b, "embd", input_matrix(b, A), (EmbedParams){.scale = 1}),
         v = emit_embed(b, "embd", input_matrix(b, B), (EmbedParams){.scale = 1}),
         k = emit_embed(b, "embd", input_matrix(b, C), (EmbedParams){.scale = 1});
-    int v_dim = tested_attn.v_dim ? tested_attn.v_dim : HEAD;
-    int keys = emit_view(b, "k", k, 0, N_KV_HEAD * HEAD), values = emit_view(b, "v", v, 0, N_KV_HEAD * v_dim);
+    int n = tested_attn.n_kv_head, v_dim = tested_attn.v_dim ? tested_attn.v_dim : tested_attn.head_dim;
+    int keys = emit_view(b, "k", k, 0, n * tested_attn.head_dim), values = emit_view(b, "v", v, 0, n * v_dim);
     int cache = emit_kvput(b, "kv", keys, v_in_k ? NO_REG : values, tested_attn);
     if (reads_other) { // the last cache is of an attention that nothing reads
-        int other = emit_kvput(b, "other", emit_view(b, "k", v, 0, N_KV_HEAD * HEAD),
+        int other = emit_kvput(b, "other", emit_view(b, "k", v, 0, n * tested_attn.head_dim),
                                v_in_k ? NO_REG : values, tested_attn);
         emit_attn(b, "unread", q, other, tested_attn);
     }
-    result = emit_attn(b, "attn", q, cache, tested_attn);
+    AttnParams attn = tested_attn;
+    if (attn.sinks) attn.sinks = builder_vector(b, "vector", N_VECTOR);
+    result = emit_attn(b, "attn", q, cache, attn);
 }
 /* Positions before the first row have keys and values of zeros. */
 static void attended(const Trial *t, int row, double *out) {
     const AttnParams *a = &tested_attn;
-    int position = FIRST_POSITION + row, v_dim = a->v_dim ? a->v_dim : HEAD, first = 0;
+    int position = FIRST_POSITION + row, n = a->head_dim, v_dim = a->v_dim ? a->v_dim : n, first = 0;
     if (a->window && position - a->window + 1 > first) first = position - a->window + 1;
     if (a->chunk && position / a->chunk * a->chunk > first) first = position / a->chunk * a->chunk;
     double scale = (double)a->scale;
     if (a->temperature != 0)
         scale *= 1 + (double)a->temperature *
                          log(1 + floor((position + a->temperature_first) / (double)a->temperature_length));
-    for (int h = 0; h < N_HEAD; h++) {
-        int kv = h / (N_HEAD / N_KV_HEAD);
-        double sum = 0, value[HEAD] = {0};
+    for (int h = 0; h < a->n_head; h++) {
+        int kv = h / (a->n_head / a->n_kv_head);
+        double sum = a->sinks ? exp((double)t->data[VECTOR][h]) : 0, value[WIDTH] = {0};
         for (int p = first; p <= position; p++) {
             int from = p - FIRST_POSITION;
             double score = 0;
-            for (int d = 0; from >= 0 && d < HEAD; d++)
-                score += (double)t->data[A][row * WIDTH + h * HEAD + d] *
-                         (double)t->data[C][from * WIDTH + kv * HEAD + d];
+            for (int d = 0; from >= 0 && d < n; d++)
+                score += (double)t->data[A][row * WIDTH + h * n + d] *
+                         (double)t->data[C][from * WIDTH + kv * n + d];
             double weight = exp(score * scale);
             sum += weight;
             for (int d = 0; from >= 0 && d < v_dim; d++)
-                value[d] += weight * (double)(v_in_k ? t->data[C][from * WIDTH + kv * HEAD + d]
+                value[d] += weight * (double)(v_in_k ? t->data[C][from * WIDTH + kv * n + d]
                                                      : t->data[B][from * WIDTH + kv * v_dim + d]);
         }
         for (int d = 0; d < v_dim; d++) out[h * v_dim + d] = value[d] / sum;
@@ -322,18 +331,26 @@ static void attended(const Trial *t, int row, double *out) {
 }
 TEST(op_attn_of_parts_of_the_context) {
     static const struct {
-        int v_dim, window, chunk;
+        int v_dim, window, chunk, n_head, n_kv_head;
         float temperature;
-        bool v_in_k, reads_other;
+        bool v_in_k, reads_other, sinks;
     } cases[] = {
-        {.v_dim = 0},  {.v_dim = 6},       {.v_dim = 10, .v_in_k = true},
-        {.window = 3}, {.chunk = 2},       {.window = 3, .chunk = 4},
-        {.chunk = 8},  {.temperature = 1}, {.v_dim = 6, .reads_other = true},
+        {.v_dim = 0},
+        {.v_dim = 6},
+        {.v_dim = 10, .v_in_k = true},
+        {.window = 3},
+        {.chunk = 2},
+        {.window = 3, .chunk = 4},
+        {.chunk = 8},
+        {.temperature = 1},
+        {.v_dim = 6, .reads_other = true},
+        {.n_head = 30, .n_kv_head = 1, .sinks = true},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        tested_attn = (AttnParams){.n_head = N_HEAD,
-                                   .n_kv_head = N_KV_HEAD,
-                                   .head_dim = HEAD,
+        tested_attn = (AttnParams){.n_head = cases[i].n_head ? cases[i].n_head : 4,
+                                   .n_kv_head = cases[i].n_head ? cases[i].n_kv_head : 2,
+                                   .head_dim = cases[i].n_head ? WIDTH / cases[i].n_head : HEAD,
+                                   .sinks = cases[i].sinks ? &some : NULL,
                                    .v_dim = cases[i].v_dim,
                                    .scale = 0.125f,
                                    .window = cases[i].window,
