@@ -233,6 +233,49 @@ size_t attn_scratch_bytes(int T, int n_head, int head_dim, int n_sm);
  * when the call returns: the ids are launch parameters. */
 cudaError_t launch_page_ids(const Launch *l, int32_t *tables, size_t first, const int32_t *ids, int n);
 
+/* ---- States: CONV, SCAN, DELTA ---- */
+
+/* The rows of an op with a state, which lies in the cache: run i is rows first[i]..first[i + 1] - 1, of one
+ * sequence in consecutive positions; where first is NULL, row i.  No two runs are of one sequence.  A run reads
+ * the state behind the positions before it, zeros at position 0, and writes the one behind its last row; one of
+ * padding reads zeros and writes none.  The bytes of a row do not depend on how its sequence is cut into runs. */
+typedef struct Runs {
+    const int32_t *seq, *position; // [T]
+    const int32_t *first;          // [n + 1] or NULL
+    int n, longest;                // runs; rows of the longest one
+} Runs;
+
+/* CONV: out = act(sum over k of weight[k] * in[k - n_tap + 1] + bias), by columns and rows of a run. */
+typedef struct Conv {
+    RegRows in, out; // [width]
+    int width, n_tap;
+    const float *weight; // [width][n_tap]
+    const float *bias;   // [width] or NULL
+    Activation act;
+    CacheView cache;
+    Runs runs;
+} Conv;
+cudaError_t launch_conv(const Launch *l, const Conv *c);
+
+/* SCAN, and with delta DELTA.  x of SCAN is v, its B is k, its C is q, its dt is decay, its groups are key
+ * heads. */
+enum { RECURRENCE_MAX_K = 256 };
+typedef struct Recurrence {
+    RegRows q, k;   // [n_k_head][k_dim]
+    RegRows v, out; // [n_head][v_dim]
+    RegRows decay;  // [n_head], or with per_channel [n_head][k_dim]
+    RegRows beta;   // DELTA: [n_head]
+    int n_head, v_dim, n_k_head, k_dim;
+    bool delta, k_tiled, per_channel;
+    const float *a;       // [n_head]
+    const float *dt_bias; // as decay; SCAN: or NULL
+    const float *d;       // SCAN: [n_head]; DELTA: NULL
+    float scale, eps;     // DELTA
+    CacheView cache;
+    Runs runs;
+} Recurrence;
+cudaError_t launch_recurrence(const Launch *l, const Recurrence *r);
+
 /* ---- Rows and their tokens ---- */
 
 /* How the token of a row is chosen. */

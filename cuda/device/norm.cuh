@@ -6,20 +6,11 @@
 // last element of each float4 to its first, float4 after float4; then the block adds up its threads.
 #pragma once
 #include "device.cuh"
+#include "four.cuh"
 
 // The element with which a thread's float4 number i begins.
 template <int WARPS> __device__ inline int element_of(int i) {
     return (i / 2 * WARPS * 32 + (int)threadIdx.x) * 8 + i % 2 * 4;
-}
-
-// Elements element..element + 3 of a row of n_in, zeros behind its end; read through L2, as another kernel
-// wrote them.
-__device__ inline float4 load4(const float *in, int element, int n_in) {
-    if (element + 3 < n_in && (uintptr_t)in % 16 == 0) return __ldcg((const float4 *)(in + element));
-    float4 v = make_float4(0, 0, 0, 0);
-    for (int k = 0; k < 4; k++)
-        if (element + k < n_in) (&v.x)[k] = __ldcg(in + element + k);
-    return v;
 }
 
 // sum + the squares of the N float4s of a thread.

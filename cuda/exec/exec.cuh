@@ -27,6 +27,7 @@ static_assert(AHEAD < RING_STEPS, "or entries would be overwritten before they a
 struct DeviceOp {
     DeviceWeight w[3];
     const float *bias[3], *vector;
+    const float *state[3];   // vectors of an op with a state: weight and bias; a, dt_bias and d
     const double *frequency; // of a rotation, radians per position [n_rot / 2]
     FlaggedOutput *flagged;
 };
@@ -35,6 +36,7 @@ struct DeviceOp {
 // loop.
 struct RowSet {
     DeviceRows rows;
+    int32_t *run;     // of a batch: the first row of each run of rows of one sequence, and T [T_max + 1]
     uint32_t *banned; // sets of ban_words: [R_max] by row of the batch, [n_seq] by slot of the loop
     uint32_t *step;   // counts the SAMPLEs
     RingEntry *ring;  // pinned, written by the GPU [ring_steps][R_max]
@@ -55,6 +57,7 @@ struct Rank { // one GPU
     RowSet batch, loop;
     DeviceHistory history;
     void *attn_scratch, *sample_scratch, *product_scratch;
+    std::vector<int32_t> run;                       // of the running batch, as batch.run
     uint8_t *staging;                               // pinned, of one run
     std::unordered_map<int, cudaGraphExec_t> graph; // a captured step by its bucket
 };
@@ -116,6 +119,9 @@ struct Step { // the rows that ops compute
 inline Step step_of_loop(const Rank *x, int bucket) {
     return {bucket, bucket, nullptr, &x->loop};
 }
+
+// The first row of each run of rows of a batch that follow each other in one sequence, and T behind the last.
+void find_runs(const Batch *b, std::vector<int32_t> *out);
 
 // A product of the plan, without addresses.
 Product product_shape(const Plan *plan, const Op *op);

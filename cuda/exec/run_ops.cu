@@ -5,6 +5,7 @@
 // and V to the cache.  Rows of prompts are multiplied on the tensor cores; their K and V are written to the
 // cache before attention, which computes the rows in tiles.
 #include <algorithm>
+#include <cassert>
 
 #include "exec.cuh"
 
@@ -27,6 +28,11 @@ RegRows rows_in(const Rank *x, const Op *op, int r, const Step &step) {
     if (r == NO_REG) return {};
     bool mapped = op->on_R && !x->plan->regs[r].on_R && step.batch;
     return {reg(x, r), stride_of(x, r), mapped ? step.set->rows.out_row : nullptr};
+}
+
+// The layer of the cache that an op reads or writes.
+CacheView cache_of(const Rank *x, const Op *op) {
+    return {*cache_layer(x->cache, op_operand(op, ROLE_CACHE, 0)), x->kv, x->tables};
 }
 
 Product product_of(const Rank *x, const Op *op, const Step &step) {
@@ -100,7 +106,7 @@ Attn attn_of(const Rank *x, const Op *op, const Step &step) {
             .out = rows_in(x, op, op_out(op, 0), step),
             .n_head = op->attn.n_head,
             .scale = op->attn.scale,
-            .cache = {*cache_layer(x->cache, op_operand(op, ROLE_CACHE, 0)), x->kv, x->tables},
+            .cache = cache_of(x, op),
             .seq = step.set->rows.seq,
             .position = step.set->rows.position,
             .T = step.T,
@@ -150,6 +156,95 @@ cudaError_t run_attn(Rank *x, const Op *op, const Step &step) {
         t += n;
     }
     return launch_few(b->T);
+}
+
+Conv conv_of(const Rank *x, const Op *op, const Step &step, const Runs &runs) {
+    const float *const *vectors = device_op(x, op)->state;
+    return {.in = rows_in(x, op, op_in(op, 0), step),
+            .out = rows_in(x, op, op_out(op, 0), step),
+            .width = x->plan->regs[op_in(op, 0)].width,
+            .n_tap = op->conv.n_tap,
+            .weight = vectors[0],
+            .bias = vectors[1],
+            .act = op->conv.act,
+            .cache = cache_of(x, op),
+            .runs = runs};
+}
+
+Recurrence recurrence_of(const Rank *x, const Op *op, const Step &step, const Runs &runs) {
+    const float *const *vectors = device_op(x, op)->state;
+    auto in = [&](int k) { return rows_in(x, op, op_in(op, k), step); };
+    StateShape shape = op_state_shape(op);
+    Recurrence r = {.out = rows_in(x, op, op_out(op, 0), step),
+                    .n_head = shape.n_head,
+                    .v_dim = shape.width,
+                    .k_dim = shape.n,
+                    .delta = op->code == OP_DELTA,
+                    .a = vectors[0],
+                    .dt_bias = vectors[1],
+                    .d = vectors[2],
+                    .cache = cache_of(x, op),
+                    .runs = runs};
+    if (r.delta) {
+        const DeltaParams *p = &op->delta;
+        r.q = in(0);
+        r.k = in(1);
+        r.v = in(2);
+        r.decay = in(3);
+        r.beta = in(4);
+        r.n_k_head = p->n_k_head;
+        r.k_tiled = p->k_tiled;
+        r.per_channel = p->per_channel;
+        r.scale = p->scale;
+        r.eps = p->eps;
+    } else {
+        r.v = in(0);
+        r.k = in(1);
+        r.q = in(2);
+        r.decay = in(3);
+        r.n_k_head = op->scan.n_group;
+    }
+    return r;
+}
+
+cudaError_t launch_state(const Rank *x, const Op *op, const Step &step, const Runs &runs) {
+    if (op->code == OP_CONV) {
+        Conv c = conv_of(x, op, step, runs);
+        return launch_conv(&x->launch, &c);
+    }
+    Recurrence r = recurrence_of(x, op, step, runs);
+    return launch_recurrence(&x->launch, &r);
+}
+
+// Runs of a batch from number `first` on, up to the next one of a sequence that has one among them.
+Runs next_runs(const Rank *x, const Step &step, int first) {
+    const DeviceRows *rows = &step.set->rows;
+    Runs runs = {rows->seq, rows->position, step.set->run + first};
+    std::vector<bool> taken(x->config.n_seq);
+    for (int i = first; i + 1 < (int)x->run.size(); i++) {
+        int seq = step.batch->seq[x->run[i]];
+        if (taken[seq]) break;
+        taken[seq] = true;
+        runs.n++;
+        runs.longest = std::max(runs.longest, x->run[i + 1] - x->run[i]);
+    }
+    return runs;
+}
+
+// An op with a state: mostly one launch; runs of one sequence between which a batch has rows of others are
+// launched one behind the other.
+cudaError_t run_state(Rank *x, const Op *op, const Step &step) {
+    assert(!op->on_R); // the state needs all rows
+    const DeviceRows *rows = &step.set->rows;
+    if (!step.batch) return launch_state(x, op, step, {rows->seq, rows->position, nullptr, step.T, 1});
+    cudaError_t error = cudaSuccess;
+    int n_runs = (int)x->run.size() - 1;
+    for (int first = 0; first < n_runs && error == cudaSuccess;) {
+        Runs runs = next_runs(x, step, first);
+        error = launch_state(x, op, step, runs);
+        first += runs.n;
+    }
+    return error;
 }
 
 cudaError_t run_sample(Rank *x, const Op *op, const Step &step) {
@@ -210,13 +305,14 @@ cudaError_t run_op(Rank *x, const Op *op, const Step &step) {
         MoeSum m = {in, in2, op->moe.n_used, width, residual, to};
         return launch_moe_sum(l, &m, n);
     }
+    case OP_CONV:
+    case OP_SCAN:
+    case OP_DELTA:
+        return run_state(x, op, step);
     case OP_SAMPLE:
         return run_sample(x, op, step);
     case OP_ROPE: // not in cuda_capability: plan_supported has refused them
     case OP_KVPUT:
-    case OP_CONV:
-    case OP_SCAN:
-    case OP_DELTA:
     case OP_COUNT:
         break;
     }
@@ -240,6 +336,12 @@ cudaError_t run_fused(Rank *x, const Op *op, int n, const Step &step, int *toget
 }
 
 } // namespace
+
+void find_runs(const Batch *b, std::vector<int32_t> *out) {
+    out->clear();
+    for (int t = 0; t < b->T; t += piece_rows(b, t)) out->push_back(t);
+    out->push_back(b->T);
+}
 
 Product product_shape(const Plan *plan, const Op *op) {
     const ProductParams *params = &op->product;

@@ -54,6 +54,7 @@ CacheConfig cache_config(const Rank *x) {
 void assign_small(Rank *x, Arena *c) {
     size_t T = x->config.T_max, R = x->config.R_max, n_seq = x->config.n_seq, n_ctx = x->config.n_ctx;
     assign_row_set(&x->batch, c, T, R, R * ban_words(x));
+    x->batch.run = c->array<int32_t>(T + 1);
     assign_row_set(&x->loop, c, R, R, n_seq * ban_words(x));
     x->history = {c->array<int32_t>(n_seq * (n_ctx + 1)), (int)n_ctx + 1};
     CacheConfig cache = cache_config(x);
@@ -126,7 +127,7 @@ bool open_memory(Rank *x, const Need &need, Err *e) {
     x->attn_scratch = x->scratch;
     x->sample_scratch = x->scratch + need.attn;
     size_t T = x->config.T_max, R = x->config.R_max;
-    error = cudaMallocHost(&x->staging, (3 * T + R) * sizeof(int32_t) + R * sizeof(DeviceSampler));
+    error = cudaMallocHost(&x->staging, (4 * T + 1 + R) * sizeof(int32_t) + R * sizeof(DeviceSampler));
     return error == cudaSuccess || fail(e, error, "pinned host memory");
 }
 
@@ -198,6 +199,32 @@ bool find_weight(const Rank *x, const Weight *w, int i, DeviceWeight *out) {
     return false;
 }
 
+// The vectors of an op with a state; those that the op lacks stay NULL.
+bool add_state_vectors(Rank *x, int i, Err *e) {
+    const Op *op = &x->plan->ops[i];
+    const float *host[3] = {};
+    size_t n[3] = {};
+    auto set = [&](int k, const float *vector, size_t n_floats) {
+        host[k] = vector;
+        n[k] = n_floats;
+    };
+    if (op->code == OP_CONV) {
+        size_t width = x->plan->regs[op_in(op, 0)].width;
+        set(0, op->conv.weight, width * op->conv.n_tap);
+        set(1, op->conv.bias, width);
+    } else if (op->code == OP_SCAN) {
+        set(0, op->scan.a, op->scan.n_head);
+        set(1, op->scan.dt_bias, op->scan.n_head);
+        set(2, op->scan.d, op->scan.n_head);
+    } else if (op->code == OP_DELTA) {
+        set(0, op->delta.a, op->delta.n_head);
+        set(1, op->delta.dt_bias, op->delta.n_head * (op->delta.per_channel ? op->delta.k_dim : 1));
+    }
+    for (int k = 0; k < 3; k++)
+        if (host[k] && !add_vector(x, host[k], n[k], &x->ops[i].state[k], e)) return false;
+    return true;
+}
+
 // The weights of op i; those that an op before it uses are on the device already.
 bool add_op_weights(Rank *x, int i, Err *e) {
     const Op *op = &x->plan->ops[i];
@@ -210,6 +237,7 @@ bool add_op_weights(Rank *x, int i, Err *e) {
     }
     const RopeParams *rope = op_rotation(op);
     if (rope && !add_frequencies(x, i, rope, e)) return false;
+    if (!add_state_vectors(x, i, e)) return false;
     if (op->code != OP_NORM && !op_is_product(op)) return true;
     const NormParams *norm = op->code == OP_NORM ? &op->norm : &op->product.norm;
     int width = norm->head_dim ? norm->head_dim : x->plan->regs[op_in(op, 0)].width;

@@ -27,16 +27,6 @@ __device__ int column() {
     return (int)(blockIdx.x * blockDim.x + threadIdx.x);
 }
 
-// Writes elements element..element + 3 of a row of n.
-__device__ void store4(float *out, int element, int n, float4 v) {
-    if (element + 3 < n && (uintptr_t)out % 16 == 0) {
-        *(float4 *)(out + element) = v;
-        return;
-    }
-    for (int k = 0; k < 4; k++)
-        if (element + k < n) out[element + k] = (&v.x)[k];
-}
-
 __global__ void k_add(RegRows a, RegRows b, AddParams add, int width, RegRows out) {
     pdl_wait();
     pdl_launch();

@@ -419,6 +419,7 @@ static const Capability can = {
     .n_head_max = INT32_MAX,
     .n_vocab_max = MAX_VOCAB,
     .n_expert_max = INT32_MAX,
+    .state_rows_max = INT32_MAX,
     .view_multiple = 1,
     .q8_bytes = act8_bytes,
     .q8_multiple = ACT8_GROUP,

@@ -87,6 +87,7 @@ typedef struct Capability {
     int n_vocab_max;
     int view_multiple; // columns at which views begin and end
     int n_expert_max;
+    int state_rows_max;            // StateShape.n
     size_t (*q8_bytes)(int width); // of a row in the 8-bit form; NULL: products quantise floats themselves
     int q8_multiple;               // of the width of such a row, and of columns within it
 } Capability;

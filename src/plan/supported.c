@@ -122,6 +122,10 @@ static bool limits_allow(const Plan *p, const Op *op, const Capability *c, char 
         snprintf(what, size, "%d experts, at most %d", op->moe.n_expert, c->n_expert_max);
         return false;
     }
+    if (op_state_shape(op).n > c->state_rows_max) {
+        snprintf(what, size, "states of %d rows, at most %d", op_state_shape(op).n, c->state_rows_max);
+        return false;
+    }
     for (int i = 0; i < op->n_operands; i++)
         if (op->operand[i].role != ROLE_CACHE && !view_fits(c, &p->regs[op->operand[i].reg])) {
             snprintf(what, size, "views of columns that are no multiples of %d", c->view_multiple);
