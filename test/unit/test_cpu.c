@@ -11,10 +11,21 @@
 #define MODELS "test/data/models/"
 
 static const char *const models[] = {
-    MODELS "llama-s-Q4_0.gguf",   MODELS "llama-s-Q8_0.gguf",        MODELS "llama-s-MXFP4.gguf",
-    MODELS "llama-Q4_K_M.gguf",   MODELS "llama-Q2_K.gguf",          MODELS "llama-moe-Q4_0.gguf",
-    MODELS "llama-bias-F16.gguf", MODELS "llama-ropefreqs-F16.gguf", MODELS "llama-s-BF16.gguf",
-    MODELS "qwen3-F16.gguf",      MODELS "qwen3moe-F16.gguf",
+    MODELS "llama-s-Q4_0.gguf",
+    MODELS "llama-s-Q8_0.gguf",
+    MODELS "llama-s-MXFP4.gguf",
+    MODELS "llama-Q4_K_M.gguf",
+    MODELS "llama-Q2_K.gguf",
+    MODELS "llama-moe-Q4_0.gguf",
+    MODELS "llama-bias-F16.gguf",
+    MODELS "llama-ropefreqs-F16.gguf",
+    MODELS "llama-s-BF16.gguf",
+    MODELS "qwen3-F16.gguf",
+    MODELS "qwen3moe-F16.gguf",
+    // with experts
+    MODELS "glm4moe-Q4_0.gguf",
+    MODELS "ernie4_5-moe-Q4_0.gguf",
+
 };
 enum { N_MODELS = sizeof models / sizeof *models, N_IDS = 66 };
 

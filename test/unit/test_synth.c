@@ -92,8 +92,20 @@ TEST(synth_metadata_alone_needs_the_vocabulary_size) {
 
 TEST(synth_shapes_have_the_labels_of_their_sizes) {
     static const char *const labels[][2] = {
-        {"llama-3.2-1b", "1B"}, {"llama-3.1-8b", "8B"}, {"mixtral-8x7b", "8x7B"},
-        {"qwen3-0.6b", "0.6B"}, {"qwen3-8b", "8B"},     {"qwen3-30b-a3b", "30B.A3B"},
+        {"llama-3.2-1b", "1B"},
+        {"llama-3.1-8b", "8B"},
+        {"mixtral-8x7b", "8x7B"},
+        {"qwen3-0.6b", "0.6B"},
+        {"qwen3-8b", "8B"},
+        {"qwen3-30b-a3b", "30B.A3B"},
+        // with experts
+        {"gpt-oss-20b", "20B"},
+        {"qwen1.5-moe-a2.7b", "A2.7B"},
+        {"phi-3.5-moe", "16x3.8B"},
+        {"glm-4.5-air", "106B.A12B"},
+        {"ernie-4.5-21b-a3b", "21B.A3B"},
+        {"olmoe-1b-7b", "A1.7B"},
+        {"minimax-m2", "230B.A10B"},
     };
     for (size_t i = 0; i < sizeof labels / sizeof *labels; i++) {
         const Family *family;
