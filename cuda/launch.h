@@ -238,11 +238,13 @@ cudaError_t launch_page_ids(const Launch *l, int32_t *tables, size_t first, cons
 /* The rows of an op with a state, which lies in the cache: run i is rows first[i]..first[i + 1] - 1, of one
  * sequence in consecutive positions; where first is NULL, row i.  No two runs are of one sequence.  A run reads
  * the state behind the positions before it, zeros at position 0, and writes the one behind its last row; one of
- * padding reads zeros and writes none.  The bytes of a row do not depend on how its sequence is cut into runs. */
+ * padding reads zeros and writes none.  The bytes of a row do not depend on how its sequence is cut into runs.
+ * States are read before the kernel before has ended, unless that one may have written them. */
 typedef struct Runs {
     const int32_t *seq, *position; // [T]
     const int32_t *first;          // [n + 1] or NULL
     int n, longest;                // runs; rows of the longest one
+    bool behind_runs;              // the kernel before is the same op on other runs of these sequences
 } Runs;
 
 /* CONV: out = act(sum over k of weight[k] * in[k - n_tap + 1] + bias), by columns and rows of a run. */

@@ -219,7 +219,10 @@ cudaError_t launch_state(const Rank *x, const Op *op, const Step &step, const Ru
 // Runs of a batch from number `first` on, up to the next one of a sequence that has one among them.
 Runs next_runs(const Rank *x, const Step &step, int first) {
     const DeviceRows *rows = &step.set->rows;
-    Runs runs = {rows->seq, rows->position, step.set->run + first};
+    Runs runs = {.seq = rows->seq,
+                 .position = rows->position,
+                 .first = step.set->run + first,
+                 .behind_runs = first > 0};
     std::vector<bool> taken(x->config.n_seq);
     for (int i = first; i + 1 < (int)x->run.size(); i++) {
         int seq = step.batch->seq[x->run[i]];
@@ -236,7 +239,7 @@ Runs next_runs(const Rank *x, const Step &step, int first) {
 cudaError_t run_state(Rank *x, const Op *op, const Step &step) {
     assert(!op->on_R); // the state needs all rows
     const DeviceRows *rows = &step.set->rows;
-    if (!step.batch) return launch_state(x, op, step, {rows->seq, rows->position, nullptr, step.T, 1});
+    if (!step.batch) return launch_state(x, op, step, {rows->seq, rows->position, nullptr, step.T, 1, false});
     cudaError_t error = cudaSuccess;
     int n_runs = (int)x->run.size() - 1;
     for (int first = 0; first < n_runs && error == cudaSuccess;) {

@@ -2,8 +2,8 @@
 // inputs, [n_tap - 1][width].
 //
 // A thread has a column and up to ROWS rows of a run, one behind the other, with the inputs of all taps in
-// registers.  The first rows of a run read the state and write the new one, which may be the same page: no
-// other thread uses the state of its column.
+// registers.  The thread of a run's first rows reads the state and writes the new one, which may be the same
+// page: no other thread uses the state of its column.
 #include "../device/activation.cuh"
 #include "../device/device.cuh"
 #include "../device/state.cuh"
@@ -14,57 +14,53 @@ constexpr int ROWS = 32, COLUMNS = 256; // of a block
 constexpr int UNDER_WAY = 8;            // inputs that a thread loads at once
 static_assert(ROWS >= CONV_MAX_TAPS && ROWS % UNDER_WAY == 0, "later rows of a run do not reach the state");
 
-// A column of one run.
-struct Column {
-    const Conv &c;
-    const Run &run;
-    int i;
-
-    // Input number `row` of the run; -1 is the latest one of the state.
-    __device__ float input(int row) const {
-        if (row >= 0) return __ldcg(row_of(c.in, run.first + row) + i);
-        return run.from ? __ldcg(run.from + (size_t)(row + c.n_tap - 1) * c.width + i) : 0;
-    }
-
-    // A state that is read lies behind the one that is written, where both are of one page.
-    __device__ void write_state() const {
-        for (int k = 0; run.to && k < c.n_tap - 1; k++)
-            run.to[(size_t)k * c.width + i] = input(run.n - (c.n_tap - 1) + k);
-    }
-};
+// Input number `row` of a run, of column i; -1 is the latest one of the state.
+__device__ float input(const Conv &c, const Run &run, int row, int i) {
+    if (row >= 0) return __ldcg(row_of(c.in, run.first + row) + i);
+    return run.from ? __ldcg(run.from + (size_t)(row + c.n_tap - 1) * c.width + i) : 0;
+}
 
 // TAPS >= n_tap: the first ones have the weight 0.
 template <int TAPS> __global__ void __launch_bounds__(COLUMNS) k_conv(const __grid_constant__ Conv c) {
     int i = blockIdx.x * COLUMNS + threadIdx.x, begin = blockIdx.z * ROWS, missing = TAPS - c.n_tap;
-    float weight[TAPS], x[TAPS];
+    bool has_column = i < c.width;
+    float weight[TAPS], x[TAPS], bias = c.bias && has_column ? c.bias[i] : 0;
 #pragma unroll
     for (int k = 0; k < TAPS; k++)
-        weight[k] = i < c.width && k >= missing ? c.weight[(size_t)i * c.n_tap + k - missing] : 0;
+        weight[k] = has_column && k >= missing ? c.weight[(size_t)i * c.n_tap + k - missing] : 0;
+    Run run(c.runs, c.cache, blockIdx.y);
+#pragma unroll
+    for (int k = 0; k < TAPS - 1; k++)
+        x[k] = has_column && k >= missing && begin == 0 ? input(c, run, k - (TAPS - 1), i) : 0;
     pdl_wait();
     pdl_launch();
-    Run run(c.runs, c.cache, blockIdx.y);
-    Column column = {c, run, i};
-    if (i >= c.width || begin >= run.n) return;
+    if (!has_column || begin >= run.n) return;
 #pragma unroll
-    for (int k = 0; k < TAPS - 1; k++) x[k] = k < missing ? 0 : column.input(begin - (TAPS - 1) + k);
-    float bias = c.bias ? c.bias[i] : 0;
+    for (int k = 0; k < TAPS - 1; k++)
+        if (k >= missing && begin > 0) x[k] = input(c, run, begin + k - (TAPS - 1), i);
     int end = min(begin + ROWS, run.n);
     for (int base = begin; base < end; base += UNDER_WAY) {
         float next[UNDER_WAY];
 #pragma unroll
-        for (int k = 0; k < UNDER_WAY; k++) next[k] = base + k < end ? column.input(base + k) : 0;
+        for (int k = 0; k < UNDER_WAY; k++) next[k] = base + k < end ? input(c, run, base + k, i) : 0;
 #pragma unroll
         for (int k = 0; k < UNDER_WAY; k++) {
+            if (base + k >= end) break;
             float sum = 0;
             x[TAPS - 1] = next[k];
 #pragma unroll
             for (int tap = 0; tap < TAPS; tap++) sum = fmaf(weight[tap], x[tap], sum);
 #pragma unroll
             for (int tap = 1; tap < TAPS; tap++) x[tap - 1] = x[tap];
-            if (base + k < end) row_of(c.out, run.first + base + k)[i] = activate(c.act, sum + bias);
+            row_of(c.out, run.first + base + k)[i] = activate(c.act, sum + bias);
         }
     }
-    if (begin == 0) column.write_state();
+    if (begin > 0 || !run.to) return;
+#pragma unroll
+    for (int k = 0; k < TAPS - 1; k++) // the run's latest inputs; in x where this thread has all of its rows
+        if (k >= missing)
+            run.to[(size_t)(k - missing) * c.width + i] =
+                end == run.n ? x[k] : input(c, run, run.n + k - (TAPS - 1), i);
 }
 
 } // namespace

@@ -190,8 +190,6 @@ __global__ void __launch_bounds__(THREADS) k_recurrence(const __grid_constant__ 
     Tile<N, RULE> *tiles = (Tile<N, RULE> *)shared; // two, or one where no run is longer
     int warp = threadIdx.x / 32, column = threadIdx.x / PARTS;
     Head h(r);
-    pdl_wait();
-    pdl_launch();
     Run run(r.runs, r.cache, blockIdx.y);
     bool has_column = h.column + column < r.v_dim;
     size_t at = ((size_t)h.number * r.v_dim + h.column + column) * r.k_dim; // of the column in the state
@@ -211,8 +209,10 @@ __global__ void __launch_bounds__(THREADS) k_recurrence(const __grid_constant__ 
         }
     };
     State<N> state;
-    load_tile(0);
     state.read(run.from && has_column ? run.from + at : nullptr, r.k_dim);
+    pdl_wait();
+    pdl_launch();
+    load_tile(0);
     prepare_tile(0);
     __syncthreads();
     for (int base = 0; base < run.n; base += TILE) {

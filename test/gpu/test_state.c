@@ -127,7 +127,7 @@ static void launch_runs(const Trial *t, const int *from, const int *end, bool si
     copy(t->position, position, n);
     copy(t->map, map, n);
     device_check(cudaDeviceSynchronize(), "rows");
-    Runs runs = {t->seq, t->position, single ? NULL : t->first, n_runs, longest};
+    Runs runs = {t->seq, t->position, single ? NULL : t->first, n_runs, longest, false};
     device_check(t->launch(t, runs, t->map), "launch");
     device_check(cudaStreamSynchronize(device_launch()->stream), "a kernel");
 }
