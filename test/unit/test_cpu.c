@@ -22,10 +22,14 @@ static const char *const models[] = {
     MODELS "llama-s-BF16.gguf",
     MODELS "qwen3-F16.gguf",
     MODELS "qwen3moe-F16.gguf",
+    // dense: window, softcap, learned positions, temperature, parallel blocks
+    MODELS "gemma2-Q4_0.gguf",
+    MODELS "gpt2-Q4_0.gguf",
+    MODELS "mistral3-Q4_0.gguf",
+    MODELS "cohere2-Q4_0.gguf",
     // with experts
     MODELS "glm4moe-Q4_0.gguf",
     MODELS "ernie4_5-moe-Q4_0.gguf",
-
 };
 enum { N_MODELS = sizeof models / sizeof *models, N_IDS = 66 };
 

@@ -1000,4 +1000,13 @@ TEST(engine_refuses_what_cannot_be_opened) {
     CHECK(!engine_open(&model, &c, &engine, &e) && e.code == ERR_MEMORY && strstr(e.text, "-c"), "%s",
           e.text);
     model_close(&model);
+    REQUIRE(model_open("test/data/models/gpt2-Q4_0.gguf", &model, &e), "%s", e.text);
+    c.n_ctx = 257;
+    c.n_seq = 1;
+    CHECK(!engine_open(&model, &c, &engine, &e) && e.code == ERR_USAGE && strstr(e.text, "-c 256"), "%s",
+          e.text);
+    c.n_ctx = 256;
+    CHECK(engine_open(&model, &c, &engine, &e), "%s", e.text);
+    engine_close(engine);
+    model_close(&model);
 }

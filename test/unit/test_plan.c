@@ -7,6 +7,7 @@
 #include "gguf_writer.h"
 #include "../../src/base/mem.h"
 #include "../../src/cpu/cpu.h"
+#include "../../src/plan/family/family.h"
 #include "../../cuda/cuda.h"
 
 #include <glob.h>
@@ -56,36 +57,49 @@ static void check_text(const char *name, const char *expected, const char *got) 
     }
 }
 
-TEST(plan_prints_the_golden_tapes) {
-    static const char *const files[][2] = {
-        {"llama-s-Q4_0", "test/data/models/llama-s-Q4_0.gguf"},
-        {"llama-tied-F16", "test/data/models/llama-tied-F16.gguf"},
-        {"llama-bias-F16", "test/data/models/llama-bias-F16.gguf"},
-        {"llama-moe-Q4_0", "test/data/models/llama-moe-Q4_0.gguf"},
-        {"llama-ropefreqs-F16", "test/data/models/llama-ropefreqs-F16.gguf"},
-        {"qwen3-F16", "test/data/models/qwen3-F16.gguf"},
-        {"qwen3moe-F16", "test/data/models/qwen3moe-F16.gguf"},
-        {"stories-q8_0", "models/stories-q8_0.gguf"},
-    };
-    const Capability *const executors[] = {cpu_exec.can, cuda_exec.can};
-    for (size_t i = 0; i < 2 * sizeof files / sizeof *files; i++) {
-        const Capability *can = executors[i % 2];
-        const char *const *file = files[i / 2];
-        char path[128];
-        Buf expected = {0}, got = {0};
-        Opened o;
-        snprintf(path, sizeof path, "test/data/plan/%s.%s.txt", file[0], can->name);
-        if (open_plan(file[1], config_for(can), &o)) {
-            plan_print(o.plan, 2, &got);
-            if (read_file(path, &expected) && expected.n > 0)
-                check_text(path, expected.data, got.data);
-            else
-                test_fail(__FILE__, __LINE__, "no %s, which would be\n%s", path, got.data);
-            close_plan(&o);
-        }
-        buf_free(&expected);
-        buf_free(&got);
+/* test/data/plan/MODEL.EXECUTOR.txt */
+static void check_tape(const char *path) {
+    char name[128], model[256];
+    snprintf(name, sizeof name, "%s", strrchr(path, '/') + 1);
+    *strstr(name, ".txt") = 0;
+    char *executor = strrchr(name, '.');
+    *executor++ = 0;
+    const Capability *can = strcmp(executor, "cpu") == 0 ? cpu_exec.can : cuda_exec.can;
+    CHECK(strcmp(executor, can->name) == 0, "%s names no executor", path);
+    bool is_demo = strncmp(name, "stories", strlen("stories")) == 0;
+    snprintf(model, sizeof model, "%s/%s.gguf", is_demo ? "models" : "test/data/models", name);
+    Buf expected = {0}, got = {0};
+    Opened o;
+    if (open_plan(model, config_for(can), &o)) {
+        plan_print(o.plan, 2, &got);
+        if (read_file(path, &expected) && expected.n > 0)
+            check_text(path, expected.data, got.data);
+        else
+            test_fail(__FILE__, __LINE__, "no %s, which would be\n%s", path, got.data);
+        close_plan(&o);
     }
+    buf_free(&expected);
+    buf_free(&got);
+}
+
+TEST(plan_prints_the_golden_tapes) {
+    glob_t files;
+    REQUIRE(glob("test/data/plan/*.txt", 0, NULL, &files) == 0, "test/data/plan");
+    for (size_t i = 0; i < files.gl_pathc; i++) check_tape(files.gl_pathv[i]);
+    globfree(&files);
+}
+
+TEST(plan_has_a_golden_tape_of_every_family_and_executor) {
+    static const char *const executors[] = {"cpu", "cuda"};
+    for (const Family *const *f = families; *f; f++)
+        for (int i = 0; i < 2; i++) {
+            char pattern[128];
+            glob_t files = {0};
+            snprintf(pattern, sizeof pattern, "test/data/plan/%s-*.%s.txt", (*f)->arch, executors[i]);
+            CHECK(glob(pattern, 0, NULL, &files) == 0, "no file %s; make one by scripts/golden_tapes.sh",
+                  pattern);
+            globfree(&files);
+        }
 }
 
 /* ---- Every tape of every file, in every configuration ---- */
