@@ -187,6 +187,11 @@ static bool read_type(Cursor *c, GgufTensor *t) {
     uint32_t type;
     if (!cursor_u32(c, &type)) return false;
     const QuantTraits *traits = type == QUANT_FP8_E4M3 ? NULL : quant_traits(type); // not an id of GGUF
+    if (!traits && quant_withdrawn(type))
+        return err_set(c->err, ERR_MODEL,
+                       "%.300s: %s has the type %" PRIu32
+                       " (%s), which was withdrawn from the format; convert the model to another type",
+                       c->label, c->where, type, quant_withdrawn(type));
     if (!traits)
         return err_set(c->err, ERR_MODEL,
                        "%.300s: %s has the type %" PRIu32

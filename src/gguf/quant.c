@@ -72,3 +72,10 @@ const QuantTraits *quant_traits(uint32_t type) {
     switch (type) { QUANT_TYPES(FLOAT, BLOCK, KNOWN) }
     return NULL;
 }
+
+const char *quant_withdrawn(uint32_t type) {
+    static const char *const names[] = {
+        [4] = "Q4_2",      [5] = "Q4_3",        [31] = "Q4_0_4_4",   [32] = "Q4_0_4_8",
+        [33] = "Q4_0_8_8", [36] = "IQ4_NL_4_4", [37] = "IQ4_NL_4_8", [38] = "IQ4_NL_8_8"};
+    return type < sizeof names / sizeof *names ? names[type] : NULL;
+}

@@ -39,6 +39,9 @@ extern "C" {
 /* The traits of a type; NULL for a number that is not in the list. */
 const QuantTraits *quant_traits(uint32_t type);
 
+/* The name of a type that GGUF had once and has no more; NULL for other numbers. */
+const char *quant_withdrawn(uint32_t type);
+
 #ifdef __cplusplus
 }
 #endif

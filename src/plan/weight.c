@@ -273,15 +273,18 @@ void weights_leave_layers(Weights *w, int first, int end) {
             sscanf(gguf_tensor(w->g, i)->name, "blk.%d.", &layer) == 1 && layer >= first && layer < end;
 }
 
-/* Rotary tables that old converters wrote and no reader needs. */
-static bool is_derived(const char *name) {
-    return strstr(name, ".attn_rot_embd") || strstr(name, ".rope.freqs");
+/* Tensors without which the model is the same: rotary tables that old converters wrote, and for NVFP4 the range
+ * of each product's activations, for executors that quantise these to four bits, too. */
+static bool is_needless(const char *name) {
+    size_t n = strlen(name), end = strlen(".input_scale");
+    return strstr(name, ".attn_rot_embd") || strstr(name, ".rope.freqs") ||
+           (n > end && strcmp(name + n - end, ".input_scale") == 0);
 }
 
 bool weights_all_used(const Weights *w, Err *e) {
     for (int64_t i = 0; i < gguf_n_tensors(w->g); i++) {
         const GgufTensor *t = gguf_tensor(w->g, i);
-        if (!w->used[i] && !is_derived(t->name))
+        if (!w->used[i] && !is_needless(t->name))
             return err_set(e, ERR_MODEL,
                            "%s: tensor '%s' is not part of any model that zgen runs under this architecture; "
                            "leaving it out would give wrong text",

@@ -534,6 +534,34 @@ TEST(plan_costs_are_the_files_bytes) {
     on_every_plan(check_cost);
 }
 
+/* Four rows of two experts, and NAME.scale with one value for all, one for each expert, one for each row. */
+TEST(plan_multiplies_the_scales_that_a_file_has) {
+    static const uint64_t dims[] = {32, 4, 2};
+    enum { N_ROWS = 8, BYTES = 32 * 4 * 2 * 4 };
+    static const int counts[] = {1, 2, N_ROWS};
+    for (int c = 0; c < 3; c++) {
+        Buf file = {0};
+        put_header(&file, 3, 2, 0);
+        put_tensor(&file, "blk.0.ffn_up_exps.weight", 3, dims, QUANT_F32, 0);
+        put_vector(&file, "blk.0.ffn_up_exps.scale", (uint64_t)counts[c], BYTES);
+        pad(&file, 32, BYTES);
+        for (int i = 0; i < N_ROWS; i++) put(&file, &(float){(float)(i + 1)}, sizeof(float));
+        Gguf *g;
+        Err e;
+        REQUIRE(gguf_open_bytes(file.data, file.n, "x.gguf", &g, &e), "%s", e.text);
+        Weights *weights = weights_open(g);
+        const Weight *w = weights_matrix(weights, "blk.0.ffn_up_exps.weight", 32, 4, 2, &e);
+        REQUIRE(w && w->scale, "%s", e.text);
+        for (int r = 0; r < 8; r++)
+            CHECK(w->scale[r] == (float)(r * counts[c] / 8 + 1), "%d scales, row %d: %g", counts[c], r,
+                  w->scale[r]);
+        CHECK(weights_all_used(weights, &e), "%s", e.text);
+        weights_close(weights);
+        gguf_close(g);
+        buf_free(&file);
+    }
+}
+
 TEST(plan_finds_a_scale_that_is_not_finite) {
     Opened o;
     if (!open_plan("test/data/models/llama-s-F32.gguf", config_for(cpu_exec.can), &o)) return;
