@@ -12,6 +12,7 @@
  * 4i..4i+3 ("first") and 16+4i..16+4i+3 ("second").  Planes by the bits of a number:
  *
  *     bits  planes
+ *       1   one
  *       2   two
  *       3   two, one
  *       4   low
@@ -31,6 +32,7 @@
  * i, so that each lane has the scales of its results:
  *
  *     Q4_0 Q5_0 Q8_0 IQ4_NL    d[lane][h][j]
+ *     Q2_0 Q1_0 TQ2_0          d[g][chunk / 2][h], d[g][chunk / 4][h], d[g][h]
  *     Q4_1 Q5_1                {d, m}[lane][h][j]
  *     MXFP4                    e[lane][h][j]
  *     NVFP4                    s[lane][h][j][2]
@@ -43,6 +45,9 @@
  *
  *     pairs  two six-bit numbers a, b: byte 2j + h of word[lane] = a | (b >> 4) << 6, then nibble 2h + j of
  *            short[lane] = b & 15
+ *
+ * The types of grids (IQ1, IQ2, IQ3) and TQ1_0 have the fields of their blocks instead, in the order of
+ * device/fields.h.
  *
  * Types multiplied as floats (F32, F16, BF16, FP8): 64, 128 or 256 weights of each row; vector 4h + k of lane
  * 4g + i begins at weight (4k + i) * 16 / size. */

@@ -4,13 +4,15 @@
 // A kernel sees every block format as a lane's share of a tile: words of four bytes, in the order of a matrix
 // instruction's operand, and the scales of the results that the lane will have.  A block format is defined
 // here by a NumbersOf (bits, zero, table) and a HeadOf (its scales, unpacked from a tile and packed into
-// one); the rest follows from the list in block.h, and the compiler names what a new type lacks.  All
-// functions are inline and the type is fixed at compile time, so that no choice is left in a kernel.
+// one), or in fields.h by functions for words, scales and packing; the rest follows from the list in block.h,
+// and the compiler names what a new type lacks.  All functions are inline and the type is fixed at compile
+// time, so that no choice is left in a kernel.
 //
 // The one trick: to look up four nibbles in a table of 16 bytes, two byte permutes look up their low three
 // bits in the table's halves, and a third selects by the fourth bit.
 #pragma once
 #include "../layout.h"
+#include "fields.h"
 #include "../../src/gguf/unpack.h"
 #include <cuda_fp16.h>
 #include <cuda_fp8.h>
@@ -20,7 +22,7 @@
 enum Table { TABLE_NONE, TABLE_IQ4, TABLE_E2M1 };
 
 template <int bits, int zero, Table table = TABLE_NONE> struct Numbers {
-    static_assert(bits == 2 || bits == 3 || bits == 4 || bits == 5 || bits == 6 || bits == 8,
+    static_assert(bits == 1 || bits == 2 || bits == 3 || bits == 4 || bits == 5 || bits == 6 || bits == 8,
                   "layout.h has planes for these");
     static constexpr int BITS = bits, ZERO = zero; // ZERO: to subtract from the unsigned number
     static constexpr Table TABLE = table;
@@ -31,6 +33,14 @@ template <int bits, int zero, Table table = TABLE_NONE> struct Numbers {
     static __host__ __device__ constexpr int zero_of(int chunk) {
         return chunk % 2 ? ZERO * ODD_TIMES : ZERO;
     }
+};
+
+// Types of fields.h; BITS 0: not in planes.
+template <int zero> struct FieldNumbers {
+    static constexpr int BITS = 0, ZERO = zero, ODD_TIMES = 1;
+    static constexpr Table TABLE = TABLE_NONE;
+    static constexpr bool SIGNED = zero == 0;
+    static __host__ __device__ constexpr int zero_of(int) { return ZERO; }
 };
 
 template <QuantType T> struct NumbersOf;
@@ -48,6 +58,28 @@ template <> struct NumbersOf<QUANT_IQ4_NL> : Numbers<4, 0, TABLE_IQ4> {};
 template <> struct NumbersOf<QUANT_IQ4_XS> : Numbers<4, 0, TABLE_IQ4> {};
 template <> struct NumbersOf<QUANT_MXFP4> : Numbers<4, 0, TABLE_E2M1> {};
 template <> struct NumbersOf<QUANT_NVFP4> : Numbers<4, 0, TABLE_E2M1> {};
+template <> struct NumbersOf<QUANT_Q1_0> : Numbers<1, 1> {};
+template <> struct NumbersOf<QUANT_Q2_0> : Numbers<2, 1> {};
+template <> struct NumbersOf<QUANT_TQ2_0> : Numbers<2, 1> {};
+
+// The functions of a type of fields.h.
+template <QuantType T> struct FieldsOf;
+#define FIELDS(type, zero)                                                                                   \
+    template <> struct NumbersOf<QUANT_##type> : FieldNumbers<zero> {};                                      \
+    template <> struct FieldsOf<QUANT_##type> {                                                              \
+        static __device__ __forceinline__ void words(const uint8_t *tile, int lane, int h, int k,            \
+                                                     uint32_t first[4], uint32_t second[4]) {                \
+            words_##type(tile, lane, h, k, first, second);                                                   \
+        }                                                                                                    \
+        static __device__ __forceinline__ void scales(const uint8_t *tile, int lane, float scale[2][2][2]) { \
+            scales_##type(tile, lane, scale);                                                                \
+        }                                                                                                    \
+        static __device__ void pack(const Block##type *b, uint8_t *tile, int g, int h) {                     \
+            pack_##type(b, tile, g, h);                                                                      \
+        }                                                                                                    \
+    };
+FIELD_TYPES(FIELDS)
+#undef FIELDS
 
 // Format<T>, for types of either kind: FLOAT, and for blocks BITS, ZERO, TABLE; GROUP, HAS_MIN; the file's
 // Block of BLOCK_CHUNKS chunks and its HEAD bytes of scales, unpacked by unpack; for floats the type of an
@@ -157,6 +189,23 @@ template <> struct HeadOf<QUANT_Q4_0> : HeadOfScales {};
 template <> struct HeadOf<QUANT_Q5_0> : HeadOfScales {};
 template <> struct HeadOf<QUANT_Q8_0> : HeadOfScales {};
 template <> struct HeadOf<QUANT_IQ4_NL> : HeadOfScales {};
+
+// One d for n chunks, 2, 4 or 8.
+template <int n> struct HeadOfFewScales {
+    static __device__ __forceinline__ int at(int g, int c) { return 4 * (g * (TILE_CHUNKS / n) + c / n); }
+    static __device__ __forceinline__ void unpack(const uint8_t *head, int lane, float scale[2][2][2],
+                                                  float[2][2][2]) {
+        float2 d = __half22float2(load<__half2>(head + at(lane / 4, 2 * (lane % 4))));
+        scale[0][0][0] = scale[0][1][0] = d.x;
+        scale[1][0][0] = scale[1][1][0] = d.y;
+    }
+    template <class Block> static __device__ void pack(const Block *b, uint8_t *head, int g, int h, int c) {
+        copy_bytes(head + at(g, c) + 2 * h, b->d, 2);
+    }
+};
+template <> struct HeadOf<QUANT_Q1_0> : HeadOfFewScales<4> {};
+template <> struct HeadOf<QUANT_Q2_0> : HeadOfFewScales<2> {};
+template <> struct HeadOf<QUANT_TQ2_0> : HeadOfFewScales<8> {};
 
 // d and m of each chunk, of which m is added.
 struct HeadOfScalesAndMinima {
@@ -346,6 +395,8 @@ __device__ __forceinline__ uint32_t moved(uint32_t x, uint32_t mask, int by) {
 template <QuantType T> struct Planes {
     static constexpr int BITS = Format<T>::BITS, LOW = 0, TWO = BITS >= 4 ? 2048 : 0,
                          ONE = TWO + (BITS == 3 ? 1024 : 0), HEAD = BITS * 512;
+    static constexpr bool HAS_ONE = BITS == 1 || BITS == 3 || BITS == 5;
+    static constexpr int ONE_BIT = BITS == 1 ? 1 : BITS - 1; // of a number, kept in the plane "one"
 };
 
 // Of rows 8h + g, chunks 4k..4k+3: the weights 4i..4i+3 of each as the bytes of first[], 16+4i.. of second[],
@@ -356,6 +407,10 @@ __device__ __forceinline__ void tile_words(const uint8_t *tile, int lane, int h,
                                            uint32_t second[4]) {
     using P = Planes<T>;
     constexpr int BITS = P::BITS;
+    if constexpr (BITS == 0) {
+        FieldsOf<T>::words(tile, lane, h, k, first, second);
+        return;
+    }
     if constexpr (BITS == 8) {
 #pragma unroll
         for (int c = 0; c < 4; c++) {
@@ -393,14 +448,16 @@ __device__ __forceinline__ void tile_words(const uint8_t *tile, int lane, int h,
             second[c] = shift ? second[c] | b : b;
         }
     }
-    if constexpr (BITS == 3 || BITS == 5) {
+    if constexpr (P::HAS_ONE) {
         uint2 one = load<uint2>(tile + P::ONE + lane * 16 + 8 * h);
         one.x >>= 4 * k;
         one.y >>= 4 * k;
 #pragma unroll
         for (int c = 0; c < 4; c++) {
-            first[c] |= moved(one.x, 0x01010101u << c, BITS - 1 - c);
-            second[c] |= moved(one.y, 0x01010101u << c, BITS - 1 - c);
+            uint32_t a = moved(one.x, 0x01010101u << c, P::ONE_BIT - c),
+                     b = moved(one.y, 0x01010101u << c, P::ONE_BIT - c);
+            first[c] = BITS == 1 ? a : first[c] | a;
+            second[c] = BITS == 1 ? b : second[c] | b;
         }
     }
 }
@@ -410,7 +467,10 @@ __device__ __forceinline__ void tile_words(const uint8_t *tile, int lane, int h,
 template <QuantType T>
 __device__ __forceinline__ void tile_scales(const uint8_t *tile, int lane, float scale[2][2][2],
                                             float min[2][2][2]) {
-    HeadOf<T>::unpack(tile + Planes<T>::HEAD, lane, scale, min);
+    if constexpr (Format<T>::BITS == 0)
+        FieldsOf<T>::scales(tile, lane, scale);
+    else
+        HeadOf<T>::unpack(tile + Planes<T>::HEAD, lane, scale, min);
     static_assert(Format<T>::ODD_TIMES == 1 || Format<T>::GROUP == 32, "a chunk has one scale");
     if constexpr (Format<T>::ODD_TIMES > 1) {
         scale[0][1][0] *= 1.0f / Format<T>::ODD_TIMES;
@@ -543,10 +603,10 @@ template <QuantType T> __device__ void pack_numbers(const uint8_t *q, uint8_t *t
                 for (int f = 0; f < 4; f++) word |= pack_word(mine + 32 * c + 16 * f, BITS & 4, 2, 2 * f);
                 *(uint32_t *)(tile + P::TWO + (h * 32 + lane) * 16 + c / 2 * 4) = word;
             }
-        if constexpr (BITS == 3 || BITS == 5)
+        if constexpr (P::HAS_ONE)
             for (int second = 0; second < 2; second++) {
                 uint32_t word = 0;
-                for (int c = 0; c < 8; c++) word |= pack_word(mine + 32 * c + 16 * second, BITS - 1, 1, c);
+                for (int c = 0; c < 8; c++) word |= pack_word(mine + 32 * c + 16 * second, P::ONE_BIT, 1, c);
                 *(uint32_t *)(tile + P::ONE + lane * 16 + 8 * h + 4 * second) = word;
             }
     }
@@ -556,12 +616,17 @@ template <QuantType T> __device__ void pack_numbers(const uint8_t *q, uint8_t *t
 template <QuantType T>
 __device__ void repack_row(const typename Format<T>::Block *b, int n_chunks, uint8_t *tile, int g, int h) {
     using F = Format<T>;
-    int8_t q[256];
-    for (int c = n_chunks; c < TILE_CHUNKS; c++)
-        for (int i = 0; i < CHUNK_WEIGHTS; i++) q[c * CHUNK_WEIGHTS + i] = 0;
-    for (int c = 0; c < n_chunks; c += F::BLOCK_CHUNKS, b++) {
-        block_bits<T>(b, q + c * CHUNK_WEIGHTS);
-        HeadOf<T>::pack(b, tile + Planes<T>::HEAD, g, h, c);
+    if constexpr (F::BITS == 0) {
+        static_assert(F::BLOCK_CHUNKS == TILE_CHUNKS, "a block fills the row of a tile");
+        FieldsOf<T>::pack(b, tile, g, h);
+    } else {
+        int8_t q[256];
+        for (int c = n_chunks; c < TILE_CHUNKS; c++)
+            for (int i = 0; i < CHUNK_WEIGHTS; i++) q[c * CHUNK_WEIGHTS + i] = 0;
+        for (int c = 0; c < n_chunks; c += F::BLOCK_CHUNKS, b++) {
+            block_bits<T>(b, q + c * CHUNK_WEIGHTS);
+            HeadOf<T>::pack(b, tile + Planes<T>::HEAD, g, h, c);
+        }
+        pack_numbers<T>((const uint8_t *)q, tile, g, h);
     }
-    pack_numbers<T>((const uint8_t *)q, tile, g, h);
 }

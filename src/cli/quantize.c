@@ -15,6 +15,7 @@
 #include "stop.h"
 #include "../base/clock.h"
 #include "../base/pool.h"
+#include "../gguf/file_type.h"
 #include "../run/quantize.h"
 
 #include <inttypes.h>
@@ -179,8 +180,10 @@ static bool check(Work *w, const Options *o, Err *e) {
         w->in = o->rest[0];
         w->out = o->rest[1];
         w->mix = mix_find(o->rest[2]);
+        bool is_read = file_type_number(o->rest[2]) >= 0;
         ok = (w->mix && mix_can_encode(w->mix)) ||
-             err_set(e, ERR_USAGE, "zgen cannot write the type '%.100s'; types: %s", o->rest[2], known.data);
+             err_set(e, ERR_USAGE, "zgen %s the type '%.100s'; types: %s",
+                     is_read ? "reads, but does not write" : "cannot write", o->rest[2], known.data);
     }
     buf_free(&known);
     return ok;

@@ -88,6 +88,19 @@ INLINE V v_lookup(V table, V index) {
     return (V){_mm256_shuffle_epi8(table.a, index.a), _mm256_shuffle_epi8(table.b, index.b)};
 }
 
+/* Lane r becomes the 32 bits at table[index of lane r]. */
+INLINE V v_gather(const uint32_t *table, V index) {
+    return (V){_mm256_i32gather_epi32((const int *)table, index.a, 4),
+               _mm256_i32gather_epi32((const int *)table, index.b, 4)};
+}
+
+/* Bytes of x, plus those of y where the unsigned byte of key is bound or more. */
+INLINE V v_add_from(V x, V key, V bound, V y) {
+    __m256i a = _mm256_cmpeq_epi8(_mm256_max_epu8(key.a, bound.a), key.a);
+    __m256i b = _mm256_cmpeq_epi8(_mm256_max_epu8(key.b, bound.b), key.b);
+    return v_add_bytes(x, v_and((V){a, b}, y));
+}
+
 /* Bytes of x, plus those of y where bits has the one bit of mask. */
 INLINE V v_add_where(V x, V bits, V mask, V y) {
     __m256i a = _mm256_cmpeq_epi8(_mm256_and_si256(bits.a, mask.a), mask.a);

@@ -80,6 +80,16 @@ INLINE V v_lookup(V table, V index) {
     return _mm512_shuffle_epi8(table, index);
 }
 
+/* Lane r becomes the 32 bits at table[index of lane r]. */
+INLINE V v_gather(const uint32_t *table, V index) {
+    return _mm512_i32gather_epi32(index, table, 4);
+}
+
+/* Bytes of a, plus those of b where the unsigned byte of key is bound or more. */
+INLINE V v_add_from(V a, V key, V bound, V b) {
+    return _mm512_mask_add_epi8(a, _mm512_cmpge_epu8_mask(key, bound), a, b);
+}
+
 /* Bytes of a, plus those of b where bits has one of the bits of mask. */
 INLINE V v_add_where(V a, V bits, V mask, V b) {
     return _mm512_mask_add_epi8(a, _mm512_test_epi8_mask(bits, mask), a, b);

@@ -179,6 +179,124 @@ typedef struct BlockNVFP4 {
 } BlockNVFP4;
 static_assert(sizeof(BlockNVFP4) == 36, "NVFP4");
 
+/*  0  d
+ *  2  [p0 7..0]  [p1]  [p2]  [p3]    points of grid iq2_xxs (grid.h), of 8 weights each
+ *  6  32 bits: [s0 3..0, w30 .. w24 signs, w22 .. w16, w14 .. w8, w6 .. w0]
+ * 10  the same for w32 .. w63, and so on
+ *
+ *  A sign is 1 for minus; that of the last of 8 weights makes the number of minuses even.
+ *
+ *  w = (d * (2 * s + 1) / 8) * sign * point */
+typedef struct BlockIQ2_XXS {
+    uint8_t d[2], qs[64];
+} BlockIQ2_XXS;
+static_assert(sizeof(BlockIQ2_XXS) == 66, "IQ2_XXS");
+
+/*  0  d
+ *  2  [p0 7..0]  [w6 .. w0 signs | p0 8]  ...  32 pairs of bytes, of 8 weights each: a point of grid iq2_xs,
+ *                                              and signs as in IQ2_XXS
+ * 66  [s1 3..0 | s0 3..0]  ...  [s15 | s14]    one per 16 weights
+ *
+ *  w = (d * (2 * s + 1) / 8) * sign * point */
+typedef struct BlockIQ2_XS {
+    uint8_t d[2], qs[64], scales[8];
+} BlockIQ2_XS;
+static_assert(sizeof(BlockIQ2_XS) == 74, "IQ2_XS");
+
+/*  0  d
+ *  2  [p0 7..0]  ...  [p31]                    points of grid iq2_s, one per 8 weights
+ * 34  [w7 .. w0 signs]  ...  [w255 .. w248]
+ * 66  [p3 9..8 | p2 | p1 | p0]  ...  [p31 | .. | p28]
+ * 74  [s1 3..0 | s0 3..0]  ...  [s15 | s14]    one per 16 weights
+ *
+ *  w = (d * (2 * s + 1) / 8) * sign * point */
+typedef struct BlockIQ2_S {
+    uint8_t d[2], qs[32], signs[32], qh[8], scales[8];
+} BlockIQ2_S;
+static_assert(sizeof(BlockIQ2_S) == 82, "IQ2_S");
+
+/*  0  d
+ *  2  [p0 7..0]  ...  [p63]      points of grid iq3_xxs, one per 4 weights
+ * 66  for each 32 weights four bytes, 28 signs and s, as in IQ2_XXS
+ *
+ *  w = (d * (2 * s + 1) / 4) * sign * point */
+typedef struct BlockIQ3_XXS {
+    uint8_t d[2], qs[64], signs[32];
+} BlockIQ3_XXS;
+static_assert(sizeof(BlockIQ3_XXS) == 98, "IQ3_XXS");
+
+/*   0  d
+ *   2  [p0 7..0]  ...  [p63]                   points of grid iq3_s, one per 4 weights
+ *  66  [p7 .. p0 bit 8]  ...  [p63 .. p56]
+ *  74  [w7 .. w0 signs]  ...  [w255 .. w248]
+ * 106  [s1 3..0 | s0 3..0]  ...  [s7 | s6]     one per 32 weights
+ *
+ *   w = (d * (2 * s + 1)) * sign * point */
+typedef struct BlockIQ3_S {
+    uint8_t d[2], qs[64], qh[8], signs[32], scales[4];
+} BlockIQ3_S;
+static_assert(sizeof(BlockIQ3_S) == 110, "IQ3_S");
+
+/*  0  d
+ *  2  [p0 7..0]  ...  [p31]                       points of grid iq1, one per 8 weights
+ * 34  16 bits for each 32 weights: [minus, s 2..0, p3 10..8, p2, p1, p0]  ...
+ *
+ *  w = (d * (2 * s + 1) / 8) * (8 * point + (minus ? -1 : 1)), with the -1, 0, 1 of the point */
+typedef struct BlockIQ1_S {
+    uint8_t d[2], qs[32], qh[16];
+} BlockIQ1_S;
+static_assert(sizeof(BlockIQ1_S) == 50, "IQ1_S");
+
+/*  0  [p0 7..0]  ...  [p31]                                          points of grid iq1, one per 8 weights
+ * 32  [minus1, p1 10..8 | minus0, p0 10..8]  ...  [.. p31 | .. p30]
+ * 48  16 bits for each 64 weights: [d 3..0, s3 2..0, s2, s1, s0]     one s per 16 weights; the four bits of
+ *     [d 7..4, s7 .. s4]  [d 11..8, ..]  [d 15..12, ..]              each are an f16
+ *
+ *  w = (d * (2 * s + 1) / 8) * (8 * point + (minus ? -1 : 1)) */
+typedef struct BlockIQ1_M {
+    uint8_t qs[32], qh[16], scales[8];
+} BlockIQ1_M;
+static_assert(sizeof(BlockIQ1_M) == 56, "IQ1_M");
+
+/*  0  [w128, w96, w64, w32, w0]  ...  [.. w31]          numbers 0, 1, 2, five to a byte: the byte is
+ * 32  [w224, w208, w192, w176, w160]  ...  [.. w175]    the fraction 0.w0 w32 w64 w96 w128 of base 3, times
+ * 48  [w252, w248, w244, w240]  ...  [.. w243]          256, rounded up
+ * 52  d
+ *
+ *  w = d * (q - 1) */
+typedef struct BlockTQ1_0 {
+    uint8_t qs[48], qh[4], d[2];
+} BlockTQ1_0;
+static_assert(sizeof(BlockTQ1_0) == 54, "TQ1_0");
+
+/*  0  [w96 1..0 | w64 | w32 | w0]  ...  [w127 | w95 | w63 | w31]
+ * 32  the same for w128 .. w255
+ * 64  d
+ *
+ *  w = d * (q - 1) */
+typedef struct BlockTQ2_0 {
+    uint8_t qs[64], d[2];
+} BlockTQ2_0;
+static_assert(sizeof(BlockTQ2_0) == 66, "TQ2_0");
+
+/*  0  d
+ *  2  [w7 .. w0]  ...  [w127 .. w120]
+ *
+ *  w = d * (2 * q - 1) */
+typedef struct BlockQ1_0 {
+    uint8_t d[2], qs[16];
+} BlockQ1_0;
+static_assert(sizeof(BlockQ1_0) == 18, "Q1_0");
+
+/*  0  d
+ *  2  [w3 1..0 | w2 | w1 | w0]  ...  [w63 | w62 | w61 | w60]
+ *
+ *  w = d * (q - 1) */
+typedef struct BlockQ2_0 {
+    uint8_t d[2], qs[16];
+} BlockQ2_0;
+static_assert(sizeof(BlockQ2_0) == 18, "Q2_0");
+
 /* The values of four bits: a curve fitted to trained weights, and e2m1 doubled into integers. */
 #define QUANT_IQ4 -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
 #define QUANT_E2M1 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12
@@ -204,27 +322,27 @@ static_assert(sizeof(BlockNVFP4) == 36, "NVFP4");
     BLOCK(Q5_K, 13, BlockQ5_K, 256, 32, true)                                                                \
     BLOCK(Q6_K, 14, BlockQ6_K, 256, 16, false)                                                               \
     KNOWN(Q8_K, 15, 256, 292)                                                                                \
-    KNOWN(IQ2_XXS, 16, 256, 66)                                                                              \
-    KNOWN(IQ2_XS, 17, 256, 74)                                                                               \
-    KNOWN(IQ3_XXS, 18, 256, 98)                                                                              \
-    KNOWN(IQ1_S, 19, 256, 50)                                                                                \
+    BLOCK(IQ2_XXS, 16, BlockIQ2_XXS, 256, 32, false)                                                         \
+    BLOCK(IQ2_XS, 17, BlockIQ2_XS, 256, 16, false)                                                           \
+    BLOCK(IQ3_XXS, 18, BlockIQ3_XXS, 256, 32, false)                                                         \
+    BLOCK(IQ1_S, 19, BlockIQ1_S, 256, 32, false)                                                             \
     BLOCK(IQ4_NL, 20, BlockIQ4_NL, 32, 32, false)                                                            \
-    KNOWN(IQ3_S, 21, 256, 110)                                                                               \
-    KNOWN(IQ2_S, 22, 256, 82)                                                                                \
+    BLOCK(IQ3_S, 21, BlockIQ3_S, 256, 32, false)                                                             \
+    BLOCK(IQ2_S, 22, BlockIQ2_S, 256, 16, false)                                                             \
     BLOCK(IQ4_XS, 23, BlockIQ4_XS, 256, 32, false)                                                           \
     KNOWN(I8, 24, 1, 1)                                                                                      \
     KNOWN(I16, 25, 1, 2)                                                                                     \
     KNOWN(I32, 26, 1, 4)                                                                                     \
     KNOWN(I64, 27, 1, 8)                                                                                     \
     KNOWN(F64, 28, 1, 8)                                                                                     \
-    KNOWN(IQ1_M, 29, 256, 56)                                                                                \
+    BLOCK(IQ1_M, 29, BlockIQ1_M, 256, 16, false)                                                             \
     FLOAT(BF16, 30, uint16_t)                                                                                \
-    KNOWN(TQ1_0, 34, 256, 54)                                                                                \
-    KNOWN(TQ2_0, 35, 256, 66)                                                                                \
+    BLOCK(TQ1_0, 34, BlockTQ1_0, 256, 32, false)                                                             \
+    BLOCK(TQ2_0, 35, BlockTQ2_0, 256, 32, false)                                                             \
     BLOCK(MXFP4, 39, BlockMXFP4, 32, 32, false)                                                              \
     BLOCK(NVFP4, 40, BlockNVFP4, 64, 16, false)                                                              \
-    KNOWN(Q1_0, 41, 128, 18)                                                                                 \
-    KNOWN(Q2_0, 42, 64, 18)                                                                                  \
+    BLOCK(Q1_0, 41, BlockQ1_0, 128, 32, false)                                                               \
+    BLOCK(Q2_0, 42, BlockQ2_0, 64, 32, false)                                                                \
     FLOAT(FP8_E4M3, 1000, uint8_t) /* not a GGUF id: I8 bytes under the key zgen.fp8.format */
 
 #define QUANT_ID(name, id, ...) QUANT_##name = id,

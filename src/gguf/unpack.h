@@ -7,6 +7,7 @@
 #ifndef ZGEN_GGUF_UNPACK_H
 #define ZGEN_GGUF_UNPACK_H
 
+#include "grid.h"
 #include "block.h"
 #include "../base/float.h"
 
@@ -206,6 +207,162 @@ QUANT_FN void unpack_NVFP4(const void *block, int8_t *q, float *scale, float *mi
     }
     codes_NVFP4(block, q);
     look_up_e2m1(q, 64);
+}
+
+/* The sign bits of 8 weights, of which the eighth is not in the file: such that their number is even. */
+QUANT_FN uint32_t eight_signs(uint32_t seven) {
+    return seven | (0x6996u >> ((seven ^ seven >> 4) & 15) & 1) << 7; // bit n of 0x6996: n has an odd number
+}
+
+/* Four values of a grid, negated where bit 0..3 of signs is set; a value is 1..127. */
+QUANT_FN uint32_t signed_word(uint32_t values, uint32_t signs) {
+    uint32_t minus = (signs & 15) * 0x00204081 & 0x01010101; // a one in each byte to be negated
+    return (values ^ minus * 255) + minus;                   // no byte overflows, because no value is 0
+}
+
+/* Weights 8e .. 8e + 7: the two words of a point, with the signs of the eight. */
+QUANT_FN void put_point8(int8_t *q, int e, const uint32_t *point, uint32_t signs) {
+    store_u32((uint8_t *)q + 8 * e, signed_word(point[0], signs));
+    store_u32((uint8_t *)q + 8 * e + 4, signed_word(point[1], signs >> 4));
+}
+
+/* Four-bit number i of packed, low halves first. */
+QUANT_FN int nibble(const uint8_t *packed, int i) {
+    return packed[i / 2] >> i % 2 * 4 & 15;
+}
+
+/* Scales d * (2 s + 1), of which d is the file's or a part of it. */
+QUANT_FN void odd_scale(float d, int s, float *scale, float *min) {
+    *scale = d * (float)(2 * s + 1);
+    *min = 0;
+}
+
+QUANT_FN void unpack_IQ2_XXS(const void *block, int8_t *q, float *scale, float *min) {
+    const BlockIQ2_XXS *b = (const BlockIQ2_XXS *)block;
+    for (int g = 0; g < 8; g++) {
+        const uint8_t *points = b->qs + 8 * g;
+        uint32_t signs = load_u32(points + 4);
+        odd_scale(load_f16(b->d) * 0.125f, (int)(signs >> 28), scale + g, min + g);
+        for (int e = 0; e < 4; e++)
+            put_point8(q, 4 * g + e, quant_grids()->iq2_xxs + 2 * points[e],
+                       eight_signs(signs >> 7 * e & 127));
+    }
+}
+
+QUANT_FN void unpack_IQ2_XS(const void *block, int8_t *q, float *scale, float *min) {
+    const BlockIQ2_XS *b = (const BlockIQ2_XS *)block;
+    for (int g = 0; g < 16; g++) odd_scale(load_f16(b->d) * 0.125f, nibble(b->scales, g), scale + g, min + g);
+    for (int e = 0; e < 32; e++) {
+        int pair = load_u16(b->qs + 2 * e);
+        put_point8(q, e, quant_grids()->iq2_xs + 2 * (pair & 511), eight_signs((uint32_t)pair >> 9));
+    }
+}
+
+QUANT_FN void unpack_IQ2_S(const void *block, int8_t *q, float *scale, float *min) {
+    const BlockIQ2_S *b = (const BlockIQ2_S *)block;
+    for (int g = 0; g < 16; g++) odd_scale(load_f16(b->d) * 0.125f, nibble(b->scales, g), scale + g, min + g);
+    for (int e = 0; e < 32; e++) {
+        int point = b->qs[e] | (b->qh[e / 4] >> e % 4 * 2 & 3) << 8;
+        put_point8(q, e, quant_grids()->iq2_s + 2 * point, b->signs[e]);
+    }
+}
+
+QUANT_FN void unpack_IQ3_XXS(const void *block, int8_t *q, float *scale, float *min) {
+    const BlockIQ3_XXS *b = (const BlockIQ3_XXS *)block;
+    for (int e = 0; e < 32; e++) {
+        uint32_t signs = load_u32(b->signs + e / 4 * 4);
+        const uint32_t point[2] = {quant_grids()->iq3_xxs[b->qs[2 * e]],
+                                   quant_grids()->iq3_xxs[b->qs[2 * e + 1]]};
+        put_point8(q, e, point, eight_signs(signs >> e % 4 * 7 & 127));
+        odd_scale(load_f16(b->d) * 0.25f, (int)(signs >> 28), scale + e / 4, min + e / 4);
+    }
+}
+
+QUANT_FN void unpack_IQ3_S(const void *block, int8_t *q, float *scale, float *min) {
+    const BlockIQ3_S *b = (const BlockIQ3_S *)block;
+    for (int g = 0; g < 8; g++) odd_scale(load_f16(b->d), nibble(b->scales, g), scale + g, min + g);
+    for (int e = 0; e < 32; e++) {
+        int high = b->qh[e / 4] >> e % 4 * 2;
+        const uint32_t point[2] = {quant_grids()->iq3_s[b->qs[2 * e] | (high & 1) << 8],
+                                   quant_grids()->iq3_s[b->qs[2 * e + 1] | (high & 2) << 7]};
+        put_point8(q, e, point, b->signs[e]);
+    }
+}
+
+/* Weights 8e .. 8e + 7 of IQ1: the table has 8 more than eight times the coordinates. */
+QUANT_FN void put_iq1(int8_t *q, int e, int point, bool minus) {
+    const uint32_t *words = quant_grids()->iq1 + 2 * point;
+    for (int i = 0; i < 8; i++)
+        q[8 * e + i] = (int8_t)((int)(words[i / 4] >> i % 4 * 8 & 31) - (minus ? 9 : 7));
+}
+
+QUANT_FN void unpack_IQ1_S(const void *block, int8_t *q, float *scale, float *min) {
+    const BlockIQ1_S *b = (const BlockIQ1_S *)block;
+    for (int g = 0; g < 8; g++) {
+        int high = load_u16(b->qh + 2 * g);
+        odd_scale(load_f16(b->d) * 0.125f, high >> 12 & 7, scale + g, min + g);
+        for (int e = 0; e < 4; e++)
+            put_iq1(q, 4 * g + e, b->qs[4 * g + e] | (high >> 3 * e & 7) << 8, high >> 15);
+    }
+}
+
+/* The f16 of a block, of which each of the four numbers of 16 bits has four. */
+QUANT_FN float iq1_m_d(const uint8_t *scales) {
+    int d = 0;
+    for (int i = 0; i < 4; i++) d |= scales[2 * i + 1] >> 4 << 4 * i;
+    return f16_to_f32((uint16_t)d);
+}
+
+QUANT_FN void unpack_IQ1_M(const void *block, int8_t *q, float *scale, float *min) {
+    const BlockIQ1_M *b = (const BlockIQ1_M *)block;
+    for (int g = 0; g < 16; g++)
+        odd_scale(iq1_m_d(b->scales) * 0.125f, load_u16(b->scales + g / 4 * 2) >> g % 4 * 3 & 7, scale + g,
+                  min + g);
+    for (int e = 0; e < 32; e++) {
+        int high = nibble(b->qh, e);
+        put_iq1(q, e, b->qs[e] | (high & 7) << 8, high >> 3);
+    }
+}
+
+/* One scale for all n groups. */
+QUANT_FN void same_scale(const uint8_t *d, int n, float *scale, float *min) {
+    for (int g = 0; g < n; g++) {
+        scale[g] = load_f16(d);
+        min[g] = 0;
+    }
+}
+
+/* Number i, from 0 on, of the five in a byte of TQ1_0: the first digit behind the point of 3^i times the
+ * fraction. */
+QUANT_FN int ternary(uint8_t byte, int i) {
+    const uint8_t power[5] = {1, 3, 9, 27, 81};
+    return (uint8_t)(byte * power[i]) * 3 >> 8;
+}
+
+QUANT_FN void unpack_TQ1_0(const void *block, int8_t *q, float *scale, float *min) {
+    const BlockTQ1_0 *b = (const BlockTQ1_0 *)block;
+    same_scale(b->d, 8, scale, min);
+    for (int i = 0; i < 160; i++) q[i] = (int8_t)(ternary(b->qs[i % 32], i / 32) - 1);
+    for (int i = 0; i < 80; i++) q[160 + i] = (int8_t)(ternary(b->qs[32 + i % 16], i / 16) - 1);
+    for (int i = 0; i < 16; i++) q[240 + i] = (int8_t)(ternary(b->qh[i % 4], i / 4) - 1);
+}
+
+QUANT_FN void unpack_TQ2_0(const void *block, int8_t *q, float *scale, float *min) {
+    const BlockTQ2_0 *b = (const BlockTQ2_0 *)block;
+    same_scale(b->d, 8, scale, min);
+    for (int i = 0; i < 256; i++) q[i] = (int8_t)(two_bits(b->qs, i) - 1);
+}
+
+QUANT_FN void unpack_Q1_0(const void *block, int8_t *q, float *scale, float *min) {
+    const BlockQ1_0 *b = (const BlockQ1_0 *)block;
+    same_scale(b->d, 4, scale, min);
+    for (int i = 0; i < 128; i++) q[i] = (int8_t)((b->qs[i / 8] >> i % 8 & 1) * 2 - 1);
+}
+
+QUANT_FN void unpack_Q2_0(const void *block, int8_t *q, float *scale, float *min) {
+    const BlockQ2_0 *b = (const BlockQ2_0 *)block;
+    same_scale(b->d, 2, scale, min);
+    for (int i = 0; i < 64; i++) q[i] = (int8_t)((b->qs[i / 4] >> i % 4 * 2 & 3) - 1);
 }
 
 #endif

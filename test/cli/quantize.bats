@@ -127,6 +127,7 @@ END
     fails 2 "quantize IN OUT TYPE; types: F32 F16" quantize
     fails 2 "quantize IN OUT TYPE" quantize "$tiny" "$T/m.gguf"
     fails 2 "zgen cannot write the type 'q9'; types: F32 F16" quantize "$tiny" "$T/m.gguf" q9
+    fails 2 "zgen reads, but does not write the type 'iq2_xxs'; types: F32 F16" quantize "$tiny" "$T/m.gguf" iq2_xxs
     fails 3 "/nonexistent" quantize /nonexistent "$T/m.gguf" q4_0
     fails 2 "belongs to zgen quantize" info "$tiny" --requantize
     [ ! -e "$T/m.gguf" ]

@@ -285,9 +285,10 @@ TEST(gpu_ops_product_of_mixed_types) {
     static const QuantType types[][3] = {{QUANT_Q4_K, QUANT_Q4_K, QUANT_Q6_K},
                                          {QUANT_Q8_0, QUANT_F16, QUANT_Q5_1},
                                          {QUANT_BF16, QUANT_NVFP4, QUANT_F32},
-                                         {QUANT_Q3_K, QUANT_IQ4_XS, QUANT_MXFP4}};
+                                         {QUANT_Q3_K, QUANT_IQ4_XS, QUANT_MXFP4},
+                                         {QUANT_IQ2_XXS, QUANT_IQ3_S, QUANT_Q4_K}};
     static const int n_outs[] = {192, 64, 33};
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 5; i++)
         for (int plain = 0; plain < 2; plain++) {
             Trial *t = trial_new(types[i], n_outs, 3, 512, 2);
             t->T = 65;
@@ -302,10 +303,12 @@ TEST(gpu_ops_product_of_mixed_types) {
 TEST(gpu_ops_product_of_gate_and_up) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
-    static const QuantType types[][2] = {
-        {QUANT_Q4_K, QUANT_Q4_K}, {QUANT_F16, QUANT_F16}, {QUANT_Q4_0, QUANT_Q8_0}};
+    static const QuantType types[][2] = {{QUANT_Q4_K, QUANT_Q4_K},
+                                         {QUANT_F16, QUANT_F16},
+                                         {QUANT_Q4_0, QUANT_Q8_0},
+                                         {QUANT_IQ1_M, QUANT_IQ2_S}};
     static const int n_outs[] = {203, 203};
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 4; i++)
         for (int norm = 0; norm < 2; norm++)
             for (int act = ACT_SILU; act < ACT_CLAMPED; act++) { // the others have numbers
                 Trial *t = trial_new(types[i], n_outs, 2, 512, 3);

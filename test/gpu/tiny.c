@@ -17,18 +17,36 @@ static const struct Scaling {
     int scale_at, min_at;
     float scale, min;
 } scalings[] = {
-    {QUANT_Q4_0, 0, NONE, 1 / 4.6f, 0},          {QUANT_Q4_1, 0, 2, 1 / 4.6f, -7.5f / 4.6f},
-    {QUANT_Q5_0, 0, NONE, 1 / 9.2f, 0},          {QUANT_Q5_1, 0, 2, 1 / 9.2f, -15.5f / 9.2f},
-    {QUANT_Q8_0, 0, NONE, 1 / 74.0f, 0},         {QUANT_Q2_K, 80, 82, 1 / 16.0f, 1.5f / 16},
-    {QUANT_Q3_K, 108, NONE, 1 / 42.0f, 0},       {QUANT_Q4_K, 0, 2, 1 / 260.0f, 7.5f / 260},
-    {QUANT_Q5_K, 0, 2, 1 / 530.0f, 15.5f / 530}, {QUANT_Q6_K, 208, NONE, 1 / 1370.0f, 0},
-    {QUANT_IQ4_NL, 0, NONE, 1 / 65.0f, 0},       {QUANT_IQ4_XS, 0, NONE, 1 / 1200.0f, 0},
+    {QUANT_Q4_0, 0, NONE, 1 / 4.6f, 0},
+    {QUANT_Q4_1, 0, 2, 1 / 4.6f, -7.5f / 4.6f},
+    {QUANT_Q5_0, 0, NONE, 1 / 9.2f, 0},
+    {QUANT_Q5_1, 0, 2, 1 / 9.2f, -15.5f / 9.2f},
+    {QUANT_Q8_0, 0, NONE, 1 / 74.0f, 0},
+    {QUANT_Q2_K, 80, 82, 1 / 16.0f, 1.5f / 16},
+    {QUANT_Q3_K, 108, NONE, 1 / 42.0f, 0},
+    {QUANT_Q4_K, 0, 2, 1 / 260.0f, 7.5f / 260},
+    {QUANT_Q5_K, 0, 2, 1 / 530.0f, 15.5f / 530},
+    {QUANT_Q6_K, 208, NONE, 1 / 1370.0f, 0},
+    {QUANT_IQ4_NL, 0, NONE, 1 / 65.0f, 0},
+    {QUANT_IQ4_XS, 0, NONE, 1 / 1200.0f, 0},
+    {QUANT_IQ1_S, 0, NONE, 1 / 7.2f, 0},
+    {QUANT_IQ2_XXS, 0, NONE, 1 / 53.0f, 0},
+    {QUANT_IQ2_XS, 0, NONE, 1 / 56.0f, 0},
+    {QUANT_IQ2_S, 0, NONE, 1 / 56.0f, 0},
+    {QUANT_IQ3_XXS, 0, NONE, 1 / 143.0f, 0},
+    {QUANT_IQ3_S, 0, NONE, 1 / 141.0f, 0},
+    {QUANT_TQ1_0, 52, NONE, 1 / 0.82f, 0},
+    {QUANT_TQ2_0, 64, NONE, 1 / 1.22f, 0},
+    {QUANT_Q1_0, 0, NONE, 1, 0},
+    {QUANT_Q2_0, 0, NONE, 1 / 1.22f, 0},
 };
 
-const QuantType tiny_types[] = {QUANT_F32,    QUANT_F16,   QUANT_BF16, QUANT_FP8_E4M3, QUANT_Q4_0,
-                                QUANT_Q4_1,   QUANT_Q5_0,  QUANT_Q5_1, QUANT_Q8_0,     QUANT_Q2_K,
-                                QUANT_Q3_K,   QUANT_Q4_K,  QUANT_Q5_K, QUANT_Q6_K,     QUANT_IQ4_NL,
-                                QUANT_IQ4_XS, QUANT_MXFP4, QUANT_NVFP4};
+const QuantType tiny_types[] = {QUANT_F32,     QUANT_F16,    QUANT_BF16,  QUANT_FP8_E4M3, QUANT_Q4_0,
+                                QUANT_Q4_1,    QUANT_Q5_0,   QUANT_Q5_1,  QUANT_Q8_0,     QUANT_Q2_K,
+                                QUANT_Q3_K,    QUANT_Q4_K,   QUANT_Q5_K,  QUANT_Q6_K,     QUANT_IQ4_NL,
+                                QUANT_IQ4_XS,  QUANT_MXFP4,  QUANT_NVFP4, QUANT_IQ1_S,    QUANT_IQ1_M,
+                                QUANT_IQ2_XXS, QUANT_IQ2_XS, QUANT_IQ2_S, QUANT_IQ3_XXS,  QUANT_IQ3_S,
+                                QUANT_TQ1_0,   QUANT_TQ2_0,  QUANT_Q1_0,  QUANT_Q2_0};
 const int tiny_n_types = sizeof tiny_types / sizeof *tiny_types;
 
 uint64_t tiny_random(uint64_t *state) { // splitmix64
@@ -83,6 +101,12 @@ static void set_scales(QuantType type, uint8_t *block, uint64_t *state) {
         if (scalings[i].type != type) continue;
         put_f16(block + scalings[i].scale_at, scalings[i].scale, state);
         if (scalings[i].min_at != NONE) put_f16(block + scalings[i].min_at, scalings[i].min, state);
+    }
+    if (type == QUANT_IQ1_M) { // an f16 in the high bits of four numbers
+        uint8_t half[2];
+        put_f16(half, 1 / 7.2f, state);
+        for (int i = 0; i < 4; i++)
+            block[49 + 2 * i] = (uint8_t)((block[49 + 2 * i] & 15) | (half[i / 2] >> i % 2 * 4 & 15) << 4);
     }
     if (type == QUANT_MXFP4)
         block[0] = (uint8_t)(119 + tiny_random(state) % 4); // 2^-8 .. 2^-5, halved, times 6

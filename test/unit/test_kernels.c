@@ -106,6 +106,13 @@ static void random_block(QuantType type, uint8_t *p, size_t n) {
         return;
     case QUANT_NVFP4:
         return;
+    case QUANT_IQ1_M: { // its f16 in four parts
+        uint8_t half[2];
+        random_f16(half);
+        for (int i = 0; i < 4; i++)
+            p[49 + 2 * i] = (uint8_t)((p[49 + 2 * i] & 15) | (half[i / 2] >> i % 2 * 4 & 15) << 4);
+        return;
+    }
     case QUANT_Q4_1:
     case QUANT_Q5_1:
     case QUANT_Q4_K:
@@ -121,6 +128,12 @@ static void random_block(QuantType type, uint8_t *p, size_t n) {
         break;
     case QUANT_Q6_K:
         f16[0] = f16[1] = offsetof(BlockQ6_K, d);
+        break;
+    case QUANT_TQ1_0:
+        f16[0] = f16[1] = offsetof(BlockTQ1_0, d);
+        break;
+    case QUANT_TQ2_0:
+        f16[0] = f16[1] = offsetof(BlockTQ2_0, d);
         break;
     default:
         break;
@@ -229,6 +242,29 @@ TEST(kernels_q8_products_equal_the_scalar_ones_to_the_bit) {
     }
 }
 
+/* A panel of per_row blocks a row, one activation; NaN where the scalar table has NaN. */
+static void check_blocks(const Kernels **fast, int n_fast, QuantType type, const uint8_t *bytes,
+                         size_t per_row) {
+    const QuantTraits *traits = quant_traits(type);
+    const int n_in = (int)per_row * traits->n_weights;
+    Panel w = {type, bytes, per_row * traits->n_bytes, PANEL_ROWS, n_in};
+    float *values = malloc((size_t)n_in * sizeof *values);
+    for (int k = 0; k < n_in; k++) values[k] = random_float();
+    Fenced memory = fenced(act8_bytes(n_in), true);
+    Act8 x = act8_view(memory.data, n_in);
+    act8_quantize(values, n_in, x);
+    float expected[PANEL_ROWS], y[PANEL_ROWS];
+    kernels_find("scalar")->matmul_q8(&w, &x, 1, expected);
+    for (int f = 0; f < n_fast; f++) {
+        fast[f]->matmul_q8(&w, &x, 1, y);
+        for (int r = 0; r < PANEL_ROWS; r++)
+            CHECK(y[r] == expected[r] || (isnan(y[r]) && isnan(expected[r])), ": %s %s row %d: %g, not %g",
+                  fast[f]->name, traits->name, r, y[r], expected[r]);
+    }
+    fenced_free(memory);
+    free(values);
+}
+
 /* The files that the other tests decode: real blocks, as a writer of files makes them. */
 TEST(kernels_q8_products_of_golden_blocks) {
     const Kernels *fast[8];
@@ -245,24 +281,23 @@ TEST(kernels_q8_products_of_golden_blocks) {
                per_row = n_blocks / PANEL_ROWS;
         fclose(file);
         REQUIRE(per_row >= 1, ": %s", path);
-        const int n_in = (int)per_row * traits->n_weights;
-        Panel w = {q8_types[i], bytes, per_row * traits->n_bytes, PANEL_ROWS, n_in};
-        float *values = malloc((size_t)n_in * sizeof *values);
-        for (int k = 0; k < n_in; k++) values[k] = random_float();
-        Fenced memory = fenced(act8_bytes(n_in), true);
-        Act8 x = act8_view(memory.data, n_in);
-        act8_quantize(values, n_in, x);
-        float expected[PANEL_ROWS], y[PANEL_ROWS];
-        kernels_find("scalar")->matmul_q8(&w, &x, 1, expected);
-        for (int f = 0; f < n_fast; f++) {
-            fast[f]->matmul_q8(&w, &x, 1, y);
-            for (int r = 0; r < PANEL_ROWS; r++)
-                CHECK(y[r] == expected[r] || (isnan(y[r]) && isnan(expected[r])),
-                      ": %s %s row %d: %g, not %g", fast[f]->name, traits->name, r, y[r], expected[r]);
-        }
-        fenced_free(memory);
-        free(values);
+        check_blocks(fast, n_fast, q8_types[i], bytes, per_row);
     }
+}
+
+/* Whatever a file holds: scales of NaN and Inf, too. */
+TEST(kernels_q8_products_of_any_bytes) {
+    const Kernels *fast[8];
+    int n_fast = tables(fast);
+    if (!n_fast) SKIP("this machine supports no fast kernels");
+    for (int i = 0; i < N_Q8; i++)
+        for (int round = 0; round < 40; round++) {
+            size_t n = PANEL_ROWS * quant_traits(q8_types[i])->n_bytes;
+            Fenced blocks = fenced(n, true);
+            for (size_t k = 0; k < n; k++) blocks.data[k] = (uint8_t)random_bits();
+            check_blocks(fast, n_fast, q8_types[i], blocks.data, 1);
+            fenced_free(blocks);
+        }
 }
 
 /* A finite weight of the type, of moderate size or subnormal. */

@@ -275,6 +275,7 @@ TEST(plan_takes_what_is_only_unusual) {
         text("llama.something.unheard_of", "yes", NULL),
         drop("output.weight", NULL), // tied then
         add("blk.0.attn_rot_embd", NULL),
+        add("blk.1.ffn_up.input_scale", NULL),
     };
     for (size_t i = 0; i < N_OF(dense); i++) {
         Err e;
@@ -397,6 +398,8 @@ TEST(plan_refuses_tensors) {
         add("blk.3.attn_q.weight", NULL),
         add("rope_freqs.weight", NULL), // 32 where 16 pairs turn
         add("blk.1.attn_q.bias", NULL), // 32 where 128 are wanted
+        add("blk.1.attn_q.scale", "'blk.1.attn_q.scale' are missing or not 128 values"),
+        add("blk.1.attn_norm.input_scales", NULL),
         reshape("blk.0.attn_norm.weight", 32, 1, 1, 1, "'blk.0.attn_norm.weight' is [32"),
         reshape("blk.0.ffn_down.weight", 64, 128, 1, 1, "'blk.0.ffn_down.weight' is [64"),
         reshape("blk.0.ffn_down.weight", 128, 32, 2, 1, NULL),
@@ -404,7 +407,7 @@ TEST(plan_refuses_tensors) {
         reshape("output.weight", 64, 300, 1, 1, NULL),
         reshape("token_embd.weight", 64, 300, 1, 1, "vocab_size"),
         retype("blk.0.ffn_down.weight", QUANT_I8, "'blk.0.ffn_down.weight' has type I8"),
-        retype("blk.2.ffn_down.weight", QUANT_Q1_0, "'blk.2.ffn_down.weight' has type Q1_0"),
+        retype("blk.2.ffn_down.weight", QUANT_Q8_1, "'blk.2.ffn_down.weight' has type Q8_1"),
         retype("blk.1.attn_q.weight", QUANT_F64, "'blk.1.attn_q.weight' has type F64"),
         retype("token_embd.weight", QUANT_I16, "'token_embd.weight' has type I16"),
         retype("blk.1.ffn_norm.weight", QUANT_I32, "'blk.1.ffn_norm.weight' has type I32"),

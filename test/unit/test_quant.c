@@ -5,6 +5,7 @@
 #include "check.h"
 #include "../../src/base/float.h"
 #include "../../src/exec/act.h"
+#include "../../src/gguf/grid.h"
 #include "../../src/gguf/quant.h"
 
 #include <jansson.h>
@@ -17,9 +18,11 @@
 
 /* The supported types: the golden data has all but F32 and FP8. */
 static const QuantType types[] = {
-    QUANT_F32,  QUANT_F16,  QUANT_BF16,   QUANT_FP8_E4M3, QUANT_Q4_0,  QUANT_Q4_1,
-    QUANT_Q5_0, QUANT_Q5_1, QUANT_Q8_0,   QUANT_Q2_K,     QUANT_Q3_K,  QUANT_Q4_K,
-    QUANT_Q5_K, QUANT_Q6_K, QUANT_IQ4_NL, QUANT_IQ4_XS,   QUANT_MXFP4, QUANT_NVFP4,
+    QUANT_F32,   QUANT_F16,   QUANT_BF16,    QUANT_FP8_E4M3, QUANT_Q4_0,  QUANT_Q4_1,
+    QUANT_Q5_0,  QUANT_Q5_1,  QUANT_Q8_0,    QUANT_Q2_K,     QUANT_Q3_K,  QUANT_Q4_K,
+    QUANT_Q5_K,  QUANT_Q6_K,  QUANT_IQ4_NL,  QUANT_IQ4_XS,   QUANT_MXFP4, QUANT_NVFP4,
+    QUANT_IQ1_S, QUANT_IQ1_M, QUANT_IQ2_XXS, QUANT_IQ2_XS,   QUANT_IQ2_S, QUANT_IQ3_XXS,
+    QUANT_IQ3_S, QUANT_TQ1_0, QUANT_TQ2_0,   QUANT_Q1_0,     QUANT_Q2_0,
 };
 enum { N_TYPES = sizeof types / sizeof *types };
 
@@ -159,7 +162,34 @@ TEST(quant_types_outside_the_golden_data) {
     }
     static const uint32_t nothing[] = {4, 5, 31, 32, 33, 36, 37, 38, 43, 999, 1001, UINT32_MAX};
     for (size_t i = 0; i < sizeof nothing / sizeof *nothing; i++)
-        CHECK(!quant_traits(nothing[i]), "%u", nothing[i]);
+        CHECK(!quant_traits(nothing[i]) && !quant_withdrawn(nothing[i]) == (nothing[i] > 38), "%u",
+              nothing[i]);
+    for (uint32_t id = 0; id <= 1000; id++) CHECK(!quant_traits(id) || !quant_withdrawn(id), "%u", id);
+}
+
+/* The golden blocks reach a part of the points only.  Expected: FNV-1a of the values, in the order of the
+ * points, of the tables in gguf-py (those of iq1 as 8 * point + 8). */
+TEST(quant_grids_are_those_of_the_format) {
+    const QuantGrids *g = quant_grids();
+    const struct {
+        const char *name;
+        const uint32_t *words;
+        size_t n;
+        uint32_t hash;
+    } grids[] = {
+        {"iq1", g->iq1, sizeof g->iq1, 0x227c2d6d},
+        {"iq2_xxs", g->iq2_xxs, sizeof g->iq2_xxs, 0x3db4a16e},
+        {"iq2_xs", g->iq2_xs, sizeof g->iq2_xs, 0xebeb17dd},
+        {"iq2_s", g->iq2_s, sizeof g->iq2_s, 0x82981110},
+        {"iq3_xxs", g->iq3_xxs, sizeof g->iq3_xxs, 0x49a45035},
+        {"iq3_s", g->iq3_s, sizeof g->iq3_s, 0x71cc6c89},
+    };
+    for (size_t i = 0; i < sizeof grids / sizeof *grids; i++) {
+        uint32_t hash = 2166136261;
+        for (size_t k = 0; k < grids[i].n; k++)
+            hash = (hash ^ (grids[i].words[k / 4] >> k % 4 * 8 & 255)) * 16777619;
+        CHECK(hash == grids[i].hash, "%s: %08x", grids[i].name, hash);
+    }
 }
 
 TEST(quant_traits_agree_with_themselves) {
@@ -200,7 +230,7 @@ static void check_golden(const QuantTraits *t, size_t shift) {
     CHECK(blocks && values, "%s: no golden data", t->name);
     if (blocks && values) {
         size_t n_blocks = n_block_bytes / t->n_bytes, n = n_blocks * (size_t)t->n_weights;
-        CHECK(n_blocks >= 64 && n_blocks * t->n_bytes == n_block_bytes && n * 4 == n_value_bytes, "%s",
+        CHECK(n_blocks >= 16 && n_blocks * t->n_bytes == n_block_bytes && n * 4 == n_value_bytes, "%s",
               t->name);
         uint8_t *moved = malloc(n_block_bytes + shift); // exactly as large, so that ASan sees a read beyond
         memcpy(moved + shift, blocks, n_block_bytes);
@@ -362,11 +392,7 @@ static float dot_by_contract(const QuantTraits *t, const uint8_t *blocks, int n,
 }
 
 /* Rows of golden blocks at an odd address, against the contract to the bit and against double arithmetic. */
-static void check_dot(const QuantTraits *t, int n_blocks, uint32_t *state) {
-    size_t n_bytes;
-    uint8_t *blocks = read_golden(t, "blocks", &n_bytes);
-    CHECK(blocks && n_blocks * t->n_bytes <= n_bytes, "%s: no golden data", t->name);
-    if (!blocks) return;
+static void check_dot(const QuantTraits *t, const uint8_t *blocks, int n_blocks, uint32_t *state) {
     int n = n_blocks * t->n_weights;
     float *x = malloc((size_t)n * sizeof *x), *w = malloc((size_t)n * sizeof *w);
     uint8_t *odd = malloc(n_blocks * t->n_bytes + 1);
@@ -393,7 +419,6 @@ static void check_dot(const QuantTraits *t, int n_blocks, uint32_t *state) {
     free(odd);
     free(w);
     free(x);
-    free(blocks);
 }
 
 TEST(act8_dot_is_what_it_says) {
@@ -401,6 +426,11 @@ TEST(act8_dot_is_what_it_says) {
     for (int i = 0; i < N_TYPES; i++) {
         const QuantTraits *t = quant_traits(types[i]);
         if (t->act != QUANT_ACT_Q8) continue;
-        for (int n_blocks = 1; n_blocks <= 64; n_blocks += 9) check_dot(t, n_blocks, &state);
+        size_t n_bytes = 0;
+        uint8_t *blocks = read_golden(t, "blocks", &n_bytes);
+        CHECK(n_bytes, "%s: no golden data", t->name);
+        for (int n = 1; n * t->n_bytes <= n_bytes; n += t->n_bytes * 64 > n_bytes ? 5 : 9)
+            check_dot(t, blocks, n, &state);
+        free(blocks);
     }
 }
