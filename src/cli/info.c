@@ -278,9 +278,9 @@ static json_t *memory_json(const Facts *f) {
     if (!f->run.engine) return json_null();
     ExecMemory m = engine_memory(f->run.engine);
     json_t *object = runner_memory(&f->run);
-    const Plan *plan = engine_plan(f->run.engine);
-    size_t position = cache_position_bytes(plan->kv, plan->n_kv, f->run.config.kv_type);
-    json_object_set_new(object, "kv_per_position", json_integer((json_int_t)position));
+    json_object_set_new(object, "kv_per_position", json_integer((json_int_t)m.kv_position));
+    json_object_set_new(object, "kv_of_windows", json_integer((json_int_t)m.kv_window));
+    json_object_set_new(object, "kv_of_states", json_integer((json_int_t)m.kv_state));
     json_object_set_new(object, "n_ctx", json_integer(f->run.config.n_ctx));
     json_object_set_new(object, "fits", json_boolean(exec_fits(&m)));
     json_object_set_new(object, "n_ctx_that_fits", json_integer(engine_context_that_fits(f->run.engine)));

@@ -103,6 +103,18 @@ static CacheLayer rows_of(const KvLayer *l, KvType type) {
     return r;
 }
 
+static void add_need(const KvLayer *l, const CacheConfig *c, const Group *g, size_t page_bytes,
+                     CacheNeed *need) {
+    size_t of_sequence = (g->n_pages - 1) / (size_t)c->n_seq * page_bytes; // without the scrap page
+    need->bytes += g->n_pages * page_bytes;
+    if (l->kind == KV_STATE)
+        need->state_bytes += of_sequence;
+    else if (l->window)
+        need->window_bytes += of_sequence;
+    else
+        need->position_bytes += page_bytes / CACHE_PAGE;
+}
+
 /* Layers [n_layers] and groups [n_layers at most] of a cache. */
 static CacheNeed lay_out(const KvLayer *layers, int n_layers, const CacheConfig *c, CacheLayer *out,
                          Group *groups, int *n_groups) {
@@ -123,7 +135,7 @@ static CacheNeed lay_out(const KvLayer *layers, int n_layers, const CacheConfig 
         out[i].table = groups[g].table;
         out[i].table_pages = groups[g].table_pages;
         out[i].base = need.bytes;
-        need.bytes += groups[g].n_pages * out[i].page_bytes;
+        add_need(l, c, &groups[g], out[i].page_bytes, &need);
     }
     for (int g = 0; g < *n_groups; g++) need.n_entries += (size_t)groups[g].table_pages * (size_t)c->n_seq;
     return need;
@@ -137,14 +149,6 @@ CacheNeed cache_need(const KvLayer *layers, int n_layers, const CacheConfig *c) 
     free(out);
     free(groups);
     return need;
-}
-
-size_t cache_position_bytes(const KvLayer *layers, int n_layers, KvType type) {
-    size_t bytes = 0;
-    for (int i = 0; i < n_layers; i++)
-        if (layers[i].kind == KV_ROWS && !layers[i].window)
-            bytes += rows_of(&layers[i], type).page_bytes / CACHE_PAGE;
-    return bytes;
 }
 
 /* ---- life ---------------------------------------------------------------------------------------------- */

@@ -92,14 +92,13 @@ typedef struct CacheConfig {
 typedef struct KvLayer KvLayer; // plan.h
 typedef struct Cache Cache;
 
-/* The needs of the layers: bytes of memory, in whole pages, and entries of the tables of all sequences. */
+/* The needs of the layers. */
 typedef struct CacheNeed {
-    size_t bytes, n_entries;
+    size_t bytes, n_entries;          // of memory, in whole pages; of the tables of all sequences
+    size_t position_bytes;            // that one more position of one sequence takes
+    size_t window_bytes, state_bytes; // of one sequence, whatever its length: in windows, in states
 } CacheNeed;
 CacheNeed cache_need(const KvLayer *layers, int n_layers, const CacheConfig *config);
-
-/* Bytes that one more position of one sequence takes in the layers that keep all positions. */
-size_t cache_position_bytes(const KvLayer *layers, int n_layers, KvType type);
 
 Cache *cache_open(const KvLayer *layers, int n_layers, const CacheConfig *config);
 void cache_close(Cache *c); // NULL is fine

@@ -74,9 +74,13 @@ CacheConfig exec_cache_config(const ExecConfig *c, int n_ahead) {
 
 ExecMemory exec_memory(const Plan *p, const ExecConfig *c, int n_ahead) {
     CacheConfig cache = exec_cache_config(c, n_ahead);
+    CacheNeed need = cache_need(p->kv, p->n_kv, &cache);
     return (ExecMemory){
-        .kv = cache_need(p->kv, p->n_kv, &cache).bytes,
+        .kv = need.bytes,
         .registers = p->row_bytes_T * (size_t)c->T_max + p->row_bytes_R * (size_t)c->R_max,
+        .kv_position = need.position_bytes,
+        .kv_window = need.window_bytes,
+        .kv_state = need.state_bytes,
     };
 }
 

@@ -33,6 +33,8 @@ typedef struct ExecConfig {
 /* Bytes that an executor needs for a plan and a configuration, and the bytes that are free. */
 typedef struct ExecMemory {
     size_t weights, kv, registers, scratch;
+    size_t kv_position;         // of kv: bytes that one more position of one sequence takes
+    size_t kv_window, kv_state; // and bytes of one sequence, whatever its length, in windows and states
     size_t free;
     bool is_mapped; // the weights stay in the file: those that do not fit are read again in each step
 } ExecMemory;

@@ -62,8 +62,11 @@ void engine_print_memory(const Engine *g, Buf *out) {
     buf_printf(out, "%s, context of %d tokens: ", g->exec_ops->name, g->config.n_ctx);
     print_bytes("weights", (double)m->weights, out);
     print_bytes(m->is_mapped ? " in the file, keys and values" : ", keys and values", (double)m->kv, out);
-    buf_printf(out, " (%s, %zu bytes per position)", kv_type_name(g->config.kv_type),
-               cache_position_bytes(g->plan->kv, g->plan->n_kv, g->config.kv_type) * (size_t)g->config.n_seq);
+    buf_printf(out, " (%s, %zu bytes per position", kv_type_name(g->config.kv_type),
+               m->kv_position * (size_t)g->config.n_seq);
+    if (m->kv_window) print_bytes("; windows of a sequence", (double)m->kv_window, out);
+    if (m->kv_state) print_bytes("; states of a sequence", (double)m->kv_state, out);
+    buf_printf(out, ")");
     print_bytes(", registers", (double)m->registers, out);
     print_bytes(", scratch", (double)m->scratch, out);
     print_bytes("; free are", (double)m->free, out);

@@ -64,6 +64,13 @@ tokenizer_of() {
     asserts "$(tokenizer_of "$T/unigram.gguf")" = $'tokenizer      SentencePiece unigram, 257 tokens\n(\'t5\', None)'
 }
 
+@test "memory: what a position costs, and what the windows of a sequence do" {
+    zgen info test/data/models/gemma3-Q4_0.gguf --device cpu -c 4096
+    [[ "$output" == *"(f16, 128 bytes per position; windows of a sequence 0.3 MB)"* ]]
+    zgen info test/data/models/gemma3-Q4_0.gguf --device cpu -c 4096 --json
+    asserts "$(field '[d["memory"][k] for k in ("kv_per_position", "kv_of_windows", "kv_of_states")]')" = "[128, 294912, 0]"
+}
+
 @test "memory: what generate needs, whether it fits, and the context that would" {
     zgen info --device cpu -t 2 --json
     asserts "$(field '[d["memory"][k] for k in ("executor", "n_ctx", "kv_per_position", "weights", "fits")]')" = "['cpu', 512, 3072, 5570560, True]"

@@ -24,7 +24,8 @@ static void check_addresses(KvType type) {
     };
     CacheConfig config = {.n_ctx = 200, .n_seq = 2, .type = type, .n_step = 16, .n_ahead = 2};
     Cache *c = cache_open(layers, 6, &config);
-    size_t n = cache_need(layers, 6, &config).bytes, n_scales = type == KV_Q8_0 ? 1 : 0, used = 0;
+    CacheNeed need = cache_need(layers, 6, &config);
+    size_t n = need.bytes, n_scales = type == KV_Q8_0 ? 1 : 0, used = 0;
     uint8_t *memory = mem_new(n, 1);
     static const int n_pages[] = {9, 9, 7, 9, 0, 5}; // with the scrap page
     for (int i = 0; i < 6; i++) {
@@ -48,7 +49,8 @@ static void check_addresses(KvType type) {
     size_t state = 7 * 24, row = kv_row_bytes(type, 32) * CACHE_PAGE; // 1000 bytes are 1024; 32 elements
     CHECK(used + state == n, "%s: %zu of %zu bytes are used", kv_type_name(type), used, n);
     CHECK(n == row * (9 * (8 + 12 + 2) + 5 * 2) + 7 * 1024, "%s: %zu bytes", kv_type_name(type), n);
-    CHECK(cache_position_bytes(layers, 6, type) * CACHE_PAGE == row * (8 + 12 + 2));
+    CHECK(need.position_bytes * CACHE_PAGE == row * (8 + 12 + 2));
+    CHECK(need.window_bytes == row * 2 * 2 && need.state_bytes == 3 * 1024);
     CacheView k = {*cache_layer(c, 3), memory, NULL}, other = {*cache_layer(c, 4), memory, NULL},
               same = {*cache_layer(c, 1), memory, NULL};
     CHECK(cache_v_in_k(&k.layer) && !cache_v_in_k(&other.layer));

@@ -123,9 +123,8 @@ TEST(engine_answers_and_stops) {
           q->decode.n == q->n_generated); // the token that ends the text was computed too
     CHECK(q->prompt.seconds > 0 && q->decode.bytes > 5e6 * q->n_generated);
     CHECK(strcmp(engine_executor(b.engine), "cpu") == 0 && strcmp(finish_name(q->finish), "stop") == 0);
-    const Plan *plan = engine_plan(b.engine);
-    size_t position = cache_position_bytes(plan->kv, plan->n_kv, KV_F16); // of 4 pages, and of the scrap page
-    CHECK(engine_memory(b.engine).kv == position * (256 + CACHE_PAGE));
+    ExecMemory m = engine_memory(b.engine);
+    CHECK(m.kv == m.kv_position * (256 + CACHE_PAGE)); // of 4 pages, and of the scrap page
     tok_ids_free(&ids);
     close_bench(&b);
 }
@@ -969,9 +968,8 @@ TEST(engine_knows_its_memory_before_loading) {
     CHECK(m.is_mapped && m.weights == weights_bytes(engine_plan(large)->weights) && m.registers > 0 &&
           m.scratch > 0 && m.free > 0);
     CHECK(exec_needed(&m) == m.kv + m.registers + m.scratch);
-    const Plan *plan = engine_plan(large);
-    size_t position = cache_position_bytes(plan->kv, plan->n_kv, KV_F16);
-    CHECK(m.kv == position * ((size_t)2 << 30) + position * CACHE_PAGE && !exec_fits(&m));
+    CHECK(m.kv == m.kv_position * (((size_t)2 << 30) + CACHE_PAGE) && !exec_fits(&m));
+    CHECK(m.kv_position == 3072 && m.kv_window == 0 && m.kv_state == 0);
     c.n_ctx = engine_context_that_fits(large);
     for (int more = 0; more < 2; more++, c.n_ctx++) {
         REQUIRE(engine_prepare(&model, &c, &small, &e), "%s", e.text);

@@ -550,7 +550,7 @@ TEST(plan_multiplies_the_scales_that_a_file_has) {
         Err e;
         REQUIRE(gguf_open_bytes(file.data, file.n, "x.gguf", &g, &e), "%s", e.text);
         Weights *weights = weights_open(g);
-        const Weight *w = weights_matrix(weights, "blk.0.ffn_up_exps.weight", 32, 4, 2, &e);
+        const Weight *w = weights_matrix(weights, "blk.0.ffn_up_exps.weight", matrix_whole(32, 4, 2), &e);
         REQUIRE(w && w->scale, "%s", e.text);
         for (int r = 0; r < 8; r++)
             CHECK(w->scale[r] == (float)(r * counts[c] / 8 + 1), "%d scales, row %d: %g", counts[c], r,
