@@ -95,7 +95,7 @@ typedef struct FlaggedOutput {
     uint32_t row[];                     // [n_out]
 } FlaggedOutput;
 
-/* MATMUL, EXPERT and LOGITS: out = w in * scale + bias, of up to three segments with one input; the first one
+/* MATMUL, EXPERT and LOGITS: out = w in * scale + bias, of up to four segments with one input; the first one
  * + residual.  The input is normalised first where there is a norm.  With an activation two segments make one
  * output, act(first) * second + residual, written to the first's out.  No input may overlap an output, which
  * holds partial results until the end. */

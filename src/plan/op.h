@@ -24,7 +24,7 @@
 #define OP_LIST(X)                                                                                           \
     X(EMBED, "out = scale * w[token[t]], or of w[position[t]]")                                              \
     X(NORM, "out = in / sqrt(mean(in^2) + eps) * weight + bias, over the row or over each head of it")       \
-    X(MATMUL, "out_i = w_i in * scale_i + bias_i, for up to three weights; scale * first one + residual")    \
+    X(MATMUL, "out_i = w_i in * scale_i + bias_i, for up to four weights; scale * first one + residual")    \
     X(ROPE, "rotate n_rot dimensions of each head of q and k by angles of position[t]")                      \
     X(KVPUT, "K[cache, seq[t], position[t]] = k, V[...] = v")                                                \
     X(ATTN, "out = softmax(scale * q K^T) V over the positions of seq[t] up to position[t]")                 \
@@ -65,7 +65,7 @@ typedef struct Operand {
     int reg;
 } Operand;
 
-enum { OP_MAX_SEGMENTS = 3, OP_MAX_OPERANDS = 8, NO_REG = -1 };
+enum { OP_MAX_SEGMENTS = 4, OP_MAX_OPERANDS = 8, NO_REG = -1 };
 
 /* ---- parameters ---- */
 

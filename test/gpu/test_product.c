@@ -278,19 +278,19 @@ TEST(gpu_ops_product_of_every_type) {
         }
 }
 
-/* Q, K and V of a mixed file, of the mapped rows of an input, with a norm or without. */
+/* As many products as an op may have, of a mixed file, of the mapped rows of an input, with a norm or without. */
 TEST(gpu_ops_product_of_mixed_types) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
-    static const QuantType types[][3] = {{QUANT_Q4_K, QUANT_Q4_K, QUANT_Q6_K},
-                                         {QUANT_Q8_0, QUANT_F16, QUANT_Q5_1},
-                                         {QUANT_BF16, QUANT_NVFP4, QUANT_F32},
-                                         {QUANT_Q3_K, QUANT_IQ4_XS, QUANT_MXFP4},
-                                         {QUANT_IQ2_XXS, QUANT_IQ3_S, QUANT_Q4_K}};
-    static const int n_outs[] = {192, 64, 33};
+    static const QuantType types[][OP_MAX_SEGMENTS] = {{QUANT_Q4_K, QUANT_Q4_K, QUANT_Q6_K, QUANT_Q4_K},
+                                                       {QUANT_Q8_0, QUANT_F16, QUANT_Q5_1, QUANT_Q8_0},
+                                                       {QUANT_BF16, QUANT_NVFP4, QUANT_F32, QUANT_BF16},
+                                                       {QUANT_Q3_K, QUANT_IQ4_XS, QUANT_MXFP4, QUANT_F32},
+                                                       {QUANT_IQ2_XXS, QUANT_IQ3_S, QUANT_Q4_K, QUANT_Q6_K}};
+    static const int n_outs[OP_MAX_SEGMENTS] = {192, 64, 33, 2};
     for (int i = 0; i < 5; i++)
         for (int plain = 0; plain < 2; plain++) {
-            Trial *t = trial_new(types[i], n_outs, 3, 512, 2);
+            Trial *t = trial_new(types[i], n_outs, OP_MAX_SEGMENTS, 512, 2);
             t->T = 65;
             t->norm = !plain;
             t->permuted = t->bias = true;
@@ -332,8 +332,8 @@ TEST(gpu_ops_product_by_clusters) {
     if (!l->dependent) SKIP("this GPU has no clusters");
     CHECK(l->n_clusters[2] > 0 && l->n_clusters[4] > 0, "%d and %d", l->n_clusters[2], l->n_clusters[4]);
     static const struct {
-        QuantType types[3];
-        int n_in, n_outs[3], n;
+        QuantType types[OP_MAX_SEGMENTS];
+        int n_in, n_outs[OP_MAX_SEGMENTS], n;
         Activation act;
     } cases[] = {{{QUANT_Q4_K}, 18944, {1043}, 1, ACT_NONE},
                  {{QUANT_Q6_K}, 27648, {50}, 1, ACT_NONE},
