@@ -165,8 +165,15 @@ int emit_norm(PlanBuilder *b, const char *name, int in, NormParams norm) {
     return write(b, op, width_of(b, in));
 }
 
+int emit_matmul_scaled(PlanBuilder *b, const char *name, int in, const Weight *w, const float *bias,
+                       float scale) {
+    Op *op = add_product(b, OP_MATMUL, name, in, w, bias);
+    op->product.scale = scale;
+    return write(b, op, rows_of(w));
+}
+
 int emit_matmul(PlanBuilder *b, const char *name, int in, const Weight *w, const float *bias) {
-    return write(b, add_product(b, OP_MATMUL, name, in, w, bias), rows_of(w));
+    return emit_matmul_scaled(b, name, in, w, bias, 1);
 }
 
 void emit_rope(PlanBuilder *b, const char *name, int q, int k, RopeParams rope) {

@@ -41,6 +41,8 @@ int emit_view(PlanBuilder *b, const char *name, int reg, int column, int width);
 int emit_embed(PlanBuilder *b, const char *name, const Weight *w, EmbedParams embed);
 int emit_norm(PlanBuilder *b, const char *name, int in, NormParams norm);
 int emit_matmul(PlanBuilder *b, const char *name, int in, const Weight *w, const float *bias);
+int emit_matmul_scaled(PlanBuilder *b, const char *name, int in, const Weight *w, const float *bias,
+                       float scale);
 void emit_rope(PlanBuilder *b, const char *name, int q, int k, RopeParams rope); // in place; k may be NO_REG
 /* Returns the cache's layer, which several attentions may read.  v NO_REG: V is the first v_dim of K. */
 int emit_kvput(PlanBuilder *b, const char *name, int k, int v, AttnParams attn);

@@ -137,14 +137,16 @@ const char *weight_scale_name(const char *name, char out[WEIGHT_NAME]) {
     return out;
 }
 
-/* NAME.scale for NAME.weight, where the file has it: per row for FP8, per expert or one for all elsewhere. */
+/* NAME.scale for NAME.weight, where the file has it: per row for FP8, per expert or one for all elsewhere.  A
+ * tensor of another size is no factor of results: a family requests it, or the file is refused. */
 static bool add_scale(Weights *w, Weight *m, const MatrixShape *shape, Err *e) {
     char name[WEIGHT_NAME];
     const GgufTensor *t = gguf_find_tensor(w->g, weight_scale_name(m->name, name));
-    if (!t && m->type != QUANT_FP8_E4M3) return true;
     int n_all = shape->n_expert * shape->n_rows;
     int64_t n = t ? t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3] : 0;
-    if (!t || t->type != QUANT_F32 || (n != 1 && n != m->n_expert && n != n_all))
+    bool fits = t && t->type == QUANT_F32 && (n == 1 || n == m->n_expert || n == n_all);
+    if (!fits && m->type != QUANT_FP8_E4M3) return true;
+    if (!fits)
         return err_set(e, ERR_MODEL, "%s: the scales '%s' are missing or not %d values of type F32",
                        gguf_label(w->g), name, n_all);
     w->used[t - gguf_tensor(w->g, 0)] = true;
@@ -220,6 +222,12 @@ static const Weight *open_matrix(Weights *w, const char *name, const MatrixShape
     return ok ? &node->matrix : NULL;
 }
 
+static bool is_recorded(const Weights *w, const char *name) {
+    for (int i = 0; i < w->n_recorded; i++)
+        if (strcmp(w->recorded[i].name, name) == 0) return true;
+    return false;
+}
+
 /* known: the matrix is another part of a tensor that is recorded. */
 static const Weight *record_matrix(Weights *w, const char *name, const MatrixShape *s, const Weight *known) {
     Node *node = known ? add_node(w, 0) : record(w, name, s->n_in, s->n_rows, s->n_expert, 0);
@@ -245,6 +253,7 @@ const Weight *weights_matrix(Weights *w, const char *name, MatrixShape s, Err *e
 
 const float *weights_vector(Weights *w, const char *name, int n, int n_rows, Err *e) {
     size_t n_floats = (size_t)n * (size_t)n_rows;
+    if (w->optional && is_recorded(w, name)) return add_node(w, n_floats)->vector; // a bias of several parts
     if (w->optional) return record(w, name, n, n_rows, 1, n_floats)->vector;
     const GgufTensor *t = find(w, name, n, n_rows, 1, e);
     if (!t) return NULL;

@@ -73,6 +73,13 @@ static void add_list(SynthPlan *m, const char *key, const char *list) {
     }
 }
 
+/* Counts of layers are as many of all layers as in the whole model. */
+static int shorten(const SynthPlan *m, const char *name, int value) {
+    bool is_count =
+        strcmp(name, "attention.shared_kv_layers") == 0 || strcmp(name, "leading_dense_block_count") == 0;
+    return is_count ? value * m->n_layer / m->s->n_layer : value;
+}
+
 /* A key with a value as shapes write it. */
 static void add_value(SynthPlan *m, const char *name, const char *value) {
     char key[SHAPE_WORD + HPARAMS_ARCH];
@@ -87,7 +94,7 @@ static void add_value(SynthPlan *m, const char *name, const char *value) {
     else if (strchr(value, '.'))
         gguf_write_f32(&m->w, key, strtof(value, NULL));
     else
-        gguf_write_u32(&m->w, key, (uint32_t)atoi(value));
+        gguf_write_u32(&m->w, key, (uint32_t)shorten(m, name, atoi(value)));
 }
 
 /* Keys of the fields that every shape has, in the same words. */

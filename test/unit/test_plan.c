@@ -251,7 +251,9 @@ static void check_order(const char *path, const Opened *o) {
         for (int k = 0; k < op->n_operands; k++) {
             if (!role_reads(op->operand[k].role)) continue;
             bool written = false;
-            for (int j = 0; j < i && !written; j++) written = writes(&p->ops[j], op->operand[k].reg);
+            int reg = op->operand[k].reg, base = plan_base(p, reg); // of a view: either is written
+            for (int j = 0; j < i && !written; j++)
+                written = writes(&p->ops[j], reg) || writes(&p->ops[j], base);
             CHECK(written, "%s: op %d reads r%d too early", path, i, op->operand[k].reg);
         }
         CHECK(!op_is_product(op) || op->n_w == op_count(op, ROLE_WRITE) + (op->product.act != ACT_NONE),

@@ -62,6 +62,13 @@ static void prepare(PlanBuilder *b, int *q, int *k, const AttentionBlock *o, Nor
     }
 }
 
+/* Some files have keys and values of layers that read those of another one. */
+static void leave_kv(PlanBuilder *b) {
+    builder_leave(b, "blk.%d.attn_k.weight");
+    builder_leave(b, "blk.%d.attn_v.weight");
+    builder_leave(b, "blk.%d.attn_k_norm.weight");
+}
+
 /* One of the three products: n rows from `first` on where the file has them in one tensor of n_all. */
 static int qkv(PlanBuilder *b, const char *name, int in, int first, int n, int n_all) {
     int n_embd = b->plan->hparams.n_embd;
@@ -80,6 +87,7 @@ int block_attention(PlanBuilder *b, int in, const AttentionBlock *options, NormP
         k = qkv(b, "attn_k", in, n_q, n_k, n_q + n_k + n_v);
         v = o.v_is_k ? k : qkv(b, "attn_v", in, n_q + n_k, n_v, n_q + n_k + n_v);
     }
+    if (o.kv_back) leave_kv(b);
     assert(!o.v_is_k || o.qk_norm != QK_NORM_NONE); // which leaves the product as it is
     prepare(b, &q, &k, &o, norm);
     if (o.v_norm && v != NO_REG) {

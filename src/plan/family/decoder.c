@@ -11,6 +11,7 @@ Decoder read_decoder(PlanBuilder *b, bool centred, RopePairing pairing) {
                  .output_norm = "output_norm",
                  .embed_scale = 1,
                  .residual_scale = 1,
+                 .layer_scale = 1,
                  .logit_scale = 1};
     d.attention.attn.rope = read_rope(b, pairing);
     d.ffn.glu.act = ACT_SILU;
@@ -45,7 +46,8 @@ int decoder_layer(PlanBuilder *b, int x, const Decoder *d) {
     if (has_experts(b, &d->experts) && d->experts.n_shared_ff)
         x = add(b, "ffn_shexp_residual", block_shared_expert(b, in, &d->experts), x, d);
     part = feed_forward(b, in, d);
-    return add(b, "ffn_residual", norm(b, d->ffn_post_norm, part, d), x, d);
+    AddParams scales = {.a_scale = d->residual_scale, .scale = d->layer_scale};
+    return emit_add_scaled(b, "ffn_residual", norm(b, d->ffn_post_norm, part, d), x, scales);
 }
 
 void decoder_output(PlanBuilder *b, int x, const Decoder *d) {

@@ -70,7 +70,11 @@ Routing block_router(PlanBuilder *b, int in, const ExpertBlock *o) {
     MoeParams moe = o->moe;
     Routing r;
     moe.bias = builder_optional_vector(b, "blk.%d.exp_probs_b.bias", moe.n_expert);
-    int logits = block_product(b, "ffn_gate_inp", in, b->plan->regs[in].width, moe.n_expert);
+    int n_in = b->plan->regs[in].width;
+    const Weight *w = builder_matrix(b, "blk.%d.ffn_gate_inp.weight", n_in, moe.n_expert);
+    const float *bias = builder_optional_vector(b, "blk.%d.ffn_gate_inp.bias", moe.n_expert);
+    float scale = o->router_scale != 0 ? o->router_scale : 1;
+    int logits = emit_matmul_scaled(b, "ffn_gate_inp", in, w, bias, scale);
     r.ids = emit_route(b, "ffn_route", logits, moe, &r.weights);
     return r;
 }

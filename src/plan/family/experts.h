@@ -17,6 +17,7 @@ typedef struct ExpertBlock {
     GluParams glu, shared_glu;
     int n_ff;               // of an expert; 0: expert_feed_forward_length, or feed_forward_length without it
     int n_shared_ff;        // of the shared expert; 0: there is none
+    float router_scale;     // of the router's logits; 0: 1
     bool weighed_input;     // weights multiply the input of the one chosen expert, not its output
     int n_dense, every_nth; // layers with experts: of each every_nth the last one, n_dense and later ones
 } ExpertBlock;

@@ -37,6 +37,13 @@ static int read_head_dim(PlanBuilder *b) {
     return k->ok ? head_dim : 2;
 }
 
+int read_local_head_dim(PlanBuilder *b) {
+    int head_dim = keys_int(&b->keys, "attention.key_length_swa", 2, MAX_HEAD_DIM, read_head_dim(b));
+    if (head_dim % 2)
+        keys_fail(&b->keys, "'attention.key_length_swa' is %d; expected an even number", head_dim);
+    return b->keys.ok ? head_dim : 2;
+}
+
 void read_attention(PlanBuilder *b, AttnParams *a) {
     Keys *k = &b->keys;
     if (!a->n_head) a->n_head = of_layer(b, "attention.head_count", MAX_HEADS, 0);

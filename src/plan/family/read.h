@@ -26,6 +26,9 @@ RopeParams read_rope_local(PlanBuilder *b, const RopeParams *rope, float base);
 /* Sets what is 0: counts and widths of the layer's attention heads, and the factor of scores. */
 void read_attention(PlanBuilder *b, AttnParams *attn);
 
+/* The width of heads in layers with a window: attention.key_length_swa, or that of the others. */
+int read_local_head_dim(PlanBuilder *b);
+
 /* 1 / sqrt(n_embd / n_head), the factor of scores of models whose heads are narrower than that. */
 float read_embd_scale(PlanBuilder *b);
 
