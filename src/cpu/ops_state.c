@@ -70,8 +70,7 @@ static void convolve(const ConvParams *p, int c, int n, const float *const *tap,
     for (int i = 0; i < n; i++, weight += p->n_tap) {
         float sum = 0;
         for (int k = 0; k < p->n_tap; k++) sum += weight[k] * tap[k][i];
-        if (p->bias) sum += p->bias[c + i];
-        out[i] = p->act == ACT_SILU ? sum / (1 + expf(-sum)) : sum;
+        out[i] = p->bias ? sum + p->bias[c + i] : sum;
     }
 }
 
@@ -87,7 +86,9 @@ void op_conv(Exec *x, const Batch *b, const Op *op, Scratch *s) {
         for (int k = 0; k < n_kept; k++) tap[k] = part.from ? part.from + k * width + c : zeros;
         for (int t = part.first; t >= 0; t = x->chains.next[t]) {
             tap[n_kept] = machine_f32(x, in, t) + c;
-            convolve(p, c, n, tap, machine_f32(x, out, t) + c);
+            float *row = machine_f32(x, out, t) + c;
+            convolve(p, c, n, tap, row);
+            if (p->act != ACT_NONE) x->kernels->glu(&(GluParams){.act = p->act}, row, NULL, n, row);
             memmove(tap, tap + 1, (size_t)n_kept * sizeof *tap);
         }
         // in one page, a row that is read lies behind the one that is written

@@ -7,7 +7,7 @@
 
 bool builder_emit(Plan *p, const Gguf *g, void (*emit)(PlanBuilder *b), Err *e) {
     const Hparams *h = &p->hparams;
-    PlanBuilder b = {.plan = p, .layer = -1};
+    PlanBuilder b = {.plan = p, .last_mixer = h->n_layer - 1, .layer = -1};
     b.keys = (Keys){.g = g,
                     .arch = h->arch,
                     .e = e,
@@ -26,8 +26,8 @@ bool builder_next_layer(PlanBuilder *b) {
     return false;
 }
 
-bool builder_is_last_layer(const PlanBuilder *b) {
-    return b->layer == b->keys.n_layer - 1;
+bool builder_is_last_mixer(const PlanBuilder *b) {
+    return b->layer == b->last_mixer;
 }
 
 /* ---- weights ------------------------------------------------------------------------------------------- */
@@ -143,7 +143,7 @@ static Op *add_product(PlanBuilder *b, OpCode code, const char *name, int in, co
 }
 
 int emit_view(PlanBuilder *b, const char *name, int reg, int column, int width) {
-    assert(b->plan->regs[reg].base == NO_REG && column + width <= width_of(b, reg));
+    assert(!b->keys.ok || (b->plan->regs[reg].base == NO_REG && column + width <= width_of(b, reg)));
     int view = add_reg(b, name, width, b->plan->regs[reg].on_R);
     b->plan->regs[view].base = reg;
     b->plan->regs[view].column = column;

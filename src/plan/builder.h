@@ -11,9 +11,10 @@
 
 typedef struct PlanBuilder {
     Plan *plan;
-    Keys keys; // the file's, under the family's architecture; its ok is the builder's too
-    int layer; // of what is emitted now, -1 outside
-    bool on_R; // set behind the last attention, where only the wanted rows are computed
+    Keys keys;      // the file's, under the family's architecture; its ok is the builder's too
+    int last_mixer; // the last layer with attention or a state; a family whose last layers have none sets it
+    int layer;      // of what is emitted now, -1 outside
+    bool on_R;      // set behind the last attention, where only the wanted rows are computed
     int op_capacity, reg_capacity;
 } PlanBuilder;
 
@@ -23,7 +24,9 @@ bool builder_emit(Plan *p, const Gguf *g, void (*emit)(PlanBuilder *b), Err *e);
 
 /* Goes to the first layer, to the next, and behind the last, where it returns false: `while` writes them. */
 bool builder_next_layer(PlanBuilder *b);
-bool builder_is_last_layer(const PlanBuilder *b);
+
+/* Whether no layer behind this one needs all rows, so that behind its attention the wanted ones are enough. */
+bool builder_is_last_mixer(const PlanBuilder *b);
 
 /* Weights by name, in which "%d" is replaced by the builder's layer.  A missing or misshapen one is a
  * failure; the optional ones return NULL where the file has none. */

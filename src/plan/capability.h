@@ -46,6 +46,7 @@
     X(ACT_SWIGLU_OAI, "the activation swiglu_oai", act == ACT_SWIGLU_OAI)                                    \
     X(ACT_CLAMPED, "the activation clamped", act == ACT_CLAMPED)                                             \
     X(ACT_XIELU, "the activation xielu", act == ACT_XIELU)                                                   \
+    X(ACT_PRODUCT, "products of columns", op->code == OP_GLU && act == ACT_NONE)                             \
     X(ACT_ALONE, "activations without a factor", op->code == OP_GLU && op_count(op, ROLE_READ) == 1)         \
     X(GATE_NARROW, "gates of several columns", gate_narrow)                                                  \
     X(ROPE_HALVES, "rotation of halves", rope && rope->pairing == ROPE_HALVES)                               \

@@ -84,6 +84,7 @@ static bool merge_activation(const Plan *p, Op *a, const Op *b) {
     int gate = op_out(a, 0), up = op_out(a, 1);
     if (op_in(b, 0) != gate || op_in(b, 1) != up) return false;
     if (b->glu.act == ACT_CLAMPED || b->glu.act == ACT_XIELU) return false; // these have numbers
+    if (b->glu.act == ACT_NONE) return false;                               // of a product: two results
     if (a->w[0]->n_out != a->w[1]->n_out || a->w[0]->type != a->w[1]->type)
         return false; // the kernels go through both in step
     if (n_readers(p, gate) != 1 || n_readers(p, up) != 1) return false;

@@ -107,13 +107,23 @@ GgufTensor *weights_take_recorded(Weights *w, int *n) {
     return recorded;
 }
 
+/* Sizes of 1 do not count: writers add and drop them. */
+static bool has_sizes(const GgufTensor *t, int64_t n0, int64_t n1, int64_t n2) {
+    int64_t wanted[] = {n0, n1, n2, 1}, is[4] = {1, 1, 1, 1}, should[4] = {1, 1, 1, 1};
+    for (int i = 0, a = 0, b = 0; i < 4; i++) {
+        if (t->ne[i] != 1) is[a++] = t->ne[i];
+        if (wanted[i] != 1) should[b++] = wanted[i];
+    }
+    return memcmp(is, should, sizeof is) == 0;
+}
+
 static const GgufTensor *find(Weights *w, const char *name, int64_t n0, int64_t n1, int64_t n2, Err *e) {
     const GgufTensor *t = gguf_find_tensor(w->g, name);
     if (!t) {
         err_set(e, ERR_MODEL, "%s: tensor '%s' is missing", gguf_label(w->g), name);
         return NULL;
     }
-    if (t->ne[0] != n0 || t->ne[1] != n1 || t->ne[2] != n2 || t->ne[3] != 1) {
+    if (!has_sizes(t, n0, n1, n2)) {
         err_set(e, ERR_MODEL,
                 "%s: tensor '%s' is [%lld, %lld, %lld, %lld], but the hyper-parameters require [%lld, %lld, "
                 "%lld]",

@@ -166,7 +166,7 @@ static inline void check_feedings(const Golden *g, const Case *c, const Mode *m,
     static const struct {
         const char *name;
         int first, step; // rows of the first run, and of the others
-    } feedings[] = {{"whole", MAX_PROMPT, 1}, {"token by token", 1, 1}, {"two parts", 11, MAX_PROMPT}};
+    } feedings[] = {{"whole", MAX_PROMPT, 1}, {"two parts", 11, MAX_PROMPT}, {"token by token", 1, 1}};
     float *logits = rig_rows(rig, c->n_prompt);
     for (size_t i = 0; i < sizeof feedings / sizeof *feedings; i++) {
         for (int at = 0, n; at < c->n_prompt; at += n) {
@@ -181,7 +181,8 @@ static inline void check_feedings(const Golden *g, const Case *c, const Mode *m,
 
 /* ---- Rule 5 ---- */
 
-/* Goes on from the last token of the prompt, whose keys and values are written once more, the same ones. */
+/* Goes on from the last token of the prompt, which is computed once more: it came in a run of its own, so that a state
+ * can go back by it. */
 static inline void check_greedy(const Golden *g, const Case *c, const Mode *m, Rig *rig) {
     int32_t token = c->prompt[c->n_prompt - 1];
     for (int i = 0; i < c->n_greedy; i++) {

@@ -134,25 +134,26 @@ static void on_every_plan(void (*check)(const char *path, const Opened *o)) {
     globfree(&files);
 }
 
-static bool has_operand(const Op *op, int reg, bool (*wanted)(Role)) {
+/* Whether the op has the register, or a view of it, in a wanted role. */
+static bool has_operand(const Plan *p, const Op *op, int reg, bool (*wanted)(Role)) {
     for (int k = 0; k < op->n_operands; k++)
-        if (op->operand[k].reg == reg && wanted(op->operand[k].role)) return true;
+        if (wanted(op->operand[k].role) && plan_base(p, op->operand[k].reg) == reg) return true;
     return false;
 }
 
-static bool reads(const Op *op, int reg) {
-    return has_operand(op, reg, role_reads);
+static bool reads(const Plan *p, const Op *op, int reg) {
+    return has_operand(p, op, reg, role_reads);
 }
 
-static bool writes(const Op *op, int reg) {
-    return has_operand(op, reg, role_writes);
+static bool writes(const Plan *p, const Op *op, int reg) {
+    return has_operand(p, op, reg, role_writes);
 }
 
 /* Whether what a register holds around op i is written by then and still needed. */
 static bool alive(const Plan *p, int reg, int i) {
-    bool written = false, needed = writes(&p->ops[i], reg);
-    for (int k = 0; k <= i; k++) written |= writes(&p->ops[k], reg);
-    for (int k = i; k < p->n_ops; k++) needed |= reads(&p->ops[k], reg);
+    bool written = false, needed = writes(p, &p->ops[i], reg);
+    for (int k = 0; k <= i; k++) written |= writes(p, &p->ops[k], reg);
+    for (int k = i; k < p->n_ops; k++) needed |= reads(p, &p->ops[k], reg);
     return written && needed;
 }
 
@@ -160,11 +161,12 @@ static bool alive(const Plan *p, int reg, int i) {
 static void find_forms(const Plan *p, int reg, bool needed[N_FORMS]) {
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
-        if (!reads(op, reg)) continue;
+        if (!reads(p, op, reg)) continue;
         bool product = op->code == OP_MATMUL || op->code == OP_EXPERT || op->code == OP_LOGITS;
         product = product && !op->product.norm.weight; // a norm reads floats
-        if (!product || op_in(op, 0) != reg) needed[FORM_F32] = true;
-        for (int k = 0; product && op_in(op, 0) == reg && k < op->n_w; k++) {
+        product = product && plan_base(p, op_in(op, 0)) == reg;
+        if (!product) needed[FORM_F32] = true;
+        for (int k = 0; product && k < op->n_w; k++) {
             bool may = p->config.can.q8_bytes && !p->config.act_f32;
             needed[may && quant_traits(op->w[k]->type)->act == QUANT_ACT_Q8 ? FORM_Q8 : FORM_F32] = true;
         }
@@ -231,7 +233,7 @@ static void check_forms(const char *path, const Opened *o) {
     const Plan *p = o->plan;
     for (int r = 0; r < p->n_regs; r++) {
         bool needed[N_FORMS] = {false};
-        find_forms(p, r, needed);
+        find_forms(p, plan_base(p, r), needed);
         CHECK(p->regs[r].has[FORM_F32] || !needed[FORM_F32], "%s: r%d", path, r);
         CHECK(p->regs[r].has[FORM_Q8] == needed[FORM_Q8], "%s: r%d", path, r);
     }
@@ -241,28 +243,29 @@ TEST(plan_registers_have_the_forms_that_are_read) {
     on_every_plan(check_forms);
 }
 
-/* A tape reads nothing that was not written, needs no feature that its executor lacks, and marks as on_R only
- * ops behind the last attention: properties of any family's tape. */
+/* A tape reads nothing that was not written, needs no feature that its executor lacks, and computes the wanted
+ * rows only behind the last op that needs all rows of its sequence, which are those with a layer of the cache:
+ * properties of any family's tape. */
 static void check_order(const char *path, const Opened *o) {
     const Plan *p = o->plan;
-    int last_attn = 0;
+    int last = 0; // op that needs all rows
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
         for (int k = 0; k < op->n_operands; k++) {
             if (!role_reads(op->operand[k].role)) continue;
+            int reg = op->operand[k].reg;
             bool written = false;
-            int reg = op->operand[k].reg, base = plan_base(p, reg); // of a view: either is written
-            for (int j = 0; j < i && !written; j++)
-                written = writes(&p->ops[j], reg) || writes(&p->ops[j], base);
-            CHECK(written, "%s: op %d reads r%d too early", path, i, op->operand[k].reg);
+            for (int j = 0; j < i && !written; j++) written = writes(p, &p->ops[j], plan_base(p, reg));
+            CHECK(written, "%s: op %d reads r%d too early", path, i, reg);
+            CHECK(op->on_R || !p->regs[reg].on_R, "%s: op %d reads rows that r%d lacks", path, i, reg);
         }
         CHECK(!op_is_product(op) || op->n_w == op_count(op, ROLE_WRITE) + (op->product.act != ACT_NONE),
               "%s: op %d", path, i);
         CHECK((plan_op_features(p, op) & ~p->config.can.features) == 0, "%s: op %d", path, i);
-        if (op->code == OP_ATTN) last_attn = i;
+        CHECK(!op_count(op, ROLE_CACHE) || !op->on_R, "%s: op %d %s", path, i, op->name);
+        if (op_count(op, ROLE_CACHE)) last = i;
     }
-    for (int i = 0; i < p->n_ops; i++)
-        CHECK(p->ops[i].on_R == (i > last_attn), "%s: op %d %s", path, i, p->ops[i].name);
+    for (int i = last + 1; i < p->n_ops; i++) CHECK(p->ops[i].on_R, "%s: op %d %s", path, i, p->ops[i].name);
     CHECK(p->ops[0].code == OP_EMBED && p->ops[p->n_ops - 1].code == OP_SAMPLE, "%s", path);
 }
 

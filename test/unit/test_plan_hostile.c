@@ -18,6 +18,10 @@
 #define BIASES "test/data/models/llama-bias-F16.gguf"
 #define QWEN3 "test/data/models/qwen3-F16.gguf"
 #define QWEN3MOE "test/data/models/qwen3moe-F16.gguf"
+#define MAMBA2 "test/data/models/mamba2-Q4_0.gguf"
+#define LFM2 "test/data/models/lfm2-Q4_0.gguf"
+#define QWEN35 "test/data/models/qwen35-Q4_0.gguf"
+#define NEMOTRON_H "test/data/models/nemotron_h-Q4_0.gguf"
 
 /* ---- A model with one thing changed ---- */
 
@@ -448,6 +452,60 @@ TEST(plan_refuses_experts) {
         u32("llama.expert_shared_feed_forward_length", 64, "'blk.0.ffn_gate_shexp.weight' is missing"),
     };
     check_edits(EXPERTS, edits, N_OF(edits));
+}
+
+TEST(plan_refuses_states) {
+    const Edit mamba2[] = {
+        without("mamba2.ssm.conv_kernel", NULL),
+        u32("mamba2.ssm.conv_kernel", 1, NULL),
+        u32("mamba2.ssm.conv_kernel", 9, NULL),
+        u32("mamba2.ssm.conv_kernel", 3, "'blk.0.ssm_conv1d.weight'"),
+        without("mamba2.ssm.inner_size", NULL),
+        u32("mamba2.ssm.inner_size", 0, NULL),
+        u32("mamba2.ssm.inner_size", 1u << 25, NULL),
+        u32("mamba2.ssm.inner_size", 1u << 24, "'blk.0.ssm_in.weight'"),
+        u32("mamba2.ssm.inner_size", 130, "130, 4 heads and 2 groups do not divide each other"),
+        u32("mamba2.ssm.state_size", 0, NULL),
+        u32("mamba2.ssm.state_size", 1025, NULL),
+        u32("mamba2.ssm.time_step_rank", 0, NULL),
+        u32("mamba2.ssm.time_step_rank", 64, "'blk.0.ssm_in.weight'"),
+        u32("mamba2.ssm.group_count", 0, NULL),
+        u32("mamba2.ssm.group_count", 3, "4 heads and 3 groups do not divide each other"),
+        u32("mamba2.ssm.group_count", 4, "'blk.0.ssm_in.weight'"),
+        drop("blk.1.ssm_d", "'blk.1.ssm_d' is missing"),
+        drop("blk.1.ssm_dt.bias", "'blk.1.ssm_dt.bias' is missing"),
+        reshape("blk.1.ssm_conv1d.weight", 256, 4, 1, 1, "'blk.1.ssm_conv1d.weight' is [256"),
+        reshape("blk.1.ssm_norm.weight", 2, 64, 1, 1, "'blk.1.ssm_norm.weight' is [2"),
+        poke("blk.0.ssm_a", 0x7FC00000, NULL),
+        add("blk.0.ffn_norm.weight", NULL),
+    };
+    check_edits(MAMBA2, mamba2, N_OF(mamba2));
+    const Edit lfm2[] = {
+        without("lfm2.shortconv.l_cache", NULL),
+        u32("lfm2.shortconv.l_cache", 0, NULL),
+        u32("lfm2.shortconv.l_cache", 4, "'blk.0.shortconv.conv.weight'"),
+        u32("lfm2.attention.head_count_kv", 1, "'blk.0.attn_q.weight' is missing"),
+        array("lfm2.attention.head_count_kv", I32, 0, 5, "'blk.2.shortconv.in_proj.weight' is missing"),
+        array("lfm2.attention.head_count_kv", I32, -1, 5, NULL),
+        drop("token_embd_norm.weight", "'token_embd_norm.weight' is missing"),
+    };
+    check_edits(LFM2, lfm2, N_OF(lfm2));
+    const Edit qwen35[] = {
+        u32("qwen35.full_attention_interval", 0, NULL),
+        u32("qwen35.full_attention_interval", 2, "'blk.1.attn_qkv.weight' is [64, 256"),
+        u32("qwen35.ssm.state_size", 16, "'blk.0.attn_qkv.weight'"),
+        u32("qwen35.ssm.time_step_rank", 2, "'blk.0.ssm_beta.weight'"),
+        drop("blk.0.ssm_alpha.weight", "'blk.0.ssm_alpha.weight' is missing"),
+        reshape("blk.1.ssm_norm.weight", 16, 2, 1, 1, "'blk.1.ssm_norm.weight' is [16"),
+        reshape("blk.2.attn_q.weight", 64, 128, 1, 1, "'blk.2.attn_q.weight' is [64, 128"),
+    };
+    check_edits(QWEN35, qwen35, N_OF(qwen35));
+    const Edit nemotron_h[] = {
+        array("nemotron_h.feed_forward_length", I32, 0, 5, "'blk.1.ssm_in.weight' is missing"),
+        array("nemotron_h.feed_forward_length", I32, 96, 5, "'blk.0.ffn_up.weight' is missing"),
+        array("nemotron_h.feed_forward_length", I32, 0, 4, "'nemotron_h.feed_forward_length'"),
+    };
+    check_edits(NEMOTRON_H, nemotron_h, N_OF(nemotron_h));
 }
 
 TEST(plan_refuses_norms_of_heads_and_scaling_of_qwen3) {

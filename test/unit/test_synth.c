@@ -106,6 +106,18 @@ TEST(synth_shapes_have_the_labels_of_their_sizes) {
         {"ernie-4.5-21b-a3b", "21B.A3B"},
         {"olmoe-1b-7b", "A1.7B"},
         {"minimax-m2", "230B.A10B"},
+        // with states
+        {"qwen3.5-9b", "9B"},
+        {"qwen3.5-27b", "27B"},
+        {"qwen3.5-35b-a3b", "35B.A3B"},
+        {"qwen3-next-80b-a3b", "80B.A3B"},
+        {"lfm2-1.2b", "1.2B"},
+        {"lfm2-8b-a1b", "8B.A1B"},
+        {"granite-4.0-h-tiny", "7B.A1B"},
+        {"nemotron-nano-9b-v2", "9B"},
+        {"nemotron-3-nano-30b-a3b", "31B.A3.5B"},
+        {"mamba2-2.7b", "2.7B"},
+        {"falcon-h1-1.5b", "1.5B"},
     };
     for (size_t i = 0; i < sizeof labels / sizeof *labels; i++) {
         const Family *family;

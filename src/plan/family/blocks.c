@@ -82,13 +82,17 @@ int block_attention(PlanBuilder *b, int in, const AttentionBlock *options, NormP
     AttnParams *a = &o.attn;
     read_attention(b, a);
     int n_q = a->n_head * a->head_dim, n_k = a->n_kv_head * a->head_dim, n_v = a->n_kv_head * a->v_dim;
-    int k = NO_REG, v = NO_REG, q = qkv(b, "attn_q", in, 0, n_q, n_q + n_k + n_v);
+    int n_gate = o.has_gate ? n_q : 0, n_all = n_q + n_gate + n_k + n_v;
+    int k = NO_REG, v = NO_REG, gate = NO_REG, q = qkv(b, "attn_q", in, 0, n_q + n_gate, n_all);
     if (o.kv_back == 0) {
-        k = qkv(b, "attn_k", in, n_q, n_k, n_q + n_k + n_v);
-        v = o.v_is_k ? k : qkv(b, "attn_v", in, n_q + n_k, n_v, n_q + n_k + n_v);
+        k = qkv(b, "attn_k", in, n_q + n_gate, n_k, n_all);
+        v = o.v_is_k ? k : qkv(b, "attn_v", in, n_q + n_gate + n_k, n_v, n_all);
     }
     if (o.kv_back) leave_kv(b);
     assert(!o.v_is_k || o.qk_norm != QK_NORM_NONE); // which leaves the product as it is
+    if (o.has_gate)
+        gate = emit_slice(b, "attn_gate", q, (SliceParams){2 * a->head_dim, a->head_dim, a->head_dim});
+    if (o.has_gate) q = emit_slice(b, "attn_q", q, (SliceParams){2 * a->head_dim, 0, a->head_dim});
     prepare(b, &q, &k, &o, norm);
     if (o.v_norm && v != NO_REG) {
         norm.head_dim = a->v_dim;
@@ -98,7 +102,8 @@ int block_attention(PlanBuilder *b, int in, const AttentionBlock *options, NormP
     a->rope = (RopeParams){0};
     int cache = o.kv_back ? cache_of_layer(b, b->layer - o.kv_back) : emit_kvput(b, "attn_kv", k, v, *a);
     int out = emit_attn(b, "attn", q, cache, *a);
-    b->on_R |= builder_is_last_layer(b);
+    b->on_R |= builder_is_last_mixer(b);
+    if (o.has_gate) out = emit_glu(b, "attn_gated", gate, out, (GluParams){.act = ACT_SIGMOID});
     return block_product(b, "attn_output", out, a->n_head * a->v_dim, b->plan->hparams.n_embd);
 }
 

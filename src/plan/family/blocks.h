@@ -36,6 +36,7 @@ typedef struct AttentionBlock {
     bool qk_norm_last; // behind the rotation, not before it
     bool v_is_k;       // v is the product k, before norms and rotation
     bool v_norm;       // heads of v are normalised, without weights
+    bool has_gate;     // attn_q makes a gate behind each head of q: out is multiplied by its sigmoid
     bool has_sinks;    // attn_sinks, where the file has them
     int kv_back;       // keys and values are those of so many layers before; 0: the layer's own
 } AttentionBlock;

@@ -12,6 +12,8 @@ const Family *const families[] = {
     &family_qwen3moe, &family_gpt_oss, &family_glm4moe, &family_qwen2moe, &family_ernie4_5_moe, &family_olmoe,
     &family_phimoe, &family_minimax_m2,
     // recurrent
+    &family_qwen35, &family_qwen35moe, &family_qwen3next, &family_lfm2, &family_lfm2moe,
+    &family_granitehybrid, &family_nemotron_h, &family_nemotron_h_moe, &family_mamba2, &family_falcon_h1,
     NULL};
 
 const Family *family_find(const char *arch) {
