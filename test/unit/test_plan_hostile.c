@@ -402,7 +402,7 @@ TEST(plan_refuses_tensors) {
         add("blk.3.attn_q.weight", NULL),
         add("rope_freqs.weight", NULL), // 32 where 16 pairs turn
         add("blk.1.attn_q.bias", NULL), // 32 where 128 are wanted
-        add("blk.1.attn_q.scale", "'blk.1.attn_q.scale' are missing or not 128 values"),
+        add("blk.1.attn_q.scale", "'blk.1.attn_q.scale' is not part of any model"),
         add("blk.1.attn_norm.input_scales", NULL),
         reshape("blk.0.attn_norm.weight", 32, 1, 1, 1, "'blk.0.attn_norm.weight' is [32"),
         reshape("blk.0.ffn_down.weight", 64, 128, 1, 1, "'blk.0.ffn_down.weight' is [64"),
