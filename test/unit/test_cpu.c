@@ -30,6 +30,8 @@ static const char *const models[] = {
     // with experts
     MODELS "glm4moe-Q4_0.gguf",
     MODELS "ernie4_5-moe-Q4_0.gguf",
+    MODELS "deepseek2-Q4_0.gguf",
+    MODELS "step35-Q4_0.gguf",
     // with states
     MODELS "qwen35-Q4_0.gguf",
     MODELS "lfm2-Q4_0.gguf",

@@ -104,6 +104,10 @@ int block_attention(PlanBuilder *b, int in, const AttentionBlock *options, NormP
     int out = emit_attn(b, "attn", q, cache, *a);
     b->on_R |= builder_is_last_mixer(b);
     if (o.has_gate) out = emit_glu(b, "attn_gated", gate, out, (GluParams){.act = ACT_SIGMOID});
+    if (o.head_gate) {
+        int gate = block_product(b, "attn_gate", in, b->plan->hparams.n_embd, a->n_head);
+        out = emit_glu(b, "attn_gated", gate, out, (GluParams){.act = ACT_SIGMOID});
+    }
     return block_product(b, "attn_output", out, a->n_head * a->v_dim, b->plan->hparams.n_embd);
 }
 

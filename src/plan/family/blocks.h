@@ -38,6 +38,7 @@ typedef struct AttentionBlock {
     bool v_norm;       // heads of v are normalised, without weights
     bool has_gate;     // attn_q makes a gate behind each head of q: out is multiplied by its sigmoid
     bool has_sinks;    // attn_sinks, where the file has them
+    bool head_gate;    // each head of the result is multiplied by sigmoid(attn_gate in), one number
     int kv_back;       // keys and values are those of so many layers before; 0: the layer's own
 } AttentionBlock;
 int block_attention(PlanBuilder *b, int in, const AttentionBlock *o, NormParams norm);

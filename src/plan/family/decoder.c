@@ -12,6 +12,7 @@ Decoder read_decoder(PlanBuilder *b, bool centred, RopePairing pairing) {
                  .embed_scale = 1,
                  .residual_scale = 1,
                  .layer_scale = 1,
+                 .attention_scale = 1,
                  .logit_scale = 1};
     d.attention.attn.rope = read_rope(b, pairing);
     d.ffn.glu.act = ACT_SILU;
@@ -28,8 +29,8 @@ static int norm(PlanBuilder *b, const char *name, int in, const Decoder *d) {
     return name ? block_norm(b, name, in, d->norm) : in;
 }
 
-static int add(PlanBuilder *b, const char *name, int part, int x, const Decoder *d) {
-    return emit_add_scaled(b, name, part, x, (AddParams){.a_scale = d->residual_scale, .scale = 1});
+static int add(PlanBuilder *b, const char *name, int part, int x, float scale) {
+    return emit_add_scaled(b, name, part, x, (AddParams){.a_scale = scale, .scale = 1});
 }
 
 static int feed_forward(PlanBuilder *b, int in, const Decoder *d) {
@@ -40,13 +41,14 @@ static int feed_forward(PlanBuilder *b, int in, const Decoder *d) {
 int decoder_layer(PlanBuilder *b, int x, const Decoder *d) {
     int in = norm(b, d->attn_norm, x, d), before = x;
     int part = d->mix ? d->mix(b, in, d) : block_attention(b, in, &d->attention, d->norm);
-    x = add(b, "attn_residual", norm(b, d->attn_post_norm, part, d), x, d);
+    float scale = d->residual_scale;
+    x = add(b, "attn_residual", norm(b, d->attn_post_norm, part, d), x, scale * d->attention_scale);
     if (!d->parallel) in = norm(b, d->ffn_norm, x, d);
     if (d->parallel && d->ffn_norm) in = norm(b, d->ffn_norm, before, d);
     if (has_experts(b, &d->experts) && d->experts.n_shared_ff)
-        x = add(b, "ffn_shexp_residual", block_shared_expert(b, in, &d->experts), x, d);
+        x = add(b, "ffn_shexp_residual", block_shared_expert(b, in, &d->experts), x, scale);
     part = feed_forward(b, in, d);
-    AddParams scales = {.a_scale = d->residual_scale, .scale = d->layer_scale};
+    AddParams scales = {.a_scale = scale, .scale = d->layer_scale};
     return emit_add_scaled(b, "ffn_residual", norm(b, d->ffn_post_norm, part, d), x, scales);
 }
 

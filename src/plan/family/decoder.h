@@ -28,8 +28,9 @@ struct Decoder {
     bool parallel; // the feed-forward block reads the x that attention reads: under ffn_norm, or under
                    // attn_norm where ffn_norm is NULL
     float embed_scale, residual_scale, logit_scale;
-    float layer_scale;   // of x behind the layer
-    float logit_softcap; // 0: none
+    float attention_scale; // of attention's part of the residual stream, besides residual_scale
+    float layer_scale;     // of x behind the layer
+    float logit_softcap;   // 0: none
     AttentionBlock attention;
     FfnBlock ffn;
     ExpertBlock experts; // in place of the FFN block, in the layers that have them

@@ -10,7 +10,8 @@ const Family *const families[] = {
     &family_command_r, &family_cohere2, &family_starcoder2, &family_gptneox, &family_gpt2, &family_apertus,
     // with experts
     &family_qwen3moe, &family_gpt_oss, &family_glm4moe, &family_qwen2moe, &family_ernie4_5_moe, &family_olmoe,
-    &family_phimoe, &family_minimax_m2,
+    &family_phimoe, &family_minimax_m2, &family_bailingmoe2, &family_deepseek2, &family_llama4, &family_mimo2,
+    &family_step35,
     // recurrent
     &family_qwen35, &family_qwen35moe, &family_qwen3next, &family_lfm2, &family_lfm2moe,
     &family_granitehybrid, &family_nemotron_h, &family_nemotron_h_moe, &family_mamba2, &family_falcon_h1,

@@ -38,6 +38,7 @@ extern const Family family_qwen35, family_qwen35moe, family_qwen3next, family_lf
 extern const Family family_nemotron_h, family_nemotron_h_moe, family_mamba2, family_falcon_h1;
 
 extern const Family family_qwen3moe, family_gpt_oss, family_glm4moe, family_qwen2moe, family_ernie4_5_moe;
-extern const Family family_olmoe, family_phimoe, family_minimax_m2;
+extern const Family family_olmoe, family_phimoe, family_minimax_m2, family_bailingmoe2, family_deepseek2;
+extern const Family family_llama4, family_mimo2, family_step35;
 
 #endif
