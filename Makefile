@@ -155,7 +155,7 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 	$(call say,CC $<)$(CC) $(FLAGS) $(ISA) -MMD -MP -c -o $@ $<
 
 # Of a processor, for one architecture.
-$(BUILD)/cuda/kernel/product.o: DURATION = (about 80 s per architecture)
+$(BUILD)/cuda/kernel/product.o: DURATION = (about 150 s per architecture)
 $(BUILD)/cuda/kernel/attn.o: DURATION = (about 20 s per architecture)
 
 $(BUILD)/%.o: %.cu $(BUILD)/flags

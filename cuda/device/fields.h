@@ -88,10 +88,15 @@ QUANT_FN float d_at(const uint8_t *tile, int at, int h, int g) {
     return half_value(half_word_at(tile + row_at(at, 2, h, g)));
 }
 
+/* Word number index of a grid.  An offset of 32 bits takes one register, and a computed address two. */
+QUANT_FN uint32_t grid_word(const uint32_t *grid, uint32_t index) {
+    return word_at((const uint8_t *)grid + 4 * index);
+}
+
 /* Lane 4g + i has the weights 4i .. and 16 + 4i .. of a chunk: of points of eight weights the points i / 2
  * and 2 + i / 2, and of each the half i % 2.  That half, with the signs of the point's eight weights. */
 QUANT_FN uint32_t point_word(const uint32_t *grid, uint32_t point, uint32_t eight, int i) {
-    return signed_word(grid[2 * point + (uint32_t)(i % 2)], eight >> i % 2 * 4);
+    return signed_word(grid_word(grid, 2 * point + (uint32_t)(i % 2)), eight >> i % 2 * 4);
 }
 
 /* The four scales of 16 weights in 16 bits, each d * (2 s + 1): of chunks 2i + j the halves. */
@@ -191,11 +196,10 @@ QUANT_FN void words_IQ3_XXS(const uint8_t *tile, int lane, int h, int k, uint32_
     int g = lane / 4, i = lane % 4, e = i / 2;
     Words4 signs = words4_at(tile + chunk_at(1024, 4, 4 * k, h, g));
     UNROLL for (int c = 0; c < 4; c++) {
-        Words2 points = words2_at(tile + chunk_at(0, 8, 4 * k + c, h, g));
+        const uint8_t *points = tile + chunk_at(0, 8, 4 * k + c, h, g) + i;
         uint32_t sevens = signs.w[c] >> 7 * e;
-        first[c] = signed_word(grid[points.w[0] >> 8 * i & 255], eight_signs(sevens & 127) >> i % 2 * 4);
-        second[c] =
-            signed_word(grid[points.w[1] >> 8 * i & 255], eight_signs(sevens >> 14 & 127) >> i % 2 * 4);
+        first[c] = signed_word(grid_word(grid, points[0]), eight_signs(sevens & 127) >> i % 2 * 4);
+        second[c] = signed_word(grid_word(grid, points[4]), eight_signs(sevens >> 14 & 127) >> i % 2 * 4);
     }
 }
 QUANT_FN void scales_IQ3_XXS(const uint8_t *tile, int lane, float scale[2][2][2]) {
@@ -218,16 +222,14 @@ QUANT_FN void pack_IQ3_S(const BlockIQ3_S *b, uint8_t *tile, int g, int h) {
 QUANT_FN void words_IQ3_S(const uint8_t *tile, int lane, int h, int k, uint32_t first[4],
                           uint32_t second[4]) {
     const uint32_t *grid = quant_grids()->iq3_s;
-    int g = lane / 4, i = lane % 4, e = i / 2;
+    int g = lane / 4, i = lane % 4;
     Words4 signs = words4_at(tile + chunk_at(1024, 4, 4 * k, h, g));
     uint32_t high = word_at(tile + chunk_at(1536, 1, 4 * k, h, g)) >> i;
     UNROLL for (int c = 0; c < 4; c++) {
-        Words2 points = words2_at(tile + chunk_at(0, 8, 4 * k + c, h, g));
-        uint32_t fours = signs.w[c] >> (8 * e + i % 2 * 4);
-        uint32_t a = (points.w[0] >> 8 * i & 255) | (high >> 8 * c & 1) << 8,
-                 b = (points.w[1] >> 8 * i & 255) | (high >> (8 * c + 4) & 1) << 8;
-        first[c] = signed_word(grid[a], fours);
-        second[c] = signed_word(grid[b], fours >> 16);
+        const uint8_t *points = tile + chunk_at(0, 8, 4 * k + c, h, g) + i;
+        uint32_t fours = signs.w[c] >> 4 * i;
+        first[c] = signed_word(grid_word(grid, points[0] | (high >> 8 * c & 1) << 8), fours);
+        second[c] = signed_word(grid_word(grid, points[4] | (high >> (8 * c + 4) & 1) << 8), fours >> 16);
     }
 }
 QUANT_FN void scales_IQ3_S(const uint8_t *tile, int lane, float scale[2][2][2]) {
@@ -241,7 +243,7 @@ QUANT_FN void scales_IQ3_S(const uint8_t *tile, int lane, float scale[2][2][2]) 
 /* ---- IQ1_S, IQ1_M ------------------------------------------------------------------------------------- */
 
 QUANT_FN uint32_t iq1_word(uint32_t point, bool minus, int i) {
-    return quant_grids()->iq1[2 * point + (uint32_t)(i % 2)] | (minus ? 0 : 0x02020202);
+    return grid_word(quant_grids()->iq1, 2 * point + (uint32_t)(i % 2)) | (minus ? 0 : 0x02020202);
 }
 
 QUANT_FN void pack_IQ1_S(const BlockIQ1_S *b, uint8_t *tile, int g, int h) {

@@ -523,8 +523,8 @@ cudaError_t launch_types(const Launch *l, const FusedProducts &fused, const Laun
 template <int T>
 cudaError_t launch_rows(const Launch *l, const FusedProducts &fused, const LaunchPlan &plan) {
     return launch_types<T, Types<QUANT_Q4_K, QUANT_Q6_K>, Types<QUANT_Q5_K, QUANT_Q6_K>, Types<QUANT_Q4_0>,
-                        Types<QUANT_Q8_0>, Types<QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_FP8_E4M3>, AllTypes>(
-        l, fused, plan);
+                        Types<QUANT_Q8_0>, Types<QUANT_MXFP4>,
+                        Types<QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_FP8_E4M3>, AllTypes>(l, fused, plan);
 }
 
 cudaError_t launch_planned(const Launch *l, const FusedProducts &fused, const LaunchPlan &plan) {
