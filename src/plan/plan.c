@@ -1,16 +1,17 @@
 /* plan: see plan.h.  The passes are in passes.c, costs in cost.c, the printer in print.c. */
 #include "plan.h"
 #include "builder.h"
+#include "file_kind.h"
 #include "passes.h"
 #include "family/family.h"
 #include "../base/mem.h"
 
 #include <stdlib.h>
 
-/* The family that the file declares; NULL: *e lists the families. */
+/* The family that the file declares; NULL: *e says what the file is, or lists the families. */
 static const Family *find_family(const Gguf *g, Err *e) {
     char arch[HPARAMS_ARCH];
-    if (!hparams_read_arch(g, arch, e)) return NULL;
+    if (!file_kind_check(g, e) || !hparams_read_arch(g, arch, e)) return NULL;
     const Family *family = family_find(arch);
     if (!family) {
         Buf known = {0};
@@ -44,13 +45,20 @@ static bool convert_products(Plan *p, const Gguf *g, Err *e) {
                gguf_label(g));
 }
 
+static bool check_tensors(const Gguf *g, Err *e) {
+    return gguf_n_tensors(g) > 0 ||
+           err_set(e, ERR_MODEL,
+                   "%s: this file has no tensors: it is a vocabulary, for zgen tokenize; give a model",
+                   gguf_label(g));
+}
+
 Plan *plan_build(const Gguf *g, const PlanConfig *config, Err *e) {
     Plan *p = mem_new(1, sizeof *p);
     p->config = *config;
     p->weights = weights_open(g);
     const Family *family = find_family(g, e);
-    if (!family || !hparams_read(g, &p->hparams, e) || !builder_emit(p, g, family->emit, e) ||
-        (config->weights_fp8 && !convert_products(p, g, e))) {
+    if (!family || !check_tensors(g, e) || !hparams_read(g, &p->hparams, e) ||
+        !builder_emit(p, g, family->emit, e) || (config->weights_fp8 && !convert_products(p, g, e))) {
         plan_free(p);
         return NULL;
     }

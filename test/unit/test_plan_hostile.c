@@ -277,6 +277,7 @@ TEST(plan_takes_what_is_only_unusual) {
         f32("llama.rope.scaling.factor", 0, NULL),
         text("llama.rope.scaling.type", "linear", NULL),
         text("llama.something.unheard_of", "yes", NULL),
+        text("general.type", "model", NULL),
         drop("output.weight", NULL), // tied then
         add("blk.0.attn_rot_embd", NULL),
         add("blk.1.ffn_up.input_scale", NULL),
@@ -302,6 +303,16 @@ TEST(plan_refuses_architectures) {
              NULL),
         // its keys do not exist under another name, and that is what would be said if it came first
         text("general.architecture", "gpt9", "'gpt9' is not supported; supported: llama"),
+        text("general.architecture", "clip", "'clip': this file is a projector"),
+        text("general.architecture", "controlvector", "this file is an adapter"),
+        text("general.architecture", "nomic-bert", "this file is an encoder"),
+        text("general.architecture", "t5encoder", "this file is an encoder"),
+        text("general.architecture", "jina-bert-v2", "this file is an encoder"),
+        text("general.architecture", "llada", "this file is a diffusion model"),
+        text("general.architecture", "flux", "this file is a model that makes images"),
+        text("general.type", "mmproj", "this file is a projector"),
+        text("general.type", "adapter", "'general.type' is 'adapter': this file is an adapter"),
+        text("general.type", "imatrix", "this file is an importance matrix"),
     };
     check_edits(DENSE, edits, N_OF(edits));
 }

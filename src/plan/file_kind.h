@@ -1,0 +1,13 @@
+/* file_kind: GGUF files that are no language model, told for what they are.
+ *
+ * Adapters, projectors and importance matrices state it in general.type; older ones, encoders and models that write
+ * no text in general.architecture. */
+#ifndef ZGEN_PLAN_FILE_KIND_H
+#define ZGEN_PLAN_FILE_KIND_H
+
+#include "../gguf/gguf.h"
+
+/* false: ERR_MODEL, a sentence that names what the file is and what to do instead. */
+bool file_kind_check(const Gguf *g, Err *e);
+
+#endif
