@@ -133,6 +133,14 @@ static void add_tensors(const Facts *f, Buf *out) {
     }
 }
 
+/* Layers that the file has and zgen does not run. */
+static void add_nextn(const Facts *f, Buf *out) {
+    const Hparams *h = f->run.engine ? &engine_plan(f->run.engine)->hparams : NULL;
+    if (h && h->n_nextn > 0)
+        line(out, "layers", "%d; %d more, for guesses of further tokens (nextn), %s not run", h->n_layer,
+             h->n_nextn, h->n_nextn == 1 ? "is" : "are");
+}
+
 static void add_special(const Facts *f, const char *name, int id, Buf *out) {
     if (id < 0) return;
     GgufString text = tok_text(f->run.model.tok, id);
@@ -178,6 +186,7 @@ static bool print_text(const Facts *f, Err *e) {
     add_file(f, &out);
     add_hparams(f, &out);
     add_tensors(f, &out);
+    add_nextn(f, &out);
     add_tokenizer(f, &out);
     if (f->chat_template.n)
         line(&out, "chat template", "%zu bytes, sha256 %s", f->chat_template.n, f->digest);

@@ -33,6 +33,14 @@ END
     asserts "$(field 'd["memory"]["kv"] == d["memory"]["kv_per_position"] * (d["memory"]["n_ctx"] + 64) > 0')" = True
 }
 
+@test "layers of multi-token prediction are named and not run" {
+    zgen info test/data/models/glm4moe-mtp-Q4_0.gguf
+    [[ "$output" == *"layers         2; 1 more, for guesses of further tokens (nextn), is not run"* ]]
+    [[ "$output" == *"runs           yes"* ]]
+    zgen info "$tiny"
+    [[ "$output" != *nextn* ]]
+}
+
 # unigram: a file with only a unigram tokenizer of byte tokens, in $T/unigram.gguf
 unigram() {
     python3 - "$T/unigram.gguf" <<'END'
@@ -46,6 +54,12 @@ keys = [text("general.architecture", "gamma"), text("tokenizer.ggml.model", "t5"
         array("tokenizer.ggml.token_type", 5, types), array("tokenizer.ggml.scores", 6, scores)]
 open(sys.argv[1], "wb").write(b"GGUF" + struct.pack("<IQQ", 3, 0, len(keys)) + b"".join(keys))
 END
+}
+
+@test "a vocabulary without tensors is told for what it is" {
+    unigram
+    sed -i 's/gamma/llama/' "$T/unigram.gguf"
+    fails 3 "this file has no tensors: it is a vocabulary" -m "$T/unigram.gguf" -p hi
 }
 
 # tokenizer_of FILE: the tokenizer in the text and the JSON of info
