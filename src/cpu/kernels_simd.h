@@ -14,7 +14,7 @@
 
 #include <math.h>
 
-enum { LANES = 16 };
+enum { LANES = 16, SCORE_SUMS = 8 };
 
 /* The first n (at least 1) of 16 floats, the others 0. */
 INLINE F tail(const float *p, int n) {
@@ -192,28 +192,46 @@ INLINE KvRows kv_page(const AttnJob *job, CachePart part, int i, size_t *at, int
     return cache_rows(job->cache, job->pages[position / CACHE_PAGE], part, job->head);
 }
 
-/* Scores of n_q (a constant) heads from head h on; each K vector is loaded once for all of them. */
-INLINE void attn_scores(const AttnJob *job, const KvType type, int h, const int n_q) {
+/* Scores of n_q heads from head h on with the n_rows positions from number `pos` on, whose K begin at element
+ * `at`; n_q and n_rows are constants.  A vector of K is loaded once for all heads, one of q for all rows, and the
+ * lanes of four sums are added together. */
+INLINE void score_rows(const AttnJob *job, const KvType type, int h, const int n_q, const int n_rows, int pos,
+                       KvRows rows, size_t at) {
     const int width = job->cache->layer.width[CACHE_K], pitch = job->cache->layer.pitch[CACHE_K];
     const float *q = job->q + (size_t)h * (size_t)width;
-    float *scores = job->scores + (size_t)h * (size_t)job->n_pos;
+    float *scores = job->scores + (size_t)h * (size_t)job->n_pos + (size_t)pos, totals[SCORE_SUMS];
+    F sum[SCORE_SUMS], k[SCORE_SUMS];
+#pragma GCC unroll 8
+    for (int i = 0; i < SCORE_SUMS; i++) sum[i] = f_set(0);
+    for (int d = 0; d < width; d += LANES) {
+#pragma GCC unroll 8
+        for (int r = 0; r < n_rows; r++) k[r] = kv_load(type, rows, at + (size_t)(r * pitch + d), width - d);
+#pragma GCC unroll 8
+        for (int i = 0; i < n_q; i++) {
+            F of_head = tail(q + i * width + d, width - d);
+#pragma GCC unroll 8
+            for (int r = 0; r < n_rows; r++) sum[i * n_rows + r] = f_fma(k[r], of_head, sum[i * n_rows + r]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < n_q * n_rows; i += 4) f_sums4(sum + i, totals + i);
+#pragma GCC unroll 8
+    for (int i = 0; i < n_q * n_rows; i++)
+        scores[(size_t)(i / n_rows) * (size_t)job->n_pos + (size_t)(i % n_rows)] = totals[i] * job->scale;
+}
+
+/* Scores of n_q (a constant) heads from head h on. */
+INLINE void attn_scores(const AttnJob *job, const KvType type, int h, const int n_q) {
+    const int n_rows = n_q == 1 ? 4 : 2; // at once
+    size_t pitch = (size_t)job->cache->layer.pitch[CACHE_K];
     for (int pos = 0, end, n; pos < job->n_pos; pos = end) {
         size_t at;
         KvRows rows = kv_page(job, CACHE_K, pos, &at, &n);
         end = pos + n;
-        for (int row = pos; row < end; row++, at += (size_t)pitch) {
-            F sum[VEC_HEADS];
-#pragma GCC unroll 4
-            for (int i = 0; i < n_q; i++) sum[i] = f_set(0);
-            for (int d = 0; d < width; d += LANES) {
-                F k = kv_load(type, rows, at + (size_t)d, width - d);
-#pragma GCC unroll 4
-                for (int i = 0; i < n_q; i++) sum[i] = f_fma(k, tail(q + i * width + d, width - d), sum[i]);
-            }
-#pragma GCC unroll 4
-            for (int i = 0; i < n_q; i++)
-                scores[(size_t)i * (size_t)job->n_pos + (size_t)row] = f_sum(sum[i]) * job->scale;
-        }
+        int row = pos;
+        for (; row + n_rows <= end; row += n_rows, at += (size_t)n_rows * pitch)
+            score_rows(job, type, h, n_q, n_rows, row, rows, at);
+        for (; row < end; row++, at += pitch) score_rows(job, type, h, n_q, 1, row, rows, at);
     }
 }
 
@@ -286,6 +304,7 @@ INLINE void attn_heads(const AttnJob *job, const KvType type, int h, const int n
 INLINE void attn_all(const AttnJob *job, const KvType type) {
     int h = 0;
     for (; job->n_q - h >= VEC_HEADS; h += VEC_HEADS) attn_heads(job, type, h, VEC_HEADS);
+    for (; job->n_q - h >= 2; h += 2) attn_heads(job, type, h, 2);
     for (; h < job->n_q; h++) attn_heads(job, type, h, 1);
 }
 

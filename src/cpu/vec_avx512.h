@@ -233,6 +233,15 @@ INLINE V f_bits(F a) {
 INLINE float f_sum(F a) {
     return _mm512_reduce_add_ps(a);
 }
+
+/* out[i] = the sum of the lanes of x[i], for four of them. */
+INLINE void f_sums4(const F *x, float *out) {
+    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1]));
+    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(x[2], x[3]), _mm512_unpackhi_ps(x[2], x[3]));
+    __m512 all = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xEE));
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
 INLINE float f_max_lane(F a) {
     return _mm512_reduce_max_ps(a);
 }
