@@ -224,8 +224,8 @@ static void on_models(const char *const *families, void (*check)(Back *b)) {
     if (n_found == 0) SKIP("no model of these families in test/data/models and ../shared/golden/models");
 }
 
-static const char *const all[] = {"llama-s", NULL}, *const windows[] = {"gemma3", "gemma2", "exaone4-swa",
-                                                                        NULL};
+static const char *const all[] = {"llama-s", NULL}, *const windows[] = {"gemma3", "gpt-oss", NULL},
+                         *const states[] = {"qwen35", "lfm2", "mamba2", NULL};
 
 TEST(engine_goes_back_in_all_positions) {
     on_models(all, check_going_back);
@@ -235,4 +235,9 @@ TEST(engine_goes_back_in_all_positions) {
 TEST(engine_goes_back_in_windows) {
     on_models(windows, check_going_back);
     on_models(windows, check_stop_strings);
+}
+
+TEST(engine_goes_back_in_states) {
+    on_models(states, check_going_back);
+    on_models(states, check_stop_strings);
 }
