@@ -9,10 +9,12 @@ The writer checks nothing, so that each part of a file can be overridden.
 """
 import copy
 import os
+import random
 import struct
 import sys
 
-BASE = os.path.join(os.path.dirname(__file__), "..", "data", "models", "llama-s-Q8_0.gguf")
+MODELS = os.path.join(os.path.dirname(__file__), "..", "data", "models")
+BASE, WIDE = os.path.join(MODELS, "llama-s-Q8_0.gguf"), os.path.join(MODELS, "llama-Q8_0.gguf")  # 64 and 256 wide
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 FORMATS = {U8: "B", I8: "b", U16: "H", I16: "h", U32: "I", I32: "i", F32: "f", BOOL: "B", U64: "Q", I64: "q", F64: "d"}
 Q8_0, Q4_0 = 8, 2
@@ -128,8 +130,8 @@ def case(name, code, message, data):
     manifest.append((name + ".gguf", code, message))
 
 
-def edited(*edits):
-    m = copy.deepcopy(base)
+def edited(*edits, of=None):
+    m = copy.deepcopy(of or base)
     for edit in edits:
         edit(m)
     return m
@@ -394,6 +396,32 @@ def weights():
         case("scale-" + name, 1, "output.weight", write_model(edited(with_tensor("output.weight", data=data))))
 
 
+# name: number, weights and bytes of a block, where its f16 is.  That of IQ1_M is in the high bits of four numbers.
+LOW_BIT = {"IQ1_S": (19, 256, 50, 0), "IQ1_M": (29, 256, 56, None), "IQ2_XXS": (16, 256, 66, 0),
+           "IQ2_XS": (17, 256, 74, 0), "IQ2_S": (22, 256, 82, 0), "IQ3_XXS": (18, 256, 98, 0),
+           "IQ3_S": (21, 256, 110, 0), "TQ1_0": (34, 256, 54, 52), "TQ2_0": (35, 256, 66, 64),
+           "Q1_0": (41, 128, 18, 0), "Q2_0": (42, 64, 18, 0)}
+
+
+def low_bit_types():
+    """Random bytes as blocks of each type, with scales of 2^-10 or, in the last block, Inf."""
+    wide, name, rng = read_model(WIDE), "blk.1.ffn_down.weight", random.Random(7)
+    dims = wide["tensors"][name]["dims"]
+    for kind, (number, n_weights, block_bytes, at) in LOW_BIT.items():
+        n = dims[0] * dims[1] // n_weights
+        for code, last in (0, 0x1400), (1, 0x7C00):
+            blocks = bytearray(rng.randbytes(n * block_bytes))
+            for i in range(n):
+                half, b = 0x1400 if i < n - 1 else last, i * block_bytes
+                if at is None:
+                    for k in range(4):
+                        blocks[b + 49 + 2 * k] = blocks[b + 49 + 2 * k] & 15 | (half >> 4 * k & 15) << 4
+                else:
+                    struct.pack_into("<H", blocks, b + at, half)
+            edit = with_tensor(name, type=number, data=bytes(blocks))
+            case("blocks-%s-%d" % (kind, code), code, name if code else "", write_model(edited(edit, of=wide)))
+
+
 def tokenizer():
     k = "tokenizer.ggml."
     n = len(base["keys"][k + "tokens"][1][1])
@@ -446,7 +474,8 @@ def oddities():
     accept("whole-split-of-one", with_key("split.count", U16, 1), with_key("split.no", U16, 0))
 
 
-for part in (paths, other_files, splits, headers, keys, tensors, architecture, weights, tokenizer, oddities):
+for part in (paths, other_files, splits, headers, keys, tensors, architecture, weights, low_bit_types, tokenizer,
+             oddities):
     part()
 with open(place("manifest.tsv"), "w", encoding="utf-8") as out:
     for line in manifest:
