@@ -83,7 +83,10 @@ static int shorten(const SynthPlan *m, const char *name, int value) {
 /* A key with a value as shapes write it. */
 static void add_value(SynthPlan *m, const char *name, const char *value) {
     char key[SHAPE_WORD + HPARAMS_ARCH];
-    snprintf(key, sizeof key, "%s.%s", m->family->arch, name);
+    if (*name == '.')
+        snprintf(key, sizeof key, "%s", name + 1);
+    else
+        snprintf(key, sizeof key, "%s.%s", m->family->arch, name);
     bool is_true = strcmp(value, "true") == 0, is_number = strspn(value, "-.0123456789e") == strlen(value);
     if (strchr(value, ','))
         add_list(m, key, value);

@@ -519,6 +519,58 @@ TEST(plan_refuses_states) {
     check_edits(NEMOTRON_H, nemotron_h, N_OF(nemotron_h));
 }
 
+TEST(plan_refuses_keys_of_dense_families) {
+    const Edit gemma3[] = {
+        number("gemma3.attention.sliding_window", I32, -1, NULL),
+        text("gemma3.attention.sliding_window", "16", NULL),
+        u32("gemma3.attention.sliding_window_pattern", 0, NULL),
+        f32("gemma3.rope.freq_base_swa", 0, NULL),
+        f32("gemma3.final_logit_softcapping", NAN, NULL),
+        drop("blk.1.post_ffw_norm.weight", "'blk.1.post_ffw_norm.weight' is missing"),
+    };
+    check_edits("test/data/models/gemma3-Q4_0.gguf", gemma3, N_OF(gemma3));
+    const Edit mistral3[] = {
+        f32("mistral3.rope.scaling.yarn_beta_fast", 0, NULL),
+        f32("mistral3.rope.scaling.yarn_beta_slow", NAN, NULL),
+        f32("mistral3.rope.scaling.yarn_log_multiplier", INFINITY, NULL),
+        f32("mistral3.rope.scaling.attn_factor", 0, NULL),
+        u32("mistral3.rope.scaling.original_context_length", 0, NULL),
+        f32("mistral3.attention.temperature_scale", NAN, NULL),
+    };
+    check_edits("test/data/models/mistral3-Q4_0.gguf", mistral3, N_OF(mistral3));
+    const Edit phi3[] = {
+        drop("rope_factors_short.weight", "'rope_factors_short.weight' is missing"),
+        reshape("rope_factors_long.weight", 8, 2, 1, 1, NULL),
+        reshape("blk.1.attn_qkv.weight", 64, 64, 2, 1, "'blk.1.attn_qkv.weight' is [64"),
+        u32("phi3.feed_forward_length", 64, "'blk.0.ffn_up.weight' is [64, 192"),
+    };
+    check_edits("test/data/models/phi3-Q4_0.gguf", phi3, N_OF(phi3));
+    const Edit gemma4[] = {
+        without("gemma4.attention.sliding_window_pattern", "sliding_window_pattern"),
+        array("gemma4.attention.sliding_window_pattern", U32, 1, 5, "5 values for 6 layers"),
+        array("gemma4.attention.sliding_window_pattern", U32, 2, 6, NULL),
+        u32("gemma4.attention.shared_kv_layers", 6, NULL),
+        u32("gemma4.attention.shared_kv_layers", 4, "no layer has the keys and values that layer 2 shares"),
+        u32("gemma4.attention.key_length_swa", 31, NULL),
+        u32("gemma4.embedding_length_per_layer_input", 64, "'per_layer_token_embd.weight' is [192"),
+        u32("gemma4.nextn_predict_layers", 6, NULL),
+        u32("gemma4.nextn_predict_layers", 1, "'per_layer_token_embd.weight' is [192"),
+    };
+    check_edits("test/data/models/gemma4-Q4_0.gguf", gemma4, N_OF(gemma4));
+    const Edit others[] = {
+        without("cohere2.attention.sliding_window", "sliding_window"),
+        without("cohere2.logit_scale", "logit_scale"),
+        without("cohere2.attention.layer_norm_epsilon", "layer_norm_epsilon"),
+    };
+    check_edits("test/data/models/cohere2-Q4_0.gguf", others, N_OF(others));
+    const Edit xielu[] = {
+        without("xielu.beta", "xielu.beta"),
+        array("xielu.alpha_n", U32, 1, 2, NULL),
+        f32("xielu.eps", NAN, NULL),
+    };
+    check_edits("test/data/models/apertus-Q4_0.gguf", xielu, N_OF(xielu));
+}
+
 TEST(plan_refuses_norms_of_heads_and_scaling_of_qwen3) {
     const Edit edits[] = {
         text("qwen3.rope.scaling.type", "dynamic", "'dynamic' is not supported for qwen3"),

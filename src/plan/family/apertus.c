@@ -38,7 +38,7 @@ static void emit(PlanBuilder *b) {
 static const Shape shapes[] = {
     {"apertus-8b", 32, 4096, 32, 8, 128, 21504, 131072, 1.2e7f,
      .optional = {"output.weight", "rope_freqs.weight"},
-     .keys = "xielu.alpha_p=0.8 xielu.alpha_n=0.8 xielu.beta=0.5 xielu.eps=-0.000001"},
+     .keys = ".xielu.alpha_p=0.8 .xielu.alpha_n=0.8 .xielu.beta=0.5 .xielu.eps=-0.000001"},
     {0},
 };
 

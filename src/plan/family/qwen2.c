@@ -20,7 +20,7 @@ static const Shape shapes[] = {
 
 static const ModelSize sizes[] = {
     {"0.5B", 24, 0, 1024, 0},
-    {"0.5B", 24, 0, 896, 0},
+
     {"1B", 24, 0, 0, 0},
     {"1.5B", 28, 0, 1536, 0},
     {"7B", 28, 0, 0, 0},

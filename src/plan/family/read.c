@@ -40,7 +40,8 @@ static int read_head_dim(PlanBuilder *b) {
 int read_local_head_dim(PlanBuilder *b) {
     int head_dim = keys_int(&b->keys, "attention.key_length_swa", 2, MAX_HEAD_DIM, read_head_dim(b));
     if (head_dim % 2)
-        keys_fail(&b->keys, "'attention.key_length_swa' is %d; expected an even number", head_dim);
+        keys_fail(&b->keys, "'%s.attention.key_length_swa' is %d; expected an even number", b->keys.arch,
+                  head_dim);
     return b->keys.ok ? head_dim : 2;
 }
 

@@ -13,7 +13,8 @@ typedef struct Shape {
     int n_layer, n_embd, n_head, n_kv_head, head_dim, n_ff, n_vocab;
     float rope_base;
     const char *optional[16]; // the optional tensors that it has, without "blk.N."; up to the first NULL
-    /* The family's own metadata, without "<arch>.", as words KEY=VALUE; a key of the fields above is replaced.
+    /* The family's own metadata, without "<arch>.", as words KEY=VALUE; a key of the fields above is replaced; one
+     * that begins with a point has no "<arch>" in the file.
      * Values are integers, floats (with a point), true, false, other text, or lists of integers or booleans
      * (with commas), which are repeated up to a value for each layer.  NULL: none. */
     const char *keys;
