@@ -21,6 +21,7 @@
 #define MAMBA2 "test/data/models/mamba2-Q4_0.gguf"
 #define LFM2 "test/data/models/lfm2-Q4_0.gguf"
 #define QWEN35 "test/data/models/qwen35-Q4_0.gguf"
+#define KIMI_LINEAR "test/data/models/kimi-linear-Q4_0.gguf"
 #define NEMOTRON_H "test/data/models/nemotron_h-Q4_0.gguf"
 
 /* ---- A model with one thing changed ---- */
@@ -517,6 +518,14 @@ TEST(plan_refuses_states) {
         array("nemotron_h.feed_forward_length", I32, 0, 4, "'nemotron_h.feed_forward_length'"),
     };
     check_edits(NEMOTRON_H, nemotron_h, N_OF(nemotron_h));
+    const Edit kimi_linear[] = {
+        without("kimi-linear.kda.head_dim", NULL),
+        u32("kimi-linear.kda.head_dim", 64, "'blk.0.attn_q.weight'"),
+        u32("kimi-linear.ssm.conv_kernel", 2, "'blk.0.ssm_conv1d_q.weight'"),
+        reshape("blk.2.ssm_conv1d_v.weight", 64, 1, 4, 1, "'blk.2.ssm_conv1d_v.weight' is [64"),
+        drop("blk.0.ssm_f_b.weight", "'blk.0.ssm_f_b.weight' is missing"),
+    };
+    check_edits(KIMI_LINEAR, kimi_linear, N_OF(kimi_linear));
 }
 
 TEST(plan_refuses_keys_of_dense_families) {

@@ -149,6 +149,7 @@ TEST(synth_shapes_have_the_labels_of_their_sizes) {
         {"nemotron-3-nano-30b-a3b", "31B.A3.5B"},
         {"mamba2-2.7b", "2.7B"},
         {"falcon-h1-1.5b", "1.5B"},
+        {"kimi-linear-48b-a3b", "48B.A3B"},
     };
     for (size_t i = 0; i < sizeof labels / sizeof *labels; i++) {
         const Family *family;

@@ -15,7 +15,7 @@ const Family *const families[] = {
     // recurrent
     &family_qwen35, &family_qwen35moe, &family_qwen3next, &family_lfm2, &family_lfm2moe,
     &family_granitehybrid, &family_nemotron_h, &family_nemotron_h_moe, &family_mamba2, &family_falcon_h1,
-    NULL};
+    &family_kimi_linear, NULL};
 
 const Family *family_find(const char *arch) {
     for (const Family *const *f = families; *f; f++)

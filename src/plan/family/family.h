@@ -35,7 +35,8 @@ extern const Family family_hunyuan_dense, family_command_r, family_cohere2, fami
 extern const Family family_gptneox, family_gpt2, family_apertus;
 extern const Family family_qwen35, family_qwen35moe, family_qwen3next, family_lfm2, family_lfm2moe,
     family_granitehybrid;
-extern const Family family_nemotron_h, family_nemotron_h_moe, family_mamba2, family_falcon_h1;
+extern const Family family_nemotron_h, family_nemotron_h_moe, family_mamba2, family_falcon_h1,
+    family_kimi_linear;
 
 extern const Family family_qwen3moe, family_gpt_oss, family_glm4moe, family_qwen2moe, family_ernie4_5_moe;
 extern const Family family_olmoe, family_phimoe, family_minimax_m2, family_bailingmoe2, family_deepseek2;

@@ -80,9 +80,12 @@ static const Shape expert_shapes[] = {
      .optional = {"output.weight", "ssm_norm.weight", "ssm_conv1d.bias", "exp_probs_b.bias"},
      .keys =
          "ssm.conv_kernel=4 ssm.inner_size=4096 ssm.state_size=128 ssm.time_step_rank=64 ssm.group_count=8 "
-         "attention.head_count_kv=0,0,0,0,0,2,0 feed_forward_length=0,1856,0,1856,0,0,1856 expert_count=128 "
-         "expert_used_count=6 expert_feed_forward_length=1856 expert_shared_feed_forward_length=3712 "
-         "expert_weights_scale=2.5"},
+         "attention.head_count_kv=0,0,0,0,0,2,0,0,0,0,0,0,2,0,0,0,0,0,0,2,0,0,0,0,0,0,2,0,0,0,0,0,0,2,0,0,0,"
+         "0,0,0,0,0,2,0,0,0,0,0,0,0,0,0 "
+         "feed_forward_length=0,1856,0,1856,0,0,1856,0,1856,0,1856,0,0,1856,0,1856,0,1856,0,0,1856,0,1856,0,"
+         "1856,0,0,1856,0,1856,0,1856,0,0,1856,0,1856,0,1856,0,1856,0,0,1856,0,1856,0,1856,0,1856,0,1856 "
+         "expert_count=128 expert_used_count=6 expert_feed_forward_length=1856 "
+         "expert_shared_feed_forward_length=3712 expert_weights_scale=2.5"},
     {0},
 };
 
