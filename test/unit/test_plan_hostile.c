@@ -466,6 +466,54 @@ TEST(plan_refuses_experts) {
     check_edits(EXPERTS, edits, N_OF(edits));
 }
 
+TEST(plan_refuses_latent_attention) {
+    const Edit edits[] = {
+        without("deepseek2.attention.kv_lora_rank", NULL),
+        u32("deepseek2.attention.kv_lora_rank", 0, NULL),
+        u32("deepseek2.attention.kv_lora_rank", 32, "'blk.0.attn_kv_a_mqa.weight' is [64, 96"),
+        without("deepseek2.attention.key_length_mla", NULL), // attn_kv_b is not split
+        without("deepseek2.attention.value_length_mla", NULL),
+        u32("deepseek2.attention.key_length_mla", 32, "expected less than the 32 of a head"),
+        u32("deepseek2.attention.key_length_mla", 100000, NULL),
+        without("deepseek2.rope.dimension_count", NULL),
+        without("deepseek2.attention.q_lora_rank", "'blk.0.attn_q_a.weight' is [64"),
+        drop("blk.1.attn_k_b.weight", "'blk.1.attn_k_b.weight' is missing"),
+        drop("blk.0.attn_q_a.weight", "'blk.0.attn_q.weight' is missing"),
+        reshape("blk.0.attn_v_b.weight", 64, 32, 1, 1, "'blk.0.attn_v_b.weight' is [64"),
+    };
+    check_edits("test/data/models/deepseek2-Q4_0.gguf", edits, N_OF(edits));
+}
+
+TEST(plan_refuses_experts_of_further_families) {
+    const Edit groups[] = {
+        u32("bailingmoe2.expert_group_used_count", 5, NULL),
+        u32("bailingmoe2.expert_group_count", 12, "3 of 12 experts cannot be chosen from 2 of 12 groups"),
+        u32("bailingmoe2.expert_group_count", 5, "3 of 12 experts cannot be chosen from 2 of 5 groups"),
+        u32("bailingmoe2.expert_used_count", 7, "7 of 12 experts cannot be chosen from 2 of 4 groups"),
+        u32("bailingmoe2.expert_shared_count", 2, "'blk.1.ffn_gate_shexp.weight' is [64"),
+        drop("blk.1.ffn_down_shexp.weight", "'blk.1.ffn_down_shexp.weight' is missing"),
+    };
+    check_edits("test/data/models/bailingmoe2-Q4_0.gguf", groups, N_OF(groups));
+    const Edit weighed[] = {
+        u32("llama4.expert_used_count", 2, "2 chosen experts with weights on their input"),
+        u32("llama4.interleave_moe_layer_step", 1, "'blk.0.ffn_gate_shexp.weight' is missing"),
+        without("llama4.expert_count", NULL),
+    };
+    check_edits("test/data/models/llama4-Q4_0.gguf", weighed, N_OF(weighed));
+    const Edit clamped[] = {
+        without("step35.attention.sliding_window", NULL),
+        number("step35.swiglu_clamp_shexp", F32, -1, NULL),
+        reshape("blk.0.attn_gate.weight", 64, 8, 1, 1, "'blk.0.attn_gate.weight' is [64, 8"),
+    };
+    check_edits("test/data/models/step35-Q4_0.gguf", clamped, N_OF(clamped));
+    const Edit biases[] = {
+        reshape("blk.0.ffn_gate_exps.bias", 64, 3, 1, 1, "'blk.0.ffn_gate_exps.bias' is [64, 3"),
+        reshape("blk.0.ffn_gate_inp.bias", 3, 1, 1, 1, "'blk.0.ffn_gate_inp.bias' is [3"),
+        reshape("blk.0.attn_sinks.weight", 1, 1, 1, 1, "'blk.0.attn_sinks.weight' is [1"),
+    };
+    check_edits("test/data/models/gpt-oss-MXFP4_MOE.gguf", biases, N_OF(biases));
+}
+
 TEST(plan_refuses_states) {
     const Edit mamba2[] = {
         without("mamba2.ssm.conv_kernel", NULL),
