@@ -2,8 +2,9 @@
  * that it owns.
  *
  * Fusing is a table of rules over neighbouring ops.  A rule is one function that either makes of op a and the
- * op b behind it one op, or leaves both alone; the result is kept if the executor can run it.  No executor
- * looks at neighbouring ops for more than to run them together. */
+ * op b behind it one op, or leaves both alone; the result is kept if the executor can run it.  Norms, which
+ * several products may read, come last.  No executor looks at neighbouring ops for more than to run them
+ * together. */
 #include "passes.h"
 #include "../base/mem.h"
 
@@ -61,21 +62,6 @@ static bool merge_residual(const Plan *p, Op *a, const Op *b) {
     return true;
 }
 
-/* A norm that only one product reads becomes its first step. */
-static bool merge_norm(const Plan *p, Op *a, const Op *b) {
-    if (a->code != OP_NORM || (b->code != OP_MATMUL && b->code != OP_LOGITS) || a->on_R != b->on_R)
-        return false;
-    if (op_in(b, 0) != op_out(a, 0) || b->product.norm.weight || a->norm.head_dim) return false;
-    if (!a->norm.weight || a->norm.bias || a->norm.centred || op_count(a, ROLE_RESIDUAL)) return false;
-    if (n_readers(p, op_out(a, 0)) != 1 || p->regs[op_in(a, 0)].width > p->config.can.fused_norm_max)
-        return false;
-    Op merged = *b;
-    op_replace_operand(&merged, ROLE_READ, 0, op_in(a, 0));
-    merged.product.norm = a->norm;
-    *a = merged;
-    return true;
-}
-
 /* Gate and up are joined where they are made. */
 static bool merge_activation(const Plan *p, Op *a, const Op *b) {
     if (b->code != OP_GLU || op_count(b, ROLE_READ) != 2 || !is_matmul_or_expert(a) ||
@@ -122,9 +108,54 @@ static bool can_run(const Plan *p, const Op *op) {
     return (plan_op_features(p, op) & ~p->config.can.features) == 0;
 }
 
+static bool writes(const Plan *p, const Op *op, int reg) {
+    for (int k = 0; k < op->n_operands; k++)
+        if (role_writes(op->operand[k].role) && plan_overlap(p, op->operand[k].reg, reg)) return true;
+    return false;
+}
+
+/* Makes op i, a norm that only products read, the first step of each of these. */
+static bool fold_norm(Plan *p, int i) {
+    const Op *norm = &p->ops[i];
+    if (norm->code != OP_NORM || norm->norm.head_dim || !norm->norm.weight || norm->norm.bias ||
+        norm->norm.centred || op_count(norm, ROLE_RESIDUAL))
+        return false;
+    int in = op_in(norm, 0), out = op_out(norm, 0), width = p->regs[in].width, n = n_readers(p, out);
+    Op *folded = mem_new((size_t)n + 1, sizeof *folded);
+    int n_folded = 0, *at = mem_new((size_t)n + 1, sizeof *at);
+    bool ok = width <= p->config.can.fused_norm_max;
+    for (int k = i + 1; ok && n_folded < n && k < p->n_ops; k++) {
+        const Op *op = &p->ops[k];
+        if (op_is_product(op) && op_in(op, 0) == out && op->w[0]->n_in == width) {
+            Op *to = &folded[n_folded];
+            *to = *op;
+            op_replace_operand(to, ROLE_READ, 0, in);
+            to->product.norm = norm->norm;
+            at[n_folded++] = k;
+            ok = op->on_R == norm->on_R && !op->product.norm.weight && can_run(p, to);
+        }
+        ok = ok && (n_folded == n || !writes(p, op, in));
+    }
+    ok = ok && n > 0 && n_folded == n;
+    for (int k = 0; ok && k < n; k++) p->ops[at[k]] = folded[k];
+    free(folded);
+    free(at);
+    return ok;
+}
+
+static void fold_norms(Plan *p) {
+    int n = 0;
+    for (int i = 0; i < p->n_ops; i++) {
+        if (fold_norm(p, i)) continue;
+        p->ops[n] = p->ops[i];
+        if (n++ != i) p->ops[i].n_operands = 0; // the op that was moved has no operands here
+    }
+    p->n_ops = n;
+}
+
 void plan_fuse(Plan *p) {
     static bool (*const rules[])(const Plan *p, Op *a, const Op *b) = {
-        merge_segments, merge_residual, merge_norm, merge_activation, merge_kvput, merge_rope,
+        merge_segments, merge_residual, merge_activation, merge_kvput, merge_rope,
     };
     // Rule after rule: later ones see what earlier ones made.
     for (size_t r = 0; r < sizeof rules / sizeof *rules; r++) {
@@ -138,6 +169,7 @@ void plan_fuse(Plan *p) {
         }
         p->n_ops = n;
     }
+    fold_norms(p);
 }
 
 /* ---- forms --------------------------------------------------------------------------------------------- */
