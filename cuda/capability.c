@@ -3,7 +3,7 @@
 #include "cuda.h"
 
 /* Rotation and KVPUT run within attention only.  fused_norm_max: the row that a product kernel keeps in
- * registers.  n_head_max: counters of work items per row of attention. */
+ * registers.  n_head_max: counters of work items per row of attention.  n_expert_max: MAX_EXPERTS. */
 const Capability cuda_capability = {
     .name = "cuda",
     .features =
@@ -16,14 +16,17 @@ const Capability cuda_capability = {
         FEATURE_BIT(FUSED_ACT) | FEATURE_BIT(FUSED_KVPUT) | FEATURE_BIT(FUSED_ROPE) | FEATURE_BIT(BIAS) |
         FEATURE_BIT(EXPERT_BIAS) | FEATURE_BIT(ACT_SILU) | FEATURE_BIT(ACT_GELU) | FEATURE_BIT(ACT_RELU2) |
         FEATURE_BIT(ACT_SIGMOID) | FEATURE_BIT(ACT_SWIGLU_OAI) | FEATURE_BIT(ACT_CLAMPED) |
-        FEATURE_BIT(ACT_XIELU) | FEATURE_BIT(ACT_PRODUCT) | FEATURE_BIT(ACT_ALONE) | FEATURE_BIT(GATE_NARROW),
+        FEATURE_BIT(ACT_XIELU) | FEATURE_BIT(ACT_PRODUCT) | FEATURE_BIT(ACT_ALONE) |
+        FEATURE_BIT(GATE_NARROW) | FEATURE_BIT(EXPERT_FIXED) | FEATURE_BIT(PRODUCT_SCALE) |
+        FEATURE_BIT(LOGITS_SOFTCAP) | FEATURE_BIT(ROUTE_SIGMOID) | FEATURE_BIT(ROUTE_BIAS) |
+        FEATURE_BIT(ROUTE_GROUPS) | FEATURE_BIT(ROUTE_RAW) | FEATURE_BIT(ROUTE_EXPERT_SCALE),
     .head_dim_min = 8,
     .head_dim_max = 256,
     .head_dim_multiple = 8,
     .n_head_max = 1024,
     .fused_norm_max = 8192,
     .n_vocab_max = MAX_VOCAB,
-    .n_expert_max = INT32_MAX,
+    .n_expert_max = 1024,
     .state_rows_max = 256,
     .view_multiple = 4,
 };

@@ -95,10 +95,14 @@ typedef struct FlaggedOutput {
     uint32_t row[];                     // [n_out]
 } FlaggedOutput;
 
-/* MATMUL, EXPERT and LOGITS: out = w in * scale + bias, of up to four segments with one input; the first one
- * + residual.  The input is normalised first where there is a norm.  With an activation two segments make one
- * output, act(first) * second + residual, written to the first's out.  No input may overlap an output, which
- * holds partial results until the end. */
+/* MATMUL, EXPERT and LOGITS: out = scale * (w in * scale_of_rows + bias), of up to four segments with one
+ * input; the first one + residual; all with a softcap.  The input is normalised first where there is a norm.
+ * With an activation two segments make one output, act(first) * second + residual, written to the first's
+ * out.  No input may overlap an output, which holds partial results until the end.
+ *
+ * A product of experts has one segment, or a pair with an activation, and no residual; inputs of slots are not
+ * normalised. */
+enum { MAX_EXPERTS = 1024 };
 typedef struct Product {
     ProductSegment segment[OP_MAX_SEGMENTS];
     int n_segments;
@@ -106,9 +110,10 @@ typedef struct Product {
     const float *norm; // weight [n_in] of the RMS norm applied to in, or NULL
     float norm_eps;
     Activation act;         // or ACT_NONE
+    float scale, softcap;   // of the results: 1, 0 where there are none
     RegRows residual;       // or no data, as with experts; in rows of whole 16 bytes
     FlaggedOutput *flagged; // the first output, if another product may follow in the same kernel, or NULL
-    const int32_t *ids;     // experts of each row, n_used in rows ids_stride apart, or NULL
+    const int32_t *ids;     // experts of each row, n_used in rows ids_stride apart; NULL: slot s has matrix s
     int ids_stride;         // slot s of n_used writes out + s * n_out and, if per_slot, reads in + s * n_in
     int n_used;             // 0: a product without experts
     bool per_slot;
@@ -119,13 +124,19 @@ Product product_rows(Product p, int first);
 
 /* n products, at most MAX_PRODUCTS, one after the other, of T rows (any T; beyond a few dozen launch_gemm is
  * faster). Each has the first output of the one before it as its input; a single row goes through all of them
- * in one kernel. The bytes of a row do not depend on T.  scratch: product_scratch_bytes of the longest input
- * row. */
+ * in one kernel. The bytes of a row do not depend on T.  scratch: product_scratch_bytes of each of them, which
+ * reads no address. */
 cudaError_t launch_products(const Launch *l, const Product *p, int n, int T, void *scratch);
-size_t product_scratch_bytes(int n_in);
+size_t product_scratch_bytes(const Product *p);
 
 /* Whether a block's shared memory has room for an input row of the product, of which no address is read. */
 bool product_fits(const Launch *l, const Product *p);
+
+/* A product of experts of many rows, with f16 weights and activations and f32 sums on the tensor cores: each
+ * expert's weights are read once, or once in 128 of its rows, and go from their tiles to f16 in registers; of
+ * a pair both are of one type.  Where a block's shared memory has no room for that, launch_products. */
+cudaError_t launch_experts(const Launch *l, const Product *p, int T, void *scratch);
+size_t experts_scratch_bytes(const Product *p, int T); // reads no address
 
 /* ---- Products of many rows: f16 weights and activations, f32 sums, on the tensor cores ---- */
 
@@ -145,7 +156,7 @@ cudaError_t launch_gemm(Gemm *g, const Launch *l, const Product *p, int T);
 cudaError_t launch_gemm_f16(Gemm *g, const Launch *l, const void *w, const void *input, int n_out, int T,
                             int n_in, float *out);
 
-/* ---- Rows: NORM, ADD, GLU, SLICE, JOIN, ROUTE, MOE_SUM ---- */
+/* ---- Rows: NORM, ADD, GLU, SLICE, JOIN ---- */
 
 /* NORM of n rows: out = in / sqrt(mean(in^2) + eps) * weight. */
 cudaError_t launch_norm(const Launch *l, RegRows in, const float *weight, int width, float eps, int n,
@@ -175,12 +186,13 @@ typedef struct Join {
 } Join;
 cudaError_t launch_join(const Launch *l, const Join *j, int n);
 
-/* ROUTE of n rows: the n_used <= n_expert largest logits, the lower id first where two are equal, and the
- * softmax of those, times scale. */
+/* ---- Experts: ROUTE, MOE_SUM ---- */
+
+/* ROUTE of n rows: the experts of the n_used largest scores, the lower id first where two are equal, and
+ * their weights; at most MAX_EXPERTS experts in at most 32 groups. */
 typedef struct Route {
-    RegRows logits; // [n_expert]
-    int n_expert, n_used;
-    float scale;
+    RegRows logits;  // [n_expert]
+    MoeParams moe;   // its bias and expert_scale in device memory
     RegRows ids;     // out: int32_t [n_used] in place of floats
     RegRows weights; // out: [n_used]
 } Route;

@@ -44,3 +44,10 @@ __device__ __forceinline__ void arrival_wait(uint32_t barrier, int phase) {
         : "memory");
 }
 #endif
+
+// Orders this thread's accesses to shared memory before bulk copies that are started behind a barrier.
+__device__ __forceinline__ void before_bulk_writes() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}

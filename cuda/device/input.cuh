@@ -27,6 +27,7 @@ struct TileInput {
 struct Input {
     int at, stride;        // bytes: of the first row in shared memory, from row to row
     int n_floats, n_tiles; // of a row; 0 where it is not needed in this form
+    int last;              // row in shared memory
 
     __device__ float *floats(int t) const { return (float *)(shared_memory() + at + t * stride); }
     __device__ TileInput *tiles(int t) const { return (TileInput *)(floats(t) + n_floats); }
@@ -35,8 +36,8 @@ struct Input {
 constexpr int INPUT_PADDING =
     32; // bytes behind the TileInputs of a row, against bank conflicts: row_of_column
 
-__host__ __device__ inline Input input_at(int at, int n_floats, int n_tiles) {
-    Input x = {at, 0, n_floats, n_tiles};
+__host__ __device__ inline Input input_at(int at, int n_floats, int n_tiles, int n_rows) {
+    Input x = {at, 0, n_floats, n_tiles, n_rows - 1};
     int tiles = x.n_tiles * (int)sizeof(TileInput);
     x.stride = x.n_floats * (int)sizeof(float) + tiles + (tiles ? INPUT_PADDING : 0);
     return x;

@@ -9,11 +9,8 @@
 // Fragments are loaded from shared memory as 8 x 8 f16 matrices, one 16-byte row from the address of each
 // lane; rows whose distance is an odd multiple of 16 bytes have no bank conflict.
 #pragma once
+#include "bulk.cuh"
 #include "device.cuh"
-
-__device__ inline uint32_t shared_address(const void *p) {
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
 
 // 16 bytes from device memory to shared memory, or 16 zeros.
 __device__ inline void copy_async(uint32_t to, const void *from, bool valid) {

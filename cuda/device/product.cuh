@@ -4,11 +4,13 @@
 // K-slice is some consecutive tiles of it; a partial sum is what a K-slice gives; a cluster is the one, two
 // or four blocks that compute a tile row; a tile batch is what a cluster multiplies between two reductions.
 #pragma once
+#include "experts.cuh"
 #include "input.cuh"
 #include "tile.cuh"
 
 constexpr int MAX_INPUT_ROWS = 32; // of one launch: there are kernels for 1, 4, 8, 16 and 32
-constexpr int PREPARED_ROWS = 64;  // input rows that one launch of k_inputs normalises and quantises
+constexpr int PREPARED_ROWS = 64;  // rows that one launch of k_inputs normalises and quantises
+constexpr int MAX_GROUP_ROWS = 8;  // input rows of an expert that are multiplied together
 constexpr int MAX_SLICES = 16;     // K-slices of a tile row
 constexpr int MIN_STAGES = 2;      // of a warp's ring, where there is a choice
 constexpr int LIST_ENTRIES = 32;   // K-slices in a warp's prefetch list: one in each lane
@@ -53,6 +55,8 @@ struct FusedProducts {
     Product p[MAX_PRODUCTS];
     WorkSplit split[MAX_PRODUCTS];
     int n, n_rows, cluster_size;
+    int group_rows; // several rows of a product of experts: at most so many are a group; 0: none
+    ExpertGroups groups;
     const uint8_t *inputs; // of several rows: what k_inputs wrote, input_stride bytes from row to row
     int input_stride;
     int slot_bytes, n_stages; // of a warp's ring

@@ -173,7 +173,7 @@ __device__ __forceinline__ void multiply_blocks(const uint8_t *tile, int index, 
     constexpr int GROUPS = Format<F>::GROUP == 16 ? 2 : 1;
     float scale[2][2][2], min[2][2][2];
     tile_scales<F>(tile, lane, scale, min);
-    auto column = [&](int c) { return x.tiles(::min(row_of_column(c), T - 1)) + index; };
+    auto column = [&](int c) { return x.tiles(::min(row_of_column(c), x.last)) + index; };
     const TileInput *operand = column(lane / 4),                       // the B operand's column of this lane
         *result[2] = {column(lane % 4 * 2), column(lane % 4 * 2 + 1)}; // and those of its accumulators
 #pragma unroll

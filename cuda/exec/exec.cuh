@@ -26,7 +26,8 @@ static_assert(AHEAD < RING_STEPS, "or entries would be overwritten before they a
 // The device memory of an op, beside registers and the cache.
 struct DeviceOp {
     DeviceWeight w[OP_MAX_SEGMENTS];
-    const float *bias[OP_MAX_SEGMENTS], *vector;
+    const float *bias[OP_MAX_SEGMENTS],
+        *vector;             // of a norm its weight; of ROUTE bias[0] and the factors of experts
     const float *state[3];   // vectors of an op with a state: weight and bias; a, dt_bias and d
     const double *frequency; // of a rotation, radians per position [n_rot / 2]
     FlaggedOutput *flagged;

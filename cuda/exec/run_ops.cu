@@ -46,8 +46,9 @@ Product product_of(const Rank *x, const Op *op, const Step &step) {
     p.residual = rows_in(x, op, op_operand(op, ROLE_RESIDUAL, 0), step);
     p.norm = device->vector;
     p.flagged = device->flagged;
-    if (op->code == OP_EXPERT) {
-        int ids = op_operand(op, ROLE_IDS, 0);
+    int ids = op_operand(op, ROLE_IDS, 0);
+    if (ids != NO_REG) {
+        assert(x->plan->regs[ids].on_R == op->on_R && "ids are of the rows that have been routed");
         p.ids = (const int32_t *)reg(x, ids);
         p.ids_stride = stride_of(x, ids);
     }
@@ -73,6 +74,12 @@ bool is_single(const Batch *b, const Op *op, int i) {
     return !follows(b, t - 1, t) && !follows(b, t, t + 1);
 }
 
+// One op of many rows, not all of single sequences.
+cudaError_t run_gemm(Rank *x, const Op *op, const Product *p, int n) {
+    return op->code == OP_EXPERT ? launch_experts(&x->launch, p, n, x->product_scratch)
+                                 : launch_gemm(x->gemm, &x->launch, p, n);
+}
+
 // n ops, for a single row fused into one kernel, or one op.  Of many rows those of prompts are multiplied on
 // the tensor cores in f16, but never a sequence's single row: it gives the same bytes alone and among others.
 cudaError_t run_products(Rank *x, const Op *op, int n, const Step &step) {
@@ -80,7 +87,8 @@ cudaError_t run_products(Rank *x, const Op *op, int n, const Step &step) {
     for (int i = 0; i < n; i++) p[i] = product_of(x, op + i, step);
     int rows = rows_of(op, step);
     if (rows == 0) return cudaSuccess;
-    if (!step.batch || rows < GEMM_ROWS || !x->gemm || op->code != OP_MATMUL)
+    bool can_gemm = op->code == OP_EXPERT || (op->code == OP_MATMUL && x->gemm);
+    if (!step.batch || rows < GEMM_ROWS || !can_gemm)
         return launch_products(&x->launch, p, n, rows, x->product_scratch);
     cudaError_t error = cudaSuccess;
     for (int first = 0, end = 0; first < rows && error == cudaSuccess; first = end) {
@@ -89,7 +97,7 @@ cudaError_t run_products(Rank *x, const Op *op, int n, const Step &step) {
         Product some = product_rows(p[0], first);
         error = single || end - first < GEMM_ROWS
                     ? launch_products(&x->launch, &some, 1, end - first, x->product_scratch)
-                    : launch_gemm(x->gemm, &x->launch, &some, end - first);
+                    : run_gemm(x, op, &some, end - first);
     }
     return error;
 }
@@ -300,7 +308,9 @@ cudaError_t run_op(Rank *x, const Op *op, const Step &step) {
     }
     case OP_ROUTE: {
         RegRows weights = rows_in(x, op, op_out(op, 1), step);
-        Route r = {in, op->moe.n_expert, op->moe.n_used, op->moe.scale, to, weights};
+        Route r = {in, op->moe, to, weights};
+        r.moe.bias = device_op(x, op)->bias[0];
+        r.moe.expert_scale = device_op(x, op)->vector;
         return launch_route(l, &r, n);
     }
     case OP_MOE_SUM: {
@@ -351,6 +361,8 @@ Product product_shape(const Plan *plan, const Op *op) {
     Product p = {};
     p.n_segments = op->n_w;
     p.act = params->act;
+    p.scale = params->scale;
+    p.softcap = params->softcap;
     p.norm_eps = params->norm.eps;
     for (int k = 0; k < op->n_w; k++) {
         const Weight *w = op->w[k];

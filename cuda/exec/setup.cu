@@ -60,15 +60,19 @@ void assign_small(Rank *x, Arena *c) {
     CacheConfig cache = cache_config(x);
     x->tables = c->array<int32_t>(cache_need(x->plan->kv, x->plan->n_kv, &cache).n_entries);
     x->ops.resize(x->plan->n_ops);
-    int n_in = 0; // of the longest row
+    size_t scratch = 0;
     for (int i = 0; i < x->plan->n_ops; i++) {
         const Op *op = &x->plan->ops[i];
-        if (op_is_product(op)) n_in = std::max(n_in, op->w[0]->n_in);
+        if (op_is_product(op)) {
+            Product product = product_shape(x->plan, op);
+            scratch = std::max(scratch, product_scratch_bytes(&product));
+            if (op->code == OP_EXPERT) scratch = std::max(scratch, experts_scratch_bytes(&product, (int)T));
+        }
         if (op->code == OP_MATMUL)
             x->ops[i].flagged = (FlaggedOutput *)c->array<uint8_t>(sizeof(FlaggedOutput) +
                                                                    op->w[0]->n_out * sizeof(uint32_t));
     }
-    x->product_scratch = c->array<uint8_t>(product_scratch_bytes(n_in));
+    x->product_scratch = c->array<uint8_t>(scratch);
 }
 
 size_t attn_bytes(const Rank *x) {
@@ -238,6 +242,11 @@ bool add_op_weights(Rank *x, int i, Err *e) {
     const RopeParams *rope = op_rotation(op);
     if (rope && !add_frequencies(x, i, rope, e)) return false;
     if (!add_state_vectors(x, i, e)) return false;
+    if (op->code == OP_ROUTE) {
+        const MoeParams *moe = &op->moe;
+        return (!moe->bias || add_vector(x, moe->bias, moe->n_expert, &to->bias[0], e)) &&
+               (!moe->expert_scale || add_vector(x, moe->expert_scale, moe->n_expert, &to->vector, e));
+    }
     if (op->code != OP_NORM && !op_is_product(op)) return true;
     const NormParams *norm = op->code == OP_NORM ? &op->norm : &op->product.norm;
     int width = norm->head_dim ? norm->head_dim : x->plan->regs[op_in(op, 0)].width;

@@ -3,6 +3,7 @@
 // The writes dominate: 4 bits are read and 16 written per weight.  A warp decodes a tile; the four lanes that
 // share a row store 32 contiguous bytes at a time, a whole sector of memory.
 #include "../device/device.cuh"
+#include "../device/half.cuh"
 #include "../device/launch.cuh"
 #include "../device/quant.cuh"
 
@@ -10,18 +11,11 @@ namespace {
 
 constexpr int WARPS = 8, THREADS = WARPS * 32;
 
-// Two halves, saturated to the largest finite one; NaN stays NaN.
-__device__ uint32_t saturated(float a, float b) {
-    const __half2 most = __float2half2_rn(65504.0f), least = __float2half2_rn(-65504.0f);
-    __half2 v = __hmin2_nan(__hmax2_nan(__floats2half2_rn(a, b), least), most);
-    return *(uint32_t *)&v;
-}
-
 // Writes the first n of N values to `to`, which is aligned to N halves where n >= N.
 template <int N> __device__ void put(const float *v, int n, __half *to) {
     uint32_t word[N / 2];
 #pragma unroll
-    for (int i = 0; i < N / 2; i++) word[i] = saturated(v[2 * i], v[2 * i + 1]);
+    for (int i = 0; i < N / 2; i++) word[i] = limited_pair(v[2 * i], v[2 * i + 1], 65504);
     if (n >= N && (uintptr_t)to % 8 == 0) {
 #pragma unroll
         for (int i = 0; i < N / 4; i++) ((uint2 *)to)[i] = make_uint2(word[2 * i], word[2 * i + 1]);

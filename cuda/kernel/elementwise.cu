@@ -1,7 +1,7 @@
-// elementwise: the ops whose work costs less than their launch: norm, add, glu, slice, join, route and
-// moe_sum, for any number of rows.
+// elementwise: the ops whose work costs less than their launch: norm, add, glu, slice and join,
+// for any number of rows.
 //
-// A block computes one row (norm, a warp for route) or COLUMNS elements of one.  A register may begin at any
+// A block computes one row (norm) or COLUMNS elements of one.  A register may begin at any
 // column: rows of four floats are read and written at once where their addresses allow that.
 #include "../device/activation.cuh"
 #include "../device/device.cuh"
@@ -80,67 +80,6 @@ __global__ void k_join(const __grid_constant__ Join j) {
     row_of(j.out, t)[i] = __ldcg(from);
 }
 
-// A warp per row.  n_used times: the largest logit that is not chosen yet, the lower id where two are equal;
-// then the softmax of the chosen ones.
-__global__ void k_route(const __grid_constant__ Route r) {
-    pdl_wait();
-    pdl_launch();
-    int lane = threadIdx.x, n_expert = r.n_expert, n_used = r.n_used;
-    const float *row = row_of(r.logits, blockIdx.x);
-    int32_t *chosen = (int32_t *)row_of(r.ids, blockIdx.x);
-    float *weight = row_of(r.weights, blockIdx.x);
-    float last = INFINITY, first = 0, sum = 0;
-    int last_id = -1; // the last choice: experts up to it, in the order of choice, are chosen
-    for (int s = 0; s < n_used; s++) {
-        float best = -INFINITY;
-        int best_id = n_expert;
-        for (int e = lane; e < n_expert; e += 32) {
-            float v = __ldcg(row + e);
-            bool left = v < last || (v == last && e > last_id);
-            if (left && (v > best || best_id == n_expert)) {
-                best = v;
-                best_id = e;
-            }
-        }
-#pragma unroll
-        for (int offset = 16; offset; offset >>= 1) {
-            float v = __shfl_xor_sync(0xffffffffu, best, offset);
-            int id = __shfl_xor_sync(0xffffffffu, best_id, offset);
-            bool better = id < n_expert && (best_id == n_expert || v > best || (v == best && id < best_id));
-            if (better) {
-                best = v;
-                best_id = id;
-            }
-        }
-        if (best_id == n_expert) { // only NaNs are left: any expert, because the NaNs reach the logits
-            best_id = s;
-            best = row[s];
-        }
-        if (s == 0) first = best;
-        float share = expf(best - first);
-        sum += share;
-        if (lane == 0) {
-            chosen[s] = best_id;
-            weight[s] = share;
-        }
-        last = best;
-        last_id = best_id;
-    }
-    __syncwarp();
-    for (int s = lane; s < n_used; s += 32) weight[s] *= r.scale / sum;
-}
-
-__global__ void k_moe_sum(const __grid_constant__ MoeSum m) {
-    pdl_wait();
-    pdl_launch();
-    int i = column(), t = blockIdx.y;
-    if (i >= m.width) return;
-    const float *in = row_of(m.in, t) + i, *weight = row_of(m.weights, t);
-    float sum = 0;
-    for (int s = 0; s < m.n_used; s++) sum = fmaf(__ldcg(weight + s), __ldcg(in + (size_t)s * m.width), sum);
-    row_of(m.out, t)[i] = m.residual.data ? __ldcg(row_of(m.residual, t) + i) + sum : sum;
-}
-
 constexpr int COLUMNS = 256; // of a block; of kernels that have four elements per thread, THREADS_OF_FOUR
 constexpr int THREADS_OF_FOUR = COLUMNS / 4;
 
@@ -175,12 +114,4 @@ extern "C" cudaError_t launch_slice(const Launch *l, RegRows in, const SlicePara
 extern "C" cudaError_t launch_join(const Launch *l, const Join *j, int n) {
     int width = j->n_head * (j->a_dim + j->b_dim);
     return launch_kernel(l, k_join, grid_of(width, n), COLUMNS, 0, *j);
-}
-
-extern "C" cudaError_t launch_route(const Launch *l, const Route *r, int n) {
-    return launch_kernel(l, k_route, n, 32, 0, *r);
-}
-
-extern "C" cudaError_t launch_moe_sum(const Launch *l, const MoeSum *m, int n) {
-    return launch_kernel(l, k_moe_sum, grid_of(m->width, n), COLUMNS, 0, *m);
 }

@@ -10,6 +10,7 @@
 #include <tuple>
 
 #include "../device/activation.cuh"
+#include "../device/half.cuh"
 #include "../device/launch.cuh"
 #include "../device/norm.cuh"
 #include <cublasLt.h>
@@ -69,11 +70,6 @@ struct Gemm {
 
 namespace {
 
-// An Inf becomes a NaN, which reaches the logits, where SAMPLE finds it.
-__device__ __half saturated(float v) {
-    return __float2half_rn(isfinite(v) ? fminf(fmaxf(v, -65504.0f), 65504.0f) : nanf(""));
-}
-
 // Rows of the input as f16, normalised first where there is a norm.
 __global__ void __launch_bounds__(THREADS)
     k_input(RegRows in, const float *norm, float eps, int n_in, __half *out) {
@@ -87,10 +83,10 @@ __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// The part of the epilogue that the library lacks: scales of rows and biases, which come before the residual,
-// and the row map of a residual.
+// The part of the epilogue that the library lacks: scales of rows and biases, which come before the factor and
+// the residual, and the row map of a residual.
 __global__ void k_epilogue(float *out, int stride, int n_out, const float *scale, const float *bias,
-                           RegRows residual) {
+                           float factor, RegRows residual) {
     pdl_wait();
     pdl_launch();
     int i = blockIdx.x * blockDim.x + threadIdx.x, t = blockIdx.y;
@@ -98,17 +94,18 @@ __global__ void k_epilogue(float *out, int stride, int n_out, const float *scale
     float v = out[(size_t)t * stride + i];
     if (scale) v *= scale[i];
     if (bias) v += bias[i];
+    v *= factor;
     out[(size_t)t * stride + i] = residual.data ? row_of(residual, t)[i] + v : v;
 }
 
-// out[T][stride] = act(gate) * up + residual, of gate and up [T][n].
-__global__ void k_pair(Activation act, const float *gate, const float *up, int n, float *out, int stride,
-                       RegRows residual) {
+// out[T][stride] = factor * act(gate) * up + residual, of gate and up [T][n].
+__global__ void k_pair(Activation act, const float *gate, const float *up, int n, float factor, float *out,
+                       int stride, RegRows residual) {
     pdl_wait();
     pdl_launch();
     int i = blockIdx.x * blockDim.x + threadIdx.x, t = blockIdx.y;
     if (i >= n) return;
-    float y = gated(act, gate[(size_t)t * n + i], up[(size_t)t * n + i]);
+    float y = factor * gated(act, gate[(size_t)t * n + i], up[(size_t)t * n + i]);
     out[(size_t)t * stride + i] = residual.data ? y + row_of(residual, t)[i] : y;
 }
 
@@ -150,30 +147,30 @@ bool finds_algorithm(Gemm *g) {
     return shape_of(g, n, n, n, n, n, &ignored) == cudaSuccess;
 }
 
-// out[T][out_stride] = input w^T + beta c.
+// out[T][out_stride] = alpha input w^T + beta c.
 cudaError_t matmul(Gemm *g, const Launch *l, const void *w, const void *input, int n_out, int T, int n_in,
-                   float beta, const float *c, int c_stride, float *out, int out_stride) {
+                   float alpha, float beta, const float *c, int c_stride, float *out, int out_stride) {
     Shape s;
     cudaError_t error = shape_of(g, n_out, T, n_in, out_stride, c_stride, &s);
     if (error != cudaSuccess) return error;
-    float one = 1;
-    return status(g->f.matmul(g->handle, g->desc, &one, w, s.w, input, s.x, &beta, c, s.residual, out, s.out,
-                              &s.algorithm, g->workspace, WORKSPACE_BYTES, l->stream));
+    return status(g->f.matmul(g->handle, g->desc, &alpha, w, s.w, input, s.x, &beta, c, s.residual, out,
+                              s.out, &s.algorithm, g->workspace, WORKSPACE_BYTES, l->stream));
 }
 
-// out[T][out_stride] = input w^T * scale + bias + residual, of one segment.
-cudaError_t multiply(Gemm *g, const Launch *l, const ProductSegment *p, int T, float *out, int out_stride,
-                     const RegRows &residual) {
+// out[T][out_stride] = factor * (input w^T * scale + bias) + residual, of one segment.
+cudaError_t multiply(Gemm *g, const Launch *l, const ProductSegment *p, int T, float factor, float *out,
+                     int out_stride, const RegRows &residual) {
     cudaError_t error = launch_dequant(l, &p->w, 0, g->weight);
     bool own_epilogue = p->w.scale || p->bias || residual.map;
     bool joined = residual.data && !own_epilogue; // the library adds the residual
     if (error == cudaSuccess)
-        error = matmul(g, l, g->weight, g->input, p->w.n_out, T, p->w.n_in, joined ? 1 : 0,
-                       joined ? residual.data : out, joined ? residual.stride : out_stride, out, out_stride);
+        error = matmul(g, l, g->weight, g->input, p->w.n_out, T, p->w.n_in, own_epilogue ? 1 : factor,
+                       joined ? 1 : 0, joined ? residual.data : out, joined ? residual.stride : out_stride,
+                       out, out_stride);
     if (error == cudaSuccess && own_epilogue) {
         dim3 grid((p->w.n_out + 255) / 256, T);
         error = launch_kernel(l, k_epilogue, grid, 256, 0, out, out_stride, p->w.n_out, p->w.scale, p->bias,
-                              residual);
+                              factor, residual);
     }
     return error;
 }
@@ -219,17 +216,17 @@ extern "C" cudaError_t launch_gemm(Gemm *g, const Launch *l, const Product *p, i
     for (int i = 0; i < p->n_segments && error == cudaSuccess; i++) {
         const ProductSegment *s = &p->segment[i];
         float *out = pair ? g->output + (size_t)i * T * n_out : s->out;
-        error = multiply(g, l, s, T, out, pair ? n_out : s->out_stride,
+        error = multiply(g, l, s, T, pair ? 1 : p->scale, out, pair ? n_out : s->out_stride,
                          i == 0 && !pair ? p->residual : RegRows{});
     }
     if (!pair || error != cudaSuccess) return error;
     dim3 grid((n_out + 255) / 256, T);
     const float *up = g->output + (size_t)T * n_out;
-    return launch_kernel(l, k_pair, grid, 256, 0, p->act, g->output, up, n_out, p->segment[0].out,
+    return launch_kernel(l, k_pair, grid, 256, 0, p->act, g->output, up, n_out, p->scale, p->segment[0].out,
                          p->segment[0].out_stride, p->residual);
 }
 
 extern "C" cudaError_t launch_gemm_f16(Gemm *g, const Launch *l, const void *w, const void *input, int n_out,
                                        int T, int n_in, float *out) {
-    return matmul(g, l, w, input, n_out, T, n_in, 0, out, n_out, out, n_out);
+    return matmul(g, l, w, input, n_out, T, n_in, 1, 0, out, n_out, out, n_out);
 }

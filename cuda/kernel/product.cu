@@ -25,24 +25,29 @@
 // and quantised by a kernel of their own first.  Where so many of them do not fit into the shared memory of
 // one block, the blocks of a cluster share a tile row: each has some of its K-slices and that range of the
 // inputs, and each reduces some of the outputs, reading the partial sums of all.
+//
+// Experts: a single row goes through the matrices of all its experts, slot after slot.  Several rows are
+// grouped by expert (experts.cuh); all groups' tile rows are divided evenly among the blocks, and a block
+// that gets tile rows of several groups loads one group's input rows after the other, while its rings run on.
 #include <algorithm>
 
-#include "../device/activation.cuh"
 #include "../device/cluster.cuh"
-#include "../device/launch.cuh"
+#include "../device/epilogue.cuh"
 #include "../device/product.cuh"
 
 namespace {
 
-// Normalises and quantises one of several input rows per block, so that the blocks of the product need not do
-// it each.
-__global__ void __launch_bounds__(THREADS) k_inputs(const __grid_constant__ Product p, Input x, uint8_t *to) {
+// Normalises and quantises one of n input rows per block, so that the blocks of the product need not do it
+// each; where each slot has an input of its own, slot after slot.  One block more sorts the rows by expert.
+__global__ void __launch_bounds__(THREADS) k_inputs(const __grid_constant__ Product p, Input x, uint8_t *to,
+                                                    int n, const __grid_constant__ PairSort sort) {
     float4 norm[VECTORS];
     load_norm(p, norm);
     pdl_wait();
     pdl_launch();
-    int t = blockIdx.x;
-    load_row(p, x, 0, {row_of(p.in, t), p.segment[0].w.n_in, false, 0}, norm);
+    int t = blockIdx.x, n_in = p.segment[0].w.n_in, n_slots = p.per_slot ? p.n_used : 1, row = t / n_slots;
+    if (t == n) return sort_pairs(sort, threadIdx.x, THREADS);
+    load_row(p, x, 0, {row_of(p.in, row) + (t - row * n_slots) * n_in, n_in, false, 0}, norm);
     __syncthreads();
     to += (size_t)t * x.stride;
     for (int i = threadIdx.x * 16; i < x.stride; i += THREADS * 16)
@@ -58,18 +63,25 @@ template <> struct BlockIndex<1> {
     int index = blockIdx.x, count = gridDim.x;
 };
 
-// A cluster's way through its tile rows, every count-th of the product, numbered k = 0, 1, ...; tile rows
-// count through matrix after matrix: the segments, or where ROUTED the matrices of the row's experts.
+// Where rows are grouped by expert, the tile rows that a block multiplies with one group.
+struct GroupTileRows {
+    int first, n, expert;
+};
+
+// A cluster's way through its tile rows, numbered k = 0, 1, ...: every count-th of the product, where tile
+// rows count through matrix after matrix: the segments, or where ROUTED the matrices of the row's experts.
+// Where several rows are ROUTED, consecutive tile rows of an expert.
 template <int T, bool ROUTED> struct TileRowCursor {
-    int k, matrix, row; // row: tile row of the matrix
+    static constexpr bool GROUPED = T > 1 && ROUTED;
+    int k, matrix, row; // matrix: where GROUPED the expert; row: tile row of the matrix
 
     __device__ int matrix_rows(const Product &p) const { // tile rows of the matrix
         return p.segment[ROUTED ? 0 : matrix].w.layout.n_tile_rows;
     }
     __device__ void advance(const Product &p, int n) {
         k += n;
-        row += n * BlockIndex<T>().count;
-        if (!is_pair(p) || ROUTED)
+        row += GROUPED ? n : n * BlockIndex<T>().count;
+        if (!GROUPED && (!is_pair(p) || ROUTED))
             for (int n_rows;
                  row >= (n_rows = matrix_rows(p)) && matrix + 1 < (ROUTED ? p.n_used : p.n_segments);
                  matrix++)
@@ -78,14 +90,10 @@ template <int T, bool ROUTED> struct TileRowCursor {
     __device__ int segment(const Product &p) const { // of a pair the first
         return ROUTED ? 0 : matrix;
     }
-    __device__ size_t expert(const Product &p) const { return ROUTED ? (size_t)__ldcg(p.ids + matrix) : 0; }
+    __device__ size_t expert(const Product &p) const {
+        return !ROUTED ? 0 : !GROUPED && p.ids ? (size_t)__ldcg(p.ids + matrix) : (size_t)matrix;
+    }
 };
-
-template <int T, bool ROUTED> __device__ TileRowCursor<T, ROUTED> cursor_at(const Product &p, int k) {
-    TileRowCursor<T, ROUTED> cursor = {0, 0, BlockIndex<T>().index};
-    cursor.advance(p, k);
-    return cursor;
-}
 
 // The work of a warp: K-slice `slice` of its block's, in every n_groups-th tile row of the cluster from
 // number `group` on.  A warp without work has slice -1.
@@ -96,10 +104,13 @@ template <int T> struct WarpWork {
     int partials_at; // bytes: float [group][tile row][gate, up][K-slice][T][PARTIAL_STRIDE], in shared memory
     int n_tile_rows; // of the cluster
     int slice, group;
+    GroupTileRows grouped;
 
-    __device__ WarpWork(const Product &p_, const WorkSplit &split_) : p(p_), split(split_) {
+    __device__ WarpWork(const Product &p_, const WorkSplit &split_, GroupTileRows grouped_ = {})
+        : p(p_), split(split_), n_tile_rows(grouped_.n), grouped(grouped_) {
         int warp = threadIdx.x / 32;
-        n_tile_rows = split.cluster_tile_rows + (BlockIndex<T>().index < split.n_longer);
+        if (n_tile_rows == 0)
+            n_tile_rows = split.cluster_tile_rows + (BlockIndex<T>().index < split.n_longer);
         group = warp * split.slice_inverse >> 16;
         slice = warp - group * split.block_slices;
         if (group >= split.n_groups || first_slice() + slice >= split.n_slices) {
@@ -136,6 +147,37 @@ template <int T> struct WarpWork {
     }
 };
 
+template <int T, bool ROUTED> __device__ TileRowCursor<T, ROUTED> cursor_at(const WarpWork<T> &work, int k) {
+    TileRowCursor<T, ROUTED> cursor = {0, 0, BlockIndex<T>().index};
+    if (cursor.GROUPED) cursor = {0, work.grouped.expert, work.grouped.first};
+    cursor.advance(work.p, k);
+    return cursor;
+}
+
+// A block's share of all groups' tile rows: consecutive ones, cut into pieces of one group each.
+struct GroupShare {
+    const FusedProducts &fused;
+    int matrix_rows, first_group, begin, n; // begin: of the first group's tile rows
+
+    __device__ explicit GroupShare(const FusedProducts &fused_) : fused(fused_) {
+        matrix_rows = fused.p[0].segment[0].w.layout.n_tile_rows;
+        unsigned all = (unsigned)(__ldcg(fused.groups.n_groups) * matrix_rows), share = all / gridDim.x,
+                 n_longer = all % gridDim.x, first = blockIdx.x * share + min(blockIdx.x, n_longer);
+        n = (int)(share + (blockIdx.x < n_longer));
+        first_group = (int)first / matrix_rows;
+        begin = (int)first - first_group * matrix_rows;
+    }
+    __device__ int n_pieces() const { return n ? (begin + n - 1) / matrix_rows + 1 : 0; }
+    __device__ ExpertGroup group(int piece) const { return fused.groups.at(first_group + piece); }
+    __device__ GroupTileRows tile_rows(int piece, const ExpertGroup &of) const {
+        int first = piece ? 0 : begin, end = min(begin + n - piece * matrix_rows, matrix_rows);
+        return {first, end - first, of.expert};
+    }
+    template <int T> __device__ WarpWork<T> work(int piece) const {
+        return WarpWork<T>(fused.p[0], fused.split[0], tile_rows(piece, group(piece)));
+    }
+};
+
 // The fetches of a warp's ring, through all fused products.  The list has LIST_ENTRIES K-slices, one in each
 // lane, which also starts the fetches of its tiles: addresses are computed ahead, because among the
 // instructions of a tile they would cost time.  A longer list is filled again between tile batches.
@@ -145,23 +187,30 @@ template <int T, bool ROUTED> struct PrefetchList {
     unsigned slice;    // of the next fetch, counted through all products; the same in all lanes
     int tile;
 
-    __device__ void fill(const FusedProducts &fused) { // from `slice` on
+    // From `slice` on, through the works number 0..n_works - 1 of this warp.
+    template <class WorkAt> __device__ void fill(int n_works, WorkAt work_at) {
         unsigned ahead = (threadIdx.x - slice) % LIST_ENTRIES;
         if (ahead == 0 && tile) return; // part of this K-slice has been fetched
         int number = (int)(slice + ahead);
         bytes = 0;
         tiles = 0x7fffffff;
-        for (int i = 0; i < fused.n; i++) {
-            WarpWork<T> work(fused.p[i], fused.split[i]);
+        for (int i = 0; i < n_works; i++) {
+            WarpWork<T> work = work_at(i);
             int n = work.list_length();
             if (number < n) return enter(work, number);
             number -= n;
         }
     }
+    __device__ void fill(const FusedProducts &fused) {
+        fill(fused.n, [&](int i) { return WarpWork<T>(fused.p[i], fused.split[i]); });
+    }
+    __device__ void fill(const GroupShare &share) {
+        fill(share.n_pieces(), [&](int i) { return share.work<T>(i); });
+    }
     __device__ void enter(const WarpWork<T> &work, int number) {
         const Product &p = work.p;
         TileRowCursor<T, ROUTED> cursor =
-            cursor_at<T, ROUTED>(p, work.group + (number >> is_pair(p)) * work.split.n_groups);
+            cursor_at<T, ROUTED>(work, work.group + (number >> is_pair(p)) * work.split.n_groups);
         int segment = cursor.segment(p) + (number & is_pair(p));
         const DeviceWeight &w = p.segment[segment].w;
         bytes = w.layout.tile_bytes;
@@ -228,7 +277,8 @@ __device__ __forceinline__ void multiply_batch(const WarpWork<T> &work, Ring &ri
             count++;
         } while (cursor.k < end && cursor.matrix == from.matrix && same_type);
         for (int matrix = 0; matrix < matrices; matrix += same_type ? matrices : 1) {
-            int segment = from.segment(p) + matrix, input_row = ROUTED && p.per_slot ? from.matrix : 0;
+            int segment = from.segment(p) + matrix,
+                input_row = T == 1 && ROUTED && p.per_slot ? from.matrix : 0;
             float *partial = work.partials() +
                              (work.partial_index(from.k - batch) * matrices + matrix) * work.matrix_step() +
                              work.slice * T * PARTIAL_STRIDE<T>;
@@ -252,19 +302,6 @@ __device__ __forceinline__ void multiply_batch(const WarpWork<T> &work, Ring &ri
 
 // ---- reduction and epilogue -----------------------------------------------------------------------------
 
-__device__ __forceinline__ float scale_and_bias(const ProductSegment &s, size_t row, float y) {
-    if (s.w.scale) y *= s.w.scale[row];
-    return s.bias ? y + s.bias[row] : y;
-}
-
-// An output, from the sum of its row of weights (of a pair, both sums) and the residual.
-__device__ __forceinline__ float epilogue(const Product &p, const ProductSegment &s, size_t row, float sum,
-                                          float up, float residual) {
-    float y = scale_and_bias(s, row, sum);
-    if (is_pair(p)) y = gated(p.act, y, scale_and_bias(p.segment[1], row, up));
-    return y + residual;
-}
-
 // The sum of n K-slices' partial sums of one output, from the first on.
 __device__ __forceinline__ float reduce(const float *partial, int n_slices) {
     constexpr int STEP = PARTIAL_STRIDE<1>;
@@ -285,7 +322,7 @@ template <bool ROUTED> struct Epilogue {
         const Product &p = work.p;
         int tile_row = threadIdx.x / TILE_ROWS;
         if (tile_row >= work.split.batch || batch + tile_row >= work.n_tile_rows) return;
-        TileRowCursor<1, ROUTED> cursor = cursor_at<1, ROUTED>(p, batch + tile_row);
+        TileRowCursor<1, ROUTED> cursor = cursor_at<1, ROUTED>(work, batch + tile_row);
         int to = cursor.row * TILE_ROWS + threadIdx.x % TILE_ROWS;
         if (to >= p.segment[cursor.segment(p)].w.n_out) return;
         matrix = cursor.matrix;
@@ -306,7 +343,7 @@ template <bool ROUTED> struct Epilogue {
             work.partials() +
             work.partial_index(threadIdx.x / TILE_ROWS) * (is_pair(p) ? 2 : 1) * work.matrix_step() +
             threadIdx.x % TILE_ROWS;
-        size_t w_row = (ROUTED ? (size_t)__ldcg(p.ids + matrix) * s.w.n_out : 0) + row;
+        size_t w_row = TileRowCursor<1, ROUTED>{0, matrix, 0}.expert(p) * s.w.n_out + row;
         float sum = reduce(partial, work.split.block_slices),
               up = is_pair(p) ? reduce(partial + work.matrix_step(), work.split.block_slices) : 0,
               y = epilogue(p, s, w_row, sum, up, residual);
@@ -344,8 +381,9 @@ __device__ __forceinline__ void reduce(const WorkSplit &split, const float *part
 }
 
 // Of several input rows: the outputs of a tile batch, four at a time, by all threads of the cluster; the
-// warps of its blocks alternate.
-template <int T> __device__ __forceinline__ void store_batch(const WarpWork<T> &work, int batch, int n_rows) {
+// warps of its blocks alternate.  out_of(s, t): row t of the output of segment s.
+template <int T, bool ROUTED, class OutOf>
+__device__ __forceinline__ void store_batch(const WarpWork<T> &work, int batch, int n_rows, OutOf out_of) {
     const Product &p = work.p;
     BlockIndex<T> block;
     int warp = threadIdx.x / 32 * block.size + block.rank;
@@ -353,13 +391,14 @@ template <int T> __device__ __forceinline__ void store_batch(const WarpWork<T> &
          i += block.size * threads_for(T)) {
         int tile_row = i / (T * TILE_ROWS / 4), t = i / (TILE_ROWS / 4) % T, first = i % (TILE_ROWS / 4) * 4;
         if (batch + tile_row >= work.n_tile_rows || t >= n_rows) continue;
-        TileRowCursor<T, false> cursor = cursor_at<T, false>(p, batch + tile_row);
-        const ProductSegment &s = p.segment[cursor.matrix];
+        TileRowCursor<T, ROUTED> cursor = cursor_at<T, ROUTED>(work, batch + tile_row);
+        const ProductSegment &s = p.segment[cursor.segment(p)];
         int row = cursor.row * TILE_ROWS + first, n = min(s.w.n_out - row, 4);
+        size_t w_row = cursor.expert(p) * s.w.n_out + row;
         const float *partial = work.partials() +
                                work.partial_index(tile_row) * (is_pair(p) ? 2 : 1) * work.matrix_step() +
                                t * PARTIAL_STRIDE<T> + first;
-        bool adds = p.residual.data && cursor.matrix == 0;
+        bool adds = !ROUTED && p.residual.data && cursor.matrix == 0;
         float4 residual = make_float4(0, 0, 0, 0);
         if (adds && n > 0) residual = __ldcg((const float4 *)(row_of(p.residual, t) + row));
         float sum[4], up[4] = {};
@@ -368,8 +407,7 @@ template <int T> __device__ __forceinline__ void store_batch(const WarpWork<T> &
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             if (k >= n) break;
-            s.out[(size_t)t * s.out_stride + row + k] =
-                epilogue(p, s, row + k, sum[k], up[k], (&residual.x)[k]);
+            out_of(s, t)[row + k] = epilogue(p, s, w_row + k, sum[k], up[k], (&residual.x)[k]);
         }
     }
 }
@@ -408,8 +446,8 @@ __global__ void __launch_bounds__(threads_for(1) + ATTN_THREADS, 1)
         const Product &p = fused.p[number];
         WarpWork<1> work(p, fused.split[number]);
         work.partials_at = partials;
-        work.x = input_at(shared.input, work.split.n_floats, work.split.n_tiles);
-        TileRowCursor<1, ROUTED> cursor = cursor_at<1, ROUTED>(p, work.group);
+        work.x = input_at(shared.input, work.split.n_floats, work.split.n_tiles, 1);
+        TileRowCursor<1, ROUTED> cursor = cursor_at<1, ROUTED>(work, work.group);
         Epilogue<ROUTED> out(work, 0);
         float4 norm[VECTORS];
         load_norm(p, norm);
@@ -440,30 +478,44 @@ __global__ void __launch_bounds__(threads_for(1) + ATTN_THREADS, 1)
     }
 }
 
-// Copies n_rows rows of `bytes` from device memory, from_stride bytes apart, into shared memory; the block
-// waits.
-__device__ __forceinline__ void load_rows(const Input &x, const uint8_t *from, int from_stride, int bytes,
-                                          int n_rows) {
+// Copies rows of `bytes` from device memory into shared memory, for which the block waits.
+class RowLoader {
+    int phase = 0;
 #if __CUDA_ARCH__ >= 900
-    __shared__ uint64_t arrived;
-    uint32_t barrier = shared_address(&arrived), to = shared_address(shared_memory() + x.at);
-    if (threadIdx.x == 0) {
-        arrival_init(barrier);
-        arrival_expect(barrier, bytes * n_rows);
-        for (int t = 0; t < n_rows; t++)
-            bulk_copy(to + t * x.stride, from + (size_t)t * from_stride, bytes, barrier, READ_OFTEN);
+    uint32_t barrier;
+
+  public:
+    __device__ RowLoader() {
+        __shared__ uint64_t arrived;
+        barrier = shared_address(&arrived);
+        if (threadIdx.x == 0) arrival_init(barrier);
     }
-    __syncthreads();
-    arrival_wait(barrier, 0);
+    template <class RowAt>
+    __device__ __forceinline__ void load(const Input &x, int bytes, int n_rows, RowAt row_at) {
+        uint32_t to = shared_address(shared_memory() + x.at);
+        if (threadIdx.x == 0) {
+            arrival_expect(barrier, bytes * n_rows);
+            for (int t = 0; t < n_rows; t++)
+                bulk_copy(to + t * x.stride, row_at(t), bytes, barrier, READ_OFTEN);
+        }
+        __syncthreads();
+        arrival_wait(barrier, phase);
+        phase ^= 1;
+    }
 #else
-    for (int t = threadIdx.x / 32; t < n_rows; t += blockDim.x / 32)
+
+  public:
+    template <class RowAt>
+    __device__ __forceinline__ void load(const Input &x, int bytes, int n_rows, RowAt row_at) {
+        for (int t = threadIdx.x / 32; t < n_rows; t += blockDim.x / 32)
 #pragma unroll 4
-        for (int i = threadIdx.x % 32 * 16; i < bytes; i += 32 * 16)
-            *(uint4 *)(shared_memory() + x.at + t * x.stride + i) =
-                __ldcg((const uint4 *)(from + (size_t)t * from_stride + i));
-    __syncthreads();
+            for (int i = threadIdx.x % 32 * 16; i < bytes; i += 32 * 16)
+                *(uint4 *)(shared_memory() + x.at + t * x.stride + i) =
+                    __ldcg((const uint4 *)(row_at(t) + i));
+        __syncthreads();
+    }
 #endif
-}
+};
 
 // Several input rows, as k_inputs wrote them, through one product.
 template <int T, class Included>
@@ -477,19 +529,62 @@ __global__ void __launch_bounds__(threads_for(T), 1)
     const Product &p = fused.p[0];
     WarpWork<T> work(p, fused.split[0]);
     work.partials_at = shared.partials;
-    work.x = input_at(shared.input, work.split.n_floats, work.split.n_tiles);
-    TileRowCursor<T, false> cursor = cursor_at<T, false>(p, work.group);
+    work.x = input_at(shared.input, work.split.n_floats, work.split.n_tiles, T);
+    TileRowCursor<T, false> cursor = cursor_at<T, false>(work, work.group);
+    RowLoader loader;
     pdl_wait();
     pdl_launch();
     int from = work.input_begin_bytes();
-    load_rows(work.x, fused.inputs + from, fused.input_stride, min(work.x.stride, fused.input_stride - from),
-              fused.n_rows);
+    loader.load(work.x, min(work.x.stride, fused.input_stride - from), fused.n_rows,
+                [&](int t) { return fused.inputs + (size_t)t * fused.input_stride + from; });
+    auto out_of = [](const ProductSegment &s, int t) { return s.out + (size_t)t * s.out_stride; };
     for (int batch = 0; batch < work.n_tile_rows; batch += work.split.batch) {
         if (fused.long_list) list.fill(fused);
         multiply_batch<T, Included, false>(work, ring, list, cursor, batch);
         Cluster::barrier(fused.cluster_size, SHARED_WRITES_VISIBLE); // the partial sums are complete
-        store_batch<T>(work, batch, fused.n_rows);
+        store_batch<T, false>(work, batch, fused.n_rows, out_of);
         Cluster::barrier(fused.cluster_size, SHARED_READS_DONE); // and have been reduced
+    }
+}
+
+// Several input rows through the matrices of their experts, group after group.
+template <int T, class Included>
+__global__ void __launch_bounds__(threads_for(T), 1)
+    k_product_of_groups(const __grid_constant__ FusedProducts fused) {
+    __shared__ int in_at[T], out_at[T]; // rows of fused.inputs; floats from the output's beginning
+    SharedLayout<T> shared(fused);
+    RowLoader loader;
+    Ring ring(threadIdx.x / 32 * shared.ring_bytes, fused.slot_bytes, fused.n_stages);
+    pdl_wait(); // k_inputs decides which weights to fetch
+    pdl_launch();
+    GroupShare share(fused);
+    PrefetchList<T, true> list = {};
+    list.fill(share);
+    for (int i = 0; i < fused.n_stages; i++) list.fetch(ring, i);
+    const Product &p = fused.p[0];
+    auto out_of = [&](const ProductSegment &s, int t) { return s.out + out_at[t]; };
+    for (int piece = 0, n_pieces = share.n_pieces(); piece < n_pieces; piece++) {
+        ExpertGroup group = share.group(piece);
+        WarpWork<T> work(p, fused.split[0], share.tile_rows(piece, group));
+        work.partials_at = shared.partials;
+        work.x = input_at(shared.input, work.split.n_floats, work.split.n_tiles, fused.group_rows);
+        if ((int)threadIdx.x < group.n) {
+            int pair = __ldcg(fused.groups.pair + group.first + threadIdx.x), row = pair / p.n_used;
+            in_at[threadIdx.x] = p.per_slot ? pair : row;
+            out_at[threadIdx.x] =
+                row * p.segment[0].out_stride + (pair - row * p.n_used) * p.segment[0].w.n_out;
+        }
+        __syncthreads();
+        loader.load(work.x, fused.input_stride, group.n,
+                    [&](int t) { return fused.inputs + (size_t)in_at[t] * fused.input_stride; });
+        TileRowCursor<T, true> cursor = cursor_at<T, true>(work, work.group);
+        for (int batch = 0; batch < work.n_tile_rows; batch += work.split.batch) {
+            if (piece || batch) list.fill(share);
+            multiply_batch<T, Included, true>(work, ring, list, cursor, batch);
+            __syncthreads(); // the partial sums are complete
+            store_batch<T, true>(work, batch, group.n, out_of);
+            __syncthreads(); // and have been reduced
+        }
     }
 }
 
@@ -507,11 +602,15 @@ template <int T, class Included, class... Others>
 cudaError_t launch_types(const Launch *l, const FusedProducts &fused, const LaunchPlan &plan) {
     if constexpr (sizeof...(Others) > 0)
         if (!includes<Included>(fused)) return launch_types<T, Others...>(l, fused, plan);
+    if constexpr (T == MAX_GROUP_ROWS)
+        if (fused.group_rows)
+            return launch_kernel(l, k_product_of_groups<T, Included>, plan.n_clusters, threads_for(T),
+                                 plan.shared_bytes, fused);
     if constexpr (T > 1)
         return launch_clusters(l, k_product_of_rows<T, Included>, fused.cluster_size,
                                plan.n_clusters * fused.cluster_size, threads_for(T), plan.shared_bytes,
                                fused);
-    else if (fused.p[0].ids)
+    else if (fused.p[0].n_used)
         return launch_kernel(l, k_products<Included, true>, plan.n_clusters, threads_for(T),
                              plan.shared_bytes, fused);
     else
@@ -545,7 +644,9 @@ cudaError_t launch_planned(const Launch *l, const FusedProducts &fused, const La
 cudaError_t check(const Product *p) {
     if (p->norm && p->segment[0].w.n_in > LOADED) // the plan has an op of its own to normalise such rows
         return cudaErrorInvalidValue;
-    if (p->ids && (p->residual.data || (p->n_segments > 1 && !is_pair(*p)))) return cudaErrorInvalidValue;
+    if (p->n_used && (p->residual.data || (p->norm && p->per_slot) || (p->n_segments > 1 && !is_pair(*p)) ||
+                      p->segment[0].w.n_expert > MAX_EXPERTS))
+        return cudaErrorInvalidValue;
     return cudaSuccess;
 }
 
@@ -553,7 +654,32 @@ cudaError_t check(const Product *p) {
 bool can_fuse(const Launch *l, const Product &a, const Product &b) {
     int n = a.segment[0].w.n_out;
     return a.flagged && l->n_sm <= MAX_FLAGGED_BLOCKS && a.segment[0].out == b.in.data &&
-           b.segment[0].w.n_in == n && n % 4 == 0 && !a.ids && !b.ids;
+           b.segment[0].w.n_in == n && n % 4 == 0 && !a.n_used && !b.n_used;
+}
+
+// The input rows that k_inputs writes for one row of a product.
+int input_slots(const Product *p) {
+    return p->per_slot ? p->n_used : 1;
+}
+
+// PREPARED_ROWS rows of a product of experts at a time.
+cudaError_t launch_groups(const Launch *l, const FusedProducts &fused, const LaunchPlan &plan, int T,
+                          uint8_t *scratch) {
+    const Product *p = &fused.p[0];
+    size_t input_bytes = (size_t)PREPARED_ROWS * input_slots(p) * fused.input_stride;
+    cudaError_t error = cudaSuccess;
+    for (int done = 0; done < T && error == cudaSuccess; done += PREPARED_ROWS) {
+        FusedProducts rows = fused;
+        rows.p[0] = product_rows(*p, done);
+        int n = std::min(T - done, PREPARED_ROWS), n_inputs = n * input_slots(p);
+        PairSort sort = pair_sort(rows.p[0], n, fused.group_rows, scratch + input_bytes);
+        rows.inputs = scratch;
+        rows.groups = sort.out;
+        error = launch_kernel(l, k_inputs, n_inputs + 1, THREADS, fused.input_stride, rows.p[0], plan.row,
+                              scratch, n_inputs, sort);
+        if (error == cudaSuccess) error = launch_planned(l, rows, plan);
+    }
+    return error;
 }
 
 } // namespace
@@ -588,14 +714,16 @@ extern "C" cudaError_t launch_products(const Launch *l, const Product *products,
     }
     if (!fits) return cudaErrorInvalidValue;
     int stride = fused.input_stride = plan.row.stride;
+    if (fused.group_rows) return launch_groups(l, fused, plan, T, (uint8_t *)scratch);
     for (int done = 0; done < T; done += plan.n_rows) {
         FusedProducts rows = fused;
         for (int i = 0; i < n; i++) rows.p[i] = product_rows(products[i], done);
         rows.n_rows = std::min(T - done, plan.n_rows);
         int prepared = done % PREPARED_ROWS; // where these rows are among those that k_inputs wrote last
         if (plan.n_rows > 1 && prepared == 0) {
-            cudaError_t error = launch_kernel(l, k_inputs, std::min(T - done, PREPARED_ROWS), THREADS, stride,
-                                              rows.p[0], plan.row, (uint8_t *)scratch);
+            int n_inputs = std::min(T - done, PREPARED_ROWS);
+            cudaError_t error = launch_kernel(l, k_inputs, n_inputs, THREADS, stride, rows.p[0], plan.row,
+                                              (uint8_t *)scratch, n_inputs, PairSort{});
             if (error != cudaSuccess) return error;
         }
         rows.inputs = (const uint8_t *)scratch + (size_t)prepared * stride;

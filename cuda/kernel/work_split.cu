@@ -109,7 +109,7 @@ bool shorten_batches(FusedProducts *fused) {
         slices += length.slices;
         least = std::min(least, length.least);
     }
-    fused->long_list = slices > LIST_ENTRIES;
+    fused->long_list = fused->group_rows || slices > LIST_ENTRIES;
     for (int i = 0; fused->long_list && i < fused->n; i++) {
         WorkSplit *split = &fused->split[i];
         int times = (LIST_ENTRIES - MAX_STAGES) * least / list_length(&fused->p[i], split).most;
@@ -137,6 +137,12 @@ void choose_batch(WorkSplit *split, int tile_row_bytes, size_t bytes, int most) 
     split->group_batch = ceil_div(split->batch, split->n_groups);
 }
 
+// Input rows of a product in a block's shared memory: for a row of its own all slots' inputs.
+int rows_in_block(const FusedProducts *fused, const Product *p, int T) {
+    if (fused->group_rows) return fused->group_rows;
+    return T == 1 && p->per_slot ? p->n_used : T;
+}
+
 // Splits all products for T input rows at once and divides the shared memory of a block.  The bytes of shared
 // memory; 0 where it does not suffice, or where the products' rows are too unlike for one kernel or for a
 // cluster.
@@ -152,8 +158,8 @@ size_t split_all(const Launch *l, FusedProducts *fused, int n_blocks, int T, int
         for (int s = 0; s < p->n_segments; s++)
             fused->slot_bytes =
                 std::max(fused->slot_bytes, round_up(p->segment[s].w.layout.tile_bytes, Ring::LINE));
-        size_t row = input_at(0, split->n_floats, split->n_tiles).stride;
-        input = std::max(input, row * T * (p->per_slot ? p->n_used : 1));
+        size_t row = input_at(0, split->n_floats, split->n_tiles, 1).stride;
+        input = std::max(input, row * rows_in_block(fused, p, T));
     }
     auto rings_and_input = [&](int n_stages) {
         return input + warps_for(T) * Ring::bytes(fused->slot_bytes, n_stages);
@@ -196,26 +202,42 @@ size_t find_rows(const Launch *l, FusedProducts *fused, int n_blocks, int most, 
     return 0;
 }
 
+// Finds the most rows of a group that leave each ring n_stages; 0 where there is no room for two.  The kernel
+// reads all of MAX_GROUP_ROWS rows of floats.
+size_t find_groups(const Launch *l, FusedProducts *fused, int n_blocks, int n_stages) {
+    fused->cluster_size = 1;
+    for (fused->group_rows = MAX_GROUP_ROWS; fused->group_rows > 1; fused->group_rows /= 2) {
+        size_t shared = split_all(l, fused, n_blocks, MAX_GROUP_ROWS, 1);
+        bool fits = shared && fused->n_stages >= n_stages;
+        if (fits && (fused->group_rows == MAX_GROUP_ROWS || !fused->split[0].n_floats)) return shared;
+    }
+    return fused->group_rows = 0;
+}
+
 } // namespace
 
 bool plan_launch(const Launch *l, FusedProducts *fused, int T, LaunchPlan *out) {
+    const Product *p = &fused->p[0];
     int tile_rows = 0, most = MAX_INPUT_ROWS, n_rows = 1;
-    for (int i = 0; i < fused->n; i++) {
-        if (fused->p[i].n_used) most = 1; // rows have experts of their own: one row a launch
+    for (int i = 0; i < fused->n; i++)
         tile_rows = std::max(tile_rows, split_product(l, &fused->p[i], l->n_sm, 1, 1).n_tile_rows);
-    }
     while (most > 1 && fewer_rows(most) >= T) most = fewer_rows(most);
     int n_blocks = fused->n > 1 ? l->n_sm : std::min(tile_rows, l->n_sm);
     size_t shared = 0;
-    for (int stages = MIN_STAGES; stages > 0 && !shared; stages--)
-        shared = find_rows(l, fused, n_blocks, most, stages, &n_rows);
+    for (int stages = MIN_STAGES; stages > 0 && most > 1 && !shared; stages--)
+        shared = p->n_used ? find_groups(l, fused, n_blocks, stages)
+                           : find_rows(l, fused, n_blocks, most, stages, &n_rows);
     if (!shared) {
         n_rows = fused->cluster_size = 1;
         shared = split_all(l, fused, n_blocks, 1, 1);
     }
-    WorkSplit whole = split_product(l, &fused->p[0], n_blocks, 1, 1); // all of the input in one block
-    *out = {n_rows, clusters_for(l, whole.n_tile_rows, n_blocks, fused->cluster_size), shared,
-            input_at(0, whole.n_floats, whole.n_tiles)};
+    if (!shared && p->n_used) // the inputs of all slots do not fit, but those of some
+        shared = find_groups(l, fused, n_blocks, 1);
+    if (fused->group_rows) n_rows = MAX_GROUP_ROWS;
+    WorkSplit whole = split_product(l, p, n_blocks, 1, 1); // all of the input in one block
+    int n_clusters =
+        fused->group_rows ? l->n_sm : clusters_for(l, whole.n_tile_rows, n_blocks, fused->cluster_size);
+    *out = {n_rows, n_clusters, shared, input_at(0, whole.n_floats, whole.n_tiles, 1)};
     return shared > 0;
 }
 
@@ -228,7 +250,10 @@ extern "C" bool product_fits(const Launch *l, const Product *p) {
 }
 
 // A row that is kept in both forms is the largest.
-extern "C" size_t product_scratch_bytes(int n_in) {
-    size_t n = round_up(n_in, TILE_CHUNKS * CHUNK_WEIGHTS), n_tiles = n / (TILE_CHUNKS * CHUNK_WEIGHTS);
-    return PREPARED_ROWS * (n * sizeof(float) + n_tiles * sizeof(TileInput) + INPUT_PADDING);
+extern "C" size_t product_scratch_bytes(const Product *p) {
+    size_t n = round_up(p->segment[0].w.n_in, TILE_CHUNKS * CHUNK_WEIGHTS),
+           n_tiles = n / (TILE_CHUNKS * CHUNK_WEIGHTS),
+           rows = PREPARED_ROWS * (size_t)(p->per_slot ? p->n_used : 1);
+    return rows * (n * sizeof(float) + n_tiles * sizeof(TileInput) + INPUT_PADDING) +
+           groups_bytes(PREPARED_ROWS * p->n_used, p->segment[0].w.n_expert, 2);
 }

@@ -5,7 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BAND = 4096, BAND_BYTE = 0xA7, MAX_BUFFERS = 64, INPUT_MAX = 32768 /* elements of a row */ };
+enum {
+    BAND = 4096,
+    BAND_BYTE = 0xA7,
+    MAX_BUFFERS = 64,
+    INPUT_MAX = 32768 /* elements of a row */,
+    SLOTS_MAX = 8
+};
 
 static struct Buffer {
     uint8_t *base; // BAND bytes before what the kernel is given
@@ -27,7 +33,9 @@ const Launch *device_launch(void) {
 
 void *device_scratch(void) {
     static void *scratch;
-    if (!scratch) device_check(cudaMalloc(&scratch, product_scratch_bytes(INPUT_MAX)), "scratch");
+    Product widest = {.n_used = SLOTS_MAX, .per_slot = true};
+    widest.segment[0].w = (DeviceWeight){.n_in = INPUT_MAX, .n_expert = MAX_EXPERTS};
+    if (!scratch) device_check(cudaMalloc(&scratch, product_scratch_bytes(&widest)), "scratch");
     return scratch;
 }
 

@@ -10,7 +10,8 @@
 /* A stream of the first GPU, dependent launches as the executor has them. */
 const Launch *device_launch(void);
 
-/* Scratch for launch_products, of input rows of at most 32768 elements. */
+/* Scratch for launch_products and launch_experts, of input rows of at most 32768 elements, 8 slots and 1024
+ * experts. */
 void *device_scratch(void);
 
 /* `bytes` of device memory at a multiple of 256, valid until device_end: a copy of the host's bytes, or NaN

@@ -4,14 +4,9 @@
  * 1e-12; the sampler must choose the same tokens as the host's. */
 #include "device.h"
 #include "gpu.h"
+#include "matrix.h"
 #include "tiny.h"
 #include "../../src/base/float.h"
-
-static float *floats_new(size_t n, uint64_t *state) {
-    float *v = mem_new(n, sizeof *v);
-    for (size_t i = 0; i < n; i++) v[i] = tiny_float(state);
-    return v;
-}
 
 static const int widths[] = {16, 64, 100, 256, 331, 4096, 17000};
 enum { N_WIDTHS = sizeof widths / sizeof *widths };
@@ -248,42 +243,77 @@ TEST(gpu_ops_join) {
 
 /* ---- Experts ---- */
 
-/* The n_used largest, the lower id of two equal ones first, and the softmax of those. */
-static void route(const float *logits, int n_expert, int n_used, float factor, int *ids, double *weights) {
-    double sum = 0;
-    for (int s = 0; s < n_used; s++) {
-        ids[s] = -1;
-        for (int e = 0; e < n_expert; e++) {
-            bool taken = false;
-            for (int k = 0; k < s; k++) taken = taken || ids[k] == e;
-            if (!taken && (ids[s] < 0 || logits[e] > logits[ids[s]])) ids[s] = e;
-        }
-        sum += weights[s] = exp((double)logits[ids[s]] - logits[ids[0]]);
+/* The experts chosen in falling order of choice, the lower id of two equal ones first, and their weights; a
+ * group's score is the sum of its two best. */
+static void route(const MoeParams *m, const float *logits, double *choice, int *ids, double *weights) {
+    double score[MAX_EXPERTS], left[MAX_EXPERTS], sum = 0, most = -INFINITY;
+    int size = m->n_group > 1 ? m->n_expert / m->n_group : m->n_expert;
+    for (int e = 0; e < m->n_expert; e++) most = fmax(most, (double)logits[e]);
+    for (int e = 0; e < m->n_expert; e++) {
+        score[e] = m->kind == ROUTE_SIGMOID ? 1 / (1 + exp(-(double)logits[e])) : exp(logits[e] - most);
+        sum += score[e];
     }
-    for (int s = 0; s < n_used; s++) weights[s] *= factor / sum;
+    for (int e = 0; e < m->n_expert; e++) {
+        if (m->kind == ROUTE_SOFTMAX) score[e] /= sum;
+        left[e] = choice[e] = score[e] + (m->bias ? (double)m->bias[e] : 0);
+    }
+    double of_group[32];
+    for (int g = 0; m->n_group > 1 && g < m->n_group; g++) {
+        double best[2] = {-INFINITY, -INFINITY};
+        for (int e = g * size; e < (g + 1) * size; e++)
+            if (choice[e] > best[0]) {
+                best[1] = best[0];
+                best[0] = choice[e];
+            } else
+                best[1] = fmax(best[1], choice[e]);
+        of_group[g] = best[0] + best[1];
+    }
+    for (int g = 0; m->n_group > 1 && g < m->n_group; g++) {
+        int n_better = 0;
+        for (int k = 0; k < m->n_group; k++)
+            n_better += of_group[k] > of_group[g] || (of_group[k] == of_group[g] && k < g);
+        for (int e = g * size; n_better >= m->n_group_used && e < (g + 1) * size; e++) left[e] = -INFINITY;
+    }
+    sum = 0;
+    for (int s = 0; s < m->n_used; s++) {
+        ids[s] = 0;
+        for (int e = 1; e < m->n_expert; e++)
+            if (left[e] > left[ids[s]]) ids[s] = e;
+        left[ids[s]] = -INFINITY;
+        sum += weights[s] = score[ids[s]];
+    }
+    for (int s = 0; s < m->n_used; s++) {
+        weights[s] *= m->scale / (m->normalise ? sum : 1);
+        if (m->expert_scale) weights[s] *= m->expert_scale[ids[s]];
+    }
 }
 
-static void check_route(int n_expert, int n_used, int n, bool mapped) {
+static void check_route(MoeParams m, int n, bool mapped) {
     uint64_t seed = 3;
-    int chosen[64];
-    double shares[64];
+    int chosen[64], n_expert = m.n_expert, n_used = m.n_used;
+    double shares[64], choice[MAX_EXPERTS];
     float *values = floats_new((size_t)(n * n_expert), &seed);
     for (int r = 0; r < n; r += 3) // equal ones among the largest
         for (int e = 1; e < n_expert; e += 2) values[r * n_expert + e] = 1.5f;
     Input logits = input_of(values, n, n_expert, mapped);
     RegRows ids = output_new(n, n_used), weights = output_new(n, n_used);
-    Route op = {logits.device, n_expert, n_used, 2.5f, ids, weights};
+    Route op = {logits.device, m, ids, weights};
+    if (m.bias) op.moe.bias = device_new(m.bias, (size_t)n_expert * sizeof(float));
+    if (m.expert_scale) op.moe.expert_scale = device_new(m.expert_scale, (size_t)n_expert * sizeof(float));
     device_check(launch_route(device_launch(), &op, n), "route");
     float *got_ids = output_read(ids, n, n_used, "route"), *got = output_read(weights, n, n_used, "route");
     for (int r = 0; r < n; r++) {
-        route(logits.rows + r * n_expert, n_expert, n_used, 2.5f, chosen, shares);
+        route(&m, logits.rows + r * n_expert, choice, chosen, shares);
         for (int s = 0; s < n_used; s++) {
             int32_t id;
             memcpy(&id, &got_ids[r * n_used + s], sizeof id);
-            CHECK(id == chosen[s], "%d of %d, row %d: slot %d is %d, not %d", n_used, n_expert, r, s, id,
-                  chosen[s]);
-            CHECK(fabs(got[r * n_used + s] - shares[s]) <= 2e-6, "%d of %d, row %d: weight %d", n_used,
-                  n_expert, r, s);
+            double want = choice[chosen[s]], apart = id < 0 || id >= n_expert ? NAN : fabs(choice[id] - want);
+            bool rounded = apart > 0 && apart <= 1e-6 * (m.bias ? 1 : want); // f32 may change their order
+            CHECK(id == chosen[s] || rounded, "%d of %d, row %d: slot %d is %d, not %d", n_used, n_expert, r,
+                  s, id, chosen[s]);
+            CHECK(fabs(got[r * n_used + s] - shares[s]) <= 4e-6 * fmax(1, shares[s]),
+                  "%d of %d, row %d: weight %d is %g, not %g", n_used, n_expert, r, s,
+                  (double)got[r * n_used + s], shares[s]);
         }
     }
     device_end("route");
@@ -295,9 +325,37 @@ static void check_route(int n_expert, int n_used, int n, bool mapped) {
 TEST(gpu_ops_route) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
-    static const int cases[][2] = {{2, 1}, {4, 2}, {8, 8}, {31, 3}, {128, 8}, {257, 10}};
-    for (int i = 0; i < 6; i++)
-        for (int n = 1; n <= 65; n += 32) check_route(cases[i][0], cases[i][1], n, n > 1);
+    static const int cases[][2] = {{2, 1},   {4, 2},    {8, 8},    {31, 3},
+                                   {128, 8}, {257, 10}, {512, 10}, {1024, 64}};
+    uint64_t seed = 11;
+    float *bias = floats_new(MAX_EXPERTS, &seed), *factors = floats_new(MAX_EXPERTS, &seed);
+    for (int i = 0; i < 8; i++)
+        for (int n = 1; n <= 65; n += 32)
+            for (int k = 0; k < 16; k++) {
+                MoeParams m = {.n_expert = cases[i][0],
+                               .n_used = cases[i][1],
+                               .kind = k & 1 ? ROUTE_SIGMOID : ROUTE_SOFTMAX,
+                               .bias = k & 2 ? bias : NULL,
+                               .normalise = !(k & 4),
+                               .scale = 2.5f,
+                               .expert_scale = k & 8 ? factors : NULL};
+                check_route(m, n, n > 1);
+            }
+    static const int groups[][4] = {
+        {8, 4, 2, 2}, {64, 8, 4, 6}, {256, 8, 4, 8}, {160, 8, 3, 6}, {6, 3, 1, 2}};
+    for (int i = 0; i < 5; i++)
+        for (int k = 0; k < 4; k++) {
+            MoeParams m = {.n_expert = groups[i][0],
+                           .n_group = groups[i][1],
+                           .n_group_used = groups[i][2],
+                           .n_used = groups[i][3],
+                           .kind = k & 1 ? ROUTE_SIGMOID : ROUTE_SOFTMAX,
+                           .bias = k & 2 ? bias : NULL,
+                           .scale = 1};
+            check_route(m, 33, true);
+        }
+    free(bias);
+    free(factors);
 }
 
 static void check_moe_sum(int width, int n_used, int n, bool residual) {

@@ -6,10 +6,9 @@
  * change one of them by a step: 1e-6.  The tensor cores take f16: 1e-6. */
 #include "device.h"
 #include "gpu.h"
+#include "matrix.h"
 #include "tiny.h"
-#include "../../cuda/exec/upload.h"
 #include "../../src/base/float.h"
-#include "../../src/exec/act.h"
 
 enum { MAX_T = 513 };
 
@@ -17,73 +16,6 @@ static const int few[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11,  12,
                           13, 14, 15, 16, 17, 31, 32, 33, 64, 65, 512, 513};
 static const int many[] = {33, 64, 65, 512, 513};
 enum { N_FEW = sizeof few / sizeof *few, N_MANY = sizeof many / sizeof *many };
-
-static int stride_of(int width) {
-    return (width + 15) / 16 * 16;
-}
-
-static float *floats_new(size_t n, uint64_t *state) {
-    float *v = mem_new(n, sizeof *v);
-    for (size_t i = 0; i < n; i++) v[i] = tiny_float(state);
-    return v;
-}
-
-/* ---- Weights on both sides ---- */
-
-typedef struct Matrix {
-    Weight w;
-    DeviceWeight device;
-    Upload *upload;
-    float *decoded; // [n_expert * n_out][n_in], without the rows' scales
-} Matrix;
-
-/* Random blocks, sent through the uploader; FP8 has scales of rows. */
-static Matrix matrix_new(QuantType type, int n_in, int n_out, int n_expert, uint64_t *state) {
-    const QuantTraits *t = quant_traits(type);
-    size_t n_rows = (size_t)n_out * (size_t)n_expert, row_bytes = (size_t)(n_in / t->n_weights) * t->n_bytes;
-    uint8_t *data = mem_new(n_rows, row_bytes);
-    tiny_blocks(type, data, n_rows * (size_t)(n_in / t->n_weights), state);
-    Matrix m = {.w = {"test.weight", type, n_in, n_out, n_expert, data, row_bytes, NULL}};
-    if (type == QUANT_FP8_E4M3) m.w.scale = floats_new(n_rows, state);
-    m.decoded = mem_new(n_rows * (size_t)n_in, sizeof *m.decoded);
-    t->decode(data, n_rows * (size_t)(n_in / t->n_weights), m.decoded);
-    return m;
-}
-
-/* An uploader is opened for a plan: one of a single op will do.  The matrix must stay where it is. */
-static void matrix_upload(Matrix *m) {
-    Op op = {.n_w = 1, .w = {&m->w}};
-    Plan plan = {.ops = &op, .n_ops = 1};
-    Err e;
-    m->upload = upload_open(&plan, false, 1, &e);
-    bool ok = m->upload && upload_tensor(m->upload, &m->w, &m->device, &e) && upload_finish(m->upload, &e);
-    CHECK(ok, "%s", e.text);
-}
-
-static void matrix_free(Matrix *m) {
-    upload_close(m->upload);
-    free((void *)m->w.data);
-    free((void *)m->w.scale);
-    free(m->decoded);
-}
-
-/* y[n_out] = expert's matrix times x, in the activations of the type's form, times the rows' scales. */
-static void multiply(const Matrix *m, int expert, const float *x, bool exact, double *y) {
-    const QuantTraits *t = quant_traits(m->w.type);
-    int n_in = m->w.n_in;
-    void *row = aligned_alloc(64, act8_bytes(n_in));
-    Act8 q8 = act8_view(row, n_in);
-    bool eight_bits = t->act == QUANT_ACT_Q8 && !exact;
-    if (eight_bits) act8_quantize(x, n_in, q8);
-    for (int r = 0; r < m->w.n_out; r++) {
-        size_t at = (size_t)expert * (size_t)m->w.n_out + (size_t)r;
-        const float *w = m->decoded + at * (size_t)n_in;
-        double sum = eight_bits ? act8_dot(t, m->w.data + at * m->w.row_bytes, n_in, q8) : 0;
-        for (int k = 0; k < n_in && !eight_bits; k++) sum += (double)w[k] * x[k];
-        y[r] = m->w.scale ? sum * m->w.scale[at] : sum;
-    }
-    free(row);
-}
 
 static void normalise(const float *x, const float *weight, float eps, int n, float *out) {
     double sum = 0;
@@ -99,6 +31,7 @@ typedef struct Trial {
     int n_segments, T, n_in;
     bool norm, residual, bias, permuted;
     Activation act;
+    float factor, softcap;
     float *in, *norm_weight, *residual_rows, *biases[OP_MAX_SEGMENTS];
     int *rows, *residual_map; // permuted: row i reads rows rows[i] of in, residual_map[i] of residual_rows
     Product p;                // on the device
@@ -111,7 +44,7 @@ static const float EPS = 1e-5f;
 
 static Trial *trial_new(const QuantType *types, const int *n_outs, int n_segments, int n_in, uint64_t seed) {
     Trial *t = mem_new(1, sizeof *t);
-    *t = (Trial){.n_segments = n_segments, .T = MAX_T, .n_in = n_in, .limit = 1e-10};
+    *t = (Trial){.n_segments = n_segments, .T = MAX_T, .n_in = n_in, .factor = 1, .limit = 1e-10};
     for (int i = 0; i < n_segments; i++) {
         t->m[i] = matrix_new(types[i], n_in, n_outs[i], 1, &seed);
         matrix_upload(&t->m[i]);
@@ -161,17 +94,19 @@ static void trial_expect(Trial *t, bool exact) {
         if (t->norm) normalise(in, t->norm_weight, EPS, t->n_in, x);
         for (int s = 0; s < t->n_segments; s++) {
             int n_out = t->m[s].w.n_out, to = t->act ? 0 : s;
-            multiply(&t->m[s], 0, x, exact, y);
+            matrix_multiply(&t->m[s], 0, x, exact, y);
             for (int i = 0; i < n_out; i++) {
                 float *out = t->expected[to] + (size_t)r * (size_t)stride_of(n_out) + i;
                 double v = y[i] + (t->bias ? t->biases[s][i] : 0), added = 0;
                 if (t->residual && to == 0)
                     added =
                         t->residual_rows[(size_t)t->residual_map[r] * (size_t)stride_of(n_out) + (size_t)i];
-                if (t->act && s == 0)
+                if (t->act && s == 0) {
                     gate[i] = v;
-                else
-                    *out = (float)((t->act ? tiny_gated(&glu, gate[i], v) : v) + added);
+                    continue;
+                }
+                v = (double)t->factor * (t->act ? tiny_gated(&glu, gate[i], v) : v) + added;
+                *out = (float)(t->softcap != 0 ? (double)t->softcap * tanh(v / (double)t->softcap) : v);
             }
         }
     }
@@ -190,7 +125,8 @@ static RegRows rows_send(const float *rows, int width, const int *map) {
 /* Describes the product, with its operands in new device memory. */
 static void trial_send(Trial *t) {
     Product *p = &t->p;
-    *p = (Product){.n_segments = t->n_segments, .norm_eps = EPS, .act = t->act};
+    *p = (Product){.n_segments = t->n_segments, .norm_eps = EPS, .act = t->act, .scale = t->factor};
+    p->softcap = t->softcap;
     p->in = rows_send(t->in, t->n_in, t->permuted ? t->rows : NULL);
     if (t->residual)
         p->residual = rows_send(t->residual_rows, t->m[0].w.n_out, t->permuted ? t->residual_map : NULL);
@@ -273,6 +209,8 @@ TEST(gpu_ops_product_of_every_type) {
             t->T = shapes[k][2];
             t->bias = k != 1;
             t->residual = k != 2;
+            t->factor = k == 1 ? 0.25f : 1;
+            t->softcap = k == 2 ? 1.5f : 0;
             trial_few(t);
             trial_free(t);
         }
@@ -406,55 +344,6 @@ TEST(gpu_ops_product_of_mapped_rows) {
         }
 }
 
-/* Each row has experts of its own; their slots read one input, or each its own. */
-static void check_experts(QuantType type, bool per_slot, int T) {
-    enum { N_IN = 256, N_OUT = 75, N_EXPERT = 6, N_USED = 3, IDS_STRIDE = 16 };
-    uint64_t seed = 4;
-    Matrix m = matrix_new(type, N_IN, N_OUT, N_EXPERT, &seed);
-    matrix_upload(&m);
-    int in_width = N_IN * (per_slot ? N_USED : 1), in_stride = stride_of(in_width),
-        out_stride = stride_of(N_OUT * N_USED);
-    float *in = floats_new((size_t)T * (size_t)in_stride, &seed),
-          *got = mem_new((size_t)T * (size_t)out_stride, sizeof *got);
-    int32_t *ids = mem_new((size_t)T * IDS_STRIDE, sizeof *ids);
-    double *y = mem_new(N_OUT, sizeof *y), error = 0, power = 0;
-    for (int i = 0; i < T; i++)
-        for (int s = 0; s < N_USED; s++) ids[i * IDS_STRIDE + s] = (i * 5 + s * 2) % N_EXPERT;
-    Product p = {.n_segments = 1, .ids_stride = IDS_STRIDE, .n_used = N_USED, .per_slot = per_slot};
-    p.in = (RegRows){device_new(in, (size_t)T * (size_t)in_stride * sizeof(float)), in_stride, NULL};
-    p.ids = device_new(ids, (size_t)T * IDS_STRIDE * sizeof(int32_t));
-    p.segment[0] = (ProductSegment){.w = m.device, .out_stride = out_stride};
-    p.segment[0].out = device_new(NULL, (size_t)T * (size_t)out_stride * sizeof(float));
-    device_check(launch_products(device_launch(), &p, 1, T, device_scratch()), "experts");
-    device_read(got, p.segment[0].out, (size_t)T * (size_t)out_stride * sizeof(float));
-    for (int i = 0; i < T; i++)
-        for (int s = 0; s < N_USED; s++) {
-            const float *x = in + (size_t)i * (size_t)in_stride + (per_slot ? s * N_IN : 0),
-                        *out = got + i * out_stride + s * N_OUT;
-            multiply(&m, ids[i * IDS_STRIDE + s], x, false, y);
-            for (int k = 0; k < N_OUT; k++) {
-                error += (out[k] - y[k]) * (out[k] - y[k]);
-                power += y[k] * y[k];
-            }
-        }
-    CHECK(error <= 1e-10 * power, "%s, %d rows%s: NMSE %.3g", quant_traits(type)->name, T,
-          per_slot ? ", by slot" : "", error / power);
-    device_end("experts");
-    free(in);
-    free(got);
-    free(ids);
-    free(y);
-    matrix_free(&m);
-}
-
-TEST(gpu_ops_product_of_experts) {
-    const char *why = gpu_missing();
-    if (why) SKIP(why);
-    for (int i = 0; i < tiny_n_types; i++)
-        for (int per_slot = 0; per_slot < 2; per_slot++)
-            for (int T = 1; T < 20; T += 6) check_experts(tiny_types[i], per_slot, T);
-}
-
 /* ---- Many rows ---- */
 
 static void check_gemm(Trial *t) {
@@ -500,6 +389,7 @@ TEST(gpu_ops_gemm_of_several) {
         t->norm = t->permuted = t->residual = true;
         t->act = (Activation)act;
         t->bias = act != ACT_NONE;
+        t->factor = act == ACT_GELU || act == ACT_NONE ? 0.3f : 1;
         check_gemm(t);
     }
 }
@@ -604,6 +494,7 @@ static void check_fused(const QuantType types[N_FUSED]) {
         matrix_upload(&m[i]);
         float *out = device_new(NULL, (size_t)n_outs[i] * sizeof(float));
         p[i].n_segments = 1;
+        p[i].scale = 1;
         p[i].segment[0] = (ProductSegment){.w = m[i].device, .out = out, .out_stride = stride_of(n_outs[i])};
         p[i].flagged = device_zeros(sizeof(FlaggedOutput) + (size_t)n_outs[i] * sizeof(uint32_t));
         if (i) p[i].in = (RegRows){p[i - 1].segment[0].out, stride_of(n_ins[i]), NULL};
