@@ -3,10 +3,13 @@
  * The differences from llama: rotation by halves, biases of q, k and v. */
 #include "decoder.h"
 #include "family.h"
+#include "read.h"
 
 static void emit(PlanBuilder *b) {
     Decoder d = read_decoder(b, false, ROPE_HALVES);
     d.experts = read_experts(b, ROUTE_SOFTMAX, false);
+    if (d.experts.n_shared_ff == 0) // of files without a key for it
+        d.experts.n_shared_ff = keys_int(&b->keys, "feed_forward_length", 1, READ_MAX_FF, 1);
     emit_decoder(b, &d);
 }
 
