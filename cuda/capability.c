@@ -2,8 +2,9 @@
  * and a model refused where there is neither a GPU nor a CUDA compiler. */
 #include "cuda.h"
 
-/* Rotation and KVPUT run within attention only.  fused_norm_max: the row that a product kernel keeps in
- * registers.  n_head_max: counters of work items per row of attention.  n_expert_max: MAX_EXPERTS. */
+/* fused_norm_max: the row that a product kernel keeps in registers.  fused_rope_multiple: attention has
+ * dimensions in pairs.  n_head_max: counters of work items per row of attention.
+ * n_expert_max: MAX_EXPERTS. */
 const Capability cuda_capability = {
     .name = "cuda",
     .features =
@@ -19,12 +20,20 @@ const Capability cuda_capability = {
         FEATURE_BIT(ACT_XIELU) | FEATURE_BIT(ACT_PRODUCT) | FEATURE_BIT(ACT_ALONE) |
         FEATURE_BIT(GATE_NARROW) | FEATURE_BIT(EXPERT_FIXED) | FEATURE_BIT(PRODUCT_SCALE) |
         FEATURE_BIT(LOGITS_SOFTCAP) | FEATURE_BIT(ROUTE_SIGMOID) | FEATURE_BIT(ROUTE_BIAS) |
-        FEATURE_BIT(ROUTE_GROUPS) | FEATURE_BIT(ROUTE_RAW) | FEATURE_BIT(ROUTE_EXPERT_SCALE),
+        FEATURE_BIT(ROUTE_GROUPS) | FEATURE_BIT(ROUTE_RAW) | FEATURE_BIT(ROUTE_EXPERT_SCALE) |
+        FEATURE_BIT(OP_ROPE) | FEATURE_BIT(OP_KVPUT) | FEATURE_BIT(NORM_HEADS) | FEATURE_BIT(NORM_PER_HEAD) |
+        FEATURE_BIT(NORM_CENTRED) | FEATURE_BIT(NORM_BIAS) | FEATURE_BIT(NORM_PLAIN) |
+        FEATURE_BIT(NORM_RESIDUAL) | FEATURE_BIT(FUSED_HEAD_NORMS) | FEATURE_BIT(ROPE_HALVES) |
+        FEATURE_BIT(ROPE_FIRST) | FEATURE_BIT(ROPE_MAGNITUDE) | FEATURE_BIT(ATTN_WINDOW) |
+        FEATURE_BIT(ATTN_CHUNK) | FEATURE_BIT(ATTN_SOFTCAP) | FEATURE_BIT(ATTN_SINKS) |
+        FEATURE_BIT(ATTN_TEMPERATURE) | FEATURE_BIT(ATTN_VALUE_DIM),
     .head_dim_min = 8,
-    .head_dim_max = 256,
+    .head_dim_max = 576,
     .head_dim_multiple = 8,
+    .v_dim_max = 512,
     .n_head_max = 1024,
     .fused_norm_max = 8192,
+    .fused_rope_multiple = 2,
     .n_vocab_max = MAX_VOCAB,
     .n_expert_max = 1024,
     .state_rows_max = 256,

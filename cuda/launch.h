@@ -158,9 +158,16 @@ cudaError_t launch_gemm_f16(Gemm *g, const Launch *l, const void *w, const void 
 
 /* ---- Rows: NORM, ADD, GLU, SLICE, JOIN ---- */
 
-/* NORM of n rows: out = in / sqrt(mean(in^2) + eps) * weight. */
-cudaError_t launch_norm(const Launch *l, RegRows in, const float *weight, int width, float eps, int n,
-                        RegRows out);
+/* NORM of n rows of `width` floats, or of each head of them: out = (in - mean) / sqrt(mean of squares + eps)
+ * * weight + bias + residual; the mean is 0 unless the norm is centred. */
+typedef struct Norm {
+    RegRows in, residual, out;  // residual may have no data
+    const float *weight, *bias; // [width], or [head_dim] of heads that share them; or NULL
+    float eps;
+    int width, head_dim; // head_dim 0: the whole row
+    bool centred, per_head;
+} Norm;
+cudaError_t launch_norm(const Launch *l, const Norm *norm, int n);
 
 /* ADD of n rows: out = scale * (a_scale * a + b). */
 cudaError_t launch_add(const Launch *l, RegRows a, RegRows b, const AddParams *add, int width, int n,
@@ -210,36 +217,53 @@ cudaError_t launch_moe_sum(const Launch *l, const MoeSum *m, int n);
 
 /* ---- The cache and attention ---- */
 
-/* New rows of K and V, [n_head * head_dim] each, before they are in the cache. */
-typedef struct NewKv {
-    RegRows k, v;
-    const double *frequency; // [n_rot / 2]: radians by which a pair rotates from one position to the next
-    int n_rot;               // leading dimensions of a head that rotate, as pairs (2i, 2i + 1)
-} NewKv;
+/* The RMS norm of each head of a row. */
+typedef struct HeadNorm {
+    const float *weight; // [head_dim]; NULL: no norm
+    float eps;
+} HeadNorm;
 
-/* ATTN of T rows: out[t] = softmax(scale * q[t] K^T) V over positions 0..position[t] of seq[t]. */
+/* The rotation of n_rot dimensions of each head, from `first` on.  Within attention `first`, n_rot and, by
+ * halves, n_rot / 2 are even. */
+typedef struct Rotation {
+    const double *frequency; // [n_rot / 2]: radians by which a pair rotates from one position to the next
+    int n_rot, first;        // n_rot 0: none
+    RopePairing pairing;
+    float magnitude; // cosine and sine are multiplied by it
+} Rotation;
+
+/* ATTN of T rows, in full: heads of q and of the new keys are normalised, then rotated; new keys and values
+ * are put into the cache; out[t] = softmax(scale * q[t] K^T) V over the positions that row t sees. */
 typedef struct Attn {
-    RegRows q, out; // [n_head * head_dim]
-    int n_head;
-    float scale;
-    CacheView cache;               // K and V are of one width, head_dim: a multiple of 8 up to 256
+    RegRows q, out; // [n_head * head_dim], [n_head * v_dim]
+    RegRows k, v;   // new rows, [n_kv_head * head_dim], [n_kv_head * v_dim]; no data: the cache has them
+    HeadNorm q_norm, k_norm;
+    Rotation rotation;
+    const AttnParams *params; // heads, mask and scores; no pointers or norms or rotation of it are used
+    const float *sinks;       // [n_head], or NULL
+    CacheView cache;
     const int32_t *seq, *position; // [T]
     int T;
-    const NewKv *new_kv; // decode: put into the cache on the way; NULL: ROPE and KVPUT are done
-    void *scratch;       // decode: attn_scratch_bytes, zero before the first launch
+    void *scratch; // decode: attn_scratch_bytes, zero before the first launch
 } Attn;
 
-/* ROPE and KVPUT as one: rotates q [n_head * head_dim] in place and new keys on the way into the cache;
- * values go as they are.  Rows of padding write nothing. */
-cudaError_t launch_rope_kvput(const Launch *l, RegRows q, int n_head, const NewKv *new_kv,
-                              const CacheView *cache, const int32_t *seq, const int32_t *position, int T);
+/* All of ATTN that comes before scores: changes q in place, keys on their way into the cache, and puts k and
+ * v there.  Each of q, k and v may be missing.  Rows of padding write nothing.  attn_prepared is what is left
+ * to do behind it. */
+cudaError_t launch_rope_kvput(const Launch *l, const Attn *a);
+Attn attn_prepared(Attn a);
 
-/* ATTN.  decode: rows of any sequences, few of each; a sequence is split over blocks.  With new_kv every
+/* ROPE: rotates rows [n_head * head_dim] in place, any dimensions of them. */
+cudaError_t launch_rope(const Launch *l, RegRows x, int n_head, int head_dim, const Rotation *rotation,
+                        const int32_t *position, int T);
+
+/* ATTN.  decode: rows of any sequences, few of each; a sequence is split over blocks.  With new rows every
  * row is the newest of a sequence of its own, and the bits are those of launch_rope_kvput before; q stays
- * as it is.  prompt: rows of one sequence in ascending positions, in tiles on the tensor cores. */
+ * as it is.  prompt: rows of one sequence in ascending positions, in tiles on the tensor cores, all of whose
+ * new rows are in the cache. */
 cudaError_t launch_attn_decode(const Launch *l, const Attn *a);
 cudaError_t launch_attn_prompt(const Launch *l, const Attn *a);
-size_t attn_scratch_bytes(int T, int n_head, int head_dim, int n_sm);
+size_t attn_scratch_bytes(int T, const AttnParams *params, bool v_in_k, int n_sm);
 
 /* The executor's copy of the page tables: tables[first..first + n) = ids[n], host memory that may be reused
  * when the call returns: the ids are launch parameters. */

@@ -26,9 +26,11 @@ static_assert(AHEAD < RING_STEPS, "or entries would be overwritten before they a
 // The device memory of an op, beside registers and the cache.
 struct DeviceOp {
     DeviceWeight w[OP_MAX_SEGMENTS];
-    const float *bias[OP_MAX_SEGMENTS],
-        *vector;             // of a norm its weight; of ROUTE bias[0] and the factors of experts
-    const float *state[3];   // vectors of an op with a state: weight and bias; a, dt_bias and d
+    // Of a norm: its bias in bias[0], its weight in vector; of ROUTE: bias[0] and the factors of experts.
+    const float *bias[OP_MAX_SEGMENTS], *vector;
+    const float *state[3];     // vectors of an op with a state: weight and bias; a, dt_bias and d
+    const float *head_norm[2]; // of attention: weights of the norms of q and of k
+    const float *sinks;
     const double *frequency; // of a rotation, radians per position [n_rot / 2]
     FlaggedOutput *flagged;
 };

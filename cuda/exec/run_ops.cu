@@ -102,18 +102,26 @@ cudaError_t run_products(Rank *x, const Op *op, int n, const Step &step) {
     return error;
 }
 
-// New K and V rows that an attention puts into the cache.
-NewKv new_kv_of(const Rank *x, const Op *op, const Step &step) {
+Rotation rotation_of(const Rank *x, const Op *op) {
     const RopeParams *rope = op_rotation(op);
-    return {rows_in(x, op, op_in(op, 1), step), rows_in(x, op, op_in(op, 2), step),
-            device_op(x, op)->frequency, rope ? rope->n_rot : 0};
+    if (!rope) return {};
+    return {device_op(x, op)->frequency, rope->n_rot, rope->first, rope->pairing, rope->magnitude};
 }
 
+// ATTN, or KVPUT, which is a part of it.
 Attn attn_of(const Rank *x, const Op *op, const Step &step) {
-    return {.q = rows_in(x, op, op_in(op, 0), step),
+    const DeviceOp *device = device_op(x, op);
+    bool is_attn = op->code == OP_ATTN;
+    int first_new = is_attn ? 1 : 0; // of the operands
+    return {.q = is_attn ? rows_in(x, op, op_in(op, 0), step) : RegRows{},
             .out = rows_in(x, op, op_out(op, 0), step),
-            .n_head = op->attn.n_head,
-            .scale = op->attn.scale,
+            .k = rows_in(x, op, op_in(op, first_new), step),
+            .v = rows_in(x, op, op_in(op, first_new + 1), step),
+            .q_norm = {device->head_norm[0], op->attn.q_norm.eps},
+            .k_norm = {device->head_norm[1], op->attn.k_norm.eps},
+            .rotation = rotation_of(x, op),
+            .params = &op->attn,
+            .sinks = device->sinks,
             .cache = cache_of(x, op),
             .seq = step.set->rows.seq,
             .position = step.set->rows.position,
@@ -121,8 +129,9 @@ Attn attn_of(const Rank *x, const Op *op, const Step &step) {
             .scratch = x->attn_scratch};
 }
 
-// n rows of an attention from row `first` on.
+// n rows of an attention from row `first` on, all of whose new rows are in the cache.
 Attn attn_rows(Attn a, int first, int n) {
+    a = attn_prepared(a);
     a.q = rows_from(a.q, first);
     a.out = rows_from(a.out, first);
     a.seq += first;
@@ -137,14 +146,8 @@ Attn attn_rows(Attn a, int first, int n) {
 cudaError_t run_attn(Rank *x, const Op *op, const Step &step) {
     const Launch *l = &x->launch;
     Attn a = attn_of(x, op, step);
-    bool puts = op_count(op, ROLE_READ) > 1;
-    NewKv new_kv = puts ? new_kv_of(x, op, step) : NewKv{};
-    if (!step.batch) {
-        a.new_kv = puts ? &new_kv : nullptr;
-        return launch_attn_decode(l, &a);
-    }
-    cudaError_t error = cudaSuccess;
-    if (puts) error = launch_rope_kvput(l, a.q, a.n_head, &new_kv, &a.cache, a.seq, a.position, a.T);
+    if (!step.batch) return launch_attn_decode(l, &a);
+    cudaError_t error = launch_rope_kvput(l, &a);
     if (error != cudaSuccess) return error;
     const Batch *b = step.batch;
     int few = 0; // where the rows that wait for a common launch begin
@@ -258,6 +261,36 @@ cudaError_t run_state(Rank *x, const Op *op, const Step &step) {
     return error;
 }
 
+cudaError_t run_kvput(Rank *x, const Op *op, const Step &step) {
+    Attn a = attn_of(x, op, step);
+    return launch_rope_kvput(&x->launch, &a);
+}
+
+cudaError_t run_rope(Rank *x, const Op *op, const Step &step) {
+    Rotation rotation = rotation_of(x, op);
+    cudaError_t error = cudaSuccess;
+    for (int k = 0; k < op_count(op, ROLE_BOTH) && error == cudaSuccess; k++)
+        error =
+            launch_rope(&x->launch, rows_in(x, op, op_operand(op, ROLE_BOTH, k), step), op->rope.n_head[k],
+                        op->rope.head_dim, &rotation, step.set->rows.position, step.T);
+    return error;
+}
+
+cudaError_t run_norm(Rank *x, const Op *op, const Step &step, int n) {
+    const NormParams *p = &op->norm;
+    Norm norm = {.in = rows_in(x, op, op_in(op, 0), step),
+                 .residual = rows_in(x, op, op_operand(op, ROLE_RESIDUAL, 0), step),
+                 .out = rows_in(x, op, op_out(op, 0), step),
+                 .weight = device_op(x, op)->vector,
+                 .bias = device_op(x, op)->bias[0],
+                 .eps = p->eps,
+                 .width = x->plan->regs[op_in(op, 0)].width,
+                 .head_dim = p->head_dim,
+                 .centred = p->centred,
+                 .per_head = p->per_head};
+    return launch_norm(&x->launch, &norm, n);
+}
+
 cudaError_t run_sample(Rank *x, const Op *op, const Step &step) {
     SampleStep s = {};
     s.logits = reg(x, op_in(op, 0));
@@ -286,11 +319,15 @@ cudaError_t run_op(Rank *x, const Op *op, const Step &step) {
                             op->embed.by_position ? step.set->rows.position : step.set->rows.token,
                             op->embed.scale, n, to);
     case OP_NORM:
-        return launch_norm(l, in, device_op(x, op)->vector, width, op->norm.eps, n, to);
+        return run_norm(x, op, step, n);
     case OP_MATMUL:
     case OP_EXPERT:
     case OP_LOGITS:
         return run_products(x, op, 1, step);
+    case OP_ROPE:
+        return run_rope(x, op, step);
+    case OP_KVPUT:
+        return run_kvput(x, op, step);
     case OP_ATTN:
         return run_attn(x, op, step);
     case OP_GLU: {
@@ -324,8 +361,6 @@ cudaError_t run_op(Rank *x, const Op *op, const Step &step) {
         return run_state(x, op, step);
     case OP_SAMPLE:
         return run_sample(x, op, step);
-    case OP_ROPE: // not in cuda_capability: plan_supported has refused them
-    case OP_KVPUT:
     case OP_COUNT:
         break;
     }

@@ -75,12 +75,17 @@ void assign_small(Rank *x, Arena *c) {
     x->product_scratch = c->array<uint8_t>(scratch);
 }
 
+bool has_v_in_k(const Plan *p, const Op *op) {
+    const KvLayer *layer = &p->kv[op_operand(op, ROLE_CACHE, 0)];
+    return layer->kind == KV_OTHER ? p->kv[layer->other].v_in_k : layer->v_in_k;
+}
+
 size_t attn_bytes(const Rank *x) {
     size_t most = 0;
     for (int i = 0; i < x->plan->n_ops; i++)
         if (x->plan->ops[i].code == OP_ATTN)
-            most = std::max(most, attn_scratch_bytes(x->config.T_max, x->plan->ops[i].attn.n_head,
-                                                     x->plan->ops[i].attn.head_dim, x->launch.n_sm));
+            most = std::max(most, attn_scratch_bytes(x->config.T_max, &x->plan->ops[i].attn,
+                                                     has_v_in_k(x->plan, &x->plan->ops[i]), x->launch.n_sm));
     return align(most);
 }
 
@@ -175,21 +180,41 @@ template <class T> bool add_vector(Rank *x, const T *host, size_t n, const T **o
     return error == cudaSuccess || fail(e, error, "small weights");
 }
 
-bool same_rotation(const RopeParams *a, const RopeParams *b) {
-    return a->n_rot == b->n_rot && a->base == b->base && a->scale == b->scale && a->factors == b->factors;
+bool same_frequencies(const RopeParams *a, const RopeParams *b) {
+    return a->n_rot == b->n_rot && a->base == b->base && a->scale == b->scale && a->factors == b->factors &&
+           a->long_factors == b->long_factors && a->long_context == b->long_context &&
+           a->yarn_context == b->yarn_context && a->yarn_fast == b->yarn_fast &&
+           a->yarn_slow == b->yarn_slow && a->yarn_mix == b->yarn_mix;
 }
 
 // The frequencies of op i's rotation.  Most layers rotate alike: they share them.
 bool add_frequencies(Rank *x, int i, const RopeParams *rope, Err *e) {
     for (int k = 0; k < i; k++) {
         const RopeParams *before = op_rotation(&x->plan->ops[k]);
-        if (!before || !same_rotation(before, rope)) continue;
+        if (!before || !same_frequencies(before, rope)) continue;
         x->ops[i].frequency = x->ops[k].frequency;
         return true;
     }
     std::vector<double> frequency(rope->n_rot / 2);
     exec_rope_frequencies(rope, x->config.n_ctx, frequency.data());
     return add_vector(x, frequency.data(), frequency.size(), &x->ops[i].frequency, e);
+}
+
+// The device copy of a vector; NULL for NULL.
+bool add_optional(Rank *x, const float *host, size_t n, const float **out, Err *e) {
+    return !host || add_vector(x, host, n, out, e);
+}
+
+// The weight of a norm of heads in attention: one of ones where it has none, because NULL is no norm.
+bool add_head_norm(Rank *x, const NormParams *norm, const float **out, Err *e) {
+    std::vector<float> ones(norm->head_dim, 1);
+    return !norm->head_dim || add_vector(x, norm->weight ? norm->weight : ones.data(), ones.size(), out, e);
+}
+
+bool add_attention(Rank *x, const AttnParams *attn, DeviceOp *to, Err *e) {
+    return add_head_norm(x, &attn->q_norm, &to->head_norm[0], e) &&
+           add_head_norm(x, &attn->k_norm, &to->head_norm[1], e) &&
+           add_optional(x, attn->sinks, attn->n_head, &to->sinks, e);
 }
 
 // The device copy of a weight that an op before op i uses.  false: there is none.
@@ -242,6 +267,7 @@ bool add_op_weights(Rank *x, int i, Err *e) {
     const RopeParams *rope = op_rotation(op);
     if (rope && !add_frequencies(x, i, rope, e)) return false;
     if (!add_state_vectors(x, i, e)) return false;
+    if (op->code == OP_ATTN) return add_attention(x, &op->attn, to, e);
     if (op->code == OP_ROUTE) {
         const MoeParams *moe = &op->moe;
         return (!moe->bias || add_vector(x, moe->bias, moe->n_expert, &to->bias[0], e)) &&
@@ -249,8 +275,10 @@ bool add_op_weights(Rank *x, int i, Err *e) {
     }
     if (op->code != OP_NORM && !op_is_product(op)) return true;
     const NormParams *norm = op->code == OP_NORM ? &op->norm : &op->product.norm;
-    int width = norm->head_dim ? norm->head_dim : x->plan->regs[op_in(op, 0)].width;
-    return !norm->weight || add_vector(x, norm->weight, width, &to->vector, e);
+    bool shared = norm->head_dim && !norm->per_head;
+    int width = shared ? norm->head_dim : x->plan->regs[op_in(op, 0)].width;
+    return add_optional(x, norm->weight, width, &to->vector, e) &&
+           add_optional(x, op->code == OP_NORM ? norm->bias : NULL, width, &to->bias[0], e);
 }
 
 bool upload_weights(Rank *x, Err *e) {

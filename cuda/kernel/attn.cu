@@ -18,8 +18,13 @@
 //
 // Where each row is the newest of its sequence, its K and V rows may be given beside the cache: then the
 // blocks wait for these rows only.  The cached positions are fetched while the kernel before still runs; the
-// query is rotated as it is loaded; and the warp that has the newest tile rotates the key, stores the key and
-// the value in the cache, and puts both into the tile that it is about to read.
+// query is normalised and rotated as it is loaded; and the warp that has the newest tile does the same with
+// the key, stores the key and the value in the cache, and puts both into the tile that it is about to read.
+//
+// Of a window or a chunk only the tiles are read that the row sees, and of its first tile only the rows.
+//
+// Where V is a part of K, a tile of keys is its own tile of values.  Queries of more than 256 dimensions do
+// not fit into registers: their fragments are in shared memory, the same for all warps.
 //
 // Head dimensions without an instance are padded with zeros to the next.  f32 keys and values beyond 65504
 // overflow, and values of q8_0 beyond 32512.
@@ -35,61 +40,66 @@ constexpr int SPLIT_TILES = 8; // tiles that are worth a block
 constexpr int PAGE_TILES = CACHE_PAGE / TILE;
 constexpr int SPLITS_MAX = 64; // what one block reduces in little time
 constexpr int BLOCKS_PER_SM = 4;
-constexpr int LAUNCH_ROWS = 64; // more rows are several launches, which keeps the scratch small
+constexpr int LAUNCH_ROWS = 64; // at most; more rows are several launches, which keeps the scratch small
 constexpr int ARRIVED_MAX = LAUNCH_ROWS * 1024; // rows times KV heads of a launch
 
 struct Decode {
     Attention a;
-    NewKv new_kv;              // no k: the cache has all rows
     int group, parts;          // query heads of a KV head, and work items that these make
     int splits_max, items_max; // of a row's head, and of all
     uint32_t *arrived;         // [T][n_kv_head * parts] splits done, 0 between launches
     float2 *stat;              // [T][n_kv_head * parts][splits_max][HEADS] maximum and sum of the weights
-    float *partial; // [T][n_kv_head * parts][splits_max][HEADS][padded head_dim] weighted sum of values
+    float *partial; // [T][n_kv_head * parts][splits_max][HEADS][padded v_dim] weighted sum of values
 };
 
-// A block's shared memory: a ring for each warp.  The blocks of an SM keep well over 35 KB in flight, the
-// amount that hides a latency of 1 us at the bandwidth of an H200.
+// A block's shared memory: a ring for each warp, then the queries where they have no registers.  The blocks
+// of an SM keep well over 35 KB in flight, the amount that hides a latency of 1 us at the bandwidth of an
+// H200.
 template <KvType KV, int HD> struct Shape {
+    static constexpr int VD = HD < V_DIM_MAX ? HD : V_DIM_MAX; // dimensions of values
     static constexpr int ROW = padded_row_bytes(HD * ELEMENT_BYTES<KV>), ROWS = TILE * ROW;
     static constexpr int SCALES = KV == KV_Q8_0 ? TILE * HD / KV_SCALED * 2 : 0; // bytes, behind the rows
     static constexpr int SLOT = ROWS + SCALES;
     static constexpr int FIT =
         (ATTN_SHARED - 2048) / (ATTN_THREADS / 32 * SLOT); // beside 2 KB that are static
     static constexpr int SLOTS = FIT < 2 ? 2 : FIT > 5 ? 5 : FIT;
-    static constexpr int WARPS = SLOT < 10000 ? 4 : 2, THREADS = WARPS * 32;
-    static constexpr size_t SHARED = (size_t)WARPS * SLOTS * SLOT;
+    static constexpr int WARPS = SLOT < 10000 ? 4 : SLOT < 20000 ? 2 : 1, THREADS = WARPS * 32;
+    static constexpr int RINGS = WARPS * SLOTS * SLOT;
+    static constexpr bool SHARED_QUERIES = HD > 256;
+    static constexpr size_t SHARED = RINGS + (SHARED_QUERIES ? HD / 16 * 32 * sizeof(uint4) : 0);
     static_assert(SHARED <= 96 * 1024, "fits every GPU since sm_80");
+    static_assert(SLOTS * SLOT >= HEADS * (VD + 4) * (int)sizeof(float), "a warp's sums fit into its ring");
 };
 
 // ---- work items -----------------------------------------------------------------------------------------
 
 struct WorkItem {
-    int row; // -1: there is no such item
-    int seq, length;
+    int row;                            // -1: there is no such item
+    int seq, first, length;             // the row sees positions first..length - 1
     int newest;                         // the position that is not in the cache yet, -1: none
     int column, kv_head, head, n_heads; // column: of KV heads x parts; head: the first query head
     int split, n_splits;
 };
 
-__device__ int tiles_of(int length) {
-    return (length + TILE - 1) / TILE;
+__device__ int tiles_of(int first, int length) {
+    return (length + TILE - 1) / TILE - first / TILE;
 }
 
-__device__ int splits_of(int length, int splits_max) {
-    return min(max((tiles_of(length) + SPLIT_TILES - 1) / SPLIT_TILES, 1), splits_max);
+__device__ int splits_of(int first, int length, int splits_max) {
+    return min(max((tiles_of(first, length) + SPLIT_TILES - 1) / SPLIT_TILES, 1), splits_max);
 }
 
 // Finds item u by counting the items of the rows before.  Whole warp.
 __device__ WorkItem find_item(const Decode &d, int u) {
     int lane = threadIdx.x % 32, columns = d.a.n_kv_head * d.parts;
     for (int base = 0; base < d.a.T; base += 32) {
-        int t = base + lane, seq = -1, position = 0, length = 0, end = 0;
+        int t = base + lane, seq = -1, position = 0, first = 0, length = 0, end = 0;
         if (t < d.a.T) {
             position = __ldcg(d.a.position + t); // loaded together with seq, not after it
             seq = __ldcg(d.a.seq + t);
             length = seq < 0 ? 0 : min(position + 1, d.a.n_ctx);
-            end = splits_of(length, d.splits_max) * columns;
+            first = first_seen(d.a, length - 1);
+            end = splits_of(first, length, d.splits_max) * columns;
         }
         for (int offset = 1; offset < 32; offset <<= 1) {
             int below = __shfl_up_sync(0xffffffffu, end, offset);
@@ -103,10 +113,11 @@ __device__ WorkItem find_item(const Decode &d, int u) {
         int owner = __popc(__ballot_sync(0xffffffffu, end <= u));
         WorkItem item = {.row = base + owner};
         item.seq = __shfl_sync(0xffffffffu, seq, owner);
+        item.first = __shfl_sync(0xffffffffu, first, owner);
         item.length = __shfl_sync(0xffffffffu, length, owner);
         position = __shfl_sync(0xffffffffu, position, owner);
-        item.newest = d.new_kv.k.data && item.seq >= 0 && position < d.a.n_ctx ? position : -1;
-        item.n_splits = splits_of(item.length, d.splits_max);
+        item.newest = d.a.k.data && item.seq >= 0 && position < d.a.n_ctx ? position : -1;
+        item.n_splits = splits_of(item.first, item.length, d.splits_max);
         u -= __shfl_sync(0xffffffffu, end, owner) - item.n_splits * columns;
         item.split = u / columns;
         item.column = u % columns;
@@ -191,29 +202,152 @@ template <KvType KV, int HD> __device__ void load_values(Fragment &f, const uint
     }
 }
 
-// The scale of a block of dimensions at a position of the tile, 0 for those that the cache does not have.
+// The positions of a tile that a row sees: first..end - 1, which may lie outside of the tile.
+struct Seen {
+    int first, end;
+    __device__ bool has(int position) const { return position >= first && position < end; }
+};
+
+__device__ Seen seen_of(const WorkItem &item, int tile) {
+    return {item.first - tile * TILE, item.length - tile * TILE};
+}
+
+// The scale of a block of dimensions at a position of the tile, 0 for those that the row does not see.
 template <KvType KV, int HD>
-__device__ float scale_at(const uint8_t *tile, int n_blocks, int n_positions, int position, int block) {
+__device__ float scale_at(const uint8_t *tile, int n_blocks, Seen seen, int position, int block) {
     const __half *scales = (const __half *)(tile + Shape<KV, HD>::ROWS);
-    if (position >= n_positions || block >= n_blocks) return 0;
+    if (!seen.has(position) || block >= n_blocks) return 0;
     return __half2float(scales[position * n_blocks + block]);
 }
 
-// The queries of a work item, scaled, with their first n_rot dimensions rotated: heads are columns,
-// dimensions 16 step... are rows.
+// The queries of a work item, normalised, rotated and scaled: heads are columns, dimensions 16 step... are
+// rows.
 template <KvType KV, int HD> struct Query {
-    uint32_t high[HD / 16][2], low[HD / 16][2];
+    using S = Shape<KV, HD>;
+    static constexpr int PAIRS = HD / 8;                        // of dimensions, of a lane
+    static constexpr int PART = S::SHARED_QUERIES ? 24 : PAIRS; // of them in registers at a time
+    static constexpr int KEPT = S::SHARED_QUERIES ? 1 : HD / 16;
+    static_assert(PAIRS % PART == 0 && (PART == PAIRS || PART % 8 == 0));
+    uint32_t high[KEPT][2], low[KEPT][2];
+    uint4 *shared; // or here [HD / 16][32]
 
-    __device__ void load(const Attention &a, const WorkItem &item, int n_rot, const float2 *rotation) {
-        int lane = threadIdx.x % 32, head = lane / 4;
-        const float *q = head_of(a.q, item.row, item.head + head, a.head_dim);
+    __device__ Query(uint8_t *shared_) : shared((uint4 *)shared_) {}
+
+    // Whole block.
+    __device__ void load(const Attention &a, const WorkItem &item, const HeadTables<HD> &tables) {
+        int head = threadIdx.x % 32 / 4;
+        const float *q = head < item.n_heads ? head_of(a.q, item.row, item.head + head, a.k_dim) : nullptr;
+        float2 x[PART];
+        if (PART == PAIRS) load_part(x, q, a.k_dim, 0);
+        float norm = 1, scale = query_scale(a, item.length - 1);
+        if (a.q_norm.weight) {
+            float squares[8] = {};
+#pragma unroll 1
+            for (int begin = 0; begin < PAIRS; begin += PART) {
+                if (PART < PAIRS) load_part(x, q, a.k_dim, begin);
 #pragma unroll
-        for (int i = 0; i < HD / 8; i++) {
-            int column = i / 2 * 16 + column_of<KV>(i % 2);
-            float2 x = make_float2(0, 0);
-            if (head < item.n_heads && column < a.head_dim) x = __ldcg((const float2 *)(q + column));
-            if (column < n_rot) x = rotate(x, rotation[column / 2]);
-            split_half(x.x * a.scale, x.y * a.scale, high[i / 2][i % 2], low[i / 2][i % 2]);
+                for (int i = 0; i < PART; i++) squares[i % 8] = add_square(squares[i % 8], x[i]);
+            }
+            norm = head_norm_scale(sum_of(squares), a.k_dim, a.q_norm.eps);
+        }
+#pragma unroll 1
+        for (int begin = 0; begin < PAIRS; begin += PART) {
+            if (PART < PAIRS) load_part(x, q, a.k_dim, begin);
+            if (a.q_norm.weight)
+#pragma unroll
+                for (int i = 0; i < PART; i++)
+                    x[i] = normalised_pair(x[i], norm, tables.q_weight + column_at(begin + i));
+            if (PART == PAIRS && halves_meet(a.rotation))
+                rotate_halves(x, tables.rotation);
+            else
+                rotate_part(x, q, a, norm, tables, begin);
+#pragma unroll
+            for (int i = 0; i < PART; i += 2) keep((begin + i) / 2, x[i], x[i + 1], scale);
+        }
+        if (S::SHARED_QUERIES) __syncthreads();
+    }
+
+    __device__ void get(int step, uint32_t h[2], uint32_t l[2]) const {
+        if constexpr (S::SHARED_QUERIES) {
+            uint4 f = shared[step * 32 + threadIdx.x % 32];
+            h[0] = f.x;
+            h[1] = f.y;
+            l[0] = f.z;
+            l[1] = f.w;
+        } else {
+            h[0] = high[step][0];
+            h[1] = high[step][1];
+            l[0] = low[step][0];
+            l[1] = low[step][1];
+        }
+    }
+
+  private:
+    static __device__ int column_at(int i) {
+        return i / 2 * 16 + column_of<KV>(i % 2);
+    }
+
+    static __device__ float2 pair_at(const float *q, int k_dim, int column) {
+        return q && column < k_dim ? __ldcg((const float2 *)(q + column)) : make_float2(0, 0);
+    }
+
+    static __device__ void load_part(float2 x[PART], const float *q, int k_dim, int begin) {
+#pragma unroll
+        for (int i = 0; i < PART; i++) x[i] = pair_at(q, k_dim, column_at(begin + i));
+    }
+
+    // The sum over a head, in the order of head_sum.
+    static __device__ float sum_of(float part[8]) {
+#pragma unroll
+        for (int n = 1; n < 8; n *= 2)
+#pragma unroll
+            for (int i = 0; i < 8; i += 2 * n) part[i] += part[i + n];
+        float sum = part[0] + __shfl_xor_sync(0xffffffffu, part[0], 1);
+        return sum + __shfl_xor_sync(0xffffffffu, sum, 2);
+    }
+
+    // Whether all dimensions are rotated by halves, and a lane has both of each two that belong together.
+    static __device__ bool halves_meet(const Rotation &r) {
+        return HD / 2 % (BYTES<KV> ? 16 : 8) == 0 && r.pairing == ROPE_HALVES && r.n_rot == HD;
+    }
+
+    static __device__ void rotate_halves(float2 x[PART], const float2 *rotation) {
+#pragma unroll
+        for (int i = 0; i < PAIRS / 2; i++) {
+            float2 *y = &x[(i + PAIRS / 2) % PART];
+            float2 a = rotate(make_float2(x[i].x, y->x), rotation[column_at(i)]),
+                   b = rotate(make_float2(x[i].y, y->y), rotation[column_at(i) + 1]);
+            x[i] = make_float2(a.x, b.x);
+            *y = make_float2(a.y, b.y);
+        }
+    }
+
+    // Partners of halves are loaded again.
+    static __device__ void rotate_part(float2 x[PART], const float *q, const Attention &a, float norm,
+                                       const HeadTables<HD> &tables, int begin) {
+#pragma unroll
+        for (int i = 0; i < PART; i++) {
+            int column = column_at(begin + i), other = partner_of(a.rotation, column);
+            float2 y = x[i];
+            if (rotates_halves(a.rotation)) y = pair_at(q, a.k_dim, other);
+            if (rotates_halves(a.rotation) && a.q_norm.weight)
+                y = normalised_pair(y, norm, tables.q_weight + other);
+            x[i] = rotated(a.rotation, tables.rotation, column, x[i], y);
+        }
+    }
+
+    __device__ void keep(int step, float2 x, float2 y, float scale) {
+        uint32_t h[2], l[2];
+        split_half(x.x * scale, x.y * scale, h[0], l[0]);
+        split_half(y.x * scale, y.y * scale, h[1], l[1]);
+        if constexpr (S::SHARED_QUERIES) { // each warp stores its share
+            if (step % S::WARPS == threadIdx.x / 32)
+                shared[step * 32 + threadIdx.x % 32] = make_uint4(h[0], h[1], l[0], l[1]);
+        } else {
+            high[step][0] = h[0];
+            high[step][1] = h[1];
+            low[step][0] = l[0];
+            low[step][1] = l[1];
         }
     }
 };
@@ -221,8 +355,8 @@ template <KvType KV, int HD> struct Query {
 // ---- the stream of a warp -------------------------------------------------------------------------------
 
 // Tiles first, first + WARPS, ... < end of what the cache has of one head: keys and values of each in turn,
-// SLOTS of them ahead.
-template <KvType KV, int HD> struct Stream {
+// or keys only where V is a part of them, SLOTS of them ahead.
+template <KvType KV, int HD, bool V_IN_K> struct Stream {
     using S = Shape<KV, HD>;
     const Attention &a;
     const WorkItem &item;
@@ -251,8 +385,10 @@ template <KvType KV, int HD> struct Stream {
         constexpr int COPIES = HD * ELEMENT_BYTES<KV> / 16; // per row
         if (tile < end) {
             if (!values && enters_ids()) load_ids();
-            int row_bytes = a.head_dim * ELEMENT_BYTES<KV>, in_page = tile % PAGE_TILES * TILE;
-            int n_cached = (item.newest < 0 ? item.length : item.newest) - tile * TILE;
+            int row_bytes = (values ? a.v_dim : a.k_dim) * ELEMENT_BYTES<KV>,
+                in_page = tile % PAGE_TILES * TILE;
+            Seen cached = {item.first - tile * TILE,
+                           (item.newest < 0 ? item.length : item.newest) - tile * TILE};
             KvRows rows = cache_rows(&a.cache, page_of(tile), values ? CACHE_V : CACHE_K, item.kv_head);
             uint32_t to = shared_address(slots + slot * S::SLOT);
             const uint8_t *from = rows.cells + in_page * row_bytes;
@@ -261,18 +397,21 @@ template <KvType KV, int HD> struct Stream {
                 int copy = i * 32 + threadIdx.x % 32, row = copy / COPIES, byte = copy % COPIES * 16;
                 if (row >= TILE) break;
                 copy_async(to + row * S::ROW + byte, from + row * row_bytes + byte,
-                           row < n_cached && byte < row_bytes);
+                           cached.has(row) && byte < row_bytes);
             }
             if constexpr (KV == KV_Q8_0) { // the scales of a tile's positions follow each other
-                int byte = threadIdx.x % 32 * 16, row_scales = row_bytes / KV_SCALED * (int)sizeof(__half);
-                if (byte < TILE * row_scales)
-                    copy_async(to + S::ROWS + byte,
-                               (const uint8_t *)rows.scales + in_page * row_scales + byte, true);
+                int row_scales = row_bytes / KV_SCALED * (int)sizeof(__half);
+                const uint8_t *scales = (const uint8_t *)rows.scales + in_page * row_scales;
+#pragma unroll
+                for (int i = 0; i < (S::SCALES + 511) / 512; i++) {
+                    int byte = (i * 32 + (int)threadIdx.x % 32) * 16;
+                    if (byte < TILE * row_scales) copy_async(to + S::ROWS + byte, scales + byte, true);
+                }
             }
         }
         copy_commit();
-        if (values) tile += S::WARPS;
-        values = !values;
+        if (values || V_IN_K) tile += S::WARPS;
+        values = !values && !V_IN_K;
     }
 
     // The oldest tile; the slot of the one before it becomes free.
@@ -300,39 +439,21 @@ template <KvType KV, int HD> struct Stream {
     }
 };
 
-// A new row of K or V on its way into the cache, and into a tile that was fetched without it.
-template <KvType KV, int HD> struct NewRow {
-    float2 x[(HD + 63) / 64]; // pairs lane, lane + 32, ... of the head
-
-    __device__ void load(const Attention &a, const RegRows &rows, const WorkItem &item) {
-        const float *from = head_of(rows, item.row, item.kv_head, a.head_dim);
-        for_each(a, [&](int i, int column) { x[i] = __ldcg((const float2 *)(from + column)); });
-    }
-    __device__ void rotate_pairs(const Attention &a, int n_rot, const float2 *rotation) {
-        for_each(a, [&](int i, int column) {
-            if (column < n_rot) x[i] = rotate(x[i], rotation[column / 2]);
-        });
-    }
-    __device__ void put(const Attention &a, const WorkItem &item, const KvRows &page, uint8_t *tile) const {
-        uint8_t *row = tile + item.newest % TILE * Shape<KV, HD>::ROW;
-        uint16_t *scales =
-            (uint16_t *)(tile + Shape<KV, HD>::ROWS) + item.newest % TILE * (a.head_dim / KV_SCALED);
-        for_each(a, [&](int i, int column) {
-            put_pair<KV>(page, a.head_dim, item.newest, column, x[i]);
-            put_pair<KV>(row, scales, column, x[i]);
-        });
-        __syncwarp();
-    }
-
-  private:
-    template <class Do> static __device__ void for_each(const Attention &a, Do pair) {
+// A new row of K or V goes into the cache, and into a tile that was fetched without it.
+template <KvType KV, int HD>
+__device__ void put_row(const HeadRow<KV, HD> &x, int dim, const WorkItem &item, const KvRows &page,
+                        uint8_t *tile) {
+    uint8_t *row = tile + item.newest % TILE * Shape<KV, HD>::ROW;
+    uint16_t *scales = (uint16_t *)(tile + Shape<KV, HD>::ROWS) + item.newest % TILE * (dim / KV_SCALED);
 #pragma unroll
-        for (int i = 0; i < (HD + 63) / 64; i++) {
-            int column = (i * 32 + (int)threadIdx.x % 32) * 2;
-            if (column < a.head_dim) pair(i, column);
-        }
+    for (int i = 0; i < x.PAIRS; i++) {
+        int column = x.column_of(i);
+        if (column >= dim) continue;
+        put_pair<KV>(page, dim, item.newest, column, x.x[i]);
+        put_pair<KV>(row, scales, column, x.x[i]);
     }
-};
+    __syncwarp();
+}
 
 // ---- a warp's attention ---------------------------------------------------------------------------------
 
@@ -341,7 +462,8 @@ template <KvType KV, int HD> struct NewRow {
 template <KvType KV, int HD> struct WarpState {
     // Of o: a weight times a scale may be too small for f16.
     static constexpr float LIFT = KV == KV_Q8_0 ? 256 : 1;
-    float o[HD / 16][4] = {};
+    static constexpr int VD = Shape<KV, HD>::VD;
+    float o[VD / 16][4] = {};
     float top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
 
     // s: scores of positions lane / 4 and + 8 (rows); becomes weights.
@@ -358,23 +480,22 @@ template <KvType KV, int HD> struct WarpState {
             s[h + 2] = exp2_fast(s[h + 2] - best);
             sum[h] = sum[h] * shrink + s[h] + s[h + 2];
 #pragma unroll
-            for (int i = 0; i < HD / 16; i++) {
+            for (int i = 0; i < VD / 16; i++) {
                 o[i][h] *= shrink;
                 o[i][h + 2] *= shrink;
             }
         }
     }
 
-    __device__ void add_values(const uint8_t *tile, const float weight[4], int n_blocks, int n_positions) {
+    __device__ void add_values(const uint8_t *tile, const float weight[4], int n_blocks, Seen seen) {
         uint32_t high[2], low[2]; // positions were rows of the scores and are rows again
 #pragma unroll
-        for (int i = 0; i < HD / 16; i++) {
+        for (int i = 0; i < VD / 16; i++) {
             if (i == 0 || (KV == KV_Q8_0 && i % 2 == 0)) // a scale belongs to 32 dimensions
                 for (int half = 0; half < 2; half++) {
                     int position = (int)threadIdx.x % 32 / 4 + half * 8;
                     float d = LIFT;
-                    if constexpr (KV == KV_Q8_0)
-                        d *= scale_at<KV, HD>(tile, n_blocks, n_positions, position, i / 2);
+                    if constexpr (KV == KV_Q8_0) d *= scale_at<KV, HD>(tile, n_blocks, seen, position, i / 2);
                     split_half(weight[2 * half] * d, weight[2 * half + 1] * d, high[half], low[half]);
                     high[half] = transpose_matrix(high[half]);
                     low[half] = transpose_matrix(low[half]);
@@ -387,7 +508,7 @@ template <KvType KV, int HD> struct WarpState {
         }
     }
 
-    // Writes [HEADS][HD + 4] sums, and [HEADS] maximum and sum of weights, to shared memory.
+    // Writes [HEADS][VD + 4] sums, and [HEADS] maximum and sum of weights, to shared memory.
     __device__ void write(float *to, float2 *stat) {
         int lane = threadIdx.x % 32;
         for (int h = 0; h < 2; h++) {
@@ -396,72 +517,77 @@ template <KvType KV, int HD> struct WarpState {
             if (lane < 4) stat[lane * 2 + h] = make_float2(top[h], sum[h]);
         }
 #pragma unroll
-        for (int i = 0; i < HD / 16; i++)
+        for (int i = 0; i < VD / 16; i++)
             for (int r = 0; r < 4; r++)
-                to[(lane % 4 * 2 + r % 2) * (HD + 4) + i * 16 + dimension_of<KV>(r / 2)] = o[i][r] / LIFT;
+                to[(lane % 4 * 2 + r % 2) * (VD + 4) + i * 16 + dimension_of<KV>(r / 2)] = o[i][r] / LIFT;
     }
 };
 
 template <KvType KV, int HD>
-__device__ void scores(float s[4], const uint8_t *tile, const Query<KV, HD> &q, int n_blocks,
-                       int n_positions) {
-    int position = threadIdx.x % 32 / 4;
+__device__ void scores(float s[4], const uint8_t *tile, const Query<KV, HD> &q, const Attention &a,
+                       Seen seen) {
+    int position = threadIdx.x % 32 / 4, n_blocks = a.k_dim / KV_SCALED;
     float part[2][4] = {}, sum[4] = {}; // more accumulators would overlap better, but spill registers
 #pragma unroll
     for (int i = 0; i < HD / 16; i++) {
         Fragment f;
+        uint32_t high[2], low[2];
+        q.get(i, high, low);
         load_keys<KV, HD>(f, tile, i);
-        multiply(part[0], f.high, q.high[i]);
-        multiply(part[1], f.high, q.low[i]);
-        if constexpr (KV == KV_F32) multiply(part[1], f.low, q.high[i]);
+        multiply(part[0], f.high, high);
+        multiply(part[1], f.high, low);
+        if constexpr (KV == KV_F32) multiply(part[1], f.low, high);
         if (i + 1 < HD / 16 && (KV != KV_Q8_0 || i % 2 == 0)) continue;
         float d[2] = {1, 1};
         for (int half = 0; KV == KV_Q8_0 && half < 2; half++)
-            d[half] = scale_at<KV, HD>(tile, n_blocks, n_positions, position + half * 8, i / 2);
+            d[half] = scale_at<KV, HD>(tile, n_blocks, seen, position + half * 8, i / 2);
         for (int r = 0; r < 4; r++) {
             sum[r] += d[r / 2] * (part[0][r] + part[1][r]);
             part[0][r] = part[1][r] = 0;
         }
     }
-    for (int r = 0; r < 4; r++) s[r] = position + r / 2 * 8 < n_positions ? sum[r] : -INFINITY;
+    if (a.softcap != 0)
+        for (int r = 0; r < 4; r++) sum[r] = capped(a, sum[r]);
+    for (int r = 0; r < 4; r++) s[r] = seen.has(position + r / 2 * 8) ? sum[r] : -INFINITY;
 }
 
-template <KvType KV, int HD>
-__device__ void attend_warp(const Decode &d, const WorkItem &item, uint8_t *slots, float2 *rotation,
-                            float2 *stat) {
+template <KvType KV, int HD, bool V_IN_K>
+__device__ void attend_warp(const Decode &d, const WorkItem &item, uint8_t *slots, Query<KV, HD> &q,
+                            HeadTables<HD> &tables, float2 *stat) {
     using S = Shape<KV, HD>;
     const Attention &a = d.a;
-    int tiles = tiles_of(item.length), warp = threadIdx.x / 32, n_rot = item.newest < 0 ? 0 : d.new_kv.n_rot;
-    int tile = (int)((int64_t)item.split * tiles / item.n_splits) + warp;
-    int end = (int)((int64_t)(item.split + 1) * tiles / item.n_splits);
-    int newest = end == tiles && (end - 1 - tile) % S::WARPS == 0 && item.newest >= 0 ? end - 1 : -1;
-    Stream<KV, HD> stream(a, item, slots, tile, end);
-    for (int i = threadIdx.x; i < n_rot / 2; i += S::THREADS) // of the block, while the first tiles come
-        rotation[i] = rotation_of(item.newest, d.new_kv.frequency[i]);
+    int first = item.first / TILE, tiles = tiles_of(item.first, item.length), warp = threadIdx.x / 32;
+    int tile = first + (int)((int64_t)item.split * tiles / item.n_splits) + warp;
+    int end = first + (int)((int64_t)(item.split + 1) * tiles / item.n_splits);
+    int newest = end == first + tiles && (end - 1 - tile) % S::WARPS == 0 && item.newest >= 0 ? end - 1 : -1;
+    Stream<KV, HD, V_IN_K> stream(a, item, slots, tile, end);
+    tables.fill(a, item.length - 1); // while the first tiles come
     __syncthreads();
     pdl_wait();
-    NewRow<KV, HD> key, value;
+    HeadRow<KV, HD> key, value;
     if (tile <= newest) {
-        key.load(a, d.new_kv.k, item);
-        value.load(a, d.new_kv.v, item);
+        key.load(head_of(a.k, item.row, item.kv_head, a.k_dim), a.k_dim);
+        if (!V_IN_K) value.load(head_of(a.v, item.row, item.kv_head, a.v_dim), a.v_dim);
     }
-    Query<KV, HD> q;
-    q.load(a, item, n_rot, rotation);
+    q.load(a, item, tables);
     WarpState<KV, HD> sums;
     for (; tile < end; tile += S::WARPS) {
         float s[4];
-        int n_blocks = a.head_dim / KV_SCALED, n_positions = item.length - tile * TILE;
+        Seen seen = seen_of(item, tile);
         uint8_t *keys = stream.next();
         if (tile == newest) {
-            key.rotate_pairs(a, n_rot, rotation);
-            key.put(a, item, cache_rows(&a.cache, stream.page_of(tile), CACHE_K, item.kv_head), keys);
+            key.normalise(a.k_norm, tables.k_weight, a.k_dim);
+            key.rotate_pairs(a.rotation, tables.rotation);
+            put_row(key, a.k_dim, item, cache_rows(&a.cache, stream.page_of(tile), CACHE_K, item.kv_head),
+                    keys);
         }
-        scores<KV, HD>(s, keys, q, n_blocks, n_positions);
+        scores<KV, HD>(s, keys, q, a, seen);
         sums.weigh(s);
-        uint8_t *values = stream.next();
-        if (tile == newest)
-            value.put(a, item, cache_rows(&a.cache, stream.page_of(tile), CACHE_V, item.kv_head), values);
-        sums.add_values(values, s, n_blocks, n_positions);
+        uint8_t *values = V_IN_K ? keys : stream.next();
+        if (!V_IN_K && tile == newest)
+            put_row(value, a.v_dim, item, cache_rows(&a.cache, stream.page_of(tile), CACHE_V, item.kv_head),
+                    values);
+        sums.add_values(values, s, (V_IN_K ? a.k_dim : a.v_dim) / KV_SCALED, seen);
     }
     copy_wait<0>();
     __syncwarp();
@@ -499,9 +625,9 @@ struct Reduction {
     }
 
     __device__ void write(const Attention &a, const WorkItem &item, int head, int column) const {
-        if (column >= a.head_dim) return;
-        float r = sum == 0 ? 0 : 1 / sum;
-        float *to = head_of(a.out, item.row, item.head + head, a.head_dim) + column;
+        if (column >= a.v_dim) return;
+        float r = inverse_sum(a, item.head + head, top, sum);
+        float *to = head_of(a.out, item.row, item.head + head, a.v_dim) + column;
         *(float4 *)to = make_float4(o.x * r, o.y * r, o.z * r, o.w * r);
     }
 };
@@ -511,15 +637,16 @@ template <KvType KV, int HD>
 __device__ void reduce_warps(const Decode &d, const WorkItem &item, size_t first_partial,
                              const uint8_t *shared, const float2 (*stat)[HEADS]) {
     using S = Shape<KV, HD>;
-    for (int i = threadIdx.x; i < item.n_heads * HD / 4; i += S::THREADS) {
-        int head = i / (HD / 4), column = i % (HD / 4) * 4;
+    constexpr int VD = S::VD;
+    for (int i = threadIdx.x; i < item.n_heads * VD / 4; i += S::THREADS) {
+        int head = i / (VD / 4), column = i % (VD / 4) * 4;
         float2 stats[S::WARPS];
         float4 x[S::WARPS];
 #pragma unroll
         for (int w = 0; w < S::WARPS; w++) {
             const float *sums = (const float *)(shared + w * S::SLOTS * S::SLOT);
             stats[w] = stat[w][head];
-            x[w] = *(const float4 *)(sums + head * (HD + 4) + column);
+            x[w] = *(const float4 *)(sums + head * (VD + 4) + column);
         }
         Reduction all;
         all.add<S::WARPS>(stats, x);
@@ -527,16 +654,16 @@ __device__ void reduce_warps(const Decode &d, const WorkItem &item, size_t first
             all.write(d.a, item, head, column);
         } else {
             size_t partial = (first_partial + item.split) * HEADS + head;
-            *(float4 *)(d.partial + partial * HD + column) = all.o;
+            *(float4 *)(d.partial + partial * VD + column) = all.o;
             if (column == 0) d.stat[partial] = make_float2(all.top, all.sum);
         }
     }
 }
 
-template <int HD> __device__ void reduce_splits(const Decode &d, const WorkItem &item, size_t first_partial) {
+template <int VD> __device__ void reduce_splits(const Decode &d, const WorkItem &item, size_t first_partial) {
     constexpr int AHEAD = 16; // loads in flight
-    for (int i = threadIdx.x; i < item.n_heads * HD / 4; i += blockDim.x) {
-        int head = i / (HD / 4), column = i % (HD / 4) * 4;
+    for (int i = threadIdx.x; i < item.n_heads * VD / 4; i += blockDim.x) {
+        int head = i / (VD / 4), column = i % (VD / 4) * 4;
         Reduction all;
         for (int base = 0; base < item.n_splits; base += AHEAD) {
             float2 stats[AHEAD];
@@ -546,7 +673,7 @@ template <int HD> __device__ void reduce_splits(const Decode &d, const WorkItem 
                 size_t partial = (first_partial + base + s) * HEADS + head;
                 bool valid = base + s < item.n_splits;
                 stats[s] = valid ? __ldcg(d.stat + partial) : make_float2(-INFINITY, 0);
-                x[s] = valid ? __ldcg((const float4 *)(d.partial + partial * HD + column))
+                x[s] = valid ? __ldcg((const float4 *)(d.partial + partial * VD + column))
                              : make_float4(0, 0, 0, 0);
             }
             all.add<AHEAD>(stats, x);
@@ -555,12 +682,15 @@ template <int HD> __device__ void reduce_splits(const Decode &d, const WorkItem 
     }
 }
 
-template <KvType KV, int HD> __device__ void attend(const Decode &d, const WorkItem &item, uint8_t *shared) {
+template <KvType KV, int HD, bool V_IN_K>
+__device__ void attend(const Decode &d, const WorkItem &item, uint8_t *shared) {
     using S = Shape<KV, HD>;
-    __shared__ float2 stat[S::WARPS][HEADS], rotation[HD / 2];
+    __shared__ float2 stat[S::WARPS][HEADS];
+    __shared__ HeadTables<HD> tables;
     __shared__ bool last;
     int warp = threadIdx.x / 32;
-    attend_warp<KV, HD>(d, item, shared + warp * S::SLOTS * S::SLOT, rotation, stat[warp]);
+    Query<KV, HD> q(shared + S::RINGS);
+    attend_warp<KV, HD, V_IN_K>(d, item, shared + warp * S::SLOTS * S::SLOT, q, tables, stat[warp]);
     __syncthreads();
     int head = item.row * d.a.n_kv_head * d.parts + item.column;
     size_t first_partial = (size_t)head * d.splits_max;
@@ -573,7 +703,7 @@ template <KvType KV, int HD> __device__ void attend(const Decode &d, const WorkI
         __syncthreads();
         if (last) {
             __threadfence();
-            reduce_splits<HD>(d, item, first_partial);
+            reduce_splits<S::VD>(d, item, first_partial);
         }
     }
     __syncthreads();
@@ -581,23 +711,27 @@ template <KvType KV, int HD> __device__ void attend(const Decode &d, const WorkI
 
 // ---- kernel and launcher --------------------------------------------------------------------------------
 
-template <KvType KV, int HD>
+template <KvType KV, int HD, bool V_IN_K>
 __global__ void __launch_bounds__(Shape<KV, HD>::THREADS, HD > 128 ? 2 : BLOCKS_PER_SM)
     k_attn(const __grid_constant__ Decode d) {
     extern __shared__ __align__(16) uint8_t shared[];
-    if (!d.new_kv.k.data) pdl_wait(); // for keys and values
+    if (!d.a.k.data) pdl_wait(); // for keys and values
     pdl_launch();
     for (int u = blockIdx.x; u < d.items_max; u += gridDim.x) {
         WorkItem item = find_item(d, u);
         if (item.row < 0) break;
-        attend<KV, HD>(d, item, shared);
+        attend<KV, HD, V_IN_K>(d, item, shared);
     }
 }
 
-int padded_head_dim(int head_dim) {
-    for (int padded : {32, 64, 80, 96, 128})
-        if (head_dim <= padded) return padded;
-    return 256;
+int padded_dim(int k_dim, int v_dim) {
+    for (int padded : {32, 64, 80, 96, 128, 256})
+        if (std::max(k_dim, v_dim) <= padded) return padded;
+    return HEAD_DIM_MAX;
+}
+
+int rows_of_launch(int v_dim) {
+    return v_dim > 256 ? LAUNCH_ROWS / 4 : LAUNCH_ROWS;
 }
 
 // Splits of the longest row: no more work items than blocks that run at once.
@@ -605,14 +739,16 @@ int splits_max_of(int columns, int n_sm) {
     return std::max(1, std::min(SPLITS_MAX, BLOCKS_PER_SM * n_sm / columns));
 }
 
-template <KvType KV, int HD> cudaError_t launch_padded(const Launch *l, const Decode &d) {
+template <KvType KV, int HD, bool V_IN_K = false>
+cudaError_t launch_padded(const Launch *l, const Decode &d) {
     using S = Shape<KV, HD>;
     unsigned grid = (unsigned)std::min(d.items_max, BLOCKS_PER_SM * l->n_sm);
-    return launch_kernel(l, k_attn<KV, HD>, dim3(grid), dim3(S::THREADS), S::SHARED, d);
+    return launch_kernel(l, k_attn<KV, HD, V_IN_K>, dim3(grid), dim3(S::THREADS), S::SHARED, d);
 }
 
 template <KvType KV> cudaError_t launch_type(const Launch *l, const Decode &d) {
-    switch (padded_head_dim(d.a.head_dim)) {
+    if (cache_v_in_k(&d.a.cache.layer)) return launch_padded<KV, HEAD_DIM_MAX, true>(l, d);
+    switch (padded_dim(d.a.k_dim, d.a.v_dim)) {
     case 32:
         return launch_padded<KV, 32>(l, d);
     case 64:
@@ -623,13 +759,15 @@ template <KvType KV> cudaError_t launch_type(const Launch *l, const Decode &d) {
         return launch_padded<KV, 96>(l, d);
     case 128:
         return launch_padded<KV, 128>(l, d);
-    default:
+    case 256:
         return launch_padded<KV, 256>(l, d);
+    default:
+        return launch_padded<KV, HEAD_DIM_MAX>(l, d);
     }
 }
 
-cudaError_t launch_rows(const Launch *l, const Attention &a, const NewKv &new_kv, void *scratch) {
-    Decode d = {.a = a, .new_kv = new_kv, .group = a.n_head / a.n_kv_head};
+cudaError_t launch_rows(const Launch *l, const Attention &a, void *scratch) {
+    Decode d = {.a = a, .group = a.n_head / a.n_kv_head};
     d.parts = (d.group + HEADS - 1) / HEADS;
     int columns = a.n_kv_head * d.parts;
     if (a.T * columns > ARRIVED_MAX) return cudaErrorInvalidValue;
@@ -652,48 +790,75 @@ cudaError_t launch_rows(const Launch *l, const Attention &a, const NewKv &new_kv
 
 } // namespace
 
-bool attention_of(const Attn *a, Attention *out) {
-    const CacheLayer *layer = &a->cache.layer;
-    int head_dim = layer->width[CACHE_K];
-    assert(layer->n_head > 0 && a->n_head % layer->n_head == 0 && a->T > 0);
-    *out = {.q = a->q,
-            .out = a->out,
-            .cache = a->cache,
-            .seq = a->seq,
-            .position = a->position,
-            .scale = (float)(a->scale * 1.4426950408889634),
-            .T = a->T,
-            .n_head = a->n_head,
-            .n_kv_head = layer->n_head,
-            .head_dim = head_dim,
-            .n_ctx = layer->table_pages * CACHE_PAGE};
-    return has_one_width(layer) && layer->window == 0 && head_dim >= 8 && head_dim <= 256 &&
-           head_dim % 8 == 0 && head_dim % kv_type_multiple(layer->type) == 0;
+Attention attention_of(const Attn *attn) {
+    const CacheLayer *layer = &attn->cache.layer;
+    const AttnParams *p = attn->params;
+    assert(p->n_kv_head == layer->n_head && p->n_head % p->n_kv_head == 0 && attn->T > 0);
+    assert(p->head_dim == layer->width[CACHE_K] && p->v_dim == layer->width[CACHE_V]);
+    constexpr double EXPONENTS_OF_2 = 1.4426950408889634;
+    return {.q = attn->q,
+            .out = attn->out,
+            .k = attn->k,
+            .v = attn->v,
+            .q_norm = attn->q_norm,
+            .k_norm = attn->k_norm,
+            .rotation = attn->rotation,
+            .cache = attn->cache,
+            .seq = attn->seq,
+            .position = attn->position,
+            .T = attn->T,
+            .n_head = p->n_head,
+            .n_kv_head = p->n_kv_head,
+            .k_dim = p->head_dim,
+            .v_dim = p->v_dim,
+            .n_ctx = layer->table_pages * CACHE_PAGE,
+            .window = p->window,
+            .chunk = p->chunk,
+            .scale = (float)(p->scale * EXPONENTS_OF_2),
+            .softcap = (float)(p->softcap * EXPONENTS_OF_2),
+            .softcap_rate = p->softcap == 0 ? 0 : 2 / p->softcap,
+            .sinks = attn->sinks,
+            .temperature = p->temperature,
+            .temperature_first = p->temperature_first,
+            .temperature_length = p->temperature_length};
 }
 
-extern "C" size_t attn_scratch_bytes(int T, int n_head, int head_dim, int n_sm) {
+bool heads_fit(const Attention &a) {
+    const CacheLayer *layer = &a.cache.layer;
+    int multiple = std::max(8, kv_type_multiple(layer->type));
+    return a.k_dim >= 8 && a.v_dim >= 8 && a.k_dim % multiple == 0 && a.v_dim % multiple == 0 &&
+           a.k_dim <= HEAD_DIM_MAX && a.v_dim <= V_DIM_MAX;
+}
+
+extern "C" Attn attn_prepared(Attn a) {
+    a.k = a.v = {};
+    a.q_norm = a.k_norm = {};
+    a.rotation = {};
+    return a;
+}
+
+extern "C" size_t attn_scratch_bytes(int T, const AttnParams *p, bool v_in_k, int n_sm) {
     size_t splits =
-        (size_t)std::min(BLOCKS_PER_SM * n_sm, SPLITS_MAX * n_head); // of a row, over all its heads
-    return ARRIVED_MAX * sizeof(uint32_t) +
-           (size_t)std::min(T, LAUNCH_ROWS) * splits * HEADS *
-               ((size_t)padded_head_dim(head_dim) * sizeof(float) + sizeof(float2));
+        (size_t)std::min(BLOCKS_PER_SM * n_sm, SPLITS_MAX * p->n_head); // of a row, over all its heads
+    int v_dim = v_in_k ? V_DIM_MAX : std::min(padded_dim(p->head_dim, p->v_dim), V_DIM_MAX);
+    return ARRIVED_MAX * sizeof(uint32_t) + (size_t)std::min(T, rows_of_launch(v_dim)) * splits * HEADS *
+                                                ((size_t)v_dim * sizeof(float) + sizeof(float2));
 }
 
 extern "C" cudaError_t launch_attn_decode(const Launch *l, const Attn *attn) {
-    Attention all;
-    if (!attention_of(attn, &all)) return cudaErrorInvalidValue;
-    NewKv new_kv = attn->new_kv ? *attn->new_kv : NewKv{};
-    for (int first = 0; first < all.T; first += LAUNCH_ROWS) {
+    Attention all = attention_of(attn);
+    if (!heads_fit(all)) return cudaErrorInvalidValue;
+    int n = rows_of_launch(cache_v_in_k(&all.cache.layer) ? V_DIM_MAX : padded_dim(all.k_dim, all.v_dim));
+    for (int first = 0; first < all.T; first += n) {
         Attention a = all;
-        NewKv rows = new_kv;
         a.q = rows_from(all.q, first);
         a.out = rows_from(all.out, first);
+        a.k = rows_from(all.k, first);
+        a.v = rows_from(all.v, first);
         a.seq = all.seq + first;
         a.position = all.position + first;
-        a.T = std::min(all.T - first, LAUNCH_ROWS);
-        rows.k = rows_from(new_kv.k, first);
-        rows.v = rows_from(new_kv.v, first);
-        cudaError_t error = launch_rows(l, a, rows, attn->scratch);
+        a.T = std::min(all.T - first, n);
+        cudaError_t error = launch_rows(l, a, attn->scratch);
         if (error != cudaSuccess) return error;
     }
     return cudaSuccess;

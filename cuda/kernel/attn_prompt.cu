@@ -9,17 +9,21 @@
 // Queries and weights are rounded to f16; scores, maxima and sums are f32.  f32 and q8_0 caches are rounded
 // to f16 on the way into shared memory.  A row's result does not depend on how a prompt is cut into chunks:
 // tiles of positions are counted from 0, and positions that a row may not see change no bit of its sums.
+//
+// Of a window or a chunk a block reads the tiles that one of its rows sees.  Sums of more than 256 dimensions
+// do not fit into registers: several blocks, each of some dimensions of V, compute the same scores.
 #include "../device/attn.cuh"
 
 namespace {
 
 template <int HD> struct Shape {
-    static constexpr int WARPS = 4, THREADS = WARPS * 32;
+    static constexpr int WARPS = HD <= 256 ? 4 : 2, THREADS = WARPS * 32;
     static constexpr int BANDS = HD <= 128 ? 2 : 1;  // of 16 rows, for each warp
     static constexpr int ROWS = WARPS * BANDS * 16;  // of queries, for a block
     static constexpr int SPAN = HD <= 128 ? 64 : 32; // positions of a tile
-    static constexpr int PITCH = padded_row_bytes(HD * 2);
-    static constexpr size_t SHARED = (size_t)(ROWS + 2 * SPAN) * PITCH;
+    static constexpr int VD = HD <= 256 ? HD : 256;  // dimensions of V, for a block
+    static constexpr int PITCH = padded_row_bytes(HD * 2), V_PITCH = padded_row_bytes(VD * 2);
+    static constexpr size_t SHARED = (size_t)(ROWS + SPAN) * PITCH + SPAN * V_PITCH;
     static_assert(SHARED <= 99 * 1024, "fits every GPU since sm_80");
     static_assert(CACHE_PAGE % SPAN == 0, "a tile lies in one page");
 };
@@ -57,38 +61,56 @@ __device__ void copy_f16(uint32_t to, const uint8_t *from, const __half *scale, 
     }
 }
 
-// Keys or values of the positions first.. < length that are the rows of one head in a page, as f16; zeros
-// behind.  A thread keeps its column.
-template <KvType KV, int HD>
-__device__ void fetch_tile(uint32_t tile, const Attention &a, const KvRows &rows, int first, int length) {
+// Where a tile of keys or values comes from: columns [0, width) of rows that are pitch apart.
+struct Source {
+    const uint8_t *cells;
+    const __half *scales;
+    int width, pitch; // elements
+};
+
+// The part of a page's rows from column `begin` on.
+template <KvType KV>
+__device__ Source source_of(const Attention &a, int32_t page, CachePart part, int kv_head, int begin) {
+    KvRows rows = cache_rows(&a.cache, page, part, kv_head);
+    return {rows.cells + begin * ELEMENT_BYTES<KV>, (const __half *)rows.scales + begin / KV_SCALED,
+            (part == CACHE_K ? a.k_dim : a.v_dim) - begin, a.cache.layer.pitch[part]};
+}
+
+// N columns of the positions `tile`..., as f16 in rows of PITCH bytes; zeros where a position is not one of
+// first..end - 1.  A thread keeps its columns.
+template <KvType KV, int HD, int N, int PITCH>
+__device__ void fetch_tile(uint32_t to_tile, const Source &source, int tile, int first, int end) {
     using S = Shape<HD>;
-    constexpr int COLUMNS = HD <= 32 ? 4 : HD <= 64 ? 8 : HD <= 128 ? 16 : 32; // of 8 elements
-    constexpr int STEP = S::THREADS / COLUMNS;                                 // rows at a time
-    int row = threadIdx.x / COLUMNS, column = threadIdx.x % COLUMNS * 8;
-    if (column < HD) {
-        int head_dim = a.head_dim, left = column < head_dim ? length - first - row : 0;
-        int step = STEP * head_dim * ELEMENT_BYTES<KV>, at = (first % CACHE_PAGE + row) * head_dim + column;
-        uint32_t to = tile + row * S::PITCH + column * 2;
-        const uint8_t *from = rows.cells + at * ELEMENT_BYTES<KV>;
-        const __half *scale = (const __half *)rows.scales + at / KV_SCALED;
+    constexpr int COLUMNS = N <= 32 ? 4 : N <= 64 ? 8 : N <= 128 ? 16 : 32; // of 8 elements, at a time
+    constexpr int STEP = S::THREADS / COLUMNS;                              // rows at a time
+    int row = threadIdx.x / COLUMNS, before = first - tile - row, behind = end - tile - row;
+#pragma unroll
+    for (int column = threadIdx.x % COLUMNS * 8; column < N; column += COLUMNS * 8) {
+        int left = column < source.width ? behind : 0, at = (tile % CACHE_PAGE + row) * source.pitch + column;
+        int step = STEP * source.pitch * ELEMENT_BYTES<KV>;
+        uint32_t to = to_tile + row * PITCH + column * 2;
+        const uint8_t *from = source.cells + at * ELEMENT_BYTES<KV>;
+        const __half *scale = source.scales + at / KV_SCALED;
 #pragma unroll(KV == KV_F16 ? S::SPAN / STEP : BYTES <KV> ? 4 : 1) // others than f16 pass through registers
         for (int i = 0; i < S::SPAN; i += STEP, from += step, scale += step / KV_SCALED)
-            copy_f16<KV>(to + i * S::PITCH, from, scale, i < left);
+            copy_f16<KV>(to + i * PITCH, from, scale, i >= before && i < left);
     }
     copy_commit();
 }
 
-// The block's queries, scaled; zeros behind row T.
-template <int HD> __device__ void load_queries(uint8_t *tile, const Attention &a, int head, int first_row) {
+// The block's queries, scaled; zeros behind row T.  Row 0 of the launch has position `begin`.
+template <int HD>
+__device__ void load_queries(uint8_t *tile, const Attention &a, int head, int first_row, int begin) {
     using S = Shape<HD>;
 #pragma unroll 4
     for (int i = threadIdx.x; i < S::ROWS * HD / 4; i += S::THREADS) {
         int row = i / (HD / 4), column = i % (HD / 4) * 4;
         float4 x = make_float4(0, 0, 0, 0);
-        if (first_row + row < a.T && column < a.head_dim)
-            x = __ldcg((const float4 *)(head_of(a.q, first_row + row, head, a.head_dim) + column));
+        if (first_row + row < a.T && column < a.k_dim)
+            x = __ldcg((const float4 *)(head_of(a.q, first_row + row, head, a.k_dim) + column));
+        float scale = query_scale(a, begin + first_row + row);
         *(uint2 *)(tile + row * S::PITCH + column * 2) =
-            make_uint2(pack_half(x.x * a.scale, x.y * a.scale), pack_half(x.z * a.scale, x.w * a.scale));
+            make_uint2(pack_half(x.x * scale, x.y * scale), pack_half(x.z * scale, x.w * scale));
     }
 }
 
@@ -99,7 +121,7 @@ template <int HD> __device__ void load_queries(uint8_t *tile, const Attention &a
 template <int HD> struct Rows {
     using S = Shape<HD>;
     float s[S::BANDS][S::SPAN / 8][4];
-    float o[S::BANDS][HD / 8][4] = {};
+    float o[S::BANDS][S::VD / 8][4] = {};
     float top[S::BANDS][2], sum[S::BANDS][2] = {};
 
     __device__ Rows() {
@@ -135,18 +157,32 @@ template <int HD> struct Rows {
         }
     }
 
-    // Row r of the warp has position first_row + r, column c first_column + c: a row sees no later position.
-    __device__ void mask(int first_row, int first_column) {
-        int lane = threadIdx.x % 32;
+    __device__ void cap(const Attention &a) {
 #pragma unroll
         for (int b = 0; b < S::BANDS; b++)
 #pragma unroll
             for (int n = 0; n < S::SPAN / 8; n++)
 #pragma unroll
-                for (int r = 0; r < 4; r++)
-                    if (first_column + n * 8 + lane % 4 * 2 + r % 2 >
-                        first_row + b * 16 + lane / 4 + r / 2 * 8)
-                        s[b][n][r] = -INFINITY;
+                for (int r = 0; r < 4; r++) s[b][n][r] = capped(a, s[b][n][r]);
+    }
+
+    // Row r of the warp has position first_row + r, column c first_column + c: a row sees no later position,
+    // and none before its window or chunk.
+    __device__ void mask(const Attention &a, int first_row, int first_column) {
+        int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int b = 0; b < S::BANDS; b++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                int last = first_row + b * 16 + lane / 4 + h * 8, first = first_seen(a, last);
+#pragma unroll
+                for (int n = 0; n < S::SPAN / 8; n++)
+#pragma unroll
+                    for (int r = 2 * h; r < 2 * h + 2; r++) {
+                        int column = first_column + n * 8 + lane % 4 * 2 + r % 2;
+                        if (column > last || column < first) s[b][n][r] = -INFINITY;
+                    }
+            }
     }
 
     // s becomes weights relative to the maxima so far, and sums shrink with them.
@@ -163,6 +199,7 @@ template <int HD> struct Rows {
                 best = fmaxf(best, __shfl_xor_sync(0xffffffffu, best, 2));
                 float shrink = exp2_fast(top[b][h] - best);
                 top[b][h] = best;
+                if (best == -INFINITY) best = shrink = 0; // the row saw nothing yet: weights and sums are 0
 #pragma unroll
                 for (int n = 0; n < S::SPAN / 8; n++) {
                     float x = exp2_fast(s[b][n][2 * h] - best), y = exp2_fast(s[b][n][2 * h + 1] - best);
@@ -172,7 +209,7 @@ template <int HD> struct Rows {
                 }
                 sum[b][h] = sum[b][h] * shrink + total;
 #pragma unroll
-                for (int n = 0; n < HD / 8; n++) {
+                for (int n = 0; n < S::VD / 8; n++) {
                     o[b][n][2 * h] *= shrink;
                     o[b][n][2 * h + 1] *= shrink;
                 }
@@ -191,10 +228,10 @@ template <int HD> struct Rows {
                 for (int r = 0; r < 4; r++)
                     w[b][r] = pack_half(s[b][2 * i + r / 2][r % 2 * 2], s[b][2 * i + r / 2][r % 2 * 2 + 1]);
 #pragma unroll
-            for (int n = 0; n < HD / 16; n++) {
+            for (int n = 0; n < S::VD / 16; n++) {
                 uint32_t v[4]; // dimensions 16n.. and 16n + 8..
-                load_matrices_transposed(v,
-                                         values + (i * 16 + lane % 16) * S::PITCH + n * 32 + lane / 16 * 16);
+                load_matrices_transposed(v, values + (i * 16 + lane % 16) * S::V_PITCH + n * 32 +
+                                                lane / 16 * 16);
 #pragma unroll
                 for (int b = 0; b < S::BANDS; b++) {
                     multiply(o[b][2 * n], w[b], v);
@@ -204,7 +241,8 @@ template <int HD> struct Rows {
         }
     }
 
-    __device__ void write(const Attention &a, int head, int first_row) {
+    // The dimensions from `begin` on.
+    __device__ void write(const Attention &a, int head, int first_row, int begin) {
         int lane = threadIdx.x % 32;
 #pragma unroll
         for (int b = 0; b < S::BANDS; b++)
@@ -213,13 +251,13 @@ template <int HD> struct Rows {
                 float total = sum[b][h];
                 total += __shfl_xor_sync(0xffffffffu, total, 1);
                 total += __shfl_xor_sync(0xffffffffu, total, 2);
-                float scale = 1 / total;
+                float scale = inverse_sum(a, head, top[b][h], total);
                 int row = first_row + b * 16 + lane / 4 + h * 8;
                 if (row >= a.T) continue;
-                float *out = head_of(a.out, row, head, a.head_dim);
+                float *out = head_of(a.out, row, head, a.v_dim) + begin;
 #pragma unroll
-                for (int n = 0; n < HD / 8; n++)
-                    if (n * 8 < a.head_dim)
+                for (int n = 0; n < S::VD / 8; n++)
+                    if (begin + n * 8 < a.v_dim)
                         *(float2 *)(out + n * 8 + lane % 4 * 2) =
                             make_float2(o[b][n][2 * h] * scale, o[b][n][2 * h + 1] * scale);
             }
@@ -228,6 +266,7 @@ template <int HD> struct Rows {
 
 // ---- kernel and launcher --------------------------------------------------------------------------------
 
+// grid (heads, rows / ROWS, dimensions of V / VD)
 template <KvType KV, int HD>
 __global__ void __launch_bounds__(Shape<HD>::THREADS, 2) k_attn_prompt(const __grid_constant__ Attention a) {
     using S = Shape<HD>;
@@ -236,58 +275,72 @@ __global__ void __launch_bounds__(Shape<HD>::THREADS, 2) k_attn_prompt(const __g
              values = keys + S::SPAN * S::PITCH;
     pdl_wait();
     pdl_launch();
-    int head = blockIdx.x, block_row = (int)(gridDim.y - 1 - blockIdx.y) * S::ROWS;
+    int head = blockIdx.x, block_row = (int)(gridDim.y - 1 - blockIdx.y) * S::ROWS,
+        v_begin = blockIdx.z * S::VD;
     int seq = __ldcg(a.seq), begin = __ldcg(a.position);
     if (seq < 0) return;
-    int kv_head = head / (a.n_head / a.n_kv_head),
-        length = min(begin + min(block_row + S::ROWS, a.T), a.n_ctx);
+    int kv_head = head / (a.n_head / a.n_kv_head), first = first_seen(a, begin + block_row),
+        end = min(begin + min(block_row + S::ROWS, a.T), a.n_ctx); // positions that the block's rows see
+    auto fetch_keys = [&](int32_t page, int tile) {
+        fetch_tile<KV, HD, HD, S::PITCH>(keys, source_of<KV>(a, page, CACHE_K, kv_head, 0), tile, first, end);
+    };
+    auto fetch_values = [&](int32_t page, int tile) {
+        fetch_tile<KV, HD, S::VD, S::V_PITCH>(values, source_of<KV>(a, page, CACHE_V, kv_head, v_begin), tile,
+                                              first, end);
+    };
     const int32_t *pages = cache_pages(&a.cache, seq);
-    int32_t page = __ldcg(pages);
+    int tile = first / S::SPAN * S::SPAN;
+    int32_t page = __ldcg(pages + tile / CACHE_PAGE);
 
     int warp_row = threadIdx.x / 32 * S::BANDS * 16;
-    int first_row = block_row + warp_row, first_position = begin + first_row;
+    int first_row = block_row + warp_row, first_position = begin + first_row,
+        last_position = first_position + S::BANDS * 16 - 1;
+    int all_see = first_seen(a, last_position); // from here on all rows of the warp see what they may
     Rows<HD> rows;
-    fetch_tile<KV, HD>(keys, a, cache_rows(&a.cache, page, CACHE_K, kv_head), 0, length);
-    load_queries<HD>(shared, a, head, block_row);
-    for (int tile = 0; tile < length; tile += S::SPAN) {
-        bool sees = first_row < a.T && tile < first_position + S::BANDS * 16;
+    fetch_keys(page, tile);
+    load_queries<HD>(shared, a, head, block_row, begin);
+    for (; tile < end; tile += S::SPAN) {
         int next = tile + S::SPAN;
+        bool sees = first_row < a.T && tile <= last_position && next > first_seen(a, first_position);
         copy_wait<0>();
         __syncthreads(); // keys are here, and no warp reads the values of the tile before
-        fetch_tile<KV, HD>(values, a, cache_rows(&a.cache, page, CACHE_V, kv_head), tile, length);
-        if (next < length) page = __ldcg(pages + next / CACHE_PAGE); // for the next keys
+        fetch_values(page, tile);
+        if (next < end) page = __ldcg(pages + next / CACHE_PAGE); // for the next keys
         if (sees) rows.score(queries + warp_row * S::PITCH, keys);
         copy_wait<0>();
         __syncthreads(); // values are here, and no warp reads these keys
-        if (next < length)
-            fetch_tile<KV, HD>(keys, a, cache_rows(&a.cache, page, CACHE_K, kv_head), next, length);
+        if (next < end) fetch_keys(page, next);
         if (!sees) continue;
-        if (next > first_position + 1) rows.mask(first_position, tile);
+        if (a.softcap != 0) rows.cap(a);
+        if (next > first_position + 1 || tile < all_see) rows.mask(a, first_position, tile);
         rows.weigh();
         rows.add_values(values);
     }
-    rows.write(a, head, first_row);
+    rows.write(a, head, first_row, v_begin);
 }
 
 template <KvType KV, int HD> cudaError_t launch_tiles(const Launch *l, const Attention &a) {
     using S = Shape<HD>;
-    dim3 grid((unsigned)a.n_head, (unsigned)((a.T + S::ROWS - 1) / S::ROWS));
+    dim3 grid((unsigned)a.n_head, (unsigned)((a.T + S::ROWS - 1) / S::ROWS),
+              (unsigned)((a.v_dim + S::VD - 1) / S::VD));
     return launch_kernel(l, k_attn_prompt<KV, HD>, grid, dim3(S::THREADS), S::SHARED, a);
 }
 
 template <KvType KV> cudaError_t launch_type(const Launch *l, const Attention &a) {
-    if (a.head_dim <= 32) return launch_tiles<KV, 32>(l, a);
-    if (a.head_dim <= 64) return launch_tiles<KV, 64>(l, a);
-    if (a.head_dim <= 96) return launch_tiles<KV, 96>(l, a);
-    if (a.head_dim <= 128) return launch_tiles<KV, 128>(l, a);
-    return launch_tiles<KV, 256>(l, a);
+    int dim = a.k_dim > a.v_dim ? a.k_dim : a.v_dim;
+    if (dim <= 32) return launch_tiles<KV, 32>(l, a);
+    if (dim <= 64) return launch_tiles<KV, 64>(l, a);
+    if (dim <= 96) return launch_tiles<KV, 96>(l, a);
+    if (dim <= 128) return launch_tiles<KV, 128>(l, a);
+    if (dim <= 256) return launch_tiles<KV, 256>(l, a);
+    return launch_tiles<KV, HEAD_DIM_MAX>(l, a);
 }
 
 } // namespace
 
 extern "C" cudaError_t launch_attn_prompt(const Launch *l, const Attn *attn) {
-    Attention a;
-    if (!attention_of(attn, &a)) return cudaErrorInvalidValue;
+    Attention a = attention_of(attn);
+    if (!heads_fit(a)) return cudaErrorInvalidValue;
     switch (a.cache.layer.type) {
     case KV_F16:
         return launch_type<KV_F16>(l, a);

@@ -1,7 +1,7 @@
-// elementwise: the ops whose work costs less than their launch: norm, add, glu, slice and join,
-// for any number of rows.
+// elementwise: the ops whose work costs less than their launch: add, glu, slice and join, for any number of
+// rows.
 //
-// A block computes one row (norm) or COLUMNS elements of one.  A register may begin at any
+// A block computes COLUMNS elements of one row.  A register may begin at any
 // column: rows of four floats are read and written at once where their addresses allow that.
 #include "../device/activation.cuh"
 #include "../device/device.cuh"
@@ -9,18 +9,6 @@
 #include "../device/norm.cuh"
 
 namespace {
-
-constexpr int WARPS = 16, THREADS = WARPS * 32;
-
-// A block per row, which is read twice.
-__global__ void __launch_bounds__(THREADS)
-    k_norm(RegRows in, const float *weight, int width, float eps, RegRows out) {
-    pdl_wait();
-    pdl_launch();
-    const float *row = row_of(in, blockIdx.x);
-    float *to = row_of(out, blockIdx.x), scale = row_rms_scale<WARPS>(row, width, eps);
-    for (int i = threadIdx.x; i < width; i += THREADS) to[i] = normalised(__ldcg(row + i), scale, weight[i]);
-}
 
 // The element of its row that a thread of these kernels has; the row is blockIdx.y.
 __device__ int column() {
@@ -89,11 +77,6 @@ dim3 grid_of(int width, int n) {
 }
 
 } // namespace
-
-extern "C" cudaError_t launch_norm(const Launch *l, RegRows in, const float *weight, int width, float eps,
-                                   int n, RegRows out) {
-    return launch_kernel(l, k_norm, n, THREADS, 0, in, weight, width, eps, out);
-}
 
 extern "C" cudaError_t launch_add(const Launch *l, RegRows a, RegRows b, const AddParams *add, int width,
                                   int n, RegRows out) {

@@ -1,97 +1,130 @@
-// rope: queries are rotated in place, keys are rotated on their way into the cache, values are copied there.
+// rope: what comes before attention where it is no part of the attention kernel: queries are normalised and
+// rotated in place, keys on their way into the cache, values go there as they are; and ROPE as an op of its
+// own.
 //
-// A thread owns one pair of dimensions and rotates it in several heads, so that the angle is computed once.
+// A warp has a few heads of one row, so that many loads are under way.  A block computes the angles of its
+// row once.
 //
 // Rows of padding (sequence -1) and positions that the cache does not have write nothing.
-#include "../launch.h"
 #include "../device/rope.cuh"
 #include <cassert>
+#include <climits>
 
 namespace {
 
-constexpr int THREADS = 256, HEADS_PER_THREAD = 4;
+constexpr int WARPS = 8, THREADS = WARPS * 32;
 
-struct Rope {
-    RegRows q;
-    NewKv new_kv;
-    CacheView cache;
-    const int32_t *seq, *position;
-    int n_head, n_kv_head, head_dim, n_ctx;
+struct Counts { // heads of the rows that are given; they are counted through in this order
+    int q, k, v;
 };
 
-// Heads are counted through: those of q, then of k, then of v.
-__device__ float *head_input(const Rope &r, int t, int head) {
-    if (head < r.n_head) return row_of(r.q, t) + head * r.head_dim;
-    head -= r.n_head;
-    return head < r.n_kv_head ? row_of(r.new_kv.k, t) + head * r.head_dim
-                              : row_of(r.new_kv.v, t) + (head - r.n_kv_head) * r.head_dim;
-}
-
-// grid (T, heads / heads of a block), block (head_dim / 2, heads at a time)
-template <KvType KV> __global__ void __launch_bounds__(THREADS) k_rope_kvput(const __grid_constant__ Rope r) {
+// grid (T, heads / heads of a block)
+template <KvType KV, int HD>
+__global__ void __launch_bounds__(THREADS)
+    k_rope_kvput(const __grid_constant__ Attention a, const __grid_constant__ Counts n) {
+    constexpr int PAIRS = HeadRow<KV, HD>::PAIRS, HEADS = PAIRS <= 2 ? 4 : PAIRS <= 4 ? 2 : 1; // of a warp
+    __shared__ __align__(16) HeadTables<HD> tables;
     pdl_wait();
     pdl_launch(); // not before: blocks of the next kernel would take the SMs that this one needs
-    int t = blockIdx.x, pair = threadIdx.x, n_heads = r.n_head + 2 * r.n_kv_head;
-    int first = blockIdx.y * HEADS_PER_THREAD * blockDim.y + threadIdx.y;
-    int seq = __ldcg(r.seq + t), position = __ldcg(r.position + t);
-    float2 x[HEADS_PER_THREAD];
+    int t = blockIdx.x, first = (blockIdx.y * WARPS + threadIdx.x / 32) * HEADS, n_heads = n.q + n.k + n.v;
+    int seq = __ldcg(a.seq + t), position = __ldcg(a.position + t);
+    HeadRow<KV, HD> row[HEADS];
 #pragma unroll
-    for (int i = 0; i < HEADS_PER_THREAD; i++) {
-        int head = first + i * blockDim.y;
-        if (head < n_heads) x[i] = __ldcg((const float2 *)head_input(r, t, head) + pair);
+    for (int i = 0; i < HEADS; i++) {
+        int head = first + i;
+        if (head < n.q)
+            row[i].load(head_of(a.q, t, head, a.k_dim), a.k_dim);
+        else if (head < n.q + n.k)
+            row[i].load(head_of(a.k, t, head - n.q, a.k_dim), a.k_dim);
+        else if (head < n_heads)
+            row[i].load(head_of(a.v, t, head - n.q - n.k, a.v_dim), a.v_dim);
     }
-    if (seq < 0 || position < 0 || position >= r.n_ctx) return;
-    int32_t page = __ldcg(cache_pages(&r.cache, seq) + position / CACHE_PAGE);
-    bool rotates = 2 * pair < r.new_kv.n_rot;
-    float2 rotation = rotates ? rotation_of(position, r.new_kv.frequency[pair]) : make_float2(1, 0);
+    tables.fill(a, position);
+    __syncthreads();
+    if (seq < 0 || position < 0 || position >= a.n_ctx) return;
+    int32_t page = n.k ? __ldcg(cache_pages(&a.cache, seq) + position / CACHE_PAGE) : 0;
 #pragma unroll
-    for (int i = 0; i < HEADS_PER_THREAD; i++) {
-        int head = first + i * blockDim.y;
+    for (int i = 0; i < HEADS; i++) {
+        int head = first + i;
         if (head >= n_heads) break;
-        bool is_v = head >= r.n_head + r.n_kv_head;
-        if (rotates && !is_v) x[i] = rotate(x[i], rotation);
-        if (head >= r.n_head) {
-            int kv_head = head - r.n_head - (is_v ? r.n_kv_head : 0);
-            KvRows rows = cache_rows(&r.cache, page, is_v ? CACHE_V : CACHE_K, kv_head);
-            put_pair<KV>(rows, r.head_dim, position, 2 * pair, x[i]);
-        } else if (rotates) {
-            *(float2 *)(head_input(r, t, head) + 2 * pair) = x[i];
+        bool is_q = head < n.q, is_v = head >= n.q + n.k;
+        if (!is_v) {
+            row[i].normalise(is_q ? a.q_norm : a.k_norm, is_q ? tables.q_weight : tables.k_weight, a.k_dim);
+            row[i].rotate_pairs(a.rotation, tables.rotation);
+        }
+        int dim = is_v ? a.v_dim : a.k_dim, kv_head = head - n.q - (is_v ? n.k : 0);
+        KvRows rows = {};
+        if (!is_q) rows = cache_rows(&a.cache, page, is_v ? CACHE_V : CACHE_K, kv_head);
+#pragma unroll
+        for (int k = 0; k < PAIRS; k++) {
+            int column = row[i].column_of(k);
+            if (column >= dim) break;
+            if (is_q)
+                *(float2 *)(head_of(a.q, t, head, dim) + column) = row[i].x[k];
+            else
+                put_pair<KV>(rows, dim, position, column, row[i].x[k]);
         }
     }
 }
 
+template <KvType KV, int HD> cudaError_t launch_padded(const Launch *l, const Attention &a, Counts n) {
+    constexpr int PAIRS = HeadRow<KV, HD>::PAIRS, HEADS = WARPS * (PAIRS <= 2 ? 4 : PAIRS <= 4 ? 2 : 1);
+    dim3 grid((unsigned)a.T, (unsigned)(n.q + n.k + n.v + HEADS - 1) / HEADS);
+    return launch_kernel(l, k_rope_kvput<KV, HD>, grid, dim3(THREADS), 0, a, n);
+}
+
+template <KvType KV> cudaError_t launch_type(const Launch *l, const Attention &a, Counts n) {
+    int dim = a.k_dim > a.v_dim ? a.k_dim : a.v_dim;
+    if (dim <= 64) return launch_padded<KV, 64>(l, a, n);
+    if (dim <= 128) return launch_padded<KV, 128>(l, a, n);
+    if (dim <= 256) return launch_padded<KV, 256>(l, a, n);
+    return launch_padded<KV, 576>(l, a, n);
+}
+
+// ---- ROPE -----------------------------------------------------------------------------------------------
+
+// A thread rotates one pair of dimensions of one head; the row is blockIdx.x.
+__global__ void __launch_bounds__(THREADS)
+    k_rope(RegRows x, int n_head, int head_dim, const __grid_constant__ Rotation r, const int32_t *position) {
+    pdl_wait();
+    pdl_launch();
+    int t = blockIdx.x, half = r.n_rot / 2, i = blockIdx.y * THREADS + threadIdx.x;
+    if (i >= n_head * half) return;
+    int pair = i % half, step = r.pairing == ROPE_HALVES ? half : 1;
+    float *a = head_of(x, t, i / half, head_dim) + r.first + (r.pairing == ROPE_HALVES ? pair : 2 * pair);
+    float2 both =
+        rotate(make_float2(__ldcg(a), __ldcg(a + step)), rotation_of(r, __ldcg(position + t), pair));
+    a[0] = both.x;
+    a[step] = both.y;
+}
+
 } // namespace
 
-extern "C" cudaError_t launch_rope_kvput(const Launch *l, RegRows q, int n_head, const NewKv *new_kv,
-                                         const CacheView *cache, const int32_t *seq, const int32_t *position,
-                                         int T) {
-    const CacheLayer *layer = &cache->layer;
-    int head_dim = layer->width[CACHE_K], n_kv_head = layer->n_head;
-    assert(new_kv->n_rot % 2 == 0 && new_kv->n_rot <= head_dim && T > 0);
-    if (!has_one_width(layer) || head_dim < 2 || head_dim > 2 * THREADS || head_dim % 2 ||
-        head_dim % kv_type_multiple(layer->type))
-        return cudaErrorInvalidValue;
-    Rope r = {.q = q,
-              .new_kv = *new_kv,
-              .cache = *cache,
-              .seq = seq,
-              .position = position,
-              .n_head = n_head,
-              .n_kv_head = n_kv_head,
-              .head_dim = head_dim,
-              .n_ctx = layer->table_pages * CACHE_PAGE};
-    unsigned pairs = (unsigned)head_dim / 2, at_a_time = THREADS / pairs,
-             per_block = at_a_time * HEADS_PER_THREAD;
-    dim3 grid((unsigned)T, ((unsigned)(n_head + 2 * n_kv_head) + per_block - 1) / per_block),
-        block(pairs, at_a_time);
-    switch (layer->type) {
+extern "C" cudaError_t launch_rope_kvput(const Launch *l, const Attn *attn) {
+    Attention a = attention_of(attn);
+    const Rotation &r = a.rotation;
+    bool changes_q = a.q.data && (a.q_norm.weight || r.n_rot > 0);
+    Counts n = {changes_q ? a.n_head : 0, a.k.data ? a.n_kv_head : 0, a.v.data ? a.n_kv_head : 0};
+    assert(r.first % 2 == 0 && r.n_rot % 2 == 0 && r.first + r.n_rot <= a.k_dim && a.T > 0);
+    assert(r.pairing == ROPE_ADJACENT || r.n_rot % 4 == 0);
+    if (!heads_fit(a)) return cudaErrorInvalidValue;
+    if (n.q + n.k + n.v == 0) return cudaSuccess;
+    switch (a.cache.layer.type) {
     case KV_F16:
-        return launch_kernel(l, k_rope_kvput<KV_F16>, grid, block, 0, r);
+        return launch_type<KV_F16>(l, a, n);
     case KV_Q8_0:
-        return launch_kernel(l, k_rope_kvput<KV_Q8_0>, grid, block, 0, r);
+        return launch_type<KV_Q8_0>(l, a, n);
     case KV_FP8:
-        return launch_kernel(l, k_rope_kvput<KV_FP8>, grid, block, 0, r);
+        return launch_type<KV_FP8>(l, a, n);
     default:
-        return launch_kernel(l, k_rope_kvput<KV_F32>, grid, block, 0, r);
+        return launch_type<KV_F32>(l, a, n);
     }
+}
+
+extern "C" cudaError_t launch_rope(const Launch *l, RegRows x, int n_head, int head_dim,
+                                   const Rotation *rotation, const int32_t *position, int T) {
+    int n = n_head * (rotation->n_rot / 2);
+    if (n <= 0 || rotation->first + rotation->n_rot > head_dim) return cudaErrorInvalidValue;
+    return launch_kernel(l, k_rope, dim3((unsigned)T, (unsigned)(n + THREADS - 1) / THREADS), dim3(THREADS),
+                         0, x, n_head, head_dim, *rotation, position);
 }

@@ -416,6 +416,7 @@ static const Capability can = {
                 FEATURE_BIT(ROUTE_RAW) | FEATURE_BIT(ROUTE_EXPERT_SCALE),
     .head_dim_min = 2,
     .head_dim_max = 1024,
+    .v_dim_max = 1024,
     .head_dim_multiple = 2,
     .n_head_max = INT32_MAX,
     .n_vocab_max = MAX_VOCAB,

@@ -29,10 +29,13 @@
     X(FUSED_RESIDUAL, "a residual added by the op before",                                                   \
       op->code != OP_NORM && op_count(op, ROLE_RESIDUAL) > 0)                                                \
     X(FUSED_NORM, "a norm within a product", norm && op->code != OP_NORM)                                    \
+    X(FUSED_NORM_OTHER, "a norm within a product other than the RMS norm of a row",                          \
+      norm && op->code != OP_NORM && (norm->head_dim > 0 || norm->centred || norm->bias))                    \
     X(FUSED_ACT, "an activation within a product", op_is_product(op) && act != ACT_NONE)                     \
     X(FUSED_KVPUT, "keys and values put by attention", op->code == OP_ATTN && op_count(op, ROLE_READ) > 1)   \
     X(FUSED_ROPE, "rotation within attention", op->code == OP_ATTN && rope)                                  \
-    X(FUSED_HEAD_NORMS, "norms of heads within attention", op->code == OP_ATTN && op->attn.has_head_norms)   \
+    X(FUSED_HEAD_NORMS, "norms of heads within attention",                                                   \
+      op->code == OP_ATTN && (op->attn.q_norm.head_dim > 0 || op->attn.k_norm.head_dim > 0))                 \
     X(BIAS, "biases of products", bias && op->code != OP_EXPERT)                                             \
     X(EXPERT_BIAS, "biases of experts", bias && op->code == OP_EXPERT)                                       \
     X(EXPERT_FIXED, "a matrix for each slot", op->code == OP_EXPERT && op_count(op, ROLE_IDS) == 0)          \
@@ -82,9 +85,11 @@ __extension__ typedef unsigned __int128 FeatureSet;
 typedef struct Capability {
     const char *name; // of the executor, as --device takes it; NULL: no limits, nothing fused
     FeatureSet features;
-    int head_dim_min, head_dim_max, head_dim_multiple; // of attention
+    int head_dim_min, head_dim_max, head_dim_multiple; // of attention, of its keys and values
+    int v_dim_max;                                     // of attention's values
     int n_head_max;
-    int fused_norm_max; // width of a norm within a product
+    int fused_norm_max;      // width of a norm within a product
+    int fused_rope_multiple; // of the first dimension, and of half of those, that attention rotates
     int n_vocab_max;
     int view_multiple; // columns at which views begin and end
     int n_expert_max;

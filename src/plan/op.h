@@ -146,9 +146,9 @@ typedef struct AttnParams {
     const float *sinks; // [n_head] one more score per head, without a value, or NULL
     float temperature;  // scores are multiplied by 1 + temperature * ln(1 + floor((position +
     int temperature_first, temperature_length; // first) / length)); 0: they are not
-    NormParams q_norm, k_norm;                 // ATTN: of heads of q and the new keys before rotation,
-    bool has_head_norms;                       // if this is true,
-    RopeParams rope;                           // and their rotation
+    NormParams q_norm, k_norm;                 // ATTN: RMS norms of heads of q and of new keys, none where
+                                               // head_dim is 0,
+    RopeParams rope;                           // then their rotation
 } AttnParams;
 
 enum { CONV_MAX_TAPS = 8 };

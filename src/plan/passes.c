@@ -92,15 +92,41 @@ static bool merge_kvput(const Plan *p, Op *a, const Op *b) {
     return true;
 }
 
-/* Attention rotates queries and keys that no other op reads. */
+/* Whether attention in registers can rotate so: pairs of dimensions stay together. */
+static bool fits_attention(const Plan *p, const RopeParams *r) {
+    int multiple = p->config.can.fused_rope_multiple;
+    return !multiple ||
+           (r->first % multiple == 0 && (r->pairing == ROPE_ADJACENT || r->n_rot / 2 % multiple == 0));
+}
+
+/* Attention rotates queries, and keys where it has new ones, that no other op reads. */
 static bool merge_rope(const Plan *p, Op *a, const Op *b) {
     if (a->code != OP_ROPE || b->code != OP_ATTN || a->on_R != b->on_R) return false;
+    if (b->attn.rope.n_rot || b->attn.q_norm.head_dim || b->attn.k_norm.head_dim)
+        return false; // come after it
     int q = op_operand(a, ROLE_BOTH, 0), k = op_operand(a, ROLE_BOTH, 1);
-    if (op_in(b, 0) != q || op_in(b, 1) != k) return false;
-    if (n_readers(p, q) != 2 || n_readers(p, k) != 2) return false; // rotation and attention
+    if (op_in(b, 0) != q || op_in(b, 1) != k || !fits_attention(p, &a->rope)) return false;
+    if (n_readers(p, q) != 2 || (k != NO_REG && n_readers(p, k) != 2)) return false; // rotation and attention
     RopeParams rope = a->rope;
     *a = *b;
     a->attn.rope = rope;
+    return true;
+}
+
+/* Attention normalises heads of queries or of new keys that no other op reads; it may change the queries in
+ * place. */
+static bool merge_head_norm(const Plan *p, Op *a, const Op *b) {
+    if (a->code != OP_NORM || b->code != OP_ATTN || a->on_R != b->on_R) return false;
+    if (a->norm.head_dim != b->attn.head_dim || a->norm.centred || a->norm.bias || a->norm.per_head)
+        return false;
+    int nth = op_in(b, 0) == op_out(a, 0) ? 0 : 1; // q or k
+    const NormParams *there = nth == 0 ? &b->attn.q_norm : &b->attn.k_norm;
+    if (op_in(b, nth) != op_out(a, 0) || n_readers(p, op_out(a, 0)) != 1 || there->head_dim) return false;
+    if (nth == 0 && n_readers(p, op_in(a, 0)) != 1) return false;
+    Op merged = *b;
+    op_replace_operand(&merged, ROLE_READ, nth, op_in(a, 0));
+    *(nth == 0 ? &merged.attn.q_norm : &merged.attn.k_norm) = a->norm;
+    *a = merged;
     return true;
 }
 
@@ -155,7 +181,8 @@ static void fold_norms(Plan *p) {
 
 void plan_fuse(Plan *p) {
     static bool (*const rules[])(const Plan *p, Op *a, const Op *b) = {
-        merge_segments, merge_residual, merge_activation, merge_kvput, merge_rope,
+        merge_segments, merge_residual,  merge_activation, merge_kvput,
+        merge_rope,     merge_head_norm, merge_head_norm, // of k, then of q
     };
     // Rule after rule: later ones see what earlier ones made.
     for (size_t r = 0; r < sizeof rules / sizeof *rules; r++) {

@@ -62,10 +62,8 @@ static void print_attn(const AttnParams *a, Buf *out) {
     if (a->temperature != 0)
         buf_printf(out, ", temperature %g per ln((position + %d) / %d)", (double)a->temperature,
                    a->temperature_first, a->temperature_length);
-    if (a->has_head_norms) {
-        print_norm(&a->q_norm, ", q norm", out);
-        print_norm(&a->k_norm, ", k norm", out);
-    }
+    if (a->q_norm.head_dim) print_norm(&a->q_norm, ", q norm", out);
+    if (a->k_norm.head_dim) print_norm(&a->k_norm, ", k norm", out);
 }
 
 static void print_route(const MoeParams *m, Buf *out) {

@@ -94,8 +94,12 @@ static bool check_features(const Plan *p, const Op *op, const Capability *const 
     return refuse(p, op, feature_text((Feature)f), advice, e);
 }
 
-static bool head_dim_fits(const Capability *c, int head_dim) {
-    return head_dim >= c->head_dim_min && head_dim <= c->head_dim_max && head_dim % c->head_dim_multiple == 0;
+static bool head_dim_fits(const Capability *c, int head_dim, int most, const char *whose, char *what,
+                          size_t size) {
+    if (head_dim >= c->head_dim_min && head_dim <= most && head_dim % c->head_dim_multiple == 0) return true;
+    snprintf(what, size, "attention heads of %d dimensions%s, only multiples of %d from %d to %d", head_dim,
+             whose, c->head_dim_multiple, c->head_dim_min, most);
+    return false;
 }
 
 static bool view_fits(const Capability *c, const Reg *r) {
@@ -104,11 +108,9 @@ static bool view_fits(const Capability *c, const Reg *r) {
 
 /* Whether `c` allows the op by one of its limits; writes to `what` what that limit forbids. */
 static bool limits_allow(const Plan *p, const Op *op, const Capability *c, char *what, size_t size) {
-    if (op->code == OP_ATTN && !head_dim_fits(c, op->attn.head_dim)) {
-        snprintf(what, size, "attention heads of %d dimensions, only multiples of %d from %d to %d",
-                 op->attn.head_dim, c->head_dim_multiple, c->head_dim_min, c->head_dim_max);
+    if (op->code == OP_ATTN && (!head_dim_fits(c, op->attn.head_dim, c->head_dim_max, "", what, size) ||
+                                !head_dim_fits(c, op->attn.v_dim, c->v_dim_max, " of V", what, size)))
         return false;
-    }
     if (op->code == OP_ATTN && op->attn.n_head > c->n_head_max) {
         snprintf(what, size, "%d attention heads, at most %d", op->attn.n_head, c->n_head_max);
         return false;

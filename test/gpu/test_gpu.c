@@ -30,6 +30,7 @@ static const char *const models[] = {
     MODELS "llama-Q4_K_M.gguf",       MODELS "llama-Q2_K.gguf",          MODELS "llama-moe-Q4_0.gguf",
     MODELS "llama-moe-k-Q4_K_M.gguf", MODELS "llama-bias-F16.gguf",      MODELS "llama-hd128-F16.gguf",
     MODELS "llama-s-NVFP4.gguf",      MODELS "llama-ropefreqs-F16.gguf", MODELS "llama-s-BF16.gguf",
+    MODELS "qwen3-F16.gguf",          MODELS "qwen3moe-F16.gguf",
 };
 enum { N_MODELS = sizeof models / sizeof *models };
 

@@ -90,26 +90,51 @@ static void output_check(RegRows out, int n, int width, const double *expected, 
     free(got);
 }
 
-static void check_norm(int width, int n, bool mapped) {
+/* One group of n elements that are normalised together. */
+static void normalise(const float *x, int n, bool centred, double *out) {
+    double mean = 0, squares = 0;
+    for (int i = 0; i < n; i++) mean += x[i];
+    mean = centred ? mean / n : 0;
+    for (int i = 0; i < n; i++) squares += (x[i] - mean) * (x[i] - mean);
+    for (int i = 0; i < n; i++) out[i] = (x[i] - mean) / sqrt(squares / n + 1e-5);
+}
+
+/* The kinds of norms, as bits. */
+enum { CENTRED = 1, BIASED = 2, PLAIN = 4, RESIDUAL = 8, PER_HEAD = 16, N_KINDS = 32 };
+
+static void check_norm(int width, int head_dim, int n, bool mapped, int kind) {
     uint64_t seed = 1;
-    Input in = input_new(n, width, mapped, &seed);
-    float *weight = floats_new((size_t)width, &seed);
-    double *expected = mem_new((size_t)n * (size_t)width, sizeof *expected);
-    for (int r = 0; r < n; r++) {
-        const float *x = in.rows + (size_t)r * (size_t)width;
-        double sum = 0;
-        for (int i = 0; i < width; i++) sum += (double)x[i] * x[i];
-        for (int i = 0; i < width; i++)
-            expected[(size_t)r * (size_t)width + (size_t)i] = x[i] / sqrt(sum / width + 1e-5) * weight[i];
+    size_t n_all = (size_t)n * (size_t)width, vector = (size_t)width * sizeof(float);
+    Input in = input_new(n, width, mapped, &seed), residual = input_new(n, width, mapped, &seed);
+    float *weight = floats_new((size_t)width, &seed), *bias = floats_new((size_t)width, &seed);
+    double *expected = mem_new(n_all, sizeof *expected);
+    int group = head_dim ? head_dim : width;
+    for (size_t i = 0; i < n_all; i += (size_t)group)
+        normalise(in.rows + i, group, kind & CENTRED, expected + i);
+    for (size_t i = 0; i < n_all; i++) {
+        size_t w = i % (size_t)(head_dim && !(kind & PER_HEAD) ? head_dim : width);
+        if (!(kind & PLAIN)) expected[i] *= weight[w];
+        if (kind & BIASED) expected[i] += bias[w];
+        if (kind & RESIDUAL) expected[i] += residual.rows[i];
     }
     RegRows out = output_new(n, width);
-    device_check(launch_norm(device_launch(), in.device, device_new(weight, (size_t)width * sizeof *weight),
-                             width, 1e-5f, n, out),
-                 "norm");
+    Norm norm = {.in = in.device,
+                 .residual = kind & RESIDUAL ? residual.device : (RegRows){0},
+                 .out = out,
+                 .weight = kind & PLAIN ? NULL : device_new(weight, vector),
+                 .bias = kind & BIASED ? device_new(bias, vector) : NULL,
+                 .eps = 1e-5f,
+                 .width = width,
+                 .head_dim = head_dim,
+                 .centred = kind & CENTRED,
+                 .per_head = kind & PER_HEAD};
+    device_check(launch_norm(device_launch(), &norm, n), "norm");
     output_check(out, n, width, expected, "norm");
     device_end("norm");
     free(in.rows);
+    free(residual.rows);
     free(weight);
+    free(bias);
     free(expected);
 }
 
@@ -117,7 +142,18 @@ TEST(gpu_ops_norm) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
     for (int i = 0; i < N_WIDTHS; i++)
-        for (int n = 1; n <= 65; n += 32) check_norm(widths[i], n, n > 1);
+        for (int n = 1; n <= 65; n += 32)
+            for (int kind = 0; kind < PER_HEAD; kind++) check_norm(widths[i], 0, n, n > 1, kind);
+}
+
+TEST(gpu_ops_norm_of_heads) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const int dims[] = {1, 20, 64, 128, 500};
+    for (int i = 0; i < 5; i++)
+        for (int n_head = 1; n_head <= 33; n_head += 16)
+            for (int kind = 0; kind < N_KINDS; kind++)
+                check_norm(dims[i] * n_head, dims[i], 9, n_head > 1, kind);
 }
 
 static void check_add(int width, int n, bool a_mapped, bool b_mapped, AddParams add) {

@@ -113,8 +113,8 @@ static PlanConfig config_of(int i) {
     if (!(i & 2)) c.can.features &= ~FEATURE_BIT(FUSED_RESIDUAL);
     c.act_f32 = i & 4;
     if (!(i & 8)) return c;
-    c.can.features |=
-        FEATURE_BIT(FUSED_NORM) | FEATURE_BIT(FUSED_ACT) | FEATURE_BIT(FUSED_KVPUT) | FEATURE_BIT(FUSED_ROPE);
+    c.can.features |= FEATURE_BIT(FUSED_NORM) | FEATURE_BIT(FUSED_ACT) | FEATURE_BIT(FUSED_KVPUT) |
+                      FEATURE_BIT(FUSED_ROPE) | FEATURE_BIT(FUSED_HEAD_NORMS);
     c.can.fused_norm_max = 1 << 20;
     if (!(i & 16)) c.can.q8_bytes = NULL; // products quantise their input themselves
     return c;
@@ -281,13 +281,17 @@ static int count_ops(const Plan *p, OpCode code) {
 
 /* The ops that the rules leave of a dense llama: the ops that its layers cannot do without. */
 TEST(plan_fuses_as_far_as_the_executor_can) {
-    Opened o;
-    if (!open_plan("test/data/models/llama-s-F16.gguf", config_of(8 + 16 + 3), &o)) return;
+    static const char *const files[] = {"test/data/models/llama-s-F16.gguf",
+                                        "test/data/models/qwen3-F16.gguf"};
     static const OpCode gone[] = {OP_ADD, OP_NORM, OP_GLU, OP_ROPE, OP_KVPUT};
-    for (size_t i = 0; i < sizeof gone / sizeof *gone; i++)
-        CHECK(count_ops(o.plan, gone[i]) == 0, "%s", op_name(gone[i]));
-    CHECK(o.plan->n_ops == 1 + 5 * o.plan->hparams.n_layer + 2);
-    close_plan(&o);
+    Opened o;
+    for (int k = 0; k < 2; k++) {
+        if (!open_plan(files[k], config_of(8 + 16 + 3), &o)) return;
+        for (size_t i = 0; i < sizeof gone / sizeof *gone; i++)
+            CHECK(count_ops(o.plan, gone[i]) == 0, "%s: %s", files[k], op_name(gone[i]));
+        CHECK(o.plan->n_ops == 1 + 5 * o.plan->hparams.n_layer + 2, "%s", files[k]);
+        close_plan(&o);
+    }
     if (!open_plan("test/data/models/llama-s-F16.gguf", config_of(0), &o)) return;
     CHECK(o.plan->n_ops == 1 + 15 * o.plan->hparams.n_layer + 3);
     close_plan(&o);
@@ -343,6 +347,9 @@ static void plant_sinks(Plan *p) {
     static const float sinks[64] = {0};
     find_op(p, OP_ATTN)->attn.sinks = sinks;
 }
+static void plant_wanted(Plan *p) {
+    find_op(p, OP_ATTN)->on_R = true;
+}
 static void plant_head_dim(Plan *p) {
     AttnParams *attn = &find_op(p, OP_ATTN)->attn;
     attn->head_dim = 4096;
@@ -375,19 +382,19 @@ TEST(plan_refuses_parameters_that_an_executor_does_not_run) {
         const char *cpu, *cuda; // a part of the refusal; NULL: none
     } cases[] = {
         {plant_nothing, NULL, NULL},
-        {plant_window, NULL,
-         "attention in a window (op ATTN 'attn' of layer 0 of family 'llama'); --device cpu"},
-        {plant_softcap, NULL,
-         "attention with a softcap (op ATTN 'attn' of layer 0 of family 'llama'); --device cpu runs it"},
-        {plant_sinks, NULL, "attention with sinks"},
+        {plant_window, NULL, NULL},
+        {plant_softcap, NULL, NULL},
+        {plant_sinks, NULL, NULL},
+        {plant_wanted,
+         "attention of the wanted rows only (op ATTN 'attn' of layer 0 of family 'llama'); no executor",
+         "attention of the wanted rows only"},
         {plant_head_dim,
          "heads of 4096 dimensions, only multiples of 2 from 2 to 1024 (op ATTN 'attn' of layer 0 of family "
          "'llama'); no executor of this zgen does",
          "heads of 4096 dimensions, only multiples of 8"},
-        {plant_head_norm, "a norm within a product", "norms of single heads"},
+        {plant_head_norm, "a norm within a product", "a norm within a product other than"},
         {plant_gelu, NULL, NULL},
-        {plant_halves, NULL,
-         "rotation of halves (op ATTN 'attn' of layer 0 of family 'llama'); --device cpu"},
+        {plant_halves, NULL, NULL},
     };
     const Capability *const executors[] = {cpu_exec.can, cuda_exec.can};
     for (size_t i = 0; i < 2 * sizeof cases / sizeof *cases; i++) {
@@ -415,17 +422,13 @@ static void check_refusal(const char *path, const Capability *can, const char *s
     close_plan(&o);
 }
 
-/* Whole files: the norms of heads come first in their tapes. */
-TEST(plan_refuses_families_that_an_executor_does_not_run) {
-    static const char *const files[][2] = {
-        {"test/data/models/qwen3-F16.gguf",
-         "norms of single heads (op NORM 'attn_q_norm' of layer 0 of family 'qwen3')"},
-        {"test/data/models/qwen3moe-F16.gguf",
-         "norms of single heads (op NORM 'attn_q_norm' of layer 0 of family 'qwen3moe')"},
-    };
+/* Whole files. */
+TEST(plan_runs_families_on_both_executors) {
+    static const char *const files[] = {"test/data/models/qwen3-F16.gguf",
+                                        "test/data/models/qwen3moe-F16.gguf"};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        check_refusal(files[i][0], cpu_exec.can, NULL);
-        check_refusal(files[i][0], cuda_exec.can, files[i][1]);
+        check_refusal(files[i], cpu_exec.can, NULL);
+        check_refusal(files[i], cuda_exec.can, NULL);
     }
 }
 
