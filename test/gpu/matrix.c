@@ -47,10 +47,13 @@ void matrix_free(Matrix *m) {
 void matrix_multiply(const Matrix *m, int expert, const float *x, bool exact, double *y) {
     const QuantTraits *t = quant_traits(m->w.type);
     int n_in = m->w.n_in;
-    void *row = aligned_alloc(64, act8_bytes(n_in));
-    Act8 q8 = act8_view(row, n_in);
     bool eight_bits = t->act == QUANT_ACT_Q8 && !exact;
-    if (eight_bits) act8_quantize(x, n_in, q8);
+    void *row = eight_bits ? aligned_alloc(64, act8_bytes(n_in)) : NULL;
+    Act8 q8 = {0};
+    if (eight_bits) {
+        q8 = act8_view(row, n_in);
+        act8_quantize(x, n_in, q8);
+    }
     for (int r = 0; r < m->w.n_out; r++) {
         size_t at = (size_t)expert * (size_t)m->w.n_out + (size_t)r;
         const float *w = m->decoded + at * (size_t)n_in;
