@@ -1,8 +1,8 @@
-/* bailingmoe2: Ling 2.0: dense layers first, then experts of the best groups, chosen by a sigmoid with a bias, and a
- * shared one.
+/* bailingmoe2: Ling 2.0: dense layers first, then experts of the best groups, chosen by a sigmoid with a
+ * bias, and a shared one.
  *
- * The differences from llama: q, k and v in one tensor; norms of heads; rotation by halves of a part of each head.
- * expert_shared_feed_forward_length is the width of one shared expert, not of all. */
+ * The differences from llama: q, k and v in one tensor; norms of heads; rotation by halves of a part of
+ * each head. expert_shared_feed_forward_length is the width of one shared expert, not of all. */
 #include "decoder.h"
 #include "family.h"
 

@@ -1,9 +1,9 @@
-/* deepseek2: DeepSeek V2, V3, R1, Kimi K2 and others with latent attention: dense layers first, then experts, in groups
- * where the file says so, and shared ones.
+/* deepseek2: DeepSeek V2, V3, R1, Kimi K2 and others with latent attention: dense layers first, then
+ * experts, in groups where the file says so, and shared ones.
  *
- * The differences from llama: block_latent_attention; the kind of router is the file's (softmax where it does not
- * say); with YaRN, cosine and sine are not magnified, but scores are multiplied by (1 + yarn_log_multiplier * ln
- * factor)^2. */
+ * The differences from llama: block_latent_attention; the kind of router is the file's (softmax where it
+ * does not say); with YaRN, cosine and sine are not magnified, but scores are multiplied by (1 +
+ * yarn_log_multiplier * ln factor)^2. */
 #include "decoder.h"
 #include "family.h"
 #include "latent.h"

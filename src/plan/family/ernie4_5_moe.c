@@ -1,7 +1,7 @@
 /* ernie4_5-moe: ERNIE 4.5 with experts: dense layers first, then experts and shared ones.
  *
- * The difference from llama with experts: a bias is added to the softmax for the choice alone; weights are the
- * chosen probabilities without it, normalised. */
+ * The difference from llama with experts: a bias is added to the softmax for the choice alone; weights are
+ * the chosen probabilities without it, normalised. */
 #include "decoder.h"
 #include "family.h"
 

@@ -22,9 +22,9 @@ typedef struct ExpertBlock {
     int n_dense, every_nth; // layers with experts: of each every_nth the last one, n_dense and later ones
 } ExpertBlock;
 
-/* Counts, scale, groups, shared expert and layers from the keys of most files, with the activation silu.  kind and
- * normalise are what the family has where the file lacks expert_gating_func and expert_weights_norm.  A file
- * without experts is refused. */
+/* Counts, scale, groups, shared expert and layers from the keys of most files, with the activation silu.
+ * kind and normalise are what the family has where the file lacks expert_gating_func and
+ * expert_weights_norm.  A file without experts is refused. */
 ExpertBlock read_experts(PlanBuilder *b, RouteKind kind, bool normalise);
 
 /* Whether the builder's layer has experts in place of the dense feed-forward block. */

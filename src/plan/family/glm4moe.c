@@ -1,8 +1,9 @@
-/* glm4moe: GLM 4.5 to 4.7: dense layers first, then experts chosen by a sigmoid with a bias, and a shared one.
+/* glm4moe: GLM 4.5 to 4.7: dense layers first, then experts chosen by a sigmoid with a bias, and a shared
+ * one.
  *
- * The differences from llama: rotation by halves of a part of each head, norms of heads where the file has them,
- * and post_attention_norm as the norm before the feed-forward block.  The last block of the file guesses further
- * tokens and is not run. */
+ * The differences from llama: rotation by halves of a part of each head, norms of heads where the file has
+ * them, and post_attention_norm as the norm before the feed-forward block.  The last block of the file
+ * guesses further tokens and is not run. */
 #include "decoder.h"
 #include "family.h"
 

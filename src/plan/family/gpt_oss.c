@@ -1,9 +1,9 @@
-/* gpt-oss: experts in every layer, biases on every product, one more score per head (a sink), and every second
- * layer sees a window.
+/* gpt-oss: experts in every layer, biases on every product, one more score per head (a sink), and every
+ * second layer sees a window.
  *
- * The differences from llama: rotation by halves with YaRN, post_attention_norm before the feed-forward block,
- * and the activation swiglu_oai.  The weights of the chosen experts are a softmax over their logits alone, which
- * is that over all, normalised. */
+ * The differences from llama: rotation by halves with YaRN, post_attention_norm before the feed-forward
+ * block, and the activation swiglu_oai.  The weights of the chosen experts are a softmax over their logits
+ * alone, which is that over all, normalised. */
 #include "decoder.h"
 #include "family.h"
 #include "read.h"

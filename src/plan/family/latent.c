@@ -24,7 +24,8 @@ static Widths read_widths(PlanBuilder *b) {
     return k->ok ? w : (Widths){2, 1, 1, 1};
 }
 
-/* A part of the product of which c is the first rows and k_pe the others: parts join the product that makes q. */
+/* A part of the product of which c is the first rows and k_pe the others: parts join the product that makes
+ * q. */
 static int latent_part(PlanBuilder *b, const char *name, int in, int first, int n, const Widths *w) {
     MatrixShape part = {b->plan->hparams.n_embd, n, 1, first, w->latent + w->rotated};
     return emit_matmul(b, name, in, builder_part(b, "blk.%d.attn_kv_a_mqa.weight", part), NULL);

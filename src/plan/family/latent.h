@@ -1,7 +1,8 @@
 /* latent: multi-head latent attention (MLA) in its absorbed form.
  *
- * Keys and values of all heads are products of one narrow row c, which the cache holds with a rotated part that all
- * heads share: K = (c, k_pe), V = c.  The matrices of the heads are applied to q and to the result instead:
+ * Keys and values of all heads are products of one narrow row c, which the cache holds with a rotated part
+ * that all heads share: K = (c, k_pe), V = c.  The matrices of the heads are applied to q and to the result
+ * instead:
  *
  *     q_h = (attn_k_b_h q_nope_h, q_pe_h);  out_h = attn_v_b_h attention(q_h, K, V)
  *

@@ -1,10 +1,10 @@
 /* llama4: Llama 4.
  *
- * The differences from llama: three of four layers see the positions of their chunk of 8192, and normalise heads of q
- * and k without weights behind the rotation (not in the model of 128 experts); each fourth sees all, does not
- * rotate, and multiplies scores by a temperature that grows with the position.  Experts on every nth layer: one of
- * them is chosen, its weight (a sigmoid) multiplies its input, and there is a shared one.  As in llama.cpp, the
- * length of chunks and the temperature are not the file's. */
+ * The differences from llama: three of four layers see the positions of their chunk of 8192, and normalise
+ * heads of q and k without weights behind the rotation (not in the model of 128 experts); each fourth sees
+ * all, does not rotate, and multiplies scores by a temperature that grows with the position.  Experts on
+ * every nth layer: one of them is chosen, its weight (a sigmoid) multiplies its input, and there is a
+ * shared one.  As in llama.cpp, the length of chunks and the temperature are not the file's. */
 #include "decoder.h"
 #include "family.h"
 #include "read.h"

@@ -1,8 +1,8 @@
 /* mimo2: MiMo V2: dense layers first, then experts chosen by a sigmoid with a bias.
  *
- * The differences from llama: rotation by halves of a part of each head; keys wider than values; layers with a window
- * have a base, a number of key/value heads and sinks of their own; what attention gives is multiplied by a factor.
- * As in llama.cpp the window counts the row's own position. */
+ * The differences from llama: rotation by halves of a part of each head; keys wider than values; layers
+ * with a window have a base, a number of key/value heads and sinks of their own; what attention gives is
+ * multiplied by a factor. As in llama.cpp the window counts the row's own position. */
 #include "decoder.h"
 #include "family.h"
 #include "read.h"

@@ -1,7 +1,7 @@
 /* minimax-m2: MiniMax M2: experts in every layer, chosen by a sigmoid with a bias, weights normalised.
  *
- * The differences from llama: rotation by halves of a part of each head; q and k are normalised over all heads
- * together. */
+ * The differences from llama: rotation by halves of a part of each head; q and k are normalised over all
+ * heads together. */
 #include "decoder.h"
 #include "family.h"
 

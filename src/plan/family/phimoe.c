@@ -1,8 +1,8 @@
-/* phimoe: Phi-3.5-MoE, as llama.cpp computes it, which is not the published model: RMS norms with a bias stand
- * for LayerNorm, and a softmax over all experts, normalised over the chosen two, for "sparsemixer".
+/* phimoe: Phi-3.5-MoE, as llama.cpp computes it, which is not the published model: RMS norms with a bias
+ * stand for LayerNorm, and a softmax over all experts, normalised over the chosen two, for "sparsemixer".
  *
- * The differences from llama with experts: rotation by halves with short or long factors, biases everywhere, on
- * the logits, too. */
+ * The differences from llama with experts: rotation by halves with short or long factors, biases
+ * everywhere, on the logits, too. */
 #include "decoder.h"
 #include "family.h"
 #include "read.h"

@@ -1,9 +1,9 @@
 /* step35: Step 3.5: dense layers first, then experts chosen by a sigmoid with a bias, and a shared one.
  *
- * The differences from llama: norms of heads; rotation by halves; a gate for each head, sigmoid(attn_gate in), on
- * what attention gives; numbers of heads of each layer.  Layers with a window have a base of their own and rotate whole
- * heads; the others rotate a half of that, and only there the factors of angles count.  Activations of some layers
- * are clamped: min(silu(gate), limit) * clip(up, -limit, limit). */
+ * The differences from llama: norms of heads; rotation by halves; a gate for each head, sigmoid(attn_gate
+ * in), on what attention gives; numbers of heads of each layer.  Layers with a window have a base of their
+ * own and rotate whole heads; the others rotate a half of that, and only there the factors of angles count.
+ * Activations of some layers are clamped: min(silu(gate), limit) * clip(up, -limit, limit). */
 #include "decoder.h"
 #include "family.h"
 #include "read.h"
