@@ -100,7 +100,7 @@ typedef struct FlaggedOutput {
  * With an activation two segments make one output, act(first) * second + residual, written to the first's
  * out.  No input may overlap an output, which holds partial results until the end.
  *
- * A product of experts has one segment, or a pair with an activation, and no residual; inputs of slots are not
+ * A product of experts has one segment, or a pair with an activation, and no residual; inputs by slot are not
  * normalised. */
 enum { MAX_EXPERTS = 1024 };
 typedef struct Product {
@@ -124,7 +124,7 @@ Product product_rows(Product p, int first);
 
 /* n products, at most MAX_PRODUCTS, one after the other, of T rows (any T; beyond a few dozen launch_gemm is
  * faster). Each has the first output of the one before it as its input; a single row goes through all of them
- * in one kernel. The bytes of a row do not depend on T.  scratch: product_scratch_bytes of each of them, which
+ * in one kernel. The bytes of a row do not depend on T.  scratch: product_scratch_bytes of each, which
  * reads no address. */
 cudaError_t launch_products(const Launch *l, const Product *p, int n, int T, void *scratch);
 size_t product_scratch_bytes(const Product *p);

@@ -1,6 +1,6 @@
 // experts: the rows of an EXPERT op in the order of their experts.
 //
-// A pair is a row and one of its slots, numbered row * n_used + slot.  Pairs are sorted by expert and cut into
+// A pair is a row and one of its slots, numbered row * n_used + slot.  They are sorted by expert and cut into
 // groups of at most so many pairs of one expert, so that a kernel reads the weights of an expert once for a
 // whole group.  The sort counts and then places, by one block beside those that prepare the op's inputs: no
 // launch of its own, and the host knows upper bounds only.

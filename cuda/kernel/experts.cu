@@ -9,11 +9,11 @@
 //
 // A work item is a group and 8 pairs of tile rows: gate and up of the same outputs, which the warp that has
 // both joins, or two neighbours.  Blocks take items in turn, those of a group beside each other, so that an
-// expert's weights come from memory once.  The sort (experts.cuh) writes the groups, so the number of items is
-// known on the device only.
+// expert's weights come from memory once.  The sort (experts.cuh) writes the groups: how many items there are
+// is known on the device only.
 //
 // The one trick: weights go from their tiles to the operands of the instructions in registers, because lane
-// 4g + i has weights 4i..4i + 3 and 16 + 4i.. of each chunk of two rows (layout.h).  These are not the columns
+// 4g + i has weights 4i..4i + 3 and 16 + 4i.. of each chunk of two rows (layout.h).  They are not the columns
 // that the instruction gives to its lanes, but the order of columns within a sum is free: the input rows are
 // written in the order of the weights, so that a lane's eight activations of a chunk are 16 contiguous bytes.
 //
@@ -331,7 +331,7 @@ template <QuantType F> struct TilePair {
     }
 };
 
-// The outputs of a group's n pairs, pair t at out[t], by way of shared memory, so that lanes store neighbours:
+// The outputs of a group's n pairs, pair t at out[t], by way of shared memory: lanes store neighbours;
 // `staging` holds two tile rows of half of the pairs.
 constexpr int STAGED = GROUP_ROWS / 2, STAGED_PITCH = 2 * TILE_ROWS + 4; // no bank conflicts
 static_assert(WARPS * STAGED * STAGED_PITCH * sizeof(float) <= 2 * BUFFER_BYTES, "in place of the inputs");

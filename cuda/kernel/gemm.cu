@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// The part of the epilogue that the library lacks: scales of rows and biases, which come before the factor and
+// The part of the epilogue that the library lacks: scales of rows and biases, before the factor and
 // the residual, and the row map of a residual.
 __global__ void k_epilogue(float *out, int stride, int n_out, const float *scale, const float *bias,
                            float factor, RegRows residual) {

@@ -1,5 +1,5 @@
-/* passes: fuse, copy views, forms, allocate.  Each goes through the tape from front to back and changes only the fields
- * that it owns.
+/* passes: fuse, copy views, forms, allocate.  Each goes through the tape from front to back and changes only
+ * the fields that it owns.
  *
  * Fusing is a table of rules over neighbouring ops.  A rule is one function that either makes of op a and the
  * op b behind it one op, or leaves both alone; the result is kept if the executor can run it.  Norms, which
