@@ -232,12 +232,12 @@ typedef struct Rotation {
     float magnitude; // cosine and sine are multiplied by it
 } Rotation;
 
-/* ATTN of T rows, in full: heads of q and of the new keys are normalised, then rotated; new keys and values
- * are put into the cache; out[t] = softmax(scale * q[t] K^T) V over the positions that row t sees. */
+/* ATTN of T rows, in full: heads of q and of the new keys are normalised, then rotated, those of the new
+ * values normalised; new keys and values are put into the cache; out[t] = softmax(scale * q[t] K^T) V over the positions that row t sees. */
 typedef struct Attn {
     RegRows q, out; // [n_head * head_dim], [n_head * v_dim]
     RegRows k, v;   // new rows, [n_kv_head * head_dim], [n_kv_head * v_dim]; no data: the cache has them
-    HeadNorm q_norm, k_norm;
+    HeadNorm q_norm, k_norm, v_norm;
     Rotation rotation;
     const AttnParams *params; // heads, mask and scores; no pointers or norms or rotation of it are used
     const float *sinks;       // [n_head], or NULL

@@ -10,7 +10,7 @@ constexpr float LOG2E = 1.4426950408889634f;
 struct Attention {
     RegRows q, out; // [T] rows of n_head heads of k_dim, of v_dim
     RegRows k, v;   // [T] new rows of n_kv_head heads; no data: the cache has them, or they have no V
-    HeadNorm q_norm, k_norm;
+    HeadNorm q_norm, k_norm, v_norm;
     Rotation rotation;
     CacheView cache;
     const int32_t *seq, *position; // [T]

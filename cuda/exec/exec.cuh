@@ -29,7 +29,7 @@ struct DeviceOp {
     // Of a norm: its bias in bias[0], its weight in vector; of ROUTE: bias[0] and the factors of experts.
     const float *bias[OP_MAX_SEGMENTS], *vector;
     const float *state[3];     // vectors of an op with a state: weight and bias; a, dt_bias and d
-    const float *head_norm[2]; // of attention: weights of the norms of q and of k
+    const float *head_norm[3]; // of attention: weights of the norms of q, k and v
     const float *sinks;
     const double *frequency; // of a rotation, radians per position [n_rot / 2]
     FlaggedOutput *flagged;

@@ -119,6 +119,7 @@ Attn attn_of(const Rank *x, const Op *op, const Step &step) {
             .v = rows_in(x, op, op_in(op, first_new + 1), step),
             .q_norm = {device->head_norm[0], op->attn.q_norm.eps},
             .k_norm = {device->head_norm[1], op->attn.k_norm.eps},
+            .v_norm = {device->head_norm[2], op->attn.v_norm.eps},
             .rotation = rotation_of(x, op),
             .params = &op->attn,
             .sinks = device->sinks,

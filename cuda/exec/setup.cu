@@ -214,6 +214,7 @@ bool add_head_norm(Rank *x, const NormParams *norm, const float **out, Err *e) {
 bool add_attention(Rank *x, const AttnParams *attn, DeviceOp *to, Err *e) {
     return add_head_norm(x, &attn->q_norm, &to->head_norm[0], e) &&
            add_head_norm(x, &attn->k_norm, &to->head_norm[1], e) &&
+           add_head_norm(x, &attn->v_norm, &to->head_norm[2], e) &&
            add_optional(x, attn->sinks, attn->n_head, &to->sinks, e);
 }
 

@@ -584,9 +584,11 @@ __device__ void attend_warp(const Decode &d, const WorkItem &item, uint8_t *slot
         scores<KV, HD>(s, keys, q, a, seen);
         sums.weigh(s);
         uint8_t *values = V_IN_K ? keys : stream.next();
-        if (!V_IN_K && tile == newest)
+        if (!V_IN_K && tile == newest) {
+            value.normalise(a.v_norm, a.v_norm.weight, a.v_dim);
             put_row(value, a.v_dim, item, cache_rows(&a.cache, stream.page_of(tile), CACHE_V, item.kv_head),
                     values);
+        }
         sums.add_values(values, s, (V_IN_K ? a.k_dim : a.v_dim) / KV_SCALED, seen);
     }
     copy_wait<0>();
@@ -802,6 +804,7 @@ Attention attention_of(const Attn *attn) {
             .v = attn->v,
             .q_norm = attn->q_norm,
             .k_norm = attn->k_norm,
+            .v_norm = attn->v_norm,
             .rotation = attn->rotation,
             .cache = attn->cache,
             .seq = attn->seq,
@@ -832,7 +835,7 @@ bool heads_fit(const Attention &a) {
 
 extern "C" Attn attn_prepared(Attn a) {
     a.k = a.v = {};
-    a.q_norm = a.k_norm = {};
+    a.q_norm = a.k_norm = a.v_norm = {};
     a.rotation = {};
     return a;
 }

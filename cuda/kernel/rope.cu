@@ -48,7 +48,9 @@ __global__ void __launch_bounds__(THREADS)
         int head = first + i;
         if (head >= n_heads) break;
         bool is_q = head < n.q, is_v = head >= n.q + n.k;
-        if (!is_v) {
+        if (is_v) {
+            row[i].normalise(a.v_norm, a.v_norm.weight, a.v_dim);
+        } else {
             row[i].normalise(is_q ? a.q_norm : a.k_norm, is_q ? tables.q_weight : tables.k_weight, a.k_dim);
             row[i].rotate_pairs(a.rotation, tables.rotation);
         }

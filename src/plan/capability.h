@@ -35,7 +35,8 @@
     X(FUSED_KVPUT, "keys and values put by attention", op->code == OP_ATTN && op_count(op, ROLE_READ) > 1)   \
     X(FUSED_ROPE, "rotation within attention", op->code == OP_ATTN && rope)                                  \
     X(FUSED_HEAD_NORMS, "norms of heads within attention",                                                   \
-      op->code == OP_ATTN && (op->attn.q_norm.head_dim > 0 || op->attn.k_norm.head_dim > 0))                 \
+      op->code == OP_ATTN &&                                                                                 \
+          op->attn.q_norm.head_dim + op->attn.k_norm.head_dim + op->attn.v_norm.head_dim > 0)                \
     X(BIAS, "biases of products", bias && op->code != OP_EXPERT)                                             \
     X(EXPERT_BIAS, "biases of experts", bias && op->code == OP_EXPERT)                                       \
     X(EXPERT_FIXED, "a matrix for each slot", op->code == OP_EXPERT && op_count(op, ROLE_IDS) == 0)          \

@@ -24,7 +24,7 @@
 #define OP_LIST(X)                                                                                           \
     X(EMBED, "out = scale * w[token[t]], or of w[position[t]]")                                              \
     X(NORM, "out = in / sqrt(mean(in^2) + eps) * weight + bias, over the row or over each head of it")       \
-    X(MATMUL, "out_i = w_i in * scale_i + bias_i, for up to four weights; scale * first one + residual")    \
+    X(MATMUL, "out_i = w_i in * scale_i + bias_i, for up to four weights; scale * first one + residual")     \
     X(ROPE, "rotate n_rot dimensions of each head of q and k by angles of position[t]")                      \
     X(KVPUT, "K[cache, seq[t], position[t]] = k, V[...] = v")                                                \
     X(ATTN, "out = softmax(scale * q K^T) V over the positions of seq[t] up to position[t]")                 \
@@ -146,9 +146,9 @@ typedef struct AttnParams {
     const float *sinks; // [n_head] one more score per head, without a value, or NULL
     float temperature;  // scores are multiplied by 1 + temperature * ln(1 + floor((position +
     int temperature_first, temperature_length; // first) / length)); 0: they are not
-    NormParams q_norm, k_norm;                 // ATTN: RMS norms of heads of q and of new keys, none where
-                                               // head_dim is 0,
-    RopeParams rope;                           // then their rotation
+    NormParams q_norm, k_norm, v_norm;         // ATTN: RMS norms of heads of q, of new keys and values, none
+                                               // where head_dim is 0;
+    RopeParams rope;                           // then the rotation of q and keys
 } AttnParams;
 
 enum { CONV_MAX_TAPS = 8 };

@@ -113,19 +113,20 @@ static bool merge_rope(const Plan *p, Op *a, const Op *b) {
     return true;
 }
 
-/* Attention normalises heads of queries or of new keys that no other op reads; it may change the queries in
- * place. */
+/* Attention normalises heads of queries, of new keys or of new values that no other op reads; it may change
+ * the queries in place. */
 static bool merge_head_norm(const Plan *p, Op *a, const Op *b) {
     if (a->code != OP_NORM || b->code != OP_ATTN || a->on_R != b->on_R) return false;
-    if (a->norm.head_dim != b->attn.head_dim || a->norm.centred || a->norm.bias || a->norm.per_head)
-        return false;
-    int nth = op_in(b, 0) == op_out(a, 0) ? 0 : 1; // q or k
-    const NormParams *there = nth == 0 ? &b->attn.q_norm : &b->attn.k_norm;
-    if (op_in(b, nth) != op_out(a, 0) || n_readers(p, op_out(a, 0)) != 1 || there->head_dim) return false;
-    if (nth == 0 && n_readers(p, op_in(a, 0)) != 1) return false;
+    if (a->norm.centred || a->norm.bias || a->norm.per_head) return false;
     Op merged = *b;
+    NormParams *const norms[] = {&merged.attn.q_norm, &merged.attn.k_norm, &merged.attn.v_norm};
+    int nth = 0;
+    while (nth < 3 && op_in(b, nth) != op_out(a, 0)) nth++;
+    if (nth == 3 || norms[nth]->head_dim || n_readers(p, op_out(a, 0)) != 1) return false;
+    if (a->norm.head_dim != (nth == 2 ? b->attn.v_dim : b->attn.head_dim)) return false;
+    if (nth == 0 && n_readers(p, op_in(a, 0)) != 1) return false;
     op_replace_operand(&merged, ROLE_READ, nth, op_in(a, 0));
-    *(nth == 0 ? &merged.attn.q_norm : &merged.attn.k_norm) = a->norm;
+    *norms[nth] = a->norm;
     *a = merged;
     return true;
 }
@@ -181,8 +182,11 @@ static void fold_norms(Plan *p) {
 
 void plan_fuse(Plan *p) {
     static bool (*const rules[])(const Plan *p, Op *a, const Op *b) = {
-        merge_segments, merge_residual,  merge_activation, merge_kvput,
-        merge_rope,     merge_head_norm, merge_head_norm, // of k, then of q
+        merge_segments,  merge_residual, merge_activation, merge_kvput,
+        merge_head_norm, // of v
+        merge_rope,
+        merge_head_norm, // of k
+        merge_head_norm, // of q
     };
     // Rule after rule: later ones see what earlier ones made.
     for (size_t r = 0; r < sizeof rules / sizeof *rules; r++) {

@@ -64,6 +64,7 @@ static void print_attn(const AttnParams *a, Buf *out) {
                    a->temperature_first, a->temperature_length);
     if (a->q_norm.head_dim) print_norm(&a->q_norm, ", q norm", out);
     if (a->k_norm.head_dim) print_norm(&a->k_norm, ", k norm", out);
+    if (a->v_norm.head_dim) print_norm(&a->v_norm, ", v norm", out);
 }
 
 static void print_route(const MoeParams *m, Buf *out) {
