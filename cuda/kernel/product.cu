@@ -618,11 +618,15 @@ cudaError_t launch_types(const Launch *l, const FusedProducts &fused, const Laun
                              plan.shared_bytes, fused);
 }
 
-// The combinations of types that most model files have.
+// The combinations of types that most model files have; for a single row with F32, the type of routers, which
+// are fused with the product before them.
+template <int T, QuantType... INCLUDED>
+using Mix = std::conditional_t<T == 1, Types<INCLUDED..., QUANT_F32>, Types<INCLUDED...>>;
+
 template <int T>
 cudaError_t launch_rows(const Launch *l, const FusedProducts &fused, const LaunchPlan &plan) {
-    return launch_types<T, Types<QUANT_Q4_K, QUANT_Q6_K>, Types<QUANT_Q5_K, QUANT_Q6_K>, Types<QUANT_Q4_0>,
-                        Types<QUANT_Q8_0>, Types<QUANT_MXFP4>,
+    return launch_types<T, Mix<T, QUANT_Q4_K, QUANT_Q6_K>, Mix<T, QUANT_Q5_K, QUANT_Q6_K>, Mix<T, QUANT_Q4_0>,
+                        Mix<T, QUANT_Q8_0>, Mix<T, QUANT_MXFP4>,
                         Types<QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_FP8_E4M3>, AllTypes>(l, fused, plan);
 }
 

@@ -173,9 +173,9 @@ static bool fold_norm(Plan *p, int i) {
 static void fold_norms(Plan *p) {
     int n = 0;
     for (int i = 0; i < p->n_ops; i++) {
-        if (fold_norm(p, i)) continue;
-        p->ops[n] = p->ops[i];
-        if (n++ != i) p->ops[i].n_operands = 0; // the op that was moved has no operands here
+        bool folded = fold_norm(p, i);
+        if (!folded) p->ops[n++] = p->ops[i];
+        if (folded || n - 1 != i) p->ops[i].n_operands = 0; // an op that is gone or was moved has none here
     }
     p->n_ops = n;
 }
