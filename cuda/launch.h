@@ -283,9 +283,12 @@ typedef struct Runs {
     bool behind_runs;              // the kernel before is the same op on other runs of these sequences
 } Runs;
 
-/* CONV: out = act(sum over k of weight[k] * in[k - n_tap + 1] + bias), by columns and rows of a run. */
+/* CONV: out = act(sum over k of weight[k] * in[k - n_tap + 1] + bias) * gate_act(gate), by columns and rows of
+ * a run; in is multiplied by `factor` before. */
 typedef struct Conv {
-    RegRows in, out; // [width]
+    RegRows in, out;      // [width]
+    RegRows factor, gate; // [width], or no data
+    Activation gate_act;
     int width, n_tap;
     const float *weight; // [width][n_tap]
     const float *bias;   // [width] or NULL
@@ -303,6 +306,8 @@ typedef struct Recurrence {
     RegRows v, out; // [n_head][v_dim]
     RegRows decay;  // [n_head], or with per_channel [n_head][k_dim]
     RegRows beta;   // DELTA: [n_head]
+    RegRows gate;   // SCAN: [n_head][v_dim], or no data: out is multiplied by gate_act of it
+    Activation gate_act;
     int n_head, v_dim, n_k_head, k_dim;
     bool delta, k_tiled, per_channel;
     const float *a;       // [n_head]

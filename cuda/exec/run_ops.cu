@@ -174,6 +174,9 @@ Conv conv_of(const Rank *x, const Op *op, const Step &step, const Runs &runs) {
     const float *const *vectors = device_op(x, op)->state;
     return {.in = rows_in(x, op, op_in(op, 0), step),
             .out = rows_in(x, op, op_out(op, 0), step),
+            .factor = rows_in(x, op, op_in(op, 1), step),
+            .gate = rows_in(x, op, op_operand(op, ROLE_GATE, 0), step),
+            .gate_act = op->gate,
             .width = x->plan->regs[op_in(op, 0)].width,
             .n_tap = op->conv.n_tap,
             .weight = vectors[0],
@@ -188,6 +191,8 @@ Recurrence recurrence_of(const Rank *x, const Op *op, const Step &step, const Ru
     auto in = [&](int k) { return rows_in(x, op, op_in(op, k), step); };
     StateShape shape = op_state_shape(op);
     Recurrence r = {.out = rows_in(x, op, op_out(op, 0), step),
+                    .gate = rows_in(x, op, op_operand(op, ROLE_GATE, 0), step),
+                    .gate_act = op->gate,
                     .n_head = shape.n_head,
                     .v_dim = shape.width,
                     .k_dim = shape.n,

@@ -16,7 +16,8 @@ static_assert(ROWS >= CONV_MAX_TAPS && ROWS % UNDER_WAY == 0, "later rows of a r
 
 // Input number `row` of a run, of column i; -1 is the latest one of the state.
 __device__ float input(const Conv &c, const Run &run, int row, int i) {
-    if (row >= 0) return __ldcg(row_of(c.in, run.first + row) + i);
+    int t = run.first + row;
+    if (row >= 0) return __ldcg(row_of(c.in, t) + i) * (c.factor.data ? __ldcg(row_of(c.factor, t) + i) : 1);
     return run.from ? __ldcg(run.from + (size_t)(row + c.n_tap - 1) * c.width + i) : 0;
 }
 
@@ -40,9 +41,12 @@ template <int TAPS> __global__ void __launch_bounds__(COLUMNS) k_conv(const __gr
         if (k >= missing && begin > 0) x[k] = input(c, run, begin + k - (TAPS - 1), i);
     int end = min(begin + ROWS, run.n);
     for (int base = begin; base < end; base += UNDER_WAY) {
-        float next[UNDER_WAY];
+        float next[UNDER_WAY], gate[UNDER_WAY];
 #pragma unroll
-        for (int k = 0; k < UNDER_WAY; k++) next[k] = base + k < end ? input(c, run, base + k, i) : 0;
+        for (int k = 0; k < UNDER_WAY; k++) {
+            next[k] = base + k < end ? input(c, run, base + k, i) : 0;
+            gate[k] = base + k < end && c.gate.data ? __ldcg(row_of(c.gate, run.first + base + k) + i) : 0;
+        }
 #pragma unroll
         for (int k = 0; k < UNDER_WAY; k++) {
             if (base + k >= end) break;
@@ -52,7 +56,9 @@ template <int TAPS> __global__ void __launch_bounds__(COLUMNS) k_conv(const __gr
             for (int tap = 0; tap < TAPS; tap++) sum = fmaf(weight[tap], x[tap], sum);
 #pragma unroll
             for (int tap = 1; tap < TAPS; tap++) x[tap - 1] = x[tap];
-            row_of(c.out, run.first + base + k)[i] = activate(c.act, sum + bias);
+            float out = activate(c.act, sum + bias);
+            if (c.gate.data) out *= activate(c.gate_act, gate[k]);
+            row_of(c.out, run.first + base + k)[i] = out;
         }
     }
     if (begin > 0 || !run.to) return;

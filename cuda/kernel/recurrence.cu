@@ -13,6 +13,7 @@
 //
 // The state in the cache is [n_head][v_dim][k_dim].  The same kernel computes a row of a prompt and one of a
 // decode step, with the same bits.
+#include "../device/activation.cuh"
 #include "../device/device.cuh"
 #include "../device/four.cuh"
 #include "../device/state.cuh"
@@ -32,15 +33,15 @@ enum Rule { SCAN, DELTA, DELTA_CHANNELS }; // the last with a decay of each chan
 template <int N, Rule RULE> struct Inputs {
     static constexpr int FOURS = N * PARTS / 128, DECAYS = RULE == DELTA_CHANNELS ? FOURS : 1;
     float4 k[FOURS], q[FOURS], decays[DECAYS];
-    float v, decay, gain;
+    float v, decay, gain, gate;
 };
 
 // TILE rows, ready to be used: k and q of all elements, v of the block's columns.
 template <int N, Rule RULE> struct Tile {
     static constexpr int K = N * PARTS;
     float k[TILE][K], q[TILE][K], decays[RULE == DELTA_CHANNELS ? TILE : 1][K];
-    float v[TILE][COLUMNS];
-    float4 numbers[TILE]; // g, gain, q k, none
+    float v[TILE][COLUMNS], factor[RULE == SCAN ? TILE : 1][COLUMNS]; // the activation of the gate
+    float4 numbers[TILE];                                             // g, gain, q k, none
 };
 
 __device__ float softplus(float x) {
@@ -83,7 +84,10 @@ __device__ void load(const Recurrence &r, const Head &h, int row, Inputs<N, RULE
         if constexpr (RULE == DELTA_CHANNELS)
             in->decays[i] = load4(decay + h.number * r.k_dim, 4 * lane + 128 * i, r.k_dim);
     }
-    in->v = h.column + lane < r.v_dim ? __ldcg(row_of(r.v, row) + h.number * r.v_dim + h.column + lane) : 0;
+    int at = h.number * r.v_dim + h.column + lane;
+    bool has_column = h.column + lane < r.v_dim;
+    in->v = has_column ? __ldcg(row_of(r.v, row) + at) : 0;
+    in->gate = RULE == SCAN && r.gate.data && has_column ? __ldcg(row_of(r.gate, row) + at) : 0;
     in->decay = RULE == DELTA_CHANNELS ? 0 : __ldcg(decay + h.number);
     in->gain = RULE == SCAN ? 0 : __ldcg(row_of(r.beta, row) + h.number);
 }
@@ -123,6 +127,7 @@ __device__ void prepare(const Recurrence &r, const Head &h, const Inputs<N, RULE
             *(float4 *)(tile->decays[i] + element) = decays_of(r, h, element, in.decays[f]);
     }
     tile->v[i][lane] = in.v;
+    if constexpr (RULE == SCAN) tile->factor[i][lane] = r.gate.data ? activate(r.gate_act, in.gate) : 1;
     if (lane == 0) tile->numbers[i] = make_float4(expf(h.a * dt), gain, qk, 0);
 }
 
@@ -220,10 +225,10 @@ __global__ void __launch_bounds__(THREADS) k_recurrence(const __grid_constant__ 
         const Tile<N, RULE> &tile = tiles[base / TILE % 2];
         int n = min(TILE, run.n - base);
         for (int i = 0; i < n; i++) {
-            float out = state.step(tile, i, column);
+            float out = fmaf(h.d, tile.v[i][column], state.step(tile, i, column));
+            if constexpr (RULE == SCAN) out *= tile.factor[i][column];
             if (has_column && threadIdx.x % PARTS == 0)
-                row_of(r.out, run.first + base + i)[h.number * r.v_dim + h.column + column] =
-                    fmaf(h.d, tile.v[i][column], out);
+                row_of(r.out, run.first + base + i)[h.number * r.v_dim + h.column + column] = out;
         }
         prepare_tile(base + TILE); // the other tile, which all warps have left behind the last barrier
         __syncthreads();

@@ -28,6 +28,8 @@
     X(SEGMENTS, "several products in one op", op_is_product(op) && op_count(op, ROLE_WRITE) > 1)             \
     X(FUSED_RESIDUAL, "a residual added by the op before",                                                   \
       op->code != OP_NORM && op_count(op, ROLE_RESIDUAL) > 0)                                                \
+    X(FUSED_GATE, "a gate multiplied by the op before", op_count(op, ROLE_GATE) > 0)                         \
+    X(CONV_PRODUCT, "convolutions of a product", op->code == OP_CONV && op_count(op, ROLE_READ) > 1)         \
     X(FUSED_NORM, "a norm within a product", norm && op->code != OP_NORM)                                    \
     X(FUSED_NORM_OTHER, "a norm within a product other than the RMS norm of a row",                          \
       norm && op->code != OP_NORM && (norm->head_dim > 0 || norm->centred || norm->bias))                    \

@@ -32,7 +32,9 @@
     X(ADD, "out = scale * (a_scale * a + b)")                                                                \
     X(SLICE, "out = of each `period` columns of in, the n from `first` on")                                  \
     X(JOIN, "out = for each head: its columns of a, then its columns of b")                                  \
-    X(CONV, "out = act(sum over taps k of weight[k] * in[t - n_tap + 1 + k] + bias), per column")            \
+    X(CONV,                                                                                                  \
+      "out = act(sum over taps k of weight[k] * in[t - n_tap + 1 + k] + bias), per column; "                 \
+      "in: the product of its inputs")                                                                       \
     X(SCAN, "per head: S = S exp(dt a) + dt x B^T; out = S C + d x; dt = softplus(dt + bias) (Mamba 2)")     \
     X(DELTA, "per head: S = g S; S += k (beta (v - k^T S)); out = scale q^T S (gated delta rule)")           \
     X(ROUTE, "ids = the n_used experts of the largest scores, weights = these scores, normalised * scale")   \
@@ -55,6 +57,7 @@ typedef enum Role {
     ROLE_WRITE,
     ROLE_BOTH,     // changed in place
     ROLE_RESIDUAL, // MATMUL, MOE_SUM: read and added to the first output
+    ROLE_GATE,     // NORM, CONV, SCAN: read; the output is multiplied by its activation, Op.gate
     ROLE_IDS,      // EXPERT: read, the ids of the row's experts
     ROLE_CACHE,    // KVPUT, ATTN, CONV, SCAN, DELTA: no register but a layer of the cache, an index into
                    // Plan.kv
@@ -209,6 +212,7 @@ typedef struct Op {
     bool on_R;
     int n_operands;
     Operand operand[OP_MAX_OPERANDS];
+    Activation gate;                    // of an operand of ROLE_GATE; one without numbers
     int n_w;                            // matrices: as many as outputs, but two with an activation
     const Weight *w[OP_MAX_SEGMENTS];   // EMBED, MATMUL, EXPERT, LOGITS
     const float *bias[OP_MAX_SEGMENTS]; // MATMUL, EXPERT: [n_out] or [n_expert, n_out], or NULL

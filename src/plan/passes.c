@@ -80,6 +80,33 @@ static bool merge_activation(const Plan *p, Op *a, const Op *b) {
     return true;
 }
 
+/* A convolution multiplies its two inputs. */
+static bool merge_factor(const Plan *p, Op *a, const Op *b) {
+    if (a->code != OP_GLU || a->glu.act != ACT_NONE || b->code != OP_CONV || a->on_R != b->on_R) return false;
+    int product = op_out(a, 0), width = p->regs[product].width;
+    if (op_in(b, 0) != product || n_readers(p, product) != 1 || p->regs[op_in(a, 0)].width != width)
+        return false;
+    Op merged = *b;
+    op_replace_operand(&merged, ROLE_READ, 0, op_in(a, 0));
+    op_add_operand(&merged, ROLE_READ, op_in(a, 1));
+    *a = merged;
+    return true;
+}
+
+/* A gate is multiplied where its other factor is made. */
+static bool merge_gate(const Plan *p, Op *a, const Op *b) {
+    if ((a->code != OP_CONV && a->code != OP_SCAN) || b->code != OP_GLU || a->on_R != b->on_R) return false;
+    int gate = op_in(b, 0), factor = op_out(a, 0);
+    bool has_other_form =
+        b->glu.act == ACT_CLAMPED || b->glu.act == ACT_XIELU || b->glu.act == ACT_SWIGLU_OAI;
+    if (op_in(b, 1) != factor || has_other_form || op_count(a, ROLE_GATE)) return false;
+    if (n_readers(p, factor) != 1 || p->regs[gate].width != p->regs[factor].width) return false;
+    op_add_operand(a, ROLE_GATE, gate);
+    a->gate = b->glu.act;
+    op_replace_operand(a, ROLE_WRITE, 0, op_out(b, 0));
+    return true;
+}
+
 /* Attention puts new keys and values into the cache. */
 static bool merge_kvput(const Plan *p, Op *a, const Op *b) {
     (void)p;
@@ -187,6 +214,7 @@ void plan_fuse(Plan *p) {
         merge_rope,
         merge_head_norm, // of k
         merge_head_norm, // of q
+        merge_factor,    merge_gate,
     };
     // Rule after rule: later ones see what earlier ones made.
     for (size_t r = 0; r < sizeof rules / sizeof *rules; r++) {

@@ -147,6 +147,12 @@ static void print_parameters(const Op *op, Buf *out) {
     }
 }
 
+static void print_gate(const Plan *p, const Op *op, Buf *out) {
+    if (op_count(op, ROLE_GATE) == 0) return;
+    buf_printf(out, " *%s%s", op->gate ? " " : "", op->gate ? activation_name(op->gate) : "");
+    print_operands(p, op, ROLE_GATE, " ", ", ", out);
+}
+
 static void print_cost(const Plan *p, const Op *op, double kv_element_bytes, Buf *out) {
     Cost first = plan_cost(p, op, kv_element_bytes, 0, 1), second = plan_cost(p, op, kv_element_bytes, 1, 1);
     double bytes = first.bytes_fixed + first.bytes_rows, past = second.bytes_rows - first.bytes_rows;
@@ -167,6 +173,7 @@ void plan_print(const Plan *p, double kv_element_bytes, Buf *out) {
         print_operands(p, op, ROLE_IDS, " @", " @", out);
         for (int k = 0; k < op->n_w; k++) print_weight(op, k, out);
         print_operands(p, op, ROLE_RESIDUAL, " + ", " + ", out);
+        print_gate(p, op, out);
         print_parameters(op, out);
         print_cost(p, op, kv_element_bytes, out);
         buf_add(out, "\n", 1);

@@ -197,32 +197,38 @@ static void trial_check(Trial *t, const double *expected, const char *name) {
 static cudaError_t launch_tested_conv(const Trial *t, Runs runs, const int *map) {
     Conv c = t->conv;
     c.out = t->out;
-    c.in.map = c.out.map = map;
+    c.in.map = c.factor.map = c.gate.map = c.out.map = map;
     c.cache = t->cache;
     c.runs = runs;
     return launch_conv(device_launch(), &c);
 }
 
-static void check_conv(int width, int n_tap, bool has_bias, Activation act) {
+/* gated: with a second input and a gate. */
+static void check_conv(int width, int n_tap, bool has_bias, Activation act, bool gated, Activation gate_act) {
     uint64_t seed = 1;
     char name[64];
     size_t size = (size_t)N_ALL * (size_t)width;
     float *in = random_floats(size, -2, 2, &seed),
           *weight = random_floats((size_t)(width * n_tap), -1, 1, &seed),
           *bias = random_floats((size_t)width, -1, 1, &seed);
+    float *factor = random_floats(size, -2, 2, &seed), *gate = random_floats(size, -2, 2, &seed);
     double *expected = mem_new(size, sizeof *expected);
-    GluParams glu = {.act = act};
+    GluParams glu = {.act = act}, gate_glu = {.act = gate_act};
     for (int s = 0; s < N_SEQ; s++)
         for (int p = 0; p < lengths[s]; p++)
             for (int i = 0; i < width; i++) {
                 int row = first_of(s) + p;
                 double sum = has_bias ? (double)bias[i] : 0;
                 for (int k = 0; k < n_tap; k++)
-                    if (p - n_tap + 1 + k >= 0)
-                        sum += (double)weight[i * n_tap + k] * in[(row - n_tap + 1 + k) * width + i];
-                expected[row * width + i] = tiny_activation(&glu, sum);
+                    if (p - n_tap + 1 + k >= 0) {
+                        int at = (row - n_tap + 1 + k) * width + i;
+                        sum += (double)weight[i * n_tap + k] * in[at] * (gated ? (double)factor[at] : 1);
+                    }
+                expected[row * width + i] =
+                    tiny_activation(&glu, sum) *
+                    (gated ? tiny_activation(&gate_glu, (double)gate[row * width + i]) : 1);
             }
-    snprintf(name, sizeof name, "CONV of %d columns, %d taps", width, n_tap);
+    snprintf(name, sizeof name, "CONV of %d columns, %d taps%s", width, n_tap, gated ? ", a gate" : "");
     Trial t = {.launch = launch_tested_conv};
     trial_open(&t, (size_t)((n_tap - 1) * width), width, 3);
     t.conv = (Conv){.in = rows_of(in, width, 1),
@@ -231,7 +237,14 @@ static void check_conv(int width, int n_tap, bool has_bias, Activation act) {
                     .weight = send(weight, (size_t)(width * n_tap)),
                     .bias = has_bias ? send(bias, (size_t)width) : NULL,
                     .act = act};
+    if (gated) {
+        t.conv.factor = rows_of(factor, width, 2);
+        t.conv.gate = rows_of(gate, width, 0);
+        t.conv.gate_act = gate_act;
+    }
     trial_check(&t, expected, name);
+    free(factor);
+    free(gate);
     free(in);
     free(weight);
     free(bias);
@@ -241,11 +254,11 @@ static void check_conv(int width, int n_tap, bool has_bias, Activation act) {
 TEST(gpu_ops_conv) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
-    check_conv(300, 4, true, ACT_SILU);
-    check_conv(256, 3, false, ACT_NONE);
-    check_conv(5, 2, true, ACT_NONE);
-    check_conv(1027, 5, false, ACT_SILU);
-    check_conv(64, CONV_MAX_TAPS, true, ACT_NONE);
+    check_conv(300, 4, true, ACT_SILU, false, ACT_NONE);
+    check_conv(256, 3, false, ACT_NONE, true, ACT_NONE);
+    check_conv(5, 2, true, ACT_NONE, false, ACT_NONE);
+    check_conv(1027, 5, false, ACT_SILU, true, ACT_SILU);
+    check_conv(64, CONV_MAX_TAPS, true, ACT_NONE, false, ACT_NONE);
 }
 
 /* ---- SCAN and DELTA ------------------------------------------------------------------------------------- */
@@ -253,7 +266,7 @@ TEST(gpu_ops_conv) {
 static cudaError_t launch_tested_recurrence(const Trial *t, Runs runs, const int *map) {
     Recurrence r = t->recurrence;
     r.out = t->out;
-    r.q.map = r.k.map = r.v.map = r.decay.map = r.beta.map = r.out.map = map;
+    r.q.map = r.k.map = r.v.map = r.decay.map = r.beta.map = r.gate.map = r.out.map = map;
     r.cache = t->cache;
     r.runs = runs;
     return launch_recurrence(device_launch(), &r);
@@ -261,7 +274,7 @@ static cudaError_t launch_tested_recurrence(const Trial *t, Runs runs, const int
 
 /* Inputs and vectors on the host, in the form of Recurrence. */
 typedef struct Host {
-    float *q, *k, *v, *decay, *beta, *a, *dt_bias, *d;
+    float *q, *k, *v, *decay, *beta, *gate, *a, *dt_bias, *d;
 } Host;
 
 static double length_of(const float *x, int n, float eps) {
@@ -298,6 +311,9 @@ static void expect_row(const Recurrence *r, const Host *x, int row, int h, doubl
             sum += s[i] * q[i] * q_scale;
         }
         out[c] = sum + (r->d ? (double)x->d[h] * v[c] : 0);
+        GluParams glu = {.act = r->gate_act};
+        if (r->gate_act)
+            out[c] *= tiny_activation(&glu, (double)x->gate[(row * r->n_head + h) * r->v_dim + c]);
     }
 }
 
@@ -316,7 +332,7 @@ static double *expect(const Recurrence *r, const Host *x) {
     return out;
 }
 
-/* r: shapes and numbers; d and dt_bias are not NULL where the op has them. */
+/* r: shapes and numbers; d and dt_bias are not NULL, and gate_act is not ACT_NONE, where the op has them. */
 static void check_recurrence(Recurrence r, int column) {
     uint64_t seed = 2;
     char name[64];
@@ -328,6 +344,7 @@ static void check_recurrence(Recurrence r, int column) {
               .v = random_floats((size_t)(N_ALL * n_v), -2, 2, &seed),
               .decay = random_floats((size_t)(N_ALL * n_decay), -3, 1, &seed),
               .beta = random_floats((size_t)(N_ALL * r.n_head), -2, 2, &seed),
+              .gate = random_floats((size_t)(N_ALL * n_v), -2, 2, &seed),
               .a = random_floats((size_t)r.n_head, -2, -0.1f, &seed),
               .dt_bias = random_floats((size_t)n_decay, -1, 1, &seed),
               .d = random_floats((size_t)r.n_head, -1, 1, &seed)};
@@ -339,6 +356,7 @@ static void check_recurrence(Recurrence r, int column) {
     r.v = rows_of(x.v, n_v, column);
     r.decay = rows_of(x.decay, n_decay, column);
     r.beta = rows_of(x.beta, r.n_head, column);
+    if (r.gate_act) r.gate = rows_of(x.gate, n_v, 3 - column);
     r.a = send(x.a, (size_t)r.n_head);
     r.dt_bias = r.dt_bias ? send(x.dt_bias, (size_t)n_decay) : NULL;
     r.d = r.d ? send(x.d, (size_t)r.n_head) : NULL;
@@ -346,8 +364,8 @@ static void check_recurrence(Recurrence r, int column) {
     snprintf(name, sizeof name, "%s of %d heads of %d x %d%s", r.delta ? "DELTA" : "SCAN", r.n_head, r.v_dim,
              r.k_dim, r.per_channel ? ", decays of channels" : "");
     trial_check(&t, expected, name);
-    float *all[] = {x.q, x.k, x.v, x.decay, x.beta, x.a, x.dt_bias, x.d};
-    for (int i = 0; i < 8; i++) free(all[i]);
+    float *all[] = {x.q, x.k, x.v, x.decay, x.beta, x.gate, x.a, x.dt_bias, x.d};
+    for (int i = 0; i < 9; i++) free(all[i]);
     free(expected);
 }
 
@@ -360,6 +378,7 @@ TEST(gpu_ops_scan) {
         .n_head = 8, .v_dim = 64, .n_k_head = 2, .k_dim = 128, .dt_bias = &present, .d = &present};
     check_recurrence(r, 0);
     r.dt_bias = NULL;
+    r.gate_act = ACT_SILU;
     check_recurrence(r, 1);
     r.n_k_head = 1;
     r.k_dim = 256;

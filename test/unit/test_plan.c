@@ -114,7 +114,8 @@ static PlanConfig config_of(int i) {
     c.act_f32 = i & 4;
     if (!(i & 8)) return c;
     c.can.features |= FEATURE_BIT(FUSED_NORM) | FEATURE_BIT(FUSED_ACT) | FEATURE_BIT(FUSED_KVPUT) |
-                      FEATURE_BIT(FUSED_ROPE) | FEATURE_BIT(FUSED_HEAD_NORMS);
+                      FEATURE_BIT(FUSED_ROPE) | FEATURE_BIT(FUSED_HEAD_NORMS) | FEATURE_BIT(FUSED_GATE) |
+                      FEATURE_BIT(CONV_PRODUCT);
     c.can.fused_norm_max = 1 << 20;
     if (!(i & 16)) c.can.q8_bytes = NULL; // products quantise their input themselves
     return c;
