@@ -28,16 +28,38 @@ static NormParams norm_at(NormParams p, int at) {
     return p;
 }
 
+/* The root of the mean square of n values. */
+static float length_of(const float *in, int n) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += (double)in[i] * in[i];
+    return (float)sqrt(sum / n);
+}
+
+static void cut_values(const float *in, int n, float cut, float *out) {
+    double mean = 0, squares = 0;
+    for (int i = 0; i < n; i++) mean += (double)in[i] / n;
+    for (int i = 0; i < n; i++) squares += (in[i] - mean) * (in[i] - mean);
+    float least = (float)(mean + cut * sqrt(squares / (n - 1)));
+    for (int i = 0; i < n; i++) out[i] = in[i] > least ? in[i] - least : 0;
+}
+
 void op_norm(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     int in = op_in(op, 0), out = op_out(op, 0), width = x->plan->regs[in].width;
-    int residual = op_operand(op, ROLE_RESIDUAL, 0);
+    int residual = op_operand(op, ROLE_RESIDUAL, 0), like = op_in(op, 1);
     int n = op->norm.head_dim ? op->norm.head_dim : width; // values normalised together
     for (int i; (i = take_items(x, op, 1)) < n_rows(b, op);) {
         float *row = row_begin(x, out, i, s);
         const float *from = input(x, b, op, in, i);
         for (int at = 0; at < width; at += n) {
             NormParams p = norm_at(op->norm, at);
-            x->kernels->norm(&p, from + at, n, row + at);
+            if (p.cut != 0)
+                cut_values(from + at, n, p.cut, row + at);
+            else
+                x->kernels->norm(&p, from + at, n, row + at);
+        }
+        if (like != NO_REG) {
+            float length = length_of(input(x, b, op, like, i), x->plan->regs[like].width);
+            for (int k = 0; k < width; k++) row[k] *= length;
         }
         if (residual != NO_REG) {
             const float *added = input(x, b, op, residual, i);

@@ -159,8 +159,13 @@ int emit_embed(PlanBuilder *b, const char *name, const Weight *w, EmbedParams em
 }
 
 int emit_norm(PlanBuilder *b, const char *name, int in, NormParams norm) {
+    return emit_norm_like(b, name, in, NO_REG, norm);
+}
+
+int emit_norm_like(PlanBuilder *b, const char *name, int in, int like, NormParams norm) {
     Op *op = add_op(b, OP_NORM, name);
     op_add_operand(op, ROLE_READ, in);
+    op_add_operand(op, ROLE_READ, like);
     op->norm = norm;
     return write(b, op, width_of(b, in));
 }

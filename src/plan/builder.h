@@ -43,6 +43,8 @@ void builder_leave(PlanBuilder *b, const char *name); // a tensor that the file 
 int emit_view(PlanBuilder *b, const char *name, int reg, int column, int width); // no op: columns of reg
 int emit_embed(PlanBuilder *b, const char *name, const Weight *w, EmbedParams embed);
 int emit_norm(PlanBuilder *b, const char *name, int in, NormParams norm);
+int emit_norm_like(PlanBuilder *b, const char *name, int in, int like,
+                   NormParams norm); // * rms of like's row
 int emit_matmul(PlanBuilder *b, const char *name, int in, const Weight *w, const float *bias);
 int emit_matmul_scaled(PlanBuilder *b, const char *name, int in, const Weight *w, const float *bias,
                        float scale);

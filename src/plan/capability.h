@@ -24,6 +24,8 @@
     X(NORM_CENTRED, "norms that subtract the mean", norm && norm->centred)                                   \
     X(NORM_BIAS, "norms with a bias", norm && norm->bias)                                                    \
     X(NORM_PLAIN, "norms without a weight", norm && !norm->weight)                                           \
+    X(NORM_LIKE, "norms to the length of another row", op->code == OP_NORM && op_count(op, ROLE_READ) > 1)   \
+    X(NORM_CUT, "values cut by their deviation", norm && norm->cut != 0)                                     \
     X(NORM_RESIDUAL, "a residual added by a norm", op->code == OP_NORM && op_count(op, ROLE_RESIDUAL) > 0)   \
     X(SEGMENTS, "several products in one op", op_is_product(op) && op_count(op, ROLE_WRITE) > 1)             \
     X(FUSED_RESIDUAL, "a residual added by the op before",                                                   \

@@ -23,7 +23,7 @@
 /*    op       what it does for row t; its registers in the order of their role: reads, writes, both */
 #define OP_LIST(X)                                                                                           \
     X(EMBED, "out = scale * w[token[t]], or of w[position[t]]")                                              \
-    X(NORM, "out = in / sqrt(mean(in^2) + eps) * weight + bias, over the row or over each head of it")       \
+    X(NORM, "out = in / sqrt(mean(in^2) + eps) * weight + bias, over the row or each head; * rms(like)")     \
     X(MATMUL, "out_i = w_i in * scale_i + bias_i, for up to four weights; scale * first one + residual")     \
     X(ROPE, "rotate n_rot dimensions of each head of q and k by angles of position[t]")                      \
     X(KVPUT, "K[cache, seq[t], position[t]] = k, V[...] = v")                                                \
@@ -84,6 +84,7 @@ typedef struct NormParams {
     float eps;
     int head_dim;  // heads of so many values are normalised each by itself; 0: the whole row
     bool per_head; // weight and bias are [width]: each head has its own
+    float cut;     // NORM, not 0: out = max(0, in - mean - cut * deviation), with n - 1, and nothing else
 } NormParams;
 
 typedef enum Activation {

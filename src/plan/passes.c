@@ -144,7 +144,7 @@ static bool merge_rope(const Plan *p, Op *a, const Op *b) {
  * the queries in place. */
 static bool merge_head_norm(const Plan *p, Op *a, const Op *b) {
     if (a->code != OP_NORM || b->code != OP_ATTN || a->on_R != b->on_R) return false;
-    if (a->norm.centred || a->norm.bias || a->norm.per_head) return false;
+    if (a->norm.centred || a->norm.bias || a->norm.per_head || op_count(a, ROLE_READ) > 1) return false;
     Op merged = *b;
     NormParams *const norms[] = {&merged.attn.q_norm, &merged.attn.k_norm, &merged.attn.v_norm};
     int nth = 0;
@@ -171,8 +171,8 @@ static bool writes(const Plan *p, const Op *op, int reg) {
 /* Makes op i, a norm that only products read, the first step of each of these. */
 static bool fold_norm(Plan *p, int i) {
     const Op *norm = &p->ops[i];
-    if (norm->code != OP_NORM || norm->norm.head_dim || !norm->norm.weight || norm->norm.bias ||
-        norm->norm.centred || op_count(norm, ROLE_RESIDUAL))
+    if (norm->code != OP_NORM || op_count(norm, ROLE_READ) > 1 || norm->norm.head_dim || !norm->norm.weight ||
+        norm->norm.bias || norm->norm.centred || op_count(norm, ROLE_RESIDUAL))
         return false;
     int in = op_in(norm, 0), out = op_out(norm, 0), width = p->regs[in].width, n = n_readers(p, out);
     Op *folded = mem_new((size_t)n + 1, sizeof *folded);

@@ -31,6 +31,10 @@ static void print_weight(const Op *op, int i, Buf *out) {
 }
 
 static void print_norm(const NormParams *n, const char *before, Buf *out) {
+    if (n->cut != 0) {
+        buf_printf(out, "%s cut at %g deviations", before, (double)n->cut);
+        return;
+    }
     buf_printf(out, "%s eps %g", before, (double)n->eps);
     if (n->centred) buf_printf(out, ", centred");
     if (!n->weight) buf_printf(out, ", no weight");

@@ -88,6 +88,41 @@ TEST(op_norm_kinds) {
     }
 }
 
+/* out = norm(x) * the length of y's row */
+static void emit_norm_like_y(PlanBuilder *b) {
+    take_all(b);
+    NormParams norm = {.weight = builder_vector(b, "vector", N_VECTOR), .eps = 0.1f, .head_dim = HEAD};
+    int x = emit_embed(b, "embd", input_matrix(b, A), (EmbedParams){.scale = 1}),
+        y = emit_embed(b, "embd", input_matrix(b, B), (EmbedParams){.scale = 1});
+    result = emit_norm_like(b, "norm", x, y, norm);
+}
+static void normed_like_y(const Trial *t, int row, double *out) {
+    double squares = 0;
+    for (int i = 0; i < WIDTH; i++) squares += pow(t->data[B][row * WIDTH + i], 2);
+    tested_norm = (NormParams){.weight = &some, .head_dim = HEAD};
+    with_residual = false;
+    normed(t, row, out);
+    for (int i = 0; i < WIDTH; i++) out[i] *= sqrt(squares / WIDTH);
+}
+
+static void emit_cut(PlanBuilder *b) {
+    take_all(b);
+    int x = emit_embed(b, "embd", input_matrix(b, A), (EmbedParams){.scale = 1});
+    result = emit_norm(b, "norm", x, (NormParams){.cut = 0.5f});
+}
+static void cut(const Trial *t, int row, double *out) {
+    const float *x = t->data[A] + row * WIDTH;
+    double mean = 0, squares = 0;
+    for (int i = 0; i < WIDTH; i++) mean += (double)x[i] / WIDTH;
+    for (int i = 0; i < WIDTH; i++) squares += pow(x[i] - mean, 2);
+    for (int i = 0; i < WIDTH; i++) out[i] = fmax(0, x[i] - mean - 0.5 * sqrt(squares / (WIDTH - 1)));
+}
+
+TEST(op_norm_like_another_row_and_cut) {
+    check(emit_norm_like_y, normed_like_y);
+    check(emit_cut, cut);
+}
+
 /* ---- ROPE ---------------------------------------------------------------------------------------------- */
 
 static RopeParams tested_rope(RopePairing pairing) {

@@ -445,7 +445,7 @@ TEST(plan_features_have_names) {
 
 /* The share of a tensor that a token reads in products (of experts those it uses), and its rows in EMBED. */
 static double share_read(const Plan *p, const GgufTensor *t, int *n_rows) {
-    double share = 0;
+    double rows = 0, all = 1;
     *n_rows = 0;
     for (int i = 0; i < p->n_ops; i++) {
         const Op *op = &p->ops[i];
@@ -453,10 +453,12 @@ static double share_read(const Plan *p, const GgufTensor *t, int *n_rows) {
         for (int k = 0; k < op->n_w; k++) {
             if (strcmp(op->w[k]->name, t->name) != 0) continue;
             *n_rows += op->code == OP_EMBED;
-            if (op_is_product(op)) share = op->code == OP_EXPERT ? (double)moe->n_used / moe->n_expert : 1;
+            if (!op_is_product(op)) continue;
+            rows += (double)op->w[k]->n_out * (op->code == OP_EXPERT ? moe->n_used : 1);
+            all = (double)t->ne[1] * op->w[k]->n_expert;
         }
     }
-    return share;
+    return rows / all;
 }
 
 static bool sees(const AttnParams *a, int position, int other) {

@@ -3,6 +3,7 @@
 #include "read.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdio.h>
 
 enum { NAME = 64 };
@@ -126,7 +127,32 @@ int block_ffn(PlanBuilder *b, int in, const FfnBlock *o) {
     int n_ff = o->n_ff ? o->n_ff : read_ff(b);
     int gate = o->kind == FFN_PLAIN ? NO_REG : gate_or_up(b, "ffn_gate", in, o, 0, n_ff);
     int up = gate_or_up(b, "ffn_up", in, o, 1, n_ff);
+    if (o->cut != 0) gate = emit_norm(b, "ffn_cut", gate, (NormParams){.cut = o->cut});
     int act = gate == NO_REG ? emit_glu(b, "ffn_act", up, NO_REG, o->glu)
                              : emit_glu(b, "ffn_act", gate, up, o->glu);
     return block_product(b, "ffn_down", act, n_ff, b->plan->hparams.n_embd);
+}
+
+/* ---- inputs of layers ---------------------------------------------------------------------------------- */
+
+int block_layer_inputs(PlanBuilder *b, int x, int n, NormParams norm) {
+    const Hparams *h = &b->plan->hparams;
+    const Weight *embd = builder_matrix(b, "per_layer_token_embd.weight", n * h->n_layer, h->n_vocab);
+    const Weight *project = builder_matrix(b, "per_layer_model_proj.weight", h->n_embd, n * h->n_layer);
+    norm.weight = builder_vector(b, "per_layer_proj_norm.weight", n);
+    norm.head_dim = n;
+    float scale = 1 / sqrtf((float)h->n_embd);
+    int tokens = emit_embed(b, "per_layer_embd", embd, (EmbedParams){.scale = sqrtf((float)n)});
+    int projected = emit_matmul_scaled(b, "per_layer_proj", x, project, NULL, scale);
+    projected = emit_norm(b, "per_layer_proj_norm", projected, norm);
+    return emit_add_scaled(b, "per_layer_inputs", projected, tokens,
+                           (AddParams){.a_scale = 1, .scale = sqrtf(0.5f)});
+}
+
+int block_layer_input(PlanBuilder *b, int x, int inputs, int n, NormParams norm) {
+    int n_embd = b->plan->hparams.n_embd;
+    int input = emit_view(b, "layer_input", inputs, b->layer * n, n);
+    int gate = block_product(b, "inp_gate", x, n_embd, n);
+    int out = emit_glu(b, "inp_act", gate, input, (GluParams){.act = ACT_GELU});
+    return block_norm(b, "post_norm", block_product(b, "proj", out, n, n_embd), norm);
 }

@@ -51,9 +51,15 @@ typedef enum FfnKind {
 } FfnKind;
 typedef struct FfnBlock {
     FfnKind kind;
-    int n_ff; // 0: feed_forward_length
+    int n_ff;  // 0: feed_forward_length
+    float cut; // not 0: of the gate only values so many deviations above the mean are left
     GluParams glu;
 } FfnBlock;
 int block_ffn(PlanBuilder *b, int in, const FfnBlock *o);
+
+/* Inputs of layers: p = (norm(project(x)) + embedding of the token) / sqrt(2), of which each layer has n columns;
+ * and a layer's norm(proj(gelu(gate(x)) * p)). */
+int block_layer_inputs(PlanBuilder *b, int x, int n, NormParams norm);
+int block_layer_input(PlanBuilder *b, int x, int inputs, int n, NormParams norm);
 
 #endif

@@ -5,8 +5,8 @@
 
 const Family *const families[] = {
     &family_llama, &family_mistral3, &family_qwen2, &family_qwen3, &family_gemma, &family_gemma2,
-    &family_gemma3, &family_gemma4, &family_phi3, &family_granite, &family_olmo2, &family_smollm3,
-    &family_glm4, &family_seed_oss, &family_ernie4_5, &family_exaone4, &family_hunyuan_dense,
+    &family_gemma3, &family_gemma3n, &family_gemma4, &family_phi3, &family_granite, &family_olmo2,
+    &family_smollm3, &family_glm4, &family_seed_oss, &family_ernie4_5, &family_exaone4, &family_hunyuan_dense,
     &family_command_r, &family_cohere2, &family_starcoder2, &family_gptneox, &family_gpt2, &family_apertus,
     // with experts
     &family_qwen3moe, &family_gpt_oss, &family_glm4moe, &family_qwen2moe, &family_ernie4_5_moe, &family_olmoe,

@@ -28,8 +28,8 @@ const Shape *family_shape(const char *name, const Family **family);
 const char *family_size(const Hparams *h, int n_expert);
 
 extern const Family family_llama, family_mistral3, family_qwen2, family_qwen3;
-extern const Family family_gemma, family_gemma2, family_gemma3, family_gemma4, family_phi3, family_granite,
-    family_olmo2;
+extern const Family family_gemma, family_gemma2, family_gemma3, family_gemma3n, family_gemma4, family_phi3,
+    family_granite, family_olmo2;
 extern const Family family_smollm3, family_glm4, family_seed_oss, family_ernie4_5, family_exaone4;
 extern const Family family_hunyuan_dense, family_command_r, family_cohere2, family_starcoder2;
 extern const Family family_gptneox, family_gpt2, family_apertus;

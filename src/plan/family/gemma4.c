@@ -5,8 +5,7 @@
  * factor; the last layers read the keys and values of the last layer of their kind that has its own; a factor on x
  * behind each layer; a softcap of logits.
  *
- *     inputs of layers (small models): p = norm(project(x)) + embedding of the token, over sqrt(2), a part per layer
- *                                      x += norm(proj(gelu(gate(x)) * p))
+ *     inputs of layers (small models): x += norm(proj(gelu(gate(x)) * input)), behind the feed-forward block
  *     experts:                         x += norm(norm(ffn(norm(x))) + norm(experts(norm(x)))), the router reads a norm
  *                                      of x of its own */
 #include "decoder.h"
@@ -27,30 +26,6 @@ static int kv_back(PlanBuilder *b, int n_shared) {
     while (from >= 0 && is_local(b, from) != is_local(b, b->layer)) from--;
     if (from < 0) keys_fail(&b->keys, "no layer has the keys and values that layer %d shares", b->layer);
     return b->keys.ok ? b->layer - from : 0;
-}
-
-/* The inputs of all layers, n of each. */
-static int layer_inputs(PlanBuilder *b, int x, int n, NormParams norm) {
-    const Hparams *h = &b->plan->hparams;
-    const Weight *embd = builder_matrix(b, "per_layer_token_embd.weight", n * h->n_layer, h->n_vocab);
-    const Weight *project = builder_matrix(b, "per_layer_model_proj.weight", h->n_embd, n * h->n_layer);
-    norm.weight = builder_vector(b, "per_layer_proj_norm.weight", n);
-    norm.head_dim = n;
-    float scale = 1 / sqrtf((float)h->n_embd);
-    int tokens = emit_embed(b, "per_layer_embd", embd, (EmbedParams){.scale = sqrtf((float)n)});
-    int projected = emit_matmul_scaled(b, "per_layer_proj", x, project, NULL, scale);
-    projected = emit_norm(b, "per_layer_proj_norm", projected, norm);
-    return emit_add_scaled(b, "per_layer_inputs", projected, tokens,
-                           (AddParams){.a_scale = 1, .scale = sqrtf(0.5f)});
-}
-
-static int add_layer_input(PlanBuilder *b, int x, int inputs, int n, NormParams norm, float layer_scale) {
-    int n_embd = b->plan->hparams.n_embd;
-    int input = emit_view(b, "layer_input", inputs, b->layer * n, n);
-    int gate = block_product(b, "inp_gate", x, n_embd, n);
-    int out = emit_glu(b, "inp_act", gate, input, (GluParams){.act = ACT_GELU});
-    out = block_norm(b, "post_norm", block_product(b, "proj", out, n, n_embd), norm);
-    return emit_add_scaled(b, "inp_residual", out, x, (AddParams){.a_scale = 1, .scale = layer_scale});
 }
 
 /* The dense block and the experts. */
@@ -93,7 +68,7 @@ static void emit(PlanBuilder *b) {
     local.n_rot = keys_int(k, "rope.dimension_count_swa", 2, local_dim, local_dim);
     int n_shared = keys_int(k, "attention.shared_kv_layers", 0, b->plan->hparams.n_layer - 1, 0);
     int n_input = keys_int(k, "embedding_length_per_layer_input", 0, READ_MAX_FF / MAX_LAYERS, 0);
-    int x = decoder_embed(b, &d), inputs = n_input ? layer_inputs(b, x, n_input, d.norm) : NO_REG;
+    int x = decoder_embed(b, &d), inputs = n_input ? block_layer_inputs(b, x, n_input, d.norm) : NO_REG;
     while (builder_next_layer(b)) {
         bool has_window = is_local(b, b->layer), has_router = builder_has(b, "blk.%d.ffn_gate_inp.weight");
         const float *scale = builder_optional_vector(b, "blk.%d.layer_output_scale.weight", 1);
@@ -106,7 +81,9 @@ static void emit(PlanBuilder *b) {
         d.feed_forward = has_router ? mixture : NULL;
         d.layer_scale = scale && !n_input ? *scale : 1;
         x = decoder_layer(b, x, &d);
-        if (n_input) x = add_layer_input(b, x, inputs, n_input, d.norm, scale ? *scale : 1);
+        if (!n_input) continue;
+        AddParams scales = {.a_scale = 1, .scale = scale ? *scale : 1};
+        x = emit_add_scaled(b, "inp_residual", block_layer_input(b, x, inputs, n_input, d.norm), x, scales);
     }
     decoder_output(b, x, &d);
 }
