@@ -240,6 +240,14 @@ template <KvType KV, int HD> struct Query {
         float2 x[PART];
         if (PART == PAIRS) load_part(x, q, a.k_dim, 0);
         float norm = 1, scale = query_scale(a, item.length - 1);
+        if (PART == PAIRS && is_plain(a)) { // a tenth of the code below, which is fetched for each block
+#pragma unroll
+            for (int i = 0; i < PART; i++)
+                if (column_at(i) < a.rotation.n_rot) x[i] = rotate(x[i], tables.rotation[column_at(i) / 2]);
+#pragma unroll
+            for (int i = 0; i < PART; i += 2) keep(i / 2, x[i], x[i + 1], scale);
+            return;
+        }
         if (a.q_norm.weight) {
             float squares[8] = {};
 #pragma unroll 1
@@ -283,6 +291,13 @@ template <KvType KV, int HD> struct Query {
     }
 
   private:
+    // Whether heads are rotated in neighbouring pairs from their first dimension on, or not at all, and not
+    // normalised.
+    static __device__ bool is_plain(const Attention &a) {
+        const Rotation &r = a.rotation;
+        return !a.q_norm.weight && (r.n_rot == 0 || (r.pairing == ROPE_ADJACENT && r.first == 0));
+    }
+
     static __device__ int column_at(int i) {
         return i / 2 * 16 + column_of<KV>(i % 2);
     }
