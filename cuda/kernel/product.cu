@@ -347,7 +347,7 @@ template <bool ROUTED> struct Epilogue {
         float sum = reduce(partial, work.split.block_slices),
               up = is_pair(p) ? reduce(partial + work.matrix_step(), work.split.block_slices) : 0,
               y = epilogue(p, s, w_row, sum, up, residual);
-        if (flagged)
+        if (flagged && matrix == 0) // the first output is the next product's input
             asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(p.flagged->row + row),
                          "r"((__float_as_uint(y) & ~1u) | epoch)
                          : "memory");

@@ -52,7 +52,7 @@ static void check_steps(const Golden *g, const Case *c, const Mode *m) {
     if (!rig_open(&rig, g->path, m->config)) return;
     float *logits = rig_rows(&rig, c->n_prompt);
     DecodeRow s = {c->prompt[c->n_prompt - 1], 0, c->n_prompt - 1, greedy};
-    bool ok = rig_feed(&rig, 0, c->prompt, 0, c->n_prompt, logits) &&
+    bool ok = rig_feed(&rig, 0, c->prompt, 0, c->n_prompt - 1, logits) && // no state can be taken back
               gpu_decode(&rig, &s, 1, c->n_greedy, tokens, &e);
     CHECK(ok, "%s", g->path);
     for (int i = 0; ok && i < c->n_greedy; i++) {
