@@ -150,12 +150,23 @@ static bool writes(const Plan *p, const Op *op, int reg) {
     return has_operand(p, op, reg, role_writes);
 }
 
-/* Whether what a register holds around op i is written by then and still needed. */
-static bool alive(const Plan *p, int reg, int i) {
-    bool written = false, needed = writes(p, &p->ops[i], reg);
-    for (int k = 0; k <= i; k++) written |= writes(p, &p->ops[k], reg);
-    for (int k = i; k < p->n_ops; k++) needed |= reads(p, &p->ops[k], reg);
-    return written && needed;
+/* The ops between which what a register holds is written and still needed; of a view, those of its base. */
+typedef struct Span {
+    int first_write, last_use; // n_ops and -1: there is none
+} Span;
+
+static Span *spans_of(const Plan *p) {
+    Span *spans = mem_new((size_t)p->n_regs, sizeof *spans);
+    for (int r = 0; r < p->n_regs; r++) spans[r] = (Span){p->n_ops, -1};
+    for (int i = 0; i < p->n_ops; i++)
+        for (int k = 0; k < p->ops[i].n_operands; k++) {
+            const Operand *o = &p->ops[i].operand[k];
+            if (o->role == ROLE_CACHE) continue;
+            Span *span = &spans[plan_base(p, o->reg)];
+            if (role_writes(o->role) && i < span->first_write) span->first_write = i;
+            span->last_use = i;
+        }
+    return spans;
 }
 
 /* The forms in which readers of a register read it. */
@@ -211,8 +222,9 @@ static void check_allocation(const char *path, const Opened *o) {
     const Plan *p = o->plan;
     size_t peak[2] = {0};
     bool *is_alive = mem_new((size_t)p->n_regs, sizeof *is_alive);
+    Span *spans = spans_of(p);
     for (int i = 0; i < p->n_ops; i++) {
-        for (int r = 0; r < p->n_regs; r++) is_alive[r] = alive(p, r, i);
+        for (int r = 0; r < p->n_regs; r++) is_alive[r] = spans[r].first_write <= i && i <= spans[r].last_use;
         for (int kind = 0; kind < 2; kind++) {
             size_t sum = check_op(path, p, i, kind, is_alive);
             if (sum > peak[kind]) peak[kind] = sum;
@@ -222,6 +234,7 @@ static void check_allocation(const char *path, const Opened *o) {
           p->row_bytes_T, peak[0]);
     CHECK(p->row_bytes_R >= peak[1] && p->row_bytes_R <= peak[1] + peak[1] / 2, "%s: %zu bytes for %zu", path,
           p->row_bytes_R, peak[1]);
+    free(spans);
     free(is_alive);
 }
 
