@@ -24,6 +24,8 @@ static int mix(PlanBuilder *b, int in, const Decoder *d) {
 
 static void emit(PlanBuilder *b) {
     Decoder d = read_decoder(b, false, ROPE_ADJACENT);
+    if (read_factor(b, "attention.temperature_scale", 0) != 0)
+        keys_fail(&b->keys, "'deepseek2.attention.temperature_scale' is not supported; expected 0 or none");
     d.experts = read_experts(b, ROUTE_SOFTMAX, false);
     d.mix = mix;
     emit_decoder(b, &d);

@@ -13,13 +13,11 @@ static void emit(PlanBuilder *b) {
     emit_decoder(b, &d);
 }
 
-#define OPTIONAL                                                                                             \
-    "attn_qkv.weight", "attn_qkv.bias", "attn_output.bias", "ffn_up.bias", "ffn_down.bias", "_norm.bias",    \
-        "output.weight"
-
 /* In the order of the fields of Shape. */
 static const Shape shapes[] = {
-    {"pythia-1.4b", 24, 2048, 16, 16, 128, 8192, 50304, 1e4f, .optional = {OPTIONAL},
+    {"pythia-1.4b", 24, 2048, 16, 16, 128, 8192, 50304, 1e4f,
+     .optional = {"attn_qkv.weight", "attn_qkv.bias", "attn_output.bias", "ffn_up.bias", "ffn_down.bias",
+                  "_norm.bias", "output.weight"},
      .keys = "rope.dimension_count=32 attention.layer_norm_epsilon=0.00001 use_parallel_residual=true"},
     {0},
 };
