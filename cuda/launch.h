@@ -199,7 +199,7 @@ cudaError_t launch_join(const Launch *l, const Join *j, int n);
  * their weights; at most MAX_EXPERTS experts in at most 32 groups. */
 typedef struct Route {
     RegRows logits;  // [n_expert]
-    MoeParams moe;   // its bias and expert_scale in device memory
+    MoeParams moe;   // its bias in device memory
     RegRows ids;     // out: int32_t [n_used] in place of floats
     RegRows weights; // out: [n_used]
 } Route;

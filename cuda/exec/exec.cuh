@@ -26,7 +26,7 @@ static_assert(AHEAD < RING_STEPS, "or entries would be overwritten before they a
 // The device memory of an op, beside registers and the cache.
 struct DeviceOp {
     DeviceWeight w[OP_MAX_SEGMENTS];
-    // Of a norm: its bias in bias[0], its weight in vector; of ROUTE: bias[0] and the factors of experts.
+    // Of a norm: its bias in bias[0], its weight in vector; of ROUTE: bias[0].
     const float *bias[OP_MAX_SEGMENTS], *vector;
     const float *state[3];     // vectors of an op with a state: weight and bias; a, dt_bias and d
     const float *head_norm[3]; // of attention: weights of the norms of q, k and v

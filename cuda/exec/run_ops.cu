@@ -353,7 +353,6 @@ cudaError_t run_op(Rank *x, const Op *op, const Step &step) {
         RegRows weights = rows_in(x, op, op_out(op, 1), step);
         Route r = {in, op->moe, to, weights};
         r.moe.bias = device_op(x, op)->bias[0];
-        r.moe.expert_scale = device_op(x, op)->vector;
         return launch_route(l, &r, n);
     }
     case OP_MOE_SUM: {

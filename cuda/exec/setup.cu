@@ -269,11 +269,8 @@ bool add_op_weights(Rank *x, int i, Err *e) {
     if (rope && !add_frequencies(x, i, rope, e)) return false;
     if (!add_state_vectors(x, i, e)) return false;
     if (op->code == OP_ATTN) return add_attention(x, &op->attn, to, e);
-    if (op->code == OP_ROUTE) {
-        const MoeParams *moe = &op->moe;
-        return (!moe->bias || add_vector(x, moe->bias, moe->n_expert, &to->bias[0], e)) &&
-               (!moe->expert_scale || add_vector(x, moe->expert_scale, moe->n_expert, &to->vector, e));
-    }
+    if (op->code == OP_ROUTE)
+        return !op->moe.bias || add_vector(x, op->moe.bias, op->moe.n_expert, &to->bias[0], e);
     if (op->code != OP_NORM && !op_is_product(op)) return true;
     const NormParams *norm = op->code == OP_NORM ? &op->norm : &op->product.norm;
     bool shared = norm->head_dim && !norm->per_head;

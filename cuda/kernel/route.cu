@@ -110,11 +110,10 @@ __global__ void k_route(const __grid_constant__ Route r) {
     if (moe.n_group > 1) exclude_groups(moe, &s);
     for (int slot = 0; slot < moe.n_used; slot++) {
         int best = take_best(moe, &s);
-        float w = s.score[best];
-        sum += w;
+        sum += s.score[best];
         if (lane == 0) {
             ids[slot] = best;
-            weight[slot] = moe.expert_scale ? w * moe.expert_scale[best] : w;
+            weight[slot] = s.score[best];
         }
     }
     __syncwarp();

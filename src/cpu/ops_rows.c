@@ -185,10 +185,7 @@ void op_route(Exec *x, const Batch *b, const Op *op, Scratch *s) {
             weights[k] = score[ids[k]];
             sum += weights[k];
         }
-        for (int k = 0; k < m->n_used; k++) {
-            weights[k] *= m->scale / (m->normalise ? sum : 1);
-            if (m->expert_scale) weights[k] *= m->expert_scale[ids[k]];
-        }
+        for (int k = 0; k < m->n_used; k++) weights[k] *= m->scale / (m->normalise ? sum : 1);
     }
 }
 

@@ -70,8 +70,7 @@
     X(ROUTE_SIGMOID, "experts chosen by a sigmoid", op->code == OP_ROUTE && moe->kind == ROUTE_SIGMOID)      \
     X(ROUTE_BIAS, "experts chosen with a bias", op->code == OP_ROUTE && moe->bias)                           \
     X(ROUTE_GROUPS, "experts chosen in groups", op->code == OP_ROUTE && moe->n_group > 1)                    \
-    X(ROUTE_RAW, "weights of experts that are not normalised", op->code == OP_ROUTE && !moe->normalise)      \
-    X(ROUTE_EXPERT_SCALE, "a factor for each expert", op->code == OP_ROUTE && moe->expert_scale)
+    X(ROUTE_RAW, "weights of experts that are not normalised", op->code == OP_ROUTE && !moe->normalise)
 
 typedef enum Feature {
 #define X(name, text) FEATURE_OP_##name,

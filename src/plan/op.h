@@ -195,7 +195,6 @@ typedef struct MoeParams {
                                // two best biased scores; n_group 0 or 1: no groups
     bool normalise;            // ROUTE: weights are divided by their sum
     float scale;               // ROUTE: of the weights
-    const float *expert_scale; // ROUTE: [n_expert] a factor on the weight of each expert, or NULL
 } MoeParams;
 
 typedef struct ProductParams {

@@ -75,8 +75,7 @@ static void print_route(const MoeParams *m, Buf *out) {
     buf_printf(out, " %d of %d%s%s", m->n_used, m->n_expert, m->kind == ROUTE_SIGMOID ? " by sigmoid" : "",
                m->bias ? " with bias" : "");
     if (m->n_group > 1) buf_printf(out, " in %d of %d groups", m->n_group_used, m->n_group);
-    buf_printf(out, ", scale %g%s%s", (double)m->scale, m->normalise ? "" : ", not normalised",
-               m->expert_scale ? ", a factor each" : "");
+    buf_printf(out, ", scale %g%s", (double)m->scale, m->normalise ? "" : ", not normalised");
 }
 
 static void print_glu(const GluParams *g, Buf *out) {
