@@ -1,11 +1,10 @@
 // rope: what is done to heads before attention: a norm and a rotation of queries and new keys, and how a new
 // row of K or V is stored; the same bits wherever it is done.
 //
-// Two kernels hold a head differently: a warp holds one head (HeadRow), or four lanes of it do (Query in
-// attn.cu).  Both add the squares of a head in one order, that of head_sum, which depends on the type of the
-// cache because the columns of Query do.
+// A warp holds a head (HeadRow), a query or a new key alike.
 #pragma once
 #include "attn.cuh"
+#include "device.cuh"
 
 // Cosine and sine of position * frequency, times the magnitude.  Positions go into the hundreds of thousands,
 // so that the angle is computed and reduced to half a circle either way in f64, and only then rounded to f32:
@@ -62,14 +61,6 @@ __device__ inline float2 normalised_pair(float2 x, float scale, const float *wei
     return make_float2(x.x * scale * weight[0], x.y * scale * weight[1]);
 }
 
-// The sum over a warp that holds a head: lane i has the squares of pairs i, i + 32, ... of dimensions.
-template <KvType KV> __device__ float head_sum(float squares) {
-    const int offsets[] = {BYTES<KV> ? 1 : 4, 8, 16, BYTES<KV> ? 2 : 1, BYTES<KV> ? 4 : 2};
-#pragma unroll
-    for (int i = 0; i < 5; i++) squares += __shfl_xor_sync(0xffffffffu, squares, offsets[i]);
-    return squares;
-}
-
 // What a block needs of one position, in shared memory: rotations of pairs, and weights of norms with zeros
 // behind the head's dimensions.
 template <int HD> struct HeadTables {
@@ -91,7 +82,7 @@ template <int HD> struct HeadTables {
 };
 
 // A head of a new row, in the registers of a warp.
-template <KvType KV, int HD> struct HeadRow {
+template <int HD> struct HeadRow {
     static constexpr int PAIRS = (HD + 63) / 64;
     float2 x[PAIRS]; // dimensions column_of(i) and the next
 
@@ -109,7 +100,7 @@ template <KvType KV, int HD> struct HeadRow {
 #pragma unroll
         for (int i = 0; i < PAIRS; i++)
             if (column_of(i) < dim) sum = add_square(sum, x[i]);
-        float scale = head_norm_scale(head_sum<KV>(sum), dim, norm.eps);
+        float scale = head_norm_scale(warp_sum(sum), dim, norm.eps);
 #pragma unroll
         for (int i = 0; i < PAIRS; i++)
             if (column_of(i) < dim) x[i] = normalised_pair(x[i], scale, weight + column_of(i));

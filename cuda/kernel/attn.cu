@@ -24,7 +24,7 @@
 // Of a window or a chunk only the tiles are read that the row sees, and of its first tile only the rows.
 //
 // Where V is a part of K, a tile of keys is its own tile of values.  Queries of more than 256 dimensions do
-// not fit into registers: their fragments are in shared memory, the same for all warps.
+// not fit into registers: their fragments stay in shared memory, the same for all warps.
 //
 // Head dimensions without an instance are padded with zeros to the next.  f32 keys and values beyond 65504
 // overflow, and values of q8_0 beyond 32512.
@@ -52,7 +52,7 @@ struct Decode {
     float *partial; // [T][n_kv_head * parts][splits_max][HEADS][padded v_dim] weighted sum of values
 };
 
-// A block's shared memory: a ring for each warp, then the queries where they have no registers.  The blocks
+// A block's shared memory: a ring for each warp, then the queries.  The blocks
 // of an SM keep well over 35 KB in flight, the amount that hides a latency of 1 us at the bandwidth of an
 // H200.
 template <KvType KV, int HD> struct Shape {
@@ -60,13 +60,14 @@ template <KvType KV, int HD> struct Shape {
     static constexpr int ROW = padded_row_bytes(HD * ELEMENT_BYTES<KV>), ROWS = TILE * ROW;
     static constexpr int SCALES = KV == KV_Q8_0 ? TILE * HD / KV_SCALED * 2 : 0; // bytes, behind the rows
     static constexpr int SLOT = ROWS + SCALES;
+    static constexpr int QUERIES = HD / 16 * 32 * sizeof(uint4); // bytes
     static constexpr int FIT =
-        (ATTN_SHARED - 2048) / (ATTN_THREADS / 32 * SLOT); // beside 2 KB that are static
+        ((int)ATTN_SHARED - 3072 - QUERIES) / (ATTN_THREADS / 32 * SLOT); // beside 3 KB that are static
     static constexpr int SLOTS = FIT < 2 ? 2 : FIT > 5 ? 5 : FIT;
     static constexpr int WARPS = SLOT < 10000 ? 4 : SLOT < 20000 ? 2 : 1, THREADS = WARPS * 32;
     static constexpr int RINGS = WARPS * SLOTS * SLOT;
     static constexpr bool SHARED_QUERIES = HD > 256;
-    static constexpr size_t SHARED = RINGS + (SHARED_QUERIES ? HD / 16 * 32 * sizeof(uint4) : 0);
+    static constexpr size_t SHARED = RINGS + QUERIES;
     static_assert(SHARED <= 96 * 1024, "fits every GPU since sm_80");
     static_assert(SLOTS * SLOT >= HEADS * (VD + 4) * (int)sizeof(float), "a warp's sums fit into its ring");
 };
@@ -221,148 +222,56 @@ __device__ float scale_at(const uint8_t *tile, int n_blocks, Seen seen, int posi
 }
 
 // The queries of a work item, normalised, rotated and scaled: heads are columns, dimensions 16 step... are
-// rows.
+// rows.  A warp prepares a head, as it does a new key, and writes it into shared memory in the form of the
+// fragments, from where all warps load them into registers, or read them again for each tile.
 template <KvType KV, int HD> struct Query {
     using S = Shape<KV, HD>;
-    static constexpr int PAIRS = HD / 8;                        // of dimensions, of a lane
-    static constexpr int PART = S::SHARED_QUERIES ? 24 : PAIRS; // of them in registers at a time
-    static constexpr int KEPT = S::SHARED_QUERIES ? 1 : HD / 16;
-    static_assert(PAIRS % PART == 0 && (PART == PAIRS || PART % 8 == 0));
-    uint32_t high[KEPT][2], low[KEPT][2];
-    uint4 *shared; // or here [HD / 16][32]
+    static constexpr int STEPS = HD / 16, KEPT = S::SHARED_QUERIES ? 0 : STEPS;
+    uint4 *shared; // [STEPS][32] {high, high, low, low} of each lane
+    uint4 kept[KEPT ? KEPT : 1];
 
     __device__ Query(uint8_t *shared_) : shared((uint4 *)shared_) {}
 
     // Whole block.
     __device__ void load(const Attention &a, const WorkItem &item, const HeadTables<HD> &tables) {
-        int head = threadIdx.x % 32 / 4;
-        const float *q = head < item.n_heads ? head_of(a.q, item.row, item.head + head, a.k_dim) : nullptr;
-        float2 x[PART];
-        if (PART == PAIRS) load_part(x, q, a.k_dim, 0);
-        float norm = 1, scale = query_scale(a, item.length - 1);
-        if (PART == PAIRS && is_plain(a)) { // a tenth of the code below, which is fetched for each block
-#pragma unroll
-            for (int i = 0; i < PART; i++)
-                if (column_at(i) < a.rotation.n_rot) x[i] = rotate(x[i], tables.rotation[column_at(i) / 2]);
-#pragma unroll
-            for (int i = 0; i < PART; i += 2) keep(i / 2, x[i], x[i + 1], scale);
-            return;
-        }
-        if (a.q_norm.weight) {
-            float squares[8] = {};
-#pragma unroll 1
-            for (int begin = 0; begin < PAIRS; begin += PART) {
-                if (PART < PAIRS) load_part(x, q, a.k_dim, begin);
-#pragma unroll
-                for (int i = 0; i < PART; i++) squares[i % 8] = add_square(squares[i % 8], x[i]);
+        float scale = query_scale(a, item.length - 1);
+        for (int head = threadIdx.x / 32; head < HEADS; head += S::WARPS) {
+            HeadRow<HD> x = {};
+            if (head < item.n_heads) {
+                x.load(head_of(a.q, item.row, item.head + head, a.k_dim), a.k_dim);
+                x.normalise(a.q_norm, tables.q_weight, a.k_dim);
+                x.rotate_pairs(a.rotation, tables.rotation);
             }
-            norm = head_norm_scale(sum_of(squares), a.k_dim, a.q_norm.eps);
+            store(x, head, scale);
         }
-#pragma unroll 1
-        for (int begin = 0; begin < PAIRS; begin += PART) {
-            if (PART < PAIRS) load_part(x, q, a.k_dim, begin);
-            if (a.q_norm.weight)
+        __syncthreads();
 #pragma unroll
-                for (int i = 0; i < PART; i++)
-                    x[i] = normalised_pair(x[i], norm, tables.q_weight + column_at(begin + i));
-            if (PART == PAIRS && halves_meet(a.rotation))
-                rotate_halves(x, tables.rotation);
-            else
-                rotate_part(x, q, a, norm, tables, begin);
-#pragma unroll
-            for (int i = 0; i < PART; i += 2) keep((begin + i) / 2, x[i], x[i + 1], scale);
-        }
-        if (S::SHARED_QUERIES) __syncthreads();
+        for (int i = 0; i < KEPT; i++) kept[i] = shared[i * 32 + threadIdx.x % 32];
     }
 
-    __device__ void get(int step, uint32_t h[2], uint32_t l[2]) const {
-        if constexpr (S::SHARED_QUERIES) {
-            uint4 f = shared[step * 32 + threadIdx.x % 32];
-            h[0] = f.x;
-            h[1] = f.y;
-            l[0] = f.z;
-            l[1] = f.w;
-        } else {
-            h[0] = high[step][0];
-            h[1] = high[step][1];
-            l[0] = low[step][0];
-            l[1] = low[step][1];
-        }
+    __device__ void get(int step, uint32_t high[2], uint32_t low[2]) const {
+        uint4 f;
+        if constexpr (KEPT > 0)
+            f = kept[step];
+        else
+            f = shared[step * 32 + threadIdx.x % 32];
+        high[0] = f.x;
+        high[1] = f.y;
+        low[0] = f.z;
+        low[1] = f.w;
     }
 
   private:
-    // Whether heads are rotated in neighbouring pairs from their first dimension on, or not at all, and not
-    // normalised.
-    static __device__ bool is_plain(const Attention &a) {
-        const Rotation &r = a.rotation;
-        return !a.q_norm.weight && (r.n_rot == 0 || (r.pairing == ROPE_ADJACENT && r.first == 0));
-    }
-
-    static __device__ int column_at(int i) {
-        return i / 2 * 16 + column_of<KV>(i % 2);
-    }
-
-    static __device__ float2 pair_at(const float *q, int k_dim, int column) {
-        return q && column < k_dim ? __ldcg((const float2 *)(q + column)) : make_float2(0, 0);
-    }
-
-    static __device__ void load_part(float2 x[PART], const float *q, int k_dim, int begin) {
+    // Where column_of finds a pair of dimensions: in which of a head's four lanes, in which half.
+    __device__ void store(const HeadRow<HD> &x, int head, float scale) {
 #pragma unroll
-        for (int i = 0; i < PART; i++) x[i] = pair_at(q, k_dim, column_at(begin + i));
-    }
-
-    // The sum over a head, in the order of head_sum.
-    static __device__ float sum_of(float part[8]) {
-#pragma unroll
-        for (int n = 1; n < 8; n *= 2)
-#pragma unroll
-            for (int i = 0; i < 8; i += 2 * n) part[i] += part[i + n];
-        float sum = part[0] + __shfl_xor_sync(0xffffffffu, part[0], 1);
-        return sum + __shfl_xor_sync(0xffffffffu, sum, 2);
-    }
-
-    // Whether all dimensions are rotated by halves, and a lane has both of each two that belong together.
-    static __device__ bool halves_meet(const Rotation &r) {
-        return HD / 2 % (BYTES<KV> ? 16 : 8) == 0 && r.pairing == ROPE_HALVES && r.n_rot == HD;
-    }
-
-    static __device__ void rotate_halves(float2 x[PART], const float2 *rotation) {
-#pragma unroll
-        for (int i = 0; i < PAIRS / 2; i++) {
-            float2 *y = &x[(i + PAIRS / 2) % PART];
-            float2 a = rotate(make_float2(x[i].x, y->x), rotation[column_at(i)]),
-                   b = rotate(make_float2(x[i].y, y->y), rotation[column_at(i) + 1]);
-            x[i] = make_float2(a.x, b.x);
-            *y = make_float2(a.y, b.y);
-        }
-    }
-
-    // Partners of halves are loaded again.
-    static __device__ void rotate_part(float2 x[PART], const float *q, const Attention &a, float norm,
-                                       const HeadTables<HD> &tables, int begin) {
-#pragma unroll
-        for (int i = 0; i < PART; i++) {
-            int column = column_at(begin + i), other = partner_of(a.rotation, column);
-            float2 y = x[i];
-            if (rotates_halves(a.rotation)) y = pair_at(q, a.k_dim, other);
-            if (rotates_halves(a.rotation) && a.q_norm.weight)
-                y = normalised_pair(y, norm, tables.q_weight + other);
-            x[i] = rotated(a.rotation, tables.rotation, column, x[i], y);
-        }
-    }
-
-    __device__ void keep(int step, float2 x, float2 y, float scale) {
-        uint32_t h[2], l[2];
-        split_half(x.x * scale, x.y * scale, h[0], l[0]);
-        split_half(y.x * scale, y.y * scale, h[1], l[1]);
-        if constexpr (S::SHARED_QUERIES) { // each warp stores its share
-            if (step % S::WARPS == threadIdx.x / 32)
-                shared[step * 32 + threadIdx.x % 32] = make_uint4(h[0], h[1], l[0], l[1]);
-        } else {
-            high[step][0] = h[0];
-            high[step][1] = h[1];
-            low[step][0] = l[0];
-            low[step][1] = l[1];
+        for (int i = 0; i < x.PAIRS; i++) {
+            int column = x.column_of(i), in_step = column % 16;
+            if (column >= HD) continue;
+            int lane = BYTES<KV> ? in_step / 4 : in_step % 8 / 2,
+                half = BYTES<KV> ? in_step % 4 / 2 : in_step / 8;
+            uint32_t *to = (uint32_t *)(shared + column / 16 * 32 + head * 4 + lane);
+            split_half(x.x[i].x * scale, x.x[i].y * scale, to[half], to[2 + half]);
         }
     }
 };
@@ -456,7 +365,7 @@ template <KvType KV, int HD, bool V_IN_K> struct Stream {
 
 // A new row of K or V goes into the cache, and into a tile that was fetched without it.
 template <KvType KV, int HD>
-__device__ void put_row(const HeadRow<KV, HD> &x, int dim, const WorkItem &item, const KvRows &page,
+__device__ void put_row(const HeadRow<HD> &x, int dim, const WorkItem &item, const KvRows &page,
                         uint8_t *tile) {
     uint8_t *row = tile + item.newest % TILE * Shape<KV, HD>::ROW;
     uint16_t *scales = (uint16_t *)(tile + Shape<KV, HD>::ROWS) + item.newest % TILE * (dim / KV_SCALED);
@@ -579,7 +488,7 @@ __device__ void attend_warp(const Decode &d, const WorkItem &item, uint8_t *slot
     tables.fill(a, item.length - 1); // while the first tiles come
     __syncthreads();
     pdl_wait();
-    HeadRow<KV, HD> key, value;
+    HeadRow<HD> key, value;
     if (tile <= newest) {
         key.load(head_of(a.k, item.row, item.kv_head, a.k_dim), a.k_dim);
         if (!V_IN_K) value.load(head_of(a.v, item.row, item.kv_head, a.v_dim), a.v_dim);
@@ -593,16 +502,16 @@ __device__ void attend_warp(const Decode &d, const WorkItem &item, uint8_t *slot
         if (tile == newest) {
             key.normalise(a.k_norm, tables.k_weight, a.k_dim);
             key.rotate_pairs(a.rotation, tables.rotation);
-            put_row(key, a.k_dim, item, cache_rows(&a.cache, stream.page_of(tile), CACHE_K, item.kv_head),
-                    keys);
+            put_row<KV>(key, a.k_dim, item, cache_rows(&a.cache, stream.page_of(tile), CACHE_K, item.kv_head),
+                        keys);
         }
         scores<KV, HD>(s, keys, q, a, seen);
         sums.weigh(s);
         uint8_t *values = V_IN_K ? keys : stream.next();
         if (!V_IN_K && tile == newest) {
             value.normalise(a.v_norm, a.v_norm.weight, a.v_dim);
-            put_row(value, a.v_dim, item, cache_rows(&a.cache, stream.page_of(tile), CACHE_V, item.kv_head),
-                    values);
+            put_row<KV>(value, a.v_dim, item,
+                        cache_rows(&a.cache, stream.page_of(tile), CACHE_V, item.kv_head), values);
         }
         sums.add_values(values, s, (V_IN_K ? a.k_dim : a.v_dim) / KV_SCALED, seen);
     }

@@ -22,13 +22,13 @@ struct Counts { // heads of the rows that are given; they are counted through in
 template <KvType KV, int HD>
 __global__ void __launch_bounds__(THREADS)
     k_rope_kvput(const __grid_constant__ Attention a, const __grid_constant__ Counts n) {
-    constexpr int PAIRS = HeadRow<KV, HD>::PAIRS, HEADS = PAIRS <= 2 ? 4 : PAIRS <= 4 ? 2 : 1; // of a warp
+    constexpr int PAIRS = HeadRow<HD>::PAIRS, HEADS = PAIRS <= 2 ? 4 : PAIRS <= 4 ? 2 : 1; // of a warp
     __shared__ __align__(16) HeadTables<HD> tables;
     pdl_wait();
     pdl_launch(); // not before: blocks of the next kernel would take the SMs that this one needs
     int t = blockIdx.x, first = (blockIdx.y * WARPS + threadIdx.x / 32) * HEADS, n_heads = n.q + n.k + n.v;
     int seq = __ldcg(a.seq + t), position = __ldcg(a.position + t);
-    HeadRow<KV, HD> row[HEADS];
+    HeadRow<HD> row[HEADS];
 #pragma unroll
     for (int i = 0; i < HEADS; i++) {
         int head = first + i;
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 template <KvType KV, int HD> cudaError_t launch_padded(const Launch *l, const Attention &a, Counts n) {
-    constexpr int PAIRS = HeadRow<KV, HD>::PAIRS, HEADS = WARPS * (PAIRS <= 2 ? 4 : PAIRS <= 4 ? 2 : 1);
+    constexpr int PAIRS = HeadRow<HD>::PAIRS, HEADS = WARPS * (PAIRS <= 2 ? 4 : PAIRS <= 4 ? 2 : 1);
     dim3 grid((unsigned)a.T, (unsigned)(n.q + n.k + n.v + HEADS - 1) / HEADS);
     return launch_kernel(l, k_rope_kvput<KV, HD>, grid, dim3(THREADS), 0, a, n);
 }
