@@ -239,8 +239,8 @@ int emit_glu(PlanBuilder *b, const char *name, int gate, int up, GluParams glu) 
     op_add_operand(op, ROLE_READ, gate);
     op_add_operand(op, ROLE_READ, up);
     op->glu = glu;
-    assert(up == NO_REG || width_of(b, gate) == 1 || !b->keys.ok || width_of(b, up) % width_of(b, gate) == 0);
-    return write(b, op, width_of(b, up == NO_REG ? gate : up));
+    assert(gate == NO_REG || !b->keys.ok || width_of(b, up) % width_of(b, gate) == 0);
+    return write(b, op, width_of(b, up));
 }
 
 int emit_add_scaled(PlanBuilder *b, const char *name, int a, int c, AddParams add) {

@@ -52,7 +52,7 @@ void emit_rope(PlanBuilder *b, const char *name, int q, int k, RopeParams rope);
 /* Returns the cache's layer, which several attentions may read.  v NO_REG: V is the first v_dim of K. */
 int emit_kvput(PlanBuilder *b, const char *name, int k, int v, AttnParams attn);
 int emit_attn(PlanBuilder *b, const char *name, int q, int cache, AttnParams attn);
-int emit_glu(PlanBuilder *b, const char *name, int gate, int up, GluParams glu); // up NO_REG: act(gate)
+int emit_glu(PlanBuilder *b, const char *name, int gate, int up, GluParams glu); // gate NO_REG: act(up)
 int emit_add(PlanBuilder *b, const char *name, int a, int c);
 int emit_add_scaled(PlanBuilder *b, const char *name, int a, int c, AddParams add);
 int emit_slice(PlanBuilder *b, const char *name, int in, SliceParams slice);

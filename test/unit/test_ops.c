@@ -224,7 +224,8 @@ static void emit_tested_glu(PlanBuilder *b) {
     int x = emit_embed(b, "embd", input_matrix(b, A), (EmbedParams){.scale = 5}),
         up = emit_embed(b, "embd", input_matrix(b, B), (EmbedParams){.scale = 5});
     int gate = gate_width == 0 || gate_width == WIDTH ? x : emit_view(b, "gate", x, 0, gate_width);
-    result = emit_glu(b, "act", gate, gate_width ? up : NO_REG, tested_glu);
+    result =
+        gate_width ? emit_glu(b, "act", gate, up, tested_glu) : emit_glu(b, "act", NO_REG, gate, tested_glu);
 }
 static double between(double low, double x, double high) {
     return x < low ? low : x > high ? high : x;

@@ -128,8 +128,7 @@ int block_ffn(PlanBuilder *b, int in, const FfnBlock *o) {
     int gate = o->kind == FFN_PLAIN ? NO_REG : gate_or_up(b, "ffn_gate", in, o, 0, n_ff);
     int up = gate_or_up(b, "ffn_up", in, o, 1, n_ff);
     if (o->cut != 0) gate = emit_norm(b, "ffn_cut", gate, (NormParams){.cut = o->cut});
-    int act = gate == NO_REG ? emit_glu(b, "ffn_act", up, NO_REG, o->glu)
-                             : emit_glu(b, "ffn_act", gate, up, o->glu);
+    int act = emit_glu(b, "ffn_act", gate, up, o->glu);
     return block_product(b, "ffn_down", act, n_ff, b->plan->hparams.n_embd);
 }
 

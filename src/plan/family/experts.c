@@ -98,8 +98,7 @@ static int inner(PlanBuilder *b, int in, int ids, int n_in, int n_ff, const Expe
     if (o->kind == FFN_GATED)
         gate = expert_product(b, "ffn_gate", joined ? "ffn_gate_up" : "ffn_gate", in, ids, first, o);
     int up = expert_product(b, "ffn_up", joined ? "ffn_gate_up" : "ffn_up", in, ids, second, o);
-    return gate == NO_REG ? emit_glu(b, "ffn_act", up, NO_REG, o->glu)
-                          : emit_glu(b, "ffn_act", gate, up, o->glu);
+    return emit_glu(b, "ffn_act", gate, up, o->glu);
 }
 
 int block_chosen_experts(PlanBuilder *b, int in, Routing r, const ExpertBlock *o) {
@@ -124,8 +123,7 @@ int block_shared_expert(PlanBuilder *b, int in, const ExpertBlock *o) {
     int n_embd = b->plan->hparams.n_embd, n_ff = o->n_shared_ff, gate = NO_REG;
     if (o->kind == FFN_GATED) gate = block_product(b, "ffn_gate_shexp", in, n_embd, n_ff);
     int up = block_product(b, "ffn_up_shexp", in, n_embd, n_ff);
-    int act = gate == NO_REG ? emit_glu(b, "ffn_shexp_act", up, NO_REG, o->shared_glu)
-                             : emit_glu(b, "ffn_shexp_act", gate, up, o->shared_glu);
+    int act = emit_glu(b, "ffn_shexp_act", gate, up, o->shared_glu);
     int down = block_product(b, "ffn_down_shexp", act, n_ff, n_embd);
     if (!builder_has(b, "blk.%d.ffn_gate_inp_shexp.weight")) return down;
     gate = block_product(b, "ffn_gate_inp_shexp", in, n_embd, 1);

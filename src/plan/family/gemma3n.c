@@ -31,8 +31,8 @@ static int coefficients(PlanBuilder *b, int x, NormParams norm) {
     const GluParams sigmoid = {.act = ACT_SIGMOID};
     int z = emit_matmul_scaled(b, "altup_router", in, w, NULL, 2.0f / (float)n_embd);
     int minus_z = emit_add_scaled(b, "altup_minus", z, z, (AddParams){.a_scale = -2, .scale = 1});
-    int plus = emit_glu(b, "altup_sigmoid", z, NO_REG, sigmoid);
-    int minus = emit_glu(b, "altup_sigmoid", minus_z, NO_REG, sigmoid);
+    int plus = emit_glu(b, "altup_sigmoid", NO_REG, z, sigmoid);
+    int minus = emit_glu(b, "altup_sigmoid", NO_REG, minus_z, sigmoid);
     return emit_add_scaled(b, "altup_tanh", minus, plus, (AddParams){.a_scale = -1, .scale = 1});
 }
 
