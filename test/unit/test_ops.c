@@ -491,7 +491,8 @@ static void emit_product_8(PlanBuilder *b) {
 static void product_8(const Trial *t, int row, double *out) {
     const float *x = t->data[A] + row * WIDTH + ODD_COLUMN;
     double amax = 0;
-    for (int i = 0; i < 32; i++) amax = fmax(amax, fabs((double)x[i]));
+    for (int i = 0; i < 32; i++)
+        if (fabsf(x[i]) > amax) amax = fabsf(x[i]);
     for (int r = 0; r < ROWS_8; r++) {
         out[r] = of_36 ? x[1 + r] : t->data[A][row * WIDTH + 1 + r];
         for (int i = 0; i < 32; i++)
