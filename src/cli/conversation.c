@@ -125,6 +125,7 @@ bool chat_answer(Chat *c, Err *e) {
     json_t *messages = session_messages(&c->session);
     if (strcmp(messages_role(&c->session, 0), "user") == 0)
         json_array_remove(messages, json_array_size(messages) - 1);
-    if (ok && stop_wanted()) return c->on_terminal && stop_forget() ? true : stop_err(e);
+    if (stop_wanted() && (ok || e->code == ERR_RUN))
+        return c->on_terminal && stop_forget() ? true : stop_err(e);
     return ok || chat_failed(c, e);
 }

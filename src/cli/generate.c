@@ -205,6 +205,7 @@ bool cmd_generate(const Options *o, Err *e) {
     stop_install();
     bool ok = check(o, e) && (o->print_prompt || runner_choose(&g.run, e)) && read_prompt(&g, e) &&
               (o->print_prompt ? print_prompt(&g, e) : run(&g, e));
+    if (!ok && e->code == ERR_RUN && stop_wanted()) stop_err(e); // a template that was stopped
     runner_close(&g.run);
     session_close(&g.session);
     tok_ids_free(&g.ids);

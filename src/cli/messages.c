@@ -1,6 +1,7 @@
 /* messages: see messages.h. */
 #include "messages.h"
 #include "prompt.h"
+#include "stop.h"
 
 #include <errno.h>
 #include <string.h>
@@ -95,6 +96,7 @@ static void set_thinking(const char *think, Session *s) {
 }
 
 bool messages_begin(const Options *o, Session *s, Err *e) {
+    s->stop = stop_wanted;
     s->variables = json_pack("{s:[],s:b}", "messages", "add_generation_prompt", 1);
     if (o->messages && !messages_load(o->messages, s, e)) return false;
     set_thinking(o->think, s);

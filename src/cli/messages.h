@@ -15,7 +15,7 @@ bool messages_wanted(const Options *o);
 /* Whether this value of --think hides thinking: hide or off; NULL: not given. */
 bool messages_hide_thoughts(const char *think);
 
-/* Fills s->variables from --messages, -sys or -sysf, and --think.  false: ERR_USAGE; ERR_RUN for a file that
+/* Fills s->variables from --messages, -sys or -sysf, and --think, and s->stop.  false: ERR_USAGE; ERR_RUN for a file that
  * cannot be read or has no messages. */
 bool messages_begin(const Options *o, Session *s, Err *e);
 

@@ -49,6 +49,7 @@ void jinja_spend(Jinja *j, size_t steps) {
     if (steps > (size_t)(JINJA_STEPS_MAX - j->steps))
         jinja_fail(j, ERR_MODEL, "the template takes more than %d steps", JINJA_STEPS_MAX);
     j->steps += (int64_t)steps;
+    if (j->stop && j->stop()) jinja_fail(j, ERR_RUN, "stopped");
 }
 
 void jinja_enter(Jinja *j) {

@@ -191,7 +191,8 @@ static Flow exec_with(Jinja *j, const Node *n) {
 /* ---- Macros ---- */
 
 /* Removes the argument of this name and returns it; V_ABSENT: not given. */
-static Value take_named(Dict *named, Str name) {
+static Value take_named(Jinja *j, Dict *named, Str name) {
+    jinja_spend(j, named->n / 16);
     for (size_t i = 0; i < named->n; i++) {
         if (named->pairs[i].key.kind != V_STRING || !js_equal(named->pairs[i].key.s, name)) continue;
         Value v = named->pairs[i].value;
@@ -217,7 +218,7 @@ static bool has_parameter(const Node *macro, Str name) {
 static void bind_rest(Jinja *j, const Node *macro, const Args *args, size_t used, Dict *named) {
     const char *name = jinja_quote(j, macro->name);
     if (macro->uses_caller && !has_parameter(macro, CALLER)) {
-        Value caller = take_named(named, CALLER);
+        Value caller = take_named(j, named, CALLER);
         if (caller.kind == V_ABSENT) caller = jv_undefined(MISSING_VARIABLE, (Value){0}, CALLER);
         jinja_set(j, CALLER, caller);
     }
@@ -239,7 +240,7 @@ static void bind_parameters(Jinja *j, const Node *macro, const Args *args) {
     Dict *named = copy_dict(j, &args->named);
     size_t n = 0;
     for (const Node *p = macro->first; p; p = p->next, n++) {
-        Value v = n < args->positional.n ? args->positional.items[n] : take_named(named, p->name);
+        Value v = n < args->positional.n ? args->positional.items[n] : take_named(j, named, p->name);
         if (v.kind == V_ABSENT)
             v = p->a ? jinja_eval(j, p->a) : jv_undefined(MISSING_VARIABLE, (Value){0}, p->name);
         jinja_set(j, p->name, v);

@@ -15,6 +15,7 @@ static Value follow(Jinja *j, Value item, Value path, Value fallback) {
     for (size_t from = 0; from <= path.s.n;) {
         size_t to = from;
         bool number = true;
+        jinja_spend(j, 1);
         while (to < path.s.n && char_code(path.s.c[to]) != '.') number &= char_is_digit(path.s.c[to++]);
         Str part = js_part(path.s, from, to);
         int64_t index = 0;

@@ -70,11 +70,14 @@ static Value s_count(Jinja *j, const Value *a) {
 
 /* Whether the subject has the affix a[1], or one of the affixes if a[1] is a tuple. */
 static Value affixed(Jinja *j, const Value *a, bool (*has)(Str s, Str affix)) {
-    size_t from;
+    size_t from, n = a[1].kind == V_TUPLE ? a[1].seq->n : 1;
+    const Value *affixes = a[1].kind == V_TUPLE ? a[1].seq->items : &a[1];
     Str s = window(j, a, &from);
-    if (a[1].kind != V_TUPLE) return jv_bool(has(s, jv_need_str(j, a[1], "the beginning or end")));
-    for (size_t i = 0; i < a[1].seq->n; i++)
-        if (has(s, jv_need_str(j, a[1].seq->items[i], "the beginning or end"))) return jv_bool(true);
+    for (size_t i = 0; i < n; i++) {
+        Str affix = jv_need_str(j, affixes[i], "the beginning or end");
+        jinja_spend(j, 1 + affix.n / 64);
+        if (has(s, affix)) return jv_bool(true);
+    }
     return jv_bool(false);
 }
 
@@ -332,14 +335,12 @@ static Value s_format(Jinja *j, const Value *a) {
 
 static Value l_count(Jinja *j, const Value *a) {
     int64_t n = 0;
-    jinja_spend(j, a[0].seq->n / 16);
     for (size_t i = 0; i < a[0].seq->n; i++) n += jv_equal(j, a[0].seq->items[i], a[1]);
     return jv_int(n);
 }
 
 static Value l_index(Jinja *j, const Value *a) {
     size_t n = a[0].seq->n, end = clamped_index(j, a[3], n, n);
-    jinja_spend(j, n / 16);
     for (size_t i = clamped_index(j, a[2], n, 0); i < end; i++)
         if (jv_equal(j, a[0].seq->items[i], a[1])) return jv_int((int64_t)i);
     jinja_fail(j, ERR_RUN, "index() did not find the item");

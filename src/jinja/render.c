@@ -26,9 +26,9 @@ static void set_globals(Jinja *j, const Dict *variables) {
     jinja_push_scope(j);
 }
 
-bool jinja_render(Jinja *j, const char *source, size_t n, const struct tm *now,
+bool jinja_render(Jinja *j, const char *source, size_t n, const struct tm *now, bool (*stop)(void),
                   Dict *(*make)(Jinja *j, const void *from), const void *from, Str *text, Err *e) {
-    *j = (Jinja){.e = e};
+    *j = (Jinja){.stop = stop, .e = e};
     if (setjmp(j->failed)) return false;
     j->interp = jinja_alloc(j, 1, sizeof *j->interp);
     j->interp->now = *now;

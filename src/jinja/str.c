@@ -81,8 +81,8 @@ bool js_ends(Str s, Str with) {
     return s.n >= with.n && js_equal(js_part(s, s.n - with.n, s.n), with);
 }
 
-/* Whether `what` is at index i of s.  A search in repetitive text takes n * m comparisons, so comparisons are
- * counted in *work, which is spent from time to time. */
+/* Whether `what` is at index i of s.  A search in repetitive text takes n * m comparisons, so they are counted
+ * in *work, which is spent from time to time. */
 static bool is_at(Jinja *j, Str s, Str what, size_t i, size_t *work) {
     size_t k = 0;
     while (k < what.n && same(s.c[i + k], what.c[k])) k++;
@@ -97,6 +97,7 @@ size_t js_find(Jinja *j, Str s, Str what, size_t from) {
     size_t work = 0;
     for (size_t i = from; i <= s.n && what.n <= s.n - i; i++)
         if (is_at(j, s, what, i, &work)) return i;
+    jinja_spend(j, work / 64);
     return JS_NOWHERE;
 }
 
@@ -105,6 +106,7 @@ size_t js_find_last(Jinja *j, Str s, Str what) {
     if (what.n > s.n) return JS_NOWHERE;
     for (size_t i = s.n - what.n + 1; i-- > 0;)
         if (is_at(j, s, what, i, &work)) return i;
+    jinja_spend(j, work / 64);
     return JS_NOWHERE;
 }
 

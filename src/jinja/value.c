@@ -60,7 +60,6 @@ Dict *jv_new_dict(Jinja *j) {
 }
 
 const Value *jv_get(Jinja *j, const Dict *dict, Value key) {
-    jinja_spend(j, dict->n / 4);
     for (size_t i = 0; i < dict->n; i++)
         if (jv_equal(j, dict->pairs[i].key, key)) return &dict->pairs[i].value;
     return NULL;
@@ -212,6 +211,7 @@ static bool same_kind_equal(Jinja *j, Value a, Value b) {
 }
 
 bool jv_equal(Jinja *j, Value a, Value b) {
+    jinja_spend(j, 1);
     if (jv_is_number(a) && jv_is_number(b))
         return a.kind == V_FLOAT || b.kind == V_FLOAT ? jv_number(a) == jv_number(b)
                                                       : jv_whole(a) == jv_whole(b);
@@ -229,6 +229,7 @@ static int seq_compare(Jinja *j, const Seq *a, const Seq *b) {
 }
 
 int jv_compare(Jinja *j, Value a, Value b) {
+    jinja_spend(j, 1);
     jv_need(j, a);
     jv_need(j, b);
     if (jv_is_number(a) && jv_is_number(b)) {
@@ -283,7 +284,6 @@ bool jv_contains(Jinja *j, Value container, Value item) {
         return jv_get(j, container.dict, item) != NULL;
     }
     const Seq *items = jv_items(j, container);
-    jinja_spend(j, items->n / 16);
     for (size_t i = 0; i < items->n; i++)
         if (jv_equal(j, items->items[i], item)) return true;
     return false;

@@ -14,7 +14,8 @@
  *     characters, so origin follows them through slices, joins, replacements and JSON without a line of code.
  *   - All memory is one bounded arena that is freed at the end, so no path frees anything.
  *   - A template that goes wrong leaves through jinja_fail, which jumps to jinja_render.  Errors need no
- *     plumbing; depth, work, memory and text are counted where they grow.
+ *     plumbing; depth, work, memory and text are counted where they grow, and where work is counted the
+ *     rendering asks whether it shall stop.
  *
  * Characters are code points (a combining accent is one of its own), as in Python. */
 #ifndef ZGEN_JINJA_VALUE_H
@@ -29,7 +30,7 @@
 
 enum {                            // budgets of one rendering
     JINJA_DEPTH_MAX = 1000,       // evaluations inside each other
-    JINJA_STEPS_MAX = 10000000,   // nodes evaluated, items visited, and characters moved / 64
+    JINJA_STEPS_MAX = 10000000,   // nodes evaluated, items visited, values and characters / 64 compared
     JINJA_TEXT_MAX = 16 << 20,    // characters of one string; bytes of the whole output
     JINJA_MEMORY_MAX = 384 << 20, // bytes of the arena
 };
@@ -180,6 +181,7 @@ struct Jinja {
     size_t memory;        // bytes of the arena
     int64_t steps;
     int depth;
+    bool (*stop)(void);    // whether the rendering shall end; NULL: it never shall
     struct Interp *interp; // the interpreter's state, see interp.h
     Err *e;
     jmp_buf failed;
@@ -187,8 +189,8 @@ struct Jinja {
 
 void *jinja_alloc(Jinja *j, size_t n, size_t size); // n zeroed elements of the arena; n may be 0
 void jinja_free(Jinja *j);                          // the arena
-void jinja_spend(Jinja *j, size_t steps);
-void jinja_enter(Jinja *j); // one level deeper, until jinja_leave
+void jinja_spend(Jinja *j, size_t steps);           // fails if there are none left, or j->stop says so
+void jinja_enter(Jinja *j);                         // one level deeper, until jinja_leave
 void jinja_leave(Jinja *j);
 /* Ends the rendering with the error code and a sentence that names line and column of j->at. */
 _Noreturn void jinja_fail(Jinja *j, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));

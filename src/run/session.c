@@ -43,7 +43,7 @@ static char *token_string(const Tok *tok, int id) {
 static bool render(const Session *s, ChatText *out, Err *e) {
     char *bos = token_string(s->tok, s->tok ? tok_bos(s->tok) : -1),
          *eos = token_string(s->tok, s->tok ? tok_eos(s->tok) : -1);
-    ChatInput input = {.variables = s->variables, .bos_token = bos, .eos_token = eos};
+    ChatInput input = {.variables = s->variables, .bos_token = bos, .eos_token = eos, .stop = s->stop};
     bool ok = chat_render(s->source.data ? s->source.data : "", s->source.n, &input, out, e);
     free(bos);
     free(eos);

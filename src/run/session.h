@@ -16,10 +16,11 @@
 #include "../text/chat.h"
 
 typedef struct Session {
-    Buf source;        // of the chat template
-    json_t *variables; // of the template, see ChatInput; "messages" among them
-    const Tok *tok;    // NULL: prompts are text only
-    Engine *engine;    // of one sequence; NULL: prompts are not answered
+    Buf source;         // of the chat template
+    json_t *variables;  // of the template, see ChatInput; "messages" among them
+    const Tok *tok;     // NULL: prompts are text only
+    Engine *engine;     // of one sequence; NULL: prompts are not answered
+    bool (*stop)(void); // whether a rendering shall end; NULL: it never shall
 
     ChatText prompt; // session_prompt's, and its ids
     TokIds ids;

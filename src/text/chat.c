@@ -118,7 +118,8 @@ bool chat_render(const char *source, size_t n, const ChatInput *input, ChatText 
     if (!find_now(json_object_get(input->variables, "now"), &now, e)) return false;
     Jinja *j = mem_new(1, sizeof *j);
     Str text;
-    bool ok = jinja_render(j, source, n, &now, make_variables, input, &text, e) && write_text(text, out, e);
+    bool ok = jinja_render(j, source, n, &now, input->stop, make_variables, input, &text, e) &&
+              write_text(text, out, e);
     jinja_free(j);
     free(j);
     return ok;

@@ -19,6 +19,7 @@ typedef struct ChatInput {
      * variable, except "now" ("2026-08-18T09:30:00"), which replaces the time of strftime_now. */
     const json_t *variables;
     const char *bos_token, *eos_token; // the model's, where variables name none; NULL: the model has none
+    bool (*stop)(void);                // whether the rendering shall end; NULL: it never shall
 } ChatInput;
 
 typedef struct ChatRun {
@@ -37,8 +38,8 @@ typedef struct ChatText {
 
 /* Renders the template (UTF-8, n bytes; ill-formed bytes become U+FFFD) into *out, which the caller frees.
  * false: ERR_MODEL if the template is malformed, uses an unsupported feature or exceeds a budget; ERR_RUN if
- * it refuses these messages or fails on a missing value.  The sentence names line and column of the
- * template. */
+ * it refuses these messages or fails on a missing value, or if it was stopped.  The sentence names line and
+ * column of the template. */
 bool chat_render(const char *source, size_t n, const ChatInput *input, ChatText *out, Err *e);
 void chat_text_free(ChatText *text); // back to {0}
 

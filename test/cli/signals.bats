@@ -57,6 +57,18 @@ interrupted() {
     [[ ! -s "$T/out" && ! -s "$T/err" ]]
 }
 
+@test "SIGTERM ends a template that takes long" {
+    printf '%s' "{% for i in range(99999) %}{% for k in range(99999) %}{{ 0.1 * k }}{% endfor %}{% endfor %}" >"$T/long.jinja"
+    "$ZGEN" --print-prompt --chat-template "$T/long.jinja" -p hi >"$T/out" 2>"$T/err" </dev/null 3>&- &
+    local pid=$!
+    sleep 0.5
+    kill -s TERM $pid
+    code=0
+    wait $pid || code=$?
+    asserts "$code" = 143
+    [[ ! -s "$T/out" && ! -s "$T/err" ]]
+}
+
 @test "an ignored SIGHUP stays ignored, as nohup wants" {
     (trap '' HUP && exec "$ZGEN" -p "Once" -n 300 --ignore-eos --temp 0 --isa scalar >"$T/out" </dev/null 3>&-) &
     local pid=$!

@@ -338,12 +338,78 @@ TEST(jinja_refuses_what_does_not_end) {
         {"{{ ('a' * 1000000) | trim('b' * 1000000 ~ 'a') }}", "10000000 steps"},
         {"{{ range(100000) | unique | list }}", "10000000 steps"},
         {"{{ [1] | slice(9223372036854775807) | list }}", "more than"},
+        {"{% set s = 'a' * 1000000 %}{% set t = ('b' ~ s,) * 1000 %}{% for i in range(99999) %}"
+         "{{ s.startswith(t) }}{{ s.endswith(t) }}{% endfor %}",
+         "10000000 steps"},
+        {"{% set p = 'a.' * 500000 %}{% for i in range(99999) %}{{ [1] | map(attribute=p, default={}) | list "
+         "}}"
+         "{% endfor %}",
+         "10000000 steps"},
+        {"{% set s = 'ab' * 2000 %}{% for i in range(99999) %}{% for k in range(99) %}{{ 'aa' in s }}"
+         "{% endfor %}{% endfor %}",
+         "10000000 steps"},
         {"{% include '/etc/passwd' %}", "not supported"},
         {"{% import 'os' as os %}", "not supported"},
         {"{% extends 'x' %}", "not supported"},
     };
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++)
         check_refused(CASES[i].source, CASES[i].source, strlen(CASES[i].source), CASES[i].why);
+}
+
+/* A list of 60 levels that shares its parts has 2^60 items to compare. */
+TEST(jinja_counts_comparisons) {
+    static const char *const OPERATIONS[] = {
+        "{{ ns.l == ns.l }}",
+        "{{ ns.l != ns.l }}",
+        "{{ ns.l < ns.l }}",
+        "{{ ns.l in [ns.l] }}",
+        "{{ ns.l is in [ns.l] }}",
+        "{{ ns.l is eq ns.l }}",
+        "{{ ns.l is sameas ns.l }}",
+        "{{ ns.l is ge ns.l }}",
+        "{{ [ns.l] is containing ns.l }}",
+        "{{ [ns.l].count(ns.l) }}",
+        "{{ [ns.l].index(ns.l) }}",
+        "{{ [ns.l, ns.l] | unique | list }}",
+        "{{ [ns.l, ns.l] | sort }}",
+        "{{ [ns.l, ns.l] | max }}",
+        "{{ [ns.l, ns.l] | min }}",
+        "{{ [[ns.l], [ns.l]] | groupby(0) }}",
+        "{{ [[ns.l], [ns.l]] | sort(attribute=0) }}",
+        "{{ [ns.l] | select('eq', ns.l) | list }}",
+        "{{ {'a': ns.l} == {'a': ns.l} }}",
+        "{{ {'a': (ns.l,)}.get((ns.l,)) }}{{ {(ns.l,): 1}[(ns.l,)] }}",
+        "{{ dict([[(ns.l,), 1], [(ns.l,), 2]]) }}",
+        "{% for i in [1, 2] %}{{ loop.changed(ns.l) }}{% endfor %}",
+    };
+    for (size_t i = 0; i < sizeof OPERATIONS / sizeof *OPERATIONS; i++) {
+        Buf b = {0};
+        buf_printf(&b,
+                   "{%% set ns = namespace(l=[1]) %%}{%% for i in range(60) %%}"
+                   "{%% set ns.l = [ns.l, ns.l] %%}{%% endfor %%}%s",
+                   OPERATIONS[i]);
+        check_refused(OPERATIONS[i], b.data, b.n, "10000000 steps");
+        buf_free(&b);
+    }
+}
+
+static int n_asked;
+
+static bool third_time(void) {
+    return ++n_asked == 3;
+}
+
+TEST(jinja_stops_when_asked) {
+    static const char SOURCE[] =
+        "{% for i in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}";
+    json_t *variables = json_pack("{s:[]}", "messages");
+    ChatInput input = {.variables = variables, .stop = third_time};
+    ChatText text;
+    Err e = {0};
+    n_asked = 0;
+    CHECK(!chat_render(SOURCE, strlen(SOURCE), &input, &text, &e) && e.code == ERR_RUN && n_asked == 3,
+          "(%d %s)", n_asked, e.text);
+    json_decref(variables);
 }
 
 TEST(jinja_errors_are_sentences) {
