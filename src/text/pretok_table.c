@@ -1,16 +1,17 @@
 /* pretok_table: the patterns by name.
  *
- * The patterns are those of the models' own tokenizers as llama.cpp reads them, with three kinds of change
- * that do not change the words.  Where only the longest match can be right, repetition is possessive (*+,
- * ++), so that a run of ten million letters needs no memory for backtracking.  Case-insensitive groups are
- * spelled out.  A pattern that would scan the rest of a run from each position scans once, at the begin of
- * the run, and continues where the last match ended (\G): otherwise a long run takes quadratic time.
+ * The patterns are those that the makers of the models published, with four kinds of change that do not
+ * change the words.  Where only the longest match can be right, repetition is possessive (*+, ++), so that a
+ * run of ten million letters needs no memory for backtracking.  Case-insensitive groups are spelled out.
+ * PCRE2 has no intersection of classes: one is written as the complement of a union.  A pattern that would
+ * scan the rest of a run from each position scans once, at the begin of the run, and continues where the last
+ * match ended (\G): otherwise a long run takes quadratic time.
  *
  * Rows without PRETOK_UNVERIFIED are confirmed by cases that llama.cpp has computed. */
 #include "pretok.h"
 
-/* Parts of several patterns, each of one or more alternatives. */
-#define CONTRACTION "'(?:[sStTmMdD]|[rR][eE]|[vV][eE]|[lL][lL])"
+/* Parts of several patterns, each of one or more alternatives.  U+017F is a lower-case S. */
+#define CONTRACTION "'(?:[sS\\x{17f}tTmMdD]|[rR][eE]|[vV][eE]|[lL][lL])"
 #define LETTERS "[^\\r\\n\\p{L}\\p{N}]?+\\p{L}++"
 #define OTHERS " ?+[^\\s\\p{L}\\p{N}]++[\\r\\n]*+"
 #define OTHERS_OR_PATH " ?+[^\\s\\p{L}\\p{N}]++[\\r\\n/]*+"
@@ -18,28 +19,26 @@
 #define LINES "\\s*[\\r\\n]++"
 #define SPACES LINES "|" LAST_SPACES
 
-/* Words with a capital apart: ABCdef is ABCdef, abcDEF is abc and DEF.  Letters outside ASCII have no
- * case. */
-#define CASED_1 "[^\\r\\n\\p{L}\\p{N}]?+[^\\P{L}a-z]*[^\\P{L}A-Z]++"
-#define CASED_2 "[^\\r\\n\\p{L}\\p{N}]?+[^\\P{L}a-z]++[^\\P{L}A-Z]*+"
+/* Words with a capital apart: ABCdef is ABCdef, abcDEF is abc and DEF.  Marks and letters without case go
+ * with both cases. */
+#define CASED(upper, lower, end)                                                                             \
+    "[^\\r\\n\\p{L}\\p{N}]?" upper "*" lower "++" end "|[^\\r\\n\\p{L}\\p{N}]?" upper "++" lower "*+" end
+#define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
 #define MARKED "[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]++"
 
 #define GPT2 "'(?:[stmd]|re|ve|ll)| ?+\\p{L}++| ?+\\p{N}++| ?+[^\\s\\p{L}\\p{N}]++|" LAST_SPACES
 #define LLAMA3 CONTRACTION "|" LETTERS "|\\p{N}{1,3}+|" OTHERS "|" SPACES
 #define QWEN2 CONTRACTION "|" LETTERS "|\\p{N}|" OTHERS "|" SPACES
-#define GPT4O                                                                                                \
-    CASED_1 "(?:" CONTRACTION ")?+|" CASED_2 "(?:" CONTRACTION ")?+|\\p{N}{1,3}+|" OTHERS_OR_PATH "|" SPACES
+#define GPT4O CASED(UPPER, LOWER, "(?:" CONTRACTION ")?+") "|\\p{N}{1,3}+|" OTHERS_OR_PATH "|" SPACES
 
 #define DEEPSEEK3_WORDS                                                                                      \
     "[!-/:-@\\[-`{-~][A-Za-z]++|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]++| ?+[\\p{P}\\p{S}]++"
 #define DEEPSEEK3 DEEPSEEK3_WORDS "[\\r\\n]*+|" SPACES
 #define KANA_AND_HAN "[\\x{4e00}-\\x{9fa5}\\x{3040}-\\x{30ff}]++"
 
-/* Everything from U+0800 to U+9FA5 that is not white space, and the syllables of Hangul and what follows
- * them. */
-#define EAST                                                                                                 \
-    "[\\x{800}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}"        \
-    "\\x{2060}-\\x{2fff}\\x{3001}-\\x{9fa5}\\x{ac00}-\\x{d7ff}]++"
+/* The scripts from U+0800 on, with white space, and Hangul.  U+2028 and U+2029 are left out, as in llama.cpp. */
+#define EAST "[\\x{800}-\\x{2027}\\x{202a}-\\x{9fa5}\\x{ac00}-\\x{d7ff}]++"
 
 /* The letters with case, in the version of Unicode that the tokenizer was made with. */
 #define DEEPSEEK_LETTERS                                                                                     \
@@ -60,16 +59,20 @@
     "\\x{10400}-\\x{1044f}\\x{104b0}-\\x{104d3}\\x{104d8}-\\x{104fb}\\x{10c80}-\\x{10cb2}"                   \
     "\\x{10cc0}-\\x{10cf2}\\x{118a0}-\\x{118df}\\x{1e900}-\\x{1e943}]++"
 #define DEEPSEEK_SIGNS                                                                                       \
-    "\\s?+[!-/:-~\\x{ff01}-\\x{ff0f}\\x{ff1a}-\\x{ff5e}\\x{2018}-\\x{201f}\\x{3001}\\x{3002}]++"
+    "\\s?[!-/:-~\\x{ff01}-\\x{ff0f}\\x{ff1a}-\\x{ff5e}\\x{2018}-\\x{201f}\\x{3000}-\\x{3002}]++"
 
-#define HAN                                                                                                  \
-    "\\x{4e00}-\\x{9fff}\\x{3400}-\\x{4dbf}\\x{20000}-\\x{2a6df}\\x{2a700}-\\x{2b73f}\\x{2b740}-\\x{2ebef}"  \
-    "\\x{f900}-\\x{faff}\\x{2f800}-\\x{2fa1f}"
+/* UPPER and LOWER without the characters of the script Han. */
+#define NOT_HAN(others) "[^\\p{sc:Han}\\p{C}\\p{N}\\p{P}\\p{S}\\p{Z}" others "]"
+#define UPPER_NOT_HAN NOT_HAN("\\p{Ll}")
+#define LOWER_NOT_HAN NOT_HAN("\\p{Lu}\\p{Lt}")
 #define NOT_SENTENCE_END " ?+[^(\\s|.,!?\\x{2026}\\x{3002}\\x{ff0c}\\x{3001}\\x{964}\\x{6d4}\\x{60c})]++"
 
 /* Digits in threes, counted from the end of their run. */
 #define THREES(digit, end)                                                                                   \
     "(?<!" digit ")" digit "{1,3}(?=(?:" digit "{3})*+" end ")|(?<=" digit ")\\G" digit "{3}"
+
+/* \w, and with it \b, of the makers' library of patterns: no circled numbers, but those of Latin-1. */
+#define WORD "[\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}]"
 
 #define UNVERIFIED PRETOK_UNVERIFIED
 #define ADD_BOS PRETOK_ADD_BOS
@@ -94,8 +97,8 @@ const PretokRule PRETOK_TABLE[] = {
      {CONTRACTION "|" MARKED "|\\p{N}| ?+[^\\s\\p{L}\\p{M}\\p{N}]++[\\r\\n]*+|" SPACES}},
     {"tekken",
      ADD_BOS | WHOLE_WORDS | KEEP_SPACES,
-     {CASED_1 "|" CASED_2 "|\\p{N}|" OTHERS_OR_PATH "|" SPACES}},
-    {"gpt-4o llama4 kanana2 talkie minimax-m2", KEEP_SPACES, {GPT4O}},
+     {CASED(UPPER, LOWER, "") "|\\p{N}|" OTHERS_OR_PATH "|" SPACES}},
+    {"gpt-4o llama4 kanana2 talkie minimax-m2 granite-embed-multi-97m", KEEP_SPACES, {GPT4O}},
     {"deepseek-llm",
      KEEP_SPACES,
      {"[\\r\\n]", DEEPSEEK_LETTERS, DEEPSEEK_SIGNS, "(?<!\\s)\\s++\\z", EAST, "\\p{N}++"}},
@@ -110,8 +113,8 @@ const PretokRule PRETOK_TABLE[] = {
     {"sarvam-moe", UNVERIFIED | KEEP_SPACES | PRETOK_CHARACTERS, {"[^\\n]++|\\n++"}},
     {"kimi-k2",
      UNVERIFIED | KEEP_SPACES,
-     {"[" HAN "]++|[^\\r\\n\\p{L}\\p{N}]?+[^\\P{L}" HAN "]++(?:" CONTRACTION ")?+|\\p{N}{1,3}+|" OTHERS
-      "|" SPACES}},
+     {"\\p{sc:Han}++|" CASED(UPPER_NOT_HAN, LOWER_NOT_HAN, "(?:" CONTRACTION ")?+") "|\\p{N}{1,3}+|" OTHERS
+                                                                                    "|" SPACES}},
     {"minicpm5",
      UNVERIFIED | WHOLE_WORDS,
      {"\\p{N}{1,3}+", CONTRACTION "|" LETTERS "|\\p{N}++|" OTHERS "|" SPACES}},
@@ -148,14 +151,12 @@ const PretokRule PRETOK_TABLE[] = {
      {"[\\x{ac00}-\\x{d7a3}\\x{3131}-\\x{318e}]++"
       "|[\\x{ff01}\\x{2026}\\x{201c}\\x{201d}\\x{2018}\\x{2019}\\x{2014}\\x{ff1a}\\x{ff1b}\\x{ff0c}"
       "\\x{3001}-\\x{303f}\\x{fe30}-\\x{fe4f}]++|[\\x{3105}-\\x{312f}]++|" KANA_AND_HAN,
-      MARKED "(?:" CONTRACTION ")?+|\\p{N}|" OTHERS_OR_PATH "|" SPACES}},
-    {"tiny_aya cohere2moe",
-     UNVERIFIED | KEEP_SPACES,
-     {THREES("[0-9]", "\\b"), MARKED "(?:" CONTRACTION ")?+|\\p{N}{1,3}+|" OTHERS_OR_PATH "|" SPACES}},
+      CASED(UPPER, LOWER, "(?:" CONTRACTION ")?+") "|\\p{N}|" OTHERS_OR_PATH "|" SPACES}},
+    {"tiny_aya cohere2moe", UNVERIFIED | KEEP_SPACES, {THREES("\\p{Nd}", "(?!" WORD ")"), GPT4O}},
     {"poro-chat", UNVERIFIED | KEEP_SPACES, {NOT_SENTENCE_END}},
     {"bloom gpt3-finnish", UNVERIFIED, {NOT_SENTENCE_END}},
     {"viking", UNVERIFIED | KEEP_SPACES, {NOT_SENTENCE_END, "\\p{N}"}},
-    {"superbpe", UNVERIFIED | KEEP_SPACES, {"\\p{N}++", THREES("[0-9]", "(?![0-9])")}},
+    {"superbpe", UNVERIFIED | KEEP_SPACES, {"\\p{N}++", THREES("\\p{Nd}", "(?!\\p{Nd})")}},
     {"chameleon",
      UNVERIFIED | ADD_BOS | KEEP_SPACES,
      {"<sentinel:[0-9]++>", "IMGIMG[A-I]{1,4}Z", "[\\t\\n]|    |  ", "\\p{N}", "[\\p{P}!-/:-@\\[-`{-~]",

@@ -5,7 +5,8 @@
  * kind of vocabulary: SentencePiece's merging (tok_spm.c), byte pairs (tok_bpe.c, cut into words by
  * pretok.c), unigram (tok_unigram.c).
  *
- * The ids are llama.cpp's, with six exceptions:
+ * The ids are llama.cpp's, with these exceptions:
+ *   - words are cut by the pattern that the model's maker published, where llama.cpp's differs (pretok.h);
  *   - BOS is not added to a text that begins with it;
  *   - special tokens are found left to right, the longest at each position (llama.cpp searches token by
  *     token, which differs only where the texts of two special tokens overlap);

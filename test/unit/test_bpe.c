@@ -450,6 +450,53 @@ TEST(pretok_cuts_words) {
     check_cuts("qwen35", "\u0301e\u0301 \u0301\u0302", "\u0301e\u0301| \u0301\u0302");
 }
 
+/* Words with marks, letters with case outside ASCII, digits and spaces of all kinds, cut by the tokenizers library of
+ * Hugging Face with the makers' patterns.  The text is `words` without its bars. */
+TEST(pretok_cuts_words_as_their_makers_do) {
+    static const struct {
+        const char *names, *words;
+    } cases[] = {
+        {"gpt-4o tekken kimi-k2 tiny_aya youtu qwen35 deepseek-v3",
+         "\u0928\u092E\u0938\u094D\u0924\u0947| \u0926\u0941\u0928\u093F\u092F\u093E"},
+        {"gpt-4o tekken kimi-k2", "\u0E2A\u0E27\u0E31\u0E2A\u0E14\u0E35\u0E0A\u0E32\u0E27\u0E42\u0E25\u0E01"},
+        {"gpt-4o tekken kimi-k2", "\u0627\u0644\u0639\u064E\u0631\u064E\u0628\u0650\u064A\u064E\u0651\u0629"},
+        {"gpt-4o tekken kimi-k2 qwen35", "cafe\u0301| Re\u0301sume\u0301"},
+        {"qwen2 llama-bpe", "cafe|\u0301| Re|\u0301sume|\u0301"},
+        {"gpt-4o tekken kimi-k2 tiny_aya youtu",
+         "\u0414\u043E\u043A\u0443\u043C\u0435\u043D\u0442|\u041F\u0440\u043E\u0434\u0430\u0436\u0438| "
+         "\u043E|\u0422\u0412\u0415\u0422\u0434|\u041E\u041A\u0423\u041C\u0415\u041D\u0422"},
+        {"gpt-4o tekken kimi-k2",
+         "\u0391\u03BB\u03C6\u03B1|\u0392\u0397\u03A4\u0391\u03B3\u03AC\u03BC\u03BC\u03B1"},
+        {"gpt-4o kimi-k2 tiny_aya youtu", "foo|Bar|BAZ| DON'T| can't"},
+        {"tekken", "foo|Bar|BAZ| DON|'T| can|'t"},
+        {"llama-bpe", "fooBarBAZ| DON|'T| can|'t"},
+        {"gpt-4o tekken kimi-k2", "\u00C9cole|\u00C9L\u00C8VE"},
+        {"kimi-k2", "\u4E2D\u6587\u3007\u3005|ABc\u30DE|\u6F22\u5B57|abc| |123|4"},
+        {"gpt-4o", "\u4E2D\u6587|\u3007|\u3005ABc\u30DE\u6F22\u5B57abc| |123|4"},
+        {"gpt-4o tekken kimi-k2", "\u0301a| \u0301\u0301| x"},
+        {"gpt-4o", "I'\u017F| it'S"},
+        {"tekken qwen2 llama-bpe bailingmoe minicpm5", "I|'\u017F| it|'S"},
+        {"tiny_aya", "12|345| |123|4|\u00E9| |\u0967|\u0968\u0969\u096A"},
+        {"superbpe", "12|345| |1|234|\u00E9 |\u0967|\u0968\u0969\u096A"},
+        {"deepseek-llm", "\u3000\u3000|\u4E2D\u6587|,|\u3000|\u597D"},
+        {"deepseek-coder", "\u3000|\u3000\u4E2D\u6587|,|\u3000\u597D"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[200];
+        size_t n = 0;
+        for (const char *c = cases[i].words; *c; c++)
+            if (*c != '|') text[n++] = *c;
+        text[n] = 0;
+        const char *name = cases[i].names;
+        for (size_t length; *name; name += length + (name[length] == ' ')) {
+            char one[20];
+            length = strcspn(name, " ");
+            snprintf(one, sizeof one, "%.*s", (int)length, name);
+            check_cuts(one, text, cases[i].words);
+        }
+    }
+}
+
 static void add_word(void *context, const char *word, size_t n) {
     CHECK(n > 0);
     buf_add(context, word, n);
@@ -490,8 +537,9 @@ static void ignore_word(void *context, const char *word, size_t n) {
  * seconds: the limit of half a second of processor time is far from both. */
 TEST(pretok_is_not_held_up_by_runs) {
     enum { N = 100000 };
-    static const char *const units[] = {"a", "A",      " ",      "\n",     " \n", "1",      "'",
-                                        "$", "\u0301", "\u4E00", "\u3000", "a ",  "\u00E9", "_"};
+    static const char *const units[] = {"a",      "A", " ",      "\n",           " \n",    "1",
+                                        "'",      "$", "\u0301", "\u4E00",       "\u3000", "a ",
+                                        "\u00E9", "_", "\u0414", "\u0414\u0301", "\u0E31"};
     static const char ends[] =
         "z\x01"; // a character that patterns look for behind a run, and one that none does
     char *text = mem_new(N + 2, 1);
