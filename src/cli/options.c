@@ -128,6 +128,8 @@ static const Option TABLE[] = {
     {{"--ids"}, FOR_TOKENIZE, OPTION_FLAG, NULL, AT(list), .set = "yes",
      .help = "print only the ids, as [1, 2, 3]"},
     {{"--decode"}, FOR_TOKENIZE, OPTION_STRING, "IDS", AT(decode), .help = "print the text of these ids"},
+    {{"--clean-spaces"}, FOR_TOKENIZE, OPTION_FLAG, NULL, AT(clean_spaces), .set = "yes",
+     .help = "decode without spaces before punctuation, if the model's family does"},
     {{"--ids"}, FOR_LOGITS, OPTION_STRING, "IDS", AT(ids), .help = "token ids: 1,5,9"},
     {{"--ids-file"}, FOR_LOGITS, OPTION_STRING, "FILE", AT(ids_file),
      .help = "a file with token ids; - reads standard input"},

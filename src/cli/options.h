@@ -82,6 +82,7 @@ typedef struct Options {
     int n_verify;                  // steps to check, 0: none
     bool plan, keys;               // info
     bool bos, parse_special, list; // tokenize
+    bool clean_spaces;             // of the decoded text
     const char *decode;
     const char *ids, *ids_file, *out; // logits
     const char *base, *save;          // perplexity: the logits files to compare with and to write

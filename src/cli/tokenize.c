@@ -1,7 +1,9 @@
 /* tokenize: the tokens of a text, and the text of tokens.
  *
  * Every byte of a file is part of the text, its last newline too.  --decode inverts tokenizing with the same
- * flags: BOS and EOS are removed unless --no-bos is given, and --parse-special prints control tokens. */
+ * flags: BOS and EOS are removed unless --no-bos is given, and --parse-special prints control tokens.  Not
+ * inverted is what a vocabulary does to a text before it cuts it: composing, and a unigram vocabulary's
+ * normalisation. */
 #include "cli.h"
 #include "ids.h"
 #include "prompt.h"
@@ -17,6 +19,9 @@ static bool check(const Options *o, Err *e) {
     if (o->decode && (o->prompt || o->file))
         return err_set(e, ERR_USAGE,
                        "--decode makes text of ids, -p and -f give text to make ids of; use one of them");
+    if (o->clean_spaces && !o->decode)
+        return err_set(e, ERR_USAGE,
+                       "--clean-spaces changes the text of --decode; drop it, or add --decode IDS");
     if (o->list && options_json(o))
         return err_set(e, ERR_USAGE, "--ids and --json are two output formats; use one of them");
     if (o->decode && (o->list || options_json(o)))
@@ -28,7 +33,8 @@ static bool check(const Options *o, Err *e) {
  * token and can remove it. */
 static void add_decoded(const Options *o, const Tok *tok, const TokIds *ids, Buf *out) {
     size_t skip = o->bos && tok_adds_bos(tok) && ids->data[0] == tok_bos(tok);
-    int flags = (o->bos ? TOK_REMOVE_SPECIAL : 0) | (o->parse_special ? TOK_UNPARSE_SPECIAL : 0);
+    int flags = (o->bos ? TOK_REMOVE_SPECIAL : 0) | (o->parse_special ? TOK_UNPARSE_SPECIAL : 0) |
+                (o->clean_spaces ? TOK_CLEAN_SPACES : 0);
     tok_decode(tok, ids->data + skip, ids->n - skip, flags, out);
 }
 

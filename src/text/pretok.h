@@ -20,14 +20,15 @@
 
 enum { PRETOK_PATTERNS = 6 };
 
-typedef enum PretokFlags {     // what a name implies beside its patterns, where the file has no key for it
-    PRETOK_UNVERIFIED = 1,     // the patterns are not confirmed by cases of another implementation
-    PRETOK_ADD_BOS = 2,        // a text begins with BOS
-    PRETOK_ALWAYS_BOS = 4,     // the same, even if the file has false
-    PRETOK_WHOLE_WORDS = 8,    // a word that is a token is not merged from its parts
-    PRETOK_KEEP_SPACES = 16,   // decoding keeps spaces before punctuation
-    PRETOK_CHARACTERS = 32,    // merges characters, with U+2581 for a space, instead of bytes
-    PRETOK_WHOLE_NEWLINES = 64 // a run of newlines that is a token is not merged from its parts
+typedef enum PretokFlags {      // what a name implies beside its patterns, where the file has no key for it
+    PRETOK_UNVERIFIED = 1,      // the patterns are not confirmed by cases of another implementation
+    PRETOK_ADD_BOS = 2,         // a text begins with BOS
+    PRETOK_ALWAYS_BOS = 4,      // the same, even if the file has false
+    PRETOK_WHOLE_WORDS = 8,     // a word that is a token is not merged from its parts
+    PRETOK_KEEP_SPACES = 16,    // TOK_CLEAN_SPACES has no effect
+    PRETOK_CHARACTERS = 32,     // merges characters, with U+2581 for a space, instead of bytes
+    PRETOK_WHOLE_NEWLINES = 64, // a run of newlines that is a token is not merged from its parts
+    PRETOK_COMPOSE = 128 // a text is composed (nfc.h) before it is cut, so it decodes to its composed form
 } PretokFlags;
 
 typedef struct PretokRule {

@@ -37,7 +37,8 @@
 #define DEEPSEEK3 DEEPSEEK3_WORDS "[\\r\\n]*+|" SPACES
 #define KANA_AND_HAN "[\\x{4e00}-\\x{9fa5}\\x{3040}-\\x{30ff}]++"
 
-/* The scripts from U+0800 on, with white space, and Hangul.  U+2028 and U+2029 are left out, as in llama.cpp. */
+/* The scripts from U+0800 on, with white space, and Hangul.  U+2028 and U+2029 are left out, as llama.cpp
+ * does. */
 #define EAST "[\\x{800}-\\x{2027}\\x{202a}-\\x{9fa5}\\x{ac00}-\\x{d7ff}]++"
 
 /* The letters with case, in the version of Unicode that the tokenizer was made with. */
@@ -78,22 +79,25 @@
 #define ADD_BOS PRETOK_ADD_BOS
 #define WHOLE_WORDS PRETOK_WHOLE_WORDS
 #define KEEP_SPACES PRETOK_KEEP_SPACES
+#define COMPOSE PRETOK_COMPOSE
 
 const PretokRule PRETOK_TABLE[] = {
     {"default", 0, {"[\\p{P}$+<=>^~|]++", GPT2, "\\p{N}++", "[0-9][0-9][0-9]"}},
-    {"gpt-2 gpt-neox mpt olmo jais phi-2 gigachat a.x-4.0 mellum modern-bert exaone4 roberta-bpe "
-     "jina-v1-en jina-v2-code jina-v2-es jina-v2-de jina-es jina-de",
+    {"gpt-2 jais phi-2 gigachat a.x-4.0 mellum exaone4 roberta-bpe jina-v1-en jina-v2-code jina-v2-es "
+     "jina-v2-de jina-es jina-de",
      0,
      {GPT2}},
+    {"gpt-neox mpt olmo modern-bert", COMPOSE, {GPT2}},
     {"trillion granite-docling", KEEP_SPACES, {GPT2}},
     {"llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano",
      ADD_BOS | WHOLE_WORDS,
      {LLAMA3}},
     {"dbrx smaug-bpe chatglm-bpe glm4", 0, {LLAMA3}},
-    {"qwen2 deepseek-r1-qwen megrez kormo f2llmv2 hunyuan solar-open grok-2", KEEP_SPACES, {QWEN2}},
-    {"stablelm2", 0, {QWEN2}},
+    {"qwen2 deepseek-r1-qwen f2llmv2 hunyuan", KEEP_SPACES | COMPOSE, {QWEN2}},
+    {"megrez kormo solar-open grok-2", KEEP_SPACES, {QWEN2}},
+    {"stablelm2", COMPOSE, {QWEN2}},
     {"qwen35",
-     KEEP_SPACES,
+     KEEP_SPACES | COMPOSE,
      {CONTRACTION "|" MARKED "|\\p{N}| ?+[^\\s\\p{L}\\p{M}\\p{N}]++[\\r\\n]*+|" SPACES}},
     {"tekken",
      ADD_BOS | WHOLE_WORDS | KEEP_SPACES,
@@ -106,7 +110,8 @@ const PretokRule PRETOK_TABLE[] = {
     {"deepseek-v3 hunyuan-dense joyai-llm hy_v4", KEEP_SPACES, {"\\p{N}{1,3}+", KANA_AND_HAN, DEEPSEEK3}},
     {"falcon", 0, {"[\\p{P}$+<=>^~|`]++", GPT2, "[0-9][0-9][0-9]"}},
     {"starcoder refact codeshell exaone minerva-7b mellum2", 0, {"\\p{N}", GPT2}},
-    {"smollm command-r", KEEP_SPACES, {"\\p{N}", GPT2}},
+    {"smollm", KEEP_SPACES, {"\\p{N}", GPT2}},
+    {"command-r", KEEP_SPACES | COMPOSE, {"\\p{N}", GPT2}},
     {"gemma4 gemma-4 granite-embed-multi-311m",
      UNVERIFIED | PRETOK_ALWAYS_BOS | PRETOK_CHARACTERS | PRETOK_WHOLE_NEWLINES,
      {"[^\\n]++|\\n++"}},

@@ -7,6 +7,7 @@
  *
  * The ids are llama.cpp's, with these exceptions:
  *   - words are cut by the pattern that the model's maker published, where llama.cpp's differs (pretok.h);
+ *   - texts are composed before that, where the maker does it (nfc.h);
  *   - BOS is not added to a text that begins with it;
  *   - special tokens are found left to right, the longest at each position (llama.cpp searches token by
  *     token, which differs only where the texts of two special tokens overlap);
@@ -78,6 +79,7 @@ typedef enum TokFlags {
     TOK_PARSE_SPECIAL = 2,   // encode: the text of a control token becomes the token
     TOK_REMOVE_SPECIAL = 4,  // decode: without the BOS and EOS that TOK_ADD_SPECIAL adds
     TOK_UNPARSE_SPECIAL = 8, // decode: control tokens as their text instead of the empty text
+    TOK_CLEAN_SPACES = 16, // decode: without spaces before punctuation, if the family of the model does that
 } TokFlags;
 
 /* Appends the ids of n bytes of text to out.  NULs are ordinary characters.  Ill-formed UTF-8 becomes U+FFFD,
@@ -99,7 +101,8 @@ void tok_encode_marked(const Tok *t, const char *text, size_t n, int flags, TokO
 void tok_piece(const Tok *t, int id, bool special, Buf *out);
 
 /* Appends the text of n ids to out: their pieces, without the space that encoding added in front.  The bytes
- * need not be UTF-8. */
+ * need not be UTF-8.  Without TOK_CLEAN_SPACES this is the text that was encoded, in its composed form
+ * (PRETOK_COMPOSE) or with the characters and spaces of a unigram vocabulary's normalisation. */
 void tok_decode(const Tok *t, const int32_t *ids, size_t n, int flags, Buf *out);
 
 /* Text as it is generated: takes ids, appends whole UTF-8 characters, U+FFFD for ill-formed bytes.  Starts as

@@ -1,15 +1,16 @@
 /* tok_bpe: plain text to tokens by merging byte pairs.
  *
- * The pre-tokenizer cuts the text into words.  In each word every byte is a symbol; the two neighbours that
- * come first in the file's list of merges become one, the leftmost on a tie, until no merge applies.  Some
- * vocabularies (Gemma 4) merge characters instead, with U+2581 for a space; a character without token becomes
- * byte tokens.
+ * The text is composed where the maker of the vocabulary does that, and the pre-tokenizer cuts it into words.
+ * In each word every byte is a symbol; the two neighbours that come first in the file's list of merges become
+ * one, the leftmost on a tie, until no merge applies.  Some vocabularies (Gemma 4) merge characters instead,
+ * with U+2581 for a space; a character without token becomes byte tokens.
  *
  * The one trick: text repeats its words, so a small cache holds the ids of recent words, and most words of a
  * long text never reach the merging loop.
  *
  * A merge whose halves or whole are not tokens cannot apply in a trained vocabulary; such merges are ignored,
  * with one warning and their number. */
+#include "nfc.h"
 #include "tok_impl.h"
 #include "../base/mem.h"
 
@@ -233,6 +234,10 @@ void bpe_encode(TokJob *job, const char *text, size_t n) {
     job->merger.join = join;
     job->merger.n_ranks = b->n_merges;
     if (!job->words) job->words = mem_new(N_WORDS, sizeof *job->words);
+    if (job->tok->rule->flags & PRETOK_COMPOSE && nfc_compose(text, n, &job->text)) {
+        text = job->text.data;
+        n = job->text.n;
+    }
     if (job->tok->bytes) {
         pretok_split(b->pretok, text, n, take_word, job);
         return;

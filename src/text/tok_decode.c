@@ -110,7 +110,7 @@ void tok_decode(const Tok *t, const int32_t *ids, size_t n, int flags, Buf *out)
         size_t skip = strip_space && piece.n && piece.data[0] == ' ';
         if (piece.n) buf_add(out, piece.data + skip, piece.n - skip);
     }
-    if (t->clean_spaces) clean_spaces(out, from);
+    if (t->clean_spaces && flags & TOK_CLEAN_SPACES) clean_spaces(out, from);
     buf_free(&piece);
 }
 

@@ -53,7 +53,7 @@ struct Tok {
     int bos, eos, sep, unknown; // -1: none
     bool add_bos, add_eos, add_sep, add_space_prefix;
     bool remove_extra_whitespaces; // unigram: runs of spaces are one, and none at the end
-    bool clean_spaces;             // decoding drops spaces before punctuation
+    bool clean_spaces;             // TOK_CLEAN_SPACES drops spaces before punctuation
     bool strip_after_special;      // a special token takes the white space behind it
     int32_t byte_ids[256];         // of the byte tokens "<0x00>"; -1: none
 

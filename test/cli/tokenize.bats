@@ -63,6 +63,18 @@ END
     done
 }
 
+@test "decoding keeps spaces before punctuation unless it shall not" {
+    local m=test/data/tokenizer/bpe-1000.gguf text="hello ! how ' are you ?"
+    zgen tokenize -m "$m" -p "$text" --ids
+    local ids=$output
+    zgen tokenize -m "$m" --decode "$ids"
+    asserts "$output" = "$text"
+    zgen tokenize -m "$m" --decode "$ids" --clean-spaces
+    asserts "$output" = "hello! how'are you?"
+    zgen tokenize -m "$m" -p "$text" --clean-spaces
+    asserts "$status" = 2
+}
+
 @test "control tokens are decoded with --parse-special only" {
     zgen tokenize --decode "1 4 505 6" --parse-special
     asserts "$output" = "<|user|> Once<|end|>"

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #define OWN "test/data/tokenizer/bpe-1000"
 
@@ -55,6 +56,17 @@ TEST(pretok_agrees_as_starcoder) {
 }
 TEST(pretok_agrees_as_command_r) {
     check_shared("gpt-2.pre-command-r", 290, 0);
+}
+/* The ids are those of Hugging Face's tokenizers. */
+TEST(bpe_composes_texts_where_the_makers_do) {
+    if (access(SHARED "ggml-vocab-gpt-2.gguf", R_OK) != 0) SKIP("no " SHARED);
+    static const char *const names[] = {"qwen2", "qwen35", "gpt-neox", "command-r"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        Vocab v;
+        REQUIRE(vocab_open(SHARED "ggml-vocab-gpt-2.gguf", names[i], &v));
+        CHECK_ENCODES(v.tok, "cafe\u0301 re\u0301sume\u0301", 0, "66 1878 2634 40560 16345 2634");
+        vocab_close(&v);
+    }
 }
 TEST(tok_encodes_the_texts_of_all_golden_models) {
     check_models("../shared/golden/models/*.json", 96);
@@ -188,20 +200,41 @@ TEST(bpe_obeys_the_keys_of_the_file) {
     made_close(&m);
 }
 
-TEST(bpe_cleans_spaces_where_the_family_does) {
+static void check_decodes(const char *pre, int flags, const char *expected) {
     const int32_t ids[] = {0, 15, 3, 18, 3, 0, 3, 18, 19}; // a ?| |'| |a| |'|s
-    Made m = made_as("gpt-2");
+    Made m = made_as(pre);
     REQUIRE(m.tok);
     Buf text = {0};
-    tok_decode(m.tok, ids, 9, 0, &text);
-    CHECK(strcmp(text.data, "a?'a's") == 0, "'%s'", text.data);
-    made_close(&m);
-    m = made_as("qwen2");
-    REQUIRE(m.tok);
-    buf_clear(&text);
-    tok_decode(m.tok, ids, 9, 0, &text);
-    CHECK(strcmp(text.data, "a ? ' a 's") == 0, "'%s'", text.data);
+    tok_decode(m.tok, ids, 9, flags, &text);
+    CHECK(strcmp(text.data, expected) == 0, "(%s): '%s'", pre, text.data);
     buf_free(&text);
+    made_close(&m);
+}
+
+TEST(bpe_cleans_spaces_where_it_is_asked_and_the_family_does) {
+    check_decodes("gpt-2", 0, "a ? ' a 's");
+    check_decodes("gpt-2", TOK_CLEAN_SPACES, "a?'a's");
+    check_decodes("qwen2", TOK_CLEAN_SPACES, "a ? ' a 's");
+}
+
+TEST(bpe_composes_before_it_cuts) {
+    static const Piece pieces[] =
+        {{"e", 0, NORMAL},           {"\u00CC", 0, NORMAL}, {"\u0123", 0, NORMAL},
+         {"\u00C3", 0, NORMAL},      {"\u00A9", 0, NORMAL}, {"\u00C3\u00A9", 0, NORMAL},
+         {"\u00CC\u0123", 0, NORMAL}}; // e, the bytes of U+0301 and U+00E9, and both whole
+    static const char *const merges[] = {"\u00C3 \u00A9", "\u00CC \u0123"};
+    static const char *const names[] = {
+        "qwen2", "deepseek-r1-qwen", "stablelm2", "qwen35", "gpt-neox", "olmo", "mpt", "command-r"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        Made m = made_open(file_of((Rules){"gpt2", names[i], pieces, 7, merges, 2}));
+        REQUIRE(m.tok);
+        CHECK_ENCODES(m.tok, "e\u0301", 0, "5");
+        CHECK_ENCODES(m.tok, "\u00E9", 0, "5");
+        made_close(&m);
+    }
+    Made m = made_open(file_of((Rules){"gpt2", "llama-bpe", pieces, 7, merges, 2}));
+    REQUIRE(m.tok);
+    CHECK_ENCODES(m.tok, "e\u0301", 0, "0 6");
     made_close(&m);
 }
 
@@ -450,8 +483,8 @@ TEST(pretok_cuts_words) {
     check_cuts("qwen35", "\u0301e\u0301 \u0301\u0302", "\u0301e\u0301| \u0301\u0302");
 }
 
-/* Words with marks, letters with case outside ASCII, digits and spaces of all kinds, cut by the tokenizers library of
- * Hugging Face with the makers' patterns.  The text is `words` without its bars. */
+/* Words with marks, letters with case outside ASCII, digits and spaces of all kinds, cut by the tokenizers
+ * library of Hugging Face with the makers' patterns.  The text is `words` without its bars. */
 TEST(pretok_cuts_words_as_their_makers_do) {
     static const struct {
         const char *names, *words;

@@ -2,6 +2,7 @@
 #include "check.h"
 #include "tok_rig.h"
 #include "../../src/base/mem.h"
+#include "../../src/text/nfc.h"
 
 #include <glob.h>
 #include <jansson.h>
@@ -54,6 +55,26 @@ void check_tokenize(const Tok *t, const json_t *c) {
     tok_ids_free(&ids);
 }
 
+/* llama.cpp does not compose where the makers do: a text that is not composed has the ids of the one that is. */
+static bool check_composed(const Tok *t, const json_t *c) {
+    const json_t *text = json_object_get(c, "text");
+    const char *s = json_string_value(text);
+    size_t n = json_string_length(text);
+    Buf composed = {0};
+    bool changes = t->rule && t->rule->flags & PRETOK_COMPOSE && nfc_compose(s, n, &composed) &&
+                   (composed.n != n || memcmp(composed.data, s, n) != 0);
+    if (changes) {
+        TokIds ids = {0}, expected = {0};
+        tok_encode(t, s, n, 0, &ids);
+        tok_encode(t, composed.data, composed.n, 0, &expected);
+        CHECK(ids.n == expected.n && memcmp(ids.data, expected.data, ids.n * sizeof *ids.data) == 0, "%s", s);
+        tok_ids_free(&ids);
+        tok_ids_free(&expected);
+    }
+    buf_free(&composed);
+    return changes;
+}
+
 static void check_hex(const char *what, const Buf *got, const json_t *hex) {
     Buf text = {0};
     for (size_t i = 0; i < got->n; i++) buf_printf(&text, "%02x", (unsigned char)got->data[i]);
@@ -64,7 +85,7 @@ static void check_hex(const char *what, const Buf *got, const json_t *hex) {
 
 void check_detokenize(const Tok *t, const json_t *c) {
     int flags = (flag(c, "remove_special") ? TOK_REMOVE_SPECIAL : 0) |
-                (flag(c, "unparse_special") ? TOK_UNPARSE_SPECIAL : 0);
+                (flag(c, "unparse_special") ? TOK_UNPARSE_SPECIAL : 0) | TOK_CLEAN_SPACES;
     TokIds ids = {0};
     size_t i;
     json_t *id;
@@ -251,9 +272,14 @@ void check_shared(const char *name, size_t n_tokenize, size_t n_detokenize) {
     snprintf(path, sizeof path, SHARED "%s", json_string_value(json_object_get(root, "vocab")));
     Vocab v;
     REQUIRE(vocab_open(path, json_string_value(json_object_get(root, "pre")), &v));
-    size_t i;
-    json_array_foreach(json_object_get(root, "tokenize"), i, c) check_tokenize(v.tok, c);
-    CHECK(i == n_tokenize, "%zu", i);
+    size_t i, n_composed = 0;
+    json_array_foreach(json_object_get(root, "tokenize"), i, c) {
+        if (check_composed(v.tok, c))
+            n_composed++;
+        else
+            check_tokenize(v.tok, c);
+    }
+    CHECK(i == n_tokenize && n_composed <= 8, "%zu, %zu", i, n_composed);
     json_array_foreach(json_object_get(root, "detokenize"), i, c) check_detokenize(v.tok, c);
     CHECK(json_array_size(json_object_get(root, "detokenize")) == n_detokenize, "%zu", i);
     if (n_detokenize) check_round_trip(v.tok);
