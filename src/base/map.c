@@ -4,7 +4,9 @@
  * composed when the file is opened; the handler finds the mapping of the address and writes its sentence.
  * Records of mappings are reused but never freed, so that the handler can walk their list at any moment. */
 #include "map.h"
+#include "inputs.h"
 #include "mem.h"
+#include "temporary.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -37,6 +39,7 @@ static void on_bus_error(int signal, siginfo_t *info, void *context) {
     for (Record *r = atomic_load(&records); r && is_fault; r = r->next) {
         uintptr_t begin = (uintptr_t)atomic_load(&r->data);
         if (!begin || at < begin || at - begin >= r->n_bytes) continue;
+        temporary_remove_all();
         ssize_t ignored = write(STDERR_FILENO, r->sentence, r->n_sentence);
         (void)ignored;
         _exit(ERR_MODEL);
@@ -108,6 +111,7 @@ static bool map_fd(const char *path, const char *what, int fd, Map *out, Err *e)
         return err_set(e, errno == ENOMEM ? ERR_MEMORY : ERR_MODEL,
                        "%.300s: %lld bytes cannot be mapped (%s)", path, (long long)s.st_size,
                        strerror(errno));
+    inputs_add(fd);
     *out = (Map){p, (size_t)s.st_size};
     return true;
 }

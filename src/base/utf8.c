@@ -44,11 +44,18 @@ bool utf8_is_valid(const char *s, size_t n) {
     return true;
 }
 
-static bool is_invisible(uint32_t c) {
-    if (c < 0x7F) return c < 0x20;
-    return c < 0xA0 || c == 0xAD || c == 0x61C || (c >= 0x200B && c <= 0x200F) ||
-           (c >= 0x2028 && c <= 0x202E) || (c >= 0x2060 && c <= 0x206F) || c == 0xFEFF ||
-           (c >= 0xE0000 && c <= 0xE0FFF);
+/* Neither a table of the C library, which depends on the locale, nor all of the category Cf, of which some are
+ * seen in Arabic text. */
+bool utf8_is_invisible(uint32_t c) {
+    static const uint32_t RANGES[][2] = {
+        {0, 0x1F},          {0x7F, 0x9F},       {0xAD, 0xAD},       {0x61C, 0x61C},   {0x180E, 0x180E},
+        {0x200B, 0x200F},   {0x2028, 0x202E},   {0x2060, 0x206F},   {0xFEFF, 0xFEFF}, {0xFFF9, 0xFFFB},
+        {0x1BCA0, 0x1BCA3}, {0x1D173, 0x1D17A}, {0xE0000, 0xE0FFF},
+    };
+    if (c >= 0x20 && c < 0x7F) return false;
+    size_t i = 0, n = sizeof RANGES / sizeof *RANGES;
+    while (i < n && c > RANGES[i][1]) i++;
+    return i < n && c >= RANGES[i][0];
 }
 
 static void add_escaped(const char *s, size_t n, uint32_t c, Buf *out) {
@@ -56,7 +63,7 @@ static void add_escaped(const char *s, size_t n, uint32_t c, Buf *out) {
         for (size_t k = 0; k < n; k++) buf_printf(out, "\\x%02x", (uint8_t)s[k]);
     else if (c == '\n' || c == '\t')
         buf_printf(out, "\\%c", c == '\n' ? 'n' : 't');
-    else if (is_invisible(c))
+    else if (utf8_is_invisible(c))
         buf_printf(out, c < 0x80 ? "\\x%02" PRIx32 : "\\u{%" PRIx32 "}", c);
     else
         buf_printf(out, "\\%c", (int)c);
@@ -67,7 +74,7 @@ void utf8_escape(const char *s, size_t n, const char *marks, Buf *out) {
     for (size_t i = 0, taken; i < n; i += taken) {
         uint32_t c;
         taken = utf8_next(s + i, n - i, &c);
-        if (c < UTF8_BAD && !is_invisible(c) && !(c < 0x80 && strchr(marks, (int)c))) continue;
+        if (c < UTF8_BAD && !utf8_is_invisible(c) && !(c < 0x80 && strchr(marks, (int)c))) continue;
         buf_add(out, s + done, i - done);
         done = i + taken;
         add_escaped(s + i, taken, c, out);

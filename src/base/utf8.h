@@ -31,6 +31,10 @@ static inline size_t utf8_take(const char *s, size_t n, uint32_t *code_point) {
     return length;
 }
 
+/* Controls, formatting characters such as those that set the direction of text, separators of lines: characters
+ * that a terminal obeys or does not show. */
+bool utf8_is_invisible(uint32_t code_point);
+
 bool utf8_is_valid(const char *s, size_t n);
 
 /* Appends n bytes of s in a form for one line of a terminal: characters that are invisible or change the

@@ -1,6 +1,7 @@
 /* table: see table.h. */
 #include "table.h"
 #include "../cli/out.h"
+#include "../cli/show.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -101,23 +102,17 @@ static void add_head(const BenchTable *t, json_t *object, Buf *out) {
     if (is(t, "csv")) add_csv(object, true, out);
 }
 
-static void add_json(const json_t *object, Buf *out) {
-    char *text = json_dumps(object, JSON_REAL_PRECISION(9));
-    if (text) buf_add(out, text, strlen(text));
-    free(text);
-}
-
 bool bench_table_row(BenchTable *t, const Buf *cells, json_t *object, Err *e) {
     Buf out = {0};
     if (t->n_rows == 0) add_head(t, object, &out);
     if (is(t, "md")) add_line(t, cell, cells, &out);
     if (is(t, "csv")) add_csv(object, false, &out);
     if (is(t, "json")) buf_printf(&out, "%s", t->n_rows ? ",\n" : "");
-    if (is(t, "json") || is(t, "jsonl")) add_json(object, &out);
+    bool ok = !(is(t, "json") || is(t, "jsonl")) || show_dump(object, 0, &out, e);
     if (is(t, "jsonl")) buf_printf(&out, "\n");
     t->n_rows++;
     json_decref(object);
-    bool ok = out_write(out.data, out.n, e);
+    ok = ok && out_write(out.data, out.n, e);
     buf_free(&out);
     return ok;
 }

@@ -26,7 +26,8 @@ bool chat_print(const Chat *c, Err *e, const char *format, ...) {
 }
 
 bool chat_failed(const Chat *c, Err *e) {
-    if (!c->on_terminal || e->code != ERR_RUN) return false;
+    if (!c->on_terminal || (e->code != ERR_RUN && e->code != ERR_OUTPUT && e->code != ERR_USAGE))
+        return false;
     Err why = *e;
     return chat_print(c, e, "zgen: %s", why.text);
 }

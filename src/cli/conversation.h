@@ -30,7 +30,8 @@ typedef struct Chat {
  * cannot go on; *e has the reason or a signal's code. */
 bool chat_answer(Chat *c, Err *e);
 
-/* Reports a failure.  true: the conversation goes on (on a terminal, after ERR_RUN). */
+/* Reports a failure.  true: the conversation goes on (on a terminal, after
+ * ERR_RUN, and ERR_OUTPUT or ERR_USAGE of a file that was not written). */
 bool chat_failed(const Chat *c, Err *e);
 
 /* Prints one line about the conversation: to stdout on a terminal, to stderr elsewhere.  false: ERR_OUTPUT,

@@ -1,11 +1,16 @@
 /* messages: see messages.h. */
 #include "messages.h"
+#include "atomic_file.h"
+#include "out.h"
 #include "prompt.h"
+#include "show.h"
 #include "stop.h"
+#include "../base/inputs.h"
 
-#include <errno.h>
 #include <string.h>
 #include <unistd.h>
+
+static const char GENERATION[] = "add_generation_prompt"; // a variable of templates, true where none sets it
 
 bool messages_wanted(const Options *o) {
     return o->single_turn || o->messages || o->chat_template || o->system || o->system_file || o->think;
@@ -38,35 +43,55 @@ void messages_set_system(Session *s, const char *text, size_t n) {
 
 /* ---- files ---- */
 
-bool messages_load(const char *path, Session *s, Err *e) {
+/* Replaces all variables by those of the object, which is taken over, and those that the options set: the two
+ * names that templates use for their switch of thinking. */
+static void set_variables(json_t *object, const Options *o, Session *s) {
+    json_decref(s->variables);
+    s->variables = object;
+    if (!json_object_get(object, GENERATION)) json_object_set_new(object, GENERATION, json_true());
+    if (!o->think) return;
+    json_t *on = json_boolean(strcmp(o->think, "off") != 0);
+    json_object_set(object, "enable_thinking", on);
+    json_object_set(object, "thinking", on);
+}
+
+/* The object of a file in the format of --messages; NULL: *e. */
+static json_t *read_conversation(const char *path, Err *e) {
     Buf text = {0};
-    if (!prompt_read_file(path, "the messages", &text, e)) {
-        buf_free(&text);
-        return false;
-    }
     json_error_t why;
-    json_t *object = json_loadb(text.n ? text.data : "", text.n, JSON_ALLOW_NUL, &why);
-    bool ok = json_is_array(json_object_get(object, "messages"));
+    bool ok = prompt_read_file(path, "the messages", &text, e);
+    json_t *object = ok ? json_loadb(text.n ? text.data : "", text.n, JSON_ALLOW_NUL, &why) : NULL;
     buf_free(&text);
-    if (!object)
-        return err_set(e, ERR_RUN, "%.500s, line %d, column %d: not JSON: %s", path, why.line, why.column,
-                       why.text);
-    if (ok)
-        json_object_update(s->variables, object);
-    else
-        err_set(e, ERR_RUN,
-                "%.500s: \"messages\" is missing; the format is "
-                "{\"messages\": [{\"role\": \"user\", \"content\": \"...\"}]}",
-                path);
+    if (ok && !object)
+        err_set(e, ERR_RUN, "%.500s, line %d, column %d: not JSON: %s", path, why.line, why.column, why.text);
+    if (!object || json_is_array(json_object_get(object, "messages"))) return object;
+    err_set(e, ERR_RUN,
+            "%.500s: \"messages\" is missing; the format is "
+            "{\"messages\": [{\"role\": \"user\", \"content\": \"...\"}]}",
+            path);
     json_decref(object);
-    return ok;
+    return NULL;
+}
+
+bool messages_load(const char *path, const Options *o, Session *s, Err *e) {
+    json_t *object = read_conversation(path, e);
+    if (!object) return false;
+    inputs_remove(path); // it is saved where it was loaded from
+    set_variables(object, o, s);
+    return true;
 }
 
 bool messages_save(const char *path, const Session *s, Err *e) {
-    json_t *object = json_pack("{s:O}", "messages", session_messages(s));
-    int failed = json_dump_file(object, path, JSON_INDENT(1));
+    AtomicFile file;
+    Buf text = {0};
+    json_t *object = json_copy(s->variables);
+    if (json_is_true(json_object_get(object, GENERATION))) json_object_del(object, GENERATION); // the default
+    bool ok = show_dump(object, JSON_INDENT(1), &text, e) && atomic_file_open(&file, path, e);
+    buf_printf(&text, "\n");
+    ok = ok && atomic_file_close(&file, out_write_to(file.fd, path, text.data, text.n, e), e);
+    buf_free(&text);
     json_decref(object);
-    return !failed || err_set(e, ERR_RUN, "cannot write the messages to %.500s: %s", path, strerror(errno));
+    return ok;
 }
 
 /* ---- options ---- */
@@ -87,20 +112,10 @@ static bool set_system(const Options *o, Session *s, Err *e) {
     return ok;
 }
 
-/* The two names that templates use for their switch. */
-static void set_thinking(const char *think, Session *s) {
-    if (!think) return;
-    json_t *on = json_boolean(strcmp(think, "off") != 0);
-    json_object_set(s->variables, "enable_thinking", on);
-    json_object_set(s->variables, "thinking", on);
-}
-
 bool messages_begin(const Options *o, Session *s, Err *e) {
     s->stop = stop_wanted;
-    s->variables = json_pack("{s:[],s:b}", "messages", "add_generation_prompt", 1);
-    if (o->messages && !messages_load(o->messages, s, e)) return false;
-    set_thinking(o->think, s);
-    return set_system(o, s, e);
+    set_variables(json_pack("{s:[]}", "messages"), o, s);
+    return (!o->messages || messages_load(o->messages, o, s, e)) && set_system(o, s, e);
 }
 
 /* ---- the template ---- */

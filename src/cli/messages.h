@@ -23,11 +23,11 @@ bool messages_begin(const Options *o, Session *s, Err *e);
  * ERR_USAGE or ERR_MODEL with the known names, ERR_RUN for a file that cannot be read. */
 bool messages_template(const char *name, const Gguf *model, Session *s, Err *e);
 
-/* Replaces the messages and the other variables by those of a file in the format of --messages.  false:
- * ERR_RUN, and nothing is changed. */
-bool messages_load(const char *path, Session *s, Err *e);
+/* Replaces the messages and all other variables by those of a file in the format of --messages, and sets
+ * those of --think.  false: ERR_RUN, and nothing is changed. */
+bool messages_load(const char *path, const Options *o, Session *s, Err *e);
 
-/* Writes such a file.  false: ERR_RUN. */
+/* Writes such a file, whole or not at all.  false: ERR_OUTPUT; ERR_USAGE for another input of the run. */
 bool messages_save(const char *path, const Session *s, Err *e);
 
 /* Replaces or adds the system prompt: n bytes. */

@@ -1,6 +1,7 @@
 /* prompt: see prompt.h. */
 #include "prompt.h"
 #include "stop.h"
+#include "../base/inputs.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +19,7 @@ static bool read_all(int fd, const char *name, const char *what, Buf *out, Err *
     struct stat s;
     if (fstat(fd, &s) == 0 && S_ISREG(s.st_mode) && (uint64_t)s.st_size > BYTES_MAX)
         return too_large(what, e);
+    inputs_add(fd);
     char bytes[1 << 16];
     for (;;) {
         ssize_t n = read(fd, bytes, sizeof bytes);

@@ -21,7 +21,6 @@
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
-#include <sys/stat.h>
 
 typedef struct Work {
     const Options *options;
@@ -189,15 +188,6 @@ static bool check(Work *w, const Options *o, Err *e) {
     return ok;
 }
 
-/* OUT must not be a part of IN. */
-static bool check_files(const Work *w, Err *e) {
-    struct stat in, out;
-    for (int i = 0; stat(w->out, &out) == 0 && i < gguf_n_shards(w->gguf); i++)
-        if (stat(gguf_shard(w->gguf, i), &in) == 0 && in.st_dev == out.st_dev && in.st_ino == out.st_ino)
-            return err_set(e, ERR_USAGE, "%.500s is part of the model IN; give OUT another name", w->out);
-    return true;
-}
-
 static bool go_on(void *arg, double share) {
     progress_show(arg, share);
     return !stop_wanted();
@@ -220,7 +210,7 @@ static bool write_file(Work *w, Err *e) {
 bool cmd_quantize(const Options *o, Err *e) {
     Work w = {0};
     stop_install();
-    bool ok = check(&w, o, e) && gguf_open(w.in, &w.gguf, e) && check_files(&w, e) &&
+    bool ok = check(&w, o, e) && gguf_open(w.in, &w.gguf, e) &&
               quantize_open(w.gguf, w.mix, o->requantize, &w.quantize, e) && write_file(&w, e) &&
               report(&w, e);
     quantize_close(w.quantize);

@@ -3,6 +3,7 @@
  * The file is made in memory first.  src/run owns the shapes and mixes, and lists them in its refusals. */
 #include "atomic_file.h"
 #include "cli.h"
+#include "stop.h"
 #include "../base/pool.h"
 #include "../run/synth.h"
 
@@ -18,10 +19,21 @@ static bool check(const Options *o, Err *e) {
     return ok;
 }
 
+/* In pieces, between which a signal ends the file. */
+static bool write_image(int fd, const char *path, const SynthImage *image, Err *e) {
+    static const size_t PIECE = (size_t)16 << 20; // bytes
+    for (size_t done = 0, n; done < image->n; done += n) {
+        n = image->n - done < PIECE ? image->n - done : PIECE;
+        if (stop_wanted()) return stop_err(e);
+        if (!out_write_to(fd, path, image->data + done, n, e)) return false;
+    }
+    return true;
+}
+
 static bool write_file(const char *path, const SynthImage *image, Err *e) {
     AtomicFile file;
     return atomic_file_open(&file, path, e) &&
-           atomic_file_close(&file, out_write_to(file.fd, path, image->data, image->n, e), e);
+           atomic_file_close(&file, write_image(file.fd, path, image, e), e);
 }
 
 bool cmd_synth(const Options *o, Err *e) {
@@ -30,6 +42,7 @@ bool cmd_synth(const Options *o, Err *e) {
     if (!check(o, e) ||
         !synth_make(o->rest[0], o->rest[1], o->n_layers, (uint64_t)o->fixed_seed, n_threads, &image, e))
         return false;
+    stop_install(); // until here a signal ends the process at once, and there is no file
     const char *path = o->rest[2];
     bool ok = write_file(path, &image, e);
     if (ok) notice(&o->notices, "%s: %.3f GB", path, (double)image.n / 1e9);

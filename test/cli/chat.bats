@@ -281,3 +281,47 @@ END
     run ! grep -qE $'\x1b''\[[0-9;]*m' "$T/out"
     ! "$ZGEN" -st -p "Who are you?" --chat-template "$T/t.jinja" -n 8 </dev/null | grep -q $'\x1b'
 }
+
+@test "/save keeps all that --messages reads, and /load replaces all of it" {
+    cat >"$T/tools" <<'END'
+{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "tool_calls": []}],
+ "tools": [{"name": "shell"}], "enable_thinking": false, "now": "2001-02-03T04:05:06", "x": "\u202e\u009b\u007f"}
+END
+    cp "$T/tools" "$T/saved"
+    echo '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}], "y": 1}' >"$T/other"
+    chats <<<"/load $T/tools"$'\n/save '"$T/saved"$'\n'"/load $T/other"$'\n'"/save $T/other"
+    asserts "$status" = 0
+    output=$(cat "$T/saved")
+    asserts "$(field 'd == json.load(open("'"$T/tools"'"))')" = True
+    run ! grep -qP '[\x7f-\x9f]|\xe2\x80\xae' "$T/saved"
+    output=$(cat "$T/other")
+    asserts "$(field 'sorted(d), d["messages"][1]["content"]')" = "(['messages', 'y'], 'b')"
+}
+
+@test "a /save that fails leaves the older conversation, and the model's own file is refused" {
+    python3 -c 'import json
+json.dump({"messages": [{"role": "user", "content": "x" * 9000}, {"role": "assistant", "content": "y"}]}, open("'"$T/big"'", "w"))'
+    mkdir "$T/d"
+    echo '{"messages": []}' >"$T/d/s"
+    run --separate-stderr bash -c "printf '/load $T/big\n/save $T/d/s\n' | (ulimit -f 1; exec \"$ZGEN\" chat)"
+    [[ "$status" = 5 && "$stderr" == *"File too large"* ]]
+    asserts "$(ls "$T/d")/$(cat "$T/d/s")" = 's/{"messages": []}'
+    cp models/stories-q8_0.gguf "$T/m.gguf"
+    echo '{{ messages[0].content }}' >"$T/t.jinja"
+    for name in m.gguf t.jinja; do
+        chats -m "$T/m.gguf" --chat-template "$T/t.jinja" <<<"/save $T/$name"
+        [[ "$status" = 2 && "$stderr" == *"is an input of this run"* ]]
+    done
+    cmp "$T/m.gguf" models/stories-q8_0.gguf
+}
+
+@test "on a terminal a failed /save does not end the chat" {
+    talks <<END
+expect > 
+send /save /nonexistent/s\r
+expect cannot write to
+expect > 
+send /exit\r
+exit 0
+END
+}

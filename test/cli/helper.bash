@@ -25,13 +25,22 @@ fails() {
     return 1
 }
 
-# leaves_nothing ARGUMENT...: the program is interrupted when a file appears in the folder $T/d; it must remove the file, print
-# nothing, and exit with 130.
+# writes PID: waits until the process has a file of the folder $T/d open, with or without a name.
+writes() {
+    for _ in $(seq 400); do
+        if readlink /proc/"$1"/fd/* 2>/dev/null | grep -q "^$T/d/"; then return; fi
+        sleep 0.02
+    done
+    echo "began no file in $T/d"
+    return 1
+}
+
+# leaves_nothing ARGUMENT...: the program is interrupted while it writes a file of the folder $T/d; it must remove the file,
+# print nothing, and exit with 130.
 leaves_nothing() {
     "$ZGEN" "$@" >/dev/null 2>"$T/err" </dev/null 3>&- &
     local pid=$! code=0
-    for _ in $(seq 200); do [ -z "$(ls "$T/d")" ] || break; sleep 0.05; done
-    [ -n "$(ls "$T/d")" ] || { echo "$*: began no file in $T/d"; return 1; }
+    writes $pid
     kill -s INT $pid
     wait $pid || code=$?
     asserts "$code/$(ls "$T/d")/$(cat "$T/err")" = "130//"

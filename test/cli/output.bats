@@ -93,3 +93,84 @@ END
     run --separate-stderr ./elsewhere -p "<|user|>What is the capital of Norway?<|end|><|assistant|>" --temp 0 </dev/null
     asserts "$status/$output" = "0/ The capital of Norway is Oslo."
 }
+
+@test "an output never replaces an input of the run" {
+    seq -s ' ' 1 300 >"$T/x"
+    cp "$T/x" "$T/ids"
+    cp "$tiny" "$T/m.gguf"
+    ln -s m.gguf "$T/link"
+    cp "$ZGEN" "$T/program"
+    fails 2 "m.gguf is an input of this run" logits -m "$T/m.gguf" --ids 1 -o "$T/m.gguf"
+    fails 2 "link is an input of this run" logits -m "$T/m.gguf" --ids 1 -o "$T/link"
+    fails 2 "ids is an input of this run" logits -m "$T/m.gguf" --ids-file "$T/ids" -o "$T/ids"
+    fails 2 "x is an input of this run" perplexity -f "$T/x" -c 16 --save-logits "$T/x"
+    run --separate-stderr "$ZGEN" perplexity -f - -c 16 --save-logits "$T/x" <"$T/x"
+    [[ "$status" = 2 && "$stderr" == *"x is an input of this run"* ]]
+    zgen perplexity -f "$T/x" -c 16 --save-logits "$T/base"
+    cp "$T/base" "$T/same"
+    fails 2 "base is an input of this run" perplexity --kl "$T/base" --save-logits "$T/base"
+    cmp "$T/base" "$T/same"
+    cmp "$T/m.gguf" "$tiny"
+    cmp "$T/x" "$T/ids"
+    run --separate-stderr "$T/program" logits --ids 1 -o "$T/program" # the demo model is inside
+    [[ "$status" = 2 && "$stderr" == *"program is an input of this run"* ]]
+}
+
+@test "behind a symbolic link that points to nothing the target is made" {
+    mkdir "$T/d"
+    ln -s ../target "$T/d/link"
+    ln -s d/link "$T/first"
+    ln -s loop "$T/loop"
+    zgen logits --ids 1 -o "$T/first"
+    asserts "$status/$(readlink "$T/first")/$(readlink "$T/d/link")/$(stat -c %s "$T/target")" = "0/d/link/../target/8192"
+    fails 5 "loop: Too many levels of symbolic links" logits --ids 1 -o "$T/loop"
+    fails 5 "cannot write to " logits --ids 1 -o ""
+}
+
+@test "SIGKILL leaves nothing, and an older file as it was" {
+    zgen synth llama-3.2-1b q8_0 "$T/big.gguf" --layers 1
+    mkdir "$T/d"
+    echo old >"$T/d/out"
+    "$ZGEN" quantize "$T/big.gguf" "$T/d/out" q4_k_m --requantize -t 1 >/dev/null 2>&1 </dev/null 3>&- &
+    local pid=$!
+    writes $pid
+    kill -s KILL $pid
+    wait $pid || true
+    asserts "$(ls "$T/d")/$(cat "$T/d/out")" = "out/old"
+}
+
+@test "where files have no unnamed form, every exit but SIGKILL removes the temporary file" {
+    ldd "$ZGEN" | grep -q asan && skip "a sanitized program takes no preloaded library"
+    cat >"$T/shim.c" <<'END'
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+int open(const char *path, int flags, ...) {
+    va_list a;
+    va_start(a, flags);
+    mode_t mode = va_arg(a, mode_t);
+    va_end(a);
+    if ((flags & O_TMPFILE) == O_TMPFILE) return errno = EOPNOTSUPP, -1;
+    return ((int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open"))(path, flags, mode);
+}
+END
+    "${CC:-cc}" -shared -fPIC -o "$T/shim.so" "$T/shim.c" -ldl
+    export LD_PRELOAD=$T/shim.so
+    mkdir "$T/d"
+    zgen synth llama-3.2-1b q8_0 "$T/big.gguf" --layers 1
+    zgen logits --ids 1 -o "$T/d/out"
+    asserts "$status/$(ls "$T/d")/$(stat -c %s "$T/d/out")" = "0/out/8192"
+    rm "$T/d/out"
+    leaves_nothing quantize "$T/big.gguf" "$T/d/out" q4_k_m --requantize -t 1
+    leaves_nothing synth llama-3.2-1b q8_0 "$T/d/out" --layers 1
+    "$ZGEN" quantize "$T/big.gguf" "$T/d/out" q4_k_m --requantize -t 1 >/dev/null 2>"$T/err" </dev/null 3>&- &
+    local pid=$! code=0
+    writes $pid
+    [[ "$(ls "$T/d")" == out.?????? ]]
+    truncate -s 1M "$T/big.gguf" # which is mapped
+    wait $pid || code=$?
+    asserts "$code/$(ls "$T/d")" = "3/"
+    grep -q "was cut short" "$T/err"
+}

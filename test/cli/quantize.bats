@@ -81,7 +81,7 @@ END
     cp "$tiny" "$T/m.gguf"
     ln -s m.gguf "$T/link"
     ln "$T/m.gguf" "$T/same"
-    for name in m.gguf link same; do fails 2 "part of the model IN" quantize "$T/m.gguf" "$T/$name" q4_0; done
+    for name in m.gguf link same; do fails 2 "is an input of this run" quantize "$T/m.gguf" "$T/$name" q4_0; done
     cmp "$tiny" "$T/m.gguf"
 }
 
