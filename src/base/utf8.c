@@ -69,17 +69,32 @@ static void add_escaped(const char *s, size_t n, uint32_t c, Buf *out) {
         buf_printf(out, "\\%c", (int)c);
 }
 
-void utf8_escape(const char *s, size_t n, const char *marks, Buf *out) {
+/* Characters that stay where a text may have several lines: the joiners shape the letters of many scripts and
+ * make one emoji of several. */
+static bool is_layout(uint32_t c) {
+    return c == '\n' || c == '\t' || c == 0x200C || c == 0x200D;
+}
+
+static void escape(const char *s, size_t n, const char *marks, bool keeps_layout, Buf *out) {
     size_t done = 0;
     for (size_t i = 0, taken; i < n; i += taken) {
         uint32_t c;
         taken = utf8_next(s + i, n - i, &c);
-        if (c < UTF8_BAD && !utf8_is_invisible(c) && !(c < 0x80 && strchr(marks, (int)c))) continue;
+        bool is_shown = !utf8_is_invisible(c) || (keeps_layout && is_layout(c));
+        if (c < UTF8_BAD && is_shown && !(c < 0x80 && strchr(marks, (int)c))) continue;
         buf_add(out, s + done, i - done);
         done = i + taken;
         add_escaped(s + i, taken, c, out);
     }
     buf_add(out, s + done, n - done);
+}
+
+void utf8_escape(const char *s, size_t n, const char *marks, Buf *out) {
+    escape(s, n, marks, false, out);
+}
+
+void utf8_show(const char *s, size_t n, Buf *out) {
+    escape(s, n, "", true, out);
 }
 
 static void replace(Utf8Gate *g, Buf *out) {

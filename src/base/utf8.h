@@ -42,6 +42,9 @@ bool utf8_is_valid(const char *s, size_t n);
  * backslash. */
 void utf8_escape(const char *s, size_t n, const char *marks, Buf *out);
 
+/* The same for a text of several lines: newlines and tabs stay, and the joiners U+200C and U+200D. */
+void utf8_show(const char *s, size_t n, Buf *out);
+
 /* Text that arrives in parts: whole characters are passed on, an incomplete one is kept until its bytes
  * arrive. */
 typedef struct Utf8Gate {

@@ -17,16 +17,10 @@ void answer_begin(AnswerPrinter *p, bool hides_thoughts, const char *prompt, siz
     p->last = 0;
 }
 
-/* Every write ends with a reset of the terminal, so that the program may be stopped between two of them. */
 static bool print_thought(AnswerPrinter *p, Err *e) {
-    Buf dim = {0};
-    buf_printf(&dim, "%s", p->colour ? "\033[2m" : "");
-    buf_add(&dim, p->thought.data, p->thought.n);
-    buf_printf(&dim, "%s", p->colour ? "\033[0m" : "");
-    p->last = p->thought.data[p->thought.n - 1];
-    bool ok = out_write(dim.data, dim.n, e);
-    buf_free(&dim);
-    return ok;
+    const Buf *t = &p->thought;
+    p->last = t->data[t->n - 1];
+    return p->colour ? out_write_dim(t->data, t->n, e) : out_write(t->data, t->n, e);
 }
 
 static bool print(AnswerPrinter *p, Err *e) {

@@ -63,7 +63,8 @@ static bool first_turn(Chat *c, Err *e) {
     Buf text = {0};
     bool has_prompt = o->prompt || o->file, ok = !has_prompt || prompt_read(o, true, &text, e);
     if (ok && has_prompt) session_add(&c->session, "user", text.data, text.n);
-    if (ok && has_prompt && c->on_terminal) ok = chat_print(c, e, "> %s", text.data ? text.data : "");
+    if (ok && has_prompt && c->on_terminal)
+        ok = out_write("> ", 2, e) && out_write(text.data, text.n, e) && out_write("\n", 1, e);
     buf_free(&text);
     return ok && (strcmp(messages_role(&c->session, 0), "user") != 0 || chat_answer(c, e));
 }

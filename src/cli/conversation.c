@@ -18,7 +18,9 @@ bool chat_print(const Chat *c, Err *e, const char *format, ...) {
     va_start(args, format);
     vsnprintf(line, sizeof line, format, args);
     va_end(args);
-    buf_printf(&text, c->on_terminal ? "%s\n" : "zgen: %s\n", line);
+    if (!c->on_terminal) buf_printf(&text, "zgen: ");
+    utf8_escape(line, strlen(line), "", &text);
+    buf_printf(&text, "\n");
     bool ok = c->on_terminal ? out_write(text.data, text.n, e)
                              : out_write_to(STDERR_FILENO, "standard error", text.data, text.n, e);
     buf_free(&text);

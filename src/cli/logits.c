@@ -70,6 +70,9 @@ static bool check(const Options *o, Err *e) {
     if (!o->ids == !o->ids_file)
         return err_set(e, ERR_USAGE, "no tokens: give one of --ids 1,5,9 and --ids-file FILE");
     if (!o->out) return err_set(e, ERR_USAGE, "no output: give -o OUT, or -o - for standard output");
+    if (is_stdout(o->out) && out_is_terminal())
+        return err_set(e, ERR_USAGE,
+                       "the logits are no text for a terminal; use -o FILE, or redirect the output");
     return true;
 }
 

@@ -1,5 +1,6 @@
 /* out: see out.h. */
 #include "out.h"
+#include "../base/utf8.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -48,8 +49,24 @@ bool out_write_to(int fd, const char *name, const void *bytes, size_t n, Err *e)
     return true;
 }
 
+/* Writes what a terminal shows of the bytes between two sequences that set its style. */
+static bool write_shown(const char *set, const void *bytes, size_t n, const char *reset, Err *e) {
+    Buf shown = {0};
+    buf_printf(&shown, "%s", set);
+    utf8_show(bytes, n, &shown);
+    buf_printf(&shown, "%s", reset);
+    bool ok = out_write_to(STDOUT_FILENO, "standard output", shown.data, shown.n, e);
+    buf_free(&shown);
+    return ok;
+}
+
 bool out_write(const void *bytes, size_t n, Err *e) {
+    if (out_is_terminal()) return write_shown("", bytes, n, "", e);
     return out_write_to(STDOUT_FILENO, "standard output", bytes, n, e);
+}
+
+bool out_write_dim(const void *bytes, size_t n, Err *e) {
+    return write_shown("\033[2m", bytes, n, "\033[0m", e);
 }
 
 bool out_is_terminal(void) {

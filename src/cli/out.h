@@ -1,4 +1,7 @@
-/* out: writes standard output, unbuffered and checked.
+/* out: writes standard output, unbuffered and checked, byte for byte; on a terminal only what that shows.
+ *
+ * A terminal obeys control characters, and text of a model or a file may hold any: it is given printable
+ * characters, newlines and tabs, and all others are escaped (utf8_show).
  *
  * All output of commands goes through here.  Bytes that a command has written have reached the reader, and a
  * full disk or a closed pipe is known before the exit code is chosen. */
@@ -18,7 +21,11 @@ bool out_open(Err *e);
  * pipe. */
 bool out_write(const void *bytes, size_t n, Err *e);
 
-/* The same to any descriptor; name is for the message. */
+/* Writes text to a terminal in a dimmed style.  The style is set and reset in one write, so that the program may
+ * be stopped between two. */
+bool out_write_dim(const void *bytes, size_t n, Err *e);
+
+/* Writes bytes as they are to any descriptor; name is for the message. */
 bool out_write_to(int fd, const char *name, const void *bytes, size_t n, Err *e);
 
 bool out_is_terminal(void);

@@ -174,3 +174,36 @@ END
     asserts "$code/$(ls "$T/d")" = "3/"
     grep -q "was cut short" "$T/err"
 }
+
+@test "a terminal gets printable characters, newlines and tabs only; a pipe every byte" {
+    python3 - "$T/says.gguf" "$T/f"$'\e]52;c;AAAA\a'.gguf <<'END'
+import os, sys
+model = open("models/stories-q8_0.gguf", "rb").read()
+piece, said = "\u2581there".encode(), "\x1b]52;c\u009b".encode() # the model says it behind "Once upon a time"
+assert len(piece) == len(said) and model.count(b"\x08" + bytes(7) + piece) == 1
+open(sys.argv[1], "wb").write(model.replace(b"\x08" + bytes(7) + piece, b"\x08" + bytes(7) + said))
+os.symlink(sys.argv[1], sys.argv[2])
+END
+    local named
+    named=$T/f$'\e]52;c;AAAA\a'.gguf
+    # shows COMMAND...: what the terminal gets, which must hold no control character but newline, return and tab
+    shows() {
+        on_terminal "$ZGEN" "$@" >"$T/shown"
+        LC_ALL=C run ! grep -qP '(?![\t\r])[\x00-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]' "$T/shown"
+    }
+    shows -m "$T/says.gguf" -p "Once upon a time" -n 3 --temp 0 -q
+    grep -qF '\x1b]52;c\u{9b}' "$T/shown"
+    "$ZGEN" -m "$T/says.gguf" -p "Once upon a time" -n 3 --temp 0 </dev/null | grep -q $'\e]52;c\xc2\x9b'
+    shows --echo -p $'\e[2J \u202etxt\u202c\x7f a\tb\nc \u200d\r' -n 0 -q
+    grep -qF $'\\x1b[2J \\u{202e}txt\\u{202c}\\x7f a\tb' "$T/shown"
+    grep -qF $'c \u200d\\x0d' "$T/shown"
+    shows tokenize --decode "$("$ZGEN" tokenize -p $'\e\xc2\x9b' --ids </dev/null)"
+    shows bench -m "$named" -p 4 -n 0 -r 1 -o csv
+    shows bench -m "$named" -p 4 -n 0 -r 1
+    shows info "$named" --keys
+    shows -m "$named" -p x -n 1 --json
+    on_terminal "$ZGEN" -p x -m $'/\e[2J' >"$T/shown" || [ $? = 3 ]
+    grep -qF '/\x1b[2J: there is no such file' "$T/shown"
+    on_terminal "$ZGEN" logits --ids 1 -o - >"$T/shown" || [ $? = 2 ]
+    grep -q "no text for a terminal" "$T/shown"
+}
