@@ -1,8 +1,8 @@
 /* tok_unigram: plain text to the most probable sequence of tokens (SentencePiece's unigram model, "t5").
  *
  * The score of a token is its log-probability.  Of all sequences of tokens that spell the text the one with
- * the highest sum is taken (Viterbi); a character without token scores ten less than the worst token and is
- * unknown, and consecutive unknowns are one.  Before that the text is normalised: by the character map of the
+ * the highest sum is taken (Viterbi); a character without token scores ten less than the worst token and becomes
+ * byte tokens, or where there are none the unknown token, consecutive ones once.  Before that the text is normalised: by the character map of the
  * file, a trie in one array of packed nodes, and its spaces by the flags of the file.
  *
  * The one trick: a position that no token crosses is on every spelling.  The spelling before such a position
@@ -138,24 +138,26 @@ static size_t replacement_of(const struct Unigram *u, const char *text, size_t n
 }
 
 typedef struct Spaces { // of the normalised text
-    bool merge;         // runs of spaces are one
-    bool put_first;     // one in front of the text
+    bool merge;         // runs of spaces are one, and there are none at the ends
+    bool prefix;        // one in front of the text
+    bool began;         // there is a character that is not a space
     bool in_word;       // the last character was not a space
 } Spaces;
 
 static void add_normal(Spaces *s, const char *text, size_t n, Buf *out) {
     for (size_t i = 0; i < n; i++) {
         bool is_space = text[i] == ' ';
-        bool begins = !is_space && !s->in_word && (s->put_first || s->merge);
-        if (begins) s->put_first = false;
+        bool begins = s->merge && !is_space && !s->in_word && (s->began || s->prefix);
         if (begins || (is_space && !s->merge)) buf_add(out, TOK_SPACE, strlen(TOK_SPACE));
         if (!is_space) buf_add(out, text + i, 1);
+        s->began |= !is_space;
         s->in_word = !is_space;
     }
 }
 
 static void normalise(const struct Unigram *u, const char *text, size_t n, Buf *out) {
-    Spaces spaces = {.merge = u->tok->remove_extra_whitespaces, .put_first = u->tok->add_space_prefix};
+    Spaces spaces = {.merge = u->tok->remove_extra_whitespaces, .prefix = u->tok->add_space_prefix};
+    if (spaces.prefix && !spaces.merge) buf_add(out, TOK_SPACE, strlen(TOK_SPACE));
     for (size_t i = 0; i < n;) {
         const char *mapped = NULL;
         size_t length = replacement_of(u, text + i, n - i, &mapped);
@@ -211,27 +213,33 @@ static void relax_tokens(TokJob *job, Lattice *l, size_t from, const char *text,
     if (!is_known) relax(l, from, character, -1, u->unknown_score);
 }
 
-/* Appends the ids of the best spelling of the first n bytes of the lattice, and begins the lattice behind
- * them. */
-static void settle(TokJob *job, Lattice *l, size_t n, bool *was_unknown) {
-    size_t from = job->out->n;
-    for (size_t at = n; at; at -= l->best[at].n) tok_ids_add(job->out, l->best[at].id);
-    int32_t *ids = job->out->data;
-    for (size_t i = from, k = job->out->n; i + 1 < k--; i++) {
-        int32_t id = ids[i];
-        ids[i] = ids[k];
-        ids[k] = id;
+/* Appends a character without token: its bytes, or the unknown token, once for several characters. */
+static void add_unknown(TokJob *job, const char *character, size_t n, bool *was_unknown) {
+    size_t before = job->out->n;
+    tok_spell(job, character, n);
+    bool is_unknown = job->out->n == before + 1 && job->out->data[before] == job->tok->unknown;
+    if (is_unknown && *was_unknown) job->out->n--;
+    *was_unknown = is_unknown;
+}
+
+/* Appends the ids of the best spelling of text, the first n bytes of the lattice, and begins the lattice
+ * behind them. */
+static void settle(TokJob *job, Lattice *l, const char *text, size_t n, bool *was_unknown) {
+    Best token = l->best[n];
+    for (size_t at = n; at;) { // turns the lattice: from now on a token is where it begins
+        at -= token.n;
+        Best before = l->best[at];
+        l->best[at] = token;
+        token = before;
     }
-    size_t to = from;
-    for (size_t i = from; i < job->out->n; i++) {
-        bool is_unknown = ids[i] < 0, again = is_unknown && *was_unknown;
-        *was_unknown = is_unknown;
-        if (is_unknown && job->tok->unknown < 0)
-            job->n_lost++;
-        else if (!again)
-            ids[to++] = is_unknown ? job->tok->unknown : ids[i];
+    for (size_t at = 0; at < n; at += l->best[at].n) {
+        if (l->best[at].id < 0) {
+            add_unknown(job, text + at, l->best[at].n, was_unknown);
+        } else {
+            tok_ids_add(job->out, l->best[at].id);
+            *was_unknown = false;
+        }
     }
-    job->out->n = to;
     l->n = 0;
     l->best[l->n++] = (Best){0};
 }
@@ -249,7 +257,7 @@ void unigram_encode(TokJob *job, const char *text, size_t n) {
         relax_tokens(job, &l, at - settled, text + at, n - at, length);
         size_t next = at + length - settled;
         if (l.n != next + 1 && next < TOK_RUN_MAX) continue;
-        settle(job, &l, next, &was_unknown);
+        settle(job, &l, text + settled, next, &was_unknown);
         settled += next;
     }
     free(l.best);

@@ -52,6 +52,30 @@ TEST(unigram_joins_unknown_characters) {
     made_close(&m);
 }
 
+/* As sentencepiece does: the bytes, each time, and no unknown token. */
+TEST(unigram_spells_unknown_characters_where_there_are_byte_tokens) {
+    Piece pieces[3 + 256 + 3] = {{"<unk>", 0, UNKNOWN}, {"<s>", 0, CONTROL}, {"</s>", 0, CONTROL}};
+    char texts[256][8];
+    for (int b = 0; b < 256; b++) {
+        snprintf(texts[b], sizeof texts[b], "<0x%02X>", (unsigned)b);
+        pieces[3 + b] = (Piece){texts[b], 0, BYTE};
+    }
+    pieces[259] = (Piece){"\u2581", -2, NORMAL};
+    pieces[260] = (Piece){"a", -3, NORMAL};
+    pieces[261] = (Piece){"\u2581a", -4, NORMAL};
+    for (int left_out = 0; left_out < 2; left_out++) { // one of the bytes of U+200D, the second time
+        Buf file = file_of(pieces, 262, true, true);
+        file_u32(&file, "tokenizer.ggml.unknown_token_id", 0);
+        Made m = made_open(file);
+        REQUIRE(m.tok);
+        CHECK_ENCODES(m.tok, "\u200D", 0, left_out ? "259 0" : "259 229 131 144");
+        CHECK_ENCODES(m.tok, "a\u00E9\u00E9a", 0, "261 198 172 198 172 260");
+        CHECK_ENCODES(m.tok, "\u200D\u200Da", 0, left_out ? "259 0 260" : "259 229 131 144 229 131 144 260");
+        made_close(&m);
+        pieces[3 + 0x8D] = (Piece){"zz", -9, NORMAL};
+    }
+}
+
 TEST(unigram_treats_spaces_as_the_file_says) {
     Made m = made_open(file_of(SMALL, N_SMALL, true, true));
     REQUIRE(m.tok);
@@ -65,6 +89,17 @@ TEST(unigram_treats_spaces_as_the_file_says) {
     m = made_open(file_of(SMALL, N_SMALL, true, false));
     REQUIRE(m.tok);
     CHECK_ENCODES(m.tok, "b  b ", 0, "3 5 3 3 5 3");
+    CHECK_ENCODES(m.tok, " b", 0, "3 3 5");
+    CHECK_ENCODES(m.tok, " ", 0, "3 3");
+    made_close(&m);
+    m = made_open(file_of(SMALL, N_SMALL, false, true));
+    REQUIRE(m.tok);
+    CHECK_ENCODES(m.tok, "b", 0, "5"); // none in front of the text
+    CHECK_ENCODES(m.tok, "  b   b  ", 0, "5 3 5");
+    made_close(&m);
+    m = made_open(file_of(SMALL, N_SMALL, false, false));
+    REQUIRE(m.tok);
+    CHECK_ENCODES(m.tok, " b  b ", 0, "3 5 3 3 5 3");
     made_close(&m);
 }
 
@@ -110,7 +145,7 @@ TEST(unigram_maps_characters_first) {
     static const char *const pairs[][2] = {{"\uFF21", "A"},  {"e\u0301", "\u00E9"},
                                            {"\uFB01", "fi"}, {"\u3000", " "},
                                            {"e", "a"},       {"\u00AD", ""}};
-    Buf map = map_of(pairs, 6), file = file_of(SMALL, N_SMALL, false, true);
+    Buf map = map_of(pairs, 6), file = file_of(SMALL, N_SMALL, true, true);
     add_map(&file, map.data, map.n);
     Made m = made_open(file);
     REQUIRE(m.tok);
