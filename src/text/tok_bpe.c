@@ -27,42 +27,36 @@ typedef struct TokWord {
 } TokWord;
 
 typedef struct Merge {
-    int32_t left, right; // left = -1: empty slot
-    int32_t id;          // of the union
-    uint32_t rank;
+    int32_t left, right;
+    uint32_t rank; // of equal pairs the first counts
+    int32_t id;    // of the union
 } Merge;
 
 struct Bpe {
     const Tok *tok;
     Pretok *pretok;
-    Merge *merges; // hash of pairs; open addressing
-    uint32_t mask, n_merges;
+    TokTable merges;
+    uint32_t n_merges;
     int32_t byte_tokens[256]; // the tokens of single bytes; -1: none
 };
 
 /* ---- the merges of the file ---- */
 
-static Merge *slot_of(const struct Bpe *b, int32_t left, int32_t right) {
-    uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9E3779B97F4A7C15;
-    for (uint32_t i = (uint32_t)(h >> 32) & b->mask;; i = (i + 1) & b->mask) {
-        Merge *m = &b->merges[i];
-        if (m->left < 0 || (m->left == left && m->right == right)) return m;
-    }
+static uint32_t pair_hash(int32_t left, int32_t right) {
+    return (uint32_t)((((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9E3779B97F4A7C15) >> 32);
 }
 
-static void make_slots(struct Bpe *b, uint32_t n_slots) {
-    b->merges = mem_new(n_slots, sizeof *b->merges);
-    b->mask = n_slots - 1;
-    for (uint32_t i = 0; i < n_slots; i++) b->merges[i].left = -1;
+static int compare_merges(const void *a, const void *b) {
+    const Merge *x = a, *y = b;
+    if (x->left != y->left) return x->left < y->left ? -1 : 1;
+    if (x->right != y->right) return x->right < y->right ? -1 : 1;
+    return (x->rank > y->rank) - (x->rank < y->rank);
 }
 
-static void grow(struct Bpe *b) {
-    Merge *old = b->merges;
-    uint32_t n_old = b->mask + 1;
-    make_slots(b, 2 * n_old);
-    for (uint32_t i = 0; i < n_old; i++)
-        if (old[i].left >= 0) *slot_of(b, old[i].left, old[i].right) = old[i];
-    free(old);
+static const Merge *find_merge(const struct Bpe *b, int32_t left, int32_t right) {
+    const Merge key = {.left = left, .right = right};
+    const Merge *found = tok_table_find(&b->merges, pair_hash(left, right), &key);
+    return found && found->left == left && found->right == right ? found : NULL;
 }
 
 static int find_half(const Tok *t, const char *text, size_t n, Buf *plain) {
@@ -71,9 +65,9 @@ static int find_half(const Tok *t, const char *text, size_t n, Buf *plain) {
     return tok_decode_bytes(text, n, plain) && plain->n ? tok_find(t, plain->data, plain->n) : -1;
 }
 
-/* Adds the merge of a line, "left right"; false: not of two tokens into a third.  A half has no space but
- * perhaps as its first character. */
-static bool add_merge(struct Bpe *b, GgufString line, Buf *plain) {
+/* The merge of a line, "left right"; false: not of two tokens into a third.  A half has no space but perhaps
+ * as its first character. */
+static bool read_merge(const struct Bpe *b, GgufString line, Buf *plain, Merge *out) {
     const char *space = line.n > 1 ? memchr(line.data + 1, ' ', line.n - 1) : NULL;
     if (!space) return false;
     size_t n_left = (size_t)(space - line.data);
@@ -86,10 +80,7 @@ static bool add_merge(struct Bpe *b, GgufString line, Buf *plain) {
     buf_add(plain, r->plain, r->n_plain);
     int id = tok_find(b->tok, plain->data, plain->n);
     if (id < 0) return false;
-    Merge *m = slot_of(b, left, right);
-    if (m->left >= 0) return true; // the earlier one counts
-    *m = (Merge){left, right, id, b->n_merges++};
-    if (b->n_merges > b->mask / 2) grow(b);
+    *out = (Merge){.left = left, .right = right, .rank = b->n_merges, .id = id};
     return true;
 }
 
@@ -103,10 +94,22 @@ static bool read_merges(const Gguf *g, struct Bpe *b, Err *e) {
             "%.300s has a tokenizer of byte pairs but no list of merges (tokenizer.ggml.merges); info and "
             "logits --ids work with it",
             gguf_label(g));
-    make_slots(b, 1 << 10);
+    if (n > INT32_MAX)
+        return err_set(e, ERR_MODEL, "%.300s: tokenizer.ggml.merges holds %zu merges; at most %d are read",
+                       gguf_label(g), n, INT32_MAX);
+    Merge *merges = mem_new(n ? n : 1, sizeof *merges);
+    uint32_t *hashes = mem_new(n ? n : 1, sizeof *hashes);
     Buf plain = {0};
-    for (size_t i = 0; i < n; i++) n_ignored += !add_merge(b, lines[i], &plain);
+    for (size_t i = 0; i < n; i++) {
+        Merge *m = &merges[b->n_merges];
+        if (read_merge(b, lines[i], &plain, m))
+            hashes[b->n_merges++] = pair_hash(m->left, m->right);
+        else
+            n_ignored++;
+    }
     buf_free(&plain);
+    tok_table_make(&b->merges, merges, b->n_merges, sizeof *merges, hashes, compare_merges);
+    free(hashes);
     if (n_ignored)
         err_warn(
             "%zu of %zu merges (tokenizer.ggml.merges) do not join two tokens into a third and are ignored",
@@ -130,7 +133,7 @@ bool bpe_open(const Gguf *g, const Tok *t, struct Bpe **out, Err *e) {
 void bpe_close(struct Bpe *b) {
     if (!b) return;
     pretok_close(b->pretok);
-    free(b->merges);
+    tok_table_free(&b->merges);
     free(b);
 }
 
@@ -138,8 +141,8 @@ void bpe_close(struct Bpe *b) {
 
 static int join(TokJob *job, const Symbol *left, const Symbol *right, uint32_t *rank) {
     if (left->id < 0 || right->id < 0) return -1;
-    const Merge *m = slot_of(job->tok->bpe, left->id, right->id);
-    if (m->left < 0) return -1;
+    const Merge *m = find_merge(job->tok->bpe, left->id, right->id);
+    if (!m) return -1;
     *rank = m->rank;
     return m->id;
 }

@@ -27,10 +27,15 @@ typedef struct TokEntry {
     bool eog;
 } TokEntry;
 
-typedef struct TokSlot {
-    uint32_t hash;
-    int32_t id; // -1: empty
-} TokSlot;
+typedef int TokCompare(const void *a, const void *b); // as for qsort
+
+typedef struct TokTable { // items in buckets by a hash, sorted in each bucket (tok_table.c)
+    char *items;
+    size_t size; // bytes of an item
+    TokCompare *compare;
+    uint32_t *first; // bucket b is [first[b], first[b + 1])
+    uint32_t mask;
+} TokTable;
 
 typedef struct TokText {
     const char *text;
@@ -58,8 +63,7 @@ struct Tok {
     int32_t byte_ids[256];         // of the byte tokens "<0x00>"; -1: none
 
     TokList specials; // control, user-defined and unknown tokens
-    TokSlot *slots;   // hash of the texts that plain text may become; open addressing
-    uint32_t slot_mask;
+    TokTable plain;   // TokTexts that plain text may become
     uint32_t longest; // bytes of the longest of these texts
 
     const PretokRule *rule; // BPE; NULL elsewhere
@@ -73,7 +77,7 @@ struct Tok {
 /* Token id, or one without text of type TOK_UNDEFINED if the vocabulary has no such id. */
 const TokEntry *tok_entry(const Tok *t, int id);
 
-/* Fills plain of the entries, specials and slots, from the entries' texts and types. */
+/* Fills plain of the entries, specials and the table of plain texts, from the entries' texts and types. */
 void tok_index(Tok *t);
 
 /* The plain token with exactly this text, or -1. */
@@ -86,14 +90,26 @@ int tok_byte_value(const char *text, size_t n);
  * character is not in the alphabet. */
 bool tok_decode_bytes(const char *text, size_t n, Buf *out);
 
-/* Sorts by text; among equal texts the lowest id comes first. */
-void tok_list_sort(TokList *list);
+/* Sorts by text; among equal texts the lowest id comes first.  Of tokens with one text and one type only the
+ * first is kept, so that equal texts are few. */
+void tok_list_sort(const Tok *t, TokList *list);
 
 /* Narrows [*low, *high), texts that agree in their first depth bytes and have more, to those whose next byte
  * is `byte`. A walk over the bytes of a text finds every text of the list that is a prefix of it, the shorter
  * first: after each step the texts of depth + 1 bytes are the first from *low on, and the caller steps over
  * them. */
 void tok_list_narrow(const TokList *list, size_t *low, size_t *high, size_t depth, unsigned char byte);
+
+/* ---- tables (tok_table.c) ---- */
+
+/* Takes n items, whose memory the table then owns, and their hashes.  Equal items keep their order. */
+void tok_table_make(TokTable *t, void *items, size_t n, size_t size, const uint32_t *hashes,
+                    TokCompare *compare);
+void tok_table_free(TokTable *t);
+
+/* The first item of the hash's bucket that does not come before key; NULL: there is none.  At most
+ * log2 n comparisons, whatever the hashes are. */
+const void *tok_table_find(const TokTable *t, uint32_t hash, const void *key);
 
 /* ---- the merging loop (tok_merge.c) ---- */
 

@@ -287,7 +287,7 @@ void tok_close(Tok *t) {
     spm_close(t->spm);
     bpe_close(t->bpe);
     unigram_close(t->unigram);
-    free(t->slots);
+    tok_table_free(&t->plain);
     free(t->specials.texts);
     free(t->bytes);
     free(t->entries);

@@ -80,7 +80,7 @@ static void list_tokens(struct Unigram *u) {
         u->list.texts[u->list.n++] = (TokText){entry->plain, entry->n_plain, id};
         if (entry->type == TOK_NORMAL && entry->score < lowest) lowest = entry->score;
     }
-    tok_list_sort(&u->list);
+    tok_list_sort(t, &u->list);
     u->unknown_score = lowest - UNKNOWN_PENALTY;
 }
 

@@ -1,7 +1,7 @@
 /* tok_vocab: the tokens of a Tok, and finding them by their texts.
  *
  * The texts of a byte-level vocabulary are decoded once into bytes, so that a prompt is compared with them as
- * it is. Two indexes: a hash of the texts that plain text may become, which the merging encoders search, and
+ * it is. Two indexes: a table of the texts that plain text may become, which the merging encoders search, and
  * sorted lists, in which a walk over a text's bytes narrows a range until the longest match is known, in time
  * independent of the number of texts. */
 #include "tok_impl.h"
@@ -116,18 +116,18 @@ static uint32_t text_hash(const char *text, size_t n) { // FNV-1a
     return (uint32_t)(h >> 32 ^ h);
 }
 
-/* The slot of this text, or the empty slot for it. */
-static TokSlot *slot_of(const Tok *t, const char *text, size_t n, uint32_t hash) {
-    for (uint32_t i = hash & t->slot_mask;; i = (i + 1) & t->slot_mask) {
-        TokSlot *slot = &t->slots[i];
-        if (slot->id < 0) return slot;
-        const TokEntry *entry = &t->entries[slot->id];
-        if (slot->hash == hash && entry->n_plain == n && memcmp(entry->plain, text, n) == 0) return slot;
-    }
+static int compare_plain(const void *a, const void *b) { // lengths first: most texts differ in that
+    const TokText *x = a, *y = b;
+    if (x->n != y->n) return x->n < y->n ? -1 : 1;
+    int order = memcmp(x->text, y->text, x->n);
+    return order ? order : (x->id > y->id) - (x->id < y->id);
 }
 
 int tok_find(const Tok *t, const char *text, size_t n) {
-    return n > t->longest ? -1 : slot_of(t, text, n, text_hash(text, n))->id;
+    if (n > t->longest) return -1;
+    const TokText key = {text, (uint32_t)n, -1};
+    const TokText *found = tok_table_find(&t->plain, text_hash(text, n), &key);
+    return found && found->n == n && memcmp(found->text, text, n) == 0 ? found->id : -1;
 }
 
 /* ---- sorted lists ---- */
@@ -139,8 +139,22 @@ static int compare_texts(const void *a, const void *b) {
     return order ? order : (x->id > y->id) - (x->id < y->id);
 }
 
-void tok_list_sort(TokList *list) {
+static void drop_repeats(const Tok *t, TokList *list) {
+    size_t kept = 0, group = 0; // the texts from group on are equal, and at most as many as there are types
+    for (size_t i = 0; i < list->n; i++) {
+        const TokText *text = &list->texts[i], *last = kept ? &list->texts[kept - 1] : NULL;
+        if (!last || last->n != text->n || memcmp(last->text, text->text, text->n) != 0) group = kept;
+        bool repeats = false;
+        for (size_t k = group; k < kept; k++)
+            repeats |= t->entries[list->texts[k].id].type == t->entries[text->id].type;
+        if (!repeats) list->texts[kept++] = *text;
+    }
+    list->n = kept;
+}
+
+void tok_list_sort(const Tok *t, TokList *list) {
     qsort(list->texts, list->n, sizeof *list->texts, compare_texts);
+    drop_repeats(t, list);
     for (size_t i = 0; i < list->n; i++) list->first[(unsigned char)list->texts[i].text[0] + 1]++;
     for (int b = 0; b < 256; b++) list->first[b + 1] += list->first[b];
 }
@@ -180,7 +194,7 @@ static void index_specials(Tok *t) {
         const TokEntry *entry = &t->entries[id];
         if (is_special(entry)) t->specials.texts[t->specials.n++] = (TokText){entry->text, entry->n, id};
     }
-    tok_list_sort(&t->specials);
+    tok_list_sort(t, &t->specials);
 }
 
 /* Sets plain and n_plain of all entries. */
@@ -209,30 +223,34 @@ static void set_plain(Tok *t) {
     buf_free(&decoded);
 }
 
-static void index_texts(Tok *t) {
-    uint64_t n_slots = 64;
-    while (n_slots < 2 * (uint64_t)t->n_vocab) n_slots *= 2;
-    t->slot_mask = (uint32_t)(n_slots - 1);
-    t->slots = mem_new(n_slots, sizeof *t->slots);
-    for (uint64_t i = 0; i < n_slots; i++) t->slots[i].id = -1;
+static void index_bytes(Tok *t) {
     for (int b = 0; b < 256; b++) t->byte_ids[b] = -1;
-
     for (int id = 0; id < t->n_vocab; id++) {
         const TokEntry *entry = &t->entries[id];
-        if (entry->type == TOK_BYTE) {
-            int byte = tok_byte_value(entry->text, entry->n); // -1: the file changed since it was checked
-            if (byte >= 0 && t->byte_ids[byte] < 0) t->byte_ids[byte] = id;
-        }
+        if (entry->type != TOK_BYTE) continue;
+        int byte = tok_byte_value(entry->text, entry->n); // -1: the file changed since it was checked
+        if (byte >= 0 && t->byte_ids[byte] < 0) t->byte_ids[byte] = id;
+    }
+}
+
+static void index_plain(Tok *t) {
+    size_t n = 0;
+    TokText *texts = mem_new((size_t)t->n_vocab, sizeof *texts);
+    uint32_t *hashes = mem_new((size_t)t->n_vocab, sizeof *hashes);
+    for (int id = 0; id < t->n_vocab; id++) {
+        const TokEntry *entry = &t->entries[id];
         if (entry->n_plain == 0) continue;
-        uint32_t hash = text_hash(entry->plain, entry->n_plain);
-        TokSlot *slot = slot_of(t, entry->plain, entry->n_plain, hash);
-        if (slot->id < 0) *slot = (TokSlot){hash, id};
+        hashes[n] = text_hash(entry->plain, entry->n_plain);
+        texts[n++] = (TokText){entry->plain, entry->n_plain, id};
         if (entry->n_plain > t->longest) t->longest = entry->n_plain;
     }
+    tok_table_make(&t->plain, texts, n, sizeof *texts, hashes, compare_plain);
+    free(hashes);
 }
 
 void tok_index(Tok *t) {
     index_specials(t);
     set_plain(t);
-    index_texts(t);
+    index_bytes(t);
+    index_plain(t);
 }

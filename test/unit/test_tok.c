@@ -7,6 +7,7 @@
 
 #include <jansson.h>
 #include <stdlib.h>
+#include <time.h>
 
 /* ---- against llama.cpp ---- */
 
@@ -228,6 +229,53 @@ TEST(tok_survives_duplicate_and_empty_tokens) {
     CHECK(strcmp(text.data, "a<s>") == 0);
     buf_free(&text);
     made_close(&m);
+}
+
+/* A text of several types is each of them: the control token where they are read, else the user-defined one. */
+TEST(tok_keeps_equal_texts_of_different_types) {
+    const Piece pieces[] = {{"<unk>", 0, UNKNOWN}, {"\u2581", -1, NORMAL}, {"a", -1, NORMAL},
+                            {"<x>", 0, CONTROL},   {"<x>", 0, CONTROL},    {"<x>", 0, USER},
+                            {"<x>", 0, USER}};
+    Made m = made_of(pieces, 7);
+    REQUIRE(m.tok);
+    CHECK_ENCODES(m.tok, "<x>", TOK_PARSE_SPECIAL, "3");
+    CHECK_ENCODES(m.tok, "<x>", 0, "5");
+    made_close(&m);
+}
+
+/* ---- tables ---- */
+
+typedef struct Item {
+    int key, order;
+} Item;
+
+static int compare_items(const void *a, const void *b) {
+    const Item *x = a, *y = b;
+    if (x->key != y->key) return x->key < y->key ? -1 : 1;
+    return (x->order > y->order) - (x->order < y->order);
+}
+
+/* All hashes equal: linear probing would take 2e11 steps. */
+TEST(tok_table_finds_items_that_share_a_bucket) {
+    enum { N = 500000 };
+    Item *items = mem_new(N, sizeof *items);
+    uint32_t *hashes = mem_new(N, sizeof *hashes);
+    for (int i = 0; i < N; i++) items[i] = (Item){(int)((uint64_t)i * 7919 % N) / 2 * 2, i};
+    TokTable t;
+    clock_t begin = clock();
+    tok_table_make(&t, items, N, sizeof *items, hashes, compare_items);
+    for (int key = 0; key < N; key++) {
+        const Item *found = tok_table_find(&t, 0, &(Item){key, -1});
+        bool is_there = found && found->key == key, is_even = key % 2 == 0;
+        CHECK(is_there == is_even, "%d", key);
+        if (is_there && found + 1 < (const Item *)t.items + N && found[1].key == key)
+            CHECK(found->order < found[1].order, "%d", key);
+    }
+    CHECK(!tok_table_find(&t, 1, &(Item){0, -1}));
+    double seconds = (double)(clock() - begin) / CLOCKS_PER_SEC;
+    CHECK(seconds < 10, "%.1f s", seconds);
+    tok_table_free(&t);
+    free(hashes);
 }
 
 /* ---- properties of all vocabularies ---- */

@@ -7,6 +7,7 @@
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
+#include <time.h>
 
 static const Piece SMALL[] = {
     {"<pad>", 0, CONTROL}, {"</s>", 0, CONTROL},
@@ -283,6 +284,26 @@ TEST(unigram_work_grows_with_the_length_of_the_text) {
         }
         CHECK(work[1] < 110 * work[0], "'%s': %zu and %zu", units[i], work[0], work[1]);
     }
+    made_close(&m);
+}
+
+/* 300,000 tokens with the text of each character of the text: stepping over them took seconds. */
+TEST(unigram_bears_tokens_with_equal_texts) {
+    enum { N = 300000, LENGTH = 5000 };
+    Piece *pieces = mem_new(N, sizeof *pieces);
+    for (int i = 0; i < N; i++) pieces[i] = (Piece){"a", -1, NORMAL};
+    pieces[0] = (Piece){"<unk>", 0, UNKNOWN};
+    Made m = made_open(file_of(pieces, N, false, false));
+    free(pieces);
+    REQUIRE(m.tok);
+    char text[LENGTH];
+    memset(text, 'a', LENGTH);
+    TokIds ids = {0};
+    clock_t begin = clock();
+    tok_encode(m.tok, text, LENGTH, 0, &ids);
+    double seconds = (double)(clock() - begin) / CLOCKS_PER_SEC;
+    CHECK(ids.n == LENGTH && ids.data[0] == 1 && seconds < 0.5, "%zu ids in %.1f s", ids.n, seconds);
+    tok_ids_free(&ids);
     made_close(&m);
 }
 
