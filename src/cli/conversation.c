@@ -66,7 +66,7 @@ static bool make_prompt(Chat *c, Err *e) {
     int n_ctx = c->run.config.n_ctx, n_dropped = 0, n_predict = c->request.n_predict;
     int n_free = !drops ? 1 : n_predict > 0 && n_predict < n_ctx / 4 ? n_predict : n_ctx / 4 + 1;
     for (;; n_dropped++) {
-        if (!session_prompt(&c->session, e)) return false;
+        if (!messages_prompt(&c->session, e)) return false;
         size_t n = c->session.ids.n;
         if (n + (size_t)n_free <= (size_t)n_ctx) break;
         if (drops && drop_oldest(&c->session)) continue;

@@ -67,7 +67,7 @@ static bool read_prompt(Generation *g, Err *e) {
 static bool render(Generation *g, Err *e) {
     Session *s = &g->session;
     s->tok = g->run.model.tok;
-    if (!messages_template(g->run.options->chat_template, g->run.model.gguf, s, e) || !session_prompt(s, e))
+    if (!messages_template(g->run.options->chat_template, g->run.model.gguf, s, e) || !messages_prompt(s, e))
         return false;
     buf_clear(&g->prompt);
     buf_add(&g->prompt, s->prompt.data, s->prompt.n);

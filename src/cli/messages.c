@@ -118,6 +118,22 @@ bool messages_begin(const Options *o, Session *s, Err *e) {
     return (!o->messages || messages_load(o->messages, o, s, e)) && set_system(o, s, e);
 }
 
+/* ---- the prompt ---- */
+
+static bool is_known(const Buf *notes, const char *line, size_t n) {
+    return notes->n && memmem(notes->data, notes->n, line, n);
+}
+
+bool messages_prompt(Session *s, Err *e) {
+    Buf before = s->notes;
+    s->notes = (Buf){0};
+    bool ok = session_prompt(s, e);
+    for (const char *line = s->notes.data, *end; line && (end = strchr(line, '\n')); line = end + 1)
+        if (!is_known(&before, line, (size_t)(end + 1 - line))) err_warn("%.*s", (int)(end - line), line);
+    buf_free(&before);
+    return ok;
+}
+
 /* ---- the template ---- */
 
 static void list_names(Buf *out) {

@@ -23,6 +23,10 @@ bool messages_begin(const Options *o, Session *s, Err *e);
  * ERR_USAGE or ERR_MODEL with the known names, ERR_RUN for a file that cannot be read. */
 bool messages_template(const char *name, const Gguf *model, Session *s, Err *e);
 
+/* Makes the prompt (session_prompt), and warns of what the chat template leaves out, unless it left out the same in
+ * the prompt before. */
+bool messages_prompt(Session *s, Err *e);
+
 /* Replaces the messages and all other variables by those of a file in the format of --messages, and sets
  * those of --think.  false: ERR_RUN, and nothing is changed. */
 bool messages_load(const char *path, const Options *o, Session *s, Err *e);

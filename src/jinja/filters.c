@@ -83,7 +83,7 @@ static void add_html(Jinja *j, Text *t, Char c) {
     for (size_t i = 0; i < sizeof ENTITIES / sizeof *ENTITIES; i++)
         if (char_code(c) == (unsigned char)ENTITIES[i].c) {
             for (const char *p = ENTITIES[i].entity; *p; p++)
-                js_add_char(j, t, (unsigned char)*p | (c & CHAR_USER));
+                js_add_char(j, t, (unsigned char)*p | char_mark(c));
             return;
         }
     js_add_char(j, t, c);
@@ -99,17 +99,17 @@ static Value f_escape(Jinja *j, const Value *a) {
 static void add_quoted(Jinja *j, Text *t, Str s, bool in_query) {
     for (size_t i = 0; i < s.n; i++) {
         uint32_t c = char_code(s.c[i]);
-        Char user = s.c[i] & CHAR_USER;
+        Char mark = char_mark(s.c[i]);
         bool plain = char_is_digit(c) || (c < 0x80 && char_is_letter(c)) || c == '_' || c == '.' ||
                      c == '-' || c == '~' || (c == '/' && !in_query);
         if (plain || (c == ' ' && in_query)) {
-            js_add_char(j, t, plain ? s.c[i] : '+' | user);
+            js_add_char(j, t, plain ? s.c[i] : '+' | mark);
             continue;
         }
         char bytes[4], text[4];
         for (size_t k = 0, n = js_put_utf8(c, bytes); k < n; k++) {
             snprintf(text, sizeof text, "%%%02X", (unsigned char)bytes[k]);
-            for (const char *p = text; *p; p++) js_add_char(j, t, (unsigned char)*p | user);
+            for (const char *p = text; *p; p++) js_add_char(j, t, (unsigned char)*p | mark);
         }
     }
 }

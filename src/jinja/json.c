@@ -1,7 +1,6 @@
 /* json: values from JSON and to JSON, written like Python's json.dumps.
  *
- * Here, and only here, characters are marked as the user's: the strings and keys of one JSON value are all
- * the user's or none is. */
+ * Here, and only here, characters get their marks: all strings and keys of one JSON value have one origin. */
 #include "value.h"
 
 #include <math.h>
@@ -69,25 +68,25 @@ typedef struct Writer {
 
 static void write_value(Writer *w, Value v);
 
-static void write_escape(Writer *w, uint32_t unit, Char user) {
+static void write_escape(Writer *w, uint32_t unit, Char mark) {
     char text[12];
     snprintf(text, sizeof text, "\\u%04x", unit);
-    for (const char *p = text; *p; p++) js_add_char(w->j, &w->text, (unsigned char)*p | user);
+    for (const char *p = text; *p; p++) js_add_char(w->j, &w->text, (unsigned char)*p | mark);
 }
 
 static void write_char(Writer *w, Char c) {
     static const char LETTERS[32] = {['\b'] = 'b', ['\f'] = 'f', ['\n'] = 'n', ['\r'] = 'r', ['\t'] = 't'};
     uint32_t code = char_code(c);
-    Char user = c & CHAR_USER;
+    Char mark = char_mark(c);
     char letter = code < 32 ? LETTERS[code] : code == '"' || code == '\\' ? (char)code : 0;
     if (letter) {
-        js_add_char(w->j, &w->text, '\\' | user);
-        js_add_char(w->j, &w->text, (unsigned char)letter | user);
+        js_add_char(w->j, &w->text, '\\' | mark);
+        js_add_char(w->j, &w->text, (unsigned char)letter | mark);
     } else if (code < 32 || (w->style->ascii && code >= 0x7F && code < 0x10000)) {
-        write_escape(w, code, user);
+        write_escape(w, code, mark);
     } else if (w->style->ascii && code >= 0x10000) {
-        write_escape(w, 0xD800 + ((code - 0x10000) >> 10), user);
-        write_escape(w, 0xDC00 + ((code - 0x10000) & 0x3FF), user);
+        write_escape(w, 0xD800 + ((code - 0x10000) >> 10), mark);
+        write_escape(w, 0xDC00 + ((code - 0x10000) & 0x3FF), mark);
     } else {
         js_add_char(w->j, &w->text, c);
     }

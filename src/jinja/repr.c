@@ -46,17 +46,17 @@ static bool is_printable(uint32_t c) {
 static void add_escaped(Jinja *j, Text *t, Char c, Char quote) {
     static const char FROM[] = "\n\r\t\\", TO[] = "nrt\\";
     uint32_t code = char_code(c);
-    Char user = c & CHAR_USER;
+    Char mark = char_mark(c);
     const char *special = code && code < 0x80 ? strchr(FROM, (int)code) : NULL;
     if (special || code == quote) {
-        js_add_char(j, t, '\\' | user);
-        js_add_char(j, t, (special ? (unsigned char)TO[special - FROM] : quote) | user);
+        js_add_char(j, t, '\\' | mark);
+        js_add_char(j, t, (special ? (unsigned char)TO[special - FROM] : quote) | mark);
     } else if (is_printable(code)) {
         js_add_char(j, t, c);
     } else {
         char text[12];
         snprintf(text, sizeof text, code < 0x100 ? "\\x%02x" : code < 0x10000 ? "\\u%04x" : "\\U%08x", code);
-        for (const char *p = text; *p; p++) js_add_char(j, t, (unsigned char)*p | user);
+        for (const char *p = text; *p; p++) js_add_char(j, t, (unsigned char)*p | mark);
     }
 }
 
@@ -167,5 +167,6 @@ Str jv_string(Jinja *j, Value v) {
     if (v.kind == V_STRING) return v.s;
     if (v.kind == V_ABSENT || v.kind == V_UNDEFINED) return (Str){0};
     jv_repr(j, &t, v);
+    j->has_repr |= v.kind == V_LIST || v.kind == V_DICT || v.kind == V_NONE;
     return js_text(&t);
 }

@@ -41,7 +41,7 @@ size_t js_put_utf8(Char c, char bytes[4]) {
 /* ---- Comparing and searching ---- */
 
 static bool same(Char a, Char b) {
-    return !((a ^ b) & ~CHAR_USER);
+    return char_code(a) == char_code(b);
 }
 
 static bool same_run(const Char *a, const Char *b, size_t n) {

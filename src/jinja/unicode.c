@@ -93,7 +93,7 @@ static uint32_t to_upper(uint32_t c) {
 Str js_lower(Jinja *j, Str s) {
     Char *c = jinja_alloc(j, s.n, sizeof *c);
     jinja_spend(j, s.n / 8);
-    for (size_t i = 0; i < s.n; i++) c[i] = to_lower(char_code(s.c[i])) | (s.c[i] & CHAR_USER);
+    for (size_t i = 0; i < s.n; i++) c[i] = to_lower(char_code(s.c[i])) | char_mark(s.c[i]);
     return (Str){c, s.n};
 }
 
@@ -102,10 +102,10 @@ Str js_upper(Jinja *j, Str s) {
     Text t = {0};
     jinja_spend(j, s.n / 8);
     for (size_t i = 0; i < s.n; i++) {
-        Char user = s.c[i] & CHAR_USER;
+        Char mark = char_mark(s.c[i]);
         bool sharp = char_code(s.c[i]) == SHARP_S;
-        js_add_char(j, &t, (sharp ? 'S' : to_upper(char_code(s.c[i]))) | user);
-        if (sharp) js_add_char(j, &t, 'S' | user);
+        js_add_char(j, &t, (sharp ? 'S' : to_upper(char_code(s.c[i]))) | mark);
+        if (sharp) js_add_char(j, &t, 'S' | mark);
     }
     return js_text(&t);
 }

@@ -10,8 +10,9 @@
  * copies.
  *
  * Three tricks:
- *   - A character is 32 bits, the topmost of which marks the text of the user.  Every string operation moves
- *     characters, so origin follows them through slices, joins, replacements and JSON without a line of code.
+ *   - A character is 32 bits, of which the upper 11 have the number of its origin: 0 for the template, others
+ *     for the texts of the user.  Every string operation moves characters, so origin follows them through
+ *     slices, joins, replacements and JSON without a line of code.
  *   - All memory is one bounded arena that is freed at the end, so no path frees anything.
  *   - A template that goes wrong leaves through jinja_fail, which jumps to jinja_render.  Errors need no
  *     plumbing; depth, work, memory and text are counted where they grow, and where work is counted the
@@ -37,11 +38,20 @@ enum {                            // budgets of one rendering
 
 /* ---- Strings ---- */
 
-typedef uint32_t Char; // a code point, and CHAR_USER
-static const Char CHAR_USER = 0x80000000u;
+typedef uint32_t Char; // a code point, and its mark: its origin in the upper bits
+enum { CHAR_CODE_BITS = 21, CHAR_ORIGINS = 1 << (32 - CHAR_CODE_BITS) };
 
 static inline uint32_t char_code(Char c) {
-    return c & 0x7FFFFFFFu;
+    return c & ((1u << CHAR_CODE_BITS) - 1);
+}
+static inline unsigned char_origin(Char c) {
+    return c >> CHAR_CODE_BITS;
+}
+static inline Char char_mark(Char c) {
+    return c - char_code(c);
+}
+static inline Char char_mark_of(unsigned origin) { // < CHAR_ORIGINS
+    return origin << CHAR_CODE_BITS;
 }
 
 typedef struct Str { // never changed once made; a part shares the memory of its whole
@@ -181,6 +191,7 @@ struct Jinja {
     size_t memory;        // bytes of the arena
     int64_t steps;
     int depth;
+    bool has_repr;         // None, a list or a dict was written as Python does, which no model was trained on
     bool (*stop)(void);    // whether the rendering shall end; NULL: it never shall
     struct Interp *interp; // the interpreter's state, see interp.h
     Err *e;
@@ -283,7 +294,7 @@ void jv_add_float(Jinja *j, Text *t, double f);
 
 /* ---- Values from and to JSON (json.c) ---- */
 
-Value jv_from_json(Jinja *j, const json_t *json, Char mark); // mark: CHAR_USER or 0, of all strings and keys
+Value jv_from_json(Jinja *j, const json_t *json, Char mark); // mark: of all strings and keys
 typedef struct JsonStyle {
     bool ascii, sort_keys;
     bool pretty;

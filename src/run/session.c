@@ -9,6 +9,7 @@
 void session_close(Session *s) {
     json_decref(s->variables);
     buf_free(&s->source);
+    buf_free(&s->notes);
     buf_free(&s->past_text);
     tok_ids_free(&s->ids);
     tok_ids_free(&s->past_ids);
@@ -32,19 +33,20 @@ void session_add(Session *s, const char *role, const char *text, size_t n) {
 
 /* ---- the prompt ---------------------------------------------------------------------------------------- */
 
-/* The text of a token as a string of its own; NULL: the model has no such token. */
+/* The text of a token as a string of its own; "": the model has no such token. */
 static char *token_string(const Tok *tok, int id) {
     GgufString text = tok && id >= 0 ? tok_text(tok, id) : (GgufString){0};
-    char *copy = text.n ? mem_new(text.n + 1, 1) : NULL;
-    if (copy) memcpy(copy, text.data, text.n);
+    char *copy = mem_new(text.n + 1, 1);
+    if (text.n) memcpy(copy, text.data, text.n);
     return copy;
 }
 
-static bool render(const Session *s, ChatText *out, Err *e) {
+static bool render(Session *s, ChatText *out, Err *e) {
     char *bos = token_string(s->tok, s->tok ? tok_bos(s->tok) : -1),
          *eos = token_string(s->tok, s->tok ? tok_eos(s->tok) : -1);
     ChatInput input = {.variables = s->variables, .bos_token = bos, .eos_token = eos, .stop = s->stop};
-    bool ok = chat_render(s->source.data ? s->source.data : "", s->source.n, &input, out, e);
+    buf_clear(&s->notes);
+    bool ok = chat_prompt(s->source.data ? s->source.data : "", s->source.n, &input, out, &s->notes, e);
     free(bos);
     free(eos);
     return ok;

@@ -13,7 +13,7 @@
 #define ZGEN_RUN_SESSION_H
 
 #include "engine.h"
-#include "../text/chat.h"
+#include "../text/chat_prompt.h"
 
 typedef struct Session {
     Buf source;         // of the chat template
@@ -22,6 +22,7 @@ typedef struct Session {
     Engine *engine;     // of one sequence; NULL: prompts are not answered
     bool (*stop)(void); // whether a rendering shall end; NULL: it never shall
 
+    Buf notes;       // of session_prompt: a line for each part of the messages that the template leaves out
     ChatText prompt; // session_prompt's, and its ids
     TokIds ids;
     const Sequence *seq; // the latest answer; NULL before the first

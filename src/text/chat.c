@@ -20,17 +20,69 @@ static bool is_known_role(const json_t *role) {
     return false;
 }
 
-static Value message_value(Jinja *j, const json_t *message) {
-    Value v = jv_from_json(j, message, CHAR_USER);
-    const json_t *role = json_object_get(message, "role");
-    if (is_known_role(role)) jv_put(j, v.dict, jv_str(js_ascii(j, "role")), jv_from_json(j, role, 0));
-    return v;
+enum { OF_VARIABLES = 2, OF_MESSAGES, OF_ONE = CHAT_CALLS + CHAT_CALLS_MAX }; // numbers of origins
+
+unsigned chat_origin(size_t i, ChatPart part, size_t call) {
+    size_t last = (CHAR_ORIGINS - OF_MESSAGES) / OF_ONE - 1;
+    call = call < CHAT_CALLS_MAX ? call : CHAT_CALLS_MAX - 1;
+    return (unsigned)(OF_MESSAGES + OF_ONE * (i < last ? i : last) + part + (part == CHAT_CALLS ? call : 0));
+}
+
+static Value calls_value(Jinja *j, const json_t *calls, size_t i) {
+    size_t n = json_array_size(calls);
+    Seq *seq = jv_new_seq(j, n);
+    for (size_t k = 0; k < n; k++)
+        jv_add(j, seq,
+               jv_from_json(j, json_array_get(calls, k), char_mark_of(chat_origin(i, CHAT_CALLS, k))));
+    return jv_seq(V_LIST, seq);
+}
+
+static bool is(const char *word, const char *other) {
+    return strcmp(word, other) == 0;
+}
+
+/* A content of message i: text or parts, of which those of thinking are reasoning. */
+static Value content_value(Jinja *j, const json_t *content, size_t i) {
+    if (!json_is_array(content))
+        return jv_from_json(j, content, char_mark_of(chat_origin(i, CHAT_CONTENT, 0)));
+    size_t n = json_array_size(content);
+    Seq *seq = jv_new_seq(j, n);
+    for (size_t k = 0; k < n; k++) {
+        const json_t *part = json_array_get(content, k);
+        ChatPart kind = json_object_get(part, "thinking") ? CHAT_REASONING : CHAT_CONTENT;
+        jv_add(j, seq, jv_from_json(j, part, char_mark_of(chat_origin(i, kind, 0))));
+    }
+    return jv_seq(V_LIST, seq);
+}
+
+/* The value of a key of message i. */
+static Value part_value(Jinja *j, const char *key, const json_t *value, size_t i) {
+    if (is(key, "tool_calls") && json_is_array(value)) return calls_value(j, value, i);
+    if (is(key, "content")) return content_value(j, value, i);
+    if (is(key, "role") && is_known_role(value)) return jv_from_json(j, value, 0);
+    bool reasons = is(key, "reasoning_content") || is(key, "reasoning") || is(key, "thinking");
+    unsigned origin = is(key, "name") ? chat_origin(i, CHAT_NAME, 0)
+                      : reasons       ? chat_origin(i, CHAT_REASONING, 0)
+                                      : OF_VARIABLES;
+    return jv_from_json(j, value, char_mark_of(origin));
+}
+
+static Value key_value(Jinja *j, const char *key) {
+    return jv_str(js_utf8(j, key, strlen(key), char_mark_of(OF_VARIABLES)));
 }
 
 static Value messages_value(Jinja *j, const json_t *messages) {
     size_t n = json_array_size(messages);
     Seq *seq = jv_new_seq(j, n);
-    for (size_t i = 0; i < n; i++) jv_add(j, seq, message_value(j, json_array_get(messages, i)));
+    for (size_t i = 0; i < n; i++) {
+        json_t *message = json_array_get(messages, i);
+        Dict *dict = jv_new_dict(j);
+        const char *key;
+        json_t *value;
+        json_object_foreach(message, key, value)
+            jv_put(j, dict, key_value(j, key), part_value(j, key, value, i));
+        jv_add(j, seq, jv_dict(dict));
+    }
     return jv_seq(V_LIST, seq);
 }
 
@@ -41,6 +93,10 @@ static bool ends_with(const char *s, const char *end) {
 
 static void put(Jinja *j, Dict *dict, const char *key, Value value) {
     jv_put(j, dict, jv_str(js_ascii(j, key)), value);
+}
+
+static unsigned variable_origin(const char *key) {
+    return ends_with(key, "_token") ? 0 : is(key, "tools") ? CHAT_TOOLS : OF_VARIABLES;
 }
 
 static Dict *make_variables(Jinja *j, const void *from) {
@@ -58,7 +114,7 @@ static Dict *make_variables(Jinja *j, const void *from) {
         if (strcmp(key, "messages") == 0)
             put(j, dict, key, messages_value(j, value));
         else
-            put(j, dict, key, jv_from_json(j, value, ends_with(key, "_token") ? 0 : CHAR_USER));
+            put(j, dict, key, jv_from_json(j, value, char_mark_of(variable_origin(key))));
     }
     return dict;
 }
@@ -92,20 +148,23 @@ static bool find_now(const json_t *now, struct tm *out, Err *e) {
 
 /* ---- Text ---- */
 
-/* Converts characters to bytes, and their marks to runs. */
-static bool write_text(Str s, ChatText *out, Err *e) {
+/* Converts characters to bytes, and their marks to runs and ends. */
+static bool write_text(Str s, bool has_repr, ChatText *out, Err *e) {
     Buf bytes = {0}, runs = {0};
+    size_t *ends = mem_new(CHAR_ORIGINS, sizeof *ends);
     for (size_t i = 0; i < s.n;) {
-        ChatRun run = {.start = bytes.n, .from_user = s.c[i] & CHAR_USER};
-        for (; i < s.n && (bool)(s.c[i] & CHAR_USER) == run.from_user; i++) {
+        ChatRun run = {.start = bytes.n, .from_user = char_origin(s.c[i])};
+        for (; i < s.n && (bool)char_origin(s.c[i]) == run.from_user; i++) {
             char utf8[4];
             buf_add(&bytes, utf8, js_put_utf8(s.c[i], utf8));
+            ends[char_origin(s.c[i])] = bytes.n;
         }
         run.n = bytes.n - run.start;
         buf_add(&runs, &run, sizeof run);
     }
     buf_add(&bytes, "", 0);
-    *out = (ChatText){bytes.data, bytes.n, (ChatRun *)(void *)runs.data, runs.n / sizeof(ChatRun)};
+    *out = (ChatText){bytes.data, bytes.n, (ChatRun *)(void *)runs.data, runs.n / sizeof(ChatRun),
+                      ends,       has_repr};
     if (bytes.n <= JINJA_TEXT_MAX) return true;
     chat_text_free(out);
     return err_set(e, ERR_MODEL, "the chat template writes more than %d MiB", JINJA_TEXT_MAX >> 20);
@@ -119,7 +178,7 @@ bool chat_render(const char *source, size_t n, const ChatInput *input, ChatText 
     Jinja *j = mem_new(1, sizeof *j);
     Str text;
     bool ok = jinja_render(j, source, n, &now, input->stop, make_variables, input, &text, e) &&
-              write_text(text, out, e);
+              write_text(text, j->has_repr, out, e);
     jinja_free(j);
     free(j);
     return ok;
@@ -128,6 +187,7 @@ bool chat_render(const char *source, size_t n, const ChatInput *input, ChatText 
 void chat_text_free(ChatText *text) {
     free(text->data);
     free(text->runs);
+    free(text->ends);
     *text = (ChatText){0};
 }
 

@@ -2,8 +2,10 @@
  *
  * Owns the variables of a template, the built-in templates by name, and the origin of every part of the
  * prompt: the rendered text comes with runs by author, so that text of the messages never becomes control
- * tokens, whatever it looks like.  Messages that the template refuses are refused, and templates that exceed
- * a budget (jinja/value.h).  The template language is the room jinja. */
+ * tokens, whatever it looks like, and with the place of each part of the messages in it.  Messages are
+ * rendered as they are (chat_prompt.h makes them into what a template understands); those that the template
+ * refuses are refused, and templates that exceed a budget (jinja/value.h).  The template language is the room
+ * jinja. */
 #ifndef ZGEN_TEXT_CHAT_H
 #define ZGEN_TEXT_CHAT_H
 
@@ -22,6 +24,14 @@ typedef struct ChatInput {
     bool (*stop)(void);                // whether the rendering shall end; NULL: it never shall
 } ChatInput;
 
+typedef enum ChatPart { CHAT_CONTENT, CHAT_REASONING, CHAT_NAME, CHAT_CALLS } ChatPart; // of a message
+enum { CHAT_CALLS_MAX = 4, CHAT_TOOLS = 1 };
+
+/* The origin of a part of message i: an index into ChatText.ends.  CHAT_TOOLS is that of the variable "tools".
+ * Of a message's calls the fourth and all behind it share one (call: its index; 0 for other parts), and so do
+ * all messages behind the 291st. */
+unsigned chat_origin(size_t i, ChatPart part, size_t call);
+
 typedef struct ChatRun {
     size_t start, n; // bytes
     bool from_user;
@@ -34,6 +44,8 @@ typedef struct ChatText {
     size_t n;
     ChatRun *runs; // in order, without gaps, neighbours differ
     size_t n_runs;
+    size_t *ends;  // by origin: bytes up to the end of its last character, 0 if there is none
+    bool has_repr; // None, a list or a dict was written as Python does, which no model was trained on
 } ChatText;
 
 /* Renders the template (UTF-8, n bytes; ill-formed bytes become U+FFFD) into *out, which the caller frees.

@@ -7,15 +7,23 @@
 
 #include <string.h>
 
+/* Refuses messages of other roles. */
+#define ONLY(messages, roles)                                                                                \
+    "{% for m in " messages " if m.role not in " roles                                                       \
+    " %}"                                                                                                    \
+    "{{ raise_exception('this format has no message of role ' + m.role + ' here') }}{% endfor %}"
+
 /* Formats in which all roles are written the same way. */
 #define EACH_TURN(turn, generation)                                                                          \
+    ONLY("messages", "['system', 'user', 'assistant']")                                                      \
     "{% for m in messages %}" turn "{% endfor %}{% if add_generation_prompt %}" generation "{% endif %}"
 
 /* Formats that treat the system message apart: `system` is its text, `turns` are the other messages. */
 #define WITH_SYSTEM(body)                                                                                    \
     "{% set turns = messages %}{% set system = '' %}"                                                        \
     "{% if messages and messages[0].role == 'system' %}"                                                     \
-    "{% set system = messages[0].content %}{% set turns = messages[1:] %}{% endif %}" body
+    "{% set system = messages[0].content %}{% set turns = messages[1:] %}{% endif %}" ONLY(                  \
+        "turns", "['user', 'assistant']") body
 
 #define MISTRAL(system, user_begin, user_end, answer_begin)                                                  \
     WITH_SYSTEM("{{ bos_token }}" system                                                                     \

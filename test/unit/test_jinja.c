@@ -62,7 +62,7 @@ static void check_case(const json_t *c, const char *name, const char *source, si
     if (!chat_render(source, n, &input, &text, &e)) {
         CHECK(!expected, "(%s: %s)", name, e.text);
         CHECK(e.code == ERR_RUN || e.code == ERR_MODEL, "(%s: code %d)", name, e.code);
-        CHECK(!text.data && !text.runs);
+        CHECK(!text.data && !text.runs && !text.ends);
         if (error && strncmp(error, "line ", 5) == 0)
             CHECK(strstr(e.text, error), "(%s: %s, not %s)", name, e.text, error);
         return;
