@@ -1,6 +1,7 @@
 /* profile: see profile.h. */
 #include "profile.h"
 #include "out.h"
+#include "stop.h"
 #include "../base/mem.h"
 
 #include <math.h>
@@ -133,6 +134,7 @@ bool profile_print(const Runner *r, int n_past, json_t **json, Err *e) {
     Profile profile = {0};
     Buf text = {0};
     bool ok = engine_profile(r->engine, n_past, &profile, e);
+    if (stop_wanted()) ok = stop_err(e);
     if (ok) {
         Table t = table_of(r->engine, &profile, strcmp(rows, "ops") == 0);
         add_table(&t, r->engine, &text);

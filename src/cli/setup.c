@@ -1,5 +1,6 @@
 /* setup: see setup.h. */
 #include "setup.h"
+#include "stop.h"
 #include "../base/pool.h"
 #include "../cpu/cpu.h"
 #include "../../cuda/cuda.h"
@@ -125,6 +126,7 @@ bool setup_config(const Options *o, EngineConfig *config, Err *e) {
     config->weights_fp8 = is(o->weights, "fp8");
     config->isa = isa;
     config->act_f32 = is(o->act, "f32") || (is(o->act, "auto") && is(o->isa, "scalar"));
+    config->stop = stop_wanted;
     config->n_threads = choose_threads(o->n_threads);
     return choose_device(o, config, e);
 }

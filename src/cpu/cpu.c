@@ -237,6 +237,8 @@ static void run_thread(void *arg, int thread) {
     for (int i = s->first_op; i < s->last_op; i++) {
         machine_op(x, s->batch, i, thread);
         pool_barrier(x->pool);
+        /* Not beyond i: a thread may be told in the next op before another one asks here. */
+        if (atomic_load_explicit(&x->stopped, memory_order_relaxed) <= i) return;
         if (thread || !s->seconds) continue;
         double end = clock_now();
         s->seconds[i] += end - start;
@@ -268,7 +270,12 @@ static bool run_step(Step *s, Err *e) {
     machine_chain_rows(x, s->batch);
     for (int i = s->first_op; i < s->last_op; i++)
         atomic_store_explicit(&x->next[i], 0, memory_order_relaxed);
+    atomic_store(&x->stopped, x->plan->n_ops);
     pool_run(x->pool, run_thread, s);
+    if (atomic_load(&x->stopped) < x->plan->n_ops) {
+        e->code = 0;
+        return false;
+    }
     bool sampled = s->last_op > s->first_op && x->plan->ops[s->last_op - 1].code == OP_SAMPLE;
     return !sampled || check_finite(x, s->batch, e);
 }
@@ -430,7 +437,7 @@ static const Capability can = {
 const ExecOps cpu_exec = {
     .name = "cpu",
     .can = &can,
-    .prompt_chunk = 256, // enough to amortise reading the weights, few enough to stop soon after Ctrl-C
+    .prompt_chunk = 256, // enough to amortise reading the weights
     .memory = cpu_memory,
     .open = cpu_open,
     .run = cpu_run,

@@ -55,8 +55,9 @@ struct Exec {
     int *rotation_of; // [n_ops] for ROPE ops
     Scratch *scratch; // [threads]
     RowChains chains;
-    atomic_int *next; // [n_ops] next work item of each op
-    struct {          // the occupied slots of the decode loop: row r of a step [n_seq]
+    atomic_int *next;   // [n_ops] next work item of each op
+    atomic_int stopped; // the op of the running step in which a thread was told to stop; n_ops: none was
+    struct {            // the occupied slots of the decode loop: row r of a step [n_seq]
         int n;
         int32_t *token, *seq, *position, *out_row; // out_row: the identity; seq: the slot
         int32_t *sampled;

@@ -75,7 +75,7 @@ void op_matmul(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     Product product = {.n = n_rows(b, op), .scale = op->product.scale, .softcap = op->product.softcap};
     if (product.n == 0) return; // no logits wanted
     for (int first, grain = panel_grain(x, total); (first = take_items(x, op, grain)) < total;)
-        for (int item = first; item < first + grain && item < total; item++) {
+        for (int item = first; item < first + grain && item < total && !is_stopped(x, op); item++) {
             int k = 0, panel = item;
             while (panel >= n_panels(op->w[k])) panel -= n_panels(op->w[k++]);
             if (k != gathered) {

@@ -7,6 +7,8 @@
 
 #include "machine.h"
 
+#include <limits.h>
+
 static inline int n_rows(const Batch *b, const Op *op) {
     return op->on_R ? b->R : b->T;
 }
@@ -20,8 +22,16 @@ static inline const float *input(const Exec *x, const Batch *b, const Op *op, in
     return machine_f32(x, reg, source_row(x, b, op, reg, i));
 }
 
+/* Whether this run shall end: the op's items that are left are not computed, nor are the ops behind it. */
+static inline bool is_stopped(Exec *x, const Op *op) {
+    if (!x->config.stop || !x->config.stop()) return false;
+    atomic_store_explicit(&x->stopped, (int)(op - x->plan->ops), memory_order_relaxed);
+    return true;
+}
+
 /* The next `grain` items of op i, or a number beyond its last. */
 static inline int take_items(Exec *x, const Op *op, int grain) {
+    if (is_stopped(x, op)) return INT_MAX;
     return atomic_fetch_add_explicit(&x->next[op - x->plan->ops], grain, memory_order_relaxed);
 }
 

@@ -28,6 +28,9 @@ typedef struct ExecConfig {
     const char *isa; // CPU: "auto" or the name of a table in cpu/kernels.h
     int device;      // GPU: its number
     bool managed;    // GPU: weights in managed memory
+    /* CPU: asked by all threads, for each work item, whether a run or a step shall end; once true it stays so
+     * until that has returned.  NULL: it never shall. */
+    bool (*stop)(void);
 } ExecConfig;
 
 /* Bytes that an executor needs for a plan and a configuration, and the bytes that are free. */
@@ -75,7 +78,7 @@ typedef struct ExecOps {
 
     /* Runs ops first_op..last_op-1 of the tape over the batch, behind the steps that are enqueued; (0, n_ops)
      * is all.  The rows belong to no occupied slot.  false: ERR_RUN; the logits of some row are not finite:
-     * the sentence names position and, where it can be found, tensor. */
+     * the sentence names position and, where it can be found, tensor; or code 0, ExecConfig.stop ended it. */
     bool (*run)(Exec *x, const Batch *batch, int first_op, int last_op, Err *e);
 
     /* Occupies a free slot from the next step on that is not enqueued yet.  false: ERR_RUN. */

@@ -88,12 +88,12 @@ static int n_generated(const Test *r) {
 /* Runs steps until all sequences have n tokens.  false: *e, or code 0 when stopped. */
 static bool advance(const Test *r, int n, Err *e) {
     for (int has = n_generated(r); has < n; has = n_generated(r)) {
+        bool more = engine_step(r->engine, e);
+        if (e->code) return false;
         if (r->settings->stopped()) {
             engine_interrupt(r->engine);
             return false;
         }
-        bool more = engine_step(r->engine, e);
-        if (e->code) return false;
         int now = n_generated(r);
         assert(more || now >= n);
         (void)more;

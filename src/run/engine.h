@@ -30,11 +30,12 @@ typedef struct EngineConfig {
     int n_seq;        // sequences computed at once
     int n_threads;
     KvType kv_type;
-    const char *isa;  // see ExecConfig
-    bool act_f32;     // exact products on float activations
-    bool weights_fp8; // converted at load
-    int R_max;        // rows with logits per run: at least n_seq; more only for engine_logits
-    int chunk;        // rows of a prompt in one run; 0: the executor's choice
+    const char *isa;    // see ExecConfig
+    bool act_f32;       // exact products on float activations
+    bool weights_fp8;   // converted at load
+    int R_max;          // rows with logits per run: at least n_seq; more only for engine_logits
+    int chunk;          // rows of a prompt in one run; 0: the executor's choice
+    bool (*stop)(void); // see ExecConfig: whether to end a computation, which is then undone
 } EngineConfig;
 
 typedef struct Engine Engine;
@@ -128,7 +129,7 @@ const Sequence *engine_sequence(const Engine *g, int seq);
 const SampleParams *engine_sampling(const Engine *g, int seq);
 
 /* One step: a token for each sequence that has begun to answer, a chunk of prompts.  True while a sequence is
- * unfinished; false when all are finished (e->code 0) or on failure. */
+ * unfinished; false when all are finished, or EngineConfig.stop ended the step (e->code 0), or on failure. */
 bool engine_step(Engine *g, Err *e);
 
 /* The executor's counts since engine_load. */
@@ -158,7 +159,7 @@ void engine_interrupt(Engine *g);
 /* Computes ids[*at..end) behind the first *at of them, in the cache that holds most of these, up to the end
  * of the chunk in which a prompt is computed, and moves *at there; where no cache holds all of the *at
  * tokens, the missing ones are computed first.  Returns the logits behind the last token [n_vocab], valid
- * until the engine runs again; NULL: *e.  No sequence is unfinished.  That cache then holds the first *at
+ * until the engine runs again; NULL: *e, or code 0 when stopped.  No sequence is unfinished.  That cache then holds the first *at
  * tokens. */
 const float *engine_feed(Engine *g, const int32_t *ids, int *at, int end, Err *e);
 
@@ -170,7 +171,7 @@ typedef struct LogitRows { // of neighbouring positions
 
 /* Logits of the positions from `first` on of ids[n], chunk by chunk: calls take(arg, rows) in order; stops
  * when it returns false.  No sequence is unfinished; one cache is lost.  false: *e, or code 0 where take
- * returned false. */
+ * returned false or EngineConfig.stop ended it. */
 bool engine_logits(Engine *g, const int32_t *ids, int first, int n,
                    bool (*take)(void *arg, const LogitRows *rows), void *arg, Err *e);
 

@@ -19,7 +19,8 @@ ExecConfig engine_exec_config(const EngineConfig *c) {
                         .n_threads = c->n_threads,
                         .isa = c->isa,
                         .device = c->device_index,
-                        .managed = c->managed};
+                        .managed = c->managed,
+                        .stop = c->stop};
 }
 
 ExecMemory engine_memory(const Engine *g) {

@@ -99,3 +99,20 @@ interrupted() {
     asserts "$code" = 130
     asserts "$(ls "$T" | tr '\n' ' ')" = "err ids "
 }
+
+@test "a long prompt is left within a second, whatever it costs" {
+    "$ZGEN" synth llama-3.2-1b q4_0 "$T/m.gguf" --layers 2
+    python3 -c 'print("word and " * 4000)' >"$T/words"
+    for command in "generate -f $T/words" "perplexity -f $T/words" "bench -p 4096 -n 0 -r 1" "logits --ids-file $T/ids -o $T/out"; do
+        [ -e "$T/ids" ] || seq -s , 1 4000 >"$T/ids"
+        # shellcheck disable=SC2086
+        "$ZGEN" $command -m "$T/m.gguf" -t 1 --isa scalar >/dev/null 2>&1 </dev/null 3>&- &
+        local pid=$! before code=0
+        sleep 1.5
+        kill -s INT $pid
+        before=$(date +%s%N)
+        wait $pid || code=$?
+        asserts "$code" = 130
+        asserts "$(($(date +%s%N) - before))" -lt 1000000000
+    done
+}

@@ -10,7 +10,9 @@
 #include "../../src/base/mem.h"
 #include "../../src/run/engine_impl.h"
 
+#include <limits.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #define QUESTION "<|user|>What is the capital of Norway?<|end|><|assistant|>"
@@ -935,6 +937,61 @@ TEST(engine_tries_a_failed_read_again) {
 }
 
 /* A profile adds up to about a step, and what it leaves in the cache is in no later answer. */
+/* A stop that is wanted from ask number `stop_at` on. */
+static atomic_int n_asks;
+static int stop_at;
+
+static bool stop_wanted_now(void) {
+    return atomic_fetch_add(&n_asks, 1) >= stop_at;
+}
+
+/* The sequence of a request of which a computation is stopped at that ask, and computed again. */
+static const Sequence *ask_stopped(Bench *b, const Request *r, int at) {
+    Err e;
+    atomic_store(&n_asks, 0);
+    stop_at = at;
+    int s = add(b, r);
+    while (engine_step(b->engine, &e)) {
+    }
+    CHECK(e.code == 0, "%s", e.text);
+    stop_at = INT_MAX;
+    run(b);
+    return engine_sequence(b->engine, s);
+}
+
+/* Weights of all kinds of layers: attention, experts, states of which a stop may leave a part changed. */
+TEST(engine_stops_within_a_step_and_computes_it_again) {
+    static const char *const MODELS[] = {"llama-s-Q4_0", "llama-moe-Q4_0", "mamba2-Q4_0", "qwen35moe-Q4_0",
+                                         "kimi-linear-Q4_0"};
+    static const char TEXT[] =
+        "a text of some tokens that are computed in a batch, and then some more of them";
+    for (size_t m = 0; m < sizeof MODELS / sizeof *MODELS; m++) {
+        char path[100];
+        Bench b;
+        snprintf(path, sizeof path, "test/data/models/%s.gguf", MODELS[m]);
+        REQUIRE(open_config(&b, path, (EngineConfig){.n_threads = 3, .chunk = 16, .stop = stop_wanted_now}),
+                "%s", path);
+        stop_at = INT_MAX;
+        TokIds ids, kept = {0};
+        Request r = {.n_predict = 5, .params = greedy, .ignore_eos = true};
+        atomic_store(&n_asks, 0);
+        const Sequence *q = ask(&b, TEXT, r, &ids);
+        int n_all = atomic_load(&n_asks);
+        for (int i = 0; i < q->n_prompt + q->n_generated; i++) tok_ids_add(&kept, q->ids[i]);
+        r.ids = ids.data;
+        r.n_ids = (int)ids.n;
+        for (int part = 0; part < 9; part++) {
+            q = ask_stopped(&b, &r, (int)((int64_t)n_all * part / 9));
+            bool same = q->finish == FINISH_LENGTH && (size_t)(q->n_prompt + q->n_generated) == kept.n &&
+                        memcmp(q->ids, kept.data, kept.n * sizeof *q->ids) == 0;
+            CHECK(same, "%s, stopped after %d/9 of %d asks: other tokens", MODELS[m], part, n_all);
+        }
+        tok_ids_free(&ids);
+        tok_ids_free(&kept);
+        close_bench(&b);
+    }
+}
+
 TEST(engine_profiles_and_goes_on) {
     Bench b;
     TokIds ids;
