@@ -10,8 +10,8 @@ bool answer_has_colour(void) {
     return out_is_terminal() && !(no && *no) && term && strcmp(term, "dumb") != 0;
 }
 
-void answer_begin(AnswerPrinter *p, bool hides_thoughts, const char *prompt, size_t n) {
-    think_begin(&p->think, prompt, n);
+void answer_begin(AnswerPrinter *p, bool hides_thoughts, const Session *s) {
+    session_think(s, &p->think);
     p->hides_thoughts = hides_thoughts;
     p->colour = answer_has_colour();
     p->last = 0;

@@ -6,6 +6,7 @@
 #define ZGEN_CLI_ANSWER_H
 
 #include "../base/err.h"
+#include "../run/session.h"
 #include "../text/think.h"
 
 typedef struct AnswerPrinter {
@@ -15,8 +16,8 @@ typedef struct AnswerPrinter {
     Buf thought, answer;
 } AnswerPrinter;
 
-/* Begins the answer to a prompt of n bytes. */
-void answer_begin(AnswerPrinter *p, bool hides_thoughts, const char *prompt, size_t n);
+/* Begins the answer to the prompt of the session. */
+void answer_begin(AnswerPrinter *p, bool hides_thoughts, const Session *s);
 
 /* Prints what n more bytes of text make certain.  false: see out_write, and so below. */
 bool answer_push(AnswerPrinter *p, const char *text, size_t n, Err *e);

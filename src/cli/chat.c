@@ -57,7 +57,7 @@ static bool turn(Chat *c, const Buf *line, Err *e) {
     return chat_answer(c, e);
 }
 
-/* -p or -f is the first turn; without it, a question that ends --messages is. */
+/* -p or -f is the first turn; without it, a question that ends --messages is, or what --continue goes on with. */
 static bool first_turn(Chat *c, Err *e) {
     const Options *o = c->run.options;
     Buf text = {0};
@@ -66,7 +66,8 @@ static bool first_turn(Chat *c, Err *e) {
     if (ok && has_prompt && c->on_terminal)
         ok = out_write("> ", 2, e) && out_write(text.data, text.n, e) && out_write("\n", 1, e);
     buf_free(&text);
-    return ok && (strcmp(messages_role(&c->session, 0), "user") != 0 || chat_answer(c, e));
+    bool is_open = strcmp(messages_role(&c->session, 0), "user") == 0 || chat_continues(c->session.variables);
+    return ok && (!is_open || chat_answer(c, e));
 }
 
 static bool converse(Chat *c, Line *line, Err *e) {

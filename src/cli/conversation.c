@@ -87,11 +87,10 @@ static bool print_new(Chat *c, size_t *n_printed, Err *e) {
 }
 
 static bool generate(Chat *c, Err *e) {
-    const ChatText *prompt = &c->session.prompt;
     size_t n_printed = 0;
     Err why = {0}, ignored;
     bool more = true, ok = true;
-    answer_begin(&c->printer, messages_hide_thoughts(c->run.options->think), prompt->data, prompt->n);
+    answer_begin(&c->printer, messages_hide_thoughts(c->run.options->think), &c->session);
     while (ok && more && !stop_wanted()) {
         more = engine_step(c->run.engine, &why);
         ok = print_new(c, &n_printed, e);
@@ -126,6 +125,7 @@ static bool try_turn(Chat *c, Err *e) {
 bool chat_answer(Chat *c, Err *e) {
     bool ok = try_turn(c, e);
     json_t *messages = session_messages(&c->session);
+    messages_end_continuation(&c->session);
     if (strcmp(messages_role(&c->session, 0), "user") == 0)
         json_array_remove(messages, json_array_size(messages) - 1);
     if (stop_wanted() && (ok || e->code == ERR_RUN))

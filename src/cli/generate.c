@@ -164,7 +164,7 @@ static bool end_line(Generation *g, Err *e) {
 static bool generate(Generation *g, Err *e) {
     const Options *o = g->run.options;
     if (o->echo && !print(g, g->prompt.data, g->prompt.n, e)) return false;
-    answer_begin(&g->printer, messages_hide_thoughts(o->think), g->prompt.data, g->prompt.n);
+    if (g->is_chat) answer_begin(&g->printer, messages_hide_thoughts(o->think), &g->session);
     bool more = true;
     while (more && !stop_wanted()) {
         more = engine_step(g->run.engine, e);

@@ -11,9 +11,11 @@
 #include <unistd.h>
 
 static const char GENERATION[] = "add_generation_prompt"; // a variable of templates, true where none sets it
+static const char CONTINUE[] = "continue_final_message";  // see chat_continues
 
 bool messages_wanted(const Options *o) {
-    return o->single_turn || o->messages || o->chat_template || o->system || o->system_file || o->think;
+    return o->single_turn || o->messages || o->chat_template || o->system || o->system_file || o->think ||
+           o->chat_kwargs || o->continues;
 }
 
 bool messages_hide_thoughts(const char *think) {
@@ -43,16 +45,47 @@ void messages_set_system(Session *s, const char *text, size_t n) {
 
 /* ---- files ---- */
 
-/* Replaces all variables by those of the object, which is taken over, and those that the options set: the two
- * names that templates use for their switch of thinking. */
-static void set_variables(json_t *object, const Options *o, Session *s) {
+/* The variables of --chat-template-kwargs. */
+static bool add_kwargs(const char *text, json_t *object, Err *e) {
+    json_error_t why;
+    json_t *more = json_loads(text, 0, &why);
+    bool ok = json_is_object(more) && !json_object_get(more, "messages");
+    if (ok) json_object_update(object, more);
+    if (!more) err_set(e, ERR_USAGE, "--chat-template-kwargs, column %d: not JSON: %s", why.column, why.text);
+    if (more && !ok)
+        err_set(e, ERR_USAGE,
+                "--chat-template-kwargs must be a JSON object like {\"enable_thinking\": false}, without "
+                "\"messages\"");
+    json_decref(more);
+    return ok;
+}
+
+/* Adds the variables that the options set; for --think two names, as templates use either for their switch. */
+static bool add_variables(const Options *o, json_t *object, Err *e) {
+    if (!json_object_get(object, GENERATION)) json_object_set_new(object, GENERATION, json_true());
+    if (o->continues) json_object_set_new(object, CONTINUE, json_true());
+    if (o->think) {
+        json_t *on = json_boolean(strcmp(o->think, "off") != 0);
+        json_object_set(object, "enable_thinking", on);
+        json_object_set(object, "thinking", on);
+    }
+    return !o->chat_kwargs || add_kwargs(o->chat_kwargs, object, e);
+}
+
+/* Replaces all variables by those of the object, which is taken over, and those that the options set.  false:
+ * ERR_USAGE, and nothing is changed. */
+static bool set_variables(json_t *object, const Options *o, Session *s, Err *e) {
+    if (!add_variables(o, object, e)) {
+        json_decref(object);
+        return false;
+    }
     json_decref(s->variables);
     s->variables = object;
-    if (!json_object_get(object, GENERATION)) json_object_set_new(object, GENERATION, json_true());
-    if (!o->think) return;
-    json_t *on = json_boolean(strcmp(o->think, "off") != 0);
-    json_object_set(object, "enable_thinking", on);
-    json_object_set(object, "thinking", on);
+    return true;
+}
+
+void messages_end_continuation(Session *s) {
+    json_object_del(s->variables, CONTINUE);
 }
 
 /* The object of a file in the format of --messages; NULL: *e. */
@@ -77,8 +110,7 @@ bool messages_load(const char *path, const Options *o, Session *s, Err *e) {
     json_t *object = read_conversation(path, e);
     if (!object) return false;
     inputs_remove(path); // it is saved where it was loaded from
-    set_variables(object, o, s);
-    return true;
+    return set_variables(object, o, s, e);
 }
 
 bool messages_save(const char *path, const Session *s, Err *e) {
@@ -114,8 +146,8 @@ static bool set_system(const Options *o, Session *s, Err *e) {
 
 bool messages_begin(const Options *o, Session *s, Err *e) {
     s->stop = stop_wanted;
-    set_variables(json_pack("{s:[]}", "messages"), o, s);
-    return (!o->messages || messages_load(o->messages, o, s, e)) && set_system(o, s, e);
+    return set_variables(json_pack("{s:[]}", "messages"), o, s, e) &&
+           (!o->messages || messages_load(o->messages, o, s, e)) && set_system(o, s, e);
 }
 
 /* ---- the prompt ---- */
@@ -136,37 +168,58 @@ bool messages_prompt(Session *s, Err *e) {
 
 /* ---- the template ---- */
 
-static void list_names(Buf *out) {
+static const char TEMPLATE_KEY[] =
+    "tokenizer.chat_template"; // in the file; ".NAME" behind it: one of several
+
+/* The names of the model's templates and of the known formats. */
+static void list_names(const Gguf *model, Buf *out) {
+    const GgufString *names = NULL;
+    size_t n = 0;
+    Err ignored;
+    if (model && gguf_get_strings(model, "tokenizer.chat_templates", &names, &n, &ignored))
+        for (size_t i = 0; i < n; i++) buf_printf(out, "%.*s, ", (int)names[i].n, names[i].data);
     for (size_t i = 0; chat_builtin_name(i); i++)
         buf_printf(out, "%s%s", i ? ", " : "", chat_builtin_name(i));
 }
 
-static bool no_template(int code, const char *what, Err *e) {
+static bool no_template(int code, const char *what, const Gguf *model, Err *e) {
     Buf names = {0};
-    list_names(&names);
+    list_names(model, &names);
     err_set(e, code, "%s; choose --chat-template FILE (Jinja) or one of: %s", what, names.data);
     buf_free(&names);
     return false;
 }
 
-static bool find_template(const char *name, Session *s, Err *e) {
+/* Adds the model's template of this name, "" for the one without a name.  *has: there is one. */
+static bool add_template(const char *name, const Gguf *model, Buf *source, bool *has, Err *e) {
+    GgufString text = {0};
+    char key[200];
+    int n = snprintf(key, sizeof key, "%s%s%s", TEMPLATE_KEY, *name ? "." : "", name);
+    if (model && n < (int)sizeof key && !gguf_get_string(model, key, &text, e)) return false;
+    buf_add(source, text.data, text.n);
+    *has = text.n > 0;
+    return true;
+}
+
+static bool find_template(const char *name, const Gguf *model, Session *s, Err *e) {
     const char *builtin = chat_builtin_template(name);
-    if (builtin) {
-        buf_add(&s->source, builtin, strlen(builtin));
+    bool has, is_text = strstr(name, "{{") || strstr(name, "{%");
+    if (!add_template(name, model, &s->source, &has, e) || has) return has;
+    if (builtin || is_text) {
+        buf_add(&s->source, builtin ? builtin : name, strlen(builtin ? builtin : name));
         return true;
     }
     if (strcmp(name, "-") == 0 || access(name, F_OK) == 0)
         return prompt_read_file(name, "the chat template", &s->source, e);
     char what[300];
     snprintf(what, sizeof what, "there is no chat template and no file '%.200s'", name);
-    return no_template(ERR_USAGE, what, e);
+    return no_template(ERR_USAGE, what, model, e);
 }
 
 bool messages_template(const char *name, const Gguf *model, Session *s, Err *e) {
-    if (name) return find_template(name, s, e);
-    GgufString text = {0};
-    if (model && !gguf_get_string(model, "tokenizer.chat_template", &text, e)) return false;
-    if (text.n == 0) return no_template(ERR_MODEL, "the model has no chat template", e);
-    buf_add(&s->source, text.data, text.n);
-    return true;
+    if (name) return find_template(name, model, s, e);
+    bool has = false, has_tools = json_array_size(json_object_get(s->variables, "tools")) > 0;
+    if (has_tools && !add_template("tool_use", model, &s->source, &has, e)) return false;
+    if (!has && !add_template("", model, &s->source, &has, e)) return false;
+    return has || no_template(ERR_MODEL, "the model has no chat template", model, e);
 }

@@ -32,8 +32,19 @@ static bool read_all(int fd, const char *name, const char *what, Buf *out, Err *
     }
 }
 
+/* Standard input ends once: a second reader would find nothing there. */
+static bool read_stdin(const char *what, Buf *out, Err *e) {
+    static const char *before;
+    if (before)
+        return err_set(e, ERR_USAGE,
+                       "%s and %s cannot both come from standard input; give one of them as a file", before,
+                       what);
+    before = what;
+    return read_all(STDIN_FILENO, "standard input", what, out, e);
+}
+
 bool prompt_read_file(const char *path, const char *what, Buf *out, Err *e) {
-    if (strcmp(path, "-") == 0) return read_all(STDIN_FILENO, "standard input", what, out, e);
+    if (strcmp(path, "-") == 0) return read_stdin(what, out, e);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 && errno == EINTR && stop_wanted()) return stop_err(e);
     if (fd < 0) return err_set(e, ERR_RUN, "cannot read %s from %.500s: %s", what, path, strerror(errno));

@@ -1,7 +1,6 @@
 /* session: see session.h. */
 #include "session.h"
 #include "../base/mem.h"
-#include "../text/think.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -104,6 +103,30 @@ bool session_ask(Session *s, const Request *settings, Err *e) {
     return true;
 }
 
+/* The bytes at the end of the prompt that are the begin of the answer: they are a run of their own. */
+static size_t n_prefill(const Session *s) {
+    return chat_continues(s->variables) ? s->prompt.runs[s->prompt.n_runs - 1].n : 0;
+}
+
+void session_think(const Session *s, Think *t) {
+    think_begin(t, s->prompt.data, s->prompt.n, n_prefill(s));
+}
+
+static void continue_message(Session *s, const char *text, size_t n) {
+    json_t *messages = session_messages(s),
+           *message = json_array_get(messages, json_array_size(messages) - 1),
+           *content = json_object_get(message, "content");
+    Buf whole = {0};
+    if (json_is_array(content)) {
+        json_array_append_new(content, json_pack("{s:s,s:s%}", "type", "text", "text", text, n));
+        return;
+    }
+    buf_add(&whole, json_string_value(content), json_string_length(content));
+    buf_add(&whole, text, n);
+    json_object_set_new(message, "content", json_stringn(whole.data, whole.n));
+    buf_free(&whole);
+}
+
 /* The answer as the messages have it: with the opening of a thinking block that the prompt wrote for it. */
 static void add_answer(Session *s, const char *text, size_t n) {
     const char *opened = think_opened(s->prompt.data, s->prompt.n);
@@ -122,10 +145,11 @@ bool session_answered(Session *s) {
     const Sequence *q = s->seq;
     const char *text = q->text.data;
     size_t n = q->text.n;
-    for (; n && is_space(*text); n--) text++;
+    bool continues = chat_continues(s->variables);
+    for (; n && is_space(*text) && !continues; n--) text++;
     while (n && is_space(text[n - 1])) n--;
     if (n == 0) return false;
-    add_answer(s, text, n);
+    (continues ? continue_message : add_answer)(s, text, n);
     buf_clear(&s->past_text);
     s->past_ids.n = 0;
     if (s->is_cut) return true;

@@ -14,6 +14,7 @@
 
 #include "engine.h"
 #include "../text/chat_prompt.h"
+#include "../text/think.h"
 
 typedef struct Session {
     Buf source;         // of the chat template
@@ -46,8 +47,12 @@ bool session_prompt(Session *s, Err *e);
 /* Hands the prompt to the engine, with everything but ids and reuse from settings.  false: see engine_add. */
 bool session_ask(Session *s, const Request *settings, Err *e);
 
-/* Takes the finished answer, without white space around it, into the messages.  false: it has no text, and
- * nothing changes. */
+/* Starts the separation of the answer to the prompt into reasoning and the rest. */
+void session_think(const Session *s, Think *t);
+
+/* Takes the finished answer, without white space around it, into the messages; what continues a message
+ * (chat_continues) goes to the end of that, without white space behind it.  false: it has no text, and nothing
+ * changes. */
 bool session_answered(Session *s);
 
 #endif

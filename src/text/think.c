@@ -39,12 +39,6 @@ const char *think_opened(const char *prompt, size_t n) {
     return tag < 0 ? NULL : TAGS[tag].open;
 }
 
-void think_begin(Think *t, const char *prompt, size_t n) {
-    int tag = tag_at_end(prompt, n);
-    buf_free(&t->held);
-    *t = tag < 0 ? (Think){.state = THINK_OPENING} : (Think){.state = THINK_INSIDE, .tag = tag};
-}
-
 /* Moves the first n held bytes to a Buf; NULL: drops them. */
 static void move(Think *t, size_t n, Buf *to) {
     if (n == 0) return;
@@ -110,6 +104,18 @@ static bool push(Think *t, Buf *thought, Buf *answer) {
 void think_push(Think *t, const char *text, size_t n, Buf *thought, Buf *answer) {
     buf_add(&t->held, text, n);
     while (push(t, thought, answer)) continue;
+}
+
+void think_begin(Think *t, const char *prompt, size_t n, size_t n_prefill) {
+    int tag = tag_at_end(prompt, n - n_prefill);
+    Buf known = {0};
+    buf_free(&t->held);
+    *t = tag < 0 ? (Think){.state = THINK_OPENING} : (Think){.state = THINK_INSIDE, .tag = tag};
+    if (n_prefill == 0) return;
+    think_push(t, prompt + n - n_prefill, n_prefill, &known, &known);
+    if (t->state == THINK_OPENING) t->state = THINK_ANSWER;
+    buf_free(&t->held);
+    buf_free(&known);
 }
 
 void think_end(Think *t, Buf *thought, Buf *answer) {

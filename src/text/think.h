@@ -29,8 +29,8 @@ typedef struct Think {
  * NULL: the prompt ends with none. */
 const char *think_opened(const char *prompt, size_t n);
 
-/* Starts an answer to this prompt. */
-void think_begin(Think *t, const char *prompt, size_t n);
+/* Starts an answer to a prompt of n bytes, of which the last n_prefill are the begin of the answer. */
+void think_begin(Think *t, const char *prompt, size_t n, size_t n_prefill);
 
 /* Takes n more bytes; appends those that are decided to thought (with tags and the white space behind the
  * block) and to answer (without white space at its ends).  All of thought comes before any of answer. */

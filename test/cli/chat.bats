@@ -53,6 +53,87 @@ assert len(want) > 10
 END
 }
 
+# with_keys IN OUT NAME VALUE...: the model with more keys, of strings.
+with_keys() {
+    python3 - "$@" <<'END'
+import struct, sys
+data = open(sys.argv[1], "rb").read()
+n_keys, = struct.unpack_from("<Q", data, 16)
+more = b""
+for name, value in zip(sys.argv[3::2], sys.argv[4::2]):
+    pad = -(20 + len(name) + len(value.encode())) % 32 # of spaces: the weights stay where they are, modulo 32
+    for text in name, value + " " * pad:
+        more += struct.pack("<Q", len(text.encode())) + text.encode() + (struct.pack("<I", 8) if text is name else b"")
+    n_keys += 1
+open(sys.argv[2], "wb").write(data[:16] + struct.pack("<Q", n_keys) + more + data[24:])
+END
+}
+
+@test "a model with several templates" {
+    with_keys models/stories-q8_0.gguf "$T/m.gguf" tokenizer.chat_template.tool_use 'tools: {{ messages[0].content }}{{ tools }}' \
+        tokenizer.chat_template.rag 'rag: {{ messages[0].content }}'
+    echo '{"messages": [{"role": "user", "content": "Hi"}], "tools": [{"name": "f"}]}' >"$T/tools"
+    zgen -m "$T/m.gguf" -st -p "Hi" --print-prompt
+    asserts "$output" = "<s><|user|>Hi<|end|><|assistant|>"
+    zgen -m "$T/m.gguf" --messages "$T/tools" --print-prompt
+    [[ "$status" = 0 && "$output" = "tools: Hi[{'name': 'f'}]"* ]]
+    zgen -m "$T/m.gguf" --chat-template rag -p Hi --print-prompt
+    [[ "$status" = 0 && "$output" = "rag: Hi"* ]]
+}
+
+@test "tools without a place in the template are named" {
+    echo '{"messages": [{"role": "user", "content": "Hi"}], "tools": [{"name": "f"}]}' >"$T/tools"
+    zgen --messages "$T/tools" --print-prompt
+    [[ "$status" = 0 && "$stderr" = "zgen: warning: the chat template has no tools"* ]]
+    chats --messages "$T/tools" -n 2 <<<"Hi" # once, not each turn
+    asserts "$status/$(grep -c "no tools" <<<"$stderr")" = 0/1
+}
+
+@test "a template and its variables on the command line" {
+    zgen -p Hi --print-prompt --chat-template '{% for m in messages %}<{{ m.role }}>{{ m.content }} {{ x }}{% endfor %}' \
+        --chat-template-kwargs '{"x": [1, 2.5], "y": null}'
+    asserts "$status/$output" = "0/<user>Hi [1, 2.5]"
+    zgen -p Hi --print-prompt --chat-template-kwargs '{"add_generation_prompt": false}'
+    asserts "$status/$output" = "0/<s><|user|>Hi<|end|>"
+    fails 2 "--chat-template-kwargs, column 1: not JSON" -p Hi --chat-template-kwargs 'x'
+    fails 2 "must be a JSON object" -p Hi --chat-template-kwargs '[]'
+    fails 2 "must be a JSON object" -p Hi --chat-template-kwargs '{"messages": []}'
+}
+
+@test "standard input has one reader" {
+    conversation Hi
+    for case in "--messages - -f -" "--messages - --chat-template - --print-prompt"; do
+        run --separate-stderr "$ZGEN" $case <"$T/messages.json"
+        asserts "$status/$output" = 2/
+        [[ "$stderr" = "zgen: the messages and the "*" cannot both come from standard input"* ]]
+    done
+    fails 2 "the system prompt and the prompt cannot both come from standard input" -sysf -
+    output=$("$ZGEN" --messages - --chat-template chatml --print-prompt <"$T/messages.json" | tail -n 1)
+    asserts "$output" = "<|im_start|>assistant"
+}
+
+@test "--continue goes on with the last message" {
+    echo '{"messages": [{"role": "user", "content": "What is the capital of Norway?"},
+        {"role": "assistant", "content": "The capital of Norway "}]}' >"$T/m"
+    zgen --messages "$T/m" --continue --print-prompt
+    asserts "$status/$output" = "0/<s><|user|>What is the capital of Norway?<|end|><|assistant|>The capital of Norway "
+    sed -i 's/Norway "/Norway"/' "$T/m"
+    zgen --messages "$T/m" --continue --temp 0
+    asserts "$status/$output" = "0/ is Oslo."
+    sed 's/^{/{"continue_final_message": true, /' "$T/m" >"$T/n"
+    zgen --messages "$T/n" --temp 0
+    asserts "$status/$output" = "0/ is Oslo."
+    chats --messages "$T/m" --continue <<END
+/save $T/saved
+What is 47 + 38?
+END
+    asserts "$status/$output" = "0/ is Oslo."$'\n'"47 + 38 = 85."
+    output=$(cat "$T/saved")
+    asserts "$(field '[m["content"] for m in d["messages"]], len(d)')" = \
+        "(['What is the capital of Norway?', 'The capital of Norway is Oslo.'], 1)"
+    fails 1 "nothing to continue: the last message is not from the assistant" --continue -p Hi
+}
+
 @test "the model's own template" {
     zgen -st -p "Hi" -sys "Be brief." --print-prompt
     asserts "$status/$output" = "0/<s><|system|>Be brief.<|end|><|user|>Hi<|end|><|assistant|>"

@@ -200,12 +200,16 @@ TEST(marked_text_holds_no_control_tokens_of_the_user) {
 
 /* ---- reasoning ---- */
 
-/* The text pushed in parts of size bytes, as "thought|answer". */
+/* The text pushed in parts of size bytes, as "thought|answer".  What follows '^' in the prompt is the begin of the
+ * answer. */
 static void split(const char *prompt, const char *text, size_t size, Buf *out) {
     Think t = {0};
-    Buf thought = {0}, answer = {0};
-    size_t n = strlen(text);
-    think_begin(&t, prompt, strlen(prompt));
+    Buf thought = {0}, answer = {0}, both = {0};
+    const char *prefill = strchr(prompt, '^');
+    size_t n = strlen(text), n_prompt = prefill ? (size_t)(prefill - prompt) : strlen(prompt);
+    buf_printf(&both, "%.*s%s", (int)n_prompt, prompt, prefill ? prefill + 1 : "");
+    think_begin(&t, both.data ? both.data : "", both.n, both.n - n_prompt);
+    buf_free(&both);
     for (size_t i = 0; i < n; i += size)
         think_push(&t, text + i, n - i < size ? n - i : size, &thought, &answer);
     think_end(&t, &thought, &answer);
@@ -228,6 +232,12 @@ TEST(thoughts_are_told_from_answers) {
         {"", "[THINK]x[/THINK]y</think>", "[THINK]x[/THINK]|y</think>"},
         {"", "<seed:think>x</think></seed:think>y", "<seed:think>x</think></seed:think>|y"},
         {"", " \n ", "|"},
+        {"<|assistant|>^Once upon", " a time. ", "| a time."},
+        {"<|assistant|>^<think>Well", ", yes.</think>\nYes", ", yes.</think>\n|Yes"},
+        {"<|assistant|><think>^Well", ", yes.</think>\nYes", ", yes.</think>\n|Yes"},
+        {"<|assistant|>^<think>Well</think>", " <think>Yes", " |<think>Yes"},
+        {"<think></think>^Yes ", " no", "| no"},
+        {"^ ", "<think>", "|<think>"},
     };
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++)
         for (size_t size = 1; size < 12; size++) {
