@@ -30,6 +30,15 @@ size_t utf8_next(const char *s, size_t n, uint32_t *code_point) {
     return length;
 }
 
+void utf8_add(uint32_t c, Buf *out) {
+    static const unsigned char heads[] = {0, 0, 0xC0, 0xE0, 0xF0};
+    char bytes[4];
+    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    for (size_t i = n; i-- > 1; c >>= 6) bytes[i] = (char)(0x80 | (c & 0x3F));
+    bytes[0] = (char)(heads[n] | c);
+    buf_add(out, bytes, n);
+}
+
 bool utf8_is_valid(const char *s, size_t n) {
     for (size_t i = 0; i < n;) {
         uint32_t c;

@@ -35,6 +35,9 @@ static inline size_t utf8_take(const char *s, size_t n, uint32_t *code_point) {
  * that a terminal obeys or does not show. */
 bool utf8_is_invisible(uint32_t code_point);
 
+/* Appends the 1 to 4 bytes of a code point. */
+void utf8_add(uint32_t code_point, Buf *out);
+
 bool utf8_is_valid(const char *s, size_t n);
 
 /* Appends n bytes of s in a form for one line of a terminal: characters that are invisible or change the

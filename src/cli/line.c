@@ -16,6 +16,7 @@ struct Line {
     EditLine *edit; // NULL: not on a terminal
     History *history;
     bool colour, continues;
+    bool began; // a line was read
     char *read; // the buffer of getline
     size_t capacity;
 };
@@ -76,8 +77,11 @@ static const char *read_one(Line *l, size_t *n) {
         return count > 0 ? text : NULL;
     }
     ssize_t count = getline(&l->read, &l->capacity, stdin);
-    *n = count > 0 ? (size_t)count : 0;
-    return count > 0 ? l->read : NULL;
+    if (count <= 0) return NULL;
+    size_t mark = !l->began && strncmp(l->read, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0; // a byte order mark
+    l->began = true;
+    *n = (size_t)count - mark;
+    return l->read + mark;
 }
 
 LineEnd line_read(Line *l, Buf *out) {
@@ -87,7 +91,8 @@ LineEnd line_read(Line *l, Buf *out) {
         const char *text = read_one(l, &n);
         if (stop_wanted()) return LINE_INTERRUPTED;
         if (!text) return out->n ? LINE_TEXT : LINE_NO_MORE;
-        n -= text[n - 1] == '\n';
+        n -= n && text[n - 1] == '\n';
+        n -= n && text[n - 1] == '\r';
         bool goes_on = n && text[n - 1] == '\\';
         buf_add(out, text, n - goes_on);
         if (!goes_on) break;

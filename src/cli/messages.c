@@ -6,6 +6,7 @@
 #include "show.h"
 #include "stop.h"
 #include "../base/inputs.h"
+#include "../base/json.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -48,7 +49,7 @@ void messages_set_system(Session *s, const char *text, size_t n) {
 /* The variables of --chat-template-kwargs. */
 static bool add_kwargs(const char *text, json_t *object, Err *e) {
     json_error_t why;
-    json_t *more = json_loads(text, 0, &why);
+    json_t *more = json_read(text, strlen(text), &why);
     bool ok = json_is_object(more) && !json_object_get(more, "messages");
     if (ok) json_object_update(object, more);
     if (!more) err_set(e, ERR_USAGE, "--chat-template-kwargs, column %d: not JSON: %s", why.column, why.text);
@@ -93,7 +94,7 @@ static json_t *read_conversation(const char *path, Err *e) {
     Buf text = {0};
     json_error_t why;
     bool ok = prompt_read_file(path, "the messages", &text, e);
-    json_t *object = ok ? json_loadb(text.n ? text.data : "", text.n, JSON_ALLOW_NUL, &why) : NULL;
+    json_t *object = ok ? json_read(text.data, text.n, &why) : NULL;
     buf_free(&text);
     if (ok && !object)
         err_set(e, ERR_RUN, "%.500s, line %d, column %d: not JSON: %s", path, why.line, why.column, why.text);
@@ -115,13 +116,15 @@ bool messages_load(const char *path, const Options *o, Session *s, Err *e) {
 
 bool messages_save(const char *path, const Session *s, Err *e) {
     AtomicFile file;
-    Buf text = {0};
+    Buf text = {0}, dump = {0};
     json_t *object = json_copy(s->variables);
     if (json_is_true(json_object_get(object, GENERATION))) json_object_del(object, GENERATION); // the default
-    bool ok = show_dump(object, JSON_INDENT(1), &text, e) && atomic_file_open(&file, path, e);
+    bool ok = show_dump(object, JSON_INDENT(1), &dump, e) && atomic_file_open(&file, path, e);
+    json_add_numbers(dump.data, dump.n, &text);
     buf_printf(&text, "\n");
     ok = ok && atomic_file_close(&file, out_write_to(file.fd, path, text.data, text.n, e), e);
     buf_free(&text);
+    buf_free(&dump);
     json_decref(object);
     return ok;
 }
@@ -138,7 +141,7 @@ static bool set_system(const Options *o, Session *s, Err *e) {
         prompt_add(o->system, o->escape, &text);
     else
         ok = prompt_read_file(o->system_file, "the system prompt", &text, e);
-    if (o->system_file && text.n && text.data[text.n - 1] == '\n') text.n--;
+    if (o->system_file) prompt_unify_lines(&text);
     if (ok) messages_set_system(s, text.data, text.n);
     buf_free(&text);
     return ok;

@@ -3,6 +3,7 @@
  * getopt_long_only reads the arguments.  getopt accepts unique prefixes of names, so the spelling is compared
  * with the table afterwards.  No short options are given to getopt: -m is a long name of one letter. */
 #include "options.h"
+#include "unescape.h"
 #include "../base/mem.h"
 
 #include <assert.h>
@@ -40,7 +41,7 @@ static const Option TABLE[] = {
     {{"-f", "--file"}, READS | FOR_CHAT | FOR_BENCH, OPTION_STRING, "FILE", AT(file),
      .help = "a file with the prompt; - reads standard input"},
     {{"-e", "--escape"}, READS | FOR_CHAT, OPTION_FLAG, NULL, AT(escape), .set = "yes", .standard = "yes",
-     .help = "replace the escapes \\n \\t \\\\ \\\" in -p; the default"},
+     .help = "replace escapes (\\n \\t \\xHH ...) in -p, -sys, --stop; the default"},
     {{"--no-escape"}, READS | FOR_CHAT, OPTION_FLAG, NULL, AT(escape), .set = "no",
      .help = "leave -p unchanged"},
     {{"--echo"}, FOR_GENERATE, OPTION_FLAG, NULL, AT(echo), .set = "yes",
@@ -308,7 +309,24 @@ static bool parse_choice(const Option *o, const char *name, const char *text, co
 static bool add_string(const char *name, const char *text, const char **list, int *n, Err *e) {
     if (!*text)
         return err_set(e, ERR_USAGE, "option %s: the text is empty; give at least one character", name);
-    list[(*n)++] = text;
+    list[(*n)++] = mem_string(text);
+    return true;
+}
+
+/* The escapes of --stop are replaced when all options are known: --no-escape may be the last. */
+static bool unescape_stops(Options *out, Err *e) {
+    for (int i = 0; out->escape && i < out->n_stop; i++) {
+        Buf text = {0};
+        unescape(out->stop[i], &text);
+        if (strlen(text.data) < text.n) {
+            buf_free(&text);
+            return err_set(e, ERR_USAGE,
+                           "option --stop: '%.100s' has a NUL, which no answer contains; drop it",
+                           out->stop[i]);
+        }
+        free((char *)out->stop[i]);
+        out->stop[i] = text.data; // the string of a Buf is a block of memory like any other
+    }
     return true;
 }
 
@@ -456,6 +474,11 @@ static void set_defaults(int argc, Options *out) {
     }
 }
 
+static void free_strings(const char **list, int n) {
+    for (int i = 0; i < n; i++) free((char *)list[i]);
+    free(list);
+}
+
 void options_free(Options *o) {
     for (int i = 0; i < N_OPTIONS; i++) {
         void *field = (char *)o + TABLE[i].at;
@@ -463,8 +486,8 @@ void options_free(Options *o) {
         if (TABLE[i].kind == OPTION_CHOICES) free(((WordList *)field)->values);
         if (TABLE[i].kind == OPTION_INTS || TABLE[i].kind == OPTION_PAIRS) free(((IntList *)field)->values);
     }
-    free(o->stop);
-    free(o->models);
+    free_strings(o->stop, o->n_stop);
+    free_strings(o->models, o->n_models);
     free(o->rest);
     *o = (Options){0};
 }
@@ -587,5 +610,5 @@ bool options_parse(unsigned command, int argc, char **argv, Options *out, Err *e
             return false;
     }
     while (optind < argc) out->rest[out->n_rest++] = argv[optind++];
-    return true;
+    return unescape_stops(out, e);
 }

@@ -55,7 +55,7 @@ enum { GPU_LAYERS_AUTO = -1, GPU_LAYERS_ALL = -2, GPU_LAYERS_MANY = 99 };
 typedef struct Options {
     const char *model;         // NULL: the demo model
     const char *prompt, *file; // NULL: not given
-    bool escape;               // the escapes \n \t \\ \" in prompt are processed
+    bool escape;               // escapes in prompt, system and stop are replaced
     bool echo, special;
     const char *pre; // the pre-tokenizer that replaces the file's, or NULL
     bool chat, single_turn, print_prompt;

@@ -1,6 +1,7 @@
 /* prompt: see prompt.h. */
 #include "prompt.h"
 #include "stop.h"
+#include "unescape.h"
 #include "../base/inputs.h"
 
 #include <errno.h>
@@ -43,8 +44,7 @@ static bool read_stdin(const char *what, Buf *out, Err *e) {
     return read_all(STDIN_FILENO, "standard input", what, out, e);
 }
 
-bool prompt_read_file(const char *path, const char *what, Buf *out, Err *e) {
-    if (strcmp(path, "-") == 0) return read_stdin(what, out, e);
+static bool read_path(const char *path, const char *what, Buf *out, Err *e) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 && errno == EINTR && stop_wanted()) return stop_err(e);
     if (fd < 0) return err_set(e, ERR_RUN, "cannot read %s from %.500s: %s", what, path, strerror(errno));
@@ -53,24 +53,51 @@ bool prompt_read_file(const char *path, const char *what, Buf *out, Err *e) {
     return ok;
 }
 
-/* Replaces \n \t \\ \"; a backslash before any other character is kept. */
-static void add_escaped(const char *text, Buf *out) {
-    static const char from[] = "nt\\\"", to[] = "\n\t\\\"";
-    for (const char *p = text; *p; p++) {
-        const char *at = p[0] == '\\' && p[1] ? strchr(from, p[1]) : NULL;
-        buf_add(out, at ? &to[at - from] : p, 1);
-        if (at) p++;
+static bool begins(const Buf *text, const char *mark, size_t n) {
+    return text->n >= n && memcmp(text->data, mark, n) == 0;
+}
+
+/* Drops the mark that says that a text is UTF-8; the marks of other encodings are refused. */
+static bool drop_mark(const char *name, const char *what, Buf *text, Err *e) {
+    bool is_32 = begins(text, "\xFF\xFE\0\0", 4) || begins(text, "\0\0\xFE\xFF", 4);
+    if (is_32 || begins(text, "\xFF\xFE", 2) || begins(text, "\xFE\xFF", 2))
+        return err_set(
+            e, ERR_RUN,
+            "cannot read %s from %.500s: it is UTF-%d, not UTF-8; iconv -f UTF-%d -t UTF-8 converts it", what,
+            name, is_32 ? 32 : 16, is_32 ? 32 : 16);
+    if (begins(text, "\xEF\xBB\xBF", 3)) {
+        text->n -= 3;
+        memmove(text->data, text->data + 3, text->n + 1); // and the NUL behind
     }
+    return true;
+}
+
+bool prompt_read_file(const char *path, const char *what, Buf *out, Err *e) {
+    bool is_stdin = strcmp(path, "-") == 0;
+    const char *name = is_stdin ? "standard input" : path;
+    buf_clear(out);
+    bool ok = is_stdin ? read_stdin(what, out, e) : read_path(path, what, out, e);
+    return ok && drop_mark(name, what, out, e);
+}
+
+void prompt_unify_lines(Buf *text) {
+    size_t to = 0;
+    for (size_t i = 0; i < text->n; i++)
+        if (text->data[i] != '\r' || i + 1 == text->n || text->data[i + 1] != '\n')
+            text->data[to++] = text->data[i];
+    text->n = to;
+    if (text->n && text->data[text->n - 1] == '\n') text->n--;
+    if (text->data) text->data[text->n] = 0;
 }
 
 void prompt_add(const char *text, bool escape, Buf *out) {
     if (escape)
-        add_escaped(text, out);
+        unescape(text, out);
     else
         buf_add(out, text, strlen(text));
 }
 
-bool prompt_read(const Options *o, bool chomp, Buf *out, Err *e) {
+bool prompt_read(const Options *o, bool by_lines, Buf *out, Err *e) {
     if (o->prompt && o->file) return err_set(e, ERR_USAGE, "-p and -f both give a prompt; use one of them");
     if (o->prompt && strcmp(o->prompt, "-") != 0) {
         prompt_add(o->prompt, o->escape, out);
@@ -83,6 +110,6 @@ bool prompt_read(const Options *o, bool chomp, Buf *out, Err *e) {
     if (!prompt_read_file(o->file ? o->file : "-", "the prompt", out, e)) return false;
     if (!asked && out->n == 0)
         return err_set(e, ERR_USAGE, "no prompt: standard input is empty and neither -p nor -f is given");
-    if (chomp && out->n && out->data[out->n - 1] == '\n') out->data[--out->n] = 0;
+    if (by_lines) prompt_unify_lines(out);
     return true;
 }

@@ -2,9 +2,11 @@
  *
  * Here, and only here, characters get their marks: all strings and keys of one JSON value have one origin. */
 #include "value.h"
+#include "../base/json.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- In ---- */
@@ -29,7 +31,17 @@ static Value from_array(Jinja *j, const json_t *json, Char mark) {
     return jv_seq(V_LIST, seq);
 }
 
+static Value from_number(Jinja *j, const char *written, Char mark) {
+    Value v = jv_float(strtod(written, NULL));
+    Str *s = jinja_alloc(j, 1, sizeof *s);
+    *s = js_utf8(j, written, strlen(written), mark);
+    v.written = s;
+    return v;
+}
+
 static Value from_any(Jinja *j, const json_t *json, Char mark) {
+    const char *number = json_number_text(json);
+    if (number) return from_number(j, number, mark);
     switch (json_typeof(json)) {
     case JSON_OBJECT:
         return from_object(j, json, mark);
@@ -166,8 +178,11 @@ static void write_dict(Writer *w, const Dict *dict) {
     js_add_char(w->j, &w->text, '}');
 }
 
-static void write_float(Writer *w, double f) {
-    if (isnan(f))
+static void write_float(Writer *w, Value v) {
+    double f = v.f;
+    if (v.written)
+        js_add(w->j, &w->text, *v.written);
+    else if (isnan(f))
         js_add_ascii(w->j, &w->text, "NaN");
     else if (isinf(f))
         js_add_ascii(w->j, &w->text, f < 0 ? "-Infinity" : "Infinity");
@@ -190,7 +205,7 @@ static void write_value(Writer *w, Value v) {
         js_add(j, &w->text, jv_string(j, v));
         break;
     case V_FLOAT:
-        write_float(w, v.f);
+        write_float(w, v);
         break;
     case V_STRING:
         write_str(w, v.s);

@@ -120,7 +120,10 @@ static void repr_any(Jinja *j, Text *t, Value v) {
         js_add_ascii(j, t, text);
         return;
     case V_FLOAT:
-        jv_add_float(j, t, v.f);
+        if (v.written)
+            js_add(j, t, *v.written);
+        else
+            jv_add_float(j, t, v.f);
         return;
     case V_STRING:
         repr_str(j, t, v.s);

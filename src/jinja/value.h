@@ -104,7 +104,11 @@ typedef struct Value {
     union {
         bool truth;
         int64_t i;
-        double f;
+        struct { // V_FLOAT
+            double f;
+            const Str
+                *written; // a number of JSON that is larger than f or an int can be, as it is written there
+        };
         Str s; // V_STRING; of V_UNDEFINED the name
         struct Seq *seq;
         struct Iterator *iterator;

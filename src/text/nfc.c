@@ -85,15 +85,6 @@ static uint32_t join(uint32_t first, uint32_t second) {
 
 /* ---- composing ---- */
 
-static void add_utf8(uint32_t c, Buf *out) {
-    char bytes[4];
-    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-    static const unsigned char heads[] = {0, 0, 0xC0, 0xE0, 0xF0};
-    for (size_t i = n; i-- > 1; c >>= 6) bytes[i] = (char)(0x80 | (c & 0x3F));
-    bytes[0] = (char)(heads[n] | c);
-    buf_add(out, bytes, n);
-}
-
 static int compare_marks(const void *a, const void *b) {
     const Mark *x = a, *y = b;
     if (x->class != y->class) return x->class < y->class ? -1 : 1;
@@ -116,8 +107,8 @@ static void join_marks(Cluster *k) {
 }
 
 static void begin(Cluster *k, uint32_t c) {
-    if (k->first != NONE) add_utf8(k->first, k->out);
-    for (size_t i = 0; i < k->n; i++) add_utf8(k->marks[i].c, k->out);
+    if (k->first != NONE) utf8_add(k->first, k->out);
+    for (size_t i = 0; i < k->n; i++) utf8_add(k->marks[i].c, k->out);
     k->n = 0;
     k->first = c;
 }

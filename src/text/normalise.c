@@ -1,6 +1,7 @@
 /* normalise: see normalise.h. */
 #include "normalise.h"
 #include "../base/buf.h"
+#include "../base/json.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -111,7 +112,7 @@ static json_t *read_arguments(const json_t *arguments) {
     if (!arguments || json_is_null(arguments)) return json_object();
     if (!json_is_string(arguments)) return json_deep_copy(arguments);
     size_t n = json_string_length(arguments);
-    json_t *object = json_loadb(json_string_value(arguments), n, JSON_ALLOW_NUL, NULL);
+    json_t *object = json_read(json_string_value(arguments), n, NULL);
     if (json_is_object(object)) return object;
     json_decref(object);
     return n ? json_deep_copy(arguments) : json_object();

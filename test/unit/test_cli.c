@@ -5,6 +5,7 @@
 #include "../../src/cli/options.h"
 #include "../../src/cli/prompt.h"
 #include "../../src/cli/sha256.h"
+#include "../../src/cli/unescape.h"
 #include "../../src/exec/sample.h"
 
 #include <stdio.h>
@@ -255,6 +256,24 @@ TEST(cli_the_last_one_counts_but_stops_add_up) {
           options_json(&options));
     CHECK(parse(FOR_GENERATE, (const char *[]){"--no-escape", "-e", NULL}) && options.escape);
     CHECK(refused(FOR_GENERATE, "--stop", ""));
+}
+
+static void check_unescape(const char *text, const char *expected, size_t n) {
+    Buf got = {0};
+    unescape(text, &got);
+    CHECK(got.n == n && (n == 0 || memcmp(got.data, expected, n) == 0), "%s: '%s'", text, n ? got.data : "");
+    buf_free(&got);
+}
+
+TEST(cli_replaces_escapes) {
+    check_unescape("\\n\\r\\t\\\\\\\"\\'", "\n\r\t\\\"'", 6);
+    check_unescape("a\\n\\\\n", "a\n\\n", 4);
+    check_unescape("\\x41\\xC3\\xa9\\x00", "A\u00E9\0", 4);
+    check_unescape("\\u0041\\u00e9\\u20AC\\uD83D\\uDE00", "A\u00E9\u20AC\U0001F600", 10);
+    check_unescape("\\x4\\xg0\\u00e\\q\\", "\\x4\\xg0\\u00e\\q\\", 15);
+    check_unescape("\\ud83d\\ude0\\ud83d\\u0041", "\\ud83d\\ude0\\ud83dA", 18);
+    check_unescape("\\ude00", "\\ude00", 6);
+    check_unescape("", "", 0);
 }
 
 TEST(cli_values_and_missing_values) {
