@@ -1,5 +1,6 @@
 /* answer: see answer.h. */
 #include "answer.h"
+#include "messages.h"
 #include "out.h"
 
 #include <stdlib.h>
@@ -10,37 +11,69 @@ bool answer_has_colour(void) {
     return out_is_terminal() && !(no && *no) && term && strcmp(term, "dumb") != 0;
 }
 
-void answer_begin(AnswerPrinter *p, bool hides_thoughts, const Session *s) {
-    session_think(s, &p->think);
-    p->hides_thoughts = hides_thoughts;
-    p->colour = answer_has_colour();
-    p->last = 0;
+void answer_begin(Answer *a, const Options *o, const Session *s) {
+    *a = (Answer){.hides_thoughts = messages_hide_thoughts(o->think),
+                  .colour = answer_has_colour(),
+                  .keeps = options_json(o),
+                  .budget = o->reasoning_budget,
+                  .tok = s->tok};
+    session_think(s, &a->think);
 }
 
-static bool print_thought(AnswerPrinter *p, Err *e) {
-    const Buf *t = &p->thought;
-    p->last = t->data[t->n - 1];
-    return p->colour ? out_write_dim(t->data, t->n, e) : out_write(t->data, t->n, e);
+static bool print_thought(const Answer *a, Err *e) {
+    const Buf *t = &a->thought;
+    return a->colour ? out_write_dim(t->data, t->n, e) : out_write(t->data, t->n, e);
 }
 
-static bool print(AnswerPrinter *p, Err *e) {
-    bool ok = p->thought.n == 0 || p->hides_thoughts || print_thought(p, e);
-    if (p->answer.n) p->last = p->answer.data[p->answer.n - 1];
-    ok = ok && out_write(p->answer.data, p->answer.n, e);
-    buf_clear(&p->thought);
-    buf_clear(&p->answer);
+/* Prints or keeps what is certain. */
+static bool print(Answer *a, Err *e) {
+    bool ok = true, shows = a->thought.n && !a->hides_thoughts;
+    if (a->keeps) {
+        if (shows) buf_add(&a->text, a->thought.data, a->thought.n);
+        buf_add(&a->text, a->answer.data, a->answer.n);
+        buf_add(&a->reasoning, a->thought.data, a->thought.n);
+    } else {
+        ok = (!shows || print_thought(a, e)) && out_write(a->answer.data, a->answer.n, e);
+        if (shows) a->last = a->thought.data[a->thought.n - 1];
+        if (a->answer.n) a->last = a->answer.data[a->answer.n - 1];
+    }
+    buf_clear(&a->thought);
+    buf_clear(&a->answer);
     return ok;
 }
 
-bool answer_push(AnswerPrinter *p, const char *text, size_t n, Err *e) {
-    think_push(&p->think, text, n, &p->thought, &p->answer);
-    return print(p, e);
+/* Counts the tokens of a thought, and ends it behind the last of its budget. */
+static bool spend(Answer *a, Engine *g, const Sequence *q, Err *e) {
+    const char *end = think_end_text(&a->think);
+    if (end) a->n_thought += q->n_generated - a->n_seen;
+    a->n_seen = q->n_generated;
+    if (!end || a->budget < 0 || a->n_thought < a->budget || q->finish != FINISH_NONE || q->n_generated == 0)
+        return true;
+    TokIds ids = {0};
+    tok_encode(a->tok, end, strlen(end), TOK_PARSE_SPECIAL, &ids);
+    bool ok = engine_insert(g, 0, ids.data, (int)ids.n, e);
+    tok_ids_free(&ids);
+    return ok;
 }
 
-bool answer_end(AnswerPrinter *p, Err *e) {
-    think_end(&p->think, &p->thought, &p->answer);
-    bool ok = print(p, e);
-    buf_free(&p->thought);
-    buf_free(&p->answer);
+bool answer_take(Answer *a, Engine *g, const Sequence *q, Err *e) {
+    size_t from = a->n_taken;
+    a->n_taken = q->n_final;
+    if (q->n_final > from)
+        think_push(&a->think, q->text.data + from, q->n_final - from, &a->thought, &a->answer);
+    return print(a, e) && spend(a, g, q, e);
+}
+
+bool answer_end(Answer *a, Err *e) {
+    think_end(&a->think, &a->thought, &a->answer);
+    bool ok = print(a, e);
+    buf_free(&a->thought);
+    buf_free(&a->answer);
+    if (a->reasoning.n) think_strip(&a->reasoning);
     return ok;
+}
+
+void answer_free(Answer *a) {
+    buf_free(&a->text);
+    buf_free(&a->reasoning);
 }

@@ -79,25 +79,17 @@ static bool make_prompt(Chat *c, Err *e) {
 
 /* ---- a turn ---- */
 
-static bool print_new(Chat *c, size_t *n_printed, Err *e) {
-    const Sequence *q = c->session.seq;
-    size_t from = *n_printed;
-    *n_printed = q->n_final;
-    return q->n_final == from || answer_push(&c->printer, q->text.data + from, q->n_final - from, e);
-}
-
 static bool generate(Chat *c, Err *e) {
-    size_t n_printed = 0;
     Err why = {0}, ignored;
     bool more = true, ok = true;
-    answer_begin(&c->printer, messages_hide_thoughts(c->run.options->think), &c->session);
+    answer_begin(&c->answer, c->run.options, &c->session);
     while (ok && more && !stop_wanted()) {
         more = engine_step(c->run.engine, &why);
-        ok = print_new(c, &n_printed, e);
+        ok = answer_take(&c->answer, c->run.engine, c->session.seq, e);
     }
     if (stop_wanted() || why.code) engine_interrupt(c->run.engine);
-    ok = ok && print_new(c, &n_printed, e);
-    ok = answer_end(&c->printer, ok ? e : &ignored) && ok && out_write("\n", 1, e);
+    ok = ok && answer_take(&c->answer, c->run.engine, c->session.seq, e);
+    ok = answer_end(&c->answer, ok ? e : &ignored) && ok && out_write("\n", 1, e);
     if (ok && why.code) *e = why;
     return ok && !why.code;
 }

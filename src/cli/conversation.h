@@ -21,7 +21,7 @@ typedef struct Chat {
     bool on_terminal;
     Session session;
     Request request; // of every turn, except ids
-    AnswerPrinter printer;
+    Answer answer;
     ChatTotal total;
     bool is_over; // by a command of the user
 } Chat;

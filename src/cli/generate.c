@@ -24,7 +24,7 @@ typedef struct Generation {
     TokIds ids;
     bool is_chat;    // the prompt goes through a chat template
     Session session; // with is_chat: the messages and the template
-    AnswerPrinter printer;
+    Answer answer;   // with is_chat
     Request request;
     const Sequence *seq;
     size_t n_printed; // bytes of the sequence's text
@@ -122,6 +122,7 @@ static bool start(Generation *g, Err *e) {
     if (!runner_open(run, o->model, e) || !encode(g, e) || !setup_request(o, &g->request, e)) return false;
     g->request.ids = g->ids.data;
     g->request.n_ids = (int)g->ids.n;
+    g->request.tags = g->is_chat;
     run->config.n_seq = run->config.R_max = 1;
     run->config.n_ctx = setup_context(o->n_ctx, run->model.gguf, g->request.n_ids, o->n_predict);
     if (!runner_start(run, e) || !verdict_open(run, e)) return false;
@@ -139,19 +140,16 @@ static bool print(Generation *g, const char *text, size_t n, Err *e) {
 }
 
 static bool print_new(Generation *g, Err *e) {
+    if (g->is_chat) return answer_take(&g->answer, g->run.engine, g->seq, e);
     const char *text = g->seq->text.data + g->n_printed;
     size_t n = g->seq->n_final - g->n_printed;
     g->n_printed += n;
-    if (options_json(g->run.options) || n == 0) return true;
-    if (!g->is_chat) return print(g, text, n, e);
-    bool ok = answer_push(&g->printer, text, n, e);
-    if (g->printer.last) g->last = g->printer.last;
-    return ok;
+    return options_json(g->run.options) || n == 0 || print(g, text, n, e);
 }
 
 static bool print_end(Generation *g, Err *e) {
-    bool ok = !g->is_chat || answer_end(&g->printer, e);
-    if (g->printer.last) g->last = g->printer.last;
+    bool ok = !g->is_chat || answer_end(&g->answer, e);
+    if (g->answer.last) g->last = g->answer.last;
     return ok;
 }
 
@@ -164,7 +162,7 @@ static bool end_line(Generation *g, Err *e) {
 static bool generate(Generation *g, Err *e) {
     const Options *o = g->run.options;
     if (o->echo && !print(g, g->prompt.data, g->prompt.n, e)) return false;
-    if (g->is_chat) answer_begin(&g->printer, messages_hide_thoughts(o->think), &g->session);
+    if (g->is_chat) answer_begin(&g->answer, o, &g->session);
     bool more = true;
     while (more && !stop_wanted()) {
         more = engine_step(g->run.engine, e);
@@ -192,7 +190,11 @@ static bool examine(Generation *g, Report *report, Err *e) {
 static bool run(Generation *g, Err *e) {
     if (!start(g, e)) return false;
     if (stop_wanted()) return stop_err(e);
-    Report report = {.runner = &g->run, .request = &g->request, .prompt = &g->prompt, .seq = g->seq};
+    Report report = {.runner = &g->run,
+                     .request = &g->request,
+                     .prompt = &g->prompt,
+                     .seq = g->seq,
+                     .answer = g->is_chat ? &g->answer : NULL};
     report_begin(&report);
     if (!generate(g, e)) return false;
     bool ok = examine(g, &report, e) && (!options_json(g->run.options) || report_json(&report, e));
@@ -208,6 +210,7 @@ bool cmd_generate(const Options *o, Err *e) {
     if (!ok && e->code == ERR_RUN && stop_wanted()) stop_err(e); // a template that was stopped
     runner_close(&g.run);
     session_close(&g.session);
+    answer_free(&g.answer);
     tok_ids_free(&g.ids);
     buf_free(&g.prompt);
     return ok;

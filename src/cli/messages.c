@@ -16,7 +16,7 @@ static const char CONTINUE[] = "continue_final_message";  // see chat_continues
 
 bool messages_wanted(const Options *o) {
     return o->single_turn || o->messages || o->chat_template || o->system || o->system_file || o->think ||
-           o->chat_kwargs || o->continues;
+           o->chat_kwargs || o->continues || o->reasoning_budget >= 0;
 }
 
 bool messages_hide_thoughts(const char *think) {
@@ -61,15 +61,22 @@ static bool add_kwargs(const char *text, json_t *object, Err *e) {
     return ok;
 }
 
-/* Adds the variables that the options set; for --think two names, as templates use either for their switch. */
+static bool is_thought_off(const Options *o) {
+    return o->reasoning_budget == 0 || (o->think && strcmp(o->think, "off") == 0);
+}
+
+/* Adds the variables that the options set; for --think two names, as templates use either for their switch, and for the
+ * budget the one of the templates that tell it to the model. */
 static bool add_variables(const Options *o, json_t *object, Err *e) {
     if (!json_object_get(object, GENERATION)) json_object_set_new(object, GENERATION, json_true());
     if (o->continues) json_object_set_new(object, CONTINUE, json_true());
-    if (o->think) {
-        json_t *on = json_boolean(strcmp(o->think, "off") != 0);
-        json_object_set(object, "enable_thinking", on);
-        json_object_set(object, "thinking", on);
+    bool off = is_thought_off(o);
+    if (o->think || off) {
+        json_object_set_new(object, "enable_thinking", json_boolean(!off));
+        json_object_set_new(object, "thinking", json_boolean(!off));
     }
+    if (off || o->reasoning_budget > 0)
+        json_object_set_new(object, "thinking_budget", json_integer(off ? 0 : o->reasoning_budget));
     return !o->chat_kwargs || add_kwargs(o->chat_kwargs, object, e);
 }
 
@@ -149,6 +156,7 @@ static bool set_system(const Options *o, Session *s, Err *e) {
 
 bool messages_begin(const Options *o, Session *s, Err *e) {
     s->stop = stop_wanted;
+    s->no_thought = is_thought_off(o);
     return set_variables(json_pack("{s:[]}", "messages"), o, s, e) &&
            (!o->messages || messages_load(o->messages, o, s, e)) && set_system(o, s, e);
 }

@@ -62,6 +62,7 @@ typedef struct Options {
     bool continues;                                              // the last message
     const char *system, *system_file, *messages, *chat_template; // NULL: not given, and so below
     const char *chat_kwargs;                                     // variables of the template, as JSON
+    int reasoning_budget;                                        // tokens of a thought, -1: any number
     const char *think, *on_full;                                 // one of the option's choices
     int n_predict;                                               // -1, -2: until the context is full
     int n_ctx;                                                   // -1: not given, 0: the trained length

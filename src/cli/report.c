@@ -132,7 +132,12 @@ bool report_json(const Report *r, Err *e) {
     json_object_set_new(root, "model", show_json(label, strlen(label)));
     json_object_set_new(root, "prompt", show_json(r->prompt->data, r->prompt->n));
     json_object_set_new(root, "prompt_ids", id_list(s->ids, s->n_prompt));
-    json_object_set_new(root, "text", show_json(s->text.data, s->text.n));
+    const Buf *text = r->answer ? &r->answer->text : &s->text,
+              *thought = r->answer ? &r->answer->reasoning : NULL;
+    json_object_set_new(root, "text", show_json(text->data, text->n));
+    if (thought)
+        json_object_set_new(root, "reasoning",
+                            thought->n ? show_json(thought->data, thought->n) : json_null());
     json_object_set_new(root, "ids", id_list(s->ids + s->n_prompt, s->n_generated));
     json_object_set_new(root, "finish_reason", json_string(finish_name(s->finish)));
     json_object_set_new(root, "seed", seed_value(r->request->params.seed));

@@ -1,6 +1,6 @@
 /* report: what zgen generate prints about a run: notices around the text, or one JSON object instead of it.
  *
- * JSON: {"model", "prompt", "prompt_ids", "text", "ids", "finish_reason", "seed", "sampling": {...},
+ * JSON: {"model", "prompt", "prompt_ids", "text", "reasoning" (of answers: the thought or null), "ids", "finish_reason", "seed", "sampling": {...},
  * "executor", "isa", "act", "weights", "kv", "threads", "n_ctx", "counts": {"prompt", "generated"}, "memory"
  * (see runner_memory), "timings": {"device_s", "load_s", "prompt", "decode"}}; with --verify and --profile
  * their objects; with --logprobs "logprobs": for each id {"id", "piece", "logprob", "top": [{"id", "piece",
@@ -9,6 +9,7 @@
 #ifndef ZGEN_CLI_REPORT_H
 #define ZGEN_CLI_REPORT_H
 
+#include "answer.h"
 #include "runner.h"
 
 typedef struct Report {
@@ -16,6 +17,7 @@ typedef struct Report {
     const Request *request;
     const Buf *prompt; // as the model got it
     const Sequence *seq;
+    const Answer *answer;     // kept; NULL: the text is not an answer
     json_t *profile, *verify; // see profile.h and verdict.h, or NULL; report_json releases them
 } Report;
 

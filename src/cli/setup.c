@@ -188,6 +188,10 @@ SampleParams setup_sampling(const Options *o, uint64_t seed) {
 }
 
 bool setup_request(const Options *o, Request *out, Err *e) {
+    if (o->reasoning_budget >= 0 && (o->n_logprobs || o->n_verify))
+        return err_set(e, ERR_USAGE,
+                       "--reasoning-budget ends a thought with tokens that the model did not choose; drop %s",
+                       o->n_verify ? "--verify" : "--logprobs");
     *out = (Request){
         .n_predict = o->n_predict < 0 ? -1 : o->n_predict,
         .params = setup_sampling(o, o->seed.value),

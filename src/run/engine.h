@@ -58,6 +58,7 @@ typedef struct Request {
     int n_stop;
     int n_logprobs; // the n best log-probabilities of each token are wanted, 0 for none
     bool special;   // control tokens appear in the text
+    bool tags;      // so do those that are tags of thinking (think.h)
     bool reuse;     // the beginning of ids that the cache holds is not computed again
 } Request;
 
@@ -152,6 +153,10 @@ bool engine_profile(Engine *g, int n_past, Profile *out, Err *e);
 
 /* The limit of decoding: see ExecOps.read_bandwidth. */
 double engine_read_bandwidth(Engine *g);
+
+/* Appends ids[n] to a sequence that has begun to answer and is not finished, as if they had been generated. Its
+ * request has no log-probabilities.  false: ERR_RUN of the executor. */
+bool engine_insert(Engine *g, int seq, const int32_t *ids, int n, Err *e);
 
 /* Ends all unfinished sequences as interrupted; the text that there is stays. */
 void engine_interrupt(Engine *g);

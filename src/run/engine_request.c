@@ -47,7 +47,7 @@ static void begin(Engine *g, Task *t, const Request *r) {
     }
     t->n_limit = r->n_predict >= 0 && r->n_predict < n_ctx - r->n_ids ? r->n_ids + r->n_predict : n_ctx;
     t->arrival = g->n_arrived++;
-    t->stream = (TokStream){.tok = g->model->tok, .special = r->special};
+    t->stream = (TokStream){.tok = g->model->tok, .special = r->special, .tags = r->tags};
     t->seq.ids = mem_new((size_t)t->n_limit + 1, sizeof *t->seq.ids);
     memcpy(t->seq.ids, r->ids, (size_t)r->n_ids * sizeof *r->ids);
     t->seq.n_prompt = r->n_ids;
@@ -163,6 +163,19 @@ void engine_finish(Engine *g, Task *t, Finish why) {
     s->in_loop = false;
     s->task = NULL;
     t->slot = NULL;
+}
+
+/* The slot leaves the decode loop, which may be ahead of the sequence; the next batch computes the new tokens. */
+bool engine_insert(Engine *g, int seq, const int32_t *ids, int n, Err *e) {
+    Task *t = g->tasks[seq];
+    Slot *s = t->slot;
+    assert(s && t->seq.n_generated > 0 && !t->seq.logprobs);
+    if (s->in_loop) g->exec_ops->decode_leave(g->exec, (int)(s - g->slots));
+    s->in_loop = false;
+    engine_go_back(g, s, s->n_held);
+    for (int i = 0; i < n && t->seq.finish == FINISH_NONE; i++)
+        if (!engine_add_token(g, t, -1, ids[i], e)) return false;
+    return true;
 }
 
 void engine_interrupt(Engine *g) {

@@ -43,7 +43,11 @@ static char *token_string(const Tok *tok, int id) {
 static bool render(Session *s, ChatText *out, Err *e) {
     char *bos = token_string(s->tok, s->tok ? tok_bos(s->tok) : -1),
          *eos = token_string(s->tok, s->tok ? tok_eos(s->tok) : -1);
-    ChatInput input = {.variables = s->variables, .bos_token = bos, .eos_token = eos, .stop = s->stop};
+    ChatInput input = {.variables = s->variables,
+                       .bos_token = bos,
+                       .eos_token = eos,
+                       .no_thought = s->no_thought,
+                       .stop = s->stop};
     buf_clear(&s->notes);
     bool ok = chat_prompt(s->source.data ? s->source.data : "", s->source.n, &input, out, &s->notes, e);
     free(bos);
@@ -95,7 +99,7 @@ bool session_ask(Session *s, const Request *settings, Err *e) {
     Request r = *settings;
     r.ids = s->ids.data;
     r.n_ids = (int)s->ids.n;
-    r.reuse = true;
+    r.reuse = r.tags = true;
     int seq = engine_add(s->engine, &r, e);
     if (seq < 0) return false;
     s->seq = engine_sequence(s->engine, seq);

@@ -21,6 +21,7 @@ typedef struct Session {
     json_t *variables;  // of the template, see ChatInput; "messages" among them
     const Tok *tok;     // NULL: prompts are text only
     Engine *engine;     // of one sequence; NULL: prompts are not answered
+    bool no_thought;    // see ChatInput
     bool (*stop)(void); // whether a rendering shall end; NULL: it never shall
 
     Buf notes;       // of session_prompt: a line for each part of the messages that the template leaves out

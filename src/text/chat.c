@@ -191,6 +191,18 @@ void chat_text_free(ChatText *text) {
     *text = (ChatText){0};
 }
 
+void chat_text_add(ChatText *text, const char *more) {
+    size_t n = strlen(more);
+    text->data = mem_resize(text->data, text->n + n + 1);
+    memcpy(text->data + text->n, more, n + 1);
+    if (text->n_runs == 0 || text->runs[text->n_runs - 1].from_user) {
+        text->runs = mem_resize(text->runs, (text->n_runs + 1) * sizeof *text->runs);
+        text->runs[text->n_runs++] = (ChatRun){.start = text->n};
+    }
+    text->runs[text->n_runs - 1].n += n;
+    text->n += n;
+}
+
 bool chat_text_is_user(const ChatText *text, size_t start, size_t n) {
     size_t low = 0, high = text->n_runs; // the first run that ends behind start is in [low, high]
     while (low < high) {

@@ -21,6 +21,7 @@ typedef struct ChatInput {
      * variable, except "now" ("2026-08-18T09:30:00"), which replaces the time of strftime_now. */
     const json_t *variables;
     const char *bos_token, *eos_token; // the model's, where variables name none; NULL: the model has none
+    bool no_thought;                   // chat_prompt: no thought is wanted, see there
     bool (*stop)(void);                // whether the rendering shall end; NULL: it never shall
 } ChatInput;
 
@@ -54,6 +55,9 @@ typedef struct ChatText {
  * column of the template. */
 bool chat_render(const char *source, size_t n, const ChatInput *input, ChatText *out, Err *e);
 void chat_text_free(ChatText *text); // back to {0}
+
+/* Appends a text of the template's. */
+void chat_text_add(ChatText *text, const char *more);
 
 /* Whether any of the n bytes at start is the user's; O(log n_runs). */
 bool chat_text_is_user(const ChatText *text, size_t start, size_t n);

@@ -1,6 +1,7 @@
 /* chat_prompt: see chat_prompt.h. */
 #include "chat_prompt.h"
 #include "normalise.h"
+#include "think.h"
 
 #include <assert.h>
 #include <string.h>
@@ -175,6 +176,37 @@ static unsigned find_form(Template *t) {
     return form;
 }
 
+/* ---- thinking that is not wanted ---- */
+
+/* Whether the prompt is the same with thinking. */
+static bool ignores_thinking(const Template *t, const json_t *messages, unsigned form,
+                             const ChatText *without) {
+    json_t *variables = json_copy((json_t *)t->input->variables), *formed;
+    ChatInput input = *t->input;
+    Template with = {t->source, t->n, &input, t->has_repr};
+    ChatText text;
+    Err why;
+    json_object_set_new(variables, "enable_thinking", json_true());
+    json_object_set_new(variables, "thinking", json_true());
+    input.variables = variables;
+    bool ok = render(&with, messages, form, &formed, &text, &why);
+    bool same = ok && strcmp(text.data, without->data) == 0;
+    json_decref(variables);
+    json_decref(formed);
+    chat_text_free(&text);
+    return same;
+}
+
+static void end_thought(const Template *t, const json_t *messages, unsigned form, ChatText *text,
+                        Buf *notes) {
+    if (!t->input->no_thought || chat_continues(t->input->variables)) return;
+    const char *closing = think_closing(text->data, text->n);
+    if (closing)
+        chat_text_add(text, closing);
+    else if (ignores_thinking(t, messages, form, text))
+        buf_printf(notes, "the chat template has no switch for thinking: the model may still think\n");
+}
+
 /* ---- the prompt ---- */
 
 /* Cuts the prompt behind the last character of the last message. */
@@ -245,6 +277,7 @@ bool chat_prompt(const char *source, size_t n, const ChatInput *input, ChatText 
     bool is_good = ok && !out->has_repr && find_lost(formed, out, NULL) == 0;
     if (!is_good && (ok || e->code == ERR_RUN)) ok = render_again(&t, messages, ok, &form, &formed, out, e);
     if (ok) add_notes(&t, form, messages, formed, out, notes);
+    if (ok) end_thought(&t, messages, form, out, notes);
     ok = ok && (!chat_continues(input->variables) || cut(formed, out, e));
     json_decref(messages);
     json_decref(formed);

@@ -17,6 +17,9 @@
 /* Renders the conversation of input->variables into *out, as chat_render does, and appends to *notes a line
  * ("...\n") for each part of it that the template leaves out or that is written in a form of necessity.
  *
+ * With input->no_thought, for which the variables enable_thinking and thinking are false, a thought that the template
+ * still begins at the end of the prompt is ended there; a note says where these variables change nothing.
+ *
  * With the variable continue_final_message the prompt ends with the text of the last message, which must be
  * the assistant's.  false: as chat_render and normalise_messages, and ERR_RUN if that message has no text in
  * the prompt. */

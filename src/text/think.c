@@ -5,7 +5,10 @@
 
 static const struct {
     const char *open, *close;
-} TAGS[] = {{"<think>", "</think>"}, {"<seed:think>", "</seed:think>"}, {"[THINK]", "[/THINK]"}};
+    const char *end; // close with the white space that models have around it
+} TAGS[] = {{"<think>", "</think>", "\n</think>\n\n"},
+            {"<seed:think>", "</seed:think>", "</seed:think>"},
+            {"[THINK]", "[/THINK]", "[/THINK]"}};
 
 enum { N_TAGS = sizeof TAGS / sizeof *TAGS };
 
@@ -37,6 +40,44 @@ static int tag_at_end(const char *s, size_t n) {
 const char *think_opened(const char *prompt, size_t n) {
     int tag = tag_at_end(prompt, n);
     return tag < 0 ? NULL : TAGS[tag].open;
+}
+
+const char *think_closing(const char *prompt, size_t n) {
+    int tag = tag_at_end(prompt, n);
+    return tag < 0 ? NULL : is_space(prompt[n - 1]) ? TAGS[tag].end : TAGS[tag].close;
+}
+
+const char *think_end_text(const Think *t) {
+    return t->state == THINK_INSIDE ? TAGS[t->tag].end : NULL;
+}
+
+static bool equals(const char *text, size_t n, const char *tag) {
+    return n == strlen(tag) && memcmp(text, tag, n) == 0;
+}
+
+bool think_is_tag(const char *text, size_t n) {
+    for (int i = 0; i < N_TAGS; i++)
+        if (equals(text, n, TAGS[i].open) || equals(text, n, TAGS[i].close)) return true;
+    return false;
+}
+
+void think_strip(Buf *thought) {
+    const char *s = thought->data;
+    size_t n = without_space(s, thought->n);
+    for (int i = 0; i < N_TAGS; i++) {
+        size_t k = strlen(TAGS[i].close);
+        if (n >= k && equals(s + n - k, k, TAGS[i].close)) n = without_space(s, n - k);
+    }
+    size_t from = leading_space(s, n);
+    for (int i = 0; i < N_TAGS; i++) {
+        size_t k = strlen(TAGS[i].open);
+        if (n - from >= k && equals(s + from, k, TAGS[i].open))
+            from += k + leading_space(s + from + k, n - from - k);
+    }
+    Buf inner = {0};
+    if (n > from) buf_add(&inner, s + from, n - from);
+    buf_free(thought);
+    *thought = inner;
 }
 
 /* Moves the first n held bytes to a Buf; NULL: drops them. */

@@ -110,6 +110,7 @@ void tok_decode(const Tok *t, const int32_t *ids, size_t n, int flags, Buf *out)
 typedef struct TokStream {
     const Tok *tok;
     bool special; // as for tok_piece
+    bool tags;    // so are control tokens that are tags of thinking
     Utf8Gate gate;
     Buf piece; // of the latest token; its memory is used again for the next
 } TokStream;

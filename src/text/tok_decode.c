@@ -1,4 +1,5 @@
 /* tok_decode: ids to text, of a whole list or one by one as they are generated. */
+#include "think.h"
 #include "tok_impl.h"
 
 #include <string.h>
@@ -116,7 +117,8 @@ void tok_decode(const Tok *t, const int32_t *ids, size_t n, int flags, Buf *out)
 
 void tok_stream_push(TokStream *s, int id, Buf *out) {
     buf_clear(&s->piece);
-    tok_piece(s->tok, id, s->special, &s->piece);
+    const TokEntry *entry = tok_entry(s->tok, id);
+    tok_piece(s->tok, id, s->special || (s->tags && think_is_tag(entry->text, entry->n)), &s->piece);
     utf8_gate_push(&s->gate, s->piece.data, s->piece.n, out);
 }
 

@@ -160,6 +160,35 @@ END
     [[ "$status" = 0 && -n "$output" ]]
     zgen -p "Who are you?" --chat-template "$T/t.jinja" --temp 0 -n 8 --think hide
     asserts "$status/$output" = "0/"
+    zgen -p "Who are you?" --chat-template "$T/t.jinja" --temp 0 -n 8 --think hide --json
+    asserts "$status/$(field 'd["text"] == "" < d["reasoning"] == d["reasoning"].strip()')" = 0/True
+}
+
+@test "a thought has a budget" {
+    printf '<|user|>{{ messages[0].content }}<|end|><|assistant|><think>\n' >"$T/t.jinja"
+    local run=(-p "Who are you?" --chat-template "$T/t.jinja" --temp 0 -n 30)
+    zgen "${run[@]}"
+    whole=$output
+    zgen "${run[@]}" --reasoning-budget 3 --ignore-eos
+    [[ "$status" = 0 && "$output" = *$'\n</think>\n\n'?* && "$output" != "$whole" ]]
+    zgen "${run[@]}" --reasoning-budget 3 --ignore-eos --think hide
+    [[ "$status" = 0 && -n "$output" && "$output" != *think* ]]
+    hidden=$output
+    zgen "${run[@]}" --reasoning-budget 3 --ignore-eos --think hide --json
+    asserts "$(field 'd["text"]')" = "$hidden"
+    asserts "$(field 'len(d["ids"]), d["counts"]["generated"], "</think>" not in d["reasoning"] > ""')" = "(30, 30, True)"
+    zgen "${run[@]}" --reasoning-budget 100
+    asserts "$output" = "$whole"
+    chats --chat-template "$T/t.jinja" -n 30 --reasoning-budget 3 --ignore-eos --think hide <<<"Who are you?"
+    asserts "$output" = "$hidden"
+    for budget in "--reasoning-budget 0" "--think off"; do
+        zgen "${run[@]}" $budget --print-prompt
+        asserts "$output/$stderr" = $'<|user|>Who are you?<|end|><|assistant|><think></think>/'
+    done
+    zgen -p Hi --think off --print-prompt
+    [[ "$status" = 0 && "$stderr" = "zgen: warning: the chat template has no switch for thinking"* ]]
+    fails 2 "drop --logprobs" "${run[@]}" --reasoning-budget 3 --json --logprobs 1
+    fails 2 "drop --verify" "${run[@]}" --reasoning-budget 3 --verify 1
 }
 
 @test "a single turn prints the answer only" {

@@ -166,6 +166,39 @@ TEST(engine_reuses_only_when_asked) {
     close_talk(&t);
 }
 
+/* Tokens put into an answer count as generated: what follows is what follows a prompt that ends with them. */
+TEST(engine_inserts_tokens) {
+    Talk t;
+    Err e = {0};
+    REQUIRE(open_talk(&t, 128));
+    int32_t prompt[] = {1, 505, 506, 265, 451}, more[] = {300, 301, 302, 303};
+    Request r = {.ids = prompt, .n_ids = 5, .n_predict = 20, .params = t.request.params, .ignore_eos = true};
+    int seq = engine_add(t.engine, &r, &e);
+    const Sequence *q = engine_sequence(t.engine, seq);
+    while (q->n_generated < 6) REQUIRE(engine_step(t.engine, &e));
+    REQUIRE(engine_insert(t.engine, seq, more, 4, &e));
+    CHECK(q->n_generated == 10 && q->n_prompt == 5);
+    while (engine_step(t.engine, &e)) continue;
+    CHECK(e.code == 0 && q->finish == FINISH_LENGTH && q->n_generated == 20, "%d", q->n_generated);
+    int32_t ids[25];
+    memcpy(ids, q->ids, sizeof ids);
+    CHECK(memcmp(ids + 11, more, sizeof more) == 0);
+    for (int n = 11; n <= 15; n += 4) { // before and behind the inserted ones
+        Request again = {
+            .ids = ids, .n_ids = n, .n_predict = n == 11 ? 1 : 10, .params = r.params, .ignore_eos = true};
+        q = engine_sequence(t.engine, engine_add(t.engine, &again, &e));
+        while (engine_step(t.engine, &e)) continue;
+        CHECK(n == 11 || memcmp(q->ids + n, ids + n, 10 * sizeof *ids) == 0, "behind %d", n);
+    }
+    Request short_one = {.ids = prompt, .n_ids = 5, .n_predict = 3, .params = r.params, .ignore_eos = true};
+    seq = engine_add(t.engine, &short_one, &e);
+    q = engine_sequence(t.engine, seq);
+    while (q->n_generated < 1) REQUIRE(engine_step(t.engine, &e));
+    REQUIRE(engine_insert(t.engine, seq, more, 4, &e));
+    CHECK(q->finish == FINISH_LENGTH && q->n_generated == 3 && !engine_step(t.engine, &e));
+    close_talk(&t);
+}
+
 /* ---- origin ---- */
 
 static bool user_has_middle(const void *arg, size_t start, size_t n) {
@@ -216,6 +249,26 @@ static void split(const char *prompt, const char *text, size_t size, Buf *out) {
     buf_printf(out, "%s|%s", thought.n ? thought.data : "", answer.n ? answer.data : "");
     buf_free(&thought);
     buf_free(&answer);
+}
+
+TEST(thoughts_have_ends) {
+    static const char *const CASES[][2] = {
+        {"<think>\nWell, <b>.\n</think>\n\n", "Well, <b>."},
+        {"Well.</think>", "Well."},
+        {"[THINK]a[/THINK]", "a"},
+        {"<think></think>", ""},
+        {" \n ", ""},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        Buf thought = {0};
+        buf_printf(&thought, "%s", CASES[i][0]);
+        think_strip(&thought);
+        CHECK(strcmp(thought.n ? thought.data : "", CASES[i][1]) == 0, "case %zu: (%s)", i, thought.data);
+        buf_free(&thought);
+    }
+    CHECK(strcmp(think_closing("<a><think>\n", 11), "\n</think>\n\n") == 0);
+    CHECK(strcmp(think_closing("[THINK]", 7), "[/THINK]") == 0 && !think_closing("<think></think>", 15));
+    CHECK(think_is_tag("[/THINK]", 8) && !think_is_tag("[/THINK", 7));
 }
 
 TEST(thoughts_are_told_from_answers) {

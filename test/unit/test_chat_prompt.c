@@ -29,13 +29,14 @@ typedef struct Result {
 } Result;
 
 /* The prompt of a conversation: its messages as JSON, with more variables from an object (may be NULL). */
-static Result prompt_of(const char *source, size_t n, const char *messages, const json_t *more) {
+static Result prompt_with(bool no_thought, const char *source, size_t n, const char *messages,
+                          const json_t *more) {
     json_t *variables = more ? json_deep_copy(more) : json_object();
     json_object_set_new(variables, "messages", json_loads(messages, 0, NULL));
     CHECK(json_object_get(variables, "messages"), "(%s)", messages);
     if (!json_object_get(variables, "add_generation_prompt"))
         json_object_set_new(variables, "add_generation_prompt", json_true());
-    ChatInput input = {.variables = variables, .bos_token = "", .eos_token = ""};
+    ChatInput input = {.variables = variables, .bos_token = "", .eos_token = "", .no_thought = no_thought};
     ChatText text;
     Result r = {0};
     Err e = {0};
@@ -45,6 +46,10 @@ static Result prompt_of(const char *source, size_t n, const char *messages, cons
     chat_text_free(&text);
     json_decref(variables);
     return r;
+}
+
+static Result prompt_of(const char *source, size_t n, const char *messages, const json_t *more) {
+    return prompt_with(false, source, n, messages, more);
 }
 
 static void free_result(Result *r) {
@@ -228,6 +233,28 @@ TEST(chat_prompt_continues_the_last_message) {
     for (size_t i = 0; i < sizeof REFUSED / sizeof *REFUSED; i++) {
         Result r = prompt_of(PLAIN, strlen(PLAIN), REFUSED[i][0], more);
         CHECK(!r.ok && strstr(r.text, REFUSED[i][1]), "(%s)", r.text);
+        free_result(&r);
+    }
+    json_decref(more);
+}
+
+TEST(chat_prompt_ends_thoughts_that_are_not_wanted) {
+    static const struct {
+        const char *source, *want, *note;
+    } CASES[] = {
+        {PLAIN "<think>\n\n", "user:u;<think>\n\n</think>\n\n", NULL},
+        {PLAIN "<think>", "user:u;<think></think>", NULL},
+        {PLAIN "{% if enable_thinking %}<think>\n{% endif %}", "user:u;", NULL},
+        {PLAIN "{{ 'on' if thinking else 'off' }}", "user:u;off", NULL},
+        {PLAIN, "user:u;", "no switch for thinking"},
+    };
+    json_t *more = json_pack("{s:b,s:b}", "enable_thinking", 0, "thinking", 0);
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        Result r = prompt_with(true, CASES[i].source, strlen(CASES[i].source),
+                               "[{\"role\":\"user\",\"content\":\"u\"}]", more);
+        const char *note = CASES[i].note;
+        CHECK(r.ok && strcmp(r.text, CASES[i].want) == 0, "(%s)", r.text);
+        CHECK(note ? r.notes.n && strstr(r.notes.data, note) : !r.notes.n, "(%s)", CASES[i].source);
         free_result(&r);
     }
     json_decref(more);

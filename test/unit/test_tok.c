@@ -578,3 +578,23 @@ TEST(tok_survives_mutated_metadata) {
     check_mutations(&b, 1000);
     buf_free(&b);
 }
+
+/* The tags of thinking are control tokens in some models; an answer shows them, other control tokens not. */
+TEST(tok_streams_tags_of_thinking) {
+    static const Piece PIECES[] = {{"<unk>", 0, UNKNOWN},    {"[THINK]", 0, CONTROL}, {"a", 0, NORMAL},
+                                   {"[/THINK]", 0, CONTROL}, {"b", 0, NORMAL},        {"[INST]", 0, CONTROL}};
+    Buf file = {0};
+    file_begin(&file);
+    file_pieces(&file, "llama", PIECES, 6);
+    Made m = made_open(file);
+    REQUIRE(m.tok);
+    for (int tags = 0; tags < 2; tags++) {
+        TokStream stream = {.tok = m.tok, .tags = tags};
+        Buf text = {0};
+        for (int id = 1; id < 6; id++) tok_stream_push(&stream, id, &text);
+        tok_stream_end(&stream, &text);
+        CHECK(strcmp(text.data, tags ? "[THINK]a[/THINK]b" : "ab") == 0, "(%s)", text.data);
+        buf_free(&text);
+    }
+    made_close(&m);
+}
