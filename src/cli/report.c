@@ -104,6 +104,7 @@ static json_t *one_logprob(const Report *r, int32_t id, float logprob) {
     json_t *object = json_object();
     json_object_set_new(object, "id", json_integer(id));
     json_object_set_new(object, "piece", show_piece(r->runner->model.tok, id));
+    json_object_set_new(object, "bytes", show_bytes(r->runner->model.tok, id));
     json_object_set_new(object, "logprob", show_number(logprob));
     return object;
 }

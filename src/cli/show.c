@@ -26,6 +26,16 @@ json_t *show_piece(const Tok *t, int id) {
     return value;
 }
 
+json_t *show_bytes(const Tok *t, int id) {
+    Buf piece = {0};
+    tok_piece(t, id, true, &piece);
+    json_t *bytes = json_array();
+    for (size_t i = 0; i < piece.n; i++)
+        json_array_append_new(bytes, json_integer((unsigned char)piece.data[i]));
+    buf_free(&piece);
+    return bytes;
+}
+
 json_t *show_number(double x) {
     return isfinite(x) ? json_real(x) : json_null();
 }

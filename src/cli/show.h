@@ -15,6 +15,9 @@ json_t *show_json(const char *s, size_t n);
  * spelling of the file ("<0xE2>"). */
 json_t *show_piece(const Tok *t, int id);
 
+/* The bytes of this text as a JSON array of numbers, which tell parts of a character from letters. */
+json_t *show_bytes(const Tok *t, int id);
+
 /* A JSON number, or null for NAN and infinity. */
 json_t *show_number(double x);
 

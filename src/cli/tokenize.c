@@ -50,12 +50,13 @@ static bool decode(const Options *o, const Tok *tok, Err *e) {
 }
 
 static bool print_json(const Tok *tok, const TokIds *ids, Err *e) {
-    json_t *list = json_array(), *pieces = json_array();
+    json_t *list = json_array(), *pieces = json_array(), *bytes = json_array();
     for (size_t i = 0; i < ids->n; i++) {
         json_array_append_new(list, json_integer(ids->data[i]));
         json_array_append_new(pieces, show_piece(tok, ids->data[i]));
+        json_array_append_new(bytes, show_bytes(tok, ids->data[i]));
     }
-    return show_write(json_pack("{s:o,s:o}", "ids", list, "pieces", pieces), e);
+    return show_write(json_pack("{s:o,s:o,s:o}", "ids", list, "pieces", pieces, "bytes", bytes), e);
 }
 
 static void add_list(const TokIds *ids, Buf *out) {

@@ -625,7 +625,9 @@ bool gguf_get_floats(const Gguf *g, const char *key, const float **out, size_t *
     *out = NULL;
     Key *k = find_array(g, key, n);
     if (!k) return true;
-    if (!value_is_float(&k->value)) return refuse_type(&g->parts[0], key, &k->value, "an array of floats", e);
+    bool are_ints = k->value.is_array && value_is_int(&k->value);
+    if (!are_ints && !value_is_float(&k->value))
+        return refuse_type(&g->parts[0], key, &k->value, "an array of floats", e);
     if (!k->floats) {
         float *floats = mem_new(*n, sizeof *floats);
         for (size_t i = 0; i < *n; i++)

@@ -68,7 +68,8 @@ bool gguf_get_bool(const Gguf *g, const char *key, bool *out, Err *e);
 bool gguf_get_string(const Gguf *g, const char *key, GgufString *out, Err *e);
 
 /* Arrays.  Absent: *n = 0, true.  A scalar counts as an array of one.  The elements are converted and copied
- * once into memory that the Gguf owns; booleans are integers, too. */
+ * once into memory that the Gguf owns; booleans are integers, too, and integers of an array are floats: some
+ * writers store floats as integers where all are whole numbers. */
 bool gguf_get_ints(const Gguf *g, const char *key, const int64_t **out, size_t *n, Err *e);
 bool gguf_get_floats(const Gguf *g, const char *key, const float **out, size_t *n, Err *e);
 bool gguf_get_strings(const Gguf *g, const char *key, const GgufString **out, size_t *n, Err *e);

@@ -129,6 +129,11 @@ static double element_double(const Value *v, uint64_t i) {
 }
 
 bool value_float(const Value *v, uint64_t i, float *out) {
+    int64_t whole;
+    if (value_int(v, i, &whole)) {
+        *out = (float)whole;
+        return true;
+    }
     if (!value_is_float(v)) return false;
     double d = element_double(v, i);
     if (!(fabs(d) <= 3.40282346638528859812e38)) return false; // FLT_MAX; also catches NaN

@@ -23,7 +23,7 @@ static void read_vocab(Keys *k, Hparams *h) {
     if (!k->ok) return;
     if (gguf_n_tensors(k->g) == 0) { // metadata alone
         keys_need(k, "vocab_size");
-        h->n_vocab = keys_int(k, "vocab_size", 1, MAX_VOCAB, 1);
+        h->n_vocab = h->n_vocab_key = keys_int(k, "vocab_size", 1, MAX_VOCAB, 1);
         return;
     }
     const GgufTensor *embd = gguf_find_tensor(k->g, "token_embd.weight");
@@ -36,9 +36,7 @@ static void read_vocab(Keys *k, Hparams *h) {
         keys_fail(k, "%d tokens are more than the %d that are supported", h->n_vocab, MAX_VOCAB);
         return;
     }
-    int n_vocab = keys_int(k, "vocab_size", 1, INT32_MAX, h->n_vocab);
-    if (n_vocab != h->n_vocab)
-        keys_fail(k, "'%s.vocab_size' is %d but token_embd.weight has %d rows", h->arch, n_vocab, h->n_vocab);
+    h->n_vocab_key = keys_int(k, "vocab_size", 1, INT32_MAX, h->n_vocab);
 }
 
 bool hparams_read(const Gguf *g, Hparams *h, Err *e) {

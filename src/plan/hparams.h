@@ -17,6 +17,7 @@ typedef struct Hparams {
     int n_nextn;     // nextn_predict_layers: the last ones, which guess further tokens and are not run
     int n_embd;      // embedding_length
     int n_vocab;     // rows of token_embd.weight
+    int n_vocab_key; // vocab_size, which some writers leave as it was when they add or remove tokens
     int n_ctx_train; // context_length
 } Hparams;
 

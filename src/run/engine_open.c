@@ -47,10 +47,14 @@ static void open_slots(Engine *g) {
 }
 
 static bool check_vocab(const Engine *g, Err *e) {
+    const Hparams *h = &g->plan->hparams;
     int n = g->model->tok ? tok_n_vocab(g->model->tok) : 0;
-    if (n > g->plan->hparams.n_vocab)
+    if (n > h->n_vocab)
         return err_set(e, ERR_MODEL, "%s: the tokenizer has %d tokens but the embedding only %d rows",
-                       gguf_label(g->model->gguf), n, g->plan->hparams.n_vocab);
+                       gguf_label(g->model->gguf), n, h->n_vocab);
+    if (h->n_vocab_key != h->n_vocab)
+        err_warn("%.300s: %s.vocab_size is %d, but token_embd.weight has %d rows; the rows count",
+                 gguf_label(g->model->gguf), h->arch, h->n_vocab_key, h->n_vocab);
     return true;
 }
 

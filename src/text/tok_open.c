@@ -50,7 +50,9 @@ static bool string_is(GgufString a, const char *s) {
 /* ---- entries ---- */
 
 static bool check_length(const Gguf *g, const char *key, size_t n, size_t n_tokens, Err *e) {
-    if (n == n_tokens || !gguf_has(g, key)) return true;
+    if (n > n_tokens)
+        err_warn("%s has %zu entries for %zu tokens; the last ones are ignored", key, n, n_tokens);
+    if (n >= n_tokens || !gguf_has(g, key)) return true;
     return err_set(e, ERR_MODEL, "%.300s: %s has %zu entries for %zu tokens; the file is damaged",
                    gguf_label(g), key, n, n_tokens);
 }

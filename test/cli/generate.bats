@@ -245,7 +245,9 @@ END
         and [p["id"] for p in d["logprobs"]] == d["ids"] and all(len(p["top"]) == 4 for p in d["logprobs"])
         and all(p["logprob"] <= p["top"][0]["logprob"] + 1e-6 for p in d["logprobs"])
         and all(a["logprob"] >= b["logprob"] for p in d["logprobs"] for a, b in zip(p["top"], p["top"][1:]))
-        and "".join(p["piece"] for p in d["logprobs"]) == d["text"])')" = True
+        and "".join(p["piece"] for p in d["logprobs"]) == d["text"]
+        and bytes(sum((p["bytes"] for p in d["logprobs"]), [])).decode() == d["text"]
+        and all(t["piece"].encode() == bytes(t["bytes"]) or len(t["bytes"]) == 1 for p in d["logprobs"] for t in p["top"]))')" = True
     zgen -p "Once" -n 2 --output-format json
     asserts "$(field '"logprobs" in d')" = False
 }

@@ -186,3 +186,18 @@ END
     mkfifo "$T/fifo"
     fails 3 "fifo" info "$T/fifo"
 }
+
+@test "a stale number of tokens is a warning" {
+    python3 - "$tiny" "$T/stale.gguf" <<'END'
+import struct, sys
+data, key = open(sys.argv[1], "rb").read(), b"llama.vocab_size" + struct.pack("<I", 4)
+at = data.index(key) + len(key)
+rows, = struct.unpack_from("<I", data, at)
+open(sys.argv[2], "wb").write(data[:at] + struct.pack("<I", rows - 1) + data[at + 4:])
+END
+    zgen -m "$tiny" -p a -n 4 --temp 0 --ignore-eos
+    local text=$output
+    zgen -m "$T/stale.gguf" -p a -n 4 --temp 0 --ignore-eos
+    asserts "$status/$output" = "0/$text"
+    asserts "$(grep -c 'vocab_size is 327, but token_embd.weight has 328 rows' <<<"$stderr")" = 1
+}

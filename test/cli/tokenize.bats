@@ -12,7 +12,8 @@ load helper
     zgen tokenize -p "Once upon a time" --ids
     asserts "$output" = "[1, 505, 506, 265, 451]"
     zgen tokenize -p "Once upon a time" --json
-    asserts "$(field 'd')" = "{'ids': [1, 505, 506, 265, 451], 'pieces': ['<s>', ' Once', ' upon', ' a', ' time']}"
+    asserts "$(field 'd["ids"], d["pieces"], d["bytes"][3:], sorted(d)')" = \
+        "([1, 505, 506, 265, 451], ['<s>', ' Once', ' upon', ' a', ' time'], [[32, 97], [32, 116, 105, 109, 101]], ['bytes', 'ids', 'pieces'])"
 }
 
 @test "--no-bos and --parse-special" {
@@ -46,9 +47,15 @@ load helper
 
 @test "tokens that are parts of characters appear in the spelling of the file" {
     zgen tokenize -p "é" --no-bos --json
-    asserts "$(field 'd["pieces"][-2:]')" = "['<0xC3>', '<0xA9>']"
+    asserts "$(field 'd["pieces"][-2:], d["bytes"][-2:]')" = "(['<0xC3>', '<0xA9>'], [[195], [169]])"
     zgen tokenize -p "é" --no-bos
     [[ "$output" == *"'\\xc3'"* ]]
+}
+
+@test "bytes tell parts of a character from letters" {
+    zgen tokenize -m test/data/tokenizer/bpe-1000.gguf -p "🙂ð" --json
+    asserts "$(field 'bytes(sum(d["bytes"], [])).decode()')" = "🙂ð"
+    asserts "$(field 'd["pieces"][0], d["bytes"][0]')" = "('ð', [240])"
 }
 
 @test "decoding inverts encoding" {

@@ -359,9 +359,10 @@ def architecture():
         refuse(key + "-huge", "head_count", with_key("llama." + key, U64, 2**63))
         refuse(key + "-array-short", "head_count", with_key("llama." + key, ARRAY, (U32, [4, 4])))
         refuse(key + "-array-zero", "head_count", with_key("llama." + key, ARRAY, (U32, [4, 0, 4])))
-    for key, n in ("embedding_length", 32), ("feed_forward_length", 64), ("vocab_size", 327):
+    for key, n in ("embedding_length", 32), ("feed_forward_length", 64):
         refuse(key, "", with_key("llama." + key, U32, n))
         refuse(key + "-0", key, with_key("llama." + key, U32, 0))
+    refuse("vocab_size-0", "vocab_size", with_key("llama.vocab_size", U32, 0))
     refuse("embedding-rows", "", with_tensor("token_embd.weight", dims=[64, 64]))
     refuse("shape-transposed", "blk.0.ffn_up.weight", with_tensor("blk.0.ffn_up.weight", dims=[128, 64]))
     for name in "token_embd.weight", "output_norm.weight", "blk.2.ffn_down.weight":
@@ -431,7 +432,7 @@ def tokenizer():
     refuse("tokens-missing", k + "tokens", without_key(k + "tokens"))
     refuse("tokens-empty", k + "tokens", with_key(k + "tokens", ARRAY, (STRING, [])))
     refuse("tokens-numbers", k + "tokens", with_key(k + "tokens", ARRAY, (U32, list(range(n)))))
-    refuse("tokens-one", "", with_key(k + "tokens", ARRAY, (STRING, ["a"])))
+    accept("tokens-one", with_key(k + "tokens", ARRAY, (STRING, ["a"])))
     refuse("tokens-more-than-rows", "", array_longer(k + "tokens", b"zz"), array_longer(k + "scores", 0.0),
            array_longer(k + "token_type", 1))
     refuse("scores-short", k + "scores", array_cut(k + "scores", 1))
@@ -454,6 +455,9 @@ def tokenizer():
     accept("pre-unknown", with_key(k + "pre", STRING, "from-the-future"))
 
 
+SCORES = "tokenizer.ggml.scores"
+
+
 def oddities():
     accept("alignment-1", with_key("general.alignment", U8, 1), with_field("alignment", 1))
     accept("alignment-64", with_key("general.alignment", I64, 64), with_field("alignment", 64))
@@ -466,6 +470,10 @@ def oddities():
            with_key("y", BOOL, 1))
     accept("tensors-reversed", lambda m: m.update(tensors=dict(reversed(m["tensors"].items()))))
     accept("gap", with_tensor("blk.1.ffn_up.weight", gap=64))
+    accept("vocab-size-stale", with_key("llama.vocab_size", U32, 327))
+    accept("scores-integers", with_key(SCORES, ARRAY, (I32, [int(x) for x in base["keys"][SCORES][1][1]])))
+    accept("scores-long", array_longer(SCORES, 0.0))
+    accept("types-long", array_longer("tokenizer.ggml.token_type", 1))
     accept("wide-integers", *[with_key("llama." + key, kind, base["keys"]["llama." + key][1]) for key, kind in
                               (("block_count", U64), ("embedding_length", I64), ("attention.head_count", U8),
                                ("attention.head_count_kv", I16), ("context_length", I32))])

@@ -275,6 +275,8 @@ TEST(plan_takes_what_is_only_unusual) {
         u32("llama.rope.dimension_count", 16, NULL),
         without("llama.rope.freq_base", NULL),
         without("llama.vocab_size", NULL),
+        u32("llama.vocab_size", 327, NULL),
+        u32("llama.vocab_size", 1000, NULL),
         f32("llama.rope.scaling.factor", 0, NULL),
         text("llama.rope.scaling.type", "linear", NULL),
         text("llama.something.unheard_of", "yes", NULL),
@@ -339,7 +341,6 @@ TEST(plan_refuses_layers_and_sizes) {
         u32("llama.feed_forward_length", 64, "'blk.0.ffn_gate.weight'"),
         array("llama.feed_forward_length", U32, 128, 2, "2 values for 3 layers"),
         array("llama.feed_forward_length", U32, 0, EMPTY, NULL),
-        u32("llama.vocab_size", 327, NULL),
         u32("llama.vocab_size", 0, NULL),
         without("llama.context_length", NULL),
         u32("llama.context_length", 0, NULL),
@@ -421,7 +422,7 @@ TEST(plan_refuses_tensors) {
         reshape("blk.0.ffn_down.weight", 128, 32, 2, 1, NULL),
         reshape("blk.0.ffn_down.weight", 128, 64, 1, 2, NULL),
         reshape("output.weight", 64, 300, 1, 1, NULL),
-        reshape("token_embd.weight", 64, 300, 1, 1, "vocab_size"),
+        reshape("token_embd.weight", 64, 300, 1, 1, "'output.weight'"),
         retype("blk.0.ffn_down.weight", QUANT_I8, "'blk.0.ffn_down.weight' has type I8"),
         retype("blk.2.ffn_down.weight", QUANT_Q8_1, "'blk.2.ffn_down.weight' has type Q8_1"),
         retype("blk.1.attn_q.weight", QUANT_F64, "'blk.1.attn_q.weight' has type F64"),
@@ -622,7 +623,7 @@ TEST(plan_refuses_keys_of_dense_families) {
     check_edits("test/data/models/cohere2-Q4_0.gguf", others, N_OF(others));
     const Edit xielu[] = {
         without("xielu.beta", "xielu.beta"),
-        array("xielu.alpha_n", U32, 1, 2, NULL),
+        array("xielu.alpha_n", BOOL, 1, 2, NULL),
         f32("xielu.eps", NAN, NULL),
     };
     check_edits("test/data/models/apertus-Q4_0.gguf", xielu, N_OF(xielu));
