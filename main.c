@@ -5,6 +5,7 @@
  * src/cli/command.c, and a row here. */
 #include "src/bench/bench.h"
 #include "src/cli/cli.h"
+#include "src/cli/show.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -61,6 +62,7 @@ static bool dispatch(int argc, char **argv, Err *e) {
 
 int main(int argc, char **argv) {
     Err e = {0};
+    show_open();
     bool ok = out_open(&e) && dispatch(argc, argv, &e) && out_close(&e);
     if (ok) return 0;
     if (e.text[0]) fprintf(stderr, "zgen: %s\n", e.text);

@@ -9,6 +9,7 @@ enum {
     ERR_MODEL = 3,  // the model file: missing, unreadable, malformed, unsupported
     ERR_MEMORY = 4, // model or context do not fit into memory
     ERR_OUTPUT = 5, // the output could not be written
+    ERR_SIGHUP = 129,
     ERR_SIGINT = 130,
     ERR_SIGTERM = 143,
     ERR_PIPE = 141, // the reader of stdout closed it

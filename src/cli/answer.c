@@ -77,3 +77,12 @@ void answer_free(Answer *a) {
     buf_free(&a->text);
     buf_free(&a->reasoning);
 }
+
+void answer_warn(const Answer *a, const Sequence *q, int n_ctx) {
+    if (!a->hides_thoughts || a->last || a->text.n || q->finish != FINISH_LENGTH || q->n_generated == 0)
+        return;
+    bool is_full = q->n_prompt + q->n_generated >= n_ctx;
+    err_warn(
+        "the thought took all %d tokens of %s, and there is no answer; use a larger one, or --think show",
+        q->n_generated, is_full ? "the context (-c)" : "-n");
+}

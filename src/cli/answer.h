@@ -33,6 +33,9 @@ bool answer_take(Answer *a, Engine *g, const Sequence *q, Err *e);
 bool answer_end(Answer *a, Err *e);
 void answer_free(Answer *a); // what is kept
 
+/* Warns where an answer ended at a limit of tokens and all of it was a thought that was not printed. */
+void answer_warn(const Answer *a, const Sequence *q, int n_ctx);
+
 /* Whether stdout may be coloured. */
 bool answer_has_colour(void);
 

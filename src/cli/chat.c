@@ -51,7 +51,7 @@ static bool greet(const Chat *c, Err *e) {
 }
 
 static bool turn(Chat *c, const Buf *line, Err *e) {
-    if (line->n == 0) return true;
+    if (strspn(line->data ? line->data : "", " \t\r\n\v\f") == line->n) return true;
     if (chat_is_command(line->data)) return chat_command(c, line->data, e);
     session_add(&c->session, "user", line->data, line->n);
     return chat_answer(c, e);

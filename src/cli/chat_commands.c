@@ -119,16 +119,20 @@ static size_t word_length(const char *line) {
     return *line == '/' ? 1 + strspn(line + 1, "abcdefghijklmnopqrstuvwxyz") : 0;
 }
 
-bool chat_is_command(const char *line) {
+/* The index of the command that a line begins with; N_COMMANDS: none. */
+static int find(const char *line) {
     size_t n = word_length(line);
-    return n > 1 && (line[n] == 0 || line[n] == ' ');
+    bool ends = line[n] == 0 || line[n] == ' ' || line[n] == '\t';
+    for (int i = 0; ends && i < N_COMMANDS; i++)
+        if (strlen(COMMANDS[i].name) == n && memcmp(COMMANDS[i].name, line, n) == 0) return i;
+    return N_COMMANDS;
+}
+
+bool chat_is_command(const char *line) {
+    return find(line) < N_COMMANDS;
 }
 
 bool chat_command(Chat *c, const char *line, Err *e) {
-    size_t n = word_length(line);
-    const char *argument = line + n + strspn(line + n, " ");
-    for (int i = 0; i < N_COMMANDS; i++)
-        if (strlen(COMMANDS[i].name) == n && memcmp(COMMANDS[i].name, line, n) == 0)
-            return COMMANDS[i].run(c, argument, e);
-    return chat_print(c, e, "(there is no %.*s; /help lists the commands)", (int)n, line);
+    const char *argument = line + word_length(line);
+    return COMMANDS[find(line)].run(c, argument + strspn(argument, " \t"), e);
 }

@@ -4,10 +4,10 @@
 
 #include "conversation.h"
 
-/* Whether a line is a command: a slash and a word of lower-case letters, which a path is not. */
+/* Whether a line begins with the name of a command; any other word behind a slash is part of a message. */
 bool chat_is_command(const char *line);
 
-/* Runs the command in the line; an unknown one prints a hint.  false: see chat_answer. */
+/* Runs the command that the line begins with.  false: see chat_answer. */
 bool chat_command(Chat *c, const char *line, Err *e);
 
 #endif

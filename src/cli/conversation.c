@@ -100,6 +100,7 @@ static bool report_turn(Chat *c, Err *e) {
     bool is_full = q->finish == FINISH_LENGTH && q->n_prompt + q->n_generated >= n_ctx;
     notice(&c->turn_notices, "turn: %d tokens kept, %d evaluated, %d generated", q->n_reused, q->prompt.n,
            q->n_generated);
+    answer_warn(&c->answer, q, n_ctx);
     return !is_full || chat_print(c, e, "(the context of %d tokens is full: the answer ends here)", n_ctx);
 }
 

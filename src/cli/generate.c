@@ -34,6 +34,9 @@ typedef struct Generation {
 /* ---- the prompt ---- */
 
 static bool check(const Options *o, Err *e) {
+    if (o->n_rest && command_find(o->rest[0]))
+        return err_set(e, ERR_USAGE, "the command '%s' comes before its options: zgen %s ...", o->rest[0],
+                       o->rest[0]);
     if (o->n_rest)
         return err_set(
             e, ERR_USAGE,
@@ -197,6 +200,7 @@ static bool run(Generation *g, Err *e) {
                      .answer = g->is_chat ? &g->answer : NULL};
     report_begin(&report);
     if (!generate(g, e)) return false;
+    if (g->is_chat) answer_warn(&g->answer, g->seq, g->run.config.n_ctx);
     bool ok = examine(g, &report, e) && (!options_json(g->run.options) || report_json(&report, e));
     if (ok) report_end(&report);
     return ok && (stop_wanted() ? stop_err(e) : verdict_passes(&g->run, e));

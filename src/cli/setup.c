@@ -59,15 +59,16 @@ static bool check_device(const Options *o, const EngineConfig *config, const Dev
     return true;
 }
 
-/* Once per process: bench calls setup_config for each configuration. */
-static void report_cpu(const Notices *n, bool is_warning, const char *why) {
+/* A warning where a GPU was asked for, else a notice with -v.  Once per process: bench calls setup_config for
+ * each configuration. */
+static void report_cpu(const Notices *n, bool is_asked, const char *why) {
     static bool is_reported;
     if (is_reported) return;
     is_reported = true;
-    if (is_warning)
+    if (is_asked)
         err_warn("%s; using the CPU (--device cpu does so silently)", why);
-    else
-        notice(n, "%s", why);
+    else if (n->verbose)
+        notice(n, "%s; using the CPU", why);
 }
 
 static bool choose_device(const Options *o, EngineConfig *config, Err *e) {
@@ -91,9 +92,7 @@ static bool choose_device(const Options *o, EngineConfig *config, Err *e) {
         return true;
     }
     if (choice.gpu) return err_set(e, ERR_RUN, "--device %s: %s", o->device, why.text);
-    bool is_expected = !device.runtime &&
-                       !wants_layers(o->gpu_layers); // a build without CUDA, and no option that requires CUDA
-    report_cpu(&o->notices, !is_expected, why.text);
+    report_cpu(&o->notices, wants_layers(o->gpu_layers), why.text);
     return true;
 }
 

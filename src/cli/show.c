@@ -1,10 +1,19 @@
 /* show: see show.h. */
 #include "show.h"
 #include "out.h"
+#include "../base/mem.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+static void *json_memory(size_t bytes) {
+    return mem_resize(NULL, bytes);
+}
+
+void show_open(void) {
+    json_set_alloc_funcs(json_memory, free);
+}
 
 json_t *show_json(const char *s, size_t n) {
     Utf8Gate gate = {0};

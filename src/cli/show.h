@@ -8,6 +8,9 @@
 #include <jansson.h>
 #include "../text/tok.h"
 
+/* To be called first: JSON values take their memory from mem_resize, so that none is made with parts missing. */
+void show_open(void);
+
 /* A JSON string of n bytes; U+FFFD replaces what is not UTF-8. */
 json_t *show_json(const char *s, size_t n);
 

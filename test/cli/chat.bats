@@ -275,9 +275,9 @@ END
     [[ "$stderr" == *"saved 3 messages"* ]] # the system prompt, and one turn
     chats <<<$'My name is Mia.\nMy name is Tom.\n/undo\n/undo\n/undo\n/save '"$T/saved"
     [[ "$stderr" == *"the last turn is removed"*"no turn to remove"*"saved 0 messages"* ]]
-    chats <<<$'/regen\nMy name is Mia.\n/regen\n/nonsense\n/stats\n/help'
+    chats <<<$'/regen\nMy name is Mia.\n/regen\n \t \n/stats\n/help'
     asserts "$output" = $'Nice to meet you, Mia!\nNice to meet you, Mia!'
-    [[ "$stderr" == *"there is no answer to replace"*"there is no /nonsense"*"2 turns"*"/system TEXT"* ]]
+    [[ "$stderr" == *"there is no answer to replace"*"2 turns"*"/system TEXT"* ]]
 }
 
 @test "/save and /load, and --messages continues the saved conversation" {
@@ -434,4 +434,25 @@ expect >
 send /exit\r
 exit 0
 END
+}
+
+@test "only a known command is one: /think, /usr and others are messages" {
+    printf '{%% for m in messages %%}[{{ m.content }}]{%% endfor %%}' >"$T/t.jinja"
+    chats --chat-template "$T/t.jinja" -n 1 <<<$'/think about it\n/usr\n/no_think hi\n/exitnow\n//\n/save\t'"$T/saved"
+    asserts "$status" = 0
+    output=$(cat "$T/saved")
+    asserts "$(field '[m["content"] for m in d["messages"] if m["role"] == "user"]')" = \
+        "['/think about it', '/usr', '/no_think hi', '/exitnow', '//']"
+}
+
+@test "a thought that takes all tokens is reported" {
+    printf '<|user|>{{ messages[0].content }}<|end|><|assistant|><think>\n' >"$T/t.jinja"
+    zgen -p "Who are you?" --chat-template "$T/t.jinja" --temp 0 -n 8 --ignore-eos --think hide
+    [[ "$status/$output" = "0/" && "$stderr" == *"thought took all 8 tokens of -n"* ]]
+    chats --chat-template "$T/t.jinja" -n 8 --ignore-eos --think hide <<<"Who are you?"
+    [[ "$status" = 0 && "$stderr" == *"thought took all 8 tokens of -n"* ]]
+    zgen -p "Who are you?" --chat-template "$T/t.jinja" --temp 0 -n 8
+    asserts "$stderr" = ""
+    zgen -st -p "What is the capital of Norway?" --temp 0 -n 2 --think hide
+    asserts "$stderr" = ""
 }

@@ -161,7 +161,7 @@ END
     [[ "$status" = 0 && "$output" == "zgen "[0-9]* ]]
 }
 
-@test "a CPU that replaces a GPU causes one warning" {
+@test "a CPU that replaces a GPU which was asked for causes one warning" {
     zgen -p x -n 1 --device cuda
     [ "$status" != 0 ] || skip "there is a GPU"
     warning='zgen: warning: *; using the CPU (--device cpu does so silently)'
@@ -173,12 +173,17 @@ END
         zgen -p x -n 1 $cpu
         asserts "$status/$stderr" = 0/
     done
-    zgen -p x -n 1 --device cuda
-    [[ "$stderr" != *"without CUDA"* ]] || skip "a build without CUDA: that it takes the CPU is no surprise"
-    for command in "-p x" "info" "bench -p 1 -n 0,1 -t 1,2 -r 1 --no-warmup"; do
+    zgen bench -p 1 -n 0,1 -t 1,2 -r 1 --no-warmup -ngl 99
+    [[ "$status" = 0 && "$stderr" == $warning && $(wc -l <<<"$stderr") = 1 ]]
+    for command in "-p x -n 1" "info" "bench -p 1 -n 0 -r 1 --no-warmup"; do # that ask for no GPU
         zgen $command
-        [[ "$status" = 0 && "$stderr" == $warning && $(wc -l <<<"$stderr") = 1 ]] || { echo "$command: $stderr"; false; }
+        asserts "$status/$stderr" = 0/
+        [ "$command" != "-p x -n 1" ] || run on_terminal "$ZGEN" $command
+        [[ "$output" != *"using the CPU"* ]]
     done
+    zgen -p x -n 1 -v
+    [[ "$stderr" == *"; using the CPU"* ]]
+    fails 2 "unexpected argument" -p x y
 }
 
 @test "many more threads than CPUs are reduced, with a warning" {
@@ -195,4 +200,10 @@ END
     local with=$output
     zgen -p "Once" -n 2 --temp 0
     asserts "$with" = "$output"
+}
+
+@test "a command behind options is told where it belongs" {
+    fails 2 "the command 'chat' comes before its options: zgen chat ..." --device cpu chat
+    fails 2 "the command 'info' comes before its options: zgen info ..." -q info
+    fails 2 "put quotes around a prompt" -q something
 }

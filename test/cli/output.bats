@@ -207,3 +207,54 @@ END
     on_terminal "$ZGEN" logits --ids 1 -o - >"$T/shown" || [ $? = 2 ]
     grep -q "no text for a terminal" "$T/shown"
 }
+
+@test "JSON has all its keys, or there is an error, when memory runs out" {
+    ldd "$ZGEN" | grep -q asan && skip "a sanitized program takes no preloaded library"
+    cat >"$T/shim.c" <<'END'
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+static long calls, fails_at = -1;
+static void *(*real_malloc)(size_t), *(*real_realloc)(void *, size_t);
+static void report(void) {
+    if (getenv("MALLOC_COUNT")) dprintf(9, "%ld", calls);
+}
+static int fails(void) {
+    if (!real_malloc) {
+        real_malloc = (void *(*)(size_t))dlsym(RTLD_NEXT, "malloc");
+        real_realloc = (void *(*)(void *, size_t))dlsym(RTLD_NEXT, "realloc");
+        char *at = getenv("MALLOC_FAILS_AT");
+        fails_at = at ? atol(at) : -1;
+        atexit(report);
+    }
+    return calls++ == fails_at;
+}
+void *malloc(size_t n) { return fails() ? NULL : real_malloc(n); }
+void *realloc(void *p, size_t n) { return fails() ? NULL : real_realloc(p, n); }
+END
+    "${CC:-cc}" -shared -fPIC -o "$T/shim.so" "$T/shim.c" -ldl
+    printf '{"model_type": "m", "n_prompt": 5, "n_gen": 0, "avg_ts": 2.0, "stddev_ts": 0.1}\n' >"$T/rows"
+    python3 - "$ZGEN" "$T/shim.so" "$T/rows" <<'END'
+import os, subprocess, sys
+zgen, shim, rows = sys.argv[1:]
+for command in (["info", "--json", "--device", "cpu"], ["tokenize", "-p", "a b c", "--json"], ["bench", "--compare", rows, rows],
+                ["-p", "a", "-n", "2", "-s", "1", "--json", "--device", "cpu", "--logprobs", "2"]):
+    def run(**env):
+        return subprocess.run([zgen] + command, stdin=subprocess.DEVNULL, capture_output=True, env=dict(os.environ, LD_PRELOAD=shim, **env))
+    reader, writer = os.pipe()
+    os.dup2(writer, 9)
+    normal = subprocess.run([zgen] + command, stdin=subprocess.DEVNULL, capture_output=True, pass_fds=[9],
+                            env=dict(os.environ, LD_PRELOAD=shim, MALLOC_COUNT="1"))
+    n = int(os.read(reader, 100))
+    keys = lambda out: [c for c in out.decode() if c in '{}[]:"']
+    assert normal.returncode == 0 and n > 20, (command, n, normal)
+    first = max(0, n - 800)
+    for at in range(first, n, max(1, (n - first) // 80)):
+        r = run(MALLOC_FAILS_AT=str(at))
+        if r.returncode == 0:
+            assert len(keys(r.stdout)) == len(keys(normal.stdout)), (command, at, n, r)
+        else:
+            assert r.returncode in (1, 4), (command, at, n, r)
+END
+}
