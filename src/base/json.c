@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <math.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -169,4 +168,12 @@ void json_add_numbers(const char *text, size_t n, Buf *out) {
     }
     replace(&t, 0, "");
     *out = t.out;
+}
+
+bool json_write(const json_t *value, size_t flags, Buf *out) {
+    char *text = json_dumps(value, flags);
+    if (text) json_add_numbers(text, strlen(text), out);
+    bool ok = text != NULL;
+    free(text);
+    return ok;
 }

@@ -10,6 +10,7 @@
 #define ZGEN_BASE_JSON_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include "buf.h"
 
 /* NULL: *why has the place and the reason.  NULs in strings are allowed. */
@@ -17,6 +18,9 @@ json_t *json_read(const char *text, size_t n, json_error_t *why);
 
 /* The characters of a number that is kept as it is written; NULL: value is something else. */
 const char *json_number_text(const json_t *value);
+
+/* Appends value as Jansson writes it (flags: Jansson's), with such numbers as numbers.  false: no memory. */
+bool json_write(const json_t *value, size_t flags, Buf *out);
 
 /* Appends n bytes of text that Jansson has written, with such numbers as numbers. */
 void json_add_numbers(const char *text, size_t n, Buf *out);

@@ -77,14 +77,12 @@ static bool add_content(const json_t *content, Buf *to, Texts *t, Err *e) {
         }
         return ok;
     }
-    if (json_is_string(content)) {
+    if (json_is_string(content) && !json_number_text(content)) {
         add_string(to, content);
-    } else if (content && !json_is_null(content)) {
-        char *text = json_dumps(content, JSON_ENCODE_ANY);
-        buf_add(to, text, strlen(text));
-        free(text);
+        return true;
     }
-    return true;
+    if (!content || json_is_null(content) || json_write(content, JSON_ENCODE_ANY, to)) return true;
+    return err_set(e, ERR_MEMORY, "not enough memory for the JSON of message %zu", t->number);
 }
 
 static bool set_content(json_t *message, size_t number, Err *e) {
@@ -361,10 +359,9 @@ static json_t *part_calls(const json_t *messages) {
 /* ---- forms of one message ---- */
 
 static json_t *json_text(const json_t *json) {
-    char *text = json_dumps(json, JSON_ENCODE_ANY);
-    json_t *string = json_string(text);
-    free(text);
-    return string;
+    Buf text = {0};
+    json_write(json, JSON_ENCODE_ANY, &text);
+    return buf_string(&text);
 }
 
 static void write_calls(json_t *message) {

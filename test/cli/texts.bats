@@ -80,6 +80,17 @@ END
     asserts "$status/$output" = "0/$want"
 }
 
+@test "arguments and contents may be such numbers, too" {
+    cat >"$T/m.json" <<'END'
+{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": null, "tool_calls": [{"id": "a",
+ "type": "function", "function": {"name": "f", "arguments": "{\"n\": 18446744073709551615}"}}]},
+ {"role": "tool", "tool_call_id": "a", "content": 18446744073709551616}]}
+END
+    zgen --messages "$T/m.json" --chat-template chatml --print-prompt
+    [[ "$output" == *'{"name": "f", "arguments": {"n": 18446744073709551615}}'* ]]
+    [[ "$output" == *$'\n18446744073709551616'* ]]
+}
+
 @test "escapes in the texts of the command line" {
     asserts "$(asks -p 'a\n\t\r\"\'\''\\\x41\u00e9\ud83d\ude00\q')" = "$(asks --no-escape -p $'a\n\t\r"\'\\Aé😀\\q')"
     asserts "$(asks -p Hi -sys 'a\u00e9')" = "$(asks -p Hi -sys 'aé')"
