@@ -110,7 +110,10 @@ static bool help(Chat *c, const char *argument, Err *e) {
         snprintf(usage, sizeof usage, "%s%s", COMMANDS[i].name, COMMANDS[i].argument);
         if (!chat_print(c, e, "%-14s %s", usage, COMMANDS[i].text)) return false;
     }
-    return chat_print(c, e, "A line that ends with \\ continues on the next one.  Ctrl-C stops an answer.");
+    return chat_print(c, e,
+                      "A line that ends with \\ continues on the next one; \"\"\" begins and ends a message "
+                      "of many lines.  "
+                      "Ctrl-C stops an answer.");
 }
 
 /* ---- lookup ---- */

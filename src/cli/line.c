@@ -1,81 +1,36 @@
 /* line: see line.h. */
 #include "line.h"
+#include "edit.h"
 #include "stop.h"
 #include "../base/mem.h"
 
-#include <errno.h>
-#include <histedit.h>
-#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { HISTORY = 1000 }; // lines
-
 struct Line {
-    EditLine *edit; // NULL: not on a terminal
-    History *history;
-    bool colour, continues;
+    Edit *edit; // NULL: not on a terminal
     bool began; // a line was read
     char *read; // the buffer of getline
     size_t capacity;
 };
 
-/* Escape sequences are put between \1 marks, so that libedit can compute the width of the prompt. */
-static char *show_prompt(EditLine *edit) {
-    static char prompts[4][32] = {"> ", "| ", "\1\033[1m\1>\1\033[0m\1 ", "\1\033[1m\1|\1\033[0m\1 "};
-    Line *l;
-    el_get(edit, EL_CLIENTDATA, &l);
-    return prompts[2 * l->colour + l->continues];
-}
-
-/* libedit takes the encoding from the locale; without a locale UTF-8 is assumed. */
-static void set_encoding(void) {
-    setlocale(LC_CTYPE, "");
-    if (MB_CUR_MAX == 1) setlocale(LC_CTYPE, "C.UTF-8");
-}
-
 Line *line_open(bool on_terminal, bool colour) {
     Line *l = mem_new(1, sizeof *l);
-    l->colour = colour;
-    if (!on_terminal) return l;
-    set_encoding();
-    HistEvent event;
-    l->history = history_init();
-    l->edit = el_init("zgen", stdin, stdout, stderr);
-    if (!l->history || !l->edit) {
-        line_close(l);
-        return line_open(false, false);
-    }
-    history(l->history, &event, H_SETSIZE, HISTORY);
-    history(l->history, &event, H_SETUNIQUE, 1);
-    el_set(l->edit, EL_CLIENTDATA, l);
-    el_set(l->edit, EL_PROMPT_ESC, show_prompt, '\1');
-    el_set(l->edit, EL_HIST, history, l->history);
-    el_set(l->edit, EL_EDITOR, "emacs");
-    el_set(l->edit, EL_SIGNAL, 1);
-    el_set(l->edit, EL_BIND, "^R", "em-inc-search-prev", NULL);
+    if (on_terminal) l->edit = edit_open(colour);
     return l;
 }
 
 void line_close(Line *l) {
     if (!l) return;
-    if (l->edit) el_end(l->edit);
-    if (l->history) history_end(l->history);
+    edit_close(l->edit);
     free(l->read);
     free(l);
 }
 
 /* One line of *n bytes, with its newline if there is one; NULL: the end of the input. */
-static const char *read_one(Line *l, size_t *n) {
-    if (l->edit) {
-        int count = 0;
-        const char *text = el_gets(l->edit, &count);
-        *n = count > 0 ? (size_t)count : 0;
-        HistEvent event;
-        if (count > 1) history(l->history, &event, H_ENTER, text);
-        return count > 0 ? text : NULL;
-    }
+static const char *read_one(Line *l, bool continues, size_t *n) {
+    if (l->edit) return edit_read(l->edit, continues, n);
     ssize_t count = getline(&l->read, &l->capacity, stdin);
     if (count <= 0) return NULL;
     size_t mark = !l->began && strncmp(l->read, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0; // a byte order mark
@@ -84,19 +39,52 @@ static const char *read_one(Line *l, size_t *n) {
     return l->read + mark;
 }
 
+/* ---- messages of many lines ---------------------------------------------------------------------------- */
+
+enum { QUOTES = 3 }; // bytes of """
+
+static bool is_quoted(const char *text, size_t n) {
+    return n >= QUOTES && memcmp(text, "\"\"\"", QUOTES) == 0;
+}
+
+/* Removes the """ that begins a message, and the newline behind it.  A pasted text of several lines is complete
+ * as it is, whatever it begins with. */
+static bool open_quotes(const char **text, size_t *n) {
+    if (!is_quoted(*text, *n) || memchr(*text, '\n', *n)) return false;
+    *text += QUOTES;
+    *n -= QUOTES;
+    return true;
+}
+
+/* Adds a line of a message between quotes.  true: it was the last one. */
+static bool add_quoted(const char *text, size_t n, Buf *out) {
+    bool ends = n >= QUOTES && is_quoted(text + n - QUOTES, QUOTES);
+    buf_add(out, text, ends ? n - QUOTES : n);
+    bool is_alone = ends && n == QUOTES && out->n && out->data[out->n - 1] == '\n';
+    if (is_alone) out->data[--out->n] = 0;
+    return ends;
+}
+
+/* Adds any other line.  true: it was the last one. */
+static bool add_plain(const char *text, size_t n, Buf *out) {
+    bool goes_on = n && text[n - 1] == '\\';
+    buf_add(out, text, n - goes_on);
+    return !goes_on;
+}
+
 LineEnd line_read(Line *l, Buf *out) {
+    bool quoted = false;
     buf_clear(out);
-    for (l->continues = false;; l->continues = true) {
+    for (bool continues = false;; continues = true) {
         size_t n;
-        const char *text = read_one(l, &n);
+        const char *text = read_one(l, continues, &n);
         if (stop_wanted()) return LINE_INTERRUPTED;
         if (!text) return out->n ? LINE_TEXT : LINE_NO_MORE;
         n -= n && text[n - 1] == '\n';
         n -= n && text[n - 1] == '\r';
-        bool goes_on = n && text[n - 1] == '\\';
-        buf_add(out, text, n - goes_on);
-        if (!goes_on) break;
-        buf_add(out, "\n", 1);
+        if (!continues) quoted = open_quotes(&text, &n);
+        bool opens = quoted && !continues && n == 0; // no line of the message yet
+        if (quoted ? add_quoted(text, n, out) : add_plain(text, n, out)) return LINE_TEXT;
+        if (!opens) buf_add(out, "\n", 1);
     }
-    return LINE_TEXT;
 }

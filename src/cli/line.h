@@ -1,7 +1,8 @@
 /* line: reads the user's next message from a terminal or a pipe.
  *
- * On a terminal libedit edits the line, keeps a history and shows a prompt; elsewhere lines are read without
- * output.  A line that ends with a backslash continues on the next one. */
+ * On a terminal the line is edited (edit.h); elsewhere lines are read without output.  A line that ends with a
+ * backslash continues on the next one; between """ at the beginning of a line and """ at the end of the same or
+ * another line, a message may have many lines. */
 #ifndef ZGEN_CLI_LINE_H
 #define ZGEN_CLI_LINE_H
 
@@ -11,7 +12,7 @@
 typedef struct Line Line;
 
 typedef enum LineEnd {
-    LINE_TEXT,        // a line was read
+    LINE_TEXT,        // a message was read
     LINE_NO_MORE,     // Ctrl-D, or the end of the input
     LINE_INTERRUPTED, // a signal arrived: see stop.h
 } LineEnd;
@@ -19,7 +20,8 @@ typedef enum LineEnd {
 Line *line_open(bool on_terminal, bool colour);
 void line_close(Line *l); // restores the terminal; NULL is allowed
 
-/* Replaces *out by the next line, without its newline and with continuation lines joined by newlines. */
+/* Replaces *out by the next message, its lines joined by newlines, without the last one and the marks of its
+ * continuation. */
 LineEnd line_read(Line *l, Buf *out);
 
 #endif

@@ -456,3 +456,59 @@ END
     zgen -st -p "What is the capital of Norway?" --temp 0 -n 2 --think hide
     asserts "$stderr" = ""
 }
+
+# typed SCRIPT: runs the script for terminal.py in a chat whose template shows the message, then prints the user's messages
+typed() {
+    printf '{%% for m in messages %%}[{{ m.content }}]{%% endfor %%}' >"$T/t.jinja"
+    rm -f "$T/saved"
+    talks --chat-template "$T/t.jinja" -n 1 -c 4096 >"$T/shown" <<<"expect > 
+$1
+expect > 
+send /save $T/saved\\r
+expect saved
+send \\x04
+exit 0" || { cat "$T/shown"; return 1; }
+    output=$(cat "$T/saved")
+    field '[m["content"] for m in d["messages"] if m["role"] == "user"]'
+}
+
+@test "on a terminal a tab is a tab" {
+    asserts "$(typed 'send a\tb\t\tc\r')" = "['a\\tb\\t\\tc']"
+}
+
+@test "on a terminal what is pasted is one message" {
+    asserts "$(typed 'send x \x1b[200~one\rtwo\r\n\tthree\n\n\x1b[201~ y\r')" = "['x one\\ntwo\\n\\tthree\\n\\n y']"
+    asserts "$(typed 'send \x1b[200~/exit\r"""\ra\\b\r\x1b[201~\r')" = "['/exit\\n\"\"\"\\na\\\\b\\n']"
+    asserts "$(typed 'send \x1b[200~\u4f60\u597d \x1b[A\r\xe9\x1b[201~\r')" = "['你好 \\x1b[A\\né']"
+    grep -qF $'\e[?2004h' "$T/shown"
+    grep -qF $'\e[?2004l' "$T/shown"
+    local long
+    long=$(printf 'a line of text that is pasted %d\\r' {1..200})
+    asserts "$(typed "send \\x1b[200~$long\\x1b[201~\\r" | grep -o pasted | wc -l)" = 200
+}
+
+@test "deleting and moving take whole characters" {
+    # decomposed letter, emoji of several, flag, syllables of Devanagari and Hangul (jamo), skin tone
+    local script= want=
+    for c in 'e\u0301' '\U0001f468\u200d\U0001f469\u200d\U0001f467' '\U0001f1f3\U0001f1f4' '\u0915\u093f' '\u1112\u1161\u11ab' '\U0001f44d\U0001f3fd'; do
+        for keys in "a$c\\x7fbc" "a$c\\x08bc" "a$c\\x1b[D\\x1b[3~bc" "a${c}c\\x1b[D\\x02\\x04b" "a${c}c\\x01\\x1b[C\\x06\\x7fb"; do
+            script+=${script:+$'\nexpect > \n'}"send $keys\\r"
+            want+="${want:+, }'abc'"
+        done
+    done
+    asserts "$(typed "$script")" = "[$want]"
+}
+
+@test "three quotes begin and end a message of several lines" {
+    asserts "$(typed 'send """\r
+expect | 
+send one\r
+expect | 
+send  two\\\r
+expect | 
+send """\r')" = "['one\\n two\\\\']"
+    chats -n 1 <<<$'"""\na\n\n  b\n"""\n"""one"""\n"""x\r\ny"""\n"""\n"""\n"""c\n/save '"$T/none"$'"""\n/save '"$T/saved"
+    output=$(cat "$T/saved")
+    asserts "$(field '[m["content"] for m in d["messages"] if m["role"] == "user"]')" = \
+        "['a\\n\\n  b', 'one', 'x\\ny', 'c\\n/save $T/none']"
+}
