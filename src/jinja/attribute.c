@@ -27,8 +27,7 @@ static Value loop_attribute(Jinja *j, Value v, Str name) {
 
 /* Python's methods that change a list or dict in place, which the sandbox of chat templates refuses. */
 static bool is_forbidden(Value v, Str name) {
-    static const char *const LIST[] = {"append", "clear",  "pop",    "reverse", "insert",
-                                       "sort",   "extend", "remove", NULL};
+    static const char *const LIST[] = {"clear", "pop", "reverse", "insert", "sort", "extend", "remove", NULL};
     static const char *const DICT[] = {"clear", "pop", "popitem", "setdefault", "update", NULL};
     const char *const *names = v.kind == V_LIST ? LIST : v.kind == V_DICT ? DICT : NULL;
     for (; names && *names; names++)

@@ -38,6 +38,7 @@ void *jinja_alloc(Jinja *j, size_t n, size_t size) {
 }
 
 void jinja_free(Jinja *j) {
+    json_decref(j->json);
     while (j->blocks) {
         Block *next = j->blocks->next;
         free(j->blocks);

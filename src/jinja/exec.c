@@ -284,6 +284,15 @@ static void exec_call_block(Jinja *j, const Node *n) {
 
 /* ---- Statements ---- */
 
+/* A block sees the variables outside of all statements, or, if it is scoped, those around it. */
+static void exec_block(Jinja *j, const Node *n) {
+    Scope *scope = j->interp->scope;
+    if (n->op != T_NAME) j->interp->scope = j->interp->top;
+    jinja_push_scope(j);
+    exec_body(j, n->first);
+    j->interp->scope = scope;
+}
+
 static Flow exec_statement(Jinja *j, const Node *n) {
     switch (n->kind) {
     case N_TEXT:
@@ -313,6 +322,9 @@ static Flow exec_statement(Jinja *j, const Node *n) {
         return exec_with(j, n);
     case N_GENERATION:
         return exec_body(j, n->first);
+    case N_BLOCK:
+        exec_block(j, n);
+        return GO_ON;
     case N_BREAK:
         return BREAK;
     default:

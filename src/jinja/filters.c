@@ -75,27 +75,6 @@ static Value f_replace(Jinja *j, const Value *a) {
     return jv_str(js_replace(j, jv_string(j, a[0]), jv_string(j, a[1]), jv_string(j, a[2]), most));
 }
 
-static void add_html(Jinja *j, Text *t, Char c) {
-    static const struct {
-        char c;
-        const char *entity;
-    } ENTITIES[] = {{'&', "&amp;"}, {'<', "&lt;"}, {'>', "&gt;"}, {'"', "&#34;"}, {'\'', "&#39;"}};
-    for (size_t i = 0; i < sizeof ENTITIES / sizeof *ENTITIES; i++)
-        if (char_code(c) == (unsigned char)ENTITIES[i].c) {
-            for (const char *p = ENTITIES[i].entity; *p; p++)
-                js_add_char(j, t, (unsigned char)*p | char_mark(c));
-            return;
-        }
-    js_add_char(j, t, c);
-}
-
-static Value f_escape(Jinja *j, const Value *a) {
-    Str s = jv_string(j, a[0]);
-    Text t = {0};
-    for (size_t i = 0; i < s.n; i++) add_html(j, &t, s.c[i]);
-    return jv_str(js_text(&t));
-}
-
 static void add_quoted(Jinja *j, Text *t, Str s, bool in_query) {
     for (size_t i = 0; i < s.n; i++) {
         uint32_t c = char_code(s.c[i]);
@@ -225,6 +204,20 @@ static Value f_tojson(Jinja *j, const Value *a) {
         style.colon = jv_need_str(j, jinja_item(j, separators, jv_int(1)), "a separator");
     }
     return jv_str(jv_to_json(j, a[0], &style));
+}
+
+/* The value of a JSON text; all of it has the origin of the text's first character of the user. */
+static Value f_from_json(Jinja *j, const Value *a) {
+    Str s = jv_need_str(j, a[0], "the JSON text");
+    char *text = jinja_alloc(j, 4 * s.n + 1, 1);
+    size_t n = 0;
+    Char mark = 0;
+    for (size_t i = 0; i < s.n; i++) {
+        n += js_put_utf8(s.c[i], text + n);
+        if (!mark) mark = char_mark(s.c[i]);
+    }
+    jinja_spend(j, n / 16);
+    return jinja_read_json(j, text, n, mark);
 }
 
 /* ---- Numbers ---- */
@@ -368,8 +361,21 @@ static Value f_last(Jinja *j, const Value *a) {
     return jv_undefined(MISSING_OTHER, a[0], js_ascii(j, "there is no last item"));
 }
 
+/* A new list: one that is appended to is not the other. */
 static Value f_list(Jinja *j, const Value *a) {
-    return jv_seq(V_LIST, jv_items(j, a[0]));
+    return jv_seq(V_LIST, jv_copy(j, jv_items(j, a[0])));
+}
+
+/* By the time that the template sees, and by what it did before. */
+static Value f_random(Jinja *j, const Value *a) {
+    const Seq *items = jv_items(j, a[0]);
+    struct tm now = j->interp->now;
+    uint64_t x = (uint64_t)timegm(&now) * 0x9E3779B97F4A7C15u + (uint64_t)j->steps;
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u; // SplitMix64
+    x = (x ^ x >> 27) * 0x94D049BB133111EBu;
+    x ^= x >> 31;
+    if (!items->n) return jv_undefined(MISSING_OTHER, a[0], js_ascii(j, "there is no item to choose"));
+    return items->items[x % items->n];
 }
 
 static Value f_items(Jinja *j, const Value *a) {
@@ -674,13 +680,14 @@ const Builtin *jinja_filter(Str name) {
         {"d", "default_value? boolean?", f_default},
         {"default", "default_value? boolean?", f_default},
         {"dictsort", "case_sensitive? by? reverse?", f_dictsort},
-        {"e", "", f_escape},
-        {"escape", "", f_escape},
+        {"e", "", jinja_escape},
+        {"escape", "", jinja_escape},
         {"filesizeformat", "binary?", f_filesizeformat},
         {"first", "", f_first},
         {"float", "default?", f_float},
-        {"forceescape", "", f_escape},
+        {"forceescape", "", jinja_escape},
         {"format", "*", f_format},
+        {"from_json", "", f_from_json},
         {"groupby", "attribute default? case_sensitive?", f_groupby},
         {"indent", "width? first? blank?", f_indent},
         {"int", "default? base?", f_int},
@@ -694,6 +701,7 @@ const Builtin *jinja_filter(Str name) {
         {"max", "case_sensitive? attribute?", f_max},
         {"min", "case_sensitive? attribute?", f_min},
         {"pprint", "", f_pprint},
+        {"random", "", f_random},
         {"reject", "*", f_reject},
         {"rejectattr", "*", f_rejectattr},
         {"replace", "old new count?", f_replace},
@@ -705,6 +713,7 @@ const Builtin *jinja_filter(Str name) {
         {"slice", "slices fill_with?", f_slice},
         {"sort", "reverse? case_sensitive? attribute?", f_sort},
         {"string", "", f_string},
+        {"striptags", "", jinja_striptags},
         {"sum", "attribute? start?", f_sum},
         {"title", "", f_title},
         {"tojson", "ensure_ascii? indent? separators? sort_keys?", f_tojson},
@@ -713,7 +722,10 @@ const Builtin *jinja_filter(Str name) {
         {"unique", "case_sensitive? attribute?", f_unique},
         {"upper", "", f_upper},
         {"urlencode", "", f_urlencode},
+        {"urlize", "trim_url_limit? nofollow? target? rel? extra_schemes?", jinja_urlize},
         {"wordcount", "", f_wordcount},
+        {"wordwrap", "width? break_long_words? wrapstring? break_on_hyphens?", jinja_wordwrap},
+        {"xmlattr", "autospace?", jinja_xmlattr},
         {0},
     };
     return jinja_find(FILTERS, name);

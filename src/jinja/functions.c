@@ -68,7 +68,8 @@ static Value g_raise_exception(Jinja *j, const Value *a) {
     jinja_fail(j, ERR_RUN, "the template refuses these messages: %s", jinja_quote(j, jv_string(j, a[1])));
 }
 
-/* The format is passed to strftime one known letter at a time, without widths. */
+/* The format is passed to strftime one known letter at a time, without widths.  The time has neither parts of a second
+ * nor a zone, as Python's has none. */
 static Value g_strftime_now(Jinja *j, const Value *a) {
     Str format = jv_need_str(j, a[1], "the format of strftime_now");
     Text t = {0};
@@ -76,8 +77,8 @@ static Value g_strftime_now(Jinja *j, const Value *a) {
         char one[4] = "%", text[64];
         bool bare = i + 2 < format.n && char_code(format.c[i + 1]) == '-';
         uint32_t letter = i + 1 + bare < format.n ? char_code(format.c[i + 1 + bare]) : 0;
-        bool known = false;
-        for (const char *p = "aAbBcdeHIjmMpSuUwWxXyYzZDFTRGVCn%"; *p; p++)
+        bool is_own = letter == 'f' || letter == 'z' || letter == 'Z', known = is_own;
+        for (const char *p = "aAbBcdehHIjklmMpPrsStuUwWxXyYDFTRGVCn%"; *p; p++)
             known |= letter == (unsigned char)*p;
         if (char_code(format.c[i]) != '%' || !known) {
             js_add_char(j, &t, format.c[i]);
@@ -85,7 +86,8 @@ static Value g_strftime_now(Jinja *j, const Value *a) {
         }
         one[1] = bare ? '-' : (char)letter;
         one[2] = bare ? (char)letter : 0;
-        if (strftime(text, sizeof text, one, &j->interp->now)) js_add(j, &t, js_ascii(j, text));
+        if (letter == 'f') js_add_ascii(j, &t, "000000");
+        if (!is_own && strftime(text, sizeof text, one, &j->interp->now)) js_add(j, &t, js_ascii(j, text));
         i += 1 + bare;
     }
     return jv_str(js_text(&t));

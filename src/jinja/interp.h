@@ -24,6 +24,7 @@ typedef struct Scope {
 typedef struct Interp {
     struct tm now; // the time of strftime_now
     Scope *scope;  // the innermost
+    Scope *top;    // of the statements outside of all others
     Text *out;     // of the statements: the whole output, or a text that is captured
     Value hole;    // see N_HOLE
 } Interp;
@@ -60,6 +61,14 @@ Value jinja_item(Jinja *j, Value v, Value subscript); // v[subscript]
 
 Str jinja_percent(Jinja *j, Str format, Value values);    // format % values
 Str jinja_braces(Jinja *j, Str format, const Args *args); // format.format(...)
+
+/* ---- Filters in files of their own (markup.c, wrap.c) ---- */
+
+Value jinja_escape(Jinja *j, const Value *a);
+Value jinja_striptags(Jinja *j, const Value *a);
+Value jinja_urlize(Jinja *j, const Value *a);
+Value jinja_xmlattr(Jinja *j, const Value *a);
+Value jinja_wordwrap(Jinja *j, const Value *a);
 
 /* ---- Builtins (builtin.c, and a file per table) ---- */
 

@@ -69,6 +69,20 @@ Value jv_from_json(Jinja *j, const json_t *json, Char mark) {
     return v;
 }
 
+Value jinja_read_json(Jinja *j, const char *text, size_t n, Char mark) {
+    json_error_t why = {.text = "more than one value"};
+    char *list = jinja_alloc(j, n + 2, 1); // the reader wants a list or an object
+    list[0] = '[';
+    memcpy(list + 1, text, n);
+    list[n + 1] = ']';
+    j->json = json_read(list, n + 2, &why);
+    if (json_array_size(j->json) != 1) jinja_fail(j, ERR_RUN, "this is not JSON: %s", why.text);
+    Value v = jv_from_json(j, json_array_get(j->json, 0), mark);
+    json_decref(j->json);
+    j->json = NULL;
+    return v;
+}
+
 /* ---- Out ---- */
 
 typedef struct Writer {

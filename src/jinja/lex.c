@@ -74,6 +74,7 @@ static void strip_after(Lexer *l, uint32_t sign, bool block) {
 }
 
 static void skip_comment(Lexer *l, size_t begin) {
+    if (l->i == l->s.n) return; // as in Jinja, "{#" at the end is one
     for (; l->i < l->s.n; l->i++) {
         uint32_t sign = peek(l, 0) == '-' || peek(l, 0) == '+' ? peek(l, 0) : 0;
         if (!looking_at(l, l->i + (sign != 0), "#}")) continue;

@@ -1,8 +1,8 @@
 /* methods: the tables of methods of strings, lists, dicts, loops and cyclers, {{ subject.method(arguments)
  * }}.
  *
- * A method of a string, list or dict does not change its subject: Python's methods that do are refused by
- * attribute.c. */
+ * A method of a string, list or dict does not change its subject, except append: Python's other methods that do
+ * are refused by attribute.c. */
 #include "interp.h"
 
 /* ---- Trimming, searching, replacing ---- */
@@ -346,7 +346,17 @@ static Value l_index(Jinja *j, const Value *a) {
     jinja_fail(j, ERR_RUN, "index() did not find the item");
 }
 
-static Value copy(Jinja *j, const Value *a) { // lists and dicts never change, so a copy is the same value
+static Value l_copy(Jinja *j, const Value *a) {
+    return jv_seq((Kind)a[0].kind, jv_copy(j, a[0].seq));
+}
+
+/* Not of the sandbox of transformers, but of other interpreters of chat templates. */
+static Value l_append(Jinja *j, const Value *a) {
+    jv_add(j, a[0].seq, a[1]);
+    return jv_none();
+}
+
+static Value d_copy(Jinja *j, const Value *a) { // dicts never change, so a copy is the same value
     (void)j;
     return a[0];
 }
@@ -461,9 +471,14 @@ const Builtin *jinja_method(Value subject, Str name) {
         {"zfill", "width", s_zfill},
         {0},
     };
-    static const Builtin OF_LIST[] = {
-        {"copy", "", copy}, {"count", "value", l_count}, {"index", "value start? stop?", l_index}, {0}};
-    static const Builtin OF_DICT[] = {{"copy", "", copy},       {"get", "key default?", d_get},
+    static const Builtin OF_TUPLE[] = {
+        {"count", "value", l_count}, {"index", "value start? stop?", l_index}, {0}};
+    static const Builtin OF_LIST[] = {{"append", "object", l_append},
+                                      {"copy", "", l_copy},
+                                      {"count", "value", l_count},
+                                      {"index", "value start? stop?", l_index},
+                                      {0}};
+    static const Builtin OF_DICT[] = {{"copy", "", d_copy},     {"get", "key default?", d_get},
                                       {"items", "", d_items},   {"keys", "", d_keys},
                                       {"values", "", d_values}, {0}};
     static const Builtin OF_LOOP[] = {{"changed", "*", loop_changed}, {"cycle", "*", loop_cycle}, {0}};
@@ -472,6 +487,7 @@ const Builtin *jinja_method(Value subject, Str name) {
     case V_STRING:
         return jinja_find(OF_STR, name);
     case V_TUPLE:
+        return jinja_find(OF_TUPLE, name);
     case V_LIST:
         return jinja_find(OF_LIST, name);
     case V_DICT:

@@ -8,6 +8,7 @@
 typedef struct Parser {
     Jinja *j;
     const Token *t; // the current token
+    Node *blocks;   // the latest named block; each has the one before it in a
     Node *macro;    // the macro being parsed, which records the names that its body uses
     int depth;      // of the recursion
     int n_loops;    // around the current statement, inside the current macro
@@ -461,7 +462,7 @@ static const char *const ENDIF[] = {"elif", "else", "endif", NULL}, *const ENDIF
                          *const ENDFOR[] = {"endfor", "else", NULL}, *const ENDFOR_ONLY[] = {"endfor", NULL},
                          *const ENDSET[] = {"endset", NULL}, *const ENDMACRO[] = {"endmacro", NULL},
                          *const ENDCALL[] = {"endcall", NULL}, *const ENDFILTER[] = {"endfilter", NULL},
-                         *const ENDWITH[] = {"endwith", NULL},
+                         *const ENDWITH[] = {"endwith", NULL}, *const ENDBLOCK[] = {"endblock", NULL},
                          *const ENDGENERATION[] = {"endgeneration", NULL};
 
 /* The body of opener's block up to one of these end tags, whose name is then the current token. */
@@ -638,6 +639,24 @@ static Node *parse_generation(Parser *p, const Token *tag) {
     return node;
 }
 
+/* A block is a part that templates which extend this one replace; here it stands for itself. */
+static Node *parse_named_block(Parser *p, const Token *tag) {
+    Node *node = new_node(p, N_BLOCK, tag->at);
+    int n_loops = p->n_loops;
+    node->name = parse_target_name(p)->name;
+    if (skip_name(p, "scoped")) node->op = T_NAME;
+    if (at_name(p->t, "required")) fail(p, p->t, "a template that extends this one must have this block");
+    p->n_loops = 0;
+    node->first = parse_whole_block(p, tag, ENDBLOCK);
+    p->n_loops = n_loops;
+    if (p->t->kind == T_NAME && js_equal(p->t->text, node->name)) p->t++;
+    for (const Node *other = p->blocks; other; other = other->a)
+        if (js_equal(other->name, node->name)) fail(p, tag, "each block needs a name of its own");
+    node->a = p->blocks;
+    p->blocks = node;
+    return node;
+}
+
 static Node *parse_jump(Parser *p, const Token *tag) {
     if (!p->n_loops) {
         p->j->at = tag->at;
@@ -647,8 +666,7 @@ static Node *parse_jump(Parser *p, const Token *tag) {
 }
 
 static _Noreturn void refuse_tag(Parser *p, const Token *tag) {
-    static const char *const FOREIGN[] = {"include", "import",     "from", "extends",
-                                          "block",   "autoescape", "do"};
+    static const char *const FOREIGN[] = {"include", "import", "from", "extends", "autoescape", "do"};
     const char *name = jinja_quote(p->j, tag->text);
     p->j->at = tag->at;
     for (size_t i = 0; i < sizeof FOREIGN / sizeof *FOREIGN; i++)
@@ -667,7 +685,7 @@ static Node *parse_statement(Parser *p) {
         {"set", parse_set},         {"if", parse_if},         {"for", parse_for},
         {"macro", parse_macro},     {"print", parse_print},   {"generation", parse_generation},
         {"call", parse_call_block}, {"with", parse_with},     {"filter", parse_filter_block},
-        {"break", parse_jump},      {"continue", parse_jump},
+        {"break", parse_jump},      {"continue", parse_jump}, {"block", parse_named_block},
     };
     const Token *tag = expect(p, T_NAME, "the name of a tag is expected here");
     for (size_t i = 0; i < sizeof STATEMENTS / sizeof *STATEMENTS; i++)

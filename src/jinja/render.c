@@ -24,6 +24,7 @@ static void set_globals(Jinja *j, const Dict *variables) {
     for (size_t i = 0; i < variables->n; i++)
         jinja_set(j, variables->pairs[i].key.s, variables->pairs[i].value);
     jinja_push_scope(j);
+    j->interp->top = j->interp->scope;
 }
 
 bool jinja_render(Jinja *j, const char *source, size_t n, const struct tm *now, bool (*stop)(void),

@@ -97,6 +97,7 @@ typedef enum NodeKind { // contents of a, b, c, first and second
     N_BREAK,
     N_CONTINUE,
     N_GENERATION, // first...: body
+    N_BLOCK,      // name; first...: body; op: T_NAME if it sees the variables around it
 } NodeKind;
 
 typedef struct Node {

@@ -55,6 +55,14 @@ void jv_add(Jinja *j, Seq *seq, Value item) {
     seq->items[seq->n++] = item;
 }
 
+Seq *jv_copy(Jinja *j, const Seq *seq) {
+    Seq *copy = jv_new_seq(j, seq->n);
+    jinja_spend(j, seq->n / 16);
+    if (seq->n) memcpy(copy->items, seq->items, seq->n * sizeof *seq->items);
+    copy->n = seq->n;
+    return copy;
+}
+
 Dict *jv_new_dict(Jinja *j) {
     return jinja_alloc(j, 1, sizeof(Dict));
 }

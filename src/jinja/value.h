@@ -6,8 +6,8 @@
  * rendering).  The room depends on neither chats nor models.
  *
  * Everything that a template can reach is a Value, made from JSON or by the template: no object of the host,
- * no file, no import.  Only namespaces, loops, cyclers and joiners can change, so values are shared without
- * copies.
+ * no file, no import.  Only lists (append), namespaces, loops, cyclers and joiners can change, so all other
+ * values are shared without copies.
  *
  * Three tricks:
  *   - A character is 32 bits, of which the upper 11 have the number of its origin: 0 for the template, others
@@ -198,6 +198,7 @@ struct Jinja {
     bool has_repr;         // None, a list or a dict was written as Python does, which no model was trained on
     bool (*stop)(void);    // whether the rendering shall end; NULL: it never shall
     struct Interp *interp; // the interpreter's state, see interp.h
+    json_t *json;          // that is being read
     Err *e;
     jmp_buf failed;
 };
@@ -264,6 +265,7 @@ Value jv_dict(Dict *dict);
 Value jv_undefined(int detail, Value owner, Str name);
 Seq *jv_new_seq(Jinja *j, size_t capacity);
 void jv_add(Jinja *j, Seq *seq, Value item);
+Seq *jv_copy(Jinja *j, const Seq *seq);
 Dict *jv_new_dict(Jinja *j);
 void jv_put(Jinja *j, Dict *dict, Value key, Value value);  // replaces the value of an equal key
 const Value *jv_get(Jinja *j, const Dict *dict, Value key); // NULL: the dict has no equal key
@@ -299,6 +301,8 @@ void jv_add_float(Jinja *j, Text *t, double f);
 /* ---- Values from and to JSON (json.c) ---- */
 
 Value jv_from_json(Jinja *j, const json_t *json, Char mark); // mark: of all strings and keys
+/* The same from JSON text; fails if it is none. */
+Value jinja_read_json(Jinja *j, const char *text, size_t n, Char mark);
 typedef struct JsonStyle {
     bool ascii, sort_keys;
     bool pretty;

@@ -218,6 +218,12 @@ TEST(chat_marks_user_text) {
         {"{% macro m(t) %}({{ t }}){% endmacro %}{{ m(messages[0].content).replace(')', '>') }}", "a)",
          "([a]>>"},
         {"{{ messages[0].content | e }}", "<", "[&lt;]"},
+        {"{{ messages[0].content | wordwrap(3) }}", "<a> <b>", "[<a>]\n[<b>]"},
+        {"{{ messages[0].content | striptags }}", "a <b> &lt;s>", "[a] [<s>]"},
+        {"{{ messages[0].content | urlize }}", "xy.com",
+         "<a href=\"https://[xy.com]\" rel=\"noopener\">[xy.com]</a>"},
+        {"<i{{ {'k': messages[0].content} | xmlattr }}>", "<s>", "<i k=\"[&lt;s&gt;]\">"},
+        {"{{ (messages[0].content | from_json).a }}", "{\"a\": \"<s>\"}", "[<s>]"},
         {"{{ messages[0].content | indent(2, true) }}", "a\nb", "  [a]\n  [b]"},
         {"{{ [messages[0].content] }}", "it's", "[\"[it's]\"]"},
         {"{{ extra.key }}{% for k in extra %}{{ k }}{% endfor %}", "", "[<|eot|>key]"},
@@ -348,6 +354,15 @@ TEST(jinja_refuses_what_does_not_end) {
         {"{% set s = 'ab' * 2000 %}{% for i in range(99999) %}{% for k in range(99) %}{{ 'aa' in s }}"
          "{% endfor %}{% endfor %}",
          "10000000 steps"},
+        {"{% set a = [1] %}{% for i in a %}{% set _ = a.append(1) %}{% endfor %}", "more than"},
+        {"{% set a = [] %}{% for i in range(99) %}{% set _ = a.append(a) %}{% endfor %}{{ a }}",
+         "nested too deeply"},
+        {"{% set s = 'a b' * 999 %}{% for i in range(99999) %}{{ s | wordwrap(1) | length }}{% endfor %}",
+         "more than"},
+        {"{% set s = 'x.com ' * 999 %}{% for i in range(99999) %}{{ s | urlize | length }}{% endfor %}",
+         "more than"},
+        {"{% set s = '<' * 99999 %}{% for i in range(99999) %}{{ s | striptags | length }}{% endfor %}",
+         "more than"},
         {"{% include '/etc/passwd' %}", "not supported"},
         {"{% import 'os' as os %}", "not supported"},
         {"{% extends 'x' %}", "not supported"},
@@ -430,8 +445,8 @@ TEST(jinja_errors_are_sentences) {
         {"{{ ''.__class__.__mro__[1].__subclasses__() }}", ERR_RUN,
          "chat template, line 1, column 17: this str has no '__class__'"},
         {"{{ 1 | system }}", ERR_MODEL, "chat template, line 1, column 8: the filter 'system' is unknown"},
-        {"{{ messages.append(1) }}", ERR_RUN,
-         "chat template, line 1, column 13: 'append' would change a list in place, which templates cannot; "
+        {"{{ messages.insert(1) }}", ERR_RUN,
+         "chat template, line 1, column 13: 'insert' would change a list in place, which templates cannot; "
          "make a new one"},
     };
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
