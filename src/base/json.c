@@ -1,5 +1,6 @@
 /* json: see json.h. */
 #include "json.h"
+#include "utf8.h"
 
 #include <errno.h>
 #include <math.h>
@@ -152,7 +153,8 @@ const char *json_number_text(const json_t *value) {
     return n && number_length(s + MARK_N, n, &is_real) == n ? s + MARK_N : NULL;
 }
 
-void json_add_numbers(const char *text, size_t n, Buf *out) {
+/* Appends n bytes of text that Jansson has written, with such numbers as numbers. */
+static void add_numbers(const char *text, size_t n, Buf *out) {
     Source t = {.s = text, .n = n, .out = *out};
     while (t.i < n) {
         bool is_real;
@@ -172,8 +174,32 @@ void json_add_numbers(const char *text, size_t n, Buf *out) {
 
 bool json_write(const json_t *value, size_t flags, Buf *out) {
     char *text = json_dumps(value, flags);
-    if (text) json_add_numbers(text, strlen(text), out);
+    if (text) add_numbers(text, strlen(text), out);
     bool ok = text != NULL;
     free(text);
+    return ok;
+}
+
+/* ---- invisible characters ---- */
+
+/* A surrogate pair beyond U+FFFF. */
+static void add_escape(uint32_t c, Buf *out) {
+    if (c > 0xFFFF) buf_printf(out, "\\u%04x", (unsigned)(0xD7C0 + (c >> 10)));
+    buf_printf(out, "\\u%04x", (unsigned)(c > 0xFFFF ? 0xDC00 + (c & 0x3FF) : c));
+}
+
+/* All but the newlines between values are in strings. */
+bool json_write_shown(const json_t *value, size_t flags, Buf *out) {
+    Buf text = {0};
+    bool ok = json_write(value, flags, &text);
+    for (size_t i = 0, taken; i < text.n; i += taken) {
+        uint32_t c;
+        taken = utf8_next(text.data + i, text.n - i, &c);
+        if (c != '\n' && utf8_is_invisible(c))
+            add_escape(c, out);
+        else
+            buf_add(out, text.data + i, taken);
+    }
+    buf_free(&text);
     return ok;
 }

@@ -22,7 +22,7 @@ const char *json_number_text(const json_t *value);
 /* Appends value as Jansson writes it (flags: Jansson's), with such numbers as numbers.  false: no memory. */
 bool json_write(const json_t *value, size_t flags, Buf *out);
 
-/* Appends n bytes of text that Jansson has written, with such numbers as numbers. */
-void json_add_numbers(const char *text, size_t n, Buf *out);
+/* The same for people and terminals: invisible characters of strings (utf8_is_invisible) are escaped. */
+bool json_write_shown(const json_t *value, size_t flags, Buf *out);
 
 #endif

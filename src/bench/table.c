@@ -108,7 +108,7 @@ bool bench_table_row(BenchTable *t, const Buf *cells, json_t *object, Err *e) {
     if (is(t, "md")) add_line(t, cell, cells, &out);
     if (is(t, "csv")) add_csv(object, false, &out);
     if (is(t, "json")) buf_printf(&out, "%s", t->n_rows ? ",\n" : "");
-    bool ok = !(is(t, "json") || is(t, "jsonl")) || show_dump(object, 0, &out, e);
+    bool ok = !(is(t, "json") || is(t, "jsonl")) || show_dump(object, &out, e);
     if (is(t, "jsonl")) buf_printf(&out, "\n");
     t->n_rows++;
     json_decref(object);

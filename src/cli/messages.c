@@ -3,10 +3,10 @@
 #include "atomic_file.h"
 #include "out.h"
 #include "prompt.h"
-#include "show.h"
 #include "stop.h"
 #include "../base/inputs.h"
 #include "../base/json.h"
+#include "../text/saved.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -99,19 +99,10 @@ void messages_end_continuation(Session *s) {
 /* The object of a file in the format of --messages; NULL: *e. */
 static json_t *read_conversation(const char *path, Err *e) {
     Buf text = {0};
-    json_error_t why;
     bool ok = prompt_read_file(path, "the messages", &text, e);
-    json_t *object = ok ? json_read(text.data, text.n, &why) : NULL;
+    json_t *object = ok ? saved_read(text.data, text.n, path, e) : NULL;
     buf_free(&text);
-    if (ok && !object)
-        err_set(e, ERR_RUN, "%.500s, line %d, column %d: not JSON: %s", path, why.line, why.column, why.text);
-    if (!object || json_is_array(json_object_get(object, "messages"))) return object;
-    err_set(e, ERR_RUN,
-            "%.500s: \"messages\" is missing; the format is "
-            "{\"messages\": [{\"role\": \"user\", \"content\": \"...\"}]}",
-            path);
-    json_decref(object);
-    return NULL;
+    return object;
 }
 
 bool messages_load(const char *path, const Options *o, Session *s, Err *e) {
@@ -123,15 +114,13 @@ bool messages_load(const char *path, const Options *o, Session *s, Err *e) {
 
 bool messages_save(const char *path, const Session *s, Err *e) {
     AtomicFile file;
-    Buf text = {0}, dump = {0};
+    Buf text = {0};
     json_t *object = json_copy(s->variables);
     if (json_is_true(json_object_get(object, GENERATION))) json_object_del(object, GENERATION); // the default
-    bool ok = show_dump(object, JSON_INDENT(1), &dump, e) && atomic_file_open(&file, path, e);
-    json_add_numbers(dump.data, dump.n, &text);
-    buf_printf(&text, "\n");
-    ok = ok && atomic_file_close(&file, out_write_to(file.fd, path, text.data, text.n, e), e);
+    saved_write(object, &text);
+    bool ok = atomic_file_open(&file, path, e) &&
+              atomic_file_close(&file, out_write_to(file.fd, path, text.data, text.n, e), e);
     buf_free(&text);
-    buf_free(&dump);
     json_decref(object);
     return ok;
 }

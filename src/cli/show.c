@@ -1,6 +1,7 @@
 /* show: see show.h. */
 #include "show.h"
 #include "out.h"
+#include "../base/json.h"
 #include "../base/mem.h"
 
 #include <math.h>
@@ -53,31 +54,14 @@ void show_escape(const char *s, size_t n, Buf *out) {
     utf8_escape(s, n, "\\'", out);
 }
 
-/* A surrogate pair beyond U+FFFF. */
-static void add_json_escape(uint32_t c, Buf *out) {
-    if (c > 0xFFFF) buf_printf(out, "\\u%04x", (unsigned)(0xD7C0 + (c >> 10)));
-    buf_printf(out, "\\u%04x", (unsigned)(c > 0xFFFF ? 0xDC00 + (c & 0x3FF) : c));
-}
-
-bool show_dump(const json_t *value, size_t flags, Buf *out, Err *e) {
-    char *text = json_dumps(value, JSON_REAL_PRECISION(9) | flags);
-    if (!text) return err_set(e, ERR_MEMORY, "not enough memory to write the JSON object");
-    size_t n = strlen(text);
-    for (size_t i = 0, taken; i < n; i += taken) {
-        uint32_t c;
-        taken = utf8_next(text + i, n - i, &c);
-        if (c != '\n' && utf8_is_invisible(c))
-            add_json_escape(c, out);
-        else
-            buf_add(out, text + i, taken);
-    }
-    free(text);
-    return true;
+bool show_dump(const json_t *value, Buf *out, Err *e) {
+    return json_write_shown(value, JSON_REAL_PRECISION(9), out) ||
+           err_set(e, ERR_MEMORY, "not enough memory to write the JSON object");
 }
 
 bool show_write(json_t *value, Err *e) {
     Buf text = {0};
-    bool ok = show_dump(value, 0, &text, e);
+    bool ok = show_dump(value, &text, e);
     json_decref(value);
     buf_printf(&text, "\n");
     ok = ok && out_write(text.data, text.n, e);

@@ -27,8 +27,8 @@ json_t *show_number(double x);
 /* Appends n bytes as utf8_escape does, for use between single quotes. */
 void show_escape(const char *s, size_t n, Buf *out);
 
-/* Appends the value as JSON, in which invisible characters are escaped; flags: Jansson's.  false: ERR_MEMORY. */
-bool show_dump(const json_t *value, size_t flags, Buf *out, Err *e);
+/* Appends the value as JSON, in which invisible characters are escaped.  false: ERR_MEMORY. */
+bool show_dump(const json_t *value, Buf *out, Err *e);
 
 /* Prints the value and a newline to stdout, and releases it.  false: ERR_OUTPUT, ERR_PIPE, ERR_MEMORY. */
 bool show_write(json_t *value, Err *e);

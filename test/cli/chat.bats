@@ -395,7 +395,8 @@ END
 @test "/save keeps all that --messages reads, and /load replaces all of it" {
     cat >"$T/tools" <<'END'
 {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "tool_calls": []}],
- "tools": [{"name": "shell"}], "enable_thinking": false, "now": "2001-02-03T04:05:06", "x": "\u202e\u009b\u007f"}
+ "tools": [{"name": "shell"}], "enable_thinking": false, "now": "2001-02-03T04:05:06", "x": "\u202e\u009b\u007f", "r": [0.1234567890123456, 1e300],
+ "n": 18446744073709551615}
 END
     cp "$T/tools" "$T/saved"
     echo '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}], "y": 1}' >"$T/other"
@@ -404,6 +405,9 @@ END
     output=$(cat "$T/saved")
     asserts "$(field 'd == json.load(open("'"$T/tools"'"))')" = True
     run ! grep -qP '[\x7f-\x9f]|\xe2\x80\xae' "$T/saved"
+    echo '{"messages": [7]}' >"$T/wrong"
+    chats <<<"/load $T/wrong"
+    [[ "$status" = 1 && "$stderr" == *"message 1 is not an object"* ]]
     output=$(cat "$T/other")
     asserts "$(field 'sorted(d), d["messages"][1]["content"]')" = "(['messages', 'y'], 'b')"
 }
