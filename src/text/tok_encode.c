@@ -43,22 +43,15 @@ static bool is_allowed(const Tok *t, const Source *s, int id, size_t at, size_t 
     return s->parse && !(s->origin && s->origin->is_user(s->origin->arg, at, n));
 }
 
-/* The special token of the longest text at byte `at` of the source, or -1. */
+/* The special token of the longest text at byte `at` of the source, or -1; of equal texts the lowest id. */
 static int special_at(const Tok *t, const Source *s, size_t at) {
-    const TokList *list = &t->specials;
-    size_t low = 0, high = list->n;
-    int best = -1;
-    for (size_t depth = 0; low < high && at + depth < s->n;) {
-        tok_list_narrow(list, &low, &high, depth, (unsigned char)s->text[at + depth]);
-        depth++;
-        bool is_new = true; // among equal texts the lowest id comes first
-        for (; low < high && list->texts[low].n == depth; low++)
-            if (is_new && is_allowed(t, s, list->texts[low].id, at, depth)) {
-                best = list->texts[low].id;
-                is_new = false;
-            }
+    TokWalk walk = tok_walk(&t->specials);
+    const TokText *best = NULL;
+    while (tok_walk_next(&walk, s->text + at, s->n - at)) {
+        const TokText *found = walk.found;
+        if ((!best || best->n < found->n) && is_allowed(t, s, found->id, at, found->n)) best = found;
     }
-    return best;
+    return best ? best->id : -1;
 }
 
 static bool takes_space_behind(const Tok *t, int id) {

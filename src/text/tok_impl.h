@@ -43,7 +43,7 @@ typedef struct TokText {
     int32_t id;
 } TokText;
 
-typedef struct TokList { // texts, sorted: see tok_list_narrow
+typedef struct TokList { // texts, none empty, sorted: see tok_walk_next
     TokText *texts;
     size_t n;
     uint32_t first[257]; // those that begin with byte b are [first[b], first[b + 1])
@@ -94,11 +94,21 @@ bool tok_decode_bytes(const char *text, size_t n, Buf *out);
  * first is kept, so that equal texts are few. */
 void tok_list_sort(const Tok *t, TokList *list);
 
-/* Narrows [*low, *high), texts that agree in their first depth bytes and have more, to those whose next byte
- * is `byte`. A walk over the bytes of a text finds every text of the list that is a prefix of it, the shorter
- * first: after each step the texts of depth + 1 bytes are the first from *low on, and the caller steps over
- * them. */
-void tok_list_narrow(const TokList *list, size_t *low, size_t *high, size_t depth, unsigned char byte);
+/* Finds the texts of the list that are a prefix of n bytes of text, the shorter first: true: w->found is the
+ * next one.  Starts as tok_walk(list); text and n must stay the same.  Bytes that all texts left have in common
+ * are compared at once, so that the cost is of the texts that branch off, not of their lengths. */
+typedef struct TokWalk {
+    const TokList *list;
+    size_t low, high; // the texts that are left: they agree with the text in their first depth bytes
+    size_t depth;
+    const TokText *found;
+} TokWalk;
+
+static inline TokWalk tok_walk(const TokList *list) {
+    return (TokWalk){.list = list, .high = list->n};
+}
+
+bool tok_walk_next(TokWalk *w, const char *text, size_t n);
 
 /* ---- tables (tok_table.c) ---- */
 

@@ -196,20 +196,17 @@ static void relax(Lattice *l, size_t from, size_t n, int id, double score) {
  * bytes. */
 static void relax_tokens(TokJob *job, Lattice *l, size_t from, const char *text, size_t n, size_t character) {
     const struct Unigram *u = job->tok->unigram;
-    size_t low = 0, high = u->list.n;
+    TokWalk walk = tok_walk(&u->list);
     bool is_known = false;
-    for (size_t depth = 0; low < high && depth < n;) {
-        tok_list_narrow(&u->list, &low, &high, depth, (unsigned char)text[depth]);
-        depth++;
-        job->work++;
-        bool is_new = true; // among equal texts the lowest id comes first
-        for (; low < high && u->list.texts[low].n == depth; low++, is_new = false) {
-            const TokEntry *entry = &job->tok->entries[u->list.texts[low].id];
-            double score = entry->type == TOK_USER_DEFINED ? 0 : entry->score;
-            if (is_new) relax(l, from, depth, u->list.texts[low].id, score);
-            is_known |= depth == character;
-        }
+    for (size_t before = 0; tok_walk_next(&walk, text, n); job->work++) {
+        size_t length = walk.found->n;
+        const TokEntry *entry = &job->tok->entries[walk.found->id];
+        double score = entry->type == TOK_USER_DEFINED ? 0 : entry->score;
+        if (length > before) relax(l, from, length, walk.found->id, score); // of equal texts the lowest id
+        is_known |= length == character;
+        before = length;
     }
+    job->work++;
     if (!is_known) relax(l, from, character, -1, u->unknown_score);
 }
 

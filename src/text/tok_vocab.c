@@ -2,7 +2,7 @@
  *
  * The texts of a byte-level vocabulary are decoded once into bytes, so that a prompt is compared with them as
  * it is. Two indexes: a table of the texts that plain text may become, which the merging encoders search, and
- * sorted lists, in which a walk over a text's bytes narrows a range until the longest match is known, in time
+ * sorted lists, in which a walk over a text narrows a range until the longest match is known, in time
  * independent of the number of texts. */
 #include "tok_impl.h"
 #include "../base/mem.h"
@@ -171,14 +171,52 @@ static size_t bound(const TokText *texts, size_t low, size_t high, size_t depth,
     return low;
 }
 
-void tok_list_narrow(const TokList *list, size_t *low, size_t *high, size_t depth, unsigned char byte) {
-    if (depth == 0) {
-        *low = list->first[byte];
-        *high = list->first[byte + 1];
-        return;
+/* Leaves the texts whose byte at depth is `byte`; all texts left have one. */
+static void narrow(TokWalk *w, unsigned char byte) {
+    const TokList *list = w->list;
+    if (w->depth == 0) {
+        w->low = list->first[byte];
+        w->high = list->first[byte + 1];
+    } else {
+        w->low = bound(list->texts, w->low, w->high, w->depth, byte);
+        w->high = bound(list->texts, w->low, w->high, w->depth, byte + 1);
     }
-    *low = bound(list->texts, *low, *high, depth, byte);
-    *high = bound(list->texts, *low, *high, depth, byte + 1);
+    w->depth++;
+}
+
+static size_t common_prefix(const char *a, const char *b, size_t n) {
+    size_t i = 0;
+    uint64_t x, y;
+    for (; i + sizeof x <= n; i += sizeof x) {
+        memcpy(&x, a + i, sizeof x);
+        memcpy(&y, b + i, sizeof y);
+        if (x != y) break;
+    }
+    while (i < n && a[i] == b[i]) i++;
+    return i;
+}
+
+bool tok_walk_next(TokWalk *w, const char *text, size_t n) {
+    while (w->low < w->high) {
+        const TokText *first = &w->list->texts[w->low], *last = &w->list->texts[w->high - 1];
+        if (first->n == w->depth) {
+            w->found = first;
+            w->low++;
+            return true;
+        }
+        if (w->depth == n) return false;
+        /* What the first and the last of sorted texts have in common, all between them have. */
+        size_t most = (first->n < last->n ? first->n : last->n) - w->depth;
+        size_t common = common_prefix(first->text + w->depth, last->text + w->depth, most);
+        if (common == 0) {
+            narrow(w, (unsigned char)text[w->depth]);
+        } else {
+            if (n - w->depth < common || memcmp(text + w->depth, first->text + w->depth, common) != 0)
+                return false;
+            w->depth += common;
+        }
+    }
+    return false;
 }
 
 /* ---- indexes ---- */

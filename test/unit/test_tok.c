@@ -243,7 +243,64 @@ TEST(tok_keeps_equal_texts_of_different_types) {
     made_close(&m);
 }
 
-/* ---- tables ---- */
+/* ---- lists and tables ---- */
+
+/* All prefixes of random texts of two letters, against a comparison with every text of the list. */
+TEST(tok_walk_finds_all_prefixes) {
+    uint32_t seed = 11;
+    for (int round = 0; round < 300; round++) {
+        char texts[30][12];
+        Piece pieces[30];
+        size_t n = 1 + random_next(&seed) % 30;
+        for (size_t i = 0; i < n; i++) {
+            size_t length = 1 + random_next(&seed) % 10;
+            for (size_t k = 0; k < length; k++) texts[i][k] = (char)('a' + random_next(&seed) % 2);
+            texts[i][length] = 0;
+            pieces[i] = (Piece){texts[i], 0, i % 2 ? CONTROL : USER};
+        }
+        Made m = made_of(pieces, n);
+        REQUIRE(m.tok);
+        char text[14] = "";
+        for (size_t i = random_next(&seed) % 13; i; i--) strcat(text, random_next(&seed) % 2 ? "a" : "b");
+        TokWalk walk = tok_walk(&m.tok->specials);
+        size_t n_found = 0, n_wanted = 0, before = 0;
+        for (; tok_walk_next(&walk, text, strlen(text)); n_found++, before = walk.found->n)
+            CHECK(walk.found->n >= before && strncmp(walk.found->text, text, walk.found->n) == 0, "'%s'",
+                  text);
+        for (size_t i = 0; i < n; i++) {
+            bool repeats = false; // a text of the same type with a lower id
+            for (size_t k = i % 2; k < i; k += 2) repeats |= strcmp(texts[k], texts[i]) == 0;
+            n_wanted += !repeats && strncmp(texts[i], text, strlen(texts[i])) == 0;
+        }
+        CHECK(n_found == n_wanted, "'%s': %zu, not %zu", text, n_found, n_wanted);
+        made_close(&m);
+    }
+}
+
+/* Two tokens of 20,000 letters that a run of letters almost spells: stepping along them took seconds. */
+TEST(tok_bears_long_tokens) {
+    enum { TOKEN = 20000, TEXT = 60000 };
+    char *tokens[2], *text = mem_new(TEXT + 1, 1);
+    for (int i = 0; i < 2; i++) {
+        tokens[i] = mem_new(TOKEN + 2, 1);
+        memset(tokens[i], 'a', TOKEN);
+        tokens[i][TOKEN] = (char)('b' + i);
+    }
+    memset(text, 'a', TEXT);
+    const Piece pieces[] = {
+        {"<unk>", 0, UNKNOWN}, {"a", 0, NORMAL}, {tokens[0], 0, CONTROL}, {tokens[1], 0, USER}};
+    Made m = made_of(pieces, 4);
+    REQUIRE(m.tok);
+    TokIds ids = {0};
+    clock_t begin = clock();
+    tok_encode(m.tok, text, TEXT, TOK_PARSE_SPECIAL, &ids);
+    double seconds = (double)(clock() - begin) / CLOCKS_PER_SEC;
+    CHECK(ids.n == TEXT + 1 && seconds < 2, "%zu ids in %.1f s", ids.n, seconds);
+    tok_ids_free(&ids);
+    made_close(&m);
+    for (int i = 0; i < 2; i++) free(tokens[i]);
+    free(text);
+}
 
 typedef struct Item {
     int key, order;
