@@ -52,7 +52,9 @@ static bool save(Chat *c, const char *path, Err *e) {
 
 static bool load(Chat *c, const char *path, Err *e) {
     if (!*path) return chat_print(c, e, "(/load needs the name of a file)");
-    if (!messages_load(path, c->run.options, &c->session, e)) return chat_failed(c, e);
+    const Options *o = c->run.options;
+    if (!messages_load(path, o, &c->session, e)) return chat_failed(c, e);
+    if (!o->chat_template && !messages_template(NULL, c->run.model.gguf, &c->session, e)) return false;
     if (!chat_print(c, e, "(loaded %zu messages)", json_array_size(session_messages(&c->session))))
         return false;
     return !last_is(&c->session, "user") || chat_answer(c, e);

@@ -217,6 +217,7 @@ static bool find_template(const char *name, const Gguf *model, Session *s, Err *
 }
 
 bool messages_template(const char *name, const Gguf *model, Session *s, Err *e) {
+    buf_clear(&s->source);
     if (name) return find_template(name, model, s, e);
     bool has = false, has_tools = json_array_size(json_object_get(s->variables, "tools")) > 0;
     if (has_tools && !add_template("tool_use", model, &s->source, &has, e)) return false;

@@ -19,7 +19,7 @@ bool messages_hide_thoughts(const char *think);
  * cannot be read or has no messages. */
 bool messages_begin(const Options *o, Session *s, Err *e);
 
-/* Fills s->source from the variables of s: with the template of this name in the model (NULL: no model), the known
+/* Sets s->source from the variables of s: with the template of this name in the model (NULL: no model), the known
  * format, the file, or the Jinja text; for NULL with the model's, with tools that for tools if there is one.  false:
  * ERR_USAGE or ERR_MODEL with the known names, ERR_RUN for a file that cannot be read. */
 bool messages_template(const char *name, const Gguf *model, Session *s, Err *e);

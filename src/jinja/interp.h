@@ -31,12 +31,17 @@ typedef struct Interp {
 
 /* ---- Rendering (render.c) ---- */
 
+typedef struct JinjaLimits {
+    bool (*stop)(void); // whether the rendering shall end, asked all the time; NULL: it never shall
+    int64_t *spent;     // steps of earlier renderings, which share one budget; NULL: it has one of its own
+} JinjaLimits;
+
 /* Renders source (UTF-8, n bytes) with these variables into *text: characters in the arena, valid until
  * jinja_free.  make fills a dict of the variables from `from`; it may fail by jinja_fail.  false: ERR_MODEL
  * if the template is malformed or exceeds a budget, ERR_RUN if it refuses these variables or fails on
- * them; the sentence names line and column.  ERR_RUN too if stop (may be NULL), which is asked all the time,
- * returns true.  The caller frees the arena either way. */
-bool jinja_render(Jinja *j, const char *source, size_t n, const struct tm *now, bool (*stop)(void),
+ * them; the sentence names line and column.  ERR_RUN too if it is stopped.  The caller frees the arena either
+ * way. */
+bool jinja_render(Jinja *j, const char *source, size_t n, const struct tm *now, const JinjaLimits *limits,
                   Dict *(*make)(Jinja *j, const void *from), const void *from, Str *text, Err *e);
 
 /* ---- Statements and expressions (exec.c, eval.c) ---- */

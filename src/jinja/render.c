@@ -27,10 +27,8 @@ static void set_globals(Jinja *j, const Dict *variables) {
     j->interp->top = j->interp->scope;
 }
 
-bool jinja_render(Jinja *j, const char *source, size_t n, const struct tm *now, bool (*stop)(void),
-                  Dict *(*make)(Jinja *j, const void *from), const void *from, Str *text, Err *e) {
-    *j = (Jinja){.stop = stop, .e = e};
-    if (setjmp(j->failed)) return false;
+static void render(Jinja *j, const char *source, size_t n, const struct tm *now,
+                   Dict *(*make)(Jinja *j, const void *from), const void *from, Str *text) {
     j->interp = jinja_alloc(j, 1, sizeof *j->interp);
     j->interp->now = *now;
     j->source = read_source(j, source, n);
@@ -40,5 +38,16 @@ bool jinja_render(Jinja *j, const char *source, size_t n, const struct tm *now, 
     j->interp->out = jinja_alloc(j, 1, sizeof *j->interp->out);
     jinja_exec(j, body);
     *text = js_text(j->interp->out);
-    return true;
+}
+
+bool jinja_render(Jinja *j, const char *source, size_t n, const struct tm *now, const JinjaLimits *limits,
+                  Dict *(*make)(Jinja *j, const void *from), const void *from, Str *text, Err *e) {
+    *j = (Jinja){.stop = limits->stop, .steps = limits->spent ? *limits->spent : 0, .e = e};
+    bool ok = false;
+    if (!setjmp(j->failed)) {
+        render(j, source, n, now, make, from, text);
+        ok = true;
+    }
+    if (limits->spent) *limits->spent = j->steps;
+    return ok;
 }

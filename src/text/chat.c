@@ -175,9 +175,10 @@ bool chat_render(const char *source, size_t n, const ChatInput *input, ChatText 
     *out = (ChatText){0};
     if (!check_messages(input->variables, e)) return false;
     if (!find_now(json_object_get(input->variables, "now"), &now, e)) return false;
+    JinjaLimits limits = {input->stop, input->spent};
     Jinja *j = mem_new(1, sizeof *j);
     Str text;
-    bool ok = jinja_render(j, source, n, &now, input->stop, make_variables, input, &text, e) &&
+    bool ok = jinja_render(j, source, n, &now, &limits, make_variables, input, &text, e) &&
               write_text(text, j->has_repr, out, e);
     jinja_free(j);
     free(j);

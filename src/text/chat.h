@@ -23,6 +23,7 @@ typedef struct ChatInput {
     const char *bos_token, *eos_token; // the model's, where variables name none; NULL: the model has none
     bool no_thought;                   // chat_prompt: no thought is wanted, see there
     bool (*stop)(void);                // whether the rendering shall end; NULL: it never shall
+    int64_t *spent; // steps of earlier renderings that share one budget with this one, or NULL
 } ChatInput;
 
 typedef enum ChatPart { CHAT_CONTENT, CHAT_REASONING, CHAT_NAME, CHAT_CALLS } ChatPart; // of a message

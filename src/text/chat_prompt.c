@@ -157,9 +157,13 @@ static bool has_own_repr(const Template *t) {
     return has;
 }
 
-/* The forms that the template needs. */
-static unsigned find_form(Template *t) {
+/* The forms that the template needs.  All trials together have the steps of one rendering. */
+static unsigned find_form(const Template *of) {
     unsigned form = 0;
+    int64_t spent = 0;
+    ChatInput input = *of->input;
+    Template tried = {of->source, of->n, &input, false}, *t = &tried;
+    input.spent = &spent;
     t->has_repr = has_own_repr(t);
     for (size_t i = 0; i < sizeof TRIALS / sizeof *TRIALS && !is_stopped(t); i++) {
         Err why;
@@ -246,7 +250,7 @@ static void add_notes(const Template *t, unsigned form, const json_t *messages, 
 
 /* Renders the messages in the forms that the template needs, and replaces *formed and *out by the result, unless
  * that fails and *out is a prompt.  Returns whether *out is one; false: *e has the reason. */
-static bool render_again(Template *t, const json_t *messages, bool ok, unsigned *form, json_t **formed,
+static bool render_again(const Template *t, const json_t *messages, bool ok, unsigned *form, json_t **formed,
                          ChatText *out, Err *e) {
     json_t *other;
     ChatText text;

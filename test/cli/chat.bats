@@ -79,6 +79,8 @@ END
     [[ "$status" = 0 && "$output" = "tools: Hi[{'name': 'f'}]"* ]]
     zgen -m "$T/m.gguf" --chat-template rag -p Hi --print-prompt
     [[ "$status" = 0 && "$output" = "rag: Hi"* ]]
+    chats -m "$T/m.gguf" -n 1 -v <<<"/load $T/tools" # the template is chosen anew
+    [[ "$status" = 0 && "$stderr" != *"no tools"* ]]
 }
 
 @test "tools without a place in the template are named" {

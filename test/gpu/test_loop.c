@@ -268,6 +268,32 @@ TEST(gpu_loop_can_be_interrupted) {
 
 /* The tokens of a request with log-probabilities come from a run each, not from the loop: they are the
  * same. */
+/* Tokens put into an answer while the loop is ahead of it: those that would have followed change nothing. */
+TEST(gpu_loop_takes_inserted_tokens) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    Talk t;
+    Err e = {0};
+    if (!talk_open(&t, 256, 2)) return;
+    Request r = {.n_predict = -1, .params = greedy};
+    const Sequence *q = talk_ask(&t, QUESTION, r);
+    int32_t ids[64];
+    int n_prompt = q->n_prompt, n = n_prompt + q->n_generated;
+    REQUIRE(n <= 64 && q->n_generated > 5 && text_is(q, ANSWER, strlen(ANSWER)));
+    memcpy(ids, q->ids, (size_t)n * sizeof *ids);
+    int other = talk_add(&t, STORY, (Request){.n_predict = 40, .params = lively}),
+        seq = talk_add(&t, QUESTION, r);
+    q = engine_sequence(t.engine, seq);
+    while (q->n_generated < 2) REQUIRE(engine_step(t.engine, &e), "%s", e.text);
+    REQUIRE(engine_insert(t.engine, seq, ids + n_prompt + q->n_generated, 2, &e), "%s", e.text);
+    CHECK(q->n_generated == 4);
+    talk_run(&t);
+    CHECK(q->finish == FINISH_STOP && text_is(q, ANSWER, strlen(ANSWER)), "the text is '%s'", q->text.data);
+    CHECK(engine_sequence(t.engine, other)->n_generated == 40);
+    check_sane(&t);
+    talk_close(&t);
+}
+
 TEST(gpu_loop_gives_the_tokens_of_runs) {
     const char *why = gpu_missing();
     if (why) SKIP(why);

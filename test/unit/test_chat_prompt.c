@@ -1,6 +1,7 @@
 /* Messages as clients send them, in templates of every habit: small ones that need one form each, and all
  * published and built-in ones.  Nothing is lost in silence: each text is in the prompt, or a note names it. */
 #include "../../src/text/chat_prompt.h"
+#include "../../src/jinja/value.h"
 #include "../../src/text/normalise.h"
 #include "check.h"
 
@@ -191,6 +192,31 @@ TEST(chat_prompt_names_what_it_cannot_read) {
         CHECK(!r.ok && strstr(r.text, CASES[i][2]), "(%s: %s)", CASES[i][1], r.text);
         free_result(&r);
     }
+}
+
+static int64_t n_asked;
+
+static bool count_steps(void) {
+    n_asked++;
+    return false;
+}
+
+/* A template that fails late is tried in vain; the trials end with the steps of one rendering. */
+TEST(chat_prompt_trials_have_one_budget) {
+    static const char SOURCE[] =
+        "{% for i in range(2000) %}{% for k in range(999) %}{% endfor %}{% endfor %}"
+        "{{ raise_exception('no') }}";
+    json_t *variables = json_pack("{s:[{s:s,s:s}]}", "messages", "role", "user", "content", "u");
+    ChatInput input = {.variables = variables, .stop = count_steps};
+    ChatText text;
+    Buf notes = {0};
+    Err e = {0};
+    n_asked = 0;
+    CHECK(!chat_prompt(SOURCE, strlen(SOURCE), &input, &text, &notes, &e) && strstr(e.text, "no"), "(%s)",
+          e.text);
+    CHECK(n_asked > JINJA_STEPS_MAX / 10 && n_asked < 3 * JINJA_STEPS_MAX, "%lld steps", (long long)n_asked);
+    buf_free(&notes);
+    json_decref(variables);
 }
 
 TEST(chat_prompt_names_tools_without_a_place) {
