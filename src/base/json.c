@@ -3,16 +3,26 @@
 #include "utf8.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
+#include <sys/random.h>
 
-#define MARK "\uFDD0"
-#define MARK_ESCAPED "\\ufdd0"
 #define UNKNOWN "\\ufffd"
 
-enum { MARK_N = sizeof MARK - 1, ESCAPE_N = 6 }; // bytes of MARK and of "\u1234"
+enum { MARK_N = 3 + 16, ESCAPE_N = 6 }; // bytes of the mark and of "\u1234"
+
+/* The begin of a string that is a number: chosen by each process, so that no text can have it. */
+static const char *mark(void) {
+    static char text[MARK_N + 1];
+    if (text[0]) return text;
+    uint64_t word;
+    if (getrandom(&word, sizeof word, 0) < 0) word = (uintptr_t)text;
+    snprintf(text, sizeof text, "\uFDD0%016" PRIx64, word);
+    return text;
+}
 
 /* ---- numbers ---- */
 
@@ -75,11 +85,6 @@ static void replace(Source *t, size_t n, const char *by) {
     t->copied = t->i;
 }
 
-static bool begins(const Source *t, const char *with) {
-    size_t n = strlen(with);
-    return t->n - t->i >= n && strncasecmp(t->s + t->i, with, n) == 0;
-}
-
 /* The code unit of an escape "\u1234" at byte at, or -1. */
 static long unit_at(const Source *t, size_t at) {
     if (at + ESCAPE_N > t->n || t->s[at] != '\\' || t->s[at + 1] != 'u') return -1;
@@ -101,8 +106,6 @@ static void copy_escape(Source *t) {
 
 static void copy_string(Source *t) {
     t->i++;
-    if (begins(t, MARK)) replace(t, MARK_N, UNKNOWN);
-    if (begins(t, MARK_ESCAPED)) replace(t, ESCAPE_N, UNKNOWN);
     while (t->i < t->n && t->s[t->i] != '"') {
         if (t->s[t->i] == '\\')
             copy_escape(t);
@@ -117,7 +120,8 @@ static void copy_number(Source *t) {
     const char *s = t->s + t->i;
     size_t n = number_length(s, t->n - t->i, &is_real);
     if (n && is_too_large(s, n, is_real)) {
-        replace(t, 0, "\"" MARK);
+        replace(t, 0, "\"");
+        replace(t, 0, mark());
         t->i += n;
         replace(t, 0, "\"");
     } else {
@@ -148,7 +152,7 @@ json_t *json_read(const char *text, size_t n, json_error_t *why) {
 const char *json_number_text(const json_t *value) {
     const char *s = json_string_value(value);
     bool is_real;
-    if (!s || strncmp(s, MARK, MARK_N) != 0) return NULL;
+    if (!s || strncmp(s, mark(), MARK_N) != 0) return NULL;
     size_t n = json_string_length(value) - MARK_N;
     return n && number_length(s + MARK_N, n, &is_real) == n ? s + MARK_N : NULL;
 }
@@ -159,7 +163,8 @@ static void add_numbers(const char *text, size_t n, Buf *out) {
     while (t.i < n) {
         bool is_real;
         size_t digits_at = t.i + 1 + MARK_N, length = 0;
-        if (begins(&t, "\"" MARK)) length = number_length(text + digits_at, n - digits_at, &is_real);
+        if (digits_at < n && text[t.i] == '"' && memcmp(text + t.i + 1, mark(), MARK_N) == 0)
+            length = number_length(text + digits_at, n - digits_at, &is_real);
         if (length && digits_at + length < n && text[digits_at + length] == '"') {
             replace(&t, 1 + MARK_N, "");
             t.i += length;

@@ -4,8 +4,8 @@
  * double is an error there; here it is kept as it is written, because a tool's schema may hold one and is only
  * printed again.  Half of a surrogate pair is an error there; here it is U+FFFD.
  *
- * The one trick: such a number becomes a string that begins with U+FDD0, a code point that is no character,
- * and that no string of a text may begin with. */
+ * The one trick: such a number becomes a string that begins with a mark, which each process chooses at random:
+ * no file and no user can write a text that counts as a number. */
 #ifndef ZGEN_BASE_JSON_H
 #define ZGEN_BASE_JSON_H
 

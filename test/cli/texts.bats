@@ -91,6 +91,11 @@ END
     [[ "$output" == *$'\n18446744073709551616'* ]]
 }
 
+@test "a text that looks like the mark of a number stays a text" {
+    zgen -p $'\ufdd012' -n 0 --json
+    asserts "$(field 'd["prompt"] == "\ufdd012"')" = True
+}
+
 @test "escapes in the texts of the command line" {
     asserts "$(asks -p 'a\n\t\r\"\'\''\\\x41\u00e9\ud83d\ude00\q')" = "$(asks --no-escape -p $'a\n\t\r"\'\\Aé😀\\q')"
     asserts "$(asks -p Hi -sys 'a\u00e9')" = "$(asks -p Hi -sys 'aé')"
