@@ -13,6 +13,7 @@
 #include "stop.h"
 #include "verdict.h"
 
+#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -79,7 +80,9 @@ static bool converse(Chat *c, Line *line, Err *e) {
             ok = !c->on_terminal || out_write("\n", 1, e);
             break;
         }
-        if (end == LINE_TEXT)
+        if (end == LINE_FAILED)
+            ok = err_set(e, ERR_RUN, "the messages cannot be read from standard input: %s", strerror(errno));
+        else if (end == LINE_TEXT)
             ok = turn(c, &text, e);
         else if (c->on_terminal && stop_forget())
             ok = out_write("\n", 1, e);

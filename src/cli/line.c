@@ -79,6 +79,7 @@ LineEnd line_read(Line *l, Buf *out) {
         size_t n;
         const char *text = read_one(l, continues, &n);
         if (stop_wanted()) return LINE_INTERRUPTED;
+        if (!text && !l->edit && !feof(stdin)) return LINE_FAILED;
         if (!text) return out->n ? LINE_TEXT : LINE_NO_MORE;
         n -= n && text[n - 1] == '\n';
         n -= n && text[n - 1] == '\r';

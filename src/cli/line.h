@@ -15,6 +15,7 @@ typedef enum LineEnd {
     LINE_TEXT,        // a message was read
     LINE_NO_MORE,     // Ctrl-D, or the end of the input
     LINE_INTERRUPTED, // a signal arrived: see stop.h
+    LINE_FAILED,      // standard input cannot be read: see errno
 } LineEnd;
 
 Line *line_open(bool on_terminal, bool colour);

@@ -70,6 +70,7 @@ static pcre2_code *compile(const char *pattern) {
     spell_out(pattern, &text);
     pcre2_code *code =
         pcre2_compile((PCRE2_SPTR)text.data, text.n, PCRE2_UTF | PCRE2_NO_AUTO_CAPTURE, &error, &at, NULL);
+    if (!code && error == PCRE2_ERROR_HEAP_FAILED) mem_new(SIZE_MAX, 1); // prints the error and exits
     assert(code && "a pattern of the table is wrong");
     pcre2_jit_compile(code, PCRE2_JIT_COMPLETE); // where this fails, pcre2_match interprets
     buf_free(&text);

@@ -518,3 +518,8 @@ send """\r')" = "['one\\n two\\\\']"
     asserts "$(field '[m["content"] for m in d["messages"] if m["role"] == "user"]')" = \
         "['a\\n\\n  b', 'one', 'x\\ny', 'c\\n/save $T/none']"
 }
+
+@test "a standard input that cannot be read is an error" {
+    chats <"$T"
+    [[ "$status" = 1 && "$stderr" == *"cannot be read from standard input: Is a directory"* ]]
+}
