@@ -280,8 +280,13 @@ bool add_op_weights(Rank *x, int i, Err *e) {
 }
 
 bool upload_weights(Rank *x, Err *e) {
-    for (int i = 0; i < x->plan->n_ops; i++)
+    for (int i = 0; i < x->plan->n_ops; i++) {
+        if (x->config.stop && x->config.stop()) {
+            e->code = 0;
+            return false;
+        }
         if (!add_op_weights(x, i, e)) return false;
+    }
     return upload_finish(x->upload, e);
 }
 

@@ -1,6 +1,7 @@
 /* runner: see runner.h. */
 #include "runner.h"
 #include "setup.h"
+#include "stop.h"
 #include "../base/clock.h"
 
 bool runner_choose(Runner *r, Err *e) {
@@ -37,6 +38,7 @@ bool runner_start(Runner *r, Err *e) {
     if (!runner_prepare(r, e)) return false;
     report_memory(r);
     bool ok = engine_load(r->engine, e);
+    if (!ok && stop_wanted()) stop_err(e);
     r->load_seconds = clock_now() - r->opened;
     return ok;
 }

@@ -9,7 +9,8 @@
 
 bool verdict_open(Runner *r, Err *e) {
     int n = r->options->n_verify;
-    return !n || verify_open(&r->model, &r->config, n, &r->verify, e);
+    bool ok = !n || verify_open(&r->model, &r->config, n, &r->verify, e);
+    return ok || (stop_wanted() ? stop_err(e) : false);
 }
 
 bool verdict_of_sequence(const Runner *r, json_t **json, Err *e) {

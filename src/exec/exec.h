@@ -28,8 +28,8 @@ typedef struct ExecConfig {
     const char *isa; // CPU: "auto" or the name of a table in cpu/kernels.h
     int device;      // GPU: its number
     bool managed;    // GPU: weights in managed memory
-    /* CPU: asked by all threads, for each work item, whether a run or a step shall end; once true it stays so
-     * until that has returned.  NULL: it never shall. */
+    /* Whether a run or a step shall end; once true it stays so until that has returned.  CPU: asked by all threads
+     * for each work item; GPU: only while it is opened, for each op whose weights are uploaded.  NULL: never. */
     bool (*stop)(void);
 } ExecConfig;
 
@@ -73,7 +73,8 @@ typedef struct ExecOps {
      * ERR_MODEL, this very device has no room for a row of some op. */
     bool (*memory)(const Plan *p, const ExecConfig *config, ExecMemory *out, Err *e);
 
-    /* false: ERR_MEMORY, the system or the device refuses some part; ERR_USAGE for an unknown isa. */
+    /* false: ERR_MEMORY, the system or the device refuses some part; ERR_USAGE for an unknown isa; or code 0,
+     * ExecConfig.stop ended it. */
     bool (*open)(const Plan *p, const ExecConfig *config, Exec **out, Err *e);
 
     /* Runs ops first_op..last_op-1 of the tape over the batch, behind the steps that are enqueued; (0, n_ops)

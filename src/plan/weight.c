@@ -370,7 +370,12 @@ typedef struct Conversion {
     Node *node;
     float *scale;
     atomic_size_t next; // row
+    bool (*stop)(void);
 } Conversion;
+
+static bool is_stopped(bool (*stop)(void)) {
+    return stop && stop();
+}
 
 static void convert_rows(void *arg, int thread) {
     enum { ROWS = 16 }; // taken at a time
@@ -381,7 +386,7 @@ static void convert_rows(void *arg, int thread) {
     float *x = mem_new(n_in, sizeof *x);
     (void)thread;
     while ((first = atomic_fetch_add(&c->next, ROWS)) < n)
-        for (size_t r = first; r < first + ROWS && r < n; r++) {
+        for (size_t r = first; r < first + ROWS && r < n && !is_stopped(c->stop); r++) {
             traits->decode(row_of(from, r), n_in / (size_t)traits->n_weights, x);
             float scale = quant_fp8_row(x, n_in, c->node->copy + r * n_in);
             c->scale[r] = from->scale ? scale * from->scale[r] : scale;
@@ -389,17 +394,21 @@ static void convert_rows(void *arg, int thread) {
     free(x);
 }
 
-bool weights_load(Weights *w, int n_threads, Err *e) {
+bool weights_load(Weights *w, int n_threads, bool (*stop)(void), Err *e) {
     Pool *pool = weights_converted_bytes(w) ? pool_open(n_threads) : NULL;
     bool ok = true;
     for (Node *n = w->nodes; n && ok; n = n->next) {
         if (!n->source.name || n->copy) continue;
-        Conversion c = {.node = n, .scale = (float *)n->matrix.scale};
+        Conversion c = {.node = n, .scale = (float *)n->matrix.scale, .stop = stop};
         n->copy = mem_try(matrix_bytes(&n->matrix));
         ok = n->copy || err_set(e, ERR_MEMORY, "%s: the weights do not fit in fp8 beside the file: %.1f GB",
                                 gguf_label(w->g), (double)weights_converted_bytes(w) / 1e9);
         if (ok) pool_run(pool, convert_rows, &c);
         n->matrix.data = n->copy;
+        if (ok && is_stopped(stop)) {
+            e->code = 0;
+            ok = false;
+        }
     }
     if (pool) pool_close(pool);
     return ok;

@@ -95,7 +95,7 @@ Plan *engine_build_plan(const Model *m, const EngineConfig *config, Err *e);
 bool engine_prepare(const Model *m, const EngineConfig *config, Engine **out, Err *e);
 
 /* Opens the executor: from here on the engine computes.  false: ERR_MEMORY names each part and what would
- * fit; ERR_USAGE. */
+ * fit; ERR_USAGE; or code 0, EngineConfig.stop ended it. */
 bool engine_load(Engine *g, Err *e);
 
 bool engine_open(const Model *m, const EngineConfig *config, Engine **out, Err *e); // both

@@ -94,7 +94,7 @@ bool engine_prepare(const Model *m, const EngineConfig *config, Engine **out, Er
 
 bool engine_load(Engine *g, Err *e) {
     if (!exec_fits(&g->memory)) return engine_too_large(g, e);
-    if (!weights_load(g->plan->weights, g->config.n_threads, e)) return false;
+    if (!weights_load(g->plan->weights, g->config.n_threads, g->config.stop, e)) return false;
     if (!g->exec_ops->open(g->plan, &g->exec_config, &g->exec, e)) return false;
     g->logits = op_in(&g->plan->ops[g->plan->n_ops - 1], 0);
     open_batch(g);

@@ -64,7 +64,7 @@ static inline bool rig_build(Rig *rig, Gguf *gguf, RigConfig c, Err *e) {
                        .managed = c.managed};
     rig->plan = plan_build(gguf, &plan, e);
     if (rig->plan && c.change) c.change(rig->plan);
-    if (!rig->plan || !weights_load(rig->plan->weights, exec.n_threads, e) ||
+    if (!rig->plan || !weights_load(rig->plan->weights, exec.n_threads, NULL, e) ||
         !rig->ops->open(rig->plan, &exec, &rig->exec, e)) {
         rig_close(rig);
         return false;

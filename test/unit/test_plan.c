@@ -647,7 +647,7 @@ static void check_conversion(const char *path, int n_converted) {
     if (p) {
         int n = 0;
         uint64_t bytes = weights_converted_bytes(p->weights);
-        CHECK(weights_load(p->weights, 3, &e), "%s", e.text);
+        CHECK(weights_load(p->weights, 3, NULL, &e), "%s", e.text);
         for (int i = 0; i < p->n_ops; i++)
             for (int k = 0; k < p->ops[i].n_w; k++) {
                 const Weight *m = p->ops[i].w[k];
@@ -661,6 +661,23 @@ static void check_conversion(const char *path, int n_converted) {
             }
         CHECK(n == n_converted && bytes == 0, "%s: %d matrices", path, n);
     }
+    plan_free(p);
+    gguf_close(g);
+}
+
+static bool at_once(void) {
+    return true;
+}
+
+TEST(weights_stop_being_converted) {
+    Gguf *g;
+    Err e = {.code = ERR_RUN};
+    PlanConfig config = config_for(cpu_exec.can);
+    config.weights_fp8 = true;
+    REQUIRE(gguf_open("test/data/models/llama-s-F16.gguf", &g, &e), "%s", e.text);
+    Plan *p = plan_build(g, &config, &e);
+    REQUIRE(p, "%s", e.text);
+    CHECK(!weights_load(p->weights, 2, at_once, &e) && e.code == 0, "code %d", e.code);
     plan_free(p);
     gguf_close(g);
 }
