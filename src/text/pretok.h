@@ -21,7 +21,7 @@
 enum { PRETOK_PATTERNS = 6 };
 
 typedef enum PretokFlags {      // what a name implies beside its patterns, where the file has no key for it
-    PRETOK_UNVERIFIED = 1,      // the patterns are not confirmed by cases of another implementation
+    PRETOK_UNVERIFIED = 1,      // the patterns are not confirmed by another implementation
     PRETOK_ADD_BOS = 2,         // a text begins with BOS
     PRETOK_ALWAYS_BOS = 4,      // the same, even if the file has false
     PRETOK_WHOLE_WORDS = 8,     // a word that is a token is not merged from its parts

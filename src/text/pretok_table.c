@@ -7,7 +7,8 @@
  * scan the rest of a run from each position scans once, at the begin of the run, and continues where the last
  * match ended (\G): otherwise a long run takes quadratic time.
  *
- * Rows without PRETOK_UNVERIFIED are confirmed by cases that llama.cpp has computed. */
+ * Rows without PRETOK_UNVERIFIED are confirmed by cases that llama.cpp has computed, or by words that Hugging
+ * Face's tokenizers cut with the maker's pattern. */
 #include "pretok.h"
 
 /* Parts of several patterns, each of one or more alternatives.  U+017F is a lower-case S. */
@@ -117,26 +118,22 @@ const PretokRule PRETOK_TABLE[] = {
      {"[^\\n]++|\\n++"}},
     {"sarvam-moe", UNVERIFIED | KEEP_SPACES | PRETOK_CHARACTERS, {"[^\\n]++|\\n++"}},
     {"kimi-k2",
-     UNVERIFIED | KEEP_SPACES,
+     KEEP_SPACES,
      {"\\p{sc:Han}++|" CASED(UPPER_NOT_HAN, LOWER_NOT_HAN, "(?:" CONTRACTION ")?+") "|\\p{N}{1,3}+|" OTHERS
                                                                                     "|" SPACES}},
-    {"minicpm5",
-     UNVERIFIED | WHOLE_WORDS,
-     {"\\p{N}{1,3}+", CONTRACTION "|" LETTERS "|\\p{N}++|" OTHERS "|" SPACES}},
+    {"minicpm5", WHOLE_WORDS, {"\\p{N}{1,3}+", CONTRACTION "|" LETTERS "|\\p{N}++|" OTHERS "|" SPACES}},
     {"bailingmoe bailingmoe2 llada-moe",
-     UNVERIFIED | KEEP_SPACES,
+     KEEP_SPACES,
      {CONTRACTION "|" LETTERS "|\\p{N}|" OTHERS "|\\s*[\\r\\n]|" LAST_SPACES}},
-    {"seed-coder",
-     UNVERIFIED | KEEP_SPACES,
-     {CONTRACTION "|" LETTERS "|\\p{N}| ?+[^\\s\\p{L}\\p{N}]++|" SPACES}},
+    {"seed-coder", KEEP_SPACES, {CONTRACTION "|" LETTERS "|\\p{N}| ?+[^\\s\\p{L}\\p{N}]++|" SPACES}},
     {"ufakzeka", UNVERIFIED | KEEP_SPACES, {LETTERS "|\\p{N}|" OTHERS "|" SPACES}},
     {"laguna", UNVERIFIED | KEEP_SPACES, {"[^\\n]++|\\n++", QWEN2}},
     {"exaone-moe",
-     UNVERIFIED,
+     0,
      {CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}\\p{M}*+(?: ?\\p{L}\\p{M}*+)*+|\\p{N}"
                   "| ?+[^\\s\\p{L}\\p{N}]++[\\r\\n/]?+|\\s*[\\r\\n]|" LAST_SPACES}},
     {"jais-2",
-     UNVERIFIED,
+     0,
      {CONTRACTION
       "|" LETTERS "|\\p{N}{1,3}+|" OTHERS "|" LINES
       "|\\s{512}(?!\\S)|\\s{256}(?!\\S)|\\s{128}(?!\\S)|\\s{64}(?!\\S)|\\s{32}(?!\\S)|\\s{16}(?!\\S)"
@@ -152,14 +149,14 @@ const PretokRule PRETOK_TABLE[] = {
      UNVERIFIED | KEEP_SPACES,
      {"\\p{N}{1,3}+", KANA_AND_HAN, DEEPSEEK3_WORDS "|[\\r\\n]|" LAST_SPACES, "\\p{N}"}},
     {"youtu",
-     UNVERIFIED | WHOLE_WORDS | KEEP_SPACES,
+     WHOLE_WORDS | KEEP_SPACES,
      {"[\\x{ac00}-\\x{d7a3}\\x{3131}-\\x{318e}]++"
       "|[\\x{ff01}\\x{2026}\\x{201c}\\x{201d}\\x{2018}\\x{2019}\\x{2014}\\x{ff1a}\\x{ff1b}\\x{ff0c}"
       "\\x{3001}-\\x{303f}\\x{fe30}-\\x{fe4f}]++|[\\x{3105}-\\x{312f}]++|" KANA_AND_HAN,
       CASED(UPPER, LOWER, "(?:" CONTRACTION ")?+") "|\\p{N}|" OTHERS_OR_PATH "|" SPACES}},
-    {"tiny_aya cohere2moe", UNVERIFIED | KEEP_SPACES, {THREES("\\p{Nd}", "(?!" WORD ")"), GPT4O}},
-    {"poro-chat", UNVERIFIED | KEEP_SPACES, {NOT_SENTENCE_END}},
-    {"bloom gpt3-finnish", UNVERIFIED, {NOT_SENTENCE_END}},
+    {"tiny_aya cohere2moe", KEEP_SPACES, {THREES("\\p{Nd}", "(?!" WORD ")"), GPT4O}},
+    {"poro-chat", KEEP_SPACES, {NOT_SENTENCE_END}},
+    {"bloom gpt3-finnish", 0, {NOT_SENTENCE_END}},
     {"viking", UNVERIFIED | KEEP_SPACES, {NOT_SENTENCE_END, "\\p{N}"}},
     {"superbpe", UNVERIFIED | KEEP_SPACES, {"\\p{N}++", THREES("\\p{Nd}", "(?!\\p{Nd})")}},
     {"chameleon",

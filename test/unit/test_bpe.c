@@ -483,8 +483,8 @@ TEST(pretok_cuts_words) {
     check_cuts("qwen35", "\u0301e\u0301 \u0301\u0302", "\u0301e\u0301| \u0301\u0302");
 }
 
-/* Words with marks, letters with case outside ASCII, digits and spaces of all kinds, cut by the tokenizers
- * library of Hugging Face with the makers' patterns.  The text is `words` without its bars. */
+/* Words with marks, letters with case outside ASCII, digits, lines and spaces of all kinds, cut by the
+ * tokenizers library of Hugging Face with the makers' patterns.  The text is `words` without its bars. */
 TEST(pretok_cuts_words_as_their_makers_do) {
     static const struct {
         const char *names, *words;
@@ -513,6 +513,48 @@ TEST(pretok_cuts_words_as_their_makers_do) {
         {"superbpe", "12|345| |1|234|\u00E9 |\u0967|\u0968\u0969\u096A"},
         {"deepseek-llm", "\u3000\u3000|\u4E2D\u6587|,|\u3000|\u597D"},
         {"deepseek-coder", "\u3000|\u3000\u4E2D\u6587|,|\u3000\u597D"},
+        {"gpt-4o",
+         "I'M| | e\u0301t\u00E9| |123|45|\n\n| | x|!?\r\n| a|/b| \u4E2D\u6587|\u3002...\n/| y|       | z|  "},
+        {"tekken",
+         "I|'M| | e\u0301t\u00E9| |1|2|3|4|5|\n\n| | x|!?\r\n| a|/b| \u4E2D\u6587|\u3002...\n/| y|       | "
+         "z|  "},
+        {"kimi-k2",
+         "I'M| | e\u0301t\u00E9| |123|45|\n\n| | x|!?\r\n| a|/b| |\u4E2D\u6587|\u3002...\n|/| y|       | z| "
+         " "},
+        {"tiny_aya",
+         "I'M| | e\u0301t\u00E9| |12|345|\n\n| | x|!?\r\n| a|/b| \u4E2D\u6587|\u3002...\n/| y|       | z|  "},
+        {"youtu",
+         "I'M| | e\u0301t\u00E9| |1|2|3|4|5|\n\n| | x|!?\r\n| a|/b| |\u4E2D\u6587|\u3002|...\n/| y|       | "
+         "z|  "},
+        {"qwen2 bailingmoe",
+         "I|'M| | e|\u0301t\u00E9| |1|2|3|4|5|\n\n| | x|!?\r\n| a|/b| \u4E2D\u6587|\u3002...\n|/| y|       | "
+         "z|  "},
+        {"qwen35",
+         "I|'M| | e\u0301t\u00E9| |1|2|3|4|5|\n\n| | x|!?\r\n| a|/b| \u4E2D\u6587|\u3002...\n|/| y|       | "
+         "z|  "},
+        {"llama-bpe minicpm5",
+         "I|'M| | e|\u0301t\u00E9| |123|45|\n\n| | x|!?\r\n| a|/b| \u4E2D\u6587|\u3002...\n|/| y|       | z| "
+         " "},
+        {"gpt-2",
+         "I|'|M| | e|\u0301|t\u00E9| 12345|\n\n | x|!?|\r\n| a|/|b| \u4E2D\u6587|\u3002...|\n|/| y|       | "
+         "z|  "},
+        {"starcoder",
+         "I|'|M| | e|\u0301|t\u00E9| |1|2|3|4|5|\n\n | x|!?|\r\n| a|/|b| \u4E2D\u6587|\u3002...|\n|/| y|     "
+         "  | z|  "},
+        {"deepseek-v3",
+         "I|'M| | e\u0301t\u00E9| |123|45|\n\n| | x|!?\r\n| a|/b| |\u4E2D\u6587|\u3002...\n|/| y|       | z| "
+         " "},
+        {"seed-coder",
+         "I|'M| | e|\u0301t\u00E9| |1|2|3|4|5|\n\n| | x|!?|\r\n| a|/b| \u4E2D\u6587|\u3002...|\n|/| y|       "
+         "| z|  "},
+        {"jais-2",
+         "I|'M| | e|\u0301t\u00E9| |123|45|\n\n| | x|!?\r\n| a|/b| \u4E2D\u6587|\u3002...\n|/| y|    |  | | "
+         "z|  "},
+        {"exaone-moe",
+         "I|'M| | e\u0301t\u00E9| |1|2|3|4|5|\n\n| | x|!?\r|\n| a|/b \u4E2D\u6587|\u3002...\n|/| y|       | "
+         "z|  "},
+        {"bloom",
+         "I'M| | e\u0301t\u00E9| 12345|\n\n | x|!?\r\n| a/b| \u4E2D\u6587|\u3002...\n|/| y|       | z|  "},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char text[200];
