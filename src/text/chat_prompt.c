@@ -35,24 +35,23 @@ static bool render(const Template *t, const json_t *messages, unsigned form, jso
 
 /* ---- what is left out ---- */
 
-/* The begin of a text for messages: whole characters, at most 40 bytes. */
-static int excerpt(const char *text) {
-    size_t n = strlen(text);
-    if (n <= 40) return (int)n;
-    for (n = 40; n > 0 && ((unsigned char)text[n] & 0xC0) == 0x80;) n--;
-    return (int)n;
+/* The bytes of the begin of a text that notes show: whole characters of its first line, at most 40 bytes. */
+static size_t excerpt(const char *text) {
+    enum { MOST = 40 };
+    size_t n = strcspn(text, "\r\n");
+    if (n <= MOST) return n;
+    for (n = MOST; n > 0 && ((unsigned char)text[n] & 0xC0) == 0x80;) n--;
+    return n;
 }
 
-static bool is_blank(const char *text) {
-    return text[strspn(text, " \t\r\n")] == 0;
-}
-
-/* Whether a text of this origin is not in the prompt; then a note says so. */
+/* 1 if a text of this origin is not in the prompt, which a note says; 0 otherwise, and for white space. */
 static int lost(const ChatText *prompt, unsigned origin, const char *what, const char *text, Buf *notes) {
-    if (is_blank(text) || prompt->ends[origin]) return 0;
+    text += strspn(text, " \t\r\n");
+    if (!*text || prompt->ends[origin]) return 0;
+    size_t n = excerpt(text);
     if (notes)
-        buf_printf(notes, "the chat template leaves out %s \"%.*s%s\"\n", what, excerpt(text), text,
-                   strlen(text) > 40 ? "..." : "");
+        buf_printf(notes, "the chat template leaves out %s \"%.*s%s\"\n", what, (int)n, text,
+                   text[n] ? "..." : "");
     return 1;
 }
 
@@ -83,9 +82,9 @@ static int find_lost(const json_t *messages, const ChatText *prompt, Buf *notes)
 
 #define CALL(id, x) "{\"id\":\"" id "\",\"function\":{\"name\":\"f\",\"arguments\":{\"" x "\":\"y\"}}}"
 #define CALLS(calls) "{\"role\":\"assistant\",\"tool_calls\":[" calls "]}"
-#define SAYS(role) "{\"role\":\"" role "\",\"content\":\"a\"}"
+#define MESSAGE(role) "{\"role\":\"" role "\",\"content\":\"a\"}"
 #define RESULT(id) "{\"role\":\"tool\",\"tool_call_id\":\"" id "\",\"content\":\"r\"}"
-#define REASONS "\"reasoning_content\":\"b\""
+#define REASONING "\"reasoning_content\":\"b\""
 #define ID_1 "abcdefgh1"
 #define ID_2 "abcdefgh2"
 #define LONG_ID "call_abcdefghijkl"
@@ -98,29 +97,31 @@ static const struct {
     const char *messages;
     unsigned forms[OPTIONS_MAX];
 } TRIALS[] = {
-    {"[" SAYS("user") "]", {FORM_PARTS}},
-    {"[" SAYS("system") "," SAYS("user") "]", {FORM_SYSTEM_NONE}},
-    {"[" SAYS("system") "," SAYS("system") "," SAYS("user") "," SAYS("assistant") "," SAYS("system") "," SAYS(
-         "user") "]",
+    {"[" MESSAGE("user") "]", {FORM_PARTS}},
+    {"[" MESSAGE("system") "," MESSAGE("user") "]", {FORM_SYSTEM_NONE}},
+    {"[" MESSAGE("system") "," MESSAGE("system") "," MESSAGE("user") "," MESSAGE("assistant") "," MESSAGE(
+         "system") "," MESSAGE("user") "]",
      {FORM_SYSTEM_FIRST, FORM_SYSTEM_NONE}},
-    {"[" SAYS("user") "," SAYS("user") "," SAYS("assistant") "," SAYS("assistant") "," SAYS("user") "]",
+    {"[" MESSAGE("user") "," MESSAGE("user") "," MESSAGE("assistant") "," MESSAGE("assistant") "," MESSAGE(
+         "user") "]",
      {FORM_TURNS_JOINED}},
-    {"[" SAYS("user") ",{\"role\":\"assistant\",\"content\":\"\"}," SAYS("user") "]",
+    {"[" MESSAGE("user") ",{\"role\":\"assistant\",\"content\":\"\"}," MESSAGE("user") "]",
      {FORM_EMPTY_DROPPED, FORM_EMPTY_DROPPED | FORM_TURNS_JOINED}},
-    {"[" SAYS("user") "," CALLS(CALL(ID_1, "x")) "," RESULT(ID_1) "]",
+    {"[" MESSAGE("user") "," CALLS(CALL(ID_1, "x")) "," RESULT(ID_1) "]",
      {FORM_CONTENT_NULL, FORM_ARGUMENTS_TEXT, FORM_CONTENT_NULL | FORM_ARGUMENTS_TEXT, FORM_CALLS_TEXT,
       FORM_RESULTS_TEXT, FORM_CALLS_TEXT | FORM_RESULTS_TEXT}},
-    {"[" SAYS("user") "," CALLS(CALL(ID_1, "x") "," CALL(ID_2, "z")) "," RESULT(ID_1) "," RESULT(ID_2) "]",
+    {"[" MESSAGE("user") "," CALLS(CALL(ID_1, "x") "," CALL(ID_2, "z")) "," RESULT(ID_1) "," RESULT(ID_2) "]",
      {FORM_CALLS_SINGLE, FORM_CALLS_TEXT | FORM_RESULTS_TEXT | FORM_TURNS_JOINED}},
-    {"[" SAYS("user") ",{\"role\":\"assistant\",\"content\":\"a\",\"tool_calls\":[" CALL(
-         ID_1, "x") "]}," RESULT(ID_1) "," SAYS("assistant") "," SAYS("user") "]",
+    {"[" MESSAGE("user") ",{\"role\":\"assistant\",\"content\":\"a\",\"tool_calls\":[" CALL(
+         ID_1, "x") "]}," RESULT(ID_1) "," MESSAGE("assistant") "," MESSAGE("user") "]",
      {FORM_CALLS_APART}},
-    {"[" SAYS("system") "," SAYS("user") "," CALLS(CALL(ID_1, "x")) "," RESULT(ID_1) "]", {FORM_SYSTEM_NONE}},
-    {"[" SAYS("user") "," CALLS(CALL(LONG_ID, "x")) "," RESULT(LONG_ID) "]", {FORM_IDS_SHORT}},
-    {"[" SAYS("user") ",{\"role\":\"assistant\",\"content\":\"a\"," REASONS "}]",
+    {"[" MESSAGE("system") "," MESSAGE("user") "," CALLS(CALL(ID_1, "x")) "," RESULT(ID_1) "]",
+     {FORM_SYSTEM_NONE}},
+    {"[" MESSAGE("user") "," CALLS(CALL(LONG_ID, "x")) "," RESULT(LONG_ID) "]", {FORM_IDS_SHORT}},
+    {"[" MESSAGE("user") ",{\"role\":\"assistant\",\"content\":\"a\"," REASONING "}]",
      {FORM_REASONING_ALL, FORM_REASONING_PART}},
-    {"[" SAYS("user") ",{\"role\":\"assistant\"," REASONS
-                      ",\"tool_calls\":[" CALL(ID_1, "x") "]}," RESULT(ID_1) "]",
+    {"[" MESSAGE("user") ",{\"role\":\"assistant\"," REASONING
+                         ",\"tool_calls\":[" CALL(ID_1, "x") "]}," RESULT(ID_1) "]",
      {FORM_REASONING_ALL, FORM_REASONING_PART}},
 };
 
@@ -248,18 +249,24 @@ static void add_notes(const Template *t, unsigned form, const json_t *messages, 
     find_lost(formed, text, notes);
 }
 
-/* Renders the messages in the forms that the template needs, and replaces *formed and *out by the result, unless
- * that fails and *out is a prompt.  Returns whether *out is one; false: *e has the reason. */
+/* Faults of a prompt: the parts that it lacks, and what no model was trained on. */
+static int n_faults(const json_t *formed, const ChatText *text) {
+    return find_lost(formed, text, NULL) + text->has_repr;
+}
+
+/* Renders the messages in the forms that the template needs, and replaces *formed and *out by the result, if it is a
+ * prompt with fewer faults, or *out is none (!ok).  Returns whether *out is one; false: *e has the reason. */
 static bool render_again(const Template *t, const json_t *messages, bool ok, unsigned *form, json_t **formed,
                          ChatText *out, Err *e) {
     json_t *other;
     ChatText text;
-    Err why;
+    Err why = {0};
     *form = find_form(t);
     if (*form == 0) return ok;
     bool again = render(t, messages, *form, &other, &text, &why);
-    if (ok && !again) {
+    if (ok && (!again || n_faults(other, &text) >= n_faults(*formed, out))) {
         json_decref(other);
+        chat_text_free(&text);
         *form = 0;
         return true;
     }
@@ -267,7 +274,7 @@ static bool render_again(const Template *t, const json_t *messages, bool ok, uns
     chat_text_free(out);
     *formed = other;
     *out = text;
-    *e = again ? (Err){0} : why;
+    *e = why;
     return again;
 }
 
@@ -278,7 +285,7 @@ bool chat_prompt(const char *source, size_t n, const ChatInput *input, ChatText 
     if (!messages) return false;
     unsigned form = 0;
     bool ok = render(&t, messages, 0, &formed, out, e);
-    bool is_good = ok && !out->has_repr && find_lost(formed, out, NULL) == 0;
+    bool is_good = ok && n_faults(formed, out) == 0;
     if (!is_good && (ok || e->code == ERR_RUN)) ok = render_again(&t, messages, ok, &form, &formed, out, e);
     if (ok) add_notes(&t, form, messages, formed, out, notes);
     if (ok) end_thought(&t, messages, form, out, notes);

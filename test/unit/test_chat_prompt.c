@@ -156,8 +156,9 @@ TEST(chat_prompt_finds_the_form) {
          "[{\"role\":\"assistant\",\"reasoning_content\":\"t\",\"content\":\"a\"}]", "(t)(a)", NULL},
         // what has no place
         {"{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}",
-         "[{\"role\":\"user\",\"content\":\"u\"},{\"role\":\"assistant\",\"content\":\"The end.\"}]", "u",
-         "leaves out the assistant message \"The end.\""},
+         "[{\"role\":\"user\",\"content\":\"u\"},{\"role\":\"assistant\",\"content\":\"\\n The "
+         "end.\\nBye.\"}]",
+         "u", "leaves out the assistant message \"The end....\"\n"},
         {PLAIN, "[{\"role\":\"user\",\"name\":\"Ann\",\"content\":\"u\"}]", "user:u;",
          "leaves out the name \"Ann\""},
         {PLAIN, "[{\"role\":\"assistant\",\"thinking\":\"Hm.\",\"content\":\"a\"}]", "assistant:a;",
