@@ -42,10 +42,10 @@ static bool print(Answer *a, Err *e) {
     return ok;
 }
 
-/* Counts the tokens of a thought, and ends it behind the last of its budget. */
-static bool spend(Answer *a, Engine *g, const Sequence *q, Err *e) {
+/* Counts the new tokens, if the thought had begun before them, and ends the thought behind the last of its budget. */
+static bool spend(Answer *a, bool had_begun, Engine *g, const Sequence *q, Err *e) {
     const char *end = think_end_text(&a->think);
-    if (end) a->n_thought += q->n_generated - a->n_seen;
+    if (had_begun) a->n_thought += q->n_generated - a->n_seen;
     a->n_seen = q->n_generated;
     if (!end || a->budget < 0 || a->n_thought < a->budget || q->finish != FINISH_NONE || q->n_generated == 0)
         return true;
@@ -58,10 +58,11 @@ static bool spend(Answer *a, Engine *g, const Sequence *q, Err *e) {
 
 bool answer_take(Answer *a, Engine *g, const Sequence *q, Err *e) {
     size_t from = a->n_taken;
+    bool is_inside = think_end_text(&a->think) != NULL;
     a->n_taken = q->n_final;
     if (q->n_final > from)
         think_push(&a->think, q->text.data + from, q->n_final - from, &a->thought, &a->answer);
-    return print(a, e) && spend(a, g, q, e);
+    return print(a, e) && spend(a, is_inside, g, q, e);
 }
 
 bool answer_end(Answer *a, Err *e) {

@@ -179,6 +179,9 @@ END
     zgen "${run[@]}" --reasoning-budget 3 --ignore-eos --think hide --json
     asserts "$(field 'd["text"]')" = "$hidden"
     asserts "$(field 'len(d["ids"]), d["counts"]["generated"], "</think>" not in d["reasoning"] > ""')" = "(30, 30, True)"
+    ids=$(field 'd["ids"]')
+    zgen "${run[@]}" --ignore-eos --json
+    asserts "$(field "[d['ids'][i] == $ids[i] for i in range(4)]")" = "[True, True, True, False]"
     zgen "${run[@]}" --reasoning-budget 100
     asserts "$output" = "$whole"
     chats --chat-template "$T/t.jinja" -n 30 --reasoning-budget 3 --ignore-eos --think hide <<<"Who are you?"
