@@ -42,7 +42,8 @@ static bool print(Answer *a, Err *e) {
     return ok;
 }
 
-/* Counts the new tokens, if the thought had begun before them, and ends the thought behind the last of its budget. */
+/* Counts the new tokens, if the thought had begun before them, and ends the thought behind the last of its
+ * budget. */
 static bool spend(Answer *a, bool had_begun, Engine *g, const Sequence *q, Err *e) {
     const char *end = think_end_text(&a->think);
     if (had_begun) a->n_thought += q->n_generated - a->n_seen;

@@ -1,7 +1,7 @@
 /* answer: an answer while it is generated: its thought, and the rest, to stdout or kept for a report.
  *
- * Thinking blocks are dimmed on a terminal, or left out, or ended when their budget of tokens is used up; white
- * space around the answer is removed.  Colour is used on terminals only, and not if NO_COLOR is set. */
+ * Thinking blocks are dimmed on a terminal, or left out, or ended when their budget of tokens is used up;
+ * white space around the answer is removed.  Colour is used on terminals only, and not if NO_COLOR is set. */
 #ifndef ZGEN_CLI_ANSWER_H
 #define ZGEN_CLI_ANSWER_H
 
@@ -25,8 +25,8 @@ typedef struct Answer {
 /* Begins the answer to the prompt of the session. */
 void answer_begin(Answer *a, const Options *o, const Session *s);
 
-/* Takes the new text of the engine's sequence q, its only one, prints what is certain, and ends a thought that has used
- * up its budget.  false: see out_write, engine_insert. */
+/* Takes the new text of the engine's sequence q, its only one, prints what is certain, and ends a thought
+ * that has used up its budget.  false: see out_write, engine_insert. */
 bool answer_take(Answer *a, Engine *g, const Sequence *q, Err *e);
 
 /* Prints the bytes held back.  false: see out_write. */

@@ -58,7 +58,8 @@ static bool turn(Chat *c, const Buf *line, Err *e) {
     return chat_answer(c, e);
 }
 
-/* -p or -f is the first turn; without it, a question that ends --messages is, or what --continue goes on with. */
+/* -p or -f is the first turn; without it, a question that ends --messages is, or what --continue goes on
+ * with. */
 static bool first_turn(Chat *c, Err *e) {
     const Options *o = c->run.options;
     Buf text = {0};

@@ -65,8 +65,8 @@ static bool is_thought_off(const Options *o) {
     return o->reasoning_budget == 0 || (o->think && strcmp(o->think, "off") == 0);
 }
 
-/* Adds the variables that the options set; for --think two names, as templates use either for their switch, and for the
- * budget the one of the templates that tell it to the model. */
+/* Adds the variables that the options set; for --think two names, as templates use either for their
+ * switch, and for the budget the one of the templates that tell it to the model. */
 static bool add_variables(const Options *o, json_t *object, Err *e) {
     if (!json_object_get(object, GENERATION)) json_object_set_new(object, GENERATION, json_true());
     if (o->continues) json_object_set_new(object, CONTINUE, json_true());

@@ -1,8 +1,8 @@
 /* messages: the messages and the chat template that the options select.
  *
- * Owns --messages and its file, the system prompt, the options that are variables of templates, and the choice of
- * the template.  A model without a template is refused: with a wrong template a model answers nonsense, and
- * nothing shows the cause. */
+ * Owns --messages and its file, the system prompt, the options that are variables of templates, and the
+ * choice of the template.  A model without a template is refused: with a wrong template a model answers
+ * nonsense, and nothing shows the cause. */
 #ifndef ZGEN_CLI_MESSAGES_H
 #define ZGEN_CLI_MESSAGES_H
 
@@ -15,17 +15,18 @@ bool messages_wanted(const Options *o);
 /* Whether this value of --think hides thinking: hide or off; NULL: not given. */
 bool messages_hide_thoughts(const char *think);
 
-/* Fills s->variables from --messages, -sys or -sysf, and the options that are variables, and s->stop.  false: ERR_USAGE; ERR_RUN for a file that
- * cannot be read or has no messages. */
+/* Fills s->variables from --messages, -sys or -sysf, and the options that are variables, and
+ * s->stop.  false: ERR_USAGE; ERR_RUN for a file that cannot be read or has no messages. */
 bool messages_begin(const Options *o, Session *s, Err *e);
 
-/* Sets s->source from the variables of s: with the template of this name in the model (NULL: no model), the known
- * format, the file, or the Jinja text; for NULL with the model's, with tools that for tools if there is one.  false:
- * ERR_USAGE or ERR_MODEL with the known names, ERR_RUN for a file that cannot be read. */
+/* Sets s->source from the variables of s: with the template of this name in the model (NULL: no model),
+ * the known format, the file, or the Jinja text; for NULL with the model's, with tools that for tools if
+ * there is one.  false: ERR_USAGE or ERR_MODEL with the known names, ERR_RUN for a file that cannot be
+ * read. */
 bool messages_template(const char *name, const Gguf *model, Session *s, Err *e);
 
-/* Makes the prompt (session_prompt), and warns of what the chat template leaves out, unless it left out the same in
- * the prompt before. */
+/* Makes the prompt (session_prompt), and warns of what the chat template leaves out, unless it left out
+ * the same in the prompt before. */
 bool messages_prompt(Session *s, Err *e);
 
 /* Replaces the messages and all other variables by those of a file in the format of --messages, and sets

@@ -68,8 +68,8 @@ static Value g_raise_exception(Jinja *j, const Value *a) {
     jinja_fail(j, ERR_RUN, "the template refuses these messages: %s", jinja_quote(j, jv_string(j, a[1])));
 }
 
-/* The format is passed to strftime one known letter at a time, without widths.  The time has neither parts of a second
- * nor a zone, as Python's has none. */
+/* The format is passed to strftime one known letter at a time, without widths.  The time has neither parts
+ * of a second nor a zone, as Python's has none. */
 static Value g_strftime_now(Jinja *j, const Value *a) {
     Str format = jv_need_str(j, a[1], "the format of strftime_now");
     Text t = {0};

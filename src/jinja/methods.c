@@ -1,8 +1,8 @@
 /* methods: the tables of methods of strings, lists, dicts, loops and cyclers, {{ subject.method(arguments)
  * }}.
  *
- * A method of a string, list or dict does not change its subject, except append: Python's other methods that do
- * are refused by attribute.c. */
+ * A method of a string, list or dict does not change its subject, except append: Python's other methods
+ * that do are refused by attribute.c. */
 #include "interp.h"
 
 /* ---- Trimming, searching, replacing ---- */

@@ -81,8 +81,8 @@ bool js_ends(Str s, Str with) {
     return s.n >= with.n && js_equal(js_part(s, s.n - with.n, s.n), with);
 }
 
-/* Whether `what` is at index i of s.  A search in repetitive text takes n * m comparisons, so they are counted
- * in *work, which is spent from time to time. */
+/* Whether `what` is at index i of s.  A search in repetitive text takes n * m comparisons, so they are
+ * counted in *work, which is spent from time to time. */
 static bool is_at(Jinja *j, Str s, Str what, size_t i, size_t *work) {
     size_t k = 0;
     while (k < what.n && same(s.c[i + k], what.c[k])) k++;

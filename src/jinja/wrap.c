@@ -1,7 +1,7 @@
 /* wrap: the filter wordwrap, lines as Python's textwrap breaks them.
  *
- * A line is cut into chunks (words, parts of words behind hyphens, dashes, white space); chunks are put into lines
- * up to the width. */
+ * A line is cut into chunks (words, parts of words behind hyphens, dashes, white space); chunks are put
+ * into lines up to the width. */
 #include "interp.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8

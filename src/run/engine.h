@@ -154,8 +154,8 @@ bool engine_profile(Engine *g, int n_past, Profile *out, Err *e);
 /* The limit of decoding: see ExecOps.read_bandwidth. */
 double engine_read_bandwidth(Engine *g);
 
-/* Appends ids[n] to a sequence that has begun to answer and is not finished, as if they had been generated. Its
- * request has no log-probabilities.  false: ERR_RUN of the executor. */
+/* Appends ids[n] to a sequence that has begun to answer and is not finished, as if they had been generated.
+ * Its request has no log-probabilities.  false: ERR_RUN of the executor. */
 bool engine_insert(Engine *g, int seq, const int32_t *ids, int n, Err *e);
 
 /* Ends all unfinished sequences as interrupted; the text that there is stays. */

@@ -165,7 +165,8 @@ void engine_finish(Engine *g, Task *t, Finish why) {
     t->slot = NULL;
 }
 
-/* The slot leaves the decode loop, which may be ahead of the sequence; the next batch computes the new tokens. */
+/* The slot leaves the decode loop, which may be ahead of the sequence; the next batch computes the new
+ * tokens. */
 bool engine_insert(Engine *g, int seq, const int32_t *ids, int n, Err *e) {
     Task *t = g->tasks[seq];
     Slot *s = t->slot;

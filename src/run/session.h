@@ -52,8 +52,8 @@ bool session_ask(Session *s, const Request *settings, Err *e);
 void session_think(const Session *s, Think *t);
 
 /* Takes the finished answer, without white space around it, into the messages; what continues a message
- * (chat_continues) goes to the end of that, without white space behind it.  false: it has no text, and nothing
- * changes. */
+ * (chat_continues) goes to the end of that, without white space behind it.  false: it has no text, and
+ * nothing changes. */
 bool session_answered(Session *s);
 
 #endif

@@ -29,9 +29,9 @@ typedef struct ChatInput {
 typedef enum ChatPart { CHAT_CONTENT, CHAT_REASONING, CHAT_NAME, CHAT_CALLS } ChatPart; // of a message
 enum { CHAT_CALLS_MAX = 4, CHAT_TOOLS = 1 };
 
-/* The origin of a part of message i: an index into ChatText.ends.  CHAT_TOOLS is that of the variable "tools".
- * Of a message's calls the fourth and all behind it share one (call: its index; 0 for other parts), and so do
- * all messages behind the 291st. */
+/* The origin of a part of message i: an index into ChatText.ends.  CHAT_TOOLS is that of the variable
+ * "tools". Of a message's calls the fourth and all behind it share one (call: its index; 0 for other
+ * parts), and so do all messages behind the 291st. */
 unsigned chat_origin(size_t i, ChatPart part, size_t call);
 
 typedef struct ChatRun {

@@ -254,8 +254,9 @@ static int n_faults(const json_t *formed, const ChatText *text) {
     return find_lost(formed, text, NULL) + text->has_repr;
 }
 
-/* Renders the messages in the forms that the template needs, and replaces *formed and *out by the result, if it is a
- * prompt with fewer faults, or *out is none (!ok).  Returns whether *out is one; false: *e has the reason. */
+/* Renders the messages in the forms that the template needs, and replaces *formed and *out by the result,
+ * if it is a prompt with fewer faults, or *out is none (!ok).  Returns whether *out is one; false: *e has
+ * the reason. */
 static bool render_again(const Template *t, const json_t *messages, bool ok, unsigned *form, json_t **formed,
                          ChatText *out, Err *e) {
     json_t *other;

@@ -137,7 +137,8 @@ static json_t *read_call(const json_t *call, size_t number, Err *e) {
     return read;
 }
 
-/* The calls of "tool_calls", or the one of "function_call", which came before it; no key if there are none. */
+/* The calls of "tool_calls", or the one of "function_call", which came before it; no key if there are
+ * none. */
 static bool set_calls(json_t *message, size_t number, Err *e) {
     const json_t *old = json_object_get(message, "function_call"),
                  *given = json_object_get(message, "tool_calls");

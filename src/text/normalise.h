@@ -1,9 +1,9 @@
 /* normalise: messages as clients send them, made into what chat templates understand.
  *
- * Clients follow OpenAI's API, templates the habits of their makers.  normalise_messages makes one form of all
- * that clients send: the form of most templates.  normalise_form changes that form to what one template needs.
- * Both work on JSON and know no template; chat_prompt.h finds out what a template needs.  Nothing that can be
- * written is dropped here; images and sound are refused. */
+ * Clients follow OpenAI's API, templates the habits of their makers.  normalise_messages makes one form of
+ * all that clients send: the form of most templates.  normalise_form changes that form to what one template
+ * needs. Both work on JSON and know no template; chat_prompt.h finds out what a template needs.  Nothing
+ * that can be written is dropped here; images and sound are refused. */
 #ifndef ZGEN_TEXT_NORMALISE_H
 #define ZGEN_TEXT_NORMALISE_H
 
@@ -29,9 +29,10 @@ enum {                          // bits of a form; 0 is that of normalise_messag
 };
 
 /* Returns new messages, the caller's.  Contents are strings, the text of all parts in order, "" if there is
- * none; developers are the system, functions are tools; calls are {id, type, function: {name, arguments}} with
- * arguments as an object where their text is one; reasoning is "reasoning_content".  Other keys stay.  NULL:
- * ERR_RUN with the number of the message that is not one, or that has something else than text. */
+ * none; developers are the system, functions are tools; calls are {id, type, function: {name, arguments}}
+ * with arguments as an object where their text is one; reasoning is "reasoning_content".  Other keys
+ * stay.  NULL: ERR_RUN with the number of the message that is not one, or that has something else than
+ * text. */
 json_t *normalise_messages(const json_t *messages, Err *e);
 
 /* Returns normalised messages in another form, the caller's. */

@@ -29,8 +29,8 @@ typedef struct Think {
  * NULL: the prompt ends with none. */
 const char *think_opened(const char *prompt, size_t n);
 
-/* The text that ends the block which such a prompt opens, with white space where the prompt has some; NULL: it opens
- * none. */
+/* The text that ends the block which such a prompt opens, with white space where the prompt has some;
+ * NULL: it opens none. */
 const char *think_closing(const char *prompt, size_t n);
 
 /* Whether a text of n bytes is a tag. */
