@@ -67,19 +67,22 @@ static bool is_space(char c) {
     return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
-static void encode_plain(TokJob *job, const char *text, size_t n) {
-    if (n == 0) return;
+/* Encodes the stretch of n bytes in front of special token `next`, -1: it ends the text. */
+static void encode_plain(TokJob *job, const char *text, size_t n, int next) {
+    bool goes_on = next >= 0 && job->tok->entries[next].type == TOK_USER_DEFINED;
     switch (job->tok->kind) {
     case TOK_SPM:
-        spm_encode(job, text, n, job->tok->add_space_prefix);
-        return;
+        if (n) spm_encode(job, text, n, job->tok->add_space_prefix);
+        break;
     case TOK_BPE:
-        bpe_encode(job, text, n);
-        return;
+        if (n) bpe_encode(job, text, n);
+        break;
     case TOK_UNIGRAM:
-        unigram_encode(job, text, n);
-        return;
+        unigram_encode(job, text, n, goes_on);
+        break;
     }
+    if (next >= 0) tok_ids_add(job->out, next);
+    job->goes_on = goes_on;
 }
 
 static void encode_valid(const Tok *t, const Source *s, TokIds *out) {
@@ -92,14 +95,13 @@ static void encode_valid(const Tok *t, const Source *s, TokIds *out) {
             at++;
             continue;
         }
-        encode_plain(&job, s->text + from, at - from);
-        tok_ids_add(out, id);
+        encode_plain(&job, s->text + from, at - from, id);
         at += t->entries[id].n;
         if (takes_space_behind(t, id))
             while (at < s->n && is_space(s->text[at])) at++;
         from = at;
     }
-    encode_plain(&job, s->text + from, s->n - from);
+    encode_plain(&job, s->text + from, s->n - from, -1);
     if (job.n_lost)
         err_warn("%zu characters of the text are not in the model's vocabulary and were left out",
                  job.n_lost);

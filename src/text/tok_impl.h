@@ -157,6 +157,7 @@ struct TokJob {
     TokIds *out;
     size_t work;   // bytes hashed, pairs queued, heap entries moved: proportional to the running time
     size_t n_lost; // characters without token, byte tokens and unknown token
+    bool goes_on;  // a user-defined token is in front of the stretch: it belongs to the text
     Merger merger;
     Buf text;              // the stretch, normalised for the encoder
     struct TokWord *words; // BPE: a cache of the ids of words
@@ -182,7 +183,8 @@ void bpe_encode(TokJob *job, const char *text, size_t n);
 bool unigram_open(const Gguf *g, const Tok *t, struct Unigram **out,
                   Err *e); // false: the character map is malformed
 void unigram_close(struct Unigram *u);
-void unigram_encode(TokJob *job, const char *text, size_t n);
+void unigram_encode(TokJob *job, const char *text, size_t n,
+                    bool goes_on); // n may be 0; goes_on: a user-defined token follows
 
 void tok_job_free(TokJob *job);
 

@@ -137,27 +137,39 @@ static size_t replacement_of(const struct Unigram *u, const char *text, size_t n
     return longest;
 }
 
-typedef struct Spaces { // of the normalised text
+typedef struct Spaces { // of the normalised text, to which user-defined tokens belong
     bool merge;         // runs of spaces are one, and there are none at the ends
     bool prefix;        // one in front of the text
     bool began;         // there is a character that is not a space
     bool in_word;       // the last character was not a space
 } Spaces;
 
+/* Adds the space of a merged run when the word behind it begins. */
+static void begin_word(Spaces *s, Buf *out) {
+    if (s->merge && !s->in_word && (s->began || s->prefix)) buf_add(out, TOK_SPACE, strlen(TOK_SPACE));
+    s->began = s->in_word = true;
+}
+
 static void add_normal(Spaces *s, const char *text, size_t n, Buf *out) {
     for (size_t i = 0; i < n; i++) {
-        bool is_space = text[i] == ' ';
-        bool begins = s->merge && !is_space && !s->in_word && (s->began || s->prefix);
-        if (begins || (is_space && !s->merge)) buf_add(out, TOK_SPACE, strlen(TOK_SPACE));
-        if (!is_space) buf_add(out, text + i, 1);
-        s->began |= !is_space;
-        s->in_word = !is_space;
+        if (text[i] != ' ') {
+            begin_word(s, out);
+            buf_add(out, text + i, 1);
+        } else {
+            if (!s->merge) buf_add(out, TOK_SPACE, strlen(TOK_SPACE));
+            s->in_word = false;
+        }
     }
 }
 
-static void normalise(const struct Unigram *u, const char *text, size_t n, Buf *out) {
-    Spaces spaces = {.merge = u->tok->remove_extra_whitespaces, .prefix = u->tok->add_space_prefix};
-    if (spaces.prefix && !spaces.merge) buf_add(out, TOK_SPACE, strlen(TOK_SPACE));
+/* was_on, goes_on: a user-defined token is in front of the text, behind it. */
+static void normalise(const struct Unigram *u, const char *text, size_t n, bool was_on, bool goes_on,
+                      Buf *out) {
+    Spaces spaces = {.merge = u->tok->remove_extra_whitespaces,
+                     .prefix = u->tok->add_space_prefix,
+                     .began = was_on,
+                     .in_word = was_on};
+    if (spaces.prefix && !spaces.merge && !was_on) buf_add(out, TOK_SPACE, strlen(TOK_SPACE));
     for (size_t i = 0; i < n;) {
         const char *mapped = NULL;
         size_t length = replacement_of(u, text + i, n - i, &mapped);
@@ -170,6 +182,7 @@ static void normalise(const struct Unigram *u, const char *text, size_t n, Buf *
         }
         i += length;
     }
+    if (goes_on) begin_word(&spaces, out);
 }
 
 /* ---- the best spelling ---- */
@@ -241,9 +254,10 @@ static void settle(TokJob *job, Lattice *l, const char *text, size_t n, bool *wa
     l->best[l->n++] = (Best){0};
 }
 
-void unigram_encode(TokJob *job, const char *text, size_t n) {
+void unigram_encode(TokJob *job, const char *text, size_t n, bool goes_on) {
+    if (n == 0 && !goes_on) return;
     buf_clear(&job->text);
-    normalise(job->tok->unigram, text, n, &job->text);
+    normalise(job->tok->unigram, text, n, job->goes_on, goes_on, &job->text);
     text = job->text.data;
     n = job->text.n;
     Lattice l = {.best = mem_new(256, sizeof *l.best), .n = 1, .capacity = 256};

@@ -104,6 +104,25 @@ TEST(unigram_treats_spaces_as_the_file_says) {
     made_close(&m);
 }
 
+/* As sentencepiece does: user-defined tokens belong to the text, control tokens are between texts. */
+TEST(unigram_goes_on_behind_user_defined_tokens) {
+    Made m = made_open(file_of(SMALL, N_SMALL, true, true));
+    REQUIRE(m.tok);
+    CHECK_ENCODES(m.tok, "<x>b", 0, "3 10 5");
+    CHECK_ENCODES(m.tok, " b <x>  b <x> ", 0, "3 5 3 10 3 5 3 10");
+    CHECK_ENCODES(m.tok, "b </s> b", TOK_PARSE_SPECIAL, "3 5 1 3 5");
+    made_close(&m);
+    m = made_open(file_of(SMALL, N_SMALL, true, false));
+    REQUIRE(m.tok);
+    CHECK_ENCODES(m.tok, "<x>b", 0, "3 10 5");
+    CHECK_ENCODES(m.tok, " <x> <x>b ", 0, "3 3 10 3 10 5 3");
+    made_close(&m);
+    m = made_open(file_of(SMALL, N_SMALL, false, true));
+    REQUIRE(m.tok);
+    CHECK_ENCODES(m.tok, " <x>b  <x>", 0, "10 5 3 10");
+    made_close(&m);
+}
+
 /* ---- the character map ---- */
 
 /* A trie with 256 slots per node: a valid, if sparse, packed trie. */
@@ -276,7 +295,7 @@ TEST(unigram_work_grows_with_the_length_of_the_text) {
             while (text.n < (k ? 3000000u : 30000u)) buf_add(&text, units[i], strlen(units[i]));
             TokIds ids = {0};
             TokJob job = {.tok = m.tok, .out = &ids};
-            unigram_encode(&job, text.data, text.n);
+            unigram_encode(&job, text.data, text.n, false);
             work[k] = job.work;
             tok_job_free(&job);
             tok_ids_free(&ids);
