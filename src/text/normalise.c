@@ -105,17 +105,6 @@ static bool set_content(json_t *message, size_t number, Err *e) {
 
 /* ---- calls ---- */
 
-/* Arguments as an object, where they are one or the text of one. */
-static json_t *read_arguments(const json_t *arguments) {
-    if (!arguments || json_is_null(arguments)) return json_object();
-    if (!json_is_string(arguments)) return json_deep_copy(arguments);
-    size_t n = json_string_length(arguments);
-    json_t *object = json_read(json_string_value(arguments), n, NULL);
-    if (json_is_object(object)) return object;
-    json_decref(object);
-    return n ? json_deep_copy(arguments) : json_object();
-}
-
 /* {id, type, function: {name, arguments}} from a call in this form, or from its function alone. */
 static json_t *read_call(const json_t *call, size_t number, Err *e) {
     const json_t *given = json_object_get(call, "function");
@@ -129,7 +118,10 @@ static json_t *read_call(const json_t *call, size_t number, Err *e) {
                 number);
         return NULL;
     }
-    json_object_set_new(function, "arguments", read_arguments(json_object_get(function, "arguments")));
+    json_t *arguments = json_object_get(function, "arguments");
+    bool is_empty = json_is_string(arguments) && !json_string_length(arguments);
+    if (!arguments || json_is_null(arguments) || is_empty)
+        json_object_set_new(function, "arguments", json_object());
     if (given) json_object_update(read, (json_t *)call);
     if (json_object_get(call, "id")) json_object_set(read, "id", json_object_get(call, "id"));
     if (!json_object_get(read, "type")) json_object_set_new(read, "type", json_string("function"));
@@ -388,22 +380,34 @@ static void write_result(json_t *message) {
     json_object_del(message, "name");
 }
 
-static void write_arguments(json_t *message) {
+/* Arguments as an object, where they are one or the text of one. */
+static json_t *read_arguments(json_t *arguments) {
+    if (!json_is_string(arguments)) return json_incref(arguments);
+    json_t *object = json_read(json_string_value(arguments), json_string_length(arguments), NULL);
+    if (json_is_object(object)) return object;
+    json_decref(object);
+    return json_incref(arguments);
+}
+
+/* A text stays as it is, where text is wanted. */
+static void set_arguments(json_t *message, bool as_text) {
     json_t *calls = json_deep_copy(json_object_get(message, "tool_calls")), *call;
     size_t k;
     json_array_foreach(calls, k, call) {
         json_t *function = json_object_get(call, "function"),
                *arguments = json_object_get(function, "arguments");
-        if (!json_is_string(arguments)) json_object_set_new(function, "arguments", json_text(arguments));
+        if (!as_text)
+            json_object_set_new(function, "arguments", read_arguments(arguments));
+        else if (!json_is_string(arguments))
+            json_object_set_new(function, "arguments", json_text(arguments));
     }
-    json_object_set_new(message, "tool_calls", calls);
+    if (calls) json_object_set_new(message, "tool_calls", calls);
 }
 
 static void set_message_form(json_t *message, unsigned form) {
     bool calls = json_object_get(message, "tool_calls");
     json_t *content = json_object_get(message, "content"),
            *reasoning = json_object_get(message, "reasoning_content");
-    if (form & FORM_ARGUMENTS_TEXT && calls) write_arguments(message);
     if (form & FORM_CONTENT_NULL && calls && !json_string_length(content))
         json_object_set_new(message, "content", json_null());
     else if (form & FORM_REASONING_PART && reasoning)
@@ -445,7 +449,11 @@ static void step(json_t **messages, json_t *made) {
 json_t *normalise_form(const json_t *normalised, unsigned form) {
     json_t *out = json_array(), *message;
     size_t i;
-    json_array_foreach(normalised, i, message) json_array_append_new(out, json_copy(message));
+    json_array_foreach(normalised, i, message) {
+        json_t *copy = json_copy(message);
+        set_arguments(copy, form & FORM_ARGUMENTS_TEXT && !(form & FORM_CALLS_TEXT));
+        json_array_append_new(out, copy);
+    }
     if (form & FORM_IDS_SHORT) shorten_ids(out);
     if (form & FORM_CALLS_APART) step(&out, part_calls(out));
     if (form & FORM_CALLS_SINGLE) step(&out, split_calls(out));

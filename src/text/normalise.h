@@ -10,7 +10,7 @@
 #include <jansson.h>
 #include "../base/err.h"
 
-enum {                          // bits of a form; 0 is that of normalise_messages
+enum {                          // bits of a form; 0 is that of most templates
     FORM_PARTS = 1 << 0,        // a content is a list of one part of text
     FORM_SYSTEM_FIRST = 1 << 1, // a system message begins the conversation; the text of later ones begins the
                                 // next message of the user
@@ -29,13 +29,13 @@ enum {                          // bits of a form; 0 is that of normalise_messag
 };
 
 /* Returns new messages, the caller's.  Contents are strings, the text of all parts in order, "" if there is
- * none; developers are the system, functions are tools; calls are {id, type, function: {name, arguments}}
- * with arguments as an object where their text is one; reasoning is "reasoning_content".  Other keys
- * stay.  NULL: ERR_RUN with the number of the message that is not one, or that has something else than
- * text. */
+ * none; developers are the system, functions are tools; calls are {id, type, function: {name, arguments}};
+ * reasoning is "reasoning_content".  Other keys stay.  NULL: ERR_RUN with the number of the message that is
+ * not one, or that has something else than text. */
 json_t *normalise_messages(const json_t *messages, Err *e);
 
-/* Returns normalised messages in another form, the caller's. */
+/* Returns normalised messages in a form, the caller's.  Arguments that are the text of an object become that
+ * object, except where the form wants text. */
 json_t *normalise_form(const json_t *normalised, unsigned form);
 
 /* The text of the content of a message in any form, and the string of a key; "" if there is none. */

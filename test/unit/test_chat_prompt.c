@@ -78,7 +78,7 @@ static void free_result(Result *r) {
     "\"content\":\"s\"}]"
 #define ONE_CALL                                                                                             \
     "[{\"role\":\"user\",\"content\":\"u\"},{\"role\":\"assistant\",\"content\":\"c\",\"tool_calls\":["      \
-    "{\"id\":\"123456789\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"x\\\": 1}\"}}]},"               \
+    "{\"id\":\"123456789\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"x\\\":1}\"}}]},"                \
     "{\"role\":\"tool\",\"tool_call_id\":\"123456789\",\"content\":\"r\"}]"
 #define SYSTEMS                                                                                              \
     "[{\"role\":\"developer\",\"content\":\"S\"},{\"role\":\"system\",\"content\":\"T\"},"                   \
@@ -134,7 +134,7 @@ TEST(chat_prompt_finds_the_form) {
          "{% endfor %}",
          TWO_CALLS, "u[f {\"x\": 1} call_0123456789][g {} call00002]rs", NULL},
         {ROLES("{% for c in m.tool_calls or [] %}{{ '[' + c.function.arguments + ']' }}{% endfor %}"),
-         ONE_CALL, "user:u;assistant:c;[{\"x\": 1}]tool:r;", NULL},
+         ONE_CALL, "user:u;assistant:c;[{\"x\":1}]tool:r;", NULL}, // as it was written
         {ROLES("{% if m.tool_calls %}{{ m.tool_calls[0].function.name }}{% endif %}"), TWO_CALLS,
          "user:u;assistant:;ftool:r;assistant:;gtool:s;", NULL},
         {REFUSES("one call", "m.tool_calls and m.tool_calls | length > 1") PLAIN, TWO_CALLS,
