@@ -18,8 +18,7 @@ static bool last_is(const Session *s, const char *role) {
 static bool clear(Chat *c, const char *argument, Err *e) {
     (void)argument;
     json_t *messages = session_messages(&c->session);
-    size_t n = json_array_size(messages);
-    bool has_system = n && strcmp(messages_role(&c->session, n - 1), "system") == 0;
+    bool has_system = messages_has_system(&c->session);
     while (json_array_size(messages) > has_system) pop(&c->session);
     return chat_print(c, e,
                       has_system ? "(a new conversation; the system prompt stays)" : "(a new conversation)");

@@ -40,10 +40,7 @@ bool chat_failed(const Chat *c, Err *e) {
  * false: that would remove the last turn. */
 static bool drop_oldest(Session *s) {
     json_t *messages = session_messages(s);
-    size_t n = json_array_size(messages), first = 0;
-    const char *oldest = messages_role(s, n - 1);
-    if (strcmp(oldest, "system") == 0 || strcmp(oldest, "developer") == 0) first = 1;
-    size_t next = first + 1;
+    size_t n = json_array_size(messages), first = messages_has_system(s), next = first + 1;
     while (next < n && strcmp(messages_role(s, n - 1 - next), "user") != 0) next++;
     if (next >= n) return false;
     for (; next > first; next--) json_array_remove(messages, first);

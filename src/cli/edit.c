@@ -15,7 +15,7 @@
 #include <string.h>
 #include <wchar.h>
 
-#define PASTE_BEGIN "\033[200~"
+#define PASTE_BEGIN L"\033[200~"
 #define PASTE_END L"\033[201~"
 
 enum { HISTORY = 1000 }; // lines
@@ -68,25 +68,25 @@ static Around clusters_around(EditLine *edit) {
     return around;
 }
 
-static unsigned char move_left(EditLine *edit, int key) {
+static unsigned char move_left(EditLine *edit, wint_t key) {
     (void)key;
     el_cursor(edit, -clusters_around(edit).before);
     return CC_REFRESH;
 }
 
-static unsigned char move_right(EditLine *edit, int key) {
+static unsigned char move_right(EditLine *edit, wint_t key) {
     (void)key;
     el_cursor(edit, clusters_around(edit).behind);
     return CC_REFRESH;
 }
 
-static unsigned char delete_before(EditLine *edit, int key) {
+static unsigned char delete_before(EditLine *edit, wint_t key) {
     (void)key;
     el_deletestr(edit, clusters_around(edit).before);
     return CC_REFRESH;
 }
 
-static unsigned char delete_behind(EditLine *edit, int key) {
+static unsigned char delete_behind(EditLine *edit, wint_t key) {
     (void)key;
     int n = clusters_around(edit).behind;
     el_cursor(edit, n);
@@ -95,7 +95,7 @@ static unsigned char delete_behind(EditLine *edit, int key) {
 }
 
 /* Ctrl-D: the end of the input where the line is empty. */
-static unsigned char delete_or_end(EditLine *edit, int key) {
+static unsigned char delete_or_end(EditLine *edit, wint_t key) {
     const LineInfoW *line = el_wline(edit);
     return line->lastchar == line->buffer ? CC_EOF : delete_behind(edit, key);
 }
@@ -113,7 +113,7 @@ static void insert_pasted(EditLine *edit, wchar_t *text, size_t n) {
     el_winsertstr(edit, text);
 }
 
-static unsigned char paste(EditLine *edit, int key) {
+static unsigned char paste(EditLine *edit, wint_t key) {
     static const size_t END = sizeof PASTE_END / sizeof(wchar_t) - 1;
     (void)key;
     wchar_t *text = NULL, c;
@@ -131,22 +131,23 @@ static unsigned char paste(EditLine *edit, int key) {
 
 /* ---- the line ------------------------------------------------------------------------------------------ */
 
+/* The wide functions keep the names as they are; the others copy them and never free the copies. */
 static void bind_keys(EditLine *edit) {
     static const struct {
-        const char *name, *help, *keys[4];
-        unsigned char (*run)(EditLine *, int);
+        const wchar_t *name, *help, *keys[4];
+        unsigned char (*run)(EditLine *, wint_t);
     } BINDINGS[] = {
-        {"zgen-left", "Moves a character to the left", {"^B", "\\e[D", "\\eOD"}, move_left},
-        {"zgen-right", "Moves a character to the right", {"^F", "\\e[C", "\\eOC"}, move_right},
-        {"zgen-backspace", "Deletes the character before the cursor", {"^?", "^H"}, delete_before},
-        {"zgen-delete", "Deletes the character behind the cursor", {"\\e[3~"}, delete_behind},
-        {"zgen-delete-or-end", "Deletes a character, or ends the input", {"^D"}, delete_or_end},
-        {"zgen-paste", "Inserts what is pasted", {PASTE_BEGIN}, paste},
+        {L"zgen-left", L"Moves a character to the left", {L"^B", L"\\e[D", L"\\eOD"}, move_left},
+        {L"zgen-right", L"Moves a character to the right", {L"^F", L"\\e[C", L"\\eOC"}, move_right},
+        {L"zgen-backspace", L"Deletes the character before the cursor", {L"^?", L"^H"}, delete_before},
+        {L"zgen-delete", L"Deletes the character behind the cursor", {L"\\e[3~"}, delete_behind},
+        {L"zgen-delete-or-end", L"Deletes a character, or ends the input", {L"^D"}, delete_or_end},
+        {L"zgen-paste", L"Inserts what is pasted", {PASTE_BEGIN}, paste},
     };
     for (size_t i = 0; i < sizeof BINDINGS / sizeof *BINDINGS; i++) {
-        el_set(edit, EL_ADDFN, BINDINGS[i].name, BINDINGS[i].help, BINDINGS[i].run);
+        el_wset(edit, EL_ADDFN, BINDINGS[i].name, BINDINGS[i].help, BINDINGS[i].run);
         for (int k = 0; BINDINGS[i].keys[k]; k++)
-            el_set(edit, EL_BIND, BINDINGS[i].keys[k], BINDINGS[i].name, NULL);
+            el_wset(edit, EL_BIND, BINDINGS[i].keys[k], BINDINGS[i].name, NULL);
     }
     el_set(edit, EL_BIND, "^I", "ed-insert", NULL);
     el_set(edit, EL_BIND, "^R", "em-inc-search-prev", NULL);

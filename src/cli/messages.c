@@ -31,10 +31,16 @@ const char *messages_role(const Session *s, size_t i) {
     return role ? role : "";
 }
 
+bool messages_has_system(const Session *s) {
+    size_t n = json_array_size(session_messages(s));
+    const char *first = n ? messages_role(s, n - 1) : "";
+    return strcmp(first, "system") == 0 || strcmp(first, "developer") == 0;
+}
+
 void messages_set_system(Session *s, const char *text, size_t n) {
     json_t *messages = session_messages(s);
     size_t last = json_array_size(messages);
-    if (last && strcmp(messages_role(s, last - 1), "system") == 0) {
+    if (messages_has_system(s)) {
         json_array_remove(messages, 0);
         last--;
     }

@@ -39,6 +39,9 @@ bool messages_save(const char *path, const Session *s, Err *e);
 /* The next prompt is for a new answer, whatever the one before was for. */
 void messages_end_continuation(Session *s);
 
+/* Whether the messages begin with a system prompt, of the role system or developer. */
+bool messages_has_system(const Session *s);
+
 /* Replaces or adds the system prompt: n bytes. */
 void messages_set_system(Session *s, const char *text, size_t n);
 

@@ -492,8 +492,8 @@ exit 0" || { cat "$T/shown"; return 1; }
     grep -qF $'\e[?2004h' "$T/shown"
     grep -qF $'\e[?2004l' "$T/shown"
     local long
-    long=$(printf 'a line of text that is pasted %d\\r' {1..200})
-    asserts "$(typed "send \\x1b[200~$long\\x1b[201~\\r" | grep -o pasted | wc -l)" = 200
+    long=$(printf 'a line of text that is pasted %d\\r' {1..60})
+    asserts "$(typed "send \\x1b[200~$long\\x1b[201~\\r" | grep -o pasted | wc -l)" = 60
 }
 
 @test "deleting and moving take whole characters" {
@@ -525,4 +525,13 @@ send """\r')" = "['one\\n two\\\\']"
 @test "a standard input that cannot be read is an error" {
     chats <"$T"
     [[ "$status" = 1 && "$stderr" == *"cannot be read from standard input: Is a directory"* ]]
+}
+
+@test "a developer's prompt is a system prompt: /clear keeps it, /system replaces it" {
+    echo '{"messages": [{"role": "developer", "content": "d"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}' >"$T/m"
+    chats <<<"/load $T/m"$'\n/clear\n'"/save $T/kept"$'\n/system s\n'"/save $T/set"
+    output=$(cat "$T/kept")
+    asserts "$(field '[m["role"] + m["content"] for m in d["messages"]]')" = "['developerd']"
+    output=$(cat "$T/set")
+    asserts "$(field '[m["role"] + m["content"] for m in d["messages"]]')" = "['systems']"
 }
