@@ -155,9 +155,10 @@ typedef struct Merger {
 struct TokJob {
     const Tok *tok;
     TokIds *out;
-    size_t work;   // bytes hashed, pairs queued, heap entries moved: proportional to the running time
-    size_t n_lost; // characters without token, byte tokens and unknown token
-    bool goes_on;  // a user-defined token is in front of the stretch: it belongs to the text
+    size_t work;         // bytes hashed, pairs queued, heap entries moved: proportional to the running time
+    size_t n_lost;       // characters without token, byte tokens and unknown token
+    size_t n_to_unknown; // ids up to the last unknown token; 0: there was none
+    bool goes_on;        // a user-defined token is in front of the stretch: it belongs to the text
     Merger merger;
     Buf text;              // the stretch, normalised for the encoder
     struct TokWord *words; // BPE: a cache of the ids of words
@@ -166,7 +167,8 @@ struct TokJob {
 void merger_add(Merger *m, uint32_t start, uint32_t n, int32_t id); // appends a symbol
 void merger_run(TokJob *job); // merges; the symbols that remain are a list by next, from 0 on
 
-/* Appends n bytes as byte tokens, or as one unknown token if one of the bytes has no byte token. */
+/* Appends n bytes as byte tokens, or as the unknown token if one of the bytes has no byte token; in a unigram
+ * vocabulary once for calls that follow each other. */
 void tok_spell(TokJob *job, const char *bytes, size_t n);
 
 /* ---- the encoders.  Each appends the ids of n >= 1 bytes of plain UTF-8 to job->out. ---- */

@@ -122,16 +122,21 @@ void merger_run(TokJob *job) {
     }
 }
 
+static void add_unknown(TokJob *job) {
+    TokIds *out = job->out;
+    if (job->tok->unknown < 0)
+        job->n_lost++;
+    else if (job->tok->kind != TOK_UNIGRAM || !job->n_to_unknown || out->n != job->n_to_unknown)
+        tok_ids_add(out, job->tok->unknown);
+    job->n_to_unknown = out->n;
+}
+
 void tok_spell(TokJob *job, const char *bytes, size_t n) {
     const int32_t *ids = job->tok->byte_ids;
     bool complete = true;
     for (size_t i = 0; i < n; i++) complete &= ids[(unsigned char)bytes[i]] >= 0;
-    if (complete)
-        for (size_t i = 0; i < n; i++) tok_ids_add(job->out, ids[(unsigned char)bytes[i]]);
-    else if (job->tok->unknown >= 0)
-        tok_ids_add(job->out, job->tok->unknown);
-    else
-        job->n_lost++;
+    if (!complete) add_unknown(job);
+    for (size_t i = 0; complete && i < n; i++) tok_ids_add(job->out, ids[(unsigned char)bytes[i]]);
 }
 
 void tok_job_free(TokJob *job) {

@@ -223,18 +223,9 @@ static void relax_tokens(TokJob *job, Lattice *l, size_t from, const char *text,
     if (!is_known) relax(l, from, character, -1, u->unknown_score);
 }
 
-/* Appends a character without token: its bytes, or the unknown token, once for several characters. */
-static void add_unknown(TokJob *job, const char *character, size_t n, bool *was_unknown) {
-    size_t before = job->out->n;
-    tok_spell(job, character, n);
-    bool is_unknown = job->out->n == before + 1 && job->out->data[before] == job->tok->unknown;
-    if (is_unknown && *was_unknown) job->out->n--;
-    *was_unknown = is_unknown;
-}
-
 /* Appends the ids of the best spelling of text, the first n bytes of the lattice, and begins the lattice
  * behind them. */
-static void settle(TokJob *job, Lattice *l, const char *text, size_t n, bool *was_unknown) {
+static void settle(TokJob *job, Lattice *l, const char *text, size_t n) {
     Best token = l->best[n];
     for (size_t at = n; at;) { // turns the lattice: from now on a token is where it begins
         at -= token.n;
@@ -243,12 +234,10 @@ static void settle(TokJob *job, Lattice *l, const char *text, size_t n, bool *wa
         token = before;
     }
     for (size_t at = 0; at < n; at += l->best[at].n) {
-        if (l->best[at].id < 0) {
-            add_unknown(job, text + at, l->best[at].n, was_unknown);
-        } else {
+        if (l->best[at].id < 0)
+            tok_spell(job, text + at, l->best[at].n);
+        else
             tok_ids_add(job->out, l->best[at].id);
-            *was_unknown = false;
-        }
     }
     l->n = 0;
     l->best[l->n++] = (Best){0};
@@ -261,14 +250,13 @@ void unigram_encode(TokJob *job, const char *text, size_t n, bool goes_on) {
     text = job->text.data;
     n = job->text.n;
     Lattice l = {.best = mem_new(256, sizeof *l.best), .n = 1, .capacity = 256};
-    bool was_unknown = false;
     uint32_t c;
     for (size_t at = 0, settled = 0, length; at < n; at += length) {
         length = utf8_next(text + at, n - at, &c);
         relax_tokens(job, &l, at - settled, text + at, n - at, length);
         size_t next = at + length - settled;
         if (l.n != next + 1 && next < TOK_RUN_MAX) continue;
-        settle(job, &l, text + settled, next, &was_unknown);
+        settle(job, &l, text + settled, next);
         settled += next;
     }
     free(l.best);
