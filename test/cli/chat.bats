@@ -535,3 +535,25 @@ send """\r')" = "['one\\n two\\\\']"
     output=$(cat "$T/set")
     asserts "$(field '[m["role"] + m["content"] for m in d["messages"]]')" = "['systems']"
 }
+
+@test "on a terminal Ctrl-C ends the reading of a long message, and the chat goes on" {
+    local long
+    long=$(printf 'a line of text that is pasted %d\\r' {1..100})
+    talks --isa scalar -t 1 -c 4096 <<END
+expect > 
+send My name is Mia.\r
+expect Nice to meet you, Mia!
+expect > 
+send \x1b[200~$long\x1b[201~\r
+expect pasted 100
+expect [?2004l
+send \x03
+expect (no answer)
+expect > 
+send What is my name?\r
+expect Your name is Mia.
+expect > 
+send \x04
+exit 0
+END
+}
