@@ -76,7 +76,11 @@ cudaError_t launch_dequant(const Launch *l, const DeviceWeight *w, int expert, v
 
 /* ---- Products of few rows: 8-bit activations for block types, exact integer sums of each block ---- */
 
-enum { MAX_PRODUCTS = 4 }; // in one kernel
+/* A factor of a row's outputs: one value, or if it is wide as many as there are outputs; or sigmoids of these. */
+typedef struct Gate {
+    RegRows rows; // or no data: 1
+    bool wide, sigmoid;
+} Gate;
 
 typedef struct ProductSegment {
     DeviceWeight w;
@@ -85,23 +89,23 @@ typedef struct ProductSegment {
     int out_stride;
 } ProductSegment;
 
-/* The first output of a product in a form that the next product can read while both run in one kernel: the
+/* The outputs of a product in a form that other products can read while all run in one kernel: the
  * lowest bit of each float is the parity of the epoch that wrote it, so that a reader sees of each float
  * whether it is of this epoch.  An epoch is one run of the product; each block counts its own.  All zero at
  * first. */
 enum { MAX_FLAGGED_BLOCKS = 256 };
 typedef struct FlaggedOutput {
     uint32_t epoch[MAX_FLAGGED_BLOCKS]; // of each block
-    uint32_t row[];                     // [n_out]
+    uint32_t row[];                     // the outputs of all segments
 } FlaggedOutput;
 
 /* MATMUL, EXPERT and LOGITS: out = scale * (w in * scale_of_rows + bias), of up to four segments with one
- * input; the first one + residual; all with a softcap.  The input is normalised first where there is a norm.
- * With an activation two segments make one output, act(first) * second + residual, written to the first's
- * out.  No input may overlap an output, which holds partial results until the end.
+ * input; the first one, times the gate, + residual; all with a softcap.  The input is normalised first
+ * where there is a norm.  With an activation two segments make one output, act(first) * second + residual,
+ * written to the first's out, and one segment makes act(first).  No input may overlap an output, which holds partial results until the end.
  *
- * A product of experts has one segment, or a pair with an activation, and no residual; inputs by slot are not
- * normalised. */
+ * A product of experts has one segment, or a pair with an activation, and no residual unless it is summed;
+ * inputs by slot are not normalised. */
 enum { MAX_EXPERTS = 1024 };
 typedef struct Product {
     ProductSegment segment[OP_MAX_SEGMENTS];
@@ -109,25 +113,31 @@ typedef struct Product {
     RegRows in;
     const float *norm; // weight [n_in] of the RMS norm applied to in, or NULL
     float norm_eps;
-    Activation act;         // or ACT_NONE
-    float scale, softcap;   // of the results: 1, 0 where there are none
+    Activation act;       // or ACT_NONE
+    float scale, softcap; // of the results: 1, 0 where there are none
+    Gate gate;
     RegRows residual;       // or no data, as with experts; in rows of whole 16 bytes
-    FlaggedOutput *flagged; // the first output, if another product may follow in the same kernel, or NULL
+    FlaggedOutput *flagged; // the outputs, if another product may follow in the same kernel, or NULL
     const int32_t *ids;     // experts of each row, n_used in rows ids_stride apart; NULL: slot s has matrix s
     int ids_stride;         // slot s of n_used writes out + s * n_out and, if per_slot, reads in + s * n_in
     int n_used;             // 0: a product without experts
     bool per_slot;
+    /* In a fusion: */
+    bool summed; // out = residual + sum_scale * sum over slots of the slot's weight times what it gives
+    float sum_scale;
+    int from;               // the product of the fusion whose first output is the input; -1: a register is
+    bool same_input;        // the input, normalised alike, is that of the product before
+    int gate_from, gate_at; // the product whose outputs have the gate, and where; -1: a register
 } Product;
 
 /* The product of its rows from `first` on. */
 Product product_rows(Product p, int first);
 
-/* n products, at most MAX_PRODUCTS, one after the other, of T rows (any T; beyond a few dozen launch_gemm is
- * faster). Each has the first output of the one before it as its input; a single row goes through all of them
- * in one kernel. The bytes of a row do not depend on T.  scratch: product_scratch_bytes of each, which
- * reads no address. */
-cudaError_t launch_products(const Launch *l, const Product *p, int n, int T, void *scratch);
+/* A product of T rows (any T; beyond a few dozen launch_gemm is faster).  The bytes of a row do not depend on
+ * T.  scratch: product_scratch_bytes, which reads no address. */
+cudaError_t launch_products(const Launch *l, const Product *p, int T, void *scratch);
 size_t product_scratch_bytes(const Product *p);
+cudaError_t product_check(const Product *p);
 
 /* Whether a block's shared memory has room for an input row of the product, of which no address is read. */
 bool product_fits(const Launch *l, const Product *p);
@@ -159,11 +169,13 @@ cudaError_t launch_gemm_f16(Gemm *g, const Launch *l, const void *w, const void 
 /* ---- Rows: NORM, ADD, GLU, SLICE, JOIN ---- */
 
 /* NORM of n rows of `width` floats, or of each head of them: out = (in - mean) / sqrt(mean of squares + eps)
- * * weight + bias + residual; the mean is 0 unless the norm is centred. */
+ * * weight + bias, times gate_act(gate), plus residual, times sum_scale; the mean is 0 unless the norm is
+ * centred. */
 typedef struct Norm {
-    RegRows in, residual, out;  // residual may have no data
+    RegRows in, gate, residual, out; // gate and residual may have no data
+    Activation gate_act;
     const float *weight, *bias; // [width], or [head_dim] of heads that share them; or NULL
-    float eps;
+    float eps, sum_scale;
     int width, head_dim; // head_dim 0: the whole row
     bool centred, per_head;
 } Norm;
@@ -205,15 +217,33 @@ typedef struct Route {
 } Route;
 cudaError_t launch_route(const Launch *l, const Route *r, int n);
 
-/* MOE_SUM of n rows: out = residual + sum over s < n_used of weights[s] * in[s]. */
+/* MOE_SUM of n rows: out = residual + scale * sum over s < n_used of weights[s] * in[s]. */
 typedef struct MoeSum {
     RegRows in;      // [n_used][width]
     RegRows weights; // [n_used]
     int n_used, width;
+    float scale;
     RegRows residual; // [width], or no data
     RegRows out;      // [width]
 } MoeSum;
 cudaError_t launch_moe_sum(const Launch *l, const MoeSum *m, int n);
+
+/* ---- A single row: several products in one kernel ---- */
+
+enum { MAX_PRODUCTS = 7 };
+enum { MAX_SUMMED = 16 }; // slots whose results a product can sum
+
+/* The products of one row, each of which reads the first output of one before it.  Those of experts have the same
+ * ids. */
+typedef struct Fusion {
+    Product p[MAX_PRODUCTS];
+    int n;
+    int router;  // the product whose first output ROUTE reads; -1: ids and weights are in registers
+    Route route; // ROUTE, or these registers; ids without data: slot s has matrix s
+} Fusion;
+Fusion fusion_of(const Product *p); // it alone
+bool fusion_fits(const Launch *l, const Fusion *c);
+cudaError_t launch_fusion(const Launch *l, const Fusion *c);
 
 /* ---- The cache and attention ---- */
 

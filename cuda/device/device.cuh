@@ -57,3 +57,12 @@ __device__ inline void pdl_wait() {
 __device__ inline int dot4(uint32_t a, uint32_t b, int dot) {
     return __dp4a((int)a, (int)b, dot);
 }
+
+// A float without its lowest bit, in which a FlaggedOutput has its flag.  The inputs of all ops that may read
+// a flagged output are read so, because a row's bytes may not depend on how it arrives.
+__device__ inline float without_flag(float x) {
+    return __uint_as_float(__float_as_uint(x) & ~1u);
+}
+__device__ inline float4 without_flag(float4 v) {
+    return make_float4(without_flag(v.x), without_flag(v.y), without_flag(v.z), without_flag(v.w));
+}

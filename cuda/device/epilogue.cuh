@@ -1,6 +1,7 @@
 // epilogue: from the sums of a product to its outputs, defined once for the kernels that multiply.
 #pragma once
 #include "activation.cuh"
+#include "device.cuh"
 #include "launch.cuh"
 
 __device__ __forceinline__ float scale_and_bias(const ProductSegment &s, size_t row, float y) {
@@ -8,11 +9,22 @@ __device__ __forceinline__ float scale_and_bias(const ProductSegment &s, size_t 
     return s.bias ? y + s.bias[row] : y;
 }
 
-// An output, from the sum of its row of weights (of a pair, both sums) and the residual.
+__device__ __forceinline__ float gate_of(const Gate &g, float x) {
+    return g.sigmoid ? times_sigmoid(1, x) : x;
+}
+
+// The factor that the gate of output i of row t is; 1 where there is none.
+__device__ __forceinline__ float gate_factor(const Gate &g, int t, int i) {
+    return g.rows.data ? gate_of(g, without_flag(__ldcg(row_of(g.rows, t) + (g.wide ? i : 0)))) : 1;
+}
+
+// An output, from the sum of its row of weights (of a pair, both sums), the factor and the residual.
 __device__ __forceinline__ float epilogue(const Product &p, const ProductSegment &s, size_t row, float sum,
-                                          float up, float residual) {
+                                          float up, float factor, float residual) {
     float y = scale_and_bias(s, row, sum);
-    if (is_pair(p)) y = gated(p.act, y, scale_and_bias(p.segment[1], row, up));
-    y = fmaf(p.scale, y, residual);
+    if (p.act !=
+        ACT_NONE) // of one value times 1: one call, as more make a table of jumps, which is slow to fetch
+        y = gated(p.act, y, is_pair(p) ? scale_and_bias(p.segment[1], row, up) : 1);
+    y = fmaf(p.scale * factor, y, residual);
     return p.softcap ? p.softcap * tanhf(y / p.softcap) : y;
 }

@@ -98,12 +98,22 @@ __device__ __forceinline__ void quantize_group(const Input &x, int t, unsigned e
 
 // ---- an input row ---------------------------------------------------------------------------------------
 
-// A row of the input in device memory, read through L2, because other blocks wrote it.  The lowest bit of
-// each float is cleared: a flagged row has its flags there, and a row's bytes may not depend on how it
-// arrives.
+// Element e of rows one behind the other, each of `padded` elements: where it is.
+template <bool SLOTS> struct Place {
+    int slot, column;
+
+    __device__ Place(int e, int padded, int n_slots) : slot(0), column(e) {
+        if (!SLOTS) return;
+        slot = e / padded;
+        column = slot < n_slots ? e - slot * padded : padded;
+    }
+};
+
+// A row of the input, or one for each of several slots, in device memory; read through L2, because other blocks
+// wrote it, and without_flag.
 struct InputRow {
-    const float *in;
-    int n;
+    const float *in; // [n_slots][n]
+    int n, n_slots;
     bool flagged;   // in is a FlaggedOutput's row
     uint32_t epoch; // the lowest bit of the floats of this epoch
 
@@ -111,37 +121,40 @@ struct InputRow {
     // the rest: polling by all threads from the start would delay the writes that they wait for.
     __device__ void wait() const {
         if (threadIdx.x < 8)
-            while (stale(read_relaxed(in + (int)(threadIdx.x * 256) % n / 4 * 4))) {
+            while (stale(read_relaxed(in + (int)(threadIdx.x * 256) % (n * n_slots) / 4 * 4))) {
             }
         __syncthreads();
     }
-    // This thread's elements of those from `base` on.
-    __device__ void load(float4 v[VECTORS], int base) const {
+    // This thread's elements of those from `base` on, of rows padded with zeros.
+    template <bool SLOTS> __device__ void load(float4 v[VECTORS], int base, int padded) const {
+        const float *from[VECTORS];
+        int column[VECTORS];
 #pragma unroll
-        for (int i = 0; i < VECTORS; i++) v[i] = make_float4(0, 0, 0, 0);
+        for (int i = 0; i < VECTORS; i++) {
+            Place<SLOTS> at(base + element_of<WARPS>(i), padded, n_slots);
+            from[i] = in + at.slot * n;
+            column[i] = at.column;
+            v[i] = make_float4(0, 0, 0, 0);
+        }
         if (flagged) {
 #pragma unroll
             for (int i = 0; i < VECTORS; i++)
-                if (base + element_of<WARPS>(i) < n) v[i] = read_relaxed(in + base + element_of<WARPS>(i));
+                if (column[i] < n) v[i] = read_relaxed(from[i] + column[i]);
 #pragma unroll
             for (int i = 0; i < VECTORS; i++)
-                while (base + element_of<WARPS>(i) < n && stale(v[i]))
-                    v[i] = read_relaxed(in + base + element_of<WARPS>(i));
+                while (column[i] < n && stale(v[i])) v[i] = read_relaxed(from[i] + column[i]);
         } else {
 #pragma unroll
             for (int i = 0; i < VECTORS; i++)
-                if (base + i / 2 * THREADS * 8 < n) // the same for the whole block
-                    v[i] = load4(in, base + element_of<WARPS>(i), n);
+                if (base + i / 2 * THREADS * 8 <
+                    (SLOTS ? padded * n_slots : padded)) // the same for the whole block
+                    v[i] = load4(from[i], column[i], n);
         }
 #pragma unroll
-        for (int i = 0; i < VECTORS; i++)
-            v[i] = make_float4(cleared(v[i].x), cleared(v[i].y), cleared(v[i].z), cleared(v[i].w));
+        for (int i = 0; i < VECTORS; i++) v[i] = without_flag(v[i]);
     }
 
   private:
-    static __device__ float cleared(float x) {
-        return __uint_as_float(__float_as_uint(x) & ~1u);
-    }
     static __device__ float4 read_relaxed(const float *from) { // four floats, none of them torn
         float4 v;
         asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];"
@@ -156,32 +169,45 @@ struct InputRow {
     }
 };
 
-// Loads a row of the input into row t of x.  w: this thread's weights of the norm, where p has one; such a
-// row has at most LOADED elements.
-__device__ __forceinline__ void load_row(const Product &p, const Input &x, int t, const InputRow &row,
+// Puts this thread's elements of those from `base` on into the rows of x, one for each slot of n_slots, normalised
+// before where p has a norm, whose weights for this thread are w; such a row has at most LOADED elements.
+template <bool SLOTS>
+__device__ __forceinline__ void put_row(const Product &p, const Input &x, int base, int padded, int n_slots,
+                                        float4 v[VECTORS], const float4 w[VECTORS]) {
+    if (p.norm) {
+        float scale = rms_scale<WARPS>(add_squares<VECTORS>(0, v), p.segment[0].w.n_in, p.norm_eps);
+#pragma unroll
+        for (int i = 0; i < VECTORS; i++)
+            v[i] = make_float4(normalised(v[i].x, scale, w[i].x), normalised(v[i].y, scale, w[i].y),
+                               normalised(v[i].z, scale, w[i].z), normalised(v[i].w, scale, w[i].w));
+    }
+#pragma unroll
+    for (int i = 0; i < VECTORS; i += 2) {
+        if (base + i / 2 * THREADS * 8 >= padded * n_slots) break; // the same for the whole block
+        Place<SLOTS> at(base + element_of<WARPS>(i), padded, n_slots);
+        if (at.column < x.n_floats) {
+            float4 *to = (float4 *)(x.floats(at.slot) + at.column);
+            to[0] = v[i];
+            to[1] = v[i + 1];
+        }
+        if (x.n_tiles) quantize_group(x, at.slot, at.column, v + i);
+    }
+}
+
+// Elements of a row of x, with those behind the input's.
+__device__ __forceinline__ int padded_width(const Input &x) {
+    return max(x.n_tiles * TILE_CHUNKS * CHUNK_WEIGHTS, x.n_floats);
+}
+
+// Loads the input into the rows of x.
+template <bool SLOTS>
+__device__ __forceinline__ void load_row(const Product &p, const Input &x, const InputRow &row,
                                          const float4 w[VECTORS]) {
-    int n = max(x.n_tiles * TILE_CHUNKS * CHUNK_WEIGHTS, x.n_floats);
-    for (int base = 0; base < n; base += LOADED) {
+    int padded = padded_width(x), n_slots = SLOTS ? row.n_slots : 1;
+    for (int base = 0; base < padded * n_slots; base += LOADED) {
         float4 v[VECTORS];
-        row.load(v, base);
-        if (p.norm) {
-            float scale = rms_scale<WARPS>(add_squares<VECTORS>(0, v), row.n, p.norm_eps);
-#pragma unroll
-            for (int i = 0; i < VECTORS; i++)
-                v[i] = make_float4(normalised(v[i].x, scale, w[i].x), normalised(v[i].y, scale, w[i].y),
-                                   normalised(v[i].z, scale, w[i].z), normalised(v[i].w, scale, w[i].w));
-        }
-#pragma unroll
-        for (int i = 0; i < VECTORS; i += 2) {
-            if (base + i / 2 * THREADS * 8 >= n) break; // the same for the whole block
-            int element = base + element_of<WARPS>(i);
-            if (element < x.n_floats) {
-                float4 *to = (float4 *)(x.floats(t) + element);
-                to[0] = v[i];
-                to[1] = v[i + 1];
-            }
-            if (x.n_tiles) quantize_group(x, t, element, v + i);
-        }
+        row.load<SLOTS>(v, base, padded);
+        put_row<SLOTS>(p, x, base, padded, n_slots, v, w);
     }
 }
 

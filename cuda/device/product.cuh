@@ -4,8 +4,11 @@
 // K-slice is some consecutive tiles of it; a partial sum is what a K-slice gives; a cluster is the one, two
 // or four blocks that compute a tile row; a tile batch is what a cluster multiplies between two reductions.
 #pragma once
+#include <type_traits>
+
 #include "experts.cuh"
 #include "input.cuh"
+#include "route.cuh"
 #include "tile.cuh"
 
 constexpr int MAX_INPUT_ROWS = 32; // of one launch: there are kernels for 1, 4, 8, 16 and 32
@@ -30,10 +33,18 @@ __host__ __device__ constexpr int partial_copies(int T) {
     return T == 1 ? 2 : 1;
 }
 
+// The experts of a single row, in shared memory.
+constexpr int MAX_CHOSEN = 64;
+struct Chosen {
+    int id[MAX_CHOSEN];
+    float weight[MAX_CHOSEN];
+};
+
 // The work of one product, split by the host, because division is slow on the device.
 struct WorkSplit {
     int n_tile_rows;                      // of the product
     int n_slices;                         // K-slices of a tile row
+    int slot_slices;                      // of one slot, where slots are summed; otherwise n_slices
     int block_slices;                     // K-slices of a tile row that a block computes
     int n_groups;                         // groups of block_slices warps in a block
     int cluster_tile_rows;                // tile rows of a cluster
@@ -47,15 +58,13 @@ struct WorkSplit {
     int n_tiles, n_floats;                // of an input row in a block's shared memory; 0: not in this form
 };
 
-// Products of which each has the first output of the one before it as its input, in one kernel, so that the
-// prefetching of weights continues from one product to the next.  There is no barrier over the grid: an
-// output is passed on as a FlaggedOutput, which the blocks of the next product poll.  When a block has read
-// its whole input, every block has finished the product before.
-struct FusedProducts {
-    Product p[MAX_PRODUCTS];
-    WorkSplit split[MAX_PRODUCTS];
-    int n, n_rows, cluster_size;
-    int group_rows; // several rows of a product of experts: at most so many are a group; 0: none
+// A launch: one product of several rows, or the products of a fusion, so that the prefetching of weights continues
+// from one product to the next.  There is no barrier over the grid: an output is passed on as a FlaggedOutput,
+// which the blocks of the next product poll.  When a block has read its whole input, every block has finished the
+// product that gives it.
+struct LaunchShape {
+    int n, n_rows, cluster_size; // n: products
+    int group_rows;              // several rows of a product of experts: at most so many are a group; 0: none
     ExpertGroups groups;
     const uint8_t *inputs; // of several rows: what k_inputs wrote, input_stride bytes from row to row
     int input_stride;
@@ -63,6 +72,33 @@ struct FusedProducts {
     int partial_bytes;        // of one copy of the partial sums
     bool long_list;           // a warp may have more K-slices than its prefetch list has entries
 };
+
+// How the experts of a fusion are found, as in Fusion.
+struct ExpertChoice {
+    Route route;
+    int router, first_expert; // the first product of experts, or n
+};
+struct NoChoice {};
+
+// Parameters of a kernel take time, so that it has no more of them than its products need.
+constexpr int MAX_PLAIN = 4; // products of a fusion without experts
+template <int N> struct Fused : LaunchShape, std::conditional_t<(N > MAX_PLAIN), ExpertChoice, NoChoice> {
+    Product p[N];
+    WorkSplit split[N];
+};
+using FusedProducts = Fused<MAX_PRODUCTS>;
+
+// The same, with its first N products.
+template <int N> Fused<N> first_products(const FusedProducts &from) {
+    Fused<N> to;
+    (LaunchShape &)to = from;
+    if constexpr (N > MAX_PLAIN) (ExpertChoice &)to = from;
+    for (int i = 0; i < N; i++) {
+        to.p[i] = from.p[i];
+        to.split[i] = from.split[i];
+    }
+    return to;
+}
 
 struct LaunchPlan {
     int n_rows, n_clusters; // input rows of a launch; clusters, or blocks that are clusters by themselves

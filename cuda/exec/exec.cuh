@@ -1,8 +1,9 @@
-// exec: the GPU executor in five files, and the structs that they share.
+// exec: the GPU executor in six files, and the structs that they share.
 //
 //     device.cu   which GPUs there are
 //     setup.cu    memory and weights of a GPU; opening and closing the executor
 //     run_ops.cu  the tape: from ops to launches
+//     fusion.cu    which ops of a single row one kernel runs
 //     exec.cu     runs, registers, profile, and the interface
 //     loop.cu     the decode loop: slots, steps ahead of the host, the ring
 //
@@ -126,8 +127,24 @@ inline Step step_of_loop(const Rank *x, int bucket) {
 // The first row of each run of rows of a batch that follow each other in one sequence, and T behind the last.
 void find_runs(const Batch *b, std::vector<int32_t> *out);
 
-// A product of the plan, without addresses.
+inline const DeviceOp *device_op(const Rank *x, const Op *op) {
+    return &x->ops[op - x->plan->ops];
+}
+
+inline int rows_of(const Op *op, const Step &step) {
+    return op->on_R ? step.R : step.T;
+}
+
+// The rows of a register that an op reads or writes: an op on the R rows finds them in a register of T rows
+// by the batch's map, which in a decode step is the identity.
+RegRows rows_in(const Rank *x, const Op *op, int reg, const Step &step);
+
+// A product of the plan, without and with addresses.
 Product product_shape(const Plan *plan, const Op *op);
+Product product_of(const Rank *x, const Op *op, const Step &step);
+
+// As many as possible of the first of n ops, of a single row each, as one fusion.  How many; 0: there is none.
+int longest_fusion(const Rank *x, const Op *op, int n, const Step &step, Fusion *out);
 
 // Launches ops first_op..last_op-1 on the stream; inside a capture the launches are only recorded.
 cudaError_t run_ops(Rank *x, const Step &step, int first_op, int last_op);

@@ -1,7 +1,7 @@
 // run_ops: from ops to launches.
 //
 // An op is one kernel or two.  The tape is the same for all rows; the kernels depend on the rows.  For the
-// single row of a decode step consecutive products are one kernel, and attention itself writes the row's K
+// single row of a decode step many ops are one kernel (fusion.cu), and attention itself writes the row's K
 // and V to the cache.  Rows of prompts are multiplied on the tensor cores; their K and V are written to the
 // cache before attention, which computes the rows in tiles.
 #include <algorithm>
@@ -14,45 +14,9 @@ namespace {
 constexpr int GEMM_ROWS = 33;   // from here on the tensor cores win over exact block sums
 constexpr int PROMPT_ROWS = 16; // of one sequence: from here on attention is tiled
 
-const DeviceOp *device_op(const Rank *x, const Op *op) {
-    return &x->ops[op - x->plan->ops];
-}
-
-int rows_of(const Op *op, const Step &step) {
-    return op->on_R ? step.R : step.T;
-}
-
-// The rows of a register that an op reads or writes: an op on the R rows finds them in a register of T rows
-// by the batch's map, which in a decode step is the identity.
-RegRows rows_in(const Rank *x, const Op *op, int r, const Step &step) {
-    if (r == NO_REG) return {};
-    bool mapped = op->on_R && !x->plan->regs[r].on_R && step.batch;
-    return {reg(x, r), stride_of(x, r), mapped ? step.set->rows.out_row : nullptr};
-}
-
 // The layer of the cache that an op reads or writes.
 CacheView cache_of(const Rank *x, const Op *op) {
     return {*cache_layer(x->cache, op_operand(op, ROLE_CACHE, 0)), x->kv, x->tables};
-}
-
-Product product_of(const Rank *x, const Op *op, const Step &step) {
-    const DeviceOp *device = device_op(x, op);
-    Product p = product_shape(x->plan, op);
-    for (int k = 0; k < op->n_w; k++) {
-        int out = op_out(op, p.act == ACT_NONE ? k : 0);
-        p.segment[k] = {device->w[k], device->bias[k], reg(x, out), stride_of(x, out)};
-    }
-    p.in = rows_in(x, op, op_in(op, 0), step);
-    p.residual = rows_in(x, op, op_operand(op, ROLE_RESIDUAL, 0), step);
-    p.norm = device->vector;
-    p.flagged = device->flagged;
-    int ids = op_operand(op, ROLE_IDS, 0);
-    if (ids != NO_REG) {
-        assert(x->plan->regs[ids].on_R == op->on_R && "ids are of the rows that have been routed");
-        p.ids = (const int32_t *)reg(x, ids);
-        p.ids_stride = stride_of(x, ids);
-    }
-    return p;
 }
 
 // Whether row t of the batch is the next position of the sequence of row `before`.
@@ -80,23 +44,21 @@ cudaError_t run_gemm(Rank *x, const Op *op, const Product *p, int n) {
                                  : launch_gemm(x->gemm, &x->launch, p, n);
 }
 
-// n ops, for a single row fused into one kernel, or one op.  Of many rows those of prompts are multiplied on
-// the tensor cores in f16, but never a sequence's single row: it gives the same bytes alone and among others.
-cudaError_t run_products(Rank *x, const Op *op, int n, const Step &step) {
-    Product p[MAX_PRODUCTS];
-    for (int i = 0; i < n; i++) p[i] = product_of(x, op + i, step);
+// Of many rows those of prompts are multiplied on the tensor cores in f16, but never a sequence's single row: it
+// gives the same bytes alone and among others.
+cudaError_t run_product(Rank *x, const Op *op, const Step &step) {
+    Product p = product_of(x, op, step);
     int rows = rows_of(op, step);
-    if (rows == 0) return cudaSuccess;
     bool can_gemm = op->code == OP_EXPERT || (op->code == OP_MATMUL && x->gemm);
     if (!step.batch || rows < GEMM_ROWS || !can_gemm)
-        return launch_products(&x->launch, p, n, rows, x->product_scratch);
+        return launch_products(&x->launch, &p, rows, x->product_scratch);
     cudaError_t error = cudaSuccess;
     for (int first = 0, end = 0; first < rows && error == cudaSuccess; first = end) {
         bool single = is_single(step.batch, op, first);
         while (end < rows && is_single(step.batch, op, end) == single) end++;
-        Product some = product_rows(p[0], first);
+        Product some = product_rows(p, first);
         error = single || end - first < GEMM_ROWS
-                    ? launch_products(&x->launch, &some, 1, end - first, x->product_scratch)
+                    ? launch_products(&x->launch, &some, end - first, x->product_scratch)
                     : run_gemm(x, op, &some, end - first);
     }
     return error;
@@ -285,11 +247,14 @@ cudaError_t run_rope(Rank *x, const Op *op, const Step &step) {
 cudaError_t run_norm(Rank *x, const Op *op, const Step &step, int n) {
     const NormParams *p = &op->norm;
     Norm norm = {.in = rows_in(x, op, op_in(op, 0), step),
+                 .gate = rows_in(x, op, op_operand(op, ROLE_GATE, 0), step),
                  .residual = rows_in(x, op, op_operand(op, ROLE_RESIDUAL, 0), step),
                  .out = rows_in(x, op, op_out(op, 0), step),
+                 .gate_act = op->gate,
                  .weight = device_op(x, op)->vector,
                  .bias = device_op(x, op)->bias[0],
                  .eps = p->eps,
+                 .sum_scale = op->sum_scale,
                  .width = x->plan->regs[op_in(op, 0)].width,
                  .head_dim = p->head_dim,
                  .centred = p->centred,
@@ -329,7 +294,7 @@ cudaError_t run_op(Rank *x, const Op *op, const Step &step) {
     case OP_MATMUL:
     case OP_EXPERT:
     case OP_LOGITS:
-        return run_products(x, op, 1, step);
+        return run_product(x, op, step);
     case OP_ROPE:
         return run_rope(x, op, step);
     case OP_KVPUT:
@@ -357,7 +322,7 @@ cudaError_t run_op(Rank *x, const Op *op, const Step &step) {
     }
     case OP_MOE_SUM: {
         RegRows residual = rows_in(x, op, op_operand(op, ROLE_RESIDUAL, 0), step);
-        MoeSum m = {in, in2, op->moe.n_used, width, residual, to};
+        MoeSum m = {in, in2, op->moe.n_used, width, op->moe.scale, residual, to};
         return launch_moe_sum(l, &m, n);
     }
     case OP_CONV:
@@ -372,20 +337,12 @@ cudaError_t run_op(Rank *x, const Op *op, const Step &step) {
     return cudaErrorNotSupported;
 }
 
-// Whether the op goes into one kernel with the ops before it: a product of a single row, whose input is what
-// the product before it wrote.
-bool joins(const Op *op, const Op *before, const Step &step) {
-    return rows_of(op, step) == 1 && (op->code == OP_MATMUL || op->code == OP_LOGITS) &&
-           (!before || op_in(op, 0) == op_out(before, 0));
-}
-
 // Runs the first of n ops and, in the same kernel, those behind it that can be fused; *together: how many.
 cudaError_t run_fused(Rank *x, const Op *op, int n, const Step &step, int *together) {
-    int fused = 0;
-    while (fused < n && fused < MAX_PRODUCTS && joins(op + fused, fused ? op + fused - 1 : nullptr, step))
-        fused++;
-    *together = std::max(fused, 1);
-    return fused ? run_products(x, op, fused, step) : run_op(x, op, step);
+    Fusion fusion;
+    int n_ops = longest_fusion(x, op, n, step, &fusion);
+    *together = std::max(n_ops, 1);
+    return n_ops > 1 ? launch_fusion(&x->launch, &fusion) : run_op(x, op, step);
 }
 
 } // namespace
@@ -394,6 +351,35 @@ void find_runs(const Batch *b, std::vector<int32_t> *out) {
     out->clear();
     for (int t = 0; t < b->T; t += piece_rows(b, t)) out->push_back(t);
     out->push_back(b->T);
+}
+
+RegRows rows_in(const Rank *x, const Op *op, int r, const Step &step) {
+    if (r == NO_REG) return {};
+    bool mapped = op->on_R && !x->plan->regs[r].on_R && step.batch;
+    return {reg(x, r), stride_of(x, r), mapped ? step.set->rows.out_row : nullptr};
+}
+
+Product product_of(const Rank *x, const Op *op, const Step &step) {
+    const DeviceOp *device = device_op(x, op);
+    Product p = product_shape(x->plan, op);
+    for (int k = 0; k < op->n_w; k++) {
+        int out = op_out(op, op_count(op, ROLE_WRITE) > 1 ? k : 0);
+        p.segment[k] = {device->w[k], device->bias[k], reg(x, out), stride_of(x, out)};
+    }
+    p.in = rows_in(x, op, op_in(op, 0), step);
+    int gate = op_operand(op, ROLE_GATE, 0);
+    if (gate != NO_REG)
+        p.gate = {rows_in(x, op, gate, step), x->plan->regs[gate].width > 1, op->gate == ACT_SIGMOID};
+    p.residual = rows_in(x, op, op_operand(op, ROLE_RESIDUAL, 0), step);
+    p.norm = device->vector;
+    p.flagged = device->flagged;
+    int ids = op_operand(op, ROLE_IDS, 0);
+    if (ids != NO_REG) {
+        assert(x->plan->regs[ids].on_R == op->on_R && "ids are of the rows that have been routed");
+        p.ids = (const int32_t *)reg(x, ids);
+        p.ids_stride = stride_of(x, ids);
+    }
+    return p;
 }
 
 Product product_shape(const Plan *plan, const Op *op) {

@@ -68,9 +68,13 @@ void assign_small(Rank *x, Arena *c) {
             scratch = std::max(scratch, product_scratch_bytes(&product));
             if (op->code == OP_EXPERT) scratch = std::max(scratch, experts_scratch_bytes(&product, (int)T));
         }
-        if (op->code == OP_MATMUL)
-            x->ops[i].flagged = (FlaggedOutput *)c->array<uint8_t>(sizeof(FlaggedOutput) +
-                                                                   op->w[0]->n_out * sizeof(uint32_t));
+        if (op->code == OP_MATMUL || op->code == OP_EXPERT) {
+            size_t n = 0;
+            for (int k = 0; k < op->n_w; k++) n += op->w[k]->n_out;
+            if (op->code == OP_EXPERT) n *= op->product.moe.n_used;
+            x->ops[i].flagged =
+                (FlaggedOutput *)c->array<uint8_t>(sizeof(FlaggedOutput) + n * sizeof(uint32_t));
+        }
     }
     x->product_scratch = c->array<uint8_t>(scratch);
 }

@@ -356,8 +356,8 @@ __device__ __forceinline__ void store(const Product &p, const Sums &sums, float 
         __syncwarp();
         for (int t = lane / width; t < end && row < s.w.n_out; t += 32 / width) {
             const float *sum = staging + t * STAGED_PITCH + lane % width;
-            out[first + t][row] =
-                epilogue(p, s, (size_t)expert * s.w.n_out + row, sum[0], sum[is_pair(p) ? TILE_ROWS : 0], 0);
+            out[first + t][row] = epilogue(p, s, (size_t)expert * s.w.n_out + row, sum[0],
+                                           sum[is_pair(p) ? TILE_ROWS : 0], 1, 0);
         }
         __syncwarp();
     }
@@ -442,7 +442,7 @@ extern "C" cudaError_t launch_experts(const Launch *l, const Product *p, int T, 
     work.slot_bytes = (w->layout.tile_bytes + Ring::LINE - 1) / Ring::LINE * Ring::LINE;
     work.n_parts = (w->layout.n_tile_rows + (pair ? 1 : 2) * WARPS - 1) / ((pair ? 1 : 2) * WARPS);
     size_t shared = shared_for(l, &work);
-    if (!shared) return launch_products(l, p, 1, T, scratch);
+    if (!shared) return launch_products(l, p, T, scratch);
     PairSort sort = pair_sort(*p, T, GROUP_ROWS, (uint8_t *)scratch + input_bytes(p, T));
     work.groups = sort.out;
     int n_inputs = T * (p->per_slot ? p->n_used : 1), n_rows = rows_of_block(p);

@@ -9,7 +9,7 @@
 #include <map>
 #include <tuple>
 
-#include "../device/activation.cuh"
+#include "../device/epilogue.cuh"
 #include "../device/half.cuh"
 #include "../device/launch.cuh"
 #include "../device/norm.cuh"
@@ -83,10 +83,10 @@ __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// The part of the epilogue that the library lacks: scales of rows and biases, before the factor and
-// the residual, and the row map of a residual.
+// The part of the epilogue that the library lacks: scales of rows, biases, an activation and a gate, before
+// the factor and the residual, and the row map of a residual.
 __global__ void k_epilogue(float *out, int stride, int n_out, const float *scale, const float *bias,
-                           float factor, RegRows residual) {
+                           Activation act, Gate gate, float factor, RegRows residual) {
     pdl_wait();
     pdl_launch();
     int i = blockIdx.x * blockDim.x + threadIdx.x, t = blockIdx.y;
@@ -94,6 +94,7 @@ __global__ void k_epilogue(float *out, int stride, int n_out, const float *scale
     float v = out[(size_t)t * stride + i];
     if (scale) v *= scale[i];
     if (bias) v += bias[i];
+    v = activate(act, v) * gate_factor(gate, t, i);
     v *= factor;
     out[(size_t)t * stride + i] = residual.data ? row_of(residual, t)[i] + v : v;
 }
@@ -157,11 +158,11 @@ cudaError_t matmul(Gemm *g, const Launch *l, const void *w, const void *input, i
                               s.out, &s.algorithm, g->workspace, WORKSPACE_BYTES, l->stream));
 }
 
-// out[T][out_stride] = factor * (input w^T * scale + bias) + residual, of one segment.
-cudaError_t multiply(Gemm *g, const Launch *l, const ProductSegment *p, int T, float factor, float *out,
-                     int out_stride, const RegRows &residual) {
+// out[T][out_stride] = factor * act(input w^T * scale + bias) * gate + residual, of one segment.
+cudaError_t multiply(Gemm *g, const Launch *l, const ProductSegment *p, int T, Activation act,
+                     const Gate &gate, float factor, float *out, int out_stride, const RegRows &residual) {
     cudaError_t error = launch_dequant(l, &p->w, 0, g->weight);
-    bool own_epilogue = p->w.scale || p->bias || residual.map;
+    bool own_epilogue = p->w.scale || p->bias || act != ACT_NONE || gate.rows.data || residual.map;
     bool joined = residual.data && !own_epilogue; // the library adds the residual
     if (error == cudaSuccess)
         error = matmul(g, l, g->weight, g->input, p->w.n_out, T, p->w.n_in, own_epilogue ? 1 : factor,
@@ -170,7 +171,7 @@ cudaError_t multiply(Gemm *g, const Launch *l, const ProductSegment *p, int T, f
     if (error == cudaSuccess && own_epilogue) {
         dim3 grid((p->w.n_out + 255) / 256, T);
         error = launch_kernel(l, k_epilogue, grid, 256, 0, out, out_stride, p->w.n_out, p->w.scale, p->bias,
-                              factor, residual);
+                              act, gate, factor, residual);
     }
     return error;
 }
@@ -216,8 +217,8 @@ extern "C" cudaError_t launch_gemm(Gemm *g, const Launch *l, const Product *p, i
     for (int i = 0; i < p->n_segments && error == cudaSuccess; i++) {
         const ProductSegment *s = &p->segment[i];
         float *out = pair ? g->output + (size_t)i * T * n_out : s->out;
-        error = multiply(g, l, s, T, pair ? 1 : p->scale, out, pair ? n_out : s->out_stride,
-                         i == 0 && !pair ? p->residual : RegRows{});
+        error = multiply(g, l, s, T, pair ? ACT_NONE : p->act, i == 0 ? p->gate : Gate{}, pair ? 1 : p->scale,
+                         out, pair ? n_out : s->out_stride, i == 0 && !pair ? p->residual : RegRows{});
     }
     if (!pair || error != cudaSuccess) return error;
     dim3 grid((n_out + 255) / 256, T);

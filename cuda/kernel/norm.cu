@@ -2,6 +2,7 @@
 //
 // A block computes a row, which it reads twice; or a warp computes a head.  Where a norm is the first step of
 // a product or of attention it is no kernel at all.
+#include "../device/activation.cuh"
 #include "../device/launch.cuh"
 #include "../device/norm.cuh"
 
@@ -23,7 +24,9 @@ __device__ void write_normalised(const Norm &p, int t, int from, int first, int 
     for (int i = first; i < n; i += step) {
         float x = normalised(__ldcg(in + i) - m.mean, m.scale, p.weight ? p.weight[weights + i] : 1);
         if (p.bias) x += p.bias[weights + i];
-        out[i] = residual ? __ldcg(residual + i) + x : x;
+        if (p.gate.data) x *= activate(p.gate_act, __ldcg(row_of(p.gate, t) + from + i));
+        if (residual) x += __ldcg(residual + i);
+        out[i] = x * p.sum_scale;
     }
 }
 

@@ -19,25 +19,33 @@ int round_up(int a, int b) {
     return ceil_div(a, b) * b;
 }
 
-// Chooses the number of K-slices for which the busiest warp has the fewest tiles, and of equal ones the
-// largest: more K-slices rather than more groups of warps.  No K-slice of any segment is empty.  n_blocks:
-// those of a launch for one row, as the split may not depend on the number of rows.
+// Slots of a single row that may be summed, with all of their K-slices in one block.
+int summable_slots(const Product *p) {
+    return p->per_slot && p->n_used <= MAX_SUMMED ? p->n_used : 1;
+}
+
+// Chooses the number of K-slices (of a slot) for which the busiest warp has the fewest tiles, and of equal ones
+// the largest: more K-slices rather than more groups of warps.  No K-slice of any segment is empty.  n_blocks:
+// those of a launch for one row, as the split may not depend on the number of rows, nor on whether slots are
+// summed.
 void choose_slices(WorkSplit *split, const Product *p, int n_blocks) {
-    int n_tiles = p->segment[0].w.layout.n_tiles, tile_rows = ceil_div(split->n_tile_rows, n_blocks),
-        fewest = 0, most = MAX_SLICES;
+    int n_tiles = p->segment[0].w.layout.n_tiles, slots = summable_slots(p),
+        n_tile_rows = slots > 1 ? p->segment[0].w.layout.n_tile_rows : split->n_tile_rows,
+        tile_rows = ceil_div(n_tile_rows, n_blocks), fewest = 0, most = MAX_SLICES / slots;
     for (int i = 0; i < p->n_segments; i++) most = std::min(most, p->segment[i].w.layout.n_tiles);
     for (int n = 1; n <= most; n++) {
         int slice_tiles = ceil_div(n_tiles, n), slices = ceil_div(n_tiles, slice_tiles),
-            groups = MAX_SLICES / slices, tiles = ceil_div(tile_rows, groups) * slice_tiles;
+            groups = MAX_SLICES / (slices * slots), tiles = ceil_div(tile_rows, groups) * slice_tiles;
         if (fewest && tiles > fewest) continue;
         fewest = tiles;
-        split->n_slices = slices;
+        split->slot_slices = slices;
     }
     for (int i = 0; i < p->n_segments; i++) {
         int tiles = p->segment[i].w.layout.n_tiles;
-        split->slice_tiles[i] = tiles / split->n_slices;
-        split->n_longer_slices[i] = tiles % split->n_slices;
+        split->slice_tiles[i] = tiles / split->slot_slices;
+        split->n_longer_slices[i] = tiles % split->slot_slices;
     }
+    split->n_slices = split->slot_slices * (p->summed ? slots : 1);
 }
 
 // Clusters of cluster_size blocks among which n_tile_rows are divided.
@@ -49,7 +57,7 @@ int clusters_for(const Launch *l, int n_tile_rows, int n_blocks, int cluster_siz
 // batches. n_groups is 0 where a block has more K-slices than warps.
 WorkSplit split_product(const Launch *l, const Product *p, int n_blocks, int T, int cluster_size) {
     WorkSplit split = {};
-    int slots = p->n_used ? p->n_used : 1;
+    int slots = p->n_used && !p->summed ? p->n_used : 1;
     for (int i = 0; i < p->n_segments; i++) {
         const Layout &at = p->segment[i].w.layout;
         if (i == 0 || !is_pair(*p)) split.n_tile_rows += slots * at.n_tile_rows;
@@ -78,7 +86,7 @@ WorkSplit split_product(const Launch *l, const Product *p, int n_blocks, int T, 
 
 // Dynamic shared memory that a block of T input rows may take.
 size_t shared_for(const Launch *l, int T) {
-    constexpr size_t fixed = 256; // static shared memory of the kernels
+    constexpr size_t fixed = sizeof(Chosen) + 256; // static shared memory of the kernels
     bool beside_attention = T == 1 && l->dependent && l->shared_max > 3 * ATTN_SHARED;
     return l->shared_max - fixed - (beside_attention ? ATTN_SHARED : 0);
 }
@@ -143,6 +151,21 @@ int rows_in_block(const FusedProducts *fused, const Product *p, int T) {
     return T == 1 && p->per_slot ? p->n_used : T;
 }
 
+// Products with the same input have it in shared memory in all the forms that one of them needs.
+void share_forms(FusedProducts *fused) {
+    for (int last = fused->n - 1, first; last > 0; last = first - 1) {
+        WorkSplit *split = fused->split;
+        for (first = last; fused->p[first].same_input; first--) {
+            split[first - 1].n_floats = std::max(split[first - 1].n_floats, split[first].n_floats);
+            split[first - 1].n_tiles = std::max(split[first - 1].n_tiles, split[first].n_tiles);
+        }
+        for (int i = first + 1; i <= last; i++) {
+            split[i].n_floats = split[first].n_floats;
+            split[i].n_tiles = split[first].n_tiles;
+        }
+    }
+}
+
 // Splits all products for T input rows at once and divides the shared memory of a block.  The bytes of shared
 // memory; 0 where it does not suffice, or where the products' rows are too unlike for one kernel or for a
 // cluster.
@@ -158,6 +181,11 @@ size_t split_all(const Launch *l, FusedProducts *fused, int n_blocks, int T, int
         for (int s = 0; s < p->n_segments; s++)
             fused->slot_bytes =
                 std::max(fused->slot_bytes, round_up(p->segment[s].w.layout.tile_bytes, Ring::LINE));
+    }
+    share_forms(fused);
+    for (int i = 0; i < fused->n; i++) {
+        const Product *p = &fused->p[i];
+        WorkSplit *split = &fused->split[i];
         size_t row = input_at(0, split->n_floats, split->n_tiles, 1).stride;
         input = std::max(input, row * rows_in_block(fused, p, T));
     }
@@ -178,6 +206,9 @@ size_t split_all(const Launch *l, FusedProducts *fused, int n_blocks, int T, int
         fused->partial_bytes =
             std::max(fused->partial_bytes, split->group_batch * split->n_groups * tile_row_bytes);
     }
+    if (fused->router >= 0) // the scores of its experts are there for a while
+        fused->partial_bytes =
+            std::max(fused->partial_bytes, round_up(score_floats(fused->route.moe) * (int)sizeof(float), 16));
     size_t partials = partial_copies(T) * fused->partial_bytes;
     if (rings_and_input(1) + partials > most || !shorten_batches(fused)) return 0;
     fused->n_stages = 1;
@@ -227,7 +258,7 @@ bool plan_launch(const Launch *l, FusedProducts *fused, int T, LaunchPlan *out) 
     for (int stages = MIN_STAGES; stages > 0 && most > 1 && !shared; stages--)
         shared = p->n_used ? find_groups(l, fused, n_blocks, stages)
                            : find_rows(l, fused, n_blocks, most, stages, &n_rows);
-    if (!shared) {
+    if (!shared && p->n_used <= MAX_CHOSEN) {
         n_rows = fused->cluster_size = 1;
         shared = split_all(l, fused, n_blocks, 1, 1);
     }
@@ -246,6 +277,7 @@ extern "C" bool product_fits(const Launch *l, const Product *p) {
     LaunchPlan ignored;
     alone.p[0] = *p;
     alone.n = 1;
+    alone.router = -1;
     return plan_launch(l, &alone, 1, &ignored);
 }
 

@@ -112,7 +112,7 @@ static Op *add_op(PlanBuilder *b, OpCode code, const char *name) {
         plan->ops = mem_resize(plan->ops, (size_t)b->op_capacity * sizeof *plan->ops);
     }
     Op *op = &plan->ops[plan->n_ops++];
-    *op = (Op){.code = code, .layer = b->layer, .name = name, .on_R = b->on_R};
+    *op = (Op){.code = code, .layer = b->layer, .name = name, .on_R = b->on_R, .sum_scale = 1};
     return op;
 }
 
@@ -327,6 +327,7 @@ int emit_moe_sum(PlanBuilder *b, const char *name, int in, int weights, MoeParam
     op_add_operand(op, ROLE_READ, weights);
     op->moe = moe;
     op->moe.bias = NULL;
+    op->moe.scale = 1; // that of ROUTE is in the weights
     return write(b, op, moe.n_used ? width_of(b, in) / moe.n_used : 1);
 }
 

@@ -27,6 +27,7 @@
     X(NORM_LIKE, "norms to the length of another row", op->code == OP_NORM && op_count(op, ROLE_READ) > 1)   \
     X(NORM_CUT, "values cut by their deviation", norm && norm->cut != 0)                                     \
     X(NORM_RESIDUAL, "a residual added by a norm", op->code == OP_NORM && op_count(op, ROLE_RESIDUAL) > 0)   \
+    X(NORM_SCALE, "a factor on a norm with its residual", op->code == OP_NORM && op->sum_scale != 1)         \
     X(SEGMENTS, "several products in one op", op_is_product(op) && op_count(op, ROLE_WRITE) > 1)             \
     X(FUSED_RESIDUAL, "a residual added by the op before",                                                   \
       op->code != OP_NORM && op_count(op, ROLE_RESIDUAL) > 0)                                                \
@@ -67,6 +68,7 @@
     X(ATTN_TEMPERATURE, "attention with a temperature", attn && attn->temperature != 0)                      \
     X(ATTN_VALUE_DIM, "values of another width than keys", attn && attn->v_dim != attn->head_dim)            \
     X(ATTN_WANTED, "attention of the wanted rows only", attn && op->on_R)                                    \
+    X(MOE_SUM_SCALE, "a factor on the sum of experts", op->code == OP_MOE_SUM && moe->scale != 1)            \
     X(ROUTE_SIGMOID, "experts chosen by a sigmoid", op->code == OP_ROUTE && moe->kind == ROUTE_SIGMOID)      \
     X(ROUTE_BIAS, "experts chosen with a bias", op->code == OP_ROUTE && moe->bias)                           \
     X(ROUTE_GROUPS, "experts chosen in groups", op->code == OP_ROUTE && moe->n_group > 1)                    \
@@ -95,6 +97,7 @@ typedef struct Capability {
     int fused_norm_max;      // width of a norm within a product
     int fused_rope_multiple; // of the first dimension, and of half of those, that attention rotates
     int n_vocab_max;
+    int late_ops;      // ops behind which an op may still read its residual or gate
     int view_multiple; // columns at which views begin and end
     int n_expert_max;
     int state_rows_max;            // StateShape.n

@@ -39,7 +39,7 @@
     X(DELTA, "per head: S = g S; S += k (beta (v - k^T S)); out = scale q^T S (gated delta rule)")           \
     X(ROUTE, "ids = the n_used experts of the largest scores, weights = these scores, normalised * scale")   \
     X(EXPERT, "MATMUL with the weights of the row's experts: slot s of out = w[id_s] in (or slot s of in)")  \
-    X(MOE_SUM, "out = sum over slots s of weight_s * slot s of in; + residual")                              \
+    X(MOE_SUM, "out = scale * sum over slots s of weight_s * slot s of in; + residual")                      \
     X(LOGITS, "out = softcap(scale * w in)")                                                                 \
     X(SAMPLE, "sampled[r] = token chosen from in by sampling[r], checked to be finite")
 
@@ -57,7 +57,8 @@ typedef enum Role {
     ROLE_WRITE,
     ROLE_BOTH,     // changed in place
     ROLE_RESIDUAL, // MATMUL, MOE_SUM: read and added to the first output
-    ROLE_GATE,     // NORM, CONV, SCAN: read; the output is multiplied by its activation, Op.gate
+    ROLE_GATE,     // NORM, CONV, SCAN, MATMUL (also one column): read; the output is multiplied by its activation,
+                   // Op.gate, before a residual is added
     ROLE_IDS,      // EXPERT: read, the ids of the row's experts
     ROLE_CACHE,    // KVPUT, ATTN, CONV, SCAN, DELTA: no register but a layer of the cache, an index into
                    // Plan.kv
@@ -194,12 +195,13 @@ typedef struct MoeParams {
     int n_group, n_group_used; // ROUTE: experts of the best groups only; a group's score is the sum of its
                                // two best biased scores; n_group 0 or 1: no groups
     bool normalise;            // ROUTE: weights are divided by their sum
-    float scale;               // ROUTE: of the weights
+    float scale;               // ROUTE: of the weights; MOE_SUM: of the sum
 } MoeParams;
 
 typedef struct ProductParams {
     NormParams norm; // MATMUL, LOGITS: of the input, before the product
-    Activation act;  // MATMUL, EXPERT: not NONE: out = act(first) * second, for two weights and one output
+    Activation act;  // MATMUL, EXPERT: of two weights and one output: out = act(first) * second; of one
+                     // weight: out = act(first)
     float scale;     // MATMUL, LOGITS: of the result, with its bias
     float softcap;   // LOGITS: result becomes softcap * tanh(result / softcap); 0: as it is
     MoeParams moe;   // EXPERT; without an operand of ids slot s has matrix s
@@ -213,7 +215,8 @@ typedef struct Op {
     int n_operands;
     Operand operand[OP_MAX_OPERANDS];
     Activation gate;                    // of an operand of ROLE_GATE; one without numbers
-    int n_w;                            // matrices: as many as outputs, but two with an activation
+    float sum_scale;                    // NORM: of the result with its residual
+    int n_w;                            // matrices: as many as outputs, but two of an activation of a pair
     const Weight *w[OP_MAX_SEGMENTS];   // EMBED, MATMUL, EXPERT, LOGITS
     const float *bias[OP_MAX_SEGMENTS]; // MATMUL, EXPERT: [n_out] or [n_expert, n_out], or NULL
     union {

@@ -50,32 +50,43 @@ static bool merge_segments(const Plan *p, Op *a, const Op *b) {
 /* The sum of a result and the residual stream becomes the last step of the op that makes it. */
 static bool merge_residual(const Plan *p, Op *a, const Op *b) {
     bool can_add = a->code == OP_MATMUL || a->code == OP_MOE_SUM || (a->code == OP_NORM && !a->norm.head_dim);
-    if (b->code != OP_ADD || !can_add || a->on_R != b->on_R || b->add.scale != 1) return false;
-    if (a->code != OP_MATMUL && b->add.a_scale != 1) return false;
+    if (b->code != OP_ADD || !can_add || a->on_R != b->on_R) return false;
+    if (a->code == OP_NORM ? b->add.a_scale != 1 : b->add.scale != 1) return false;
     if (op_count(a, ROLE_WRITE) != 1 || op_count(a, ROLE_RESIDUAL) || op_in(b, 0) != op_out(a, 0))
         return false;
     if (a->code == OP_MATMUL && a->product.act) return false;
     if (n_readers(p, op_out(a, 0)) != 1) return false; // another op reads the sum without the residual
     if (a->code == OP_MATMUL) a->product.scale *= b->add.a_scale;
+    if (a->code == OP_MOE_SUM) a->moe.scale *= b->add.a_scale;
+    if (a->code == OP_NORM) a->sum_scale = b->add.scale;
     op_add_operand(a, ROLE_RESIDUAL, op_in(b, 1));
     op_replace_operand(a, ROLE_WRITE, 0, op_out(b, 0));
     return true;
 }
 
-/* Gate and up are joined where they are made. */
+/* Gate and up are joined where they are made; an activation of one result is applied there, and multiplied by
+ * the other factor, if there is one. */
 static bool merge_activation(const Plan *p, Op *a, const Op *b) {
-    if (b->code != OP_GLU || op_count(b, ROLE_READ) != 2 || !is_matmul_or_expert(a) ||
-        op_count(a, ROLE_WRITE) != 2)
+    int n = op_count(a, ROLE_WRITE);
+    if (b->code != OP_GLU || !is_matmul_or_expert(a) || a->on_R != b->on_R || a->product.act || n > 2)
         return false;
-    int gate = op_out(a, 0), up = op_out(a, 1);
-    if (op_in(b, 0) != gate || op_in(b, 1) != up) return false;
+    for (int i = 0; i < n; i++)
+        if (op_in(b, i) != op_out(a, i) || n_readers(p, op_out(a, i)) != 1) return false;
     if (b->glu.act == ACT_CLAMPED || b->glu.act == ACT_XIELU) return false; // these have numbers
-    if (b->glu.act == ACT_NONE) return false;                               // of a product: two results
-    if (a->w[0]->n_out != a->w[1]->n_out || a->w[0]->type != a->w[1]->type)
+    if (b->glu.act == ACT_NONE) return false; // of a product: results as they are
+    if (n == 2 && (a->w[0]->n_out != a->w[1]->n_out || a->w[0]->type != a->w[1]->type))
         return false; // the kernels go through both in step
-    if (n_readers(p, gate) != 1 || n_readers(p, up) != 1) return false;
+    if (n == 1) {
+        if (b->glu.act == ACT_SWIGLU_OAI || a->product.scale != 1) return false;
+        if (op_count(a, ROLE_RESIDUAL) || op_count(a, ROLE_GATE)) return false;
+        int factor = op_in(b, 1);
+        if (factor != NO_REG &&
+            (a->code != OP_MATMUL || p->regs[factor].width != p->regs[op_out(a, 0)].width))
+            return false;
+        op_add_operand(a, ROLE_GATE, factor);
+    }
     a->product.act = b->glu.act;
-    a->n_operands--; // up, the last output
+    if (n == 2) a->n_operands--; // up, the last output
     op_replace_operand(a, ROLE_WRITE, 0, op_out(b, 0));
     return true;
 }
@@ -93,14 +104,18 @@ static bool merge_factor(const Plan *p, Op *a, const Op *b) {
     return true;
 }
 
-/* A gate is multiplied where its other factor is made. */
+/* A gate is multiplied where its other factor is made; by a product, one of a single column. */
 static bool merge_gate(const Plan *p, Op *a, const Op *b) {
-    if ((a->code != OP_CONV && a->code != OP_SCAN) || b->code != OP_GLU || a->on_R != b->on_R) return false;
+    bool is_product = a->code == OP_MATMUL && a->n_w == 1 && !a->product.act && a->product.scale == 1,
+         has_gate = a->code == OP_NORM || a->code == OP_CONV || a->code == OP_SCAN || is_product;
+    if (!has_gate || op_count(a, ROLE_RESIDUAL) || b->code != OP_GLU || a->on_R != b->on_R) return false;
     int gate = op_in(b, 0), factor = op_out(a, 0);
     bool has_other_form =
         b->glu.act == ACT_CLAMPED || b->glu.act == ACT_XIELU || b->glu.act == ACT_SWIGLU_OAI;
     if (op_in(b, 1) != factor || has_other_form || op_count(a, ROLE_GATE)) return false;
-    if (n_readers(p, factor) != 1 || p->regs[gate].width != p->regs[factor].width) return false;
+    if (is_product && b->glu.act != ACT_SIGMOID) return false;
+    int width = is_product ? 1 : p->regs[factor].width;
+    if (n_readers(p, factor) != 1 || p->regs[gate].width != width) return false;
     op_add_operand(a, ROLE_GATE, gate);
     a->gate = b->glu.act;
     op_replace_operand(a, ROLE_WRITE, 0, op_out(b, 0));
@@ -172,7 +187,7 @@ static bool writes(const Plan *p, const Op *op, int reg) {
 static bool fold_norm(Plan *p, int i) {
     const Op *norm = &p->ops[i];
     if (norm->code != OP_NORM || op_count(norm, ROLE_READ) > 1 || norm->norm.head_dim || !norm->norm.weight ||
-        norm->norm.bias || norm->norm.centred || op_count(norm, ROLE_RESIDUAL))
+        norm->norm.bias || norm->norm.centred || op_count(norm, ROLE_RESIDUAL) || op_count(norm, ROLE_GATE))
         return false;
     int in = op_in(norm, 0), out = op_out(norm, 0), width = p->regs[in].width, n = n_readers(p, out);
     Op *folded = mem_new((size_t)n + 1, sizeof *folded);
@@ -209,12 +224,11 @@ static void fold_norms(Plan *p) {
 
 void plan_fuse(Plan *p) {
     static bool (*const rules[])(const Plan *p, Op *a, const Op *b) = {
-        merge_segments,  merge_residual, merge_activation, merge_kvput,
+        merge_segments,  merge_factor, merge_gate, merge_residual, merge_activation, merge_kvput,
         merge_head_norm, // of v
         merge_rope,
         merge_head_norm, // of k
         merge_head_norm, // of q
-        merge_factor,    merge_gate,
     };
     // Rule after rule: later ones see what earlier ones made.
     for (size_t r = 0; r < sizeof rules / sizeof *rules; r++) {
@@ -318,16 +332,18 @@ typedef struct Buffer { // the rows of one register in one form
     int first, last; // ops between which it must be kept
 } Buffer;
 
-/* The first and the last op that use each register's memory; -1 where none does. */
+/* The first and the last op that use each register's memory; -1 where none does.  What is added to a result may
+ * be read late where ops run together. */
 static void find_lifetimes(const Plan *p, int *first, int *last) {
     for (int r = 0; r < p->n_regs; r++) first[r] = last[r] = -1;
     for (int i = 0; i < p->n_ops; i++)
         for (int k = 0; k < p->ops[i].n_operands; k++) {
             const Operand *o = &p->ops[i].operand[k];
             if (o->role == ROLE_CACHE) continue;
-            int reg = plan_base(p, o->reg);
+            int reg = plan_base(p, o->reg),
+                end = o->role == ROLE_RESIDUAL || o->role == ROLE_GATE ? i + p->config.can.late_ops : i;
             if (first[reg] < 0) first[reg] = i;
-            last[reg] = i;
+            if (end > last[reg]) last[reg] = end;
         }
 }
 

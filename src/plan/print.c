@@ -118,6 +118,7 @@ static void print_parameters(const Op *op, Buf *out) {
         break;
     case OP_NORM:
         print_norm(&op->norm, "", out);
+        if (op->sum_scale != 1) buf_printf(out, ", scale %g", (double)op->sum_scale);
         break;
     case OP_GLU:
         print_glu(&op->glu, out);
@@ -144,6 +145,9 @@ static void print_parameters(const Op *op, Buf *out) {
         break;
     case OP_ROUTE:
         print_route(&op->moe, out);
+        break;
+    case OP_MOE_SUM:
+        if (op->moe.scale != 1) buf_printf(out, " scale %g", (double)op->moe.scale);
         break;
     default:
         break;

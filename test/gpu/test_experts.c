@@ -117,7 +117,7 @@ static float *outputs(const Trial *t, int T, bool many) {
     size_t n = (size_t)T * (size_t)t->out_stride;
     float *got = mem_new(n, sizeof *got);
     void *scratch = many ? device_new(NULL, experts_scratch_bytes(&p, T)) : device_scratch();
-    device_check(many ? launch_experts(l, &p, T, scratch) : launch_products(l, &p, 1, T, scratch), t->name);
+    device_check(many ? launch_experts(l, &p, T, scratch) : launch_products(l, &p, T, scratch), t->name);
     device_read(got, p.segment[0].out, n * sizeof *got);
     device_end(t->name);
     return got;

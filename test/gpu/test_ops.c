@@ -100,12 +100,14 @@ static void normalise(const float *x, int n, bool centred, double *out) {
 }
 
 /* The kinds of norms, as bits. */
-enum { CENTRED = 1, BIASED = 2, PLAIN = 4, RESIDUAL = 8, PER_HEAD = 16, N_KINDS = 32 };
+enum { CENTRED = 1, BIASED = 2, PLAIN = 4, RESIDUAL = 8, GATED = 16, PER_HEAD = 32, N_KINDS = 64 };
 
 static void check_norm(int width, int head_dim, int n, bool mapped, int kind) {
     uint64_t seed = 1;
     size_t n_all = (size_t)n * (size_t)width, vector = (size_t)width * sizeof(float);
-    Input in = input_new(n, width, mapped, &seed), residual = input_new(n, width, mapped, &seed);
+    Input in = input_new(n, width, mapped, &seed), residual = input_new(n, width, mapped, &seed),
+          gate = input_new(n, width, false, &seed);
+    GluParams glu = {.act = ACT_SILU};
     float *weight = floats_new((size_t)width, &seed), *bias = floats_new((size_t)width, &seed);
     double *expected = mem_new(n_all, sizeof *expected);
     int group = head_dim ? head_dim : width;
@@ -115,12 +117,16 @@ static void check_norm(int width, int head_dim, int n, bool mapped, int kind) {
         size_t w = i % (size_t)(head_dim && !(kind & PER_HEAD) ? head_dim : width);
         if (!(kind & PLAIN)) expected[i] *= weight[w];
         if (kind & BIASED) expected[i] += bias[w];
+        if (kind & GATED) expected[i] = tiny_gated(&glu, gate.rows[i], expected[i]);
         if (kind & RESIDUAL) expected[i] += residual.rows[i];
     }
     RegRows out = output_new(n, width);
-    Norm norm = {.in = in.device,
+    Norm norm = {.sum_scale = 1,
+                 .in = in.device,
+                 .gate = kind & GATED ? gate.device : (RegRows){0},
                  .residual = kind & RESIDUAL ? residual.device : (RegRows){0},
                  .out = out,
+                 .gate_act = ACT_SILU,
                  .weight = kind & PLAIN ? NULL : device_new(weight, vector),
                  .bias = kind & BIASED ? device_new(bias, vector) : NULL,
                  .eps = 1e-5f,
@@ -133,6 +139,7 @@ static void check_norm(int width, int head_dim, int n, bool mapped, int kind) {
     device_end("norm");
     free(in.rows);
     free(residual.rows);
+    free(gate.rows);
     free(weight);
     free(bias);
     free(expected);
@@ -403,7 +410,7 @@ static void check_moe_sum(int width, int n_used, int n, bool residual) {
                        in.rows[(size_t)(r * n_used + s) * (size_t)width + (size_t)i];
             expected[at] = sum;
         }
-    MoeSum op = {in.device,           weights.device, n_used, width, residual ? more.device : (RegRows){0},
+    MoeSum op = {in.device,           weights.device, n_used, width, 1, residual ? more.device : (RegRows){0},
                  output_new(n, width)};
     device_check(launch_moe_sum(device_launch(), &op, n), "moe_sum");
     output_check(op.out, n, width, expected, "moe_sum");

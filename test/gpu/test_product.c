@@ -162,7 +162,7 @@ static void trial_check(Trial *t, Gemm *gemm, int T, float *whole[OP_MAX_SEGMENT
     trial_send(t);
     t->T = rows;
     const Launch *l = device_launch();
-    device_check(gemm ? launch_gemm(gemm, l, &t->p, T) : launch_products(l, &t->p, 1, T, device_scratch()),
+    device_check(gemm ? launch_gemm(gemm, l, &t->p, T) : launch_products(l, &t->p, T, device_scratch()),
                  t->name);
     for (int s = 0; s < (t->act ? 1 : t->n_segments); s++) {
         size_t n = (size_t)T * (size_t)t->m[s].w.n_out;
@@ -316,8 +316,7 @@ static void check_maps(QuantType type, int n_in, bool norm, bool bias, Gemm *gem
         if (mapped) trial_map(t);
         trial_send(t);
         const Launch *l = device_launch();
-        device_check(gemm ? launch_gemm(gemm, l, &t->p, T)
-                          : launch_products(l, &t->p, 1, T, device_scratch()),
+        device_check(gemm ? launch_gemm(gemm, l, &t->p, T) : launch_products(l, &t->p, T, device_scratch()),
                      t->name);
         trial_rows(t, 0, T, got[mapped] = mem_new(n, sizeof(float)), ignored);
         device_end(t->name);
@@ -486,8 +485,8 @@ static void check_fused(const QuantType types[N_FUSED]) {
     static const int n_ins[] = {N_FIRST, WIDTH, MIDDLE, WIDTH}, n_outs[] = {WIDTH, MIDDLE, WIDTH, N_LAST};
     uint64_t seed = 9;
     Matrix m[N_FUSED], up = matrix_new(types[1], WIDTH, MIDDLE, 1, &seed);
-    Product p[N_FUSED];
-    memset(p, 0, sizeof p);
+    Fusion fusion = {.n = N_FUSED, .router = -1};
+    Product *p = fusion.p;
     float *norm = floats_new(WIDTH, &seed), got[2][N_LAST];
     for (int i = 0; i < N_FUSED; i++) {
         m[i] = matrix_new(types[i], n_ins[i], n_outs[i], 1, &seed);
@@ -497,6 +496,8 @@ static void check_fused(const QuantType types[N_FUSED]) {
         p[i].scale = 1;
         p[i].segment[0] = (ProductSegment){.w = m[i].device, .out = out, .out_stride = stride_of(n_outs[i])};
         p[i].flagged = device_zeros(sizeof(FlaggedOutput) + (size_t)n_outs[i] * sizeof(uint32_t));
+        p[i].from = i - 1;
+        p[i].gate_from = -1;
         if (i) p[i].in = (RegRows){p[i - 1].segment[0].out, stride_of(n_ins[i]), NULL};
     }
     matrix_upload(&up);
@@ -515,10 +516,10 @@ static void check_fused(const QuantType types[N_FUSED]) {
         device_check(cudaMemcpy(in + 2 * N_FIRST, x, N_FIRST * sizeof(float), cudaMemcpyHostToDevice),
                      "input");
         for (int i = 0; i < N_FUSED; i++)
-            device_check(launch_products(device_launch(), &p[i], 1, 1, NULL), "one by one");
+            device_check(launch_products(device_launch(), &p[i], 1, NULL), "one by one");
         device_read(got[0], p[N_FUSED - 1].segment[0].out, sizeof got[0]);
         device_check(cudaMemset(p[N_FUSED - 1].segment[0].out, 0xFF, sizeof got[0]), "clearing");
-        device_check(launch_products(device_launch(), p, N_FUSED, 1, NULL), "fused products");
+        device_check(launch_fusion(device_launch(), &fusion), "a fusion");
         device_read(got[1], p[N_FUSED - 1].segment[0].out, sizeof got[1]);
         CHECK(memcmp(got[0], got[1], sizeof got[0]) == 0, "%s, epoch %d: one kernel gives other bytes",
               quant_traits(types[1])->name, epoch);

@@ -497,7 +497,7 @@ TEST(plan_refuses_experts_of_further_families) {
     check_edits("test/data/models/bailingmoe2-Q4_0.gguf", groups, N_OF(groups));
     const Edit weighed[] = {
         u32("llama4.expert_used_count", 2, "2 chosen experts with weights on their input"),
-        u32("llama4.interleave_moe_layer_step", 1, "'blk.0.ffn_gate_shexp.weight' is missing"),
+        u32("llama4.interleave_moe_layer_step", 1, "'blk.0.ffn_gate_inp.weight' is missing"),
         without("llama4.expert_count", NULL),
     };
     check_edits("test/data/models/llama4-Q4_0.gguf", weighed, N_OF(weighed));

@@ -33,9 +33,10 @@ static int add(PlanBuilder *b, const char *name, int part, int x, float scale) {
     return emit_add_scaled(b, name, part, x, (AddParams){.a_scale = scale, .scale = 1});
 }
 
-static int feed_forward(PlanBuilder *b, int in, const Decoder *d) {
+static int feed_forward(PlanBuilder *b, int in, const Decoder *d, int *x) {
     if (d->feed_forward) return d->feed_forward(b, in, d);
-    return has_experts(b, &d->experts) ? block_experts(b, in, &d->experts) : block_ffn(b, in, &d->ffn);
+    return has_experts(b, &d->experts) ? block_experts(b, in, in, &d->experts, x, d->residual_scale)
+                                       : block_ffn(b, in, &d->ffn);
 }
 
 int decoder_layer(PlanBuilder *b, int x, const Decoder *d) {
@@ -45,9 +46,7 @@ int decoder_layer(PlanBuilder *b, int x, const Decoder *d) {
     x = add(b, "attn_residual", norm(b, d->attn_post_norm, part, d), x, scale * d->attention_scale);
     if (!d->parallel) in = norm(b, d->ffn_norm, x, d);
     if (d->parallel && d->ffn_norm) in = norm(b, d->ffn_norm, before, d);
-    if (has_experts(b, &d->experts) && d->experts.n_shared_ff)
-        x = add(b, "ffn_shexp_residual", block_shared_expert(b, in, &d->experts), x, scale);
-    part = feed_forward(b, in, d);
+    part = feed_forward(b, in, d, &x);
     AddParams scales = {.a_scale = scale, .scale = d->layer_scale};
     return emit_add_scaled(b, "ffn_residual", norm(b, d->ffn_post_norm, part, d), x, scales);
 }

@@ -66,15 +66,22 @@ bool has_experts(const PlanBuilder *b, const ExpertBlock *o) {
 
 /* ---- blocks -------------------------------------------------------------------------------------------- */
 
-Routing block_router(PlanBuilder *b, int in, const ExpertBlock *o) {
+typedef struct Routing { // registers
+    int ids, weights, shared_gate;
+} Routing;
+
+/* The router and, as its input is the same, the gate of the shared expert; NO_REG: there is none. */
+static Routing route(PlanBuilder *b, int in, const ExpertBlock *o) {
     MoeParams moe = o->moe;
-    Routing r;
+    Routing r = {.shared_gate = NO_REG};
     moe.bias = builder_optional_vector(b, "blk.%d.exp_probs_b.bias", moe.n_expert);
     int n_in = b->plan->regs[in].width;
     const Weight *w = builder_matrix(b, "blk.%d.ffn_gate_inp.weight", n_in, moe.n_expert);
     const float *bias = builder_optional_vector(b, "blk.%d.ffn_gate_inp.bias", moe.n_expert);
     float scale = o->router_scale != 0 ? o->router_scale : 1;
     int logits = emit_matmul_scaled(b, "ffn_gate_inp", in, w, bias, scale);
+    if (o->n_shared_ff && builder_has(b, "blk.%d.ffn_gate_inp_shexp.weight"))
+        r.shared_gate = block_product(b, "ffn_gate_inp_shexp", in, n_in, 1);
     r.ids = emit_route(b, "ffn_route", logits, moe, &r.weights);
     return r;
 }
@@ -101,31 +108,40 @@ static int inner(PlanBuilder *b, int in, int ids, int n_in, int n_ff, const Expe
     return emit_glu(b, "ffn_act", gate, up, o->glu);
 }
 
-int block_chosen_experts(PlanBuilder *b, int in, Routing r, const ExpertBlock *o) {
-    int n_in = b->plan->regs[in].width, n_ff = read_width(b, o);
+static int chosen_inner(PlanBuilder *b, int in, Routing r, const ExpertBlock *o) {
     if (o->weighed_input) {
         if (o->moe.n_used != 1)
             keys_fail(&b->keys, "%d chosen experts with weights on their input are not supported; expected 1",
                       o->moe.n_used);
         in = emit_glu(b, "ffn_weighed", r.weights, in, (GluParams){.act = ACT_NONE});
     }
-    int act = inner(b, in, r.ids, n_in, n_ff, o);
-    MatrixShape shape = matrix_whole(n_ff, n_in, o->moe.n_expert);
-    int down = expert_product(b, "ffn_down", "ffn_down", act, r.ids, shape, o);
+    return inner(b, in, r.ids, b->plan->regs[in].width, read_width(b, o), o);
+}
+
+static int chosen_outer(PlanBuilder *b, int in, int n_out, Routing r, const ExpertBlock *o) {
+    MatrixShape shape = matrix_whole(read_width(b, o), n_out, o->moe.n_expert);
+    int down = expert_product(b, "ffn_down", "ffn_down", in, r.ids, shape, o);
     return o->weighed_input ? down : emit_moe_sum(b, "ffn_moe_sum", down, r.weights, o->moe);
 }
 
-int block_experts(PlanBuilder *b, int in, const ExpertBlock *o) {
-    return block_chosen_experts(b, in, block_router(b, in, o), o);
+static int shared_inner(PlanBuilder *b, int in, const ExpertBlock *o) {
+    int n_embd = b->plan->hparams.n_embd, gate = NO_REG;
+    if (o->kind == FFN_GATED) gate = block_product(b, "ffn_gate_shexp", in, n_embd, o->n_shared_ff);
+    int up = block_product(b, "ffn_up_shexp", in, n_embd, o->n_shared_ff);
+    return emit_glu(b, "ffn_shexp_act", gate, up, o->shared_glu);
 }
 
-int block_shared_expert(PlanBuilder *b, int in, const ExpertBlock *o) {
-    int n_embd = b->plan->hparams.n_embd, n_ff = o->n_shared_ff, gate = NO_REG;
-    if (o->kind == FFN_GATED) gate = block_product(b, "ffn_gate_shexp", in, n_embd, n_ff);
-    int up = block_product(b, "ffn_up_shexp", in, n_embd, n_ff);
-    int act = emit_glu(b, "ffn_shexp_act", gate, up, o->shared_glu);
-    int down = block_product(b, "ffn_down_shexp", act, n_ff, n_embd);
-    if (!builder_has(b, "blk.%d.ffn_gate_inp_shexp.weight")) return down;
-    gate = block_product(b, "ffn_gate_inp_shexp", in, n_embd, 1);
-    return emit_glu(b, "ffn_shexp_gate", gate, down, (GluParams){.act = ACT_SIGMOID});
+static int shared_outer(PlanBuilder *b, int in, Routing r, const ExpertBlock *o) {
+    int down = block_product(b, "ffn_down_shexp", in, o->n_shared_ff, b->plan->hparams.n_embd);
+    if (r.shared_gate == NO_REG) return down;
+    return emit_glu(b, "ffn_shexp_gate", r.shared_gate, down, (GluParams){.act = ACT_SIGMOID});
+}
+
+int block_experts(PlanBuilder *b, int in, int chosen_in, const ExpertBlock *o, int *x, float scale) {
+    Routing r = route(b, in, o);
+    int shared = o->n_shared_ff ? shared_inner(b, in, o) : NO_REG, chosen = chosen_inner(b, chosen_in, r, o);
+    if (shared != NO_REG)
+        *x = emit_add_scaled(b, "ffn_shexp_residual", shared_outer(b, shared, r, o), *x,
+                             (AddParams){.a_scale = scale, .scale = 1});
+    return chosen_outer(b, chosen, b->plan->regs[chosen_in].width, r, o);
 }

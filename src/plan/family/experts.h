@@ -3,7 +3,7 @@
  *     chosen: sum over the row's chosen experts of weight * down(act(gate in) * up in)
  *     shared: the same of one expert that every row has, perhaps times sigmoid(gate in)
  *
- * The decoder adds both to the residual stream.  Parts that only some files have are taken where these have
+ * Both are added to the residual stream.  Parts that only some files have are taken where these have
  * the tensors: biases of the router's logits, of the choice and of the experts' products; gate and up in one
  * tensor; the gate of the shared expert. */
 #ifndef ZGEN_PLAN_EXPERTS_H
@@ -30,15 +30,9 @@ ExpertBlock read_experts(PlanBuilder *b, RouteKind kind, bool normalise);
 /* Whether the builder's layer has experts in place of the dense feed-forward block. */
 bool has_experts(const PlanBuilder *b, const ExpertBlock *o);
 
-int block_experts(PlanBuilder *b, int in, const ExpertBlock *o);       // the chosen ones
-int block_shared_expert(PlanBuilder *b, int in, const ExpertBlock *o); // n_shared_ff is not 0
-
-/* The two parts of block_experts, for families whose router and experts read different registers.  Experts
- * are as wide as `in`. */
-typedef struct Routing {
-    int ids, weights; // registers
-} Routing;
-Routing block_router(PlanBuilder *b, int in, const ExpertBlock *o);
-int block_chosen_experts(PlanBuilder *b, int in, Routing routing, const ExpertBlock *o);
+/* The sum of the chosen experts, which read chosen_in and are as wide; the router and the shared expert read in.
+ * What the shared expert gives, if there is one, is added to *x times `scale`.  Products come in an order in which
+ * none reads what the one before it gives, as far as that is possible. */
+int block_experts(PlanBuilder *b, int in, int chosen_in, const ExpertBlock *o, int *x, float scale);
 
 #endif

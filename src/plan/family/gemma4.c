@@ -35,8 +35,8 @@ static int mixture(PlanBuilder *b, int x, const Decoder *d) {
     int in = block_norm(b, "pre_ffw_norm_2", x, d->norm);
     NormParams router = d->norm;
     router.weight = builder_vector(b, "blk.%d.ffn_gate_inp.scale", b->plan->hparams.n_embd);
-    Routing routing = block_router(b, emit_norm(b, "ffn_router_norm", x, router), &d->experts);
-    int chosen = block_chosen_experts(b, in, routing, &d->experts);
+    int routed = emit_norm(b, "ffn_router_norm", x, router),
+        chosen = block_experts(b, routed, in, &d->experts, &x, 1);
     return emit_add(b, "ffn_sum", block_norm(b, "post_ffw_norm_2", chosen, d->norm), dense);
 }
 

@@ -17,31 +17,28 @@ static bool has_feed_forward(PlanBuilder *b, int layer) {
     return keys_of_layer(&b->keys, "feed_forward_length", layer, 0, READ_MAX_FF, 0) > 0;
 }
 
-/* The chosen experts, which may be narrower than the row. */
-static int experts(PlanBuilder *b, int in, const ExpertBlock *o) {
-    Routing routing = block_router(b, in, o);
-    if (!builder_has(b, "blk.%d.ffn_latent_down.weight")) return block_chosen_experts(b, in, routing, o);
+/* Experts, of which the chosen ones may be narrower than the row. */
+static int experts(PlanBuilder *b, int in, const ExpertBlock *o, int *x) {
+    if (!builder_has(b, "blk.%d.ffn_latent_down.weight")) return block_experts(b, in, in, o, x, 1);
     int n_embd = b->plan->hparams.n_embd,
         n_latent = keys_int(&b->keys, "moe_latent_size", 1, 1 << 20, n_embd);
     int narrow = block_product(b, "ffn_latent_down", in, n_embd, n_latent);
-    return block_product(b, "ffn_latent_up", block_chosen_experts(b, narrow, routing, o), n_latent, n_embd);
+    return block_product(b, "ffn_latent_up", block_experts(b, in, narrow, o, x, 1), n_latent, n_embd);
 }
 
-static int part(PlanBuilder *b, int in, const Decoder *d) {
+static int part(PlanBuilder *b, int in, const Decoder *d, int *x) {
     if (!has_feed_forward(b, b->layer))
         return read_has_attention(b) ? block_attention(b, in, &d->attention, d->norm)
                                      : block_mamba2(b, in, d->norm);
-    return d->experts.moe.n_expert ? experts(b, in, &d->experts) : block_ffn(b, in, &d->ffn);
+    return d->experts.moe.n_expert ? experts(b, in, &d->experts, x) : block_ffn(b, in, &d->ffn);
 }
 
 static void emit_layers(PlanBuilder *b, const Decoder *d) {
     while (has_feed_forward(b, b->last_mixer) && b->last_mixer > 0) b->last_mixer--;
     int x = decoder_embed(b, d);
     while (builder_next_layer(b)) {
-        int in = block_norm(b, "attn_norm", x, d->norm);
-        if (d->experts.n_shared_ff && has_feed_forward(b, b->layer))
-            x = emit_add(b, "ffn_shexp_residual", block_shared_expert(b, in, &d->experts), x);
-        x = emit_add(b, "residual", part(b, in, d), x);
+        int out = part(b, block_norm(b, "attn_norm", x, d->norm), d, &x);
+        x = emit_add(b, "residual", out, x);
     }
     decoder_output(b, x, d);
 }

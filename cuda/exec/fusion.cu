@@ -1,0 +1,182 @@
+// fusion: which ops of a single row one kernel runs.
+//
+// A fusion grows op by op as long as each reads what the fusion has: products, the choice of experts and the sum of
+// what these give.  Blocks do not wait for each other but for outputs that they read, so a fast block may be ahead
+// by some products.  Therefore an op is no part of the fusion if it might write what a slow
+// block still has to read: a register whose memory was given away too early, which the plan avoids.
+#include <algorithm>
+
+#include "exec.cuh"
+
+namespace {
+
+struct FusionOps {
+    Fusion fusion;
+    const Op *product[MAX_PRODUCTS], *sum[MAX_PRODUCTS]; // sum: behind the product, or NULL
+    int n_ops;                                           // that are part of it
+};
+
+// The product of the fusion whose first output is the register; -1: none.
+int product_with(const FusionOps *c, int reg) {
+    for (int i = c->fusion.n - 1; i >= 0; i--)
+        if (op_out(c->sum[i] ? c->sum[i] : c->product[i], 0) == reg) return i;
+    return -1;
+}
+
+bool writes(const Op *op, int reg) {
+    for (int k = 0; k < op_count(op, ROLE_WRITE); k++)
+        if (op_out(op, k) == reg) return true;
+    return false;
+}
+
+// Whether the fusion writes the register.
+bool writes(const FusionOps *c, int reg) {
+    for (int i = 0; i < c->fusion.n; i++)
+        if (writes(c->product[i], reg) || (c->sum[i] && writes(c->sum[i], reg))) return true;
+    return false;
+}
+
+bool overlap(const float *a, size_t n_a, const float *b, size_t n_b) {
+    return a && b && a < b + n_b && b < a + n_a;
+}
+
+size_t n_out(const Product &p) {
+    return (size_t)p.segment[0].w.n_out * (p.n_used && !p.summed ? p.n_used : 1);
+}
+
+// Whether the fusion's last product writes what other blocks may still have to read.  All blocks are behind product
+// k when they have read its output; of the products behind that one a block may still read its own rows of a
+// residual, the same ones as of an output of that length, or of a gate.
+bool overtakes(const FusionOps *c) {
+    const Fusion *fusion = &c->fusion;
+    int last = fusion->n - 1, waited = -1;
+    for (int i = 0; i <= last; i++) {
+        waited = std::max(waited, fusion->p[i].from);
+        if (fusion->p[i].n_used) waited = std::max(waited, fusion->router);
+    }
+    const Product &p = fusion->p[last];
+    for (int s = 0; s < p.n_segments; s++) {
+        const float *to = p.segment[s].out;
+        size_t n = s ? (size_t)p.segment[s].w.n_out : n_out(p);
+        for (int i = waited + 1; to && i < last; i++) {
+            const Product &other = fusion->p[i];
+            bool same_rows = s == 0 && to == other.residual.data && n == n_out(other);
+            if (i == 0) return true; // reads registers
+            if (overlap(other.gate.rows.data, other.gate.wide ? n_out(other) : 1, to, n)) return true;
+            if (!same_rows && overlap(other.residual.data, n_out(other), to, n)) return true;
+        }
+    }
+    return false;
+}
+
+// Whether a residual of n values is in a register before the fusion, or is written by the block that reads it.
+bool can_add(const FusionOps *c, const Op *op, size_t n) {
+    int residual = op_operand(op, ROLE_RESIDUAL, 0), from = product_with(c, residual);
+    if (from < 0) return !writes(c, residual);
+    const Product &p = c->fusion.p[from];
+    return n_out(p) == n && (!p.n_used || p.summed);
+}
+
+// Finds where a gate is: false where the fusion writes it, but not as a single column of a product.
+bool find_gate(const FusionOps *c, const Op *op, Product *p) {
+    int gate = op_operand(op, ROLE_GATE, 0);
+    p->gate_from = -1;
+    for (int i = 0; gate != NO_REG && i < c->fusion.n; i++)
+        for (int k = 0, at = 0; k < op_count(c->product[i], ROLE_WRITE); at += c->product[i]->w[k++]->n_out)
+            if (op_out(c->product[i], k) == gate) {
+                p->gate_from = i;
+                p->gate_at = at;
+            }
+    return p->gate_from < 0 ? !writes(c, gate) : !p->gate.wide;
+}
+
+// Whether the op has the input of the product before it, normalised alike.
+bool has_same_input(const FusionOps *c, const Op *op) {
+    if (c->fusion.n == 0) return false;
+    const Op *before = c->product[c->fusion.n - 1];
+    const NormParams *norm = &op->product.norm, *norm_before = &before->product.norm;
+    return op_in(op, 0) == op_in(before, 0) && norm->weight == norm_before->weight &&
+           norm->eps == norm_before->eps;
+}
+
+bool add_product(const Rank *x, FusionOps *c, const Op *op, const Step &step) {
+    Fusion *fusion = &c->fusion;
+    if (fusion->n == MAX_PRODUCTS) return false;
+    Product p = product_of(x, op, step);
+    p.from = product_with(c, op_in(op, 0));
+    p.same_input = !p.per_slot && has_same_input(c, op);
+    if (fusion->n > 0 && p.from < 0 && !p.same_input) return false;
+    if (op->code == OP_EXPERT) {
+        RegRows ids = rows_in(x, op, op_operand(op, ROLE_IDS, 0), step);
+        bool first = true; // product of experts
+        for (int i = 0; i < fusion->n; i++) first &= !fusion->p[i].n_used;
+        if (first && fusion->router < 0) fusion->route.ids = ids;
+        if (fusion->route.ids.data != ids.data) return false;
+    }
+    if (!can_add(c, op, n_out(p)) || !find_gate(c, op, &p)) return false;
+    c->product[fusion->n] = op;
+    fusion->p[fusion->n++] = p;
+    return !overtakes(c);
+}
+
+bool add_route(const Rank *x, FusionOps *c, const Op *op, const Step &step) {
+    int router = product_with(c, op_in(op, 0));
+    if (router < 0 || c->fusion.router >= 0) return false;
+    for (int i = 0; i < c->fusion.n; i++)
+        if (c->fusion.p[i].n_used) return false;
+    c->fusion.router = router;
+    c->fusion.route = {rows_in(x, op, op_in(op, 0), step), op->moe, rows_in(x, op, op_out(op, 0), step),
+                       rows_in(x, op, op_out(op, 1), step)};
+    c->fusion.route.moe.bias = device_op(x, op)->bias[0];
+    return true;
+}
+
+// The sum of what the experts before it give.
+bool add_sum(const Rank *x, FusionOps *c, const Op *op, const Step &step) {
+    Fusion *fusion = &c->fusion;
+    if (fusion->n == 0 || c->product[fusion->n - 1] != op - 1) return false;
+    Product *p = &fusion->p[fusion->n - 1];
+    if (!p->per_slot || p->n_used > MAX_SUMMED || op_in(op, 0) != op_out(op - 1, 0)) return false;
+    RegRows weights = rows_in(x, op, op_in(op, 1), step);
+    if (fusion->router < 0) fusion->route.weights = weights;
+    if (fusion->route.weights.data != weights.data || !can_add(c, op, p->segment[0].w.n_out)) return false;
+    int out = op_out(op, 0);
+    p->summed = true;
+    c->sum[fusion->n - 1] = op;
+    p->sum_scale = op->moe.scale;
+    p->residual = rows_in(x, op, op_operand(op, ROLE_RESIDUAL, 0), step);
+    p->segment[0].out = reg(x, out);
+    p->segment[0].out_stride = stride_of(x, out);
+    return !overtakes(c);
+}
+
+// Adds an op of a single row; false, with the fusion as it was: it cannot be part of it.
+bool add_op(const Rank *x, FusionOps *c, const Op *op, const Step &step) {
+    FusionOps more = *c;
+    more.n_ops++;
+    bool added = false;
+    if (rows_of(op, step) != 1) return false;
+    if (op_is_product(op)) added = add_product(x, &more, op, step);
+    if (op->code == OP_ROUTE) added = add_route(x, &more, op, step);
+    if (op->code == OP_MOE_SUM) added = add_sum(x, &more, op, step);
+    if (added) *c = more;
+    return added;
+}
+
+} // namespace
+
+int longest_fusion(const Rank *x, const Op *op, int n, const Step &step, Fusion *out) {
+    FusionOps c = {};
+    c.fusion.router = -1;
+    int n_ops = 0;
+    for (int i = 0; i < n && add_op(x, &c, op + i, step); i++) {
+        bool can_end = op_is_product(op + i) || op[i].code == OP_MOE_SUM;
+        bool chooses = false; // experts: only products of experts do
+        for (int k = 0; k < c.fusion.n; k++) chooses |= c.fusion.p[k].n_used > 0;
+        if (c.fusion.router >= 0 && !chooses) continue;
+        if (!can_end || !fusion_fits(&x->launch, &c.fusion)) continue;
+        *out = c.fusion;
+        n_ops = c.n_ops;
+    }
+    return n_ops;
+}

@@ -1,0 +1,306 @@
+// fusion: the products of a single row, one after the other in one kernel, in which decoding spends its time.
+//
+//     o:    w x ---flags--+--> router ---flags---> choice of experts
+//                         |                             |
+//                         +-----------------------> gate, up ---flags---> down, sum ---flags---> q, k, v
+//
+// A block computes a part of the outputs of every product, and reads the whole output of the one before as a
+// FlaggedOutput (launch.h): there is no barrier over the grid, and the prefetching of weights runs on from
+// product to product.  It stops where it must: which experts' weights are read is known when the router's
+// logits are.  All blocks choose them, each for itself, which takes less time than a kernel of its own or an
+// exchange between blocks.
+//
+// The results of a row's slots may be summed: then all slots' K-slices of a tile row are computed by one block,
+// a few warps per slot, and its epilogue adds up what MOE_SUM would, in the same order.
+#include <algorithm>
+
+#include "../device/epilogue.cuh"
+#include "../device/multiply.cuh"
+#include "../device/route.cuh"
+
+namespace {
+
+// ---- flagged outputs ------------------------------------------------------------------------------------
+
+// Float e of a flagged row, when it is of this epoch.
+__device__ float wait_for(const FlaggedOutput *flagged, int e, uint32_t epoch) {
+    uint32_t v;
+    do {
+        asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(flagged->row + e) : "memory");
+    } while ((v ^ epoch) & 1);
+    return without_flag(__uint_as_float(v));
+}
+
+__device__ void write_flagged(FlaggedOutput *flagged, int e, float y, uint32_t epoch) {
+    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(flagged->row + e),
+                 "r"((__float_as_uint(y) & ~1u) | (epoch & 1))
+                 : "memory");
+}
+
+// ---- reduction and epilogue -----------------------------------------------------------------------------
+
+// The sum of n K-slices' partial sums of one output, from the first on.
+__device__ __forceinline__ float reduce(const float *partial, int n_slices) {
+    constexpr int STEP = PARTIAL_STRIDE<1>;
+    float x[MAX_SLICES], sum = 0;
+#pragma unroll
+    for (int i = 0; i < MAX_SLICES; i++) x[i] = i < n_slices ? partial[i * STEP] : 0; // loads overlap
+#pragma unroll
+    for (int i = 0; i < MAX_SLICES; i++) sum += x[i];
+    return sum;
+}
+
+// A thread's output of a tile batch.
+template <bool EXPERTS> struct Epilogue {
+    int matrix, row; // row of the matrix, or -1 for threads without an output
+    float residual, factor;
+
+    __device__ Epilogue(const WarpWork<1, EXPERTS> &work, int batch)
+        : matrix(0), row(-1), residual(0), factor(1) {
+        const Product &p = work.p;
+        int tile_row = threadIdx.x / TILE_ROWS;
+        if (tile_row >= work.split.batch || batch + tile_row >= work.n_tile_rows) return;
+        TileRowCursor<1, EXPERTS> cursor = cursor_at<1, EXPERTS>(work, batch + tile_row);
+        int to = cursor.row * TILE_ROWS + threadIdx.x % TILE_ROWS;
+        if (to >= p.segment[cursor.segment(p)].w.n_out) return;
+        matrix = cursor.matrix;
+        row = to;
+    }
+    // What is added to the output, and the factor that a gate is.  A residual that this kernel wrote was written
+    // by this block: in products of as many outputs a row belongs to the same block.
+    template <class F>
+    __device__ void load(const WarpWork<1, EXPERTS> &work, const F &fused, const uint32_t *epochs) {
+        const Product &p = work.p;
+        if (row < 0 || matrix > 0) return;
+        if (p.residual.data) residual = __ldcg(row_of(p.residual, 0) + row);
+        if (!EXPERTS) return;
+        factor =
+            p.gate_from < 0
+                ? gate_factor(p.gate, 0, row)
+                : gate_of(p.gate, wait_for(fused.p[p.gate_from].flagged, p.gate_at, epochs[p.gate_from]));
+    }
+    // flagged: whether another product follows in this kernel; the flags are then those of the epoch.
+    __device__ void store(const WarpWork<1, EXPERTS> &work, bool flagged, uint32_t epoch) const {
+        if (row < 0) return;
+        const Product &p = work.p;
+        bool experts = TileRowCursor<1, EXPERTS>::has_experts(p);
+        const ProductSegment &s = p.segment[experts ? 0 : matrix];
+        const float *partial =
+            work.partials() +
+            work.partial_index(threadIdx.x / TILE_ROWS) * (is_pair(p) ? 2 : 1) * work.matrix_step() +
+            threadIdx.x % TILE_ROWS;
+        int expert = experts && !p.summed ? work.chosen->id[matrix] : 0,
+            at = experts ? matrix * s.w.n_out + row : row;
+        float y;
+        if (EXPERTS && p.summed) {
+            y = fmaf(p.sum_scale, sum_of_slots(work, partial), residual);
+        } else {
+            float sum = reduce(partial, work.split.block_slices),
+                  up = is_pair(p) ? reduce(partial + work.matrix_step(), work.split.block_slices) : 0;
+            y = epilogue(p, s, (size_t)expert * s.w.n_out + row, sum, up, factor, residual);
+        }
+        int flag_at = at; // behind the outputs of the segments before
+        for (int i = 0; !experts && i < matrix; i++) flag_at += p.segment[i].w.n_out;
+        if (flagged) write_flagged(p.flagged, flag_at, y, epoch);
+        s.out[at] = y;
+    }
+
+  private:
+    __device__ float sum_of_slots(const WarpWork<1, EXPERTS> &work, const float *partial) const {
+        const Product &p = work.p;
+        const ProductSegment &s = p.segment[0];
+        int n_slices = work.split.slot_slices;
+        float sum = 0;
+        for (int slot = 0; slot < p.n_used; slot++) {
+            size_t w_row = (size_t)work.chosen->id[slot] * s.w.n_out + row;
+            float y = epilogue(p, s, w_row, reduce(partial + slot * n_slices * PARTIAL_STRIDE<1>, n_slices),
+                               0, 1, 0);
+            sum = fmaf(work.chosen->weight[slot], y, sum);
+        }
+        return sum;
+    }
+};
+
+// ---- the kernel -----------------------------------------------------------------------------------------
+
+// The row's experts, by all threads: chosen here, or as a kernel before has written them.  scores: score_floats of
+// shared memory.
+template <class F>
+__device__ void find_experts(const F &fused, uint32_t epoch, float *scores, Chosen *chosen) {
+    const Route &r = fused.route;
+    if (fused.router >= 0) {
+        const FlaggedOutput *logits = fused.p[fused.router].flagged;
+        choose_experts<THREADS>(
+            r.moe, [&](int e) { return wait_for(logits, e, epoch); }, scores, chosen->id, chosen->weight);
+        if (blockIdx.x == 0 && (int)threadIdx.x < r.moe.n_used) {
+            ((int32_t *)row_of(r.ids, 0))[threadIdx.x] = chosen->id[threadIdx.x];
+            row_of(r.weights, 0)[threadIdx.x] = chosen->weight[threadIdx.x];
+        }
+        return;
+    }
+    for (int slot = threadIdx.x; slot < fused.p[fused.first_expert].n_used; slot += THREADS) {
+        chosen->id[slot] = r.ids.data ? __ldcg((const int32_t *)row_of(r.ids, 0) + slot) : slot;
+        chosen->weight[slot] = r.weights.data ? __ldcg(row_of(r.weights, 0) + slot) : 0;
+    }
+    __syncthreads();
+}
+
+template <bool EXPERTS> using Parameters = Fused<EXPERTS ? MAX_PRODUCTS : MAX_PLAIN>;
+
+// EXPERTS: products may have experts or gates.
+template <class Included, bool EXPERTS>
+__global__ void __launch_bounds__(threads_for(1) + ATTN_THREADS, 1)
+    k_fusion(const __grid_constant__ Parameters<EXPERTS> fused) {
+    __shared__ uint32_t epochs[MAX_PRODUCTS];
+    __shared__ Chosen chosen;
+    SharedLayout<1> shared(fused);
+    int partials = shared.partials;
+    Ring ring(threadIdx.x / 32 * shared.ring_bytes, fused.slot_bytes, fused.n_stages);
+    PrefetchList<1, EXPERTS> list = {};
+    int first_known = 0, n_known = fused.n; // products whose weights are known to be needed
+    if constexpr (EXPERTS) n_known = fused.first_expert;
+    list.fill(fused, 0, n_known, &chosen);
+    for (int i = 0; i < fused.n_stages; i++) list.fetch(ring, i);
+    if ((int)threadIdx.x < fused.n - 1) {
+        uint32_t *epoch = fused.p[threadIdx.x].flagged->epoch + blockIdx.x;
+        epochs[threadIdx.x] = *epoch = __ldcg(epoch) + 1;
+    }
+    for (int number = 0; number < fused.n; number++) {
+        const Product &p = fused.p[number];
+        WarpWork<1, EXPERTS> work(p, fused.split[number], {}, &chosen);
+        work.partials_at = partials;
+        work.x = input_at(shared.input, work.split.n_floats, work.split.n_tiles, 1);
+        TileRowCursor<1, EXPERTS> cursor = cursor_at<1, EXPERTS>(work, work.group);
+        Epilogue<EXPERTS> out(work, 0);
+        float4 norm[VECTORS];
+        load_norm(p, norm);
+        if (number == 0) {
+            pdl_wait();
+            pdl_launch();
+        }
+        int next = shared.partials + shared.input - fused.partial_bytes - partials; // the other copy
+        if constexpr (EXPERTS)
+            if (number == fused.first_expert) {
+                uint32_t epoch = fused.router < 0 ? 0 : epochs[fused.router];
+                find_experts(fused, epoch, (float *)(shared_memory() + next), &chosen);
+                first_known = number;
+                n_known = fused.n;
+                list.resume(ring, fused, first_known, n_known, &chosen);
+            }
+        int n_in = p.segment[0].w.n_in;
+        if (!p.same_input) {
+            int n_slots = EXPERTS && p.per_slot ? p.n_used : 1;
+            InputRow row = {row_of(p.in, 0), n_in, n_slots, false, 0};
+            if (p.from >= 0) {
+                row = {(const float *)fused.p[p.from].flagged->row, n_in, n_slots, true, epochs[p.from] & 1};
+                row.wait();
+            }
+            load_row<EXPERTS>(p, work.x, row, norm);
+        }
+        int batch = 0;
+        do { // once even by a block without tile rows: the barriers are for all threads
+            partials = shared.partials + shared.input - fused.partial_bytes - partials; // the other copy
+            work.partials_at = partials;
+            if (batch) out = Epilogue<EXPERTS>(work, batch);
+            out.load(work, fused, epochs);
+            if (fused.long_list) list.fill(fused, first_known, n_known, &chosen);
+            if (batch == 0) __syncthreads(); // the input is complete
+            multiply_batch<1, Included, EXPERTS>(work, ring, list, cursor, batch);
+            __syncthreads(); // these partial sums are complete, and the others have been reduced
+            out.store(work, number + 1 < fused.n, epochs[number]);
+        } while ((batch += work.split.batch) < work.n_tile_rows);
+    }
+}
+
+// ---- launcher -------------------------------------------------------------------------------------------
+
+bool is_plain(const Fusion *c) {
+    for (int i = 0; i < c->n; i++)
+        if (c->p[i].n_used || c->p[i].gate.rows.data) return false;
+    return true;
+}
+
+// Launches the first of the kernels that includes the products' types.
+template <bool EXPERTS, class Included, class... Others>
+cudaError_t launch_types(const Launch *l, const FusedProducts &fused, const LaunchPlan &plan) {
+    if constexpr (sizeof...(Others) > 0)
+        if (!includes<Included>(fused)) return launch_types<EXPERTS, Others...>(l, fused, plan);
+    return launch_kernel(l, k_fusion<Included, EXPERTS>, plan.n_clusters, threads_for(1), plan.shared_bytes,
+                         first_products < EXPERTS ? MAX_PRODUCTS : MAX_PLAIN > (fused));
+}
+
+// The combinations of types that most model files have, with F32, the type of routers.
+template <QuantType... INCLUDED> using Mix = Types<INCLUDED..., QUANT_F32>;
+using K4 = Mix<QUANT_Q4_K, QUANT_Q6_K>;
+using K5 = Mix<QUANT_Q5_K, QUANT_Q6_K>;
+using Mxfp4 = Mix<QUANT_Q8_0, QUANT_MXFP4>;
+using Floats = Types<QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_FP8_E4M3>;
+
+template <bool EXPERTS>
+cudaError_t launch_mix(const Launch *l, const FusedProducts &fused, const LaunchPlan &plan) {
+    return launch_types<EXPERTS, K4, K5, Mix<QUANT_Q4_0>, Mix<QUANT_Q8_0>, Mxfp4, Floats, AllTypes>(l, fused,
+                                                                                                    plan);
+}
+
+bool fuse(const Fusion *c, FusedProducts *fused) {
+    *fused = {};
+    fused->n = fused->first_expert = c->n;
+    fused->route = c->route;
+    fused->router = c->router;
+    for (int i = 0; i < c->n; i++) {
+        fused->p[i] = c->p[i];
+        if (c->p[i].n_used > MAX_CHOSEN) return false;
+        if (c->p[i].n_used) fused->first_expert = std::min(fused->first_expert, i);
+    }
+    return true;
+}
+
+// Whether a product of the fusion can read its input.
+bool can_read(const Fusion *c, int i) {
+    const Product &p = c->p[i];
+    int n_in = p.segment[0].w.n_in;
+    if (p.same_input) return i > 0;
+    if (p.from < 0) return i == 0;
+    if (p.from >= i || !c->p[p.from].flagged) return false;
+    const Product &before = c->p[p.from];
+    bool slots = before.n_used && !before.summed;
+    return n_in % 4 == 0 && n_in == before.segment[0].w.n_out && slots == p.per_slot &&
+           (!slots || before.n_used == p.n_used);
+}
+
+} // namespace
+
+extern "C" Fusion fusion_of(const Product *p) {
+    Fusion c = {.p = {*p}, .n = 1, .router = -1};
+    c.p[0].from = c.p[0].gate_from = -1;
+    c.p[0].same_input = false;
+    c.route.ids = {(float *)p->ids, p->ids_stride, nullptr};
+    return c;
+}
+
+extern "C" bool fusion_fits(const Launch *l, const Fusion *c) {
+    FusedProducts fused;
+    LaunchPlan plan;
+    if (c->n > 1 && l->n_sm > MAX_FLAGGED_BLOCKS) return false;
+    if (c->n > MAX_PLAIN && is_plain(c)) return false;
+    for (int i = 0; i < c->n; i++)
+        if (!can_read(c, i) || (i + 1 < c->n && !c->p[i].flagged)) return false;
+    if (!fuse(c, &fused)) return false;
+    // Code for all types and for experts is too long for the instruction cache: single kernels are faster.
+    bool is_mix = includes<K4>(fused) || includes<K5>(fused) || includes<Mix<QUANT_Q4_0>>(fused) ||
+                  includes<Mxfp4>(fused) || includes<Floats>(fused);
+    if (c->n > 1 && !is_plain(c) && !is_mix) return false;
+    return plan_launch(l, &fused, 1, &plan) && !fused.group_rows;
+}
+
+extern "C" cudaError_t launch_fusion(const Launch *l, const Fusion *c) {
+    FusedProducts fused;
+    LaunchPlan plan;
+    for (int i = 0; i < c->n; i++) {
+        cudaError_t error = product_check(&c->p[i]);
+        if (error != cudaSuccess) return error;
+    }
+    if (!fusion_fits(l, c) || !fuse(c, &fused) || !plan_launch(l, &fused, 1, &plan))
+        return cudaErrorInvalidValue;
+    return is_plain(c) ? launch_mix<false>(l, fused, plan) : launch_mix<true>(l, fused, plan);
+}
