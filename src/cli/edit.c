@@ -54,8 +54,9 @@ static Around clusters_around(EditLine *edit) {
     Around around = {0};
     Buf text = {0};
     for (const wchar_t *c = line->buffer; c < line->lastchar; c++) {
-        bool is_valid = *c >= 0 && *c < UTF8_BAD && !(*c >= 0xD800 && *c < 0xE000);
-        utf8_add(is_valid ? (uint32_t)*c : 0xFFFD, &text);
+        uint32_t point = (uint32_t)*c; // wchar_t may be signed
+        bool is_valid = point < UTF8_BAD && !(point >= 0xD800 && point < 0xE000);
+        utf8_add(is_valid ? point : 0xFFFD, &text);
     }
     for (size_t i = 0; i < text.n;) {
         size_t end = i + graphemes_next(edit_of(edit)->graphemes, text.data + i, text.n - i);

@@ -215,7 +215,8 @@ END
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
-static long calls, fails_at = -1;
+static long calls, fails_at = -1; // counted from main on: constructors of libraries are not ours
+static int started;
 static void *(*real_malloc)(size_t), *(*real_realloc)(void *, size_t);
 static void report(void) {
     if (getenv("MALLOC_COUNT")) dprintf(9, "%ld", calls);
@@ -228,7 +229,17 @@ static int fails(void) {
         fails_at = at ? atol(at) : -1;
         atexit(report);
     }
-    return calls++ == fails_at;
+    return started && calls++ == fails_at;
+}
+static int (*real_main)(int, char **, char **);
+static int begin(int argc, char **argv, char **env) {
+    started = 1;
+    return real_main(argc, argv, env);
+}
+int __libc_start_main(int (*main)(int, char **, char **), int argc, char **argv, void (*init)(void), void (*fini)(void),
+                      void (*rtld_fini)(void), void *stack_end) {
+    real_main = main;
+    return ((__typeof__(&__libc_start_main))dlsym(RTLD_NEXT, "__libc_start_main"))(begin, argc, argv, init, fini, rtld_fini, stack_end);
 }
 void *malloc(size_t n) { return fails() ? NULL : real_malloc(n); }
 void *realloc(void *p, size_t n) { return fails() ? NULL : real_realloc(p, n); }

@@ -616,7 +616,7 @@ static bool in_a_cage(bool (*work)(const Buf *), const Buf *b) {
         getrlimit(RLIMIT_AS, &memory);
         memory.rlim_cur = 256 << 20;
         if (!SANITIZED) setrlimit(RLIMIT_AS, &memory);
-        alarm(MUTATION_SECONDS);
+        setrlimit(RLIMIT_CPU, &(struct rlimit){MUTATION_SECONDS, MUTATION_SECONDS});
         _exit(work(b) ? 0 : 1);
     }
     int status = -1;
