@@ -233,8 +233,8 @@ cudaError_t launch_moe_sum(const Launch *l, const MoeSum *m, int n);
 enum { MAX_PRODUCTS = 7 };
 enum { MAX_SUMMED = 16 }; // slots whose results a product can sum
 
-/* The products of one row, each of which reads the first output of one before it.  Those of experts have the same
- * ids. */
+/* The products of one row, each of which reads the first output of an earlier one, or the input of the one before
+ * it; a gate may be another output of an earlier one.  Those of experts have the same ids, which are in `route`. */
 typedef struct Fusion {
     Product p[MAX_PRODUCTS];
     int n;

@@ -150,7 +150,7 @@ template <int T, bool EXPERTS> struct PrefetchList {
     unsigned slice;    // of the next fetch, counted through all products; the same in all lanes
     int tile;
 
-    int n_before; // K-slices of works that fill does not see any more
+    int n_before; // K-slices of the works before the first that fill goes through; set by resume
 
     // From `slice` on, through the works number first..end - 1 of this warp; behind them the stream ends.
     template <class WorkAt> __device__ void fill(int first, int end, WorkAt work_at) {

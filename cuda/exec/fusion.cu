@@ -23,16 +23,17 @@ int product_with(const FusionOps *c, int reg) {
     return -1;
 }
 
-bool writes(const Op *op, int reg) {
-    for (int k = 0; k < op_count(op, ROLE_WRITE); k++)
-        if (op_out(op, k) == reg) return true;
+// Whether the op writes columns of the register.
+bool writes(const Plan *plan, const Op *op, int reg) {
+    for (int k = 0; reg != NO_REG && k < op_count(op, ROLE_WRITE); k++)
+        if (plan_overlap(plan, op_out(op, k), reg)) return true;
     return false;
 }
 
-// Whether the fusion writes the register.
-bool writes(const FusionOps *c, int reg) {
+// Whether the fusion does.
+bool writes(const Plan *plan, const FusionOps *c, int reg) {
     for (int i = 0; i < c->fusion.n; i++)
-        if (writes(c->product[i], reg) || (c->sum[i] && writes(c->sum[i], reg))) return true;
+        if (writes(plan, c->product[i], reg) || (c->sum[i] && writes(plan, c->sum[i], reg))) return true;
     return false;
 }
 
@@ -70,15 +71,15 @@ bool overtakes(const FusionOps *c) {
 }
 
 // Whether a residual of n values is in a register before the fusion, or is written by the block that reads it.
-bool can_add(const FusionOps *c, const Op *op, size_t n) {
+bool can_add(const Plan *plan, const FusionOps *c, const Op *op, size_t n) {
     int residual = op_operand(op, ROLE_RESIDUAL, 0), from = product_with(c, residual);
-    if (from < 0) return !writes(c, residual);
+    if (from < 0) return !writes(plan, c, residual);
     const Product &p = c->fusion.p[from];
     return n_out(p) == n && (!p.n_used || p.summed);
 }
 
 // Finds where a gate is: false where the fusion writes it, but not as a single column of a product.
-bool find_gate(const FusionOps *c, const Op *op, Product *p) {
+bool find_gate(const Plan *plan, const FusionOps *c, const Op *op, Product *p) {
     int gate = op_operand(op, ROLE_GATE, 0);
     p->gate_from = -1;
     for (int i = 0; gate != NO_REG && i < c->fusion.n; i++)
@@ -87,7 +88,7 @@ bool find_gate(const FusionOps *c, const Op *op, Product *p) {
                 p->gate_from = i;
                 p->gate_at = at;
             }
-    return p->gate_from < 0 ? !writes(c, gate) : !p->gate.wide;
+    return p->gate_from < 0 ? !writes(plan, c, gate) : !p->gate.wide;
 }
 
 // Whether the op has the input of the product before it, normalised alike.
@@ -112,8 +113,12 @@ bool add_product(const Rank *x, FusionOps *c, const Op *op, const Step &step) {
         for (int i = 0; i < fusion->n; i++) first &= !fusion->p[i].n_used;
         if (first && fusion->router < 0) fusion->route.ids = ids;
         if (fusion->route.ids.data != ids.data) return false;
+        for (int i = 0; i < fusion->n; i++) // one choice is for all
+            if (fusion->p[i].n_used && fusion->p[i].n_used != p.n_used) return false;
     }
-    if (!can_add(c, op, n_out(p)) || !find_gate(c, op, &p)) return false;
+    if (!can_add(x->plan, c, op, n_out(p)) || !find_gate(x->plan, c, op, &p)) return false;
+    if (p.same_input && product_with(c, op_operand(op, ROLE_RESIDUAL, 0)) == fusion->n - 1)
+        return false; // no barrier of the block would be between the two
     c->product[fusion->n] = op;
     fusion->p[fusion->n++] = p;
     return !overtakes(c);
@@ -139,7 +144,8 @@ bool add_sum(const Rank *x, FusionOps *c, const Op *op, const Step &step) {
     if (!p->per_slot || p->n_used > MAX_SUMMED || op_in(op, 0) != op_out(op - 1, 0)) return false;
     RegRows weights = rows_in(x, op, op_in(op, 1), step);
     if (fusion->router < 0) fusion->route.weights = weights;
-    if (fusion->route.weights.data != weights.data || !can_add(c, op, p->segment[0].w.n_out)) return false;
+    if (fusion->route.weights.data != weights.data || !can_add(x->plan, c, op, p->segment[0].w.n_out))
+        return false;
     int out = op_out(op, 0);
     p->summed = true;
     c->sum[fusion->n - 1] = op;

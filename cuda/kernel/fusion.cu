@@ -4,7 +4,8 @@
 //                         |                             |
 //                         +-----------------------> gate, up ---flags---> down, sum ---flags---> q, k, v
 //
-// A block computes a part of the outputs of every product, and reads the whole output of the one before as a
+// A block computes a part of the outputs of every product, and reads the whole output of an earlier one, or the
+// input of the one before again, as a
 // FlaggedOutput (launch.h): there is no barrier over the grid, and the prefetching of weights runs on from
 // product to product.  It stops where it must: which experts' weights are read is known when the router's
 // logits are.  All blocks choose them, each for itself, which takes less time than a kernel of its own or an

@@ -304,6 +304,7 @@ extern "C" cudaError_t product_check(const Product *p) {
     if (p->n_used && ((p->residual.data && !p->summed) || (p->norm && p->per_slot) ||
                       (p->n_segments > 1 && !is_pair(*p)) || p->segment[0].w.n_expert > MAX_EXPERTS))
         return cudaErrorInvalidValue;
+    if (p->gate.rows.data && (p->n_segments > 1 || p->n_used)) return cudaErrorInvalidValue;
     return cudaSuccess;
 }
 

@@ -159,7 +159,8 @@ static bool merge_rope(const Plan *p, Op *a, const Op *b) {
  * the queries in place. */
 static bool merge_head_norm(const Plan *p, Op *a, const Op *b) {
     if (a->code != OP_NORM || b->code != OP_ATTN || a->on_R != b->on_R) return false;
-    if (a->norm.centred || a->norm.bias || a->norm.per_head || op_count(a, ROLE_READ) > 1) return false;
+    if (a->norm.centred || a->norm.bias || a->norm.per_head) return false;
+    if (op_count(a, ROLE_READ) > 1 || op_count(a, ROLE_GATE)) return false;
     Op merged = *b;
     NormParams *const norms[] = {&merged.attn.q_norm, &merged.attn.k_norm, &merged.attn.v_norm};
     int nth = 0;
