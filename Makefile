@@ -10,7 +10,7 @@ PREFIX ?= /usr/local
 BUILD  ?= build
 FUZZ_SECONDS ?= 60
 ROOMS  ?= *
-SANITIZE = -O1 -g -fno-sanitize-recover=all
+SANITIZE = -O2 -g -fno-sanitize-recover=all
 
 # Sums must be the same on every machine and at every optimisation: no contraction into fused products.
 FLAGS   = $(CPPFLAGS) $(CFLAGS) -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -pthread \

@@ -47,7 +47,7 @@ export build
 passed=0 failed=0 skipped=0
 for part in "$@"; do
     echo "== $part"
-    timeout -k 10 900 bash -c "part_$part" </dev/null 2>&1 | tee "$out"
+    timeout -k 10 1500 bash -c "part_$part" </dev/null 2>&1 | tee "$out"
     status=${PIPESTATUS[0]}
     read -r p f s complete <<<"$(count "$out")"
     if [ "$complete" = 0 ] || [ "$status" != 0 ] && [ "$f" = 0 ] || [ "$status" -gt 1 ]; then

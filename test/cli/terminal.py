@@ -47,7 +47,7 @@ for line in sys.stdin.read().splitlines():
         if text in shown[at:]:
             fail(f"there is {text!r}")
     elif word == "send":
-        time.sleep(0.1)  # nobody types faster: a prompt is shown a moment before it listens
+        time.sleep(0.3)  # nobody types faster: a prompt is shown a moment before it listens
         os.write(fd, text.encode())
     elif word == "exit":
         while is_open and time.monotonic() < deadline:
