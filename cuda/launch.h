@@ -76,7 +76,8 @@ cudaError_t launch_dequant(const Launch *l, const DeviceWeight *w, int expert, v
 
 /* ---- Products of few rows: 8-bit activations for block types, exact integer sums of each block ---- */
 
-/* A factor of a row's outputs: one value, or if it is wide as many as there are outputs; or sigmoids of these. */
+/* A factor of a row's outputs: one value, or if it is wide as many as there are outputs; or sigmoids of
+ * these. */
 typedef struct Gate {
     RegRows rows; // or no data: 1
     bool wide, sigmoid;
@@ -102,7 +103,8 @@ typedef struct FlaggedOutput {
 /* MATMUL, EXPERT and LOGITS: out = scale * (w in * scale_of_rows + bias), of up to four segments with one
  * input; the first one, times the gate, + residual; all with a softcap.  The input is normalised first
  * where there is a norm.  With an activation two segments make one output, act(first) * second + residual,
- * written to the first's out, and one segment makes act(first).  No input may overlap an output, which holds partial results until the end.
+ * written to the first's out, and one segment makes act(first).  No input may overlap an output, which
+ * holds partial results until the end.
  *
  * A product of experts has one segment, or a pair with an activation, and no residual unless it is summed;
  * inputs by slot are not normalised. */
@@ -233,8 +235,9 @@ cudaError_t launch_moe_sum(const Launch *l, const MoeSum *m, int n);
 enum { MAX_PRODUCTS = 7 };
 enum { MAX_SUMMED = 16 }; // slots whose results a product can sum
 
-/* The products of one row, each of which reads the first output of an earlier one, or the input of the one before
- * it; a gate may be another output of an earlier one.  Those of experts have the same ids, which are in `route`. */
+/* The products of one row, each of which reads the first output of an earlier one, or the input of the one
+ * before it; a gate may be another output of an earlier one.  Those of experts have the same ids, which are
+ * in `route`. */
 typedef struct Fusion {
     Product p[MAX_PRODUCTS];
     int n;
@@ -263,7 +266,8 @@ typedef struct Rotation {
 } Rotation;
 
 /* ATTN of T rows, in full: heads of q and of the new keys are normalised, then rotated, those of the new
- * values normalised; new keys and values are put into the cache; out[t] = softmax(scale * q[t] K^T) V over the positions that row t sees. */
+ * values normalised; new keys and values are put into the cache; out[t] = softmax(scale * q[t] K^T) V over
+ * the positions that row t sees. */
 typedef struct Attn {
     RegRows q, out; // [n_head * head_dim], [n_head * v_dim]
     RegRows k, v;   // new rows, [n_kv_head * head_dim], [n_kv_head * v_dim]; no data: the cache has them
@@ -302,10 +306,10 @@ cudaError_t launch_page_ids(const Launch *l, int32_t *tables, size_t first, cons
 /* ---- States: CONV, SCAN, DELTA ---- */
 
 /* The rows of an op with a state, which lies in the cache: run i is rows first[i]..first[i + 1] - 1, of one
- * sequence in consecutive positions; where first is NULL, row i.  No two runs are of one sequence.  A run reads
- * the state behind the positions before it, zeros at position 0, and writes the one behind its last row; one of
- * padding reads zeros and writes none.  The bytes of a row do not depend on how its sequence is cut into runs.
- * States are read before the kernel before has ended, unless that one may have written them. */
+ * sequence in consecutive positions; where first is NULL, row i.  No two runs are of one sequence.  A run
+ * reads the state behind the positions before it, zeros at position 0, and writes the one behind its last
+ * row; one of padding reads zeros and writes none.  The bytes of a row do not depend on how its sequence is
+ * cut into runs. States are read before the kernel before has ended, unless that one may have written them. */
 typedef struct Runs {
     const int32_t *seq, *position; // [T]
     const int32_t *first;          // [n + 1] or NULL

@@ -109,8 +109,8 @@ template <bool SLOTS> struct Place {
     }
 };
 
-// A row of the input, or one for each of several slots, in device memory; read through L2, because other blocks
-// wrote it, and without_flag.
+// A row of the input, or one for each of several slots, in device memory; read through L2, because other
+// blocks wrote it, and without_flag.
 struct InputRow {
     const float *in; // [n_slots][n]
     int n, n_slots;
@@ -169,8 +169,9 @@ struct InputRow {
     }
 };
 
-// Puts this thread's elements of those from `base` on into the rows of x, one for each slot of n_slots, normalised
-// before where p has a norm, whose weights for this thread are w; such a row has at most LOADED elements.
+// Puts this thread's elements of those from `base` on into the rows of x, one for each slot of n_slots,
+// normalised before where p has a norm, whose weights for this thread are w; such a row has at most LOADED
+// elements.
 template <bool SLOTS>
 __device__ __forceinline__ void put_row(const Product &p, const Input &x, int base, int padded, int n_slots,
                                         float4 v[VECTORS], const float4 w[VECTORS]) {

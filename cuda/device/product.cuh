@@ -58,10 +58,10 @@ struct WorkSplit {
     int n_tiles, n_floats;                // of an input row in a block's shared memory; 0: not in this form
 };
 
-// A launch: one product of several rows, or the products of a fusion, so that the prefetching of weights continues
-// from one product to the next.  There is no barrier over the grid: an output is passed on as a FlaggedOutput,
-// which the blocks of the next product poll.  When a block has read its whole input, every block has finished the
-// product that gives it.
+// A launch: one product of several rows, or the products of a fusion, so that the prefetching of weights
+// continues from one product to the next.  There is no barrier over the grid: an output is passed on as a
+// FlaggedOutput, which the blocks of the next product poll.  When a block has read its whole input, every
+// block has finished the product that gives it.
 struct LaunchShape {
     int n, n_rows, cluster_size; // n: products
     int group_rows;              // several rows of a product of experts: at most so many are a group; 0: none

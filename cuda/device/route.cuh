@@ -1,9 +1,10 @@
 // route: the choice of experts by a block.
 //
-// Each thread has some experts.  It counts how many are better than its own: that is the slot in which an expert is,
-// without a loop over slots, and by code that is short, because it runs once and is fetched each time.  The one
-// trick: a float's bits, with the sign turned round, are ordered like the float.  Where scores are damaged, a NaN is
-// the largest: the ids stay valid, and the NaN reaches the logits through the weights.
+// Each thread has some experts.  It counts how many are better than its own: that is the slot in which an
+// expert is, without a loop over slots, and by code that is short, because it runs once and is fetched each
+// time.  The one trick: a float's bits, with the sign turned round, are ordered like the float.  Where
+// scores are damaged, a NaN is the largest: the ids stay valid, and the NaN reaches the logits through the
+// weights.
 #pragma once
 #include "device.cuh"
 #include "launch.cuh"
@@ -14,7 +15,8 @@ __device__ inline uint32_t order_of(float v) {
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-// How many of n keys, before which there may be equal ones, are better than key number i: larger, or equal and before.
+// How many of n keys, before which there may be equal ones, are better than key number i: larger, or equal
+// and before.
 __device__ inline int n_better(const uint32_t *key, int n, int i) {
     uint32_t mine = key[i];
     int count = 0;
@@ -28,8 +30,8 @@ __host__ __device__ inline int score_floats(const MoeParams &moe) {
     return 2 * moe.n_expert + moe.n_group;
 }
 
-// The keys of all experts but those of the n_group_used best groups become 0: a group's score is the sum of its two
-// best choices.
+// The keys of all experts but those of the n_group_used best groups become 0: a group's score is the sum of
+// its two best choices.
 template <int THREADS>
 __device__ __noinline__ void exclude_groups(const MoeParams &moe, const float *choice, uint32_t *key,
                                             uint32_t *of_group) {
@@ -49,8 +51,9 @@ __device__ __noinline__ void exclude_groups(const MoeParams &moe, const float *c
     __syncthreads();
 }
 
-// Chooses n_used experts by their scores, softmax or sigmoid of logit(e), the lower id first where two are equal:
-// their ids and weights [n_used], in shared memory.  By all threads; scratch: score_floats of shared memory.
+// Chooses n_used experts by their scores, softmax or sigmoid of logit(e), the lower id first where two are
+// equal: their ids and weights [n_used], in shared memory.  By all threads; scratch: score_floats of shared
+// memory.
 template <int THREADS, class Logit>
 __device__ inline void choose_experts(const MoeParams &moe, Logit logit, float *scratch, int *id,
                                       float *weight) {

@@ -1,9 +1,9 @@
 // fusion: which ops of a single row one kernel runs.
 //
-// A fusion grows op by op as long as each reads what the fusion has: products, the choice of experts and the sum of
-// what these give.  Blocks do not wait for each other but for outputs that they read, so a fast block may be ahead
-// by some products.  Therefore an op is no part of the fusion if it might write what a slow
-// block still has to read: a register whose memory was given away too early, which the plan avoids.
+// A fusion grows op by op as long as each reads what the fusion has: products, the choice of experts and
+// the sum of what these give.  Blocks do not wait for each other but for outputs that they read, so a fast
+// block may be ahead by some products.  Therefore an op is no part of the fusion if it might write what a
+// slow block still has to read: a register whose memory was given away too early, which the plan avoids.
 #include <algorithm>
 
 #include "exec.cuh"
@@ -45,9 +45,9 @@ size_t n_out(const Product &p) {
     return (size_t)p.segment[0].w.n_out * (p.n_used && !p.summed ? p.n_used : 1);
 }
 
-// Whether the fusion's last product writes what other blocks may still have to read.  All blocks are behind product
-// k when they have read its output; of the products behind that one a block may still read its own rows of a
-// residual, the same ones as of an output of that length, or of a gate.
+// Whether the fusion's last product writes what other blocks may still have to read.  All blocks are behind
+// product k when they have read its output; of the products behind that one a block may still read its own
+// rows of a residual, the same ones as of an output of that length, or of a gate.
 bool overtakes(const FusionOps *c) {
     const Fusion *fusion = &c->fusion;
     int last = fusion->n - 1, waited = -1;

@@ -44,8 +44,8 @@ cudaError_t run_gemm(Rank *x, const Op *op, const Product *p, int n) {
                                  : launch_gemm(x->gemm, &x->launch, p, n);
 }
 
-// Of many rows those of prompts are multiplied on the tensor cores in f16, but never a sequence's single row: it
-// gives the same bytes alone and among others.
+// Of many rows those of prompts are multiplied on the tensor cores in f16, but never a sequence's single
+// row: it gives the same bytes alone and among others.
 cudaError_t run_product(Rank *x, const Op *op, const Step &step) {
     Product p = product_of(x, op, step);
     int rows = rows_of(op, step);

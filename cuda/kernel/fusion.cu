@@ -4,15 +4,14 @@
 //                         |                             |
 //                         +-----------------------> gate, up ---flags---> down, sum ---flags---> q, k, v
 //
-// A block computes a part of the outputs of every product, and reads the whole output of an earlier one, or the
-// input of the one before again, as a
-// FlaggedOutput (launch.h): there is no barrier over the grid, and the prefetching of weights runs on from
-// product to product.  It stops where it must: which experts' weights are read is known when the router's
-// logits are.  All blocks choose them, each for itself, which takes less time than a kernel of its own or an
-// exchange between blocks.
+// A block computes a part of the outputs of every product, and reads the whole output of an earlier one, or
+// the input of the one before again, as a FlaggedOutput (launch.h): there is no barrier over the grid, and
+// the prefetching of weights runs on from product to product.  It stops where it must: which experts'
+// weights are read is known when the router's logits are.  All blocks choose them, each for itself, which
+// takes less time than a kernel of its own or an exchange between blocks.
 //
-// The results of a row's slots may be summed: then all slots' K-slices of a tile row are computed by one block,
-// a few warps per slot, and its epilogue adds up what MOE_SUM would, in the same order.
+// The results of a row's slots may be summed: then all slots' K-slices of a tile row are computed by one
+// block, a few warps per slot, and its epilogue adds up what MOE_SUM would, in the same order.
 #include <algorithm>
 
 #include "../device/epilogue.cuh"
@@ -67,8 +66,8 @@ template <bool EXPERTS> struct Epilogue {
         matrix = cursor.matrix;
         row = to;
     }
-    // What is added to the output, and the factor that a gate is.  A residual that this kernel wrote was written
-    // by this block: in products of as many outputs a row belongs to the same block.
+    // What is added to the output, and the factor that a gate is.  A residual that this kernel wrote was
+    // written by this block: in products of as many outputs a row belongs to the same block.
     template <class F>
     __device__ void load(const WarpWork<1, EXPERTS> &work, const F &fused, const uint32_t *epochs) {
         const Product &p = work.p;
@@ -124,8 +123,8 @@ template <bool EXPERTS> struct Epilogue {
 
 // ---- the kernel -----------------------------------------------------------------------------------------
 
-// The row's experts, by all threads: chosen here, or as a kernel before has written them.  scores: score_floats of
-// shared memory.
+// The row's experts, by all threads: chosen here, or as a kernel before has written them.  scores:
+// score_floats of shared memory.
 template <class F>
 __device__ void find_experts(const F &fused, uint32_t epoch, float *scores, Chosen *chosen) {
     const Route &r = fused.route;

@@ -1,5 +1,5 @@
-// route: the choice of experts, and the sum of what they give, as ops of their own: for several rows, and where
-// a single row's ops are not one kernel (fusion.cu).
+// route: the choice of experts, and the sum of what they give, as ops of their own: for several rows, and
+// where a single row's ops are not one kernel (fusion.cu).
 #include "../device/route.cuh"
 
 namespace {

@@ -24,10 +24,10 @@ int summable_slots(const Product *p) {
     return p->per_slot && p->n_used <= MAX_SUMMED ? p->n_used : 1;
 }
 
-// Chooses the number of K-slices (of a slot) for which the busiest warp has the fewest tiles, and of equal ones
-// the largest: more K-slices rather than more groups of warps.  No K-slice of any segment is empty.  n_blocks:
-// those of a launch for one row, as the split may not depend on the number of rows, nor on whether slots are
-// summed.
+// Chooses the number of K-slices (of a slot) for which the busiest warp has the fewest tiles, and of equal
+// ones the largest: more K-slices rather than more groups of warps.  No K-slice of any segment is empty.
+//  n_blocks: those of a launch for one row, as the split may not depend on the number of rows, nor on
+// whether slots are summed.
 void choose_slices(WorkSplit *split, const Product *p, int n_blocks) {
     int n_tiles = p->segment[0].w.layout.n_tiles, slots = summable_slots(p),
         n_tile_rows = slots > 1 ? p->segment[0].w.layout.n_tile_rows : split->n_tile_rows,

@@ -31,8 +31,8 @@ static inline size_t utf8_take(const char *s, size_t n, uint32_t *code_point) {
     return length;
 }
 
-/* Controls, formatting characters such as those that set the direction of text, separators of lines: characters
- * that a terminal obeys or does not show. */
+/* Controls, formatting characters such as those that set the direction of text, separators of lines:
+ * characters that a terminal obeys or does not show. */
 bool utf8_is_invisible(uint32_t code_point);
 
 /* Appends the 1 to 4 bytes of a code point. */

@@ -118,7 +118,8 @@ static bool link_unnamed(const AtomicFile *f, const char *path) {
     return linkat(AT_FDCWD, link, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0;
 }
 
-/* A link never replaces a file: where there is an older one, the new one gets a name beside it and is renamed. */
+/* A link never replaces a file: where there is an older one, the new one gets a name beside it and is
+ * renamed. */
 static bool name_unnamed(const AtomicFile *f) {
     if (link_unnamed(f, f->path)) return true;
     bool is_linked = false;

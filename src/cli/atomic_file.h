@@ -3,8 +3,8 @@
  * The file is written without a name (O_TMPFILE) in the folder of its path and named at the end, so that
  * nothing is left whatever ends the process; where the file system has no such files, it is written under
  * a temporary name that every exit but SIGKILL removes.  Until it is complete an older file of this name is
- * unchanged; then that is replaced and its mode kept.  Behind a symbolic link its target is made or replaced.  A
- * path that is no regular file (a pipe, /dev/null) is written to directly.
+ * unchanged; then that is replaced and its mode kept.  Behind a symbolic link its target is made or
+ * replaced.  A path that is no regular file (a pipe, /dev/null) is written to directly.
  *
  * Refuses to replace a file that the process has read (base/inputs.h). */
 #ifndef ZGEN_CLI_ATOMIC_FILE_H

@@ -1,7 +1,7 @@
 /* edit: see edit.h.
  *
- * The one trick: a terminal in the mode of bracketed paste sends PASTE_BEGIN and PASTE_END around what is pasted,
- * which are bound like keys; Enter within a paste then is not the end of the line. */
+ * The one trick: a terminal in the mode of bracketed paste sends PASTE_BEGIN and PASTE_END around what is
+ * pasted, which are bound like keys; Enter within a paste then is not the end of the line. */
 #include "edit.h"
 #include "../base/buf.h"
 #include "../base/mem.h"

@@ -47,8 +47,8 @@ static bool is_quoted(const char *text, size_t n) {
     return n >= QUOTES && memcmp(text, "\"\"\"", QUOTES) == 0;
 }
 
-/* Removes the """ that begins a message, and the newline behind it.  A pasted text of several lines is complete
- * as it is, whatever it begins with. */
+/* Removes the """ that begins a message, and the newline behind it.  A pasted text of several lines is
+ * complete as it is, whatever it begins with. */
 static bool open_quotes(const char **text, size_t *n) {
     if (!is_quoted(*text, *n) || memchr(*text, '\n', *n)) return false;
     *text += QUOTES;

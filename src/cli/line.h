@@ -1,8 +1,8 @@
 /* line: reads the user's next message from a terminal or a pipe.
  *
  * On a terminal the line is edited (edit.h); elsewhere lines are read without output.  A line that ends with a
- * backslash continues on the next one; between """ at the beginning of a line and """ at the end of the same or
- * another line, a message may have many lines. */
+ * backslash continues on the next one; between """ at the beginning of a line and """ at the end of the
+ * same or another line, a message may have many lines. */
 #ifndef ZGEN_CLI_LINE_H
 #define ZGEN_CLI_LINE_H
 

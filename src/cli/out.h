@@ -21,8 +21,8 @@ bool out_open(Err *e);
  * pipe. */
 bool out_write(const void *bytes, size_t n, Err *e);
 
-/* Writes text to a terminal in a dimmed style.  The style is set and reset in one write, so that the program may
- * be stopped between two. */
+/* Writes text to a terminal in a dimmed style.  The style is set and reset in one write, so that the
+ * program may be stopped between two. */
 bool out_write_dim(const void *bytes, size_t n, Err *e);
 
 /* Writes bytes as they are to any descriptor; name is for the message. */

@@ -19,8 +19,8 @@ void prompt_add(const char *text, bool escape, Buf *out);
 /* CR LF becomes LF, and one LF at the end is dropped. */
 void prompt_unify_lines(Buf *text);
 
-/* Replaces *out by the bytes of the file at path; "-" is standard input.  what names the content in messages ("the
- * prompt").  Errors as above. */
+/* Replaces *out by the bytes of the file at path; "-" is standard input.  what names the content in
+ * messages ("the prompt").  Errors as above. */
 bool prompt_read_file(const char *path, const char *what, Buf *out, Err *e);
 
 #endif

@@ -1,11 +1,12 @@
 /* report: what zgen generate prints about a run: notices around the text, or one JSON object instead of it.
  *
- * JSON: {"model", "prompt", "prompt_ids", "text", "reasoning" (of answers: the thought or null), "ids", "finish_reason", "seed", "sampling": {...},
- * "executor", "isa", "act", "weights", "kv", "threads", "n_ctx", "counts": {"prompt", "generated"}, "memory"
- * (see runner_memory), "timings": {"device_s", "load_s", "prompt", "decode"}}; with --verify and --profile
- * their objects; with --logprobs "logprobs": for each id {"id", "piece", "logprob", "top": [{"id", "piece",
- * "logprob"}]}.  A number that does not exist (a rate without time, the logarithm of zero) is null; a seed
- * above 2^63 - 1 is a string of its digits. */
+ * JSON: {"model", "prompt", "prompt_ids", "text", "reasoning" (of answers: the thought or null), "ids",
+ * "finish_reason", "seed", "sampling": {...}, "executor", "isa", "act", "weights", "kv", "threads",
+ * "n_ctx", "counts": {"prompt", "generated"}, "memory" (see runner_memory), "timings": {"device_s",
+ * "load_s", "prompt", "decode"}}; with --verify and --profile their objects; with --logprobs "logprobs":
+ * for each id {"id", "piece", "logprob", "top": [{"id", "piece", "logprob"}]}.  A number that does not
+ * exist (a rate without time, the logarithm of zero) is null; a seed above 2^63 - 1 is a string of its
+ * digits. */
 #ifndef ZGEN_CLI_REPORT_H
 #define ZGEN_CLI_REPORT_H
 

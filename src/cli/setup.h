@@ -28,8 +28,8 @@ int setup_trained(const Gguf *g);
 /* The sampling options with this seed. */
 SampleParams setup_sampling(const Options *o, uint64_t seed);
 
-/* A request from the options, without its ids.  Draws a seed if none was given.  false: ERR_RUN; ERR_USAGE for options
- * that contradict each other. */
+/* A request from the options, without its ids.  Draws a seed if none was given.  false: ERR_RUN; ERR_USAGE
+ * for options that contradict each other. */
 bool setup_request(const Options *o, Request *out, Err *e);
 
 #endif

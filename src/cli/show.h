@@ -8,7 +8,8 @@
 #include <jansson.h>
 #include "../text/tok.h"
 
-/* To be called first: JSON values take their memory from mem_resize, so that none is made with parts missing. */
+/* To be called first: JSON values take their memory from mem_resize, so that none is made with parts
+ * missing. */
 void show_open(void);
 
 /* A JSON string of n bytes; U+FFFD replaces what is not UTF-8. */

@@ -1,8 +1,8 @@
 /* ops_products: weight matrices times rows: MATMUL, LOGITS, EXPERT.
  *
- * An item is a panel of 16 rows of a matrix, against all rows of the batch that it is multiplied with: these are
- * gathered first, by address, so that the matrices of experts, which a row of the batch may or may not want, are
- * read once each like any other. */
+ * An item is a panel of 16 rows of a matrix, against all rows of the batch that it is multiplied with:
+ * these are gathered first, by address, so that the matrices of experts, which a row of the batch may or
+ * may not want, are read once each like any other. */
 #include "ops.h"
 #include "rows.h"
 

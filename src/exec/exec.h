@@ -28,7 +28,8 @@ typedef struct ExecConfig {
     const char *isa; // CPU: "auto" or the name of a table in cpu/kernels.h
     int device;      // GPU: its number
     bool managed;    // GPU: weights in managed memory
-    /* Whether a run or a step shall end; once true it stays so until that has returned.  CPU: asked by all threads
+    /* Whether a run or a step shall end; once true it stays so until that has returned.  CPU: asked by all
+     * threads
      * for each work item; GPU: only while it is opened, for each op whose weights are uploaded.  NULL: never. */
     bool (*stop)(void);
 } ExecConfig;

@@ -45,8 +45,8 @@ bool value_read(Cursor *c, Value *out);
  * returns it. */
 const char *value_describe(const Value *v, char *text, size_t size);
 
-/* Element i (< n) converted; an integer is a float, too.  false: the type does not fit, or the value does not (a u64 above INT64_MAX, a
- * float that is not finite as f32). */
+/* Element i (< n) converted; an integer is a float, too.  false: the type does not fit, or the value does
+ * not (a u64 above INT64_MAX, a float that is not finite as f32). */
 bool value_is_int(const Value *v);
 bool value_is_float(const Value *v);
 bool value_int(const Value *v, uint64_t i, int64_t *out);

@@ -1,7 +1,7 @@
 /* markup: filters that write and read HTML: escape, xmlattr, striptags, urlize.
  *
- * As Jinja and MarkupSafe have them.  Entities that striptags reads are numbers and the names of HTML 4, with a
- * semicolon behind them. */
+ * As Jinja and MarkupSafe have them.  Entities that striptags reads are numbers and the names of HTML 4,
+ * with a semicolon behind them. */
 #include "interp.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -286,8 +286,8 @@ static size_t count(Links *l, Str s, Str what) {
     return n;
 }
 
-/* The end of the link of a word, whose tail begins at `end`: closing brackets that balance those in the link belong
- * to it. */
+/* The end of the link of a word, whose tail begins at `end`: closing brackets that balance those in the
+ * link belong to it. */
 static size_t balanced(Links *l, Str word, size_t begin, size_t end) {
     static const char *const PAIRS[][2] = {{"(", ")"}, {"&lt;", "&gt;"}};
     for (int i = 0; i < 2; i++) {

@@ -57,11 +57,11 @@ typedef enum Role {
     ROLE_WRITE,
     ROLE_BOTH,     // changed in place
     ROLE_RESIDUAL, // MATMUL, MOE_SUM, NORM: read and added to the first output
-    ROLE_GATE,     // NORM, CONV, SCAN, MATMUL (also one column): read; the output is multiplied by its activation,
-                   // Op.gate, before a residual is added
-    ROLE_IDS,      // EXPERT: read, the ids of the row's experts
-    ROLE_CACHE,    // KVPUT, ATTN, CONV, SCAN, DELTA: no register but a layer of the cache, an index into
-                   // Plan.kv
+    ROLE_GATE, // NORM, CONV, SCAN, MATMUL (also one column): read; the output is multiplied by its activation,
+               // Op.gate, before a residual is added
+    ROLE_IDS,  // EXPERT: read, the ids of the row's experts
+    ROLE_CACHE, // KVPUT, ATTN, CONV, SCAN, DELTA: no register but a layer of the cache, an index into
+                // Plan.kv
 } Role;
 
 typedef struct Operand {

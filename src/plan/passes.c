@@ -333,8 +333,8 @@ typedef struct Buffer { // the rows of one register in one form
     int first, last; // ops between which it must be kept
 } Buffer;
 
-/* The first and the last op that use each register's memory; -1 where none does.  What is added to a result may
- * be read late where ops run together. */
+/* The first and the last op that use each register's memory; -1 where none does.  What is added to a result
+ * may be read late where ops run together. */
 static void find_lifetimes(const Plan *p, int *first, int *last) {
     for (int r = 0; r < p->n_regs; r++) first[r] = last[r] = -1;
     for (int i = 0; i < p->n_ops; i++)

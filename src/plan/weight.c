@@ -292,8 +292,8 @@ void weights_leave_layers(Weights *w, int first, int end) {
             sscanf(gguf_tensor(w->g, i)->name, "blk.%d.", &layer) == 1 && layer >= first && layer < end;
 }
 
-/* Tensors without which the model is the same: rotary tables that old converters wrote, and for NVFP4 the range
- * of each product's activations, for executors that quantise these to four bits, too. */
+/* Tensors without which the model is the same: rotary tables that old converters wrote, and for NVFP4 the
+ * range of each product's activations, for executors that quantise these to four bits, too. */
 static bool is_needless(const char *name) {
     size_t n = strlen(name), end = strlen(".input_scale");
     return strstr(name, ".attn_rot_embd") || strstr(name, ".rope.freqs") ||

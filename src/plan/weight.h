@@ -83,8 +83,8 @@ const char *weight_scale_name(const char *name, char out[WEIGHT_NAME]);
  * false: it takes no more than a byte per weight and stays as it is. */
 bool weights_convert(Weights *w, const Weight *m);
 
-/* Makes all matrices that are to be converted, on n_threads threads.  false: ERR_MEMORY; or code 0 where stop, which
- * the threads ask for each row and may be NULL, ended it. */
+/* Makes all matrices that are to be converted, on n_threads threads.  false: ERR_MEMORY; or code 0 where
+ * stop, which the threads ask for each row and may be NULL, ended it. */
 bool weights_load(Weights *w, int n_threads, bool (*stop)(void), Err *e);
 
 uint64_t weights_bytes(const Weights *w);           // of the matrices

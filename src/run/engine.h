@@ -164,8 +164,8 @@ void engine_interrupt(Engine *g);
 /* Computes ids[*at..end) behind the first *at of them, in the cache that holds most of these, up to the end
  * of the chunk in which a prompt is computed, and moves *at there; where no cache holds all of the *at
  * tokens, the missing ones are computed first.  Returns the logits behind the last token [n_vocab], valid
- * until the engine runs again; NULL: *e, or code 0 when stopped.  No sequence is unfinished.  That cache then holds the first *at
- * tokens. */
+ * until the engine runs again; NULL: *e, or code 0 when stopped.  No sequence is unfinished.  That cache
+ * then holds the first *at tokens. */
 const float *engine_feed(Engine *g, const int32_t *ids, int *at, int end, Err *e);
 
 typedef struct LogitRows { // of neighbouring positions

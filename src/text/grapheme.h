@@ -1,7 +1,7 @@
 /* grapheme: what a reader takes for one character: a grapheme cluster of Unicode (UAX 29).
  *
- * A letter with its accents, a syllable of Hangul, an emoji made of several are one, though they have many code
- * points.  The rules are PCRE2's \X. */
+ * A letter with its accents, a syllable of Hangul, an emoji made of several are one, though they have many
+ * code points.  The rules are PCRE2's \X. */
 #ifndef ZGEN_TEXT_GRAPHEME_H
 #define ZGEN_TEXT_GRAPHEME_H
 

@@ -1,5 +1,5 @@
-/* saved: a conversation as a file: a JSON object with "messages", an array of messages, and other variables of the
- * chat template.
+/* saved: a conversation as a file: a JSON object with "messages", an array of messages, and other variables
+ * of the chat template.
  *
  * All of a file comes back as it was, to the last digit of its numbers; what is written has no invisible
  * characters. */

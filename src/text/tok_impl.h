@@ -95,8 +95,8 @@ bool tok_decode_bytes(const char *text, size_t n, Buf *out);
 void tok_list_sort(const Tok *t, TokList *list);
 
 /* Finds the texts of the list that are a prefix of n bytes of text, the shorter first: true: w->found is the
- * next one.  Starts as tok_walk(list); text and n must stay the same.  Bytes that all texts left have in common
- * are compared at once, so that the cost is of the texts that branch off, not of their lengths. */
+ * next one.  Starts as tok_walk(list); text and n must stay the same.  Bytes that all texts left have in
+ * common are compared at once, so that the cost is of the texts that branch off, not of their lengths. */
 typedef struct TokWalk {
     const TokList *list;
     size_t low, high; // the texts that are left: they agree with the text in their first depth bytes

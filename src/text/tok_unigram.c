@@ -1,9 +1,10 @@
 /* tok_unigram: plain text to the most probable sequence of tokens (SentencePiece's unigram model, "t5").
  *
  * The score of a token is its log-probability.  Of all sequences of tokens that spell the text the one with
- * the highest sum is taken (Viterbi); a character without token scores ten less than the worst token and becomes
- * byte tokens, or where there are none the unknown token, consecutive ones once.  Before that the text is normalised: by the character map of the
- * file, a trie in one array of packed nodes, and its spaces by the flags of the file.
+ * the highest sum is taken (Viterbi); a character without token scores ten less than the worst token and
+ * becomes byte tokens, or where there are none the unknown token, consecutive ones once.  Before that the
+ * text is normalised: by the character map of the file, a trie in one array of packed nodes, and its spaces
+ * by the flags of the file.
  *
  * The one trick: a position that no token crosses is on every spelling.  The spelling before such a position
  * is settled and its memory used again, so that a long text takes no more memory than a word.  A text without

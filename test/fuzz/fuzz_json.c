@@ -1,5 +1,5 @@
-/* fuzz_json: any bytes as JSON.  What is read must be written and read again as the same text, and what Jansson
- * reads must be read. */
+/* fuzz_json: any bytes as JSON.  What is read must be written and read again as the same text, and what
+ * Jansson reads must be read. */
 #include "../../src/base/json.h"
 
 #include <stdint.h>

@@ -1,5 +1,5 @@
-/* fuzz_saved: any bytes as a saved conversation.  What is read must be written without invisible characters, and be
- * read again as the same conversation; what is refused must have a reason. */
+/* fuzz_saved: any bytes as a saved conversation.  What is read must be written without invisible
+ * characters, and be read again as the same conversation; what is refused must have a reason. */
 #include "../../src/base/utf8.h"
 #include "../../src/text/saved.h"
 

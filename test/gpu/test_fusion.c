@@ -1,5 +1,5 @@
-/* fusion: a layer's products, its choice of experts and their sum in one kernel give the bytes of its ops one by
- * one, from epoch to epoch.
+/* fusion: a layer's products, its choice of experts and their sum in one kernel give the bytes of its ops
+ * one by one, from epoch to epoch.
  *
  *     x = o in;  logits, gate = router norm(x);  s = act(gate_s norm(x)) * up_s norm(x)
  *     e = the same of the chosen experts;  y = x + sigmoid(gate) * down_s s

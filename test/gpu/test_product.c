@@ -216,7 +216,8 @@ TEST(gpu_ops_product_of_every_type) {
         }
 }
 
-/* As many products as an op may have, of a mixed file, of the mapped rows of an input, with a norm or without. */
+/* As many products as an op may have, of a mixed file, of the mapped rows of an input, with a norm or
+ * without. */
 TEST(gpu_ops_product_of_mixed_types) {
     const char *why = gpu_missing();
     if (why) SKIP(why);

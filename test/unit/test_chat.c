@@ -233,8 +233,8 @@ TEST(marked_text_holds_no_control_tokens_of_the_user) {
 
 /* ---- reasoning ---- */
 
-/* The text pushed in parts of size bytes, as "thought|answer".  What follows '^' in the prompt is the begin of the
- * answer. */
+/* The text pushed in parts of size bytes, as "thought|answer".  What follows '^' in the prompt is the begin
+ * of the answer. */
 static void split(const char *prompt, const char *text, size_t size, Buf *out) {
     Think t = {0};
     Buf thought = {0}, answer = {0}, both = {0};

@@ -275,8 +275,7 @@ static void check_order(const char *path, const Opened *o) {
         }
         int n_out = op_count(op, ROLE_WRITE);
         bool is_pair = op->product.act != ACT_NONE && n_out == 1 && op->n_w == 2;
-        CHECK(!op_is_product(op) || op->n_w == n_out || is_pair,
-              "%s: op %d", path, i);
+        CHECK(!op_is_product(op) || op->n_w == n_out || is_pair, "%s: op %d", path, i);
         CHECK((plan_op_features(p, op) & ~p->config.can.features) == 0, "%s: op %d", path, i);
         CHECK(!op_count(op, ROLE_CACHE) || !op->on_R, "%s: op %d %s", path, i, op->name);
         if (op_count(op, ROLE_CACHE)) last = i;

@@ -231,7 +231,8 @@ TEST(tok_survives_duplicate_and_empty_tokens) {
     made_close(&m);
 }
 
-/* A text of several types is each of them: the control token where they are read, else the user-defined one. */
+/* A text of several types is each of them: the control token where they are read, else the user-defined
+ * one. */
 TEST(tok_keeps_equal_texts_of_different_types) {
     const Piece pieces[] = {{"<unk>", 0, UNKNOWN}, {"\u2581", -1, NORMAL}, {"a", -1, NORMAL},
                             {"<x>", 0, CONTROL},   {"<x>", 0, CONTROL},    {"<x>", 0, USER},

@@ -55,7 +55,8 @@ void check_tokenize(const Tok *t, const json_t *c) {
     tok_ids_free(&ids);
 }
 
-/* llama.cpp does not compose where the makers do: a text that is not composed has the ids of the one that is. */
+/* llama.cpp does not compose where the makers do: a text that is not composed has the ids of the one that
+ * is. */
 static bool check_composed(const Tok *t, const json_t *c) {
     const json_t *text = json_object_get(c, "text");
     const char *s = json_string_value(text);

@@ -30,9 +30,9 @@ ExpertBlock read_experts(PlanBuilder *b, RouteKind kind, bool normalise);
 /* Whether the builder's layer has experts in place of the dense feed-forward block. */
 bool has_experts(const PlanBuilder *b, const ExpertBlock *o);
 
-/* The sum of the chosen experts, which read chosen_in and are as wide; the router and the shared expert read in.
- * What the shared expert gives, if there is one, is added to *x times `scale`.  Products come in an order in which
- * none reads what the one before it gives, as far as that is possible. */
+/* The sum of the chosen experts, which read chosen_in and are as wide; the router and the shared expert
+ * read in. What the shared expert gives, if there is one, is added to *x times `scale`.  Products come in
+ * an order in which none reads what the one before it gives, as far as that is possible. */
 int block_experts(PlanBuilder *b, int in, int chosen_in, const ExpertBlock *o, int *x, float scale);
 
 #endif

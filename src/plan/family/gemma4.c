@@ -1,9 +1,9 @@
 /* gemma4: Gemma 4, dense and with experts.
  *
- * The differences from gemma3: heads of another width, and another number of them, on layers with a window, which the
- * file lists; rotation with factors on the others, where v may be the product k; v is normalised; scores without a
- * factor; the last layers read the keys and values of the last layer of their kind that has its own; a factor on x
- * behind each layer; a softcap of logits.
+ * The differences from gemma3: heads of another width, and another number of them, on layers with a window,
+ * which the file lists; rotation with factors on the others, where v may be the product k; v is normalised;
+ * scores without a factor; the last layers read the keys and values of the last layer of their kind that
+ * has its own; a factor on x behind each layer; a softcap of logits.
  *
  *     inputs of layers (small models): x += norm(proj(gelu(gate(x)) * input)), behind the feed-forward block
  *     experts:                         x += norm(norm(ffn(norm(x))) + norm(experts(norm(x)))), the router reads a norm

@@ -5,9 +5,9 @@
  *                 dense, or by experts and a shared one
  *     logits = output(norm(x))
  *
- * A layer with a feed-forward width is a feed-forward block, one with key/value heads is attention, one with neither
- * is Mamba 2.  Experts may be narrower than the row: then a product before them and one behind change the width, while
- * the router reads the whole row. */
+ * A layer with a feed-forward width is a feed-forward block, one with key/value heads is attention, one
+ * with neither is Mamba 2.  Experts may be narrower than the row: then a product before them and one behind
+ * change the width, while the router reads the whole row. */
 #include "decoder.h"
 #include "family.h"
 #include "mixers.h"
