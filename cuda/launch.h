@@ -115,7 +115,8 @@ typedef struct Product {
     RegRows in;
     const float *norm; // weight [n_in] of the RMS norm applied to in, or NULL
     float norm_eps;
-    Activation act;       // or ACT_NONE
+    Activation act;       // of a pair, or ACT_NONE
+    Activation act_alone; // of one segment, or ACT_NONE
     float scale, softcap; // of the results: 1, 0 where there are none
     Gate gate;
     RegRows residual;       // or no data, as with experts; in rows of whole 16 bytes

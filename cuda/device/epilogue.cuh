@@ -22,9 +22,9 @@ __device__ __forceinline__ float gate_factor(const Gate &g, int t, int i) {
 __device__ __forceinline__ float epilogue(const Product &p, const ProductSegment &s, size_t row, float sum,
                                           float up, float factor, float residual) {
     float y = scale_and_bias(s, row, sum);
-    if (p.act !=
-        ACT_NONE) // of one value times 1: one call, as more make a table of jumps, which is slow to fetch
-        y = gated(p.act, y, is_pair(p) ? scale_and_bias(p.segment[1], row, up) : 1);
+    // One call, of one value times 1: two of them make a table of jumps, which is slow to fetch.
+    Activation act = is_pair(p) ? p.act : p.act_alone;
+    if (act != ACT_NONE) y = gated(act, y, is_pair(p) ? scale_and_bias(p.segment[1], row, up) : 1);
     y = fmaf(p.scale * factor, y, residual);
     return p.softcap ? p.softcap * tanhf(y / p.softcap) : y;
 }

@@ -9,7 +9,7 @@ __device__ __forceinline__ float *row_of(const RegRows &r, int i) {
 
 // Whether two segments make one output.
 __host__ __device__ inline bool is_pair(const Product &p) {
-    return p.act != ACT_NONE && p.n_segments == 2;
+    return p.act != ACT_NONE;
 }
 
 // Threads and shared memory of a block of the attention of single rows.  Where an SM is large enough,

@@ -386,7 +386,8 @@ Product product_shape(const Plan *plan, const Op *op) {
     const ProductParams *params = &op->product;
     Product p = {};
     p.n_segments = op->n_w;
-    p.act = params->act;
+    bool pair = op->n_w == 2 && op_count(op, ROLE_WRITE) == 1;
+    (pair ? p.act : p.act_alone) = params->act;
     p.scale = params->scale;
     p.softcap = params->softcap;
     p.norm_eps = params->norm.eps;

@@ -217,8 +217,8 @@ extern "C" cudaError_t launch_gemm(Gemm *g, const Launch *l, const Product *p, i
     for (int i = 0; i < p->n_segments && error == cudaSuccess; i++) {
         const ProductSegment *s = &p->segment[i];
         float *out = pair ? g->output + (size_t)i * T * n_out : s->out;
-        error = multiply(g, l, s, T, pair ? ACT_NONE : p->act, i == 0 ? p->gate : Gate{}, pair ? 1 : p->scale,
-                         out, pair ? n_out : s->out_stride, i == 0 && !pair ? p->residual : RegRows{});
+        error = multiply(g, l, s, T, p->act_alone, i == 0 ? p->gate : Gate{}, pair ? 1 : p->scale, out,
+                         pair ? n_out : s->out_stride, i == 0 && !pair ? p->residual : RegRows{});
     }
     if (!pair || error != cudaSuccess) return error;
     dim3 grid((n_out + 255) / 256, T);

@@ -61,7 +61,8 @@ static Product *add_inner(Trial *t, const Layer *l, int n_out, int n_expert, int
     Product *p = add(t, out_of(&t->c.p[0], 0), 0, norm);
     for (int i = 0; i < 1 + l->pair; i++)
         add_segment(p, segment(t, l->type, WIDTH, n_out, n_expert, n_used ? n_used : 1));
-    p->act = l->pair ? ACT_SILU : ACT_RELU2;
+    p->act = l->pair ? ACT_SILU : ACT_NONE;
+    p->act_alone = l->pair ? ACT_NONE : ACT_RELU2;
     p->same_input = true;
     p->n_used = n_used;
     return p;
