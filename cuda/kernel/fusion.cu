@@ -225,22 +225,23 @@ template <bool EXPERTS, class Included, class... Others>
 cudaError_t launch_types(const Launch *l, const FusedProducts &fused, const LaunchPlan &plan) {
     if constexpr (sizeof...(Others) > 0)
         if (!includes<Included>(fused)) return launch_types<EXPERTS, Others...>(l, fused, plan);
+    constexpr int N = EXPERTS ? MAX_PRODUCTS : MAX_PLAIN;
     return launch_kernel(l, k_fusion<Included, EXPERTS>, plan.n_clusters, threads_for(1), plan.shared_bytes,
-                         first_products < EXPERTS ? MAX_PRODUCTS : MAX_PLAIN > (fused));
+                         first_products<N>(fused));
 }
 
 // The combinations of types that most model files have, with F32, the type of routers.
 template <QuantType... INCLUDED> using Mix = Types<INCLUDED..., QUANT_F32>;
-using K4 = Mix<QUANT_Q4_K, QUANT_Q6_K>;
-using K5 = Mix<QUANT_Q5_K, QUANT_Q6_K>;
-using Mxfp4 = Mix<QUANT_Q8_0, QUANT_MXFP4>;
-using Floats = Types<QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_FP8_E4M3>;
-
-template <bool EXPERTS>
-cudaError_t launch_mix(const Launch *l, const FusedProducts &fused, const LaunchPlan &plan) {
-    return launch_types<EXPERTS, K4, K5, Mix<QUANT_Q4_0>, Mix<QUANT_Q8_0>, Mxfp4, Floats, AllTypes>(l, fused,
-                                                                                                    plan);
-}
+template <class... Mixes> struct MixList {
+    static bool includes_all(const FusedProducts &fused) { return (includes<Mixes>(fused) || ...); }
+    template <bool EXPERTS>
+    static cudaError_t launch(const Launch *l, const FusedProducts &fused, const LaunchPlan &plan) {
+        return launch_types<EXPERTS, Mixes..., AllTypes>(l, fused, plan);
+    }
+};
+using Mixes =
+    MixList<Mix<QUANT_Q4_K, QUANT_Q6_K>, Mix<QUANT_Q5_K, QUANT_Q6_K>, Mix<QUANT_Q4_0>, Mix<QUANT_Q8_0>,
+            Mix<QUANT_Q8_0, QUANT_MXFP4>, Types<QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_FP8_E4M3>>;
 
 bool fuse(const Fusion *c, FusedProducts *fused) {
     *fused = {};
@@ -268,6 +269,18 @@ bool can_read(const Fusion *c, int i) {
            (!slots || before.n_used == p.n_used);
 }
 
+// Splits the work of a fusion; false where one kernel cannot run it.
+bool plan_fusion(const Launch *l, const Fusion *c, FusedProducts *fused, LaunchPlan *plan) {
+    if (c->n > 1 && l->n_sm > MAX_FLAGGED_BLOCKS) return false;
+    if (c->n > MAX_PLAIN && is_plain(c)) return false;
+    for (int i = 0; i < c->n; i++)
+        if (!can_read(c, i) || (i + 1 < c->n && !c->p[i].flagged)) return false;
+    if (!fuse(c, fused)) return false;
+    // Code for all types and for experts is too long for the instruction cache: single kernels are faster.
+    if (c->n > 1 && !is_plain(c) && !Mixes::includes_all(*fused)) return false;
+    return plan_launch(l, fused, 1, plan) && !fused->group_rows;
+}
+
 } // namespace
 
 extern "C" Fusion fusion_of(const Product *p) {
@@ -281,16 +294,7 @@ extern "C" Fusion fusion_of(const Product *p) {
 extern "C" bool fusion_fits(const Launch *l, const Fusion *c) {
     FusedProducts fused;
     LaunchPlan plan;
-    if (c->n > 1 && l->n_sm > MAX_FLAGGED_BLOCKS) return false;
-    if (c->n > MAX_PLAIN && is_plain(c)) return false;
-    for (int i = 0; i < c->n; i++)
-        if (!can_read(c, i) || (i + 1 < c->n && !c->p[i].flagged)) return false;
-    if (!fuse(c, &fused)) return false;
-    // Code for all types and for experts is too long for the instruction cache: single kernels are faster.
-    bool is_mix = includes<K4>(fused) || includes<K5>(fused) || includes<Mix<QUANT_Q4_0>>(fused) ||
-                  includes<Mxfp4>(fused) || includes<Floats>(fused);
-    if (c->n > 1 && !is_plain(c) && !is_mix) return false;
-    return plan_launch(l, &fused, 1, &plan) && !fused.group_rows;
+    return plan_fusion(l, c, &fused, &plan);
 }
 
 extern "C" cudaError_t launch_fusion(const Launch *l, const Fusion *c) {
@@ -300,7 +304,6 @@ extern "C" cudaError_t launch_fusion(const Launch *l, const Fusion *c) {
         cudaError_t error = product_check(&c->p[i]);
         if (error != cudaSuccess) return error;
     }
-    if (!fusion_fits(l, c) || !fuse(c, &fused) || !plan_launch(l, &fused, 1, &plan))
-        return cudaErrorInvalidValue;
-    return is_plain(c) ? launch_mix<false>(l, fused, plan) : launch_mix<true>(l, fused, plan);
+    if (!plan_fusion(l, c, &fused, &plan)) return cudaErrorInvalidValue;
+    return is_plain(c) ? Mixes::launch<false>(l, fused, plan) : Mixes::launch<true>(l, fused, plan);
 }

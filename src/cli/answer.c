@@ -7,8 +7,8 @@
 #include <string.h>
 
 bool answer_has_colour(void) {
-    const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
-    return out_is_terminal() && !(no && *no) && term && strcmp(term, "dumb") != 0;
+    const char *no = getenv("NO_COLOR");
+    return out_obeys_escapes() && !(no && *no);
 }
 
 void answer_begin(Answer *a, const Options *o, const Session *s) {

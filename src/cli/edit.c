@@ -7,6 +7,7 @@
 #include "../base/mem.h"
 #include "../base/utf8.h"
 #include "../text/grapheme.h"
+#include "out.h"
 
 #include <histedit.h>
 #include <locale.h>
@@ -161,11 +162,10 @@ static void set_encoding(void) {
 }
 
 Edit *edit_open(bool colour) {
-    const char *terminal = getenv("TERM");
     Edit *e = mem_new(1, sizeof *e);
     HistEvent event;
     e->colour = colour;
-    e->can_paste = terminal && strcmp(terminal, "dumb") != 0;
+    e->can_paste = out_obeys_escapes();
     set_encoding();
     e->graphemes = graphemes_open();
     e->history = history_init();

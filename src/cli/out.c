@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -71,6 +72,11 @@ bool out_write_dim(const void *bytes, size_t n, Err *e) {
 
 bool out_is_terminal(void) {
     return isatty(STDOUT_FILENO);
+}
+
+bool out_obeys_escapes(void) {
+    const char *term = getenv("TERM");
+    return out_is_terminal() && term && strcmp(term, "dumb") != 0;
 }
 
 bool out_close(Err *e) {

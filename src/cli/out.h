@@ -30,6 +30,9 @@ bool out_write_to(int fd, const char *name, const void *bytes, size_t n, Err *e)
 
 bool out_is_terminal(void);
 
+/* Whether stdout is a terminal that obeys escape sequences, by the user's TERM. */
+bool out_obeys_escapes(void);
+
 /* To be called last: closes stdout; a network file system may report a full disk only then.  false:
  * ERR_OUTPUT. */
 bool out_close(Err *e);
