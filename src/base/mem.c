@@ -1,8 +1,11 @@
 /* mem: see mem.h.  mem_try maps pages instead of calling malloc: the pages of a KV cache behind the last
  * position cost nothing until they are written. */
 #include "mem.h"
+#include "cgroup.h"
 #include "exit_code.h"
+#include "proc_file.h"
 
+#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,25 +42,8 @@ void mem_release(void *p, size_t bytes) {
     if (p) munmap(p, bytes ? bytes : 1);
 }
 
-/* The number behind the first label at the begin of a line of a file, or -1. */
-static double read_number(const char *path, const char *label) {
-    FILE *f = fopen(path, "re");
-    char line[200];
-    double value = -1;
-    while (f && value < 0 && fgets(line, sizeof line, f))
-        if (strncmp(line, label, strlen(label)) == 0 && sscanf(line + strlen(label), "%lf", &value) != 1)
-            break;
-    if (f) fclose(f);
-    return value;
-}
-
 size_t mem_available(void) {
-    double free = 1024 * read_number("/proc/meminfo", "MemAvailable:");
-    double limit = read_number("/sys/fs/cgroup/memory.max", ""),
-           used = read_number("/sys/fs/cgroup/memory.current", "");
+    double free = 1024 * proc_number("/proc/meminfo", "MemAvailable:");
     if (free < 0) free = (double)sysconf(_SC_AVPHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-    double cached = read_number("/sys/fs/cgroup/memory.stat", "inactive_file ");
-    double left = limit - used + (cached > 0 ? cached : 0);
-    if (limit > 0 && used >= 0 && left < free) free = left;
-    return free > 0 ? (size_t)free : 0;
+    return (size_t)fmax(fmin(free, cgroup_memory("")), 0);
 }

@@ -22,8 +22,8 @@ char *mem_string(const char *s);
 void *mem_try(size_t bytes);
 void mem_release(void *p, size_t bytes);
 
-/* Bytes that this process may still allocate: the kernel's MemAvailable, or the rest of the cgroup's limit
- * where that is less. */
+/* Bytes that this process may still allocate: the kernel's MemAvailable, or what its control groups leave where
+ * that is less. */
 size_t mem_available(void);
 
 #endif

@@ -1,6 +1,7 @@
 /* pool: see pool.h.  The one trick: one generation counter is both the starting signal and the barrier; the
  * futex on it is called only when a thread has stopped spinning. */
 #include "pool.h"
+#include "cgroup.h"
 #include "mem.h"
 
 #include <limits.h>
@@ -9,7 +10,6 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -129,20 +129,8 @@ int pool_n(const Pool *p) {
     return p->n;
 }
 
-/* CPUs by cgroup v2's "quota period" or "max period"; 0: no limit. */
-static double cgroup_cpus(void) {
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re");
-    if (!f) return 0;
-    double quota, period;
-    int n = fscanf(f, "%lf %lf", &quota, &period);
-    fclose(f);
-    return n == 2 && period > 0 ? quota / period : 0;
-}
-
 int pool_cpus(void) {
     cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    double limit = cgroup_cpus();
-    if (limit > 0 && limit < n) n = (int)(limit + 0.5);
-    return n < 1 ? 1 : n;
+    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1, quota = cgroup_cpus("");
+    return n < 1 ? 1 : n < quota ? n : quota;
 }

@@ -17,7 +17,7 @@ int pool_n(const Pool *p);
 void pool_run(Pool *p, void (*fn)(void *arg, int thread), void *arg);
 void pool_barrier(Pool *p); // by every thread of the pool, inside fn
 
-/* CPUs that this process may use: affinity mask and cgroup quota, at least 1. */
+/* CPUs that this process may use the whole time: by its affinity mask and its control groups; at least 1. */
 int pool_cpus(void);
 
 #endif
