@@ -276,7 +276,7 @@ static bool run_config(Bench *b, const BenchConfig *c, Err *e) {
 /* The tokens of the real text, or the token before random ones. */
 static bool choose_tokens(Bench *b, Err *e) {
     const Model *m = &b->run.model;
-    if (!model_need_tok(m, e)) return false;
+    if (!model_need_text(m, e)) return false;
     b->settings.bos = tok_adds_bos(m->tok) ? tok_bos(m->tok) : -1;
     if (!b->o->bench.real) return true;
     Buf text = {0};

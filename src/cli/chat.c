@@ -32,12 +32,13 @@ static bool start(Chat *c, Err *e) {
     const Options *o = run->options;
     Session *s = &c->session;
     if (!runner_choose(run, e) || !messages_begin(o, s, e) || !runner_open(run, o->model, e) ||
-        !model_need_tok(&run->model, e) || !messages_template(o->chat_template, run->model.gguf, s, e) ||
+        !model_need_text(&run->model, e) || !messages_template(o->chat_template, run->model.gguf, s, e) ||
         !setup_request(o, &c->request, e))
         return false;
     run->config.n_seq = run->config.R_max = 1;
     run->config.n_ctx = setup_context(o->n_ctx, run->model.gguf, 0, 0);
     if (!runner_start(run, e) || !verdict_open(run, e)) return false;
+    runner_warn_untrained(run, "a context", run->config.n_ctx, "use ");
     s->tok = run->model.tok;
     s->engine = run->engine;
     return true;

@@ -104,7 +104,7 @@ static bool check_length(const Generation *g, Err *e) {
 
 static bool encode(Generation *g, Err *e) {
     const Tok *tok = g->run.model.tok;
-    if (!model_need_tok(&g->run.model, e)) return false;
+    if (!model_need_text(&g->run.model, e)) return false;
     if (g->is_chat) {
         if (!render(g, e)) return false;
         g->ids = g->session.ids;
@@ -129,6 +129,7 @@ static bool start(Generation *g, Err *e) {
     run->config.n_seq = run->config.R_max = 1;
     run->config.n_ctx = setup_context(o->n_ctx, run->model.gguf, g->request.n_ids, o->n_predict);
     if (!runner_start(run, e) || !verdict_open(run, e)) return false;
+    runner_warn_untrained(run, "a context", run->config.n_ctx, "use ");
     int seq = engine_add(run->engine, &g->request, e);
     if (seq < 0) return false;
     g->seq = engine_sequence(run->engine, seq);

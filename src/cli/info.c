@@ -2,7 +2,7 @@
  *
  * Every well-formed GGUF file is accepted: where the family, a tensor type or the tokenizer is not
  * supported, it prints why, and the rest all the same.  Names and values come from the file and are escaped.
- * The data of tensors is not read. */
+ * Of the data of tensors only samples are read (zeros.h). */
 #include "cli.h"
 #include "runner.h"
 #include "setup.h"
@@ -57,6 +57,7 @@ static bool gather(Facts *f, const char *path, Err *e) {
         *e = f->why;
         return false;
     }
+    if (run->engine) runner_warn_untrained(run, "a context", run->config.n_ctx, "use ");
     Err ignored; // a key of another type counts as missing
     gguf_get_string(f->g, "general.architecture", &f->arch, &ignored);
     gguf_get_string(f->g, "tokenizer.chat_template", &f->chat_template, &ignored);
@@ -172,10 +173,13 @@ static void add_memory(const Facts *f, Buf *out) {
     buf_printf(out, "%-14s ", "memory");
     engine_print_memory(f->run.engine, out);
     buf_printf(out, "\n%-14s ", "fits");
-    if (exec_fits(&m)) {
+    if (!exec_fits(&m)) {
+        buf_printf(out, "no; ");
+        engine_print_advice(f->run.engine, out);
+    } else if (exec_keeps_weights(&m)) {
         buf_printf(out, "yes, as does any context up to %d tokens", engine_context_that_fits(f->run.engine));
     } else {
-        buf_printf(out, "no; ");
+        buf_printf(out, "no: parts of the weights would be read from the disk for every token; ");
         engine_print_advice(f->run.engine, out);
     }
     buf_printf(out, "\n");
@@ -291,7 +295,7 @@ static json_t *memory_json(const Facts *f) {
     json_object_set_new(object, "kv_of_windows", json_integer((json_int_t)m.kv_window));
     json_object_set_new(object, "kv_of_states", json_integer((json_int_t)m.kv_state));
     json_object_set_new(object, "n_ctx", json_integer(f->run.config.n_ctx));
-    json_object_set_new(object, "fits", json_boolean(exec_fits(&m)));
+    json_object_set_new(object, "fits", json_boolean(exec_fits(&m) && exec_keeps_weights(&m)));
     json_object_set_new(object, "n_ctx_that_fits", json_integer(engine_context_that_fits(f->run.engine)));
     return object;
 }

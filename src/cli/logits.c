@@ -88,6 +88,7 @@ static bool read_ids(const Options *o, int n_vocab, TokIds *out, Err *e) {
 /* The rows of the embedding, which the plan takes for the size of the vocabulary. */
 static bool read_n_vocab(const Gguf *g, int *out, Err *e) {
     const GgufTensor *embd = gguf_find_tensor(g, "token_embd.weight");
+    if (!plan_check_file(g, e)) return false;
     if (!embd) return err_set(e, ERR_MODEL, "%s: the tensor 'token_embd.weight' is missing", gguf_label(g));
     *out = (int)embd->ne[1];
     return true;
@@ -105,6 +106,7 @@ static bool start(Logits *l, Err *e) {
     int n_least = (int)l->ids.n + (o->profile ? PROFILE_ROOM : 0);
     run->config.n_ctx = o->n_ctx > 0 ? o->n_ctx : o->n_ctx == 0 ? setup_trained(run->model.gguf) : n_least;
     if (!runner_start(run, e) || !verdict_open(run, e)) return false;
+    runner_warn_untrained(run, "a context", o->n_ctx > 0 ? o->n_ctx : (int)l->ids.n, "use ");
     runner_report_model(run);
     return true;
 }

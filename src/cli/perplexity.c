@@ -110,7 +110,7 @@ static bool take_base(Work *w, Err *e) {
 
 static bool take_task(Work *w, Err *e) {
     const Options *o = w->run.options;
-    if (!model_need_tok(&w->run.model, e) || (o->file && !read_text(w, e)) ||
+    if (!model_need_text(&w->run.model, e) || (o->file && !read_text(w, e)) ||
         !(o->base ? take_base(w, e) : take_text(w, e)))
         return false;
     if (o->n_windows && o->n_windows < w->task.n_windows) w->task.n_windows = o->n_windows;
@@ -129,16 +129,6 @@ static bool check_vocab(const Work *w, Err *e) {
                w->run.options->base, w->base.n_vocab, n_vocab);
 }
 
-/* Predictions beyond the trained length can be arbitrarily bad. */
-static void warn_untrained(const Work *w) {
-    int n_ctx = w->task.n_ctx, trained = engine_plan(w->run.engine)->hparams.n_ctx_train;
-    if (n_ctx > trained)
-        err_warn(
-            "windows of %d tokens exceed the %d that the model was trained with, so that the perplexity is "
-            "not meaningful; %s-c %d or less",
-            n_ctx, trained, w->run.options->base ? "make the base again with " : "use ", trained);
-}
-
 static bool start(Work *w, Err *e) {
     const Options *o = w->run.options;
     Runner *run = &w->run;
@@ -150,7 +140,7 @@ static bool start(Work *w, Err *e) {
     run->config.R_max = o->n_batch && o->n_batch < ROWS ? o->n_batch : ROWS;
     run->config.n_ctx = w->task.n_ctx + (o->profile ? PROFILE_ROOM : 0);
     if (!runner_start(run, e) || !check_vocab(w, e) || !verdict_open(run, e)) return false;
-    warn_untrained(w);
+    runner_warn_untrained(run, "a window", w->task.n_ctx, o->base ? "make the base again with " : "use ");
     runner_report_model(run);
     return true;
 }

@@ -16,6 +16,7 @@
 #include "../base/clock.h"
 #include "../base/pool.h"
 #include "../gguf/file_type.h"
+#include "../gguf/zeros.h"
 #include "../run/quantize.h"
 
 #include <inttypes.h>
@@ -197,6 +198,7 @@ static bool write_file(Work *w, Err *e) {
     int n_threads = w->options->n_threads ? w->options->n_threads : pool_cpus();
     double begun = clock_now();
     AtomicFile file;
+    zeros_warn(w->gguf);
     if (!atomic_file_open(&file, w->out, e)) return false;
     progress_begin(&w->progress, &w->options->notices, "quantizing");
     bool ok = quantize_run(w->quantize, file.fd, w->out, n_threads, go_on, &w->progress, e);

@@ -26,12 +26,22 @@ static void report_memory(const Runner *r) {
     Buf text = {0};
     engine_print_memory(r->engine, &text);
     notice(&r->options->notices, "%s", text.data);
-    if (m.is_mapped && exec_fits(&m) && exec_needed(&m) + m.weights > m.free)
+    if (exec_fits(&m) && !exec_keeps_weights(&m))
         err_warn(
             "weights of %.1f GB and buffers of %.1f GB exceed the %.1f GB of free memory; parts of the "
-            "file will be read from the disk at every token",
+            "file will be read from the disk for every token",
             (double)m.weights / 1e9, (double)exec_needed(&m) / 1e9, (double)m.free / 1e9);
     buf_free(&text);
+}
+
+void runner_warn_untrained(const Runner *r, const char *what, int n, const char *advice) {
+    int trained = engine_plan(r->engine)->hparams.n_ctx_train;
+    if (n > trained)
+        err_warn(
+            "%s of %d tokens exceeds the %d that the model was trained with, and beyond these its "
+            "predictions are "
+            "arbitrary; %s-c %d or less",
+            what, n, trained, advice, trained);
 }
 
 bool runner_start(Runner *r, Err *e) {

@@ -44,6 +44,10 @@ bool runner_prepare(Runner *r, Err *e);
  * memory with the rest.  false: see both. */
 bool runner_start(Runner *r, Err *e);
 
+/* Warns where n tokens are more than the model was trained with.  what: "a context", "a window"; advice: what to do
+ * with the -c that follows, "use ". */
+void runner_warn_untrained(const Runner *r, const char *what, int n, const char *advice);
+
 /* A notice if the model is the demo model. */
 void runner_report_model(const Runner *r);
 

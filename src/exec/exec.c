@@ -91,3 +91,7 @@ size_t exec_needed(const ExecMemory *m) {
 bool exec_fits(const ExecMemory *m) {
     return exec_needed(m) <= m->free;
 }
+
+bool exec_keeps_weights(const ExecMemory *m) {
+    return exec_needed(m) + (m->is_mapped ? m->weights : 0) <= m->free;
+}

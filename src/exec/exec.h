@@ -153,4 +153,8 @@ ExecMemory exec_memory(const Plan *p, const ExecConfig *config, int n_ahead);
 size_t exec_needed(const ExecMemory *m);
 bool exec_fits(const ExecMemory *m);
 
+/* Whether all weights stay in memory beside these bytes.  false: the executor runs, and reads those of the file that
+ * do not from the disk in each step. */
+bool exec_keeps_weights(const ExecMemory *m);
+
 #endif

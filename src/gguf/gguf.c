@@ -45,6 +45,7 @@ typedef struct Part { // one file: the model, or a shard of it
     Map map; // empty for bytes in memory
     const uint8_t *data;
     size_t size; // bytes
+    size_t end;  // of the tensors
     int version;
     Key *keys;
     int64_t n_keys;
@@ -254,9 +255,9 @@ static bool end_of(const Part *p, const GgufTensor *t, uint64_t base, uint64_t o
 }
 
 /* Sets the data of n tensors of the part, whose header ends at header_end. */
-static bool locate_tensors(const Part *p, GgufTensor *tensors, const uint64_t *offsets, int64_t n,
+static bool locate_tensors(Part *p, GgufTensor *tensors, const uint64_t *offsets, int64_t n,
                            size_t header_end, Err *e) {
-    uint64_t alignment = 1, needed = 0;
+    uint64_t alignment = 1, needed = header_end;
     if (!read_alignment(p, &alignment, e)) return false;
     uint64_t base = (header_end + alignment - 1) & ~(alignment - 1);
     for (int64_t i = 0; i < n; i++) {
@@ -272,9 +273,9 @@ static bool locate_tensors(const Part *p, GgufTensor *tensors, const uint64_t *o
     }
     if (needed > p->size)
         return err_set(e, ERR_MODEL,
-                       "%.300s: the file is cut off: its tensors need %" PRIu64
-                       " bytes, it has %zu; download it again",
-                       p->label, needed, p->size);
+                       "%.300s: the file is cut off: its tensors need %" PRIu64 " bytes, it has %zu; %s",
+                       p->label, needed, p->size, magic_remedy(p->label, "download it again"));
+    p->end = needed;
     for (int64_t i = 0; i < n; i++) tensors[i].data = p->data + base + offsets[i];
     return check_overlap(p, tensors, n, e);
 }
@@ -361,6 +362,12 @@ static char *shard_path(const char *path, const Split *own, int64_t no) {
     return sibling;
 }
 
+/* Whether another GGUF file follows the tensors of this one. */
+static bool is_joined(const Part *p) {
+    size_t rest = p->size - p->end;
+    return memmem(p->data + p->end, rest < ALIGNMENT_MAX + 4 ? rest : ALIGNMENT_MAX + 4, "GGUF", 4) != NULL;
+}
+
 static bool open_shard(Gguf *g, int no, const char *path, const Split *own, Err *e) {
     char *name = shard_path(path, own, no);
     if (!name)
@@ -388,6 +395,12 @@ static bool open_shard(Gguf *g, int no, const char *path, const Split *own, Err 
 /* Opens all shards in order, and among them again the shard at path, whose header has been read to find the
  * split. */
 static bool open_shards(Gguf *g, const char *path, const Split *own, Err *e) {
+    if (is_joined(&g->parts[0]))
+        return err_set(
+            e, ERR_MODEL,
+            "%.300s: shards of a split model were joined to this file, which makes no whole one of them; "
+            "download the shards again and give the path of one, zgen reads them as they are",
+            path);
     close_part(&g->parts[0]);
     for (int64_t i = 0; i < g->n_tensors; i++) free(g->tensors[i].name);
     free(g->tensors);

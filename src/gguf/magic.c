@@ -39,11 +39,22 @@ static bool is_safetensors(const uint8_t *data, size_t n) {
     return length <= n - 8 || length < 100 << 20;
 }
 
+/* An importance matrix from before GGUF: the number of its entries, then the length of a name and the name. */
+static bool is_imatrix(const uint8_t *data, size_t n) {
+    int32_t length;
+    if (n < 16) return false;
+    memcpy(&length, data + 4, 4);
+    return length > 7 && length < 100 && (size_t)length <= n - 8 &&
+           memcmp(data + 1 + length, ".weight", 7) == 0;
+}
+
 /* The format and the remedy, for an error; NULL: unknown. */
 static const char *recognise(const uint8_t *data, size_t n) {
     if (is_pytorch_zip(data, n)) return "a PyTorch file; convert the model to GGUF";
     for (size_t i = 0; i < sizeof KINDS / sizeof *KINDS; i++)
         if (n >= KINDS[i].n && memcmp(data, KINDS[i].bytes, KINDS[i].n) == 0) return KINDS[i].what;
+    if (is_imatrix(data, n))
+        return "an importance matrix in its old form, for quantising a model; give the model";
     if (is_safetensors(data, n)) return "a safetensors file; convert the model to GGUF";
     size_t i = n >= 3 && memcmp(data, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
     while (i < n && isspace(data[i])) i++;
@@ -53,14 +64,24 @@ static const char *recognise(const uint8_t *data, size_t n) {
     return NULL;
 }
 
+const char *magic_remedy(const char *label, const char *otherwise) {
+    const char *name = strrchr(label, '/');
+    name = name ? name + 1 : label;
+    static const char *const parts[] = {".gguf.part", ".gguf-split-", ".gguf.split-", ".part-"};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (strstr(name, parts[i]))
+            return "by its name it is a part of a file; join all parts in order (cat PART... >FILE) and give "
+                   "that";
+    return otherwise;
+}
+
 bool magic_check(const uint8_t *data, size_t n, const char *label, int *version, Err *e) {
     if (n == 0) return err_set(e, ERR_MODEL, "%.300s: the file is empty; download it again", label);
     if (memcmp(data, "GGUF", n < 4 ? n : 4) != 0) {
         const char *what = recognise(data, n);
         if (what) return err_set(e, ERR_MODEL, "%.300s: this is %s", label, what);
-        return err_set(
-            e, ERR_MODEL,
-            "%.300s: this is not a GGUF file: it does not begin with \"GGUF\"; give the path of one", label);
+        return err_set(e, ERR_MODEL, "%.300s: this is not a GGUF file: it does not begin with \"GGUF\"; %s",
+                       label, magic_remedy(label, "give the path of one"));
     }
     if (n < HEADER_BYTES)
         return err_set(

@@ -1,6 +1,8 @@
 /* file_kind: see file_kind.h. */
 #include "file_kind.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 typedef struct Kind {
@@ -60,6 +62,29 @@ static bool check(const Gguf *g, const char *key, const Kind *kinds, Err *e) {
     return true;
 }
 
+/* Encoders and diffusion models under the architecture of a language model, by the keys that change it to one. */
+static bool check_use(const Gguf *g, Err *e) {
+    GgufString arch = {0};
+    char causal[100], pooling[100];
+    bool is_causal = true;
+    int64_t pools = 0;
+    Err other;
+    if (!gguf_get_string(g, "general.architecture", &arch, &other) || arch.n > 63) return true;
+    snprintf(causal, sizeof causal, "%.*s.attention.causal", (int)arch.n, arch.data ? arch.data : "");
+    snprintf(pooling, sizeof pooling, "%.*s.pooling_type", (int)arch.n, arch.data ? arch.data : "");
+    if (gguf_get_bool(g, causal, &is_causal, &other) && !is_causal)
+        return err_set(
+            e, ERR_MODEL,
+            "%s: '%s' is false: in this model tokens attend to those behind them, as in encoders and "
+            "diffusion models, which do not write token by token; give a language model",
+            gguf_label(g), causal);
+    if (gguf_get_int(g, pooling, INT64_MIN, INT64_MAX, &pools, &other) && pools > 0)
+        return err_set(e, ERR_MODEL, "%s: '%s' is %" PRId64 ": this file is " ENCODER, gguf_label(g), pooling,
+                       pools);
+    return true;
+}
+
 bool file_kind_check(const Gguf *g, Err *e) {
-    return check(g, "general.type", types, e) && check(g, "general.architecture", architectures, e);
+    return check(g, "general.type", types, e) && check(g, "general.architecture", architectures, e) &&
+           check_use(g, e);
 }

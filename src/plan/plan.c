@@ -52,6 +52,10 @@ static bool check_tensors(const Gguf *g, Err *e) {
                    gguf_label(g));
 }
 
+bool plan_check_file(const Gguf *g, Err *e) {
+    return find_family(g, e) && check_tensors(g, e);
+}
+
 Plan *plan_build(const Gguf *g, const PlanConfig *config, Err *e) {
     Plan *p = mem_new(1, sizeof *p);
     p->config = *config;

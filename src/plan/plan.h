@@ -12,6 +12,9 @@
 #include "tape.h"
 #include "../base/buf.h"
 
+/* Whether g is a language model of a known architecture, with tensors.  false: ERR_MODEL, what it is instead. */
+bool plan_check_file(const Gguf *g, Err *e);
+
 /* Builds the plan of the model in g, which must outlive it.  NULL: *e (ERR_MODEL; ERR_USAGE where weights_fp8
  * would make nothing smaller).  Whether the executor can run it is plan_supported's answer. */
 Plan *plan_build(const Gguf *g, const PlanConfig *config, Err *e);

@@ -109,7 +109,7 @@ KvType engine_kv_type(const Engine *g);
 ExecMemory engine_memory(const Engine *g);
 int engine_chunk(const Engine *g); // EngineConfig's, or the executor's choice
 
-/* The longest context that would fit in it; 0: not even one of a single position. */
+/* The longest context that would fit in it beside all weights; 0: not even one of a single position. */
 int engine_context_that_fits(const Engine *g);
 
 /* Executor, context, each part of the memory and what is free, as one clause; and what to do where it does

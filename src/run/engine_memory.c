@@ -27,7 +27,9 @@ ExecMemory engine_memory(const Engine *g) {
     return g->memory;
 }
 
-static bool would_fit(const Engine *g, int n_ctx, KvType kv_type) {
+typedef bool Fits(const ExecMemory *m); // exec_keeps_weights or, where that is out of reach, exec_fits
+
+static bool would_fit(const Engine *g, int n_ctx, KvType kv_type, Fits *fits) {
     EngineConfig c = g->config;
     ExecMemory m;
     Err ignored;
@@ -37,19 +39,23 @@ static bool would_fit(const Engine *g, int n_ctx, KvType kv_type) {
     if (!exec_check_context(g->plan, n_ctx, &ignored) || !g->exec_ops->memory(g->plan, &config, &m, &ignored))
         return false;
     m.free = g->memory.free;
-    return exec_fits(&m);
+    return fits(&m);
 }
 
-int engine_context_that_fits(const Engine *g) {
-    int fits = 0, beyond = INT32_MAX / 2; // each position takes more
-    while (fits + 1 < beyond) {
-        int middle = fits + (beyond - fits) / 2;
-        if (would_fit(g, middle, g->config.kv_type))
-            fits = middle;
+static int longest_context(const Engine *g, Fits *fits) {
+    int longest = 0, beyond = INT32_MAX / 2; // each position takes more
+    while (longest + 1 < beyond) {
+        int middle = longest + (beyond - longest) / 2;
+        if (would_fit(g, middle, g->config.kv_type, fits))
+            longest = middle;
         else
             beyond = middle;
     }
-    return fits;
+    return longest;
+}
+
+int engine_context_that_fits(const Engine *g) {
+    return longest_context(g, exec_keeps_weights);
 }
 
 static void print_bytes(const char *name, double bytes, Buf *out) {
@@ -79,16 +85,19 @@ static const char *smaller_cache(const Engine *g) {
     Err ignored;
     for (int i = 0; i < 3; i++)
         if (kv_element_bytes(types[i]) < kv_element_bytes(g->config.kv_type) &&
-            exec_check_kv(g->plan, types[i], &ignored) && would_fit(g, g->config.n_ctx, types[i]))
+            exec_check_kv(g->plan, types[i], &ignored) &&
+            would_fit(g, g->config.n_ctx, types[i], exec_keeps_weights))
             return kv_type_name(types[i]);
     return NULL;
 }
 
 void engine_print_advice(const Engine *g, Buf *out) {
-    int n_ctx = engine_context_that_fits(g);
+    int n_ctx = engine_context_that_fits(g), n_run = longest_context(g, exec_fits);
     const char *kv = smaller_cache(g);
     if (n_ctx > 0)
         buf_printf(out, "-c %d%s%s would fit", n_ctx, kv ? " or --kv " : "", kv ? kv : "");
+    else if (n_run > 0)
+        buf_printf(out, "-c %d would run, slowed by the disk; take a smaller type of weights", n_run);
     else if (g->memory.is_mapped)
         buf_printf(out, "not even a context of one token would fit; end other programs");
     else

@@ -1,5 +1,9 @@
 /* model: see model.h. */
 #include "model.h"
+#include "../cpu/cpu.h"
+#include "../gguf/zeros.h"
+#include "../plan/file_kind.h"
+#include "../plan/plan.h"
 
 extern const uint8_t demo_model[], demo_model_end[]; // models/demo.S
 
@@ -13,6 +17,7 @@ bool model_open_as(const char *path, const char *pre, Model *out, Err *e) {
     bool ok = path ? gguf_open(path, &out->gguf, e)
                    : gguf_open_bytes(demo_model, (size_t)(demo_model_end - demo_model), "the demo model",
                                      &out->gguf, e);
+    if (ok) zeros_warn(out->gguf);
     return ok && open_tok(out, pre);
 }
 
@@ -32,6 +37,17 @@ void model_close(Model *m) {
 }
 
 bool model_need_tok(const Model *m, Err *e) {
-    if (!m->tok) *e = m->tok_err;
-    return m->tok != NULL;
+    if (m->tok || !file_kind_check(m->gguf, e)) return m->tok != NULL;
+    *e = m->tok_err;
+    return false;
+}
+
+bool model_need_text(const Model *m, Err *e) {
+    if (m->tok) return true;
+    Plan *p = plan_build(m->gguf, &(PlanConfig){.can = *cpu_exec.can}, e);
+    plan_free(p);
+    if (p && m->tok_err.code != ERR_MODEL) *e = m->tok_err; // of --pre
+    if (p && m->tok_err.code == ERR_MODEL)
+        err_set(e, ERR_MODEL, "%s; info and logits --ids work with this file", m->tok_err.text);
+    return false;
 }

@@ -12,7 +12,7 @@ typedef struct Model {
 } Model;
 
 /* Opens the file at path; NULL: the demo model in the executable.  false: ERR_MODEL.  A missing or unknown
- * tokenizer is no failure here: commands that need one call model_need_tok. */
+ * tokenizer is no failure here: commands that need one call model_need_tok or model_need_text. */
 bool model_open(const char *path, Model *out, Err *e);
 
 /* The same with the pre-tokenizer of that name; NULL: the file's.  An unknown name makes tok_err an
@@ -23,6 +23,10 @@ bool model_open_as(const char *path, const char *pre, Model *out, Err *e);
 bool model_open_bytes(const void *bytes, size_t n, const char *label, Model *out, Err *e);
 void model_close(Model *m);
 
-bool model_need_tok(const Model *m, Err *e); // false: *e is the reason why there is no tokenizer
+/* Whether there is a tokenizer.  false: what the file is where that is no language model, or tok_err. */
+bool model_need_tok(const Model *m, Err *e);
+
+/* Whether the model can be given text.  false: why it does not run at all, or else tok_err and what works without. */
+bool model_need_text(const Model *m, Err *e);
 
 #endif

@@ -89,11 +89,9 @@ static bool read_merges(const Gguf *g, struct Bpe *b, Err *e) {
     size_t n, n_ignored = 0;
     if (!gguf_get_strings(g, "tokenizer.ggml.merges", &lines, &n, e)) return false;
     if (!gguf_has(g, "tokenizer.ggml.merges"))
-        return err_set(
-            e, ERR_MODEL,
-            "%.300s has a tokenizer of byte pairs but no list of merges (tokenizer.ggml.merges); info and "
-            "logits --ids work with it",
-            gguf_label(g));
+        return err_set(e, ERR_MODEL,
+                       "%.300s has a tokenizer of byte pairs but no list of merges (tokenizer.ggml.merges)",
+                       gguf_label(g));
     if (n > INT32_MAX)
         return err_set(e, ERR_MODEL, "%.300s: tokenizer.ggml.merges holds %zu merges; at most %d are read",
                        gguf_label(g), n, INT32_MAX);

@@ -204,21 +204,15 @@ static bool read_kind(const Gguf *g, Tok *t, const char **fixed_pre, Err *e) {
     GgufString model = {0};
     if (!gguf_get_string(g, "tokenizer.ggml.model", &model, e)) return false;
     if (!gguf_has(g, "tokenizer.ggml.model"))
-        return err_set(
-            e, ERR_MODEL,
-            "%.300s has no tokenizer (no tokenizer.ggml.model); info and logits --ids work with it",
-            gguf_label(g));
+        return err_set(e, ERR_MODEL, "%.300s has no tokenizer (no tokenizer.ggml.model)", gguf_label(g));
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         if (!string_is(model, models[i].model)) continue;
         t->kind = models[i].kind;
         *fixed_pre = models[i].pre;
         return true;
     }
-    return err_set(
-        e, ERR_MODEL,
-        "tokenizer '%.*s' is not supported (llama, gpt2, gemma4 and t5 are); info and logits --ids work with "
-        "this file",
-        (int)(model.n < 60 ? model.n : 60), model.data);
+    return err_set(e, ERR_MODEL, "tokenizer '%.*s' is not supported (llama, gpt2, gemma4 and t5 are)",
+                   (int)(model.n < 60 ? model.n : 60), model.data);
 }
 
 static bool read_pre(const Gguf *g, Tok *t, const char *pre, Err *e) {

@@ -165,9 +165,9 @@ END
 @test "windows longer than the trained length cause a warning" {
     ppl -f $text -c 513 --chunks 1 --save-logits "$T/base"
     asserts "$status/$(wc -l <<<"$stderr")" = 0/1
-    [[ "$stderr" == "zgen: warning: windows of 513 tokens exceed the 512 that the model was trained with"*"use -c 512 or less" ]]
+    [[ "$stderr" == "zgen: warning: a window of 513 tokens exceeds the 512 that the model was trained with"*"use -c 512 or less" ]]
     ppl --kl "$T/base"
-    [[ "$status" = 0 && "$stderr" == "zgen: warning: windows of 513 tokens "*"make the base again with -c 512 or less"* ]]
+    [[ "$status" = 0 && "$stderr" == "zgen: warning: a window of 513 tokens "*"make the base again with -c 512 or less"* ]]
     for trained in 512 0; do
         ppl -f $text -c $trained --chunks 1 --profile
         [[ "$status" = 0 && "$stderr" != *warning* ]]

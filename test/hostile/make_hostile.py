@@ -4,8 +4,6 @@
 Every file is the tiny model below with one error; its name begins with the kind of error.
 FOLDER/manifest.tsv has a line per case: file, exit code of `zgen -m FILE -p x -n 1`, a part of the message.
 Code 0 marks files that are unusual and legal, which must be read.
-
-The writer checks nothing, so that each part of a file can be overridden.
 """
 import copy
 import os
@@ -13,103 +11,12 @@ import random
 import struct
 import sys
 
+sys.dont_write_bytecode = True
+from gguf_file import *
+
 MODELS = os.path.join(os.path.dirname(__file__), "..", "data", "models")
 BASE, WIDE = os.path.join(MODELS, "llama-s-Q8_0.gguf"), os.path.join(MODELS, "llama-Q8_0.gguf")  # 64 and 256 wide
-U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
-FORMATS = {U8: "B", I8: "b", U16: "H", I16: "h", U32: "I", I32: "i", F32: "f", BOOL: "B", U64: "Q", I64: "q", F64: "d"}
-Q8_0, Q4_0 = 8, 2
 HUGE = 2**64 - 1
-
-
-# ---- Reading the base and writing its variants ----
-
-class Reader:
-    def __init__(self, data):
-        self.data, self.at = data, 0
-
-    def number(self, letter):
-        (value,) = struct.unpack_from("<" + letter, self.data, self.at)
-        self.at += struct.calcsize("<" + letter)
-        return value
-
-    def string(self):
-        n = self.number("Q")
-        self.at += n
-        return self.data[self.at - n:self.at]
-
-    def value(self, kind):
-        if kind == STRING:
-            return self.string()
-        if kind != ARRAY:
-            return self.number(FORMATS[kind])
-        element, n = self.number("I"), self.number("Q")
-        return element, [self.value(element) for _ in range(n)]
-
-
-def read_model(path):
-    """{version, keys: {name: (type, value)}, tensors: {name: {dims, type, data}}}, in the order of the file."""
-    with open(path, "rb") as file:
-        r = Reader(file.read())
-    r.at = 4
-    m = {"magic": b"GGUF", "version": r.number("I"), "keys": {}, "tensors": {}}
-    n_tensors, n_keys = r.number("Q"), r.number("Q")
-    for _ in range(n_keys):
-        name = r.string().decode()
-        kind = r.number("I")
-        m["keys"][name] = (kind, r.value(kind))
-    places = []
-    for _ in range(n_tensors):
-        name = r.string().decode()
-        dims = [r.number("Q") for _ in range(r.number("I"))]
-        m["tensors"][name] = {"dims": dims, "type": r.number("I")}
-        places.append(r.number("Q"))
-    begin = -(-r.at // 32) * 32
-    ends = sorted(places)[1:] + [len(r.data) - begin]
-    for t, place in zip(m["tensors"].values(), places):
-        t["data"] = r.data[begin + place:begin + min(e for e in ends if e > place)]
-        t["data"] = t["data"][:n_bytes(t)]
-    return m
-
-
-def n_bytes(t):
-    n = 1
-    for d in t["dims"]:
-        n *= d
-    return n // 32 * 34 if t["type"] == Q8_0 else 4 * n
-
-
-def string(s):
-    s = s.encode() if isinstance(s, str) else s
-    return struct.pack("<Q", len(s)) + s
-
-
-def value(kind, v):
-    if isinstance(v, bytes) and kind != STRING:
-        return v  # bytes as they are
-    if kind == STRING:
-        return string(v)
-    if kind == ARRAY:
-        return struct.pack("<IQ", v[0], len(v[1])) + b"".join(value(v[0], e) for e in v[1])
-    return struct.pack("<" + FORMATS[kind], v)
-
-
-def write_model(m):
-    """The bytes of a model.  Overrides: n_keys, n_tensors, alignment, tail, end; of a tensor name, n_dims, offset."""
-    alignment = m.get("alignment", 32)
-    keys = b"".join(string(m.get("key names", {}).get(k, k)) + struct.pack("<I", kind) + value(kind, v)
-                    for k, (kind, v) in m["keys"].items()) + m.get("more keys", b"")
-    infos, data = b"", b""
-    for name, t in m["tensors"].items():
-        data += b"\0" * (-len(data) % alignment) + b"\xee" * t.get("gap", 0)
-        infos += string(t.get("name", name)) + struct.pack("<I", t.get("n_dims", len(t["dims"])))
-        infos += b"".join(struct.pack("<Q", d % 2**64) for d in t["dims"])
-        infos += struct.pack("<IQ", t["type"], t.get("offset", len(data)))
-        data += t["data"]
-    header = m["magic"] + struct.pack("<IQQ", m["version"], m.get("n_tensors", len(m["tensors"])),
-                                      m.get("n_keys", len(m["keys"])))
-    header += keys + infos
-    whole = header + b"\0" * (-len(header) % alignment) + data + m.get("tail", b"")
-    return whole[:m.get("end", len(whole))]
 
 
 # ---- The corpus ----
@@ -124,10 +31,10 @@ def place(name):
     return os.path.join(folder, name)
 
 
-def case(name, code, message, data):
-    with open(place(name + ".gguf"), "wb") as file:
+def case(name, code, message, data, end=".gguf"):
+    with open(place(name + end), "wb") as file:
         file.write(data)
-    manifest.append((name + ".gguf", code, message))
+    manifest.append((name + end, code, message))
 
 
 def edited(*edits, of=None):
@@ -210,11 +117,15 @@ def other_files():
     case("git-lfs", 3, "git-lfs", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
     case("json", 3, "JSON", b'{"error": "Repository not found"}')
     case("ggml", 3, "before GGUF", b"tjgg" + bytes(60))
+    case("imatrix", 3, "importance matrix", struct.pack("<ii", 2, 19) + b"blk.0.attn_q.weight" + bytes(99))
     case("zeros", 3, "not a GGUF", bytes(4096))
     case("magic", 3, "not a GGUF", b"FUGG" + write_model(base)[4:])
     whole = write_model(base)
     case("half", 3, "need %d bytes, it has %d" % (len(whole), len(whole) // 2), whole[:len(whole) // 2])
     case("one-byte-short", 3, "it has %d" % (len(whole) - 1), whole[:-1])
+    for end in ".part1of2", "-split-a":
+        case("first", 3, "join all parts", whole[:len(whole) // 2], ".gguf" + end)
+    case("second", 3, "join all parts", whole[len(whole) // 2:], ".gguf.part2of2")
     case("cut-in-keys", 3, "in a file of 500 bytes", whole[:500])
     case("cut-in-tokens", 3, "tokenizer.ggml.tokens", whole[:3000])
     case("cut-in-tensors", 3, "needs", whole[:whole.index(b"blk.1.attn_q.weight") + 30])
@@ -252,6 +163,8 @@ def splits():
     split("split-order-opened", 3, "does not end in", {1: one, 2: three, 3: two}, 2)
     split("split-foreign", 3, "not shard 2 of 3", {1: one, 2: shard(1, 3, 99, parts[1]), 3: three}, 1)
     split("split-whole", 3, "not shard 2 of 3", {1: one, 2: write_model(base), 3: three}, 1)
+    split("split-joined", 3, "were joined to this file", {1: one + two + three, 2: two, 3: three}, 1)
+    case("split-joined", 3, "were joined to this file", one + two + three)
     again = shard(1, 3, len(names), parts[0])
     split("split-tensor-twice", 3, "occurs twice", {1: one, 2: again, 3: three}, 1)
     fewer = shard(1, 3, len(names), parts[1][:-1])
@@ -259,6 +172,25 @@ def splits():
     case("split-name", 3, "does not end in -00001-of-00003.gguf", one)
     refuse("split-count", "split.count", with_key("split.count", U16, 65535))
     refuse("split-count-type", "split.count", with_key("split.count", STRING, "3"))
+
+
+def kinds():
+    def kind(name, message, *keys):
+        case("kind-" + name, 3, message,
+             write_model({"magic": b"GGUF", "version": 3, "keys": {k: (STRING, v) for k, v in keys},
+                          "tensors": {"blk.0.w": {"dims": [32], "type": Q8_0, "data": bytes(34)}}}))
+
+    arch = "general.architecture"
+    kind("adapter", "this file is an adapter", ("general.type", "adapter"), (arch, "llama"))
+    kind("projector", "this file is a projector", ("general.type", "mmproj"), (arch, "clip"))
+    kind("projector-old", "this file is a projector", (arch, "clip"))
+    kind("imatrix", "this file is an importance matrix", ("general.type", "imatrix"))
+    kind("encoder", "this file is an encoder", (arch, "bert"), ("tokenizer.ggml.model", "bert"))
+    kind("diffusion", "this file is a diffusion model", (arch, "dream"))
+    kind("rwkv", "architecture 'rwkv7' is not supported", (arch, "rwkv7"), ("tokenizer.ggml.model", "rwkv"))
+    refuse("kind-not-causal", "tokens attend to those behind them", with_key("llama.attention.causal", BOOL, 0))
+    refuse("kind-embedding", "this file is an encoder", with_key("llama.pooling_type", U32, 3))
+    accept("kind-no-pooling", with_key("llama.pooling_type", U32, 0), with_key("llama.attention.causal", BOOL, 1))
 
 
 def headers():
@@ -482,7 +414,7 @@ def oddities():
     accept("whole-split-of-one", with_key("split.count", U16, 1), with_key("split.no", U16, 0))
 
 
-for part in (paths, other_files, splits, headers, keys, tensors, architecture, weights, low_bit_types, tokenizer,
+for part in (paths, other_files, splits, kinds, headers, keys, tensors, architecture, weights, low_bit_types, tokenizer,
              oddities):
     part()
 with open(place("manifest.tsv"), "w", encoding="utf-8") as out:
