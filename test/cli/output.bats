@@ -69,7 +69,7 @@ load helper
 
 @test "a closed pipe ends the program with 141 and no message" {
     run --separate-stderr bash -c "\"$ZGEN\" -p Once --ignore-eos -c 100000 --temp 0 --device cpu </dev/null | head -c 1 >/dev/null; echo \${PIPESTATUS[0]}"
-    asserts "$output/$stderr" = "141/"
+    asserts "$output/$(grep -v '^zgen: warning: a context of 100000 tokens' <<<"$stderr")" = "141/"
 }
 
 @test "141 is an exit code and not a signal, so that temporary files are removed" {
