@@ -20,7 +20,7 @@ interrupted() {
     asserts "$code" = 130
     cmp -n "$(stat -c %s "$T/begin")" "$T/begin" "$T/out"
     iconv -f UTF-8 -t UTF-8 "$T/out" >/dev/null
-    [ ! -s "$T/err" ]
+    asserts "$(grep -v '^zgen: warning: a context of 100000 tokens' "$T/err")" = ""
 }
 
 @test "SIGTERM is 143, SIGHUP 129, both with the text" {
