@@ -5,6 +5,7 @@
  * src/cli/command.c, and a row here. */
 #include "src/bench/bench.h"
 #include "src/cli/cli.h"
+#include "src/cli/llama_flags.h"
 #include "src/cli/show.h"
 
 #include <assert.h>
@@ -49,7 +50,7 @@ static bool dispatch(int argc, char **argv, Err *e) {
                        "model with -m)",
                        argv[1]);
     Options o;
-    bool ok = options_parse(c->bit, argc - is_named, argv + is_named, &o, e);
+    bool ok = options_parse(c->bit, llama_flags(), argc - is_named, argv + is_named, &o, e);
     if (ok && o.version)
         ok = help_version(e);
     else if (ok && (o.help || wants_help))

@@ -79,10 +79,10 @@ static const Option TABLE[] = {
      .standard = "-1", .help = "limit of new tokens; -1, -2: until the context is full"},
     {{"-c", "--ctx-size"}, PLANS & ~FOR_PERPLEXITY, OPTION_INT, "N", AT(n_ctx), 0, INT_MAX,
      .help = "context in tokens; 0: as trained; default: 4096, more for a long prompt"},
-    {{"-t", "--threads"}, PLANS | FOR_SYNTH | FOR_QUANTIZE, OPTION_INT, "N", AT(n_threads), 1, 1024,
-     .help = "threads; default: the CPUs that this process may use"},
-    {{"-ngl", "--gpu-layers", "--n-gpu-layers"}, PLANS, OPTION_INT, "N", AT(gpu_layers), 0, INT_MAX,
-     .choices = "auto all", .standard = "auto", .help = "layers on the GPU: 0 or all"},
+    {{"-t", "--threads"}, PLANS | FOR_SYNTH | FOR_QUANTIZE, OPTION_INT, "N", AT(n_threads), -1, 1024,
+     .help = "threads; 0, -1 and the default: the CPUs that this process may use"},
+    {{"-ngl", "--gpu-layers", "--n-gpu-layers"}, PLANS, OPTION_INT, "N", AT(gpu_layers), GPU_LAYERS_ALL,
+     INT_MAX, .choices = "auto all", .standard = "auto", .help = "layers on the GPU: 0 or all"},
     {{"--device"}, COMPUTES, OPTION_STRING, "auto|cpu|cuda[:N]", AT(device), .standard = "auto",
      .help = "the device that computes; N: number of the GPU"},
     {{"--mem"}, COMPUTES, OPTION_CHOICE, NULL, AT(mem), .choices = "auto device managed", .standard = "auto",
@@ -236,13 +236,23 @@ static const Option TABLE[] = {
 
 enum {
     N_OPTIONS = sizeof TABLE / sizeof *TABLE,
-    N_NAMES = N_OPTIONS * 4,
     FIRST = 256, // getopt's value for the first option, above every character that getopt returns
 };
 
 const Option *options_table(int *n) {
     *n = N_OPTIONS;
     return TABLE;
+}
+
+typedef struct Parser {
+    unsigned command; // FOR_...
+    OptionList more;  // behind those of TABLE
+} Parser;
+
+/* Option i of TABLE and those behind it. */
+static const Option *option_at(const Parser *p, int i) {
+    assert(i >= 0 && i < N_OPTIONS + p->more.n);
+    return i < N_OPTIONS ? &TABLE[i] : &p->more.rows[i - N_OPTIONS];
 }
 
 /* ---- values ---- */
@@ -434,7 +444,7 @@ static bool set_value(const Option *o, const char *name, const char *text, Optio
     void *field = (char *)out + o->at;
     switch (o->kind) {
     case OPTION_FLAG:
-        *(bool *)field = strcmp(text, "yes") == 0;
+        *(bool *)field = text && strcmp(text, "yes") == 0;
         return true;
     case OPTION_WORD:
     case OPTION_STRING:
@@ -456,6 +466,8 @@ static bool set_value(const Option *o, const char *name, const char *text, Optio
         return parse_pair(o, name, text, field, e);
     case OPTION_CHOICES:
         return parse_choices(o, name, text, field, e);
+    case OPTION_REFUSED:
+        return err_set(e, ERR_USAGE, "option %s: %s", name, o->help);
     }
     return true;
 }
@@ -505,25 +517,28 @@ static const char *bare(const char *name) {
 }
 
 static int takes_value(const Option *o) {
-    bool never = o->kind == OPTION_FLAG || o->kind == OPTION_WORD;
+    bool never = o->kind == OPTION_FLAG || o->kind == OPTION_WORD || o->kind == OPTION_REFUSED;
     return never ? no_argument : o->set ? optional_argument : required_argument;
 }
 
 /* All names for getopt.  Two commands may give one name to different options, so the names of this command
- * are first, and the others follow where they are new.  val is FIRST + the index in the table. */
-static void list_names(unsigned command, struct option *out) {
-    int n = 0;
+ * are first, and the others follow where they are new.  val is FIRST + the index of option_at.  The caller
+ * frees the list. */
+static struct option *list_names(const Parser *p) {
+    int n = 0, n_all = N_OPTIONS + p->more.n;
+    struct option *out = mem_new((size_t)n_all * 4 + 1, sizeof *out);
     for (int own = 1; own >= 0; own--)
-        for (int i = 0; i < N_OPTIONS; i++) {
-            if (((TABLE[i].commands & command) != 0) != own) continue;
-            for (int k = 0; k < 4 && TABLE[i].names[k]; k++) {
-                const char *name = bare(TABLE[i].names[k]);
+        for (int i = 0; i < n_all; i++) {
+            const Option *o = option_at(p, i);
+            if (((o->commands & p->command) != 0) != own) continue;
+            for (int k = 0; k < 4 && o->names[k]; k++) {
+                const char *name = bare(o->names[k]);
                 int seen = 0;
                 while (seen < n && strcmp(out[seen].name, name) != 0) seen++;
-                if (seen == n) out[n++] = (struct option){name, takes_value(&TABLE[i]), NULL, FIRST + i};
+                if (seen == n) out[n++] = (struct option){name, takes_value(o), NULL, FIRST + i};
             }
         }
-    out[n] = (struct option){0};
+    return out;
 }
 
 /* The Levenshtein distance of two words of at most LONGEST letters; LONGEST for longer ones. */
@@ -579,38 +594,69 @@ static bool is_spelled(const Option *o, const char *argument) {
     return false;
 }
 
-/* Sets the value of option o, to which getopt assigned the argument; code is ':' or '?' for an error. */
-static bool set_option(unsigned command, const Option *o, const char *argument, int code, Options *out,
-                       Err *e) {
-    char word[60];
-    snprintf(word, sizeof word, "%.*s", (int)strcspn(argument, "="), argument);
-    if (!is_spelled(o, argument)) return unknown(command, argument, e);
-    if (!(o->commands & command))
-        return err_set(e, ERR_USAGE, "option %s belongs to zgen %s, not to zgen %s", word,
-                       command_name(o->commands), command_name(command));
-    if (code == ':') return err_set(e, ERR_USAGE, "option %s needs a value", word);
-    if (code == '?') return err_set(e, ERR_USAGE, "option %s takes no value", word);
-    return set_value(o, word, optarg ? optarg : o->set, out, e);
+/* Behind the refusal of a value: what to use instead. */
+static bool add_help(const Option *o, Err *e) {
+    Err refusal = *e;
+    if (o->kind != OPTION_REFUSED && o->help) err_set(e, refusal.code, "%s; %s", refusal.text, o->help);
+    return false;
 }
 
-bool options_parse(unsigned command, int argc, char **argv, Options *out, Err *e) {
-    struct option names[N_NAMES + 1];
-    list_names(command, names);
-    set_defaults(argc, out);
+/* Sets the value of option i, to which getopt assigned the argument; code is ':' or '?' for an error. */
+static bool set_option(const Parser *p, int i, const char *argument, int code, Options *out, Err *e) {
+    const Option *o = option_at(p, i);
+    char word[60];
+    snprintf(word, sizeof word, "%.*s", (int)strcspn(argument, "="), argument);
+    if (!is_spelled(o, argument)) return unknown(p->command, argument, e);
+    if (!(o->commands & p->command))
+        return err_set(e, ERR_USAGE, "option %s belongs to zgen %s, not to zgen %s", word,
+                       command_name(o->commands), command_name(p->command));
+    if (code == ':') return err_set(e, ERR_USAGE, "option %s needs a value", word);
+    if (code == '?') return err_set(e, ERR_USAGE, "option %s takes no value", word);
+    return set_value(o, word, optarg ? optarg : o->set, out, e) || (i >= N_OPTIONS && add_help(o, e));
+}
+
+/* llama.cpp's tools take --ctx_size for --ctx-size. */
+static void unify_name(char *argument) {
+    if (strncmp(argument, "--", 2) != 0) return;
+    for (char *c = argument; *c && *c != '='; c++)
+        if (*c == '_') *c = '-';
+}
+
+/* Whether option i of those behind TABLE, whose value may be left out, is followed by one. */
+static bool next_is_value(const Parser *p, int i, const char *next) {
+    const Option *o = option_at(p, i);
+    bool may_lack = i >= N_OPTIONS && o->kind == OPTION_CHOICE && o->set;
+    return may_lack && !optarg && next && find_choice(o->choices, next) >= 0;
+}
+
+static bool read_options(const Parser *p, int argc, char **argv, const struct option *names, Options *out,
+                         Err *e) {
     optind = 0; // glibc starts from the beginning
     optopt = 0;
     for (;;) {
-        const char *argument = argv[optind ? optind : 1];
+        char *argument = argv[optind ? optind : 1];
+        if (argument) unify_name(argument);
         int code = getopt_long_only(argc, argv, "-:", names, NULL);
         int index = (code == ':' || code == '?' ? optopt : code) - FIRST;
         if (code == -1) break;
         if (code == 1)
             out->rest[out->n_rest++] = optarg;
         else if (index < 0)
-            return unknown(command, argument, e);
-        else if (!set_option(command, &TABLE[index], argument, code, out, e))
-            return false;
+            return unknown(p->command, argument, e);
+        else {
+            if (next_is_value(p, index, argv[optind])) optarg = argv[optind++];
+            if (!set_option(p, index, argument, code, out, e)) return false;
+        }
     }
     while (optind < argc) out->rest[out->n_rest++] = argv[optind++];
-    return unescape_stops(out, e);
+    return true;
+}
+
+bool options_parse(unsigned command, OptionList more, int argc, char **argv, Options *out, Err *e) {
+    Parser p = {command, more};
+    struct option *names = list_names(&p);
+    set_defaults(argc, out);
+    bool ok = read_options(&p, argc, argv, names, out, e) && unescape_stops(out, e);
+    free(names);
+    return ok;
 }

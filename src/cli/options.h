@@ -1,6 +1,6 @@
 /* options: the command line as one table and one struct.
  *
- * The table in options.c is the only place where an option is named: its spellings, the commands it belongs
+ * The table in options.c is the only place where an option of zgen is named: its spellings, the commands it belongs
  * to, the kind and range of its value, its default, its line of help.  The parser and help read that table; a
  * test compares it with the man page.  A long name may begin with one dash or two (-ngl); its value is the
  * next argument or follows '='.  A value that may be left out must follow '='.
@@ -49,7 +49,8 @@ typedef struct BenchOptions {              // each list is one factor of a cross
     const char *format; // "md", "csv", "json", "jsonl"
 } BenchOptions;
 
-/* A whole number that may also be one of the option's choices: choice i is stored as -1 - i. */
+/* A whole number that may also be one of the option's choices: choice i is stored as -1 - i, llama.cpp's
+ * numbers for these. */
 enum { GPU_LAYERS_AUTO = -1, GPU_LAYERS_ALL = -2, GPU_LAYERS_MANY = 99 };
 
 typedef struct Options {
@@ -66,7 +67,7 @@ typedef struct Options {
     const char *think, *on_full;                                 // one of the option's choices
     int n_predict;                                               // -1, -2: until the context is full
     int n_ctx;                                                   // -1: not given, 0: the trained length
-    int n_threads;                                               // 0: one for each CPU
+    int n_threads;                                               // below 1: one for each CPU
     int gpu_layers;
     const char *device;          // "auto", "cpu", "cuda", "cuda:N"
     const char *mem, *isa, *act; // one of the option's choices, and so below
@@ -96,6 +97,12 @@ typedef struct Options {
     BenchOptions bench;
     bool requantize; // quantize
     bool help, version;
+    union {
+        bool flag;
+        int number;
+        float real;
+        const char *text;
+    } unused;          // the value of an option without effect, see llama_flags.h
     const char **rest; // arguments that are not options [n_rest]
     int n_rest;
 } Options;
@@ -112,6 +119,7 @@ typedef enum OptionKind {
     OPTION_INTS,    // adds to an IntList: 512,1024-8192*2,100-400+50 or choices
     OPTION_PAIRS,   // adds to an IntList: two numbers separated by a comma
     OPTION_CHOICES, // adds to a WordList: choices separated by commas
+    OPTION_REFUSED, // of llama.cpp's tools: help says what to use instead
 } OptionKind;
 
 typedef struct Option {
@@ -129,9 +137,16 @@ typedef struct Option {
 
 const Option *options_table(int *n);
 
-/* Reads argv[1..argc-1] as the arguments of one command (a FOR_ bit).  argv must outlive *out.  false:
- * ERR_USAGE.  In both cases options_free releases *out. */
-bool options_parse(unsigned command, int argc, char **argv, Options *out, Err *e);
+typedef struct OptionList {
+    const Option *rows; // [n]
+    int n;
+} OptionList;
+
+/* Reads argv[1..argc-1] as the arguments of one command (a FOR_ bit), with more options behind those of the
+ * table, which set no list.  Of these a refused value is followed by the help, and a value that may be left
+ * out may be the next argument.  argv must outlive *out; underscores in its names of options become dashes.
+ * false: ERR_USAGE.  In both cases options_free releases *out. */
+bool options_parse(unsigned command, OptionList more, int argc, char **argv, Options *out, Err *e);
 void options_free(Options *o);
 
 /* Whether the result is printed as JSON. */

@@ -195,7 +195,7 @@ static bool go_on(void *arg, double share) {
 }
 
 static bool write_file(Work *w, Err *e) {
-    int n_threads = w->options->n_threads ? w->options->n_threads : pool_cpus();
+    int n_threads = w->options->n_threads > 0 ? w->options->n_threads : pool_cpus();
     double begun = clock_now();
     AtomicFile file;
     zeros_warn(w->gguf);

@@ -101,7 +101,7 @@ static bool choose_device(const Options *o, EngineConfig *config, Err *e) {
 /* Threads wait for each other after every op: with far more threads than CPUs a token takes minutes. */
 static int choose_threads(int n) {
     int n_cpus = pool_cpus(), most = 4 * n_cpus;
-    if (n <= most) return n ? n : n_cpus;
+    if (n <= most) return n > 0 ? n : n_cpus;
     err_warn("-t %d: this process may use %d CPUs; using %d threads", n, n_cpus, most);
     return most;
 }

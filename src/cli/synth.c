@@ -38,7 +38,7 @@ static bool write_file(const char *path, const SynthImage *image, Err *e) {
 
 bool cmd_synth(const Options *o, Err *e) {
     SynthImage image;
-    int n_threads = o->n_threads ? o->n_threads : pool_cpus();
+    int n_threads = o->n_threads > 0 ? o->n_threads : pool_cpus();
     if (!check(o, e) ||
         !synth_make(o->rest[0], o->rest[1], o->n_layers, (uint64_t)o->fixed_seed, n_threads, &image, e))
         return false;

@@ -33,9 +33,8 @@ wrong_lines() {
 2|'1.5' is not|-p x -n 1.5
 2|from 0 to 2147483647|-p x -c -5
 2|'1e3' is not|-p x -c 1e3
-2|from 1 to 1024|-p x -t 0
-2|from 1 to 1024|-p x -t 100000
-2|from 1 to 1024|-p x -t -1
+2|from -1 to 1024|-p x -t -2
+2|from -1 to 1024|-p x -t 100000
 2|is not a number from 0 to 100|-p x --temp -1
 2|is not a number from 0 to 100|-p x --temp nan
 2|is not a number from 0 to 100|-p x --temp inf
@@ -84,7 +83,11 @@ wrong_lines() {
 2|use one of them|-p x -f README.md
 2|no prompt|-n 5
 2|belongs to zgen info|-p x --plan
-2|belongs to zgen logits|-p x -o /tmp/x
+2|belongs to zgen logits|-p x --ids-file x
+2|the text goes to stdout: >FILE|-p x -o /tmp/x
+2|not one of: none layer; zgen computes on one GPU|-p x -sm row
+2|with -m FILE|-hf org/model
+2|belongs to zgen generate|info --jinja
 2|belongs to zgen generate|info --temp 1
 2|belongs to zgen generate|tokenize -p x -n 5
 2|belongs to zgen tokenize|info --decode 1
@@ -206,4 +209,19 @@ END
     fails 2 "the command 'chat' comes before its options: zgen chat ..." --device cpu chat
     fails 2 "the command 'info' comes before its options: zgen info ..." -q info
     fails 2 "put quotes around a prompt" -q something
+}
+
+@test "names of llama.cpp's flags may have underscores, and a value after the flag is not a prompt" {
+    zgen -p "Once upon" -n 3 --temp 0
+    local text=$output
+    for flags in "--n_predict 3" "-n 3 --color" "-n 3 --color on" "-fa -n 3" "-fa off -n 3" "-fa=0 -n 3" "--no_display_prompt -n 3" "--jinja --simple-io -tb 2 -b 512 -ub 512 -n 3"; do
+        zgen -p "Once upon" --temp 0 $flags
+        asserts "$status/$output/$stderr" = "0/$text/"
+    done
+    zgen -p "Once upon" --temp 0 -n 3 --display-prompt
+    asserts "$output" = "Once upon$text"
+    fails 2 "unexpected argument 'off'" -p x --jinja off
+    fails 2 "unexpected argument 'maybe'" -p x --color maybe
+    zgen -p "--a_b" -n 0 --echo
+    asserts "$output" = "--a_b"
 }

@@ -21,7 +21,7 @@ static bool parse(unsigned command, const char **arguments) {
     for (; arguments[argc - 1]; argc++) argv[argc] = (char *)arguments[argc - 1];
     options_free(&options);
     err = (Err){0};
-    return options_parse(command, argc, argv, &options, &err);
+    return options_parse(command, (OptionList){0}, argc, argv, &options, &err);
 }
 
 static bool parse2(unsigned command, const char *a, const char *b) {
