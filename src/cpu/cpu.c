@@ -110,7 +110,7 @@ static bool cpu_memory(const Plan *p, const ExecConfig *c, ExecMemory *out, Err 
     out->is_mapped = weights_converted_bytes(p->weights) == 0;
     scratch_of(p, c, false, &out->scratch);
     out->scratch *= (size_t)c->n_threads;
-    out->scratch += history_length(c) * sizeof(int32_t);
+    out->scratch += history_length(c) * (sizeof(int32_t) + sizeof(float));
     out->free = mem_available();
     return true;
 }
@@ -163,6 +163,7 @@ static void cpu_close(Exec *x) {
     free(x->chains.next);
     free(x->chains.number);
     free(x->history);
+    free(x->mu);
     free(x->next);
     cache_close(x->cache);
     mem_release(x->kv, x->kv_bytes);
@@ -211,6 +212,7 @@ static bool cpu_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e
     }
     x->next = mem_new((size_t)p->n_ops, sizeof *x->next);
     x->history = mem_new(history_length(config), sizeof *x->history);
+    x->mu = mem_new(history_length(config), sizeof *x->mu);
     find_rotations(x);
     open_scratch(x);
     open_loop(x);

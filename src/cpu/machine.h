@@ -65,6 +65,7 @@ struct Exec {
         SampleParams *sampling;
     } loop;
     int32_t *history; // [n_seq][n_ctx + 1] tokens of each sequence by position
+    float *mu;        // [n_seq][n_ctx + 1] mirostat's, as the choice of the row at a position has left it
     ExecCounters counters;
 };
 
@@ -80,6 +81,10 @@ static inline Act8 act8_at(Act8 a, int column) {
 /* The tokens of a sequence by position [n_ctx + 1]. */
 static inline int32_t *machine_history(const Exec *x, int seq) {
     return x->history + (size_t)seq * ((size_t)x->config.n_ctx + 1);
+}
+
+static inline float *machine_mu(const Exec *x, int seq) {
+    return x->mu + (size_t)seq * ((size_t)x->config.n_ctx + 1);
 }
 
 /* Runs op i of the tape over the batch on thread `thread`; all threads of the pool call this with the same

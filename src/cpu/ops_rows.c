@@ -212,7 +212,8 @@ void op_sample(Exec *x, const Batch *b, const Op *op, Scratch *s) {
     for (int r; (r = take_items(x, op, 1)) < b->R;) {
         int t = b->out_row[r], n_history = b->position[t] + 1;
         const SampleParams *p = b->sampling ? &b->sampling[r] : &best_token;
-        b->sampled[r] = sample_token(machine_f32(x, in, r), n_vocab, p, machine_history(x, b->seq[t]),
-                                     n_history, (uint64_t)n_history, s->sample);
+        b->sampled[r] =
+            sample_token(machine_f32(x, in, r), n_vocab, p, machine_history(x, b->seq[t]), n_history,
+                         (uint64_t)n_history, machine_mu(x, b->seq[t]) + b->position[t], s->sample);
     }
 }

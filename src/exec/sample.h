@@ -10,18 +10,37 @@
  *   - probabilities are 64-bit integers (sample_weight), so that sums are exact and their order is free;
  *   - random numbers are Philox4x32-10 of (seed, position), never of a step, a slot or a thread.
  *
- * The chain, in the order users know: penalties, bans, top-k, top-p, min-p, temperature, draw.  BETTER means
- * higher logit, then lower id: a total order.  Each filter is defined so that no sort is needed:
+ * A chain of FILTERS makes one token of a row of logits.  A filter changes logits, drops tokens, or sets the
+ * temperature, and sees what the filters before it have left.  Their order is a parameter; the usual one is
+ * that of SampleFilter.  Before them biases are added and banned tokens get -Inf; behind them a token is drawn.
+ * BETTER means higher logit, then lower id: a total order.  x of a token is (max - logit) / temperature, where
+ * max is the best logit that is left and the temperature is 1 up to the filter of that name; its weight is
+ * sample_weight(-x); total is the sum of the weights.  Each filter is defined so that no sort is needed:
  *
- *   penalties  each distinct token of the window changes its own logit: an element, no order.
- *   top-k      a token stays if fewer than k tokens are better: descend by digits of the rank, a histogram of
- *              counts per digit, then ids among equal logits.
- *   top-p      weights at temperature 1 of the tokens that are left; a token stays if the weights of its
- *              betters sum to less than ceil(top_p * total), and the best stays always: the same descent, a
- *              histogram of weights.
- *   min-p      a token stays if its weight is at least ceil(min_p * 2^42): an element.
- *   draw       weights at the temperature; target = floor(r * total / 2^64) with r the 64 random bits; the
- *              first token in ascending id whose running sum exceeds target: a prefix sum of integers.
+ *   penalties    each distinct token of the window changes its own logit: an element, no order.
+ *   dry          a token that would make a repetition longer, of L tokens up to the end of the text, loses
+ *                multiplier * base^(L - allowed length): a maximum per token over the places where it stands.
+ *                A repetition begins behind the last sequence breaker.
+ *   top-n-sigma  a token stays if its logit is at least max - n * standard deviation of the logits: sums of
+ *                differences from max, in 2^-12, up to 1024, and of their squares.
+ *   top-k        a token stays if fewer than k tokens are better: descend by digits of the rank, a histogram
+ *                of counts per digit, then ids among equal logits.
+ *   typical      surprise less entropy is x less its mean.  Sorted by |x - mean|, then id, a token stays if
+ *                the weights before it sum to at most floor(p * total): the same descent by that difference.
+ *   top-p        a token stays if the weights of its betters sum to less than ceil(top_p * total), and the
+ *                best stays always: the same descent, a histogram of weights.
+ *   min-p        a token stays if its weight is at least ceil(min_p * 2^42): an element.
+ *   xtc          by chance, a second random number of the position: of the tokens whose weight is at least
+ *                ceil(threshold * total) only the worst stays.
+ *   temperature  is set, 0 leaves the best token only; with a range it is temp - range (not below 0) to temp +
+ *                range, by the entropy, as a share of that of equal probabilities, to a power.
+ *   mirostat     in the end of a chain: a token stays if its surprise is at most mu bits, and the best does;
+ *                behind the draw mu falls by eta times how much more surprise the token had than tau.
+ *   draw         target = floor(r * total / 2^64) with r the 64 random bits; the first token in ascending id
+ *                whose running sum exceeds target: a prefix sum of integers.
+ *
+ * mu is the only state.  It is kept by position beside the tokens of the sequence, so that going back to a
+ * position goes back to its mu; all else is a function of the parameters, the history and the position.
  *
  * No token is chosen from a row that holds NaN or +Inf, or nothing but -Inf. */
 #ifndef ZGEN_EXEC_SAMPLE_H
@@ -31,19 +50,57 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* The filters, in the usual order, which ends with the temperature. */
+typedef enum SampleFilter {
+    FILTER_END, // behind the last of a list
+    FILTER_PENALTIES,
+    FILTER_DRY,
+    FILTER_TOP_N_SIGMA,
+    FILTER_TOP_K,
+    FILTER_TYPICAL,
+    FILTER_TOP_P,
+    FILTER_MIN_P,
+    FILTER_XTC,
+    FILTER_TEMPERATURE,
+    FILTER_MIROSTAT, // the last one where it is named
+    N_FILTERS
+} SampleFilter;
+
+typedef struct SampleBias {
+    int32_t id;
+    float bias; // not NaN, not +Inf
+} SampleBias;
+
 typedef struct SampleParams {
-    bool random_tokens;      // a random token, or the next one not banned, from seed and position only
-    float temp;              // >= 0; 0 takes the best token
-    float top_p;             // 0..1; 1 is off
-    float min_p;             // 0..1; 0 is off
-    float repeat_penalty;    // > 0; 1 is off
-    float presence_penalty;  // 0 is off
-    float frequency_penalty; // 0 is off
-    int top_k;               // 0 is off
-    int repeat_last_n;       // length of the penalties' window: 0 is off, -1 the whole history
+    bool random_tokens;       // a random token, or the next one not banned, from seed and position only
+    uint8_t order[N_FILTERS]; // SampleFilter, each once at most; {0} is the usual order
+    float temp;               // >= 0; 0 takes the best token
+    float top_p;              // 0..1; 1 is off
+    float min_p;              // 0..1; 0 is off
+    float repeat_penalty;     // > 0; 1 is off
+    float presence_penalty;   // 0 is off
+    float frequency_penalty;  // 0 is off
+    int top_k;                // 0 is off
+    int repeat_last_n;        // length of the penalties' window: 0 is off, -1 the whole history
+    float top_n_sigma;        // 0 is off
+    float typical_p;          // 0..1; 0 and 1 are off
+    float xtc_probability;    // 0..1; 0 is off
+    float xtc_threshold;      // 0..1; above 0.5 it is off
+    float temp_range;         // >= 0; 0 is off: the temperature is temp
+    float temp_exponent;      // >= 0
+    float dry_multiplier;     // >= 0; 0 is off
+    float dry_base;           // >= 1
+    int dry_allowed_length;   // >= 0
+    int dry_last_n;           // as repeat_last_n
+    float mirostat_tau;       // bits
+    float mirostat_eta;       // learning rate
+    int first;                // position of the first token that is chosen: there mu is 2 tau
     uint64_t seed;
-    const int32_t *banned; // [n_banned] ids never chosen
-    int n_banned;
+    const int32_t *banned;  // [n_banned] ids never chosen
+    const SampleBias *bias; // [n_bias], each id once
+    const uint32_t *breaks; // a bit per id: tokens that are sequence breakers of DRY; NULL: none
+    const int32_t *phrases; // [n_phrases] those of more tokens: n, id, ..., id, n, ...
+    int n_banned, n_bias, n_phrases;
 } SampleParams;
 
 static const SampleParams sample_defaults = {
@@ -51,12 +108,13 @@ static const SampleParams sample_defaults = {
 
 /* Chooses the next token of one sequence.  logits: [n_vocab], untouched, n_vocab in 1..2^20.  history:
  * [n_history] all tokens so far, prompt included, each below n_vocab.  position: the chosen token's
- * in the sequence.  scratch: sample_scratch_bytes(n_vocab) bytes aligned to 8, contents irrelevant
- * before and after.  With random_tokens logits, history and scratch are not read and may be NULL.  Returns -1
- * if a logit is NaN or +Inf, or if no token is left with a logit above -Inf; with random_tokens only if all
- * tokens are banned. */
+ * in the sequence.  mu: NULL without mirostat, else what this choice leaves is written to mu[0], and mu[-1],
+ * what the choice before has left, is read where position is not p->first.  scratch:
+ * sample_scratch_bytes(n_vocab) bytes aligned to 8, contents irrelevant before and after.  With random_tokens
+ * logits, history and scratch are not read and may be NULL.  Returns -1 if a logit is NaN or +Inf, or if no
+ * token is left with a logit above -Inf; with random_tokens only if all tokens are banned. */
 int sample_token(const float *logits, int n_vocab, const SampleParams *p, const int32_t *history,
-                 int n_history, uint64_t position, void *scratch);
+                 int n_history, uint64_t position, float *mu, void *scratch);
 size_t sample_scratch_bytes(int n_vocab);
 
 /* The report beside a choice, of raw logits from which sample_token can choose: the n_best (<= n_vocab) best
@@ -71,7 +129,7 @@ double sample_logprobs(const float *logits, int n_vocab, int n_best, int32_t *id
 uint64_t sample_weight(float x);
 
 /* Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).  The 64 bits of a draw
- * are out[1]:out[0] for key = seed and counter = (position, 0), low words first. */
+ * are out[1]:out[0] for key = seed and counter = (position, 0), low words first; xtc's have 1 behind it. */
 void sample_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 
 #endif

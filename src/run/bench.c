@@ -48,7 +48,7 @@ static void fill_ids(const Test *r, int seq) {
     int32_t *ids = ids_of(r, seq);
     for (int i = 0; i < r->length; i++)
         ids[i] = s->text ? s->text[i % s->n_text]
-                         : sample_token(NULL, n_vocab, &random, NULL, 0, (uint64_t)i, NULL);
+                         : sample_token(NULL, n_vocab, &random, NULL, 0, (uint64_t)i, NULL, NULL);
     if (!s->text && s->bos >= 0) ids[0] = s->bos;
 }
 

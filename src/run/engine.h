@@ -52,7 +52,8 @@ typedef struct Request {
     const int32_t *ids; // the prompt, at least one token, each below n_vocab [n_ids]
     int n_ids;
     int n_predict;       // tokens at most, 0 or more; -1: until the context is full
-    SampleParams params; // banned ids are the engine's: it bans the end-of-generation tokens for ignore_eos
+    SampleParams params; // banned ids are the engine's: it bans the end-of-generation tokens for ignore_eos;
+                         // so is `first`, where it begins to choose
     bool ignore_eos;
     const char *const *stop; // strings that end the text and are not part of it [n_stop], none empty
     int n_stop;

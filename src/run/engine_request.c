@@ -41,6 +41,7 @@ static void begin(Engine *g, Task *t, const Request *r) {
     engine_free_task(t);
     t->in_use = true;
     t->request = *r;
+    t->request.params.first = r->n_ids;
     if (r->ignore_eos) {
         t->request.params.banned = g->eog;
         t->request.params.n_banned = g->n_eog;
@@ -176,6 +177,7 @@ bool engine_insert(Engine *g, int seq, const int32_t *ids, int n, Err *e) {
     engine_go_back(g, s, s->n_held);
     for (int i = 0; i < n && t->seq.finish == FINISH_NONE; i++)
         if (!engine_add_token(g, t, -1, ids[i], e)) return false;
+    t->request.params.first = n_tokens(t); // the inserted tokens were not chosen
     return true;
 }
 

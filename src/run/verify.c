@@ -25,7 +25,8 @@ struct Verify {
     Engine *oracle, *exact; // exact: NULL where the oracle rounds nothing to 8 bits
     int n_wanted, n_vocab;
     TokIds held;   // tokens in the caches of both
-    void *scratch; // the sampler's
+    void *scratch; // the sampler's, and mirostat's mu before and behind a choice
+    float mu[2];
     Series run, rounding;
     Verdict verdict; // the fields that grow step by step
 };
@@ -128,8 +129,9 @@ static void add_step(Verify *v, const float *exact, const float *oracle, const f
 static void check_choice(Verify *v, const Engine *g, const float *run, int n_ids, int generated) {
     const Sequence *q = engine_sequence(g, 0);
     Verdict *d = &v->verdict;
-    int chosen =
-        sample_token(run, v->n_vocab, engine_sampling(g, 0), q->ids, n_ids, (uint64_t)n_ids, v->scratch);
+    int chosen = sample_token(run, v->n_vocab, engine_sampling(g, 0), q->ids, n_ids, (uint64_t)n_ids,
+                              v->mu + 1, v->scratch);
+    v->mu[0] = v->mu[1];
     if (chosen == generated || d->wrong_step) return;
     d->wrong_step = v->run.n;
     d->generated = generated;

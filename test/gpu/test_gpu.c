@@ -645,7 +645,7 @@ static void check_sampler(Rig *rig, unsigned seed, const int32_t *banned, int n_
     for (int i = 0; ok && logits && i < N; i++) {
         int n_history = position[i] + 1;
         int token = sample_token(logits + (size_t)i * stride, rig->n_vocab, &sampling[i],
-                                 ids + i - position[i], n_history, (uint64_t)n_history, scratch);
+                                 ids + i - position[i], n_history, (uint64_t)n_history, NULL, scratch);
         CHECK(sampled[i] == token, "seed %u, row %d: %d, not %d", seed, i, sampled[i], token);
     }
 }

@@ -517,7 +517,7 @@ static int sampling_check(Sampling *s, uint32_t step, const SampleParams *p, boo
             mine.n_banned = 4;
         }
         int n = s->position[r] + 1,
-            token = sample_token(s->logits[r], N_VOCAB, &mine, s->history[r], n, (uint64_t)n, scratch);
+            token = sample_token(s->logits[r], N_VOCAB, &mine, s->history[r], n, (uint64_t)n, NULL, scratch);
         const RingEntry *entry = &s->ring[(step - 1) % 4 * R + (uint32_t)r];
         n_wrong += entry->token != token || entry->step != step;
     }

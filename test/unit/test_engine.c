@@ -548,7 +548,7 @@ TEST(engine_samples_many_rows_of_a_sequence) {
     CHECK(logits, "%s", e.text);
     for (int i = 0; logits && i < N; i++) {
         int token = sample_token(logits + (size_t)i * stride, rig.n_vocab, &sampling[i], ids, i + 1,
-                                 (uint64_t)i + 1, scratch);
+                                 (uint64_t)i + 1, NULL, scratch);
         CHECK(sampled[i] == token, "row %d: %d, not %d", i, sampled[i], token);
     }
     free(scratch);

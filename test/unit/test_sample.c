@@ -36,7 +36,7 @@ static int choose(const float *logits, int n, const SampleParams *p, const int32
                   uint64_t position) {
     void *scratch = malloc(sample_scratch_bytes(n));
     memset(scratch, (int)noise(), sample_scratch_bytes(n)); // what a slot held before must not matter
-    int token = sample_token(logits, n, p, history, n_history, position, scratch);
+    int token = sample_token(logits, n, p, history, n_history, position, NULL, scratch);
     free(scratch);
     return token;
 }
@@ -436,10 +436,10 @@ static void chi_square(SampleParams p, int n_kept, bool over_seeds) {
     for (int i = 0; i < N; i++) logits[i] = (float)(i * 7 % N) * 0.1f; // rank 0 at the highest
     for (int i = 0; i < N; i++)
         if (i * 7 % N >= N - n_kept) total += exp(logits[i] / p.temp);
-    uint64_t scratch[N * 2];
+    uint64_t scratch[N * 3];
     for (int d = 0; d < DRAWS; d++) {
         if (over_seeds) p.seed = (uint64_t)d;
-        count[sample_token(logits, N, &p, NULL, 0, over_seeds ? 9 : (uint64_t)d, scratch)]++;
+        count[sample_token(logits, N, &p, NULL, 0, over_seeds ? 9 : (uint64_t)d, NULL, scratch)]++;
     }
     for (int i = 0; i < N; i++) {
         double expected = i * 7 % N >= N - n_kept ? DRAWS * exp(logits[i] / p.temp) / total : 0;
