@@ -7,9 +7,11 @@
 
 #include "../kernel/ceilings.h"
 #include "exec.cuh"
+#include "../../src/exec/sample_math.h"
 
 cudaError_t make_sampler(Exec *x, Rank *rank, const SampleParams *params, uint32_t *banned,
                          DeviceSampler *out) {
+    if (!is_usual(params) || params->n_bias) return cudaErrorNotSupported;
     *out = {*params, params->n_banned ? banned : nullptr};
     if (params->n_banned == 0) return cudaSuccess;
     x->counters.bytes_sent += params->n_banned * sizeof(int32_t);

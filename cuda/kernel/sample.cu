@@ -112,9 +112,7 @@ __device__ void penalise(const SampleParams &p, const int32_t *history, int n_hi
 #pragma unroll
     for (int k = 0; k < 4; k++) {
         int n = count[4 * threadIdx.x + k];
-        if (n)
-            rank[k] =
-                rank_of(penalised(logit[k], n, p.repeat_penalty, p.presence_penalty, p.frequency_penalty));
+        if (n) rank[k] = rank_of(penalised(logit[k], n, &p, 1));
     }
 }
 
@@ -546,7 +544,7 @@ __device__ int32_t choose_any(const uint32_t *banned, int n_vocab, uint64_t rand
 // position: that of the token to be chosen.
 __device__ int32_t choose(const RowScratch &row, const DeviceSampler &d, int n_vocab, int position) {
     const SampleParams &p = d.params;
-    uint64_t random = random_bits(p.seed, (uint64_t)position);
+    uint64_t random = random_bits(p.seed, (uint64_t)position, 0);
     if (p.random_tokens) return choose_any(d.banned, n_vocab, random);
     Word top = ~__ldcg(row.top);
     if (rank_in(top) < RANK_HIGHEST || rank_in(top) >= RANK_LOWEST) return -1;

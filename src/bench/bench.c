@@ -79,7 +79,7 @@ static bool check_batch(const BenchOptions *b, Err *e) {
 }
 
 static bool samples_by_default(const Options *o) {
-    SampleParams p = setup_sampling(o, 0), d = sample_defaults;
+    SampleParams p = sampling_numbers(o, 0), d = sample_defaults;
     return p.temp == d.temp && p.top_k == d.top_k && p.top_p == d.top_p && p.min_p == d.min_p &&
            p.repeat_penalty == d.repeat_penalty && p.repeat_last_n == d.repeat_last_n &&
            p.presence_penalty == d.presence_penalty && p.frequency_penalty == d.frequency_penalty;
@@ -354,7 +354,7 @@ static BenchSettings settings_of(const Options *o) {
     BenchSettings s = {.n_repetitions = o->bench.n_repetitions,
                        .warm_up = o->bench.warm_up,
                        .sampled_check = o->n_verify > 0,
-                       .params = setup_sampling(o, (uint64_t)o->fixed_seed),
+                       .params = sampling_numbers(o, (uint64_t)o->fixed_seed),
                        .stopped = stop_wanted};
     s.params.random_tokens = !o->bench.real;
     return s;

@@ -33,7 +33,8 @@ static bool start(Chat *c, Err *e) {
     Session *s = &c->session;
     if (!runner_choose(run, e) || !messages_begin(o, s, e) || !runner_open(run, o->model, e) ||
         !model_need_text(&run->model, e) || !messages_template(o->chat_template, run->model.gguf, s, e) ||
-        !setup_request(o, &c->request, e))
+        !sampling_open(o, run->model.tok, &run->sampling, e) ||
+        !setup_request(o, &run->sampling, &c->request, e))
         return false;
     run->config.n_seq = run->config.R_max = 1;
     run->config.n_ctx = setup_context(o->n_ctx, run->model.gguf, 0, 0);

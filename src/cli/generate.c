@@ -122,7 +122,10 @@ static bool encode(Generation *g, Err *e) {
 static bool start(Generation *g, Err *e) {
     Runner *run = &g->run;
     const Options *o = run->options;
-    if (!runner_open(run, o->model, e) || !encode(g, e) || !setup_request(o, &g->request, e)) return false;
+    if (!runner_open(run, o->model, e) || !encode(g, e) ||
+        !sampling_open(o, run->model.tok, &run->sampling, e) ||
+        !setup_request(o, &run->sampling, &g->request, e))
+        return false;
     g->request.ids = g->ids.data;
     g->request.n_ids = (int)g->ids.n;
     g->request.tags = g->is_chat;

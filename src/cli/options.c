@@ -118,6 +118,40 @@ static const Option TABLE[] = {
      .standard = "0", .help = "subtracted from the logits of recent tokens"},
     {{"--frequency-penalty"}, SAMPLES, OPTION_FLOAT, "X", AT(frequency_penalty), -100, 100,
      .standard = "0", .help = "the same, times the number of occurrences"},
+    {{"--samplers"}, GENERATES, OPTION_STRING, "A;B;...", AT(samplers),
+     .help = "the filters in their order: top_k;temperature (see the man page)"},
+    {{"--sampler-seq", "--sampling-seq"}, GENERATES, OPTION_STRING, "LETTERS", AT(sampler_seq),
+     .help = "the same by letters; the usual order is edskypmxt"},
+    {{"--typical", "--typical-p"}, GENERATES, OPTION_FLOAT, "X", AT(typical_p), 0, 1, .standard = "1",
+     .help = "only tokens of typical surprise, of a probability of X; 1: off"},
+    {{"--top-n-sigma", "--top-nsigma"}, GENERATES, OPTION_FLOAT, "X", AT(top_n_sigma), -1, 100, .standard = "-1",
+     .help = "only logits within X deviations of the best; -1: off"},
+    {{"--xtc-probability"}, GENERATES, OPTION_FLOAT, "X", AT(xtc_probability), 0, 1, .standard = "0",
+     .help = "chance to drop the top tokens but the last of them; 0: off"},
+    {{"--xtc-threshold"}, GENERATES, OPTION_FLOAT, "X", AT(xtc_threshold), 0, 1, .standard = "0.1",
+     .help = "probability from which a token is a top one; above 0.5: off"},
+    {{"--dynatemp-range"}, GENERATES, OPTION_FLOAT, "X", AT(temp_range), 0, 100, .standard = "0",
+     .help = "temperature from temp - X to temp + X, by the entropy; 0: off"},
+    {{"--dynatemp-exp"}, GENERATES, OPTION_FLOAT, "X", AT(temp_exponent), 0, 100, .standard = "1",
+     .help = "exponent of the entropy there"},
+    {{"--dry-multiplier"}, GENERATES, OPTION_FLOAT, "X", AT(dry_multiplier), 0, 100, .standard = "0",
+     .help = "penalty of tokens that make a repetition longer; 0: off"},
+    {{"--dry-base"}, GENERATES, OPTION_FLOAT, "X", AT(dry_base), 1, 100, .standard = "1.75",
+     .help = "factor of that penalty for each further token"},
+    {{"--dry-allowed-length"}, GENERATES, OPTION_INT, "N", AT(dry_allowed_length), 0, 1 << 24, .standard = "2",
+     .help = "repetitions up to N tokens have no penalty"},
+    {{"--dry-penalty-last-n"}, GENERATES, OPTION_INT, "N", AT(dry_last_n), -1, INT_MAX, .standard = "-1",
+     .help = "repetitions of the last N tokens; -1: of all"},
+    {{"--dry-sequence-breaker"}, GENERATES, OPTION_STRINGS, "TEXT", AT(breakers),
+     .help = "where repetitions end, repeatable; default: newline : \" *; none"},
+    {{"--mirostat"}, GENERATES, OPTION_INT, "N", AT(mirostat), 0, 2, .standard = "0",
+     .help = "2: keep the surprise constant, instead of all filters; 0: off"},
+    {{"--mirostat-ent"}, GENERATES, OPTION_FLOAT, "X", AT(mirostat_tau), 0, 100, .standard = "5",
+     .help = "that surprise, in bits"},
+    {{"--mirostat-lr"}, GENERATES, OPTION_FLOAT, "X", AT(mirostat_eta), 0, 100, .standard = "0.1",
+     .help = "how fast it is corrected"},
+    {{"-l", "--logit-bias"}, GENERATES, OPTION_STRINGS, "ID+X|TEXT+X", AT(bias),
+     .help = "added to the logits of these tokens; repeatable"},
     {{"--ignore-eos"}, GENERATES, OPTION_FLAG, NULL, AT(ignore_eos), .set = "yes",
      .help = "never sample an end token"},
     {{"--stop", "-r", "--reverse-prompt"}, GENERATES, OPTION_STRINGS, "TEXT", AT(stop),
@@ -475,6 +509,8 @@ static bool set_value(const Option *o, const char *name, const char *text, Optio
 static void set_defaults(int argc, Options *out) {
     *out = (Options){.n_ctx = -1};
     out->stop = mem_new((size_t)argc + 1, sizeof *out->stop);
+    out->breakers = mem_new((size_t)argc + 1, sizeof *out->breakers);
+    out->bias = mem_new((size_t)argc + 1, sizeof *out->bias);
     out->models = mem_new((size_t)argc + 1, sizeof *out->models);
     out->rest = mem_new((size_t)argc + 1, sizeof *out->rest);
     for (int i = 0; i < N_OPTIONS; i++) {
@@ -501,6 +537,8 @@ void options_free(Options *o) {
         if (TABLE[i].kind == OPTION_INTS || TABLE[i].kind == OPTION_PAIRS) free(((IntList *)field)->values);
     }
     free_strings(o->stop, o->n_stop);
+    free_strings(o->breakers, o->n_breakers);
+    free_strings(o->bias, o->n_bias);
     free_strings(o->models, o->n_models);
     free(o->rest);
     *o = (Options){0};

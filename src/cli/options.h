@@ -75,6 +75,16 @@ typedef struct Options {
     Seed seed;
     float temp, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty;
     int top_k, repeat_last_n;
+    const char *samplers, *sampler_seq; // the order of filters; NULL: not given
+    float typical_p, top_n_sigma, xtc_probability, xtc_threshold, temp_range, temp_exponent;
+    float dry_multiplier, dry_base;
+    int dry_allowed_length, dry_last_n;
+    const char **breakers; // of DRY [n_breakers]; none: the usual ones
+    int n_breakers;
+    int mirostat; // 0, 1, 2
+    float mirostat_tau, mirostat_eta;
+    const char **bias; // of logits, as given [n_bias]
+    int n_bias;
     bool ignore_eos;
     const char **stop; // [n_stop]
     int n_stop;

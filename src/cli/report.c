@@ -85,6 +85,49 @@ static json_t *timing(const Timing *t) {
     return object;
 }
 
+static void set_number(json_t *object, const char *key, float value, bool is_on) {
+    if (is_on) json_object_set_new(object, key, decimal(value));
+}
+
+static json_t *bias_value(float bias) {
+    return bias == -INFINITY ? json_string("-inf") : decimal(bias);
+}
+
+static void set_biases(json_t *object, const SampleParams *p) {
+    json_t *list = json_array();
+    for (int i = 0; i < p->n_bias; i++)
+        json_array_append_new(
+            list, json_pack("{s:i,s:o}", "id", p->bias[i].id, "bias", bias_value(p->bias[i].bias)));
+    json_object_set_new(object, "logit_bias", list);
+}
+
+static void set_order(json_t *object, const SampleParams *p) {
+    json_t *list = json_array();
+    for (int i = 0; p->order[i]; i++) json_array_append_new(list, json_string(sampling_name(p->order[i])));
+    json_object_set_new(object, "samplers", list);
+}
+
+/* What is off by default is named where it is on. */
+static void set_more(json_t *object, const Options *o, const SampleParams *p) {
+    bool mirostat = o->mirostat == 2, xtc = p->xtc_probability > 0 && !mirostat,
+         dry = p->dry_multiplier > 0 && !mirostat;
+    if (p->n_bias) set_biases(object, p);
+    if (p->order[0] && !mirostat) set_order(object, p);
+    set_number(object, "typical_p", o->typical_p, o->typical_p < 1 && !mirostat);
+    set_number(object, "top_n_sigma", p->top_n_sigma, p->top_n_sigma > 0 && !mirostat);
+    set_number(object, "xtc_probability", p->xtc_probability, xtc);
+    set_number(object, "xtc_threshold", p->xtc_threshold, xtc);
+    set_number(object, "dynatemp_range", p->temp_range, p->temp_range > 0);
+    set_number(object, "dynatemp_exp", p->temp_exponent, p->temp_range > 0);
+    set_number(object, "dry_multiplier", p->dry_multiplier, dry);
+    set_number(object, "dry_base", p->dry_base, dry);
+    if (dry) json_object_set_new(object, "dry_allowed_length", json_integer(p->dry_allowed_length));
+    if (dry) json_object_set_new(object, "dry_penalty_last_n", json_integer(p->dry_last_n));
+    if (mirostat) json_object_set_new(object, "mirostat", json_integer(2));
+    set_number(object, "mirostat_ent", p->mirostat_tau, mirostat);
+    set_number(object, "mirostat_lr", p->mirostat_eta, mirostat);
+}
+
 static json_t *sampling(const Report *r) {
     const SampleParams *p = &r->request->params;
     json_t *object = json_object();
@@ -97,6 +140,7 @@ static json_t *sampling(const Report *r) {
     json_object_set_new(object, "presence_penalty", decimal(p->presence_penalty));
     json_object_set_new(object, "frequency_penalty", decimal(p->frequency_penalty));
     json_object_set_new(object, "ignore_eos", json_boolean(r->request->ignore_eos));
+    set_more(object, r->runner->options, p);
     return object;
 }
 

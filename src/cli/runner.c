@@ -60,6 +60,7 @@ void runner_report_model(const Runner *r) {
 }
 
 void runner_close(Runner *r) {
+    sampling_close(&r->sampling);
     verify_close(r->verify);
     engine_close(r->engine);
     model_close(&r->model);

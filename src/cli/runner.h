@@ -14,6 +14,7 @@
 #define ZGEN_CLI_RUNNER_H
 
 #include "options.h"
+#include "sampling.h"
 #include "../run/engine.h"
 #include "../run/verify.h"
 
@@ -24,6 +25,7 @@ typedef struct Runner {     // all zero: nothing is open
     EngineConfig config;
     Model model;
     Engine *engine;        // NULL until runner_prepare
+    Sampling sampling;     // of commands that generate
     Verify *verify;        // see verdict.h; NULL without --verify
     double opened;         // when runner_open began; seconds of clock_now
     double device_seconds; // of runner_choose: initialising a GPU

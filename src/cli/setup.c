@@ -174,31 +174,20 @@ static bool draw_seed(uint64_t *out, Err *e) {
     return true;
 }
 
-SampleParams setup_sampling(const Options *o, uint64_t seed) {
-    return (SampleParams){.temp = o->temp,
-                          .top_p = o->top_p,
-                          .min_p = o->min_p,
-                          .repeat_penalty = o->repeat_penalty,
-                          .presence_penalty = o->presence_penalty,
-                          .frequency_penalty = o->frequency_penalty,
-                          .top_k = o->top_k,
-                          .repeat_last_n = o->repeat_last_n,
-                          .seed = seed};
-}
-
-bool setup_request(const Options *o, Request *out, Err *e) {
+bool setup_request(const Options *o, const Sampling *sampling, Request *out, Err *e) {
     if (o->reasoning_budget >= 0 && (o->n_logprobs || o->n_verify))
         return err_set(e, ERR_USAGE,
                        "--reasoning-budget ends a thought with tokens that the model did not choose; drop %s",
                        o->n_verify ? "--verify" : "--logprobs");
     *out = (Request){
         .n_predict = o->n_predict < 0 ? -1 : o->n_predict,
-        .params = setup_sampling(o, o->seed.value),
+        .params = sampling->params,
         .ignore_eos = o->ignore_eos,
         .stop = o->stop,
         .n_stop = o->n_stop,
         .n_logprobs = o->n_logprobs,
         .special = o->special,
     };
+    out->params.seed = o->seed.value;
     return o->seed.given || draw_seed(&out->params.seed, e);
 }

@@ -6,6 +6,7 @@
 #define ZGEN_CLI_SETUP_H
 
 #include "options.h"
+#include "sampling.h"
 #include "../run/engine.h"
 
 /* Fills config except n_ctx, n_seq, R_max and chunk, without a model.  The device is decided: a GPU that is
@@ -25,11 +26,8 @@ int setup_context(int n_ctx, const Gguf *g, int64_t n_prompt, int64_t n_new);
 /* The context in tokens that the model was trained with; 4096 if the file does not name it. */
 int setup_trained(const Gguf *g);
 
-/* The sampling options with this seed. */
-SampleParams setup_sampling(const Options *o, uint64_t seed);
-
-/* A request from the options, without its ids.  Draws a seed if none was given.  false: ERR_RUN; ERR_USAGE
+/* A request from the options, without its ids; the sampling must outlive it.  Draws a seed if none was given.  false: ERR_RUN; ERR_USAGE
  * for options that contradict each other. */
-bool setup_request(const Options *o, Request *out, Err *e);
+bool setup_request(const Options *o, const Sampling *sampling, Request *out, Err *e);
 
 #endif

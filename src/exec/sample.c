@@ -385,7 +385,7 @@ static bool apply(Candidates *c, int filter, const SampleParams *p, uint64_t pos
 static bool run_chain(Candidates *c, const SampleParams *p, const int32_t *history, int n_history,
                       uint64_t position, const float *mu) {
     bool known = false; // max
-    for (int i = 0, filter; (filter = filter_at(p, i)); i++) {
+    for (int i = 0, filter; (filter = filter_at(p, i)) != FILTER_END; i++) {
         if (!filter_is_on(p, filter)) continue;
         if (filter_changes_logits(filter)) {
             change_logits(c, filter, p, history, n_history);

@@ -7,7 +7,7 @@
 #ifndef ZGEN_EXEC_SAMPLE_MATH_H
 #define ZGEN_EXEC_SAMPLE_MATH_H
 
-#include "sample.h"
+#include "sample_params.h"
 
 #include <float.h>
 #include <math.h>
@@ -16,6 +16,7 @@
 
 #ifdef __CUDACC__
 #define SAMPLE_FN __device__ static inline
+#define SAMPLE_RULE __host__ __device__ static inline // compares parameters only
 SAMPLE_FN float times(float a, float b) {
     return __fmul_rn(a, b);
 }
@@ -60,6 +61,7 @@ SAMPLE_FN uint32_t read_bits(const uint32_t *word) {
 }
 #else
 #define SAMPLE_FN static inline
+#define SAMPLE_RULE static inline
 SAMPLE_FN float times(float a, float b) {
     return a * b;
 }
@@ -126,13 +128,13 @@ SAMPLE_FN float logit_of(uint32_t rank) {
 /* ---- the chain ---- */
 
 /* The i-th filter, FILTER_END behind the last. */
-SAMPLE_FN int filter_at(const SampleParams *p, int i) {
+SAMPLE_RULE int filter_at(const SampleParams *p, int i) {
     if (p->order[0]) return i < N_FILTERS ? p->order[i] : FILTER_END;
     return i < FILTER_TEMPERATURE ? i + 1 : FILTER_END;
 }
 
 /* Whether a filter of the chain does anything. */
-SAMPLE_FN bool filter_is_on(const SampleParams *p, int filter) {
+SAMPLE_RULE bool filter_is_on(const SampleParams *p, int filter) {
     switch (filter) {
     case FILTER_PENALTIES:
         return p->repeat_last_n != 0 &&
@@ -158,19 +160,19 @@ SAMPLE_FN bool filter_is_on(const SampleParams *p, int filter) {
     }
 }
 
-SAMPLE_FN bool uses_mirostat(const SampleParams *p) {
-    for (int i = 0, filter; (filter = filter_at(p, i)); i++)
+SAMPLE_RULE bool uses_mirostat(const SampleParams *p) {
+    for (int i = 0, filter; (filter = filter_at(p, i)) != FILTER_END; i++)
         if (filter == FILTER_MIROSTAT) return true;
     return false;
 }
 
-SAMPLE_FN bool filter_changes_logits(int filter) {
+SAMPLE_RULE bool filter_changes_logits(int filter) {
     return filter == FILTER_PENALTIES || filter == FILTER_DRY;
 }
 
 /* Whether the chain is penalties, top-k, top-p, min-p and a fixed temperature, in this order.  At temperature 0
  * it takes the best token behind the penalties. */
-SAMPLE_FN bool is_usual(const SampleParams *p) {
+SAMPLE_RULE bool is_usual(const SampleParams *p) {
     return p->order[0] == 0 && !filter_is_on(p, FILTER_DRY) && !filter_is_on(p, FILTER_TOP_N_SIGMA) &&
            !filter_is_on(p, FILTER_TYPICAL) && !filter_is_on(p, FILTER_XTC) && !(p->temp_range > 0);
 }

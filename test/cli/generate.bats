@@ -267,6 +267,67 @@ END
     asserts "$(field 'len(set(d["ids"])) == len(d["ids"])')" = True
 }
 
+@test "each further sampler changes the text of a seed, and is recorded" {
+    local plain
+    zgen -p "Once upon a time" -n 60 -s 1 --temp 1.5 --json
+    plain=$(field 'd["ids"]')
+    asserts "$(field '"typical_p" in d["sampling"] or "samplers" in d["sampling"] or "logit_bias" in d["sampling"]')" = False
+    while IFS='|' read -r key options; do
+        eval "zgen -p 'Once upon a time' -n 60 -s 1 --temp 1.5 --json $options"
+        asserts "$(field "d['ids'] != $plain")" = True
+        asserts "$(field "'$key' in d['sampling']")" = True
+        eval "zgen -p 'Once upon a time' -n 60 -s 1 --temp 1.5 --json -t 1 --verify 60 $options"
+        asserts "$(field "d['ids'] != $plain")" = True
+    done <<'END'
+typical_p|--typical 0.3
+top_n_sigma|--top-nsigma 0.5
+xtc_probability|--xtc-probability 1
+dynatemp_range|--dynatemp-range 1 --dynatemp-exp 0.5
+dry_multiplier|--dry-multiplier 5 --dry-allowed-length 0 --dry-sequence-breaker none
+mirostat|--mirostat 2 --mirostat-ent 1
+logit_bias|--logit-bias cat+20
+samplers|--samplers "temp;min-p"
+samplers|--sampler-seq tm
+END
+}
+
+@test "the usual samplers, named, are the usual ones" {
+    zgen -p "Once upon a time" -n 40 -s 1 --temp 1.5 --json
+    local plain
+    plain=$(field 'd["ids"], d["sampling"]')
+    zgen -p "Once upon a time" -n 40 -s 1 --temp 1.5 --json --sampler-seq edskypmxt --mirostat 0
+    asserts "$(field 'd["ids"], d["sampling"]')" = "$plain"
+    zgen -p "Once upon a time" -n 40 -s 1 --temp 1.5 --json --typical 1 --top-n-sigma -1 --xtc-threshold 0.3 --dry-base 2 \
+        --samplers "penalties;dry;top_n_sigma;top_k;typ_p;top_p;min_p;xtc;temperature"
+    asserts "$(field 'd["ids"], d["sampling"]')" = "$plain"
+}
+
+@test "a bias of a token or of a text is added to logits" {
+    zgen -p "Once upon a time" -n 20 --temp 0 --json -l 300+1000 --ignore-eos
+    asserts "$(field 'set(d["ids"])')" = "{300}"
+    asserts "$(field 'd["sampling"]["logit_bias"]')" = "[{'id': 300, 'bias': 1000.0}]"
+    zgen -p "Once upon a time" -n 20 --temp 0 --json -l 300+1000 -l 300-400 -l 301+700 --ignore-eos
+    asserts "$(field 'set(d["ids"])')" = "{301}"
+    zgen -p "Once upon a time" -n 20 --temp 0 --json --ignore-eos
+    local first
+    first=$(field 'd["ids"][0]')
+    zgen -p "Once upon a time" -n 20 --temp 0 --json --ignore-eos -l "$first-inf"
+    asserts "$(field "$first in d['ids']")" = False
+    zgen -p "Once upon a time" -n 3 --temp 0 --json -l "cat+1000" --ignore-eos
+    asserts "$(field 'd["text"]')" = " cat cat cat"
+}
+
+@test "mirostat goes on in the same way whatever ran ahead or was kept" {
+    zgen -p "Once upon a time" -n 60 -s 3 --json --mirostat 2 --mirostat-ent 2 --mirostat-lr 0.5 --temp 1
+    local ids text stop
+    ids=$(field 'd["ids"]') text=$(field 'd["text"]')
+    zgen -p "Once upon a time" -n 60 -s 3 --json --mirostat 2 --mirostat-ent 2 --mirostat-lr 0.5 --temp 1 --logprobs 1
+    asserts "$(field 'd["ids"]')" = "$ids"
+    stop=$(field 'd["text"][60:75]')
+    zgen -p "Once upon a time" -n 60 -s 3 --mirostat 2 --mirostat-ent 2 --mirostat-lr 0.5 --temp 1 --stop "$stop"
+    [[ "$text" == "$output"* ]]
+}
+
 @test "control tokens appear in the text with --special only" {
     local prompt="<|user|>Repeat after me: <|user|> <|user|> <|user|>"
     zgen -p "$prompt" --temp 0 --ignore-eos -n 40 --json

@@ -47,6 +47,27 @@ wrong_lines() {
 2|from -1 to 2147483647|-p x --repeat-last-n -2
 2|from -100 to 100|-p x --presence-penalty 1e9
 2|from -100 to 100|-p x --frequency-penalty ''
+2|'top_a' is not one of: penalties dry|-p x --samplers 'top_k;top_a'
+2|'' is not one of: penalties dry|-p x --samplers 'top_k;'
+2|'' is not one of: penalties dry|-p x --samplers ''
+2|'adaptive_p' is not one of|-p x --samplers adaptive_p
+2|names top_k twice|-p x --samplers 'top_k;temp;top-k'
+2|letters edskypmxt|-p x --sampler-seq kz
+2|there is no letter|-p x --sampler-seq ''
+2|drop one of them|-p x --sampler-seq k --samplers top_k
+2|--mirostat 2 has the same aim|-p x --mirostat 1
+2|from 0 to 2|-p x --mirostat 3
+2|from 0 to 1|-p x --typical 1.5
+2|from 1 to 100|-p x --dry-multiplier 1 --dry-base 0.5
+2|has more than 40 bytes|-p x --dry-multiplier 1 --dry-sequence-breaker 12345678901234567890123456789012345678901
+2|is not ID+X, ID-X or TEXT+X|-p x --logit-bias 5
+2|is not ID+X, ID-X or TEXT+X|-p x --logit-bias +5
+2|is not ID+X, ID-X or TEXT+X|-p x --logit-bias 5+inf
+2|is not ID+X, ID-X or TEXT+X|-p x --logit-bias 5+nan
+2|is not ID+X, ID-X or TEXT+X|-p x -l 5+1e9
+2|is not ID+X, ID-X or TEXT+X|-p x -l 5+1x
+2|there is no token 2048; the model has tokens 0 to 2047|-p x -l 2048+1
+2|there is no token|-p x -l 99999999999999999999-1
 2|18446744073709551615|-p x -s 18446744073709551616
 2|18446744073709551615|-p x --seed -2
 2|18446744073709551615|-p x --seed abc
