@@ -12,6 +12,7 @@
 #include <sys/random.h>
 
 enum { CONTEXT_DEFAULT = 4096 };
+enum { THREAD_BYTES = 32 << 10 }; // 2 to 3 us of a thread: several times what it takes to come and go
 
 static bool is(const char *word, const char *other) {
     return strcmp(word, other) == 0;
@@ -98,7 +99,7 @@ static bool choose_device(const Options *o, EngineConfig *config, Err *e) {
 
 /* ---- kernels, threads, cache ---- */
 
-/* Threads wait for each other after every op: with far more threads than CPUs a token takes minutes. */
+/* Far more threads than CPUs only take each other's place in every op. */
 static int choose_threads(int n) {
     int n_cpus = pool_cpus(), most = 4 * n_cpus;
     if (n <= most) return n > 0 ? n : n_cpus;
@@ -127,6 +128,7 @@ bool setup_config(const Options *o, EngineConfig *config, Err *e) {
     config->act_f32 = is(o->act, "f32") || (is(o->act, "auto") && is(o->isa, "scalar"));
     config->stop = stop_wanted;
     config->n_threads = choose_threads(o->n_threads);
+    config->thread_bytes = o->n_threads > 0 ? 0 : THREAD_BYTES;
     return choose_device(o, config, e);
 }
 

@@ -165,6 +165,9 @@ static void cpu_close(Exec *x) {
     free(x->history);
     free(x->mu);
     free(x->next);
+    free(x->next_row);
+    free(x->stages);
+    free(x->first_stage);
     cache_close(x->cache);
     mem_release(x->kv, x->kv_bytes);
     mem_release(x->regs[0], x->regs_bytes[0]);
@@ -193,6 +196,24 @@ static void open_chains(Exec *x) {
     x->chains.number = mem_new(n_seq, sizeof *x->chains.number);
 }
 
+static void open_stages(Exec *x) {
+    const Plan *p = x->plan;
+    size_t n_ops = (size_t)p->n_ops;
+    int n = 0;
+    x->next = mem_new(n_ops, sizeof *x->next);
+    x->next_row = mem_new(n_ops, sizeof *x->next_row);
+    x->stages = mem_new(2 * n_ops, sizeof *x->stages);
+    x->first_stage = mem_new(n_ops + 1, sizeof *x->first_stage);
+    for (int i = 0; i < p->n_ops; i++) {
+        x->first_stage[i] = n;
+        x->stages[n++] = (Stage){i, false};
+        if (machine_has_end(p, i)) x->stages[n++] = (Stage){i, true};
+    }
+    x->first_stage[p->n_ops] = n;
+    Cost cost = plan_cost_total(p, kv_element_bytes(x->config.kv_type), 0, 1);
+    x->stage_bytes = (cost.bytes_fixed + cost.bytes_rows) / n;
+}
+
 static bool cpu_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
     const Kernels *kernels = kernels_find(config->isa);
     if (!kernels)
@@ -210,7 +231,7 @@ static bool cpu_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e
         cpu_close(x);
         return false;
     }
-    x->next = mem_new((size_t)p->n_ops, sizeof *x->next);
+    open_stages(x);
     x->history = mem_new(history_length(config), sizeof *x->history);
     x->mu = mem_new(history_length(config), sizeof *x->mu);
     find_rotations(x);
@@ -223,29 +244,31 @@ static bool cpu_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e
 
 /* ---- run ----------------------------------------------------------------------------------------------- */
 
-typedef struct Step { // ops first_op..last_op-1 over a batch
+typedef struct Step { // stages of the tape over a batch
     Exec *exec;
     const Batch *batch;
-    int first_op, last_op;
-    double *seconds; // the time of each op is added [n_ops], or NULL
+    const Stage *stages;
 } Step;
 
-static void run_thread(void *arg, int thread) {
+static void rotate(void *arg, int stage, int thread) {
     const Step *s = arg;
-    Exec *x = s->exec;
-    machine_rotate(x, s->batch, thread);
-    pool_barrier(x->pool);
-    double start = s->seconds ? clock_now() : 0;
-    for (int i = s->first_op; i < s->last_op; i++) {
-        machine_op(x, s->batch, i, thread);
-        pool_barrier(x->pool);
-        /* Not beyond i: a thread may be told in the next op before another one asks here. */
-        if (atomic_load_explicit(&x->stopped, memory_order_relaxed) <= i) return;
-        if (thread || !s->seconds) continue;
-        double end = clock_now();
-        s->seconds[i] += end - start;
-        start = end;
-    }
+    (void)stage;
+    (void)thread;
+    machine_rotate(s->exec, s->batch);
+}
+
+static void run_stage(void *arg, int stage, int thread) {
+    const Step *s = arg;
+    const Stage *now = &s->stages[stage];
+    if (atomic_load_explicit(&s->exec->stopped, memory_order_relaxed) > now->op)
+        machine_stage(s->exec, s->batch, now, thread);
+}
+
+/* How many threads a batch pays for. */
+static int n_threads(const Exec *x, const Batch *b) {
+    if (!x->config.thread_bytes) return pool_n(x->pool);
+    double n = x->stage_bytes * b->T / x->config.thread_bytes;
+    return n < 1 ? 1 : n < pool_n(x->pool) ? (int)n : pool_n(x->pool);
 }
 
 static bool check_finite(const Exec *x, const Batch *b, Err *e) {
@@ -265,28 +288,46 @@ static void extend_cache(Exec *x, const Batch *b) {
         memcpy(x->kv + copy.to, x->kv + copy.from, copy.bytes);
 }
 
-/* Computes a step whose rows have their pages. */
-static bool run_step(Step *s, Err *e) {
-    Exec *x = s->exec;
-    keep_tokens(x, s->batch);
-    machine_chain_rows(x, s->batch);
-    for (int i = s->first_op; i < s->last_op; i++)
+static void begin_step(Exec *x, const Batch *b) {
+    keep_tokens(x, b);
+    machine_chain_rows(x, b);
+    for (int i = 0; i < x->plan->n_ops; i++) {
         atomic_store_explicit(&x->next[i], 0, memory_order_relaxed);
-    atomic_store(&x->stopped, x->plan->n_ops);
-    pool_run(x->pool, run_thread, s);
+        atomic_store_explicit(&x->next_row[i], 0, memory_order_relaxed);
+    }
+    atomic_store_explicit(&x->next_rotation, 0, memory_order_relaxed);
+    atomic_store_explicit(&x->stopped, x->plan->n_ops, memory_order_relaxed);
+    Step s = {x, b, NULL};
+    pool_stages(x->pool, n_threads(x, b), 1, rotate, &s);
+}
+
+/* Computes ops first_op..last_op-1. */
+static void run_ops(Exec *x, const Batch *b, int first_op, int last_op) {
+    int first = x->first_stage[first_op], n = x->first_stage[last_op] - first;
+    Step s = {x, b, x->stages + first};
+    pool_stages(x->pool, n_threads(x, b), n, run_stage, &s);
+}
+
+static bool end_step(const Exec *x, const Batch *b, int last_op, Err *e) {
     if (atomic_load(&x->stopped) < x->plan->n_ops) {
         e->code = 0;
         return false;
     }
-    bool sampled = s->last_op > s->first_op && x->plan->ops[s->last_op - 1].code == OP_SAMPLE;
-    return !sampled || check_finite(x, s->batch, e);
+    bool sampled = last_op > 0 && x->plan->ops[last_op - 1].code == OP_SAMPLE;
+    return !sampled || check_finite(x, b, e);
+}
+
+/* Computes a step whose rows have their pages. */
+static bool run_step(Exec *x, const Batch *b, int first_op, int last_op, Err *e) {
+    begin_step(x, b);
+    run_ops(x, b, first_op, last_op);
+    return end_step(x, b, first_op < last_op ? last_op : 0, e);
 }
 
 static bool cpu_run(Exec *x, const Batch *batch, int first_op, int last_op, Err *e) {
-    Step s = {x, batch, first_op, last_op, NULL};
     x->counters.runs++;
     extend_cache(x, batch);
-    return run_step(&s, e);
+    return run_step(x, batch, first_op, last_op, e);
 }
 
 /* ---- the decode loop ----------------------------------------------------------------------------------- */
@@ -342,12 +383,11 @@ static void cpu_decode_leave(Exec *x, int slot) {
 /* The step is computed when its tokens are fetched: a CPU gains nothing from steps ahead. */
 static bool cpu_decode_next(Exec *x, int32_t *tokens, Err *e) {
     Batch b = loop_batch(x);
-    Step s = {x, &b, 0, x->plan->n_ops, NULL};
     assert(b.R > 0);
     x->counters.steps++;
     x->counters.row_steps += (uint64_t)b.R;
     extend_cache(x, &b);
-    if (!run_step(&s, e)) {
+    if (!run_step(x, &b, 0, x->plan->n_ops, e)) {
         x->loop.n = 0;
         return false;
     }
@@ -361,16 +401,24 @@ static bool cpu_decode_next(Exec *x, int32_t *tokens, Err *e) {
     return true;
 }
 
-/* All threads wait for each other after each op in any case: reading the clock there changes nothing. */
+/* An op begins when all before it have ended in any case: running each by itself changes nothing. */
 static bool cpu_profile(Exec *x, int repeats, double *seconds, Err *e) {
+    int n_ops = x->plan->n_ops;
     Batch b = loop_batch(x);
-    Step s = {x, &b, 0, x->plan->n_ops, NULL};
     extend_cache(x, &b);
-    bool ok = run_step(&s, e); // for warming up
-    memset(seconds, 0, (size_t)x->plan->n_ops * sizeof *seconds);
-    s.seconds = seconds;
-    for (int i = 0; ok && i < repeats; i++) ok = run_step(&s, e);
-    for (int i = 0; i < x->plan->n_ops; i++) seconds[i] /= repeats;
+    bool ok = run_step(x, &b, 0, n_ops, e); // for warming up
+    memset(seconds, 0, (size_t)n_ops * sizeof *seconds);
+    for (int i = 0; ok && i < repeats; i++) {
+        begin_step(x, &b);
+        double start = clock_now();
+        for (int op = 0; op < n_ops; op++) {
+            run_ops(x, &b, op, op + 1);
+            double end = clock_now();
+            seconds[op] += (end - start) / repeats;
+            start = end;
+        }
+        ok = end_step(x, &b, n_ops, e);
+    }
     return ok;
 }
 

@@ -14,7 +14,7 @@ const char *cpu_isa(const char *isa);
  * 0 when there is no room to measure in. */
 double cpu_read_bandwidth(Pool *pool);
 
-/* The limits of n_threads of this machine; the boundary is the barrier between two ops.  false:
+/* The limits of n_threads of this machine; the boundary is that between two ops without work.  false:
  * ERR_MEMORY. */
 bool cpu_ceilings(int n_threads, Ceilings *out, Err *e);
 

@@ -1,8 +1,8 @@
 /* machine: the CPU executor's state, shared by cpu.c and the functions of the ops.
  *
- * All threads of the pool run the tape together, with a barrier behind every op.  Within an op threads take
- * work items from a counter, so that a thread that the system delays takes fewer of them; which thread
- * computes an item changes no number. */
+ * The threads of the pool run the tape together, an op as one or two stages (pool.h).  Within a stage threads take
+ * work items from a counter, so that one that the system delays takes fewer of them, and one that it does not run
+ * takes none; which thread computes an item changes no number. */
 #ifndef ZGEN_CPU_MACHINE_H
 #define ZGEN_CPU_MACHINE_H
 
@@ -33,6 +33,11 @@ typedef struct Scratch {    // of one thread
     void *sample;
 } Scratch;
 
+typedef struct Stage {
+    int op;      // of the tape
+    bool is_end; // the second stage of an op that writes rows in parts: the whole rows are quantised
+} Stage;
+
 typedef struct RowChains { // the rows of the running batch by sequence, for ops with a state
     int n;                 // sequences that have rows
     int *first, *last;     // their first and last rows [n]
@@ -55,7 +60,12 @@ struct Exec {
     int *rotation_of; // [n_ops] for ROPE ops
     Scratch *scratch; // [threads]
     RowChains chains;
-    atomic_int *next;   // [n_ops] next work item of each op
+    Stage *stages;            // of the whole tape
+    int *first_stage;         // of each op, and the number of all stages [n_ops + 1]
+    atomic_int *next;         // [n_ops] next work item of each op
+    atomic_int *next_row;     // [n_ops] next row that its second stage quantises
+    atomic_int next_rotation; // next row of the batch whose angles are computed
+    double stage_bytes;       // that a stage moves for a step of one row, on average
     atomic_int stopped; // the op of the running step in which a thread was told to stop; n_ops: none was
     struct {            // the occupied slots of the decode loop: row r of a step [n_seq]
         int n;
@@ -87,9 +97,11 @@ static inline float *machine_mu(const Exec *x, int seq) {
     return x->mu + (size_t)seq * ((size_t)x->config.n_ctx + 1);
 }
 
-/* Runs op i of the tape over the batch on thread `thread`; all threads of the pool call this with the same
- * i. */
-void machine_op(Exec *x, const Batch *b, int i, int thread);
+/* Whether op i has a second stage. */
+bool machine_has_end(const Plan *p, int i);
+
+/* Takes items of a stage on thread `thread`, until none is left. */
+void machine_stage(Exec *x, const Batch *b, const Stage *stage, int thread);
 
 /* Floats of Scratch.state that the op needs. */
 size_t machine_state_floats(const Op *op);
@@ -97,7 +109,7 @@ size_t machine_state_floats(const Op *op);
 /* Fills chains for the batch; one thread, before the run. */
 void machine_chain_rows(Exec *x, const Batch *b);
 
-/* Fills cos and sin of all rotations for the batch; all threads together. */
-void machine_rotate(Exec *x, const Batch *b, int thread);
+/* Fills cos and sin of all rotations for rows of the batch, until none is left. */
+void machine_rotate(Exec *x, const Batch *b);
 
 #endif

@@ -6,17 +6,17 @@
 
 #include <math.h>
 
-void machine_rotate(Exec *x, const Batch *b, int thread) {
-    for (int r = 0; r < x->n_rotations; r++) {
-        const Rotation *rotation = &x->rotations[r];
-        size_t n = (size_t)rotation->rope.n_rot / 2;
-        for (int t = thread; t < b->T; t += pool_n(x->pool))
+void machine_rotate(Exec *x, const Batch *b) {
+    for (int t; (t = atomic_fetch_add_explicit(&x->next_rotation, 1, memory_order_relaxed)) < b->T;)
+        for (int r = 0; r < x->n_rotations; r++) {
+            const Rotation *rotation = &x->rotations[r];
+            size_t n = (size_t)rotation->rope.n_rot / 2;
             for (size_t i = 0; i < n; i++) {
                 double angle = b->position[t] * rotation->frequency[i];
                 rotation->cos[(size_t)t * n + i] = (float)cos(angle) * rotation->rope.magnitude;
                 rotation->sin[(size_t)t * n + i] = (float)sin(angle) * rotation->rope.magnitude;
             }
-    }
+        }
 }
 
 static void rotate_head(const RopeParams *rope, const float *c, const float *s, float *head) {

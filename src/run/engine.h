@@ -24,11 +24,11 @@ typedef enum EngineDevice { DEVICE_CPU, DEVICE_CUDA } EngineDevice; // which of 
 
 typedef struct EngineConfig {
     EngineDevice device;
-    int device_index; // which GPU
-    bool managed;     // GPU: weights in managed memory
-    int n_ctx;        // positions per sequence
-    int n_seq;        // sequences computed at once
-    int n_threads;
+    int device_index;            // which GPU
+    bool managed;                // GPU: weights in managed memory
+    int n_ctx;                   // positions per sequence
+    int n_seq;                   // sequences computed at once
+    int n_threads, thread_bytes; // see ExecConfig
     KvType kv_type;
     const char *isa;    // see ExecConfig
     bool act_f32;       // exact products on float activations

@@ -17,6 +17,7 @@ ExecConfig engine_exec_config(const EngineConfig *c) {
                         .R_max = R,
                         .kv_type = c->kv_type,
                         .n_threads = c->n_threads,
+                        .thread_bytes = c->thread_bytes,
                         .isa = c->isa,
                         .device = c->device_index,
                         .managed = c->managed,
