@@ -65,7 +65,7 @@ static bool turn(Chat *c, const Buf *line, Err *e) {
 static bool first_turn(Chat *c, Err *e) {
     const Options *o = c->run.options;
     Buf text = {0};
-    bool has_prompt = o->prompt || o->file, ok = !has_prompt || prompt_read(o, true, &text, e);
+    bool has_prompt = prompt_given(o), ok = !has_prompt || prompt_read(o, true, &text, e);
     if (ok && has_prompt) session_add(&c->session, "user", text.data, text.n);
     if (ok && has_prompt && c->on_terminal)
         ok = out_write("> ", 2, e) && out_write(text.data, text.n, e) && out_write("\n", 1, e);

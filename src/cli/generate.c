@@ -46,6 +46,10 @@ static bool check(const Options *o, Err *e) {
         return err_set(e, ERR_USAGE, "--logprobs has no place in plain text; add --json");
     if (o->echo && options_json(o))
         return err_set(e, ERR_USAGE, "--echo and --json exclude each other; the JSON object has the prompt");
+    if (!o->bos && messages_wanted(o))
+        return err_set(e, ERR_USAGE,
+                       "--no-bos is for a plain prompt; BOS of a message is the template's choice: use "
+                       "--chat-template");
     if (o->on_full)
         return err_set(e, ERR_USAGE, "--on-full is for conversations; use it with zgen chat, or drop it");
     return true;
@@ -54,7 +58,7 @@ static bool check(const Options *o, Err *e) {
 /* The conversation so far, and the prompt as its next message. */
 static bool read_messages(Generation *g, Err *e) {
     const Options *o = g->run.options;
-    bool has_prompt = o->prompt || o->file || !o->messages;
+    bool has_prompt = prompt_given(o) || !o->messages;
     if (!messages_begin(o, &g->session, e) || (has_prompt && !prompt_read(o, true, &g->prompt, e)))
         return false;
     if (has_prompt) session_add(&g->session, "user", g->prompt.data, g->prompt.n);
@@ -112,8 +116,9 @@ static bool encode(Generation *g, Err *e) {
         return true;
     }
     if (!check_length(g, e)) return false;
-    tok_encode(tok, g->prompt.data, g->prompt.n, TOK_ADD_SPECIAL | TOK_PARSE_SPECIAL, &g->ids);
-    if (g->ids.n == 0 && tok_bos(tok) >= 0) tok_ids_add(&g->ids, tok_bos(tok));
+    unsigned added = g->run.options->bos ? TOK_ADD_SPECIAL : 0;
+    tok_encode(tok, g->prompt.data, g->prompt.n, added | TOK_PARSE_SPECIAL, &g->ids);
+    if (g->ids.n == 0 && tok_bos(tok) >= 0 && added) tok_ids_add(&g->ids, tok_bos(tok));
     return g->ids.n > 0 ||
            err_set(e, ERR_USAGE,
                    "the prompt is empty and the model has no token to begin with; give it some text");

@@ -57,6 +57,7 @@ static const Option TABLE[] = {
     {{"-b", "--batch-size", "-ub", "--ubatch-size"}, TEXT, OPTION_INT, .at = NOTHING, .min = 1,
      .max = INT_MAX},
     {{"-ub", "--ubatch-size"}, FOR_PERPLEXITY, OPTION_INT, .at = NOTHING, .min = 1, .max = INT_MAX},
+    {{"--prio-batch"}, RUNS, OPTION_INT, .at = NOTHING, .min = -1, .max = 3},
     {{"--poll", "--poll-batch"}, ALL, OPTION_INT, .at = NOTHING, .min = 0, .max = 100},
     {{"--cpu-strict", "--cpu-strict-batch"}, ALL, OPTION_CHOICE, .at = NOTHING, .choices = "0", .help = CPUS},
     {{"--numa"}, ALL, OPTION_CHOICE, .at = NOTHING, .choices = "numactl",

@@ -40,6 +40,8 @@ static const Option TABLE[] = {
      .help = "the prompt; - reads standard input"},
     {{"-f", "--file"}, READS | FOR_CHAT | FOR_BENCH, OPTION_STRING, "FILE", AT(file),
      .help = "a file with the prompt; - reads standard input"},
+    {{"-bf", "--binary-file"}, READS | FOR_CHAT, OPTION_STRING, "FILE", AT(binary_file),
+     .help = "the same for any bytes: no end of a line is changed"},
     {{"-e", "--escape"}, READS | FOR_CHAT, OPTION_FLAG, NULL, AT(escape), .set = "yes", .standard = "yes",
      .help = "replace escapes (\\n \\t \\xHH ...) in -p, -sys, --stop; the default"},
     {{"--no-escape"}, READS | FOR_CHAT, OPTION_FLAG, NULL, AT(escape), .set = "no",
@@ -48,6 +50,26 @@ static const Option TABLE[] = {
      .help = "print the prompt before the text"},
     {{"--pre"}, GENERATES | FOR_TOKENIZE | FOR_PERPLEXITY, OPTION_STRING, "NAME", AT(pre),
      .help = "use this pre-tokenizer instead of the model's"},
+    {{"--override-kv"}, ALL, OPTION_STRINGS, "KEY=TYPE:VALUE", AT(override),
+     .help = "replace metadata; types: int float bool str; may be repeated"},
+    {{"--rope-freq-base"}, PLANS, OPTION_FLOAT, "X", AT(rope.freq_base), 0, 1e12, .standard = "0",
+     .help = "base of the rotation; 0: the model's, as for all of these"},
+    {{"--rope-freq-scale"}, PLANS, OPTION_FLOAT, "X", AT(rope.freq_scale), 0, 1e6, .standard = "0",
+     .help = "factor of positions: 1 / --rope-scale"},
+    {{"--rope-scale"}, PLANS, OPTION_FLOAT, "X", AT(rope.scale), 0, 1e6, .standard = "0",
+     .help = "the context is X times the trained one"},
+    {{"--rope-scaling"}, PLANS, OPTION_CHOICE, NULL, AT(rope.scaling), .choices = "none linear yarn",
+     .help = "method of it"},
+    {{"--yarn-orig-ctx"}, PLANS, OPTION_INT, "N", AT(rope.yarn_orig_ctx), 0, 1 << 28, .standard = "0",
+     .help = "YaRN: the trained context in tokens"},
+    {{"--yarn-ext-factor"}, PLANS, OPTION_FLOAT, "X", AT(rope.yarn_ext_factor), -1, 1, .standard = "-1",
+     .help = "YaRN: mix of extrapolation; 0: as linear; -1: the model's"},
+    {{"--yarn-attn-factor"}, PLANS, OPTION_FLOAT, "X", AT(rope.yarn_attn_factor), -1, 1000,
+     .standard = "-1", .help = "YaRN: factor on the rotated values"},
+    {{"--yarn-beta-slow"}, PLANS, OPTION_FLOAT, "X", AT(rope.yarn_beta_slow), -1, 1e6, .standard = "-1",
+     .help = "YaRN: turns below which positions are scaled"},
+    {{"--yarn-beta-fast"}, PLANS, OPTION_FLOAT, "X", AT(rope.yarn_beta_fast), -1, 1e6, .standard = "-1",
+     .help = "YaRN: turns above which they are not"},
 
     {{"-cnv", "--conversation"}, GENERATES, OPTION_FLAG, NULL, AT(chat), .set = "yes",
      .help = "the same as zgen chat"},
@@ -83,8 +105,12 @@ static const Option TABLE[] = {
      .help = "threads; 0, -1, default: CPUs of the process, fewer for a small model"},
     {{"-ngl", "--gpu-layers", "--n-gpu-layers"}, PLANS, OPTION_INT, "N", AT(gpu_layers), GPU_LAYERS_ALL,
      INT_MAX, .choices = "auto all", .standard = "auto", .help = "layers on the GPU: 0 or all"},
-    {{"--device"}, COMPUTES, OPTION_STRING, "auto|cpu|cuda[:N]", AT(device), .standard = "auto",
+    {{"--device", "-dev"}, COMPUTES, OPTION_STRING, "auto|cpu|cuda[:N]", AT(device), .standard = "auto",
      .help = "the device that computes; N: number of the GPU"},
+    {{"--mlock"}, COMPUTES, OPTION_FLAG, NULL, AT(mlock), .set = "yes",
+     .help = "keep the weights that the CPU reads in memory"},
+    {{"--prio"}, COMPUTES, OPTION_INT, "N", AT(prio), -1, 3, .standard = "0",
+     .help = "priority of the process: -1 low, 1 medium, 2 high, 3 highest"},
     {{"--mem"}, COMPUTES, OPTION_CHOICE, NULL, AT(mem), .choices = "auto device managed", .standard = "auto",
      .help = "GPU memory of weights; auto: managed if the host shares it"},
     {{"--isa"}, COMPUTES, OPTION_CHOICE, NULL, AT(isa), .choices = "auto scalar avx2 avx512",
@@ -162,8 +188,8 @@ static const Option TABLE[] = {
     {{"--plan"}, FOR_INFO, OPTION_FLAG, NULL, AT(plan), .set = "yes",
      .help = "print the tape of operations instead"},
     {{"--keys"}, FOR_INFO, OPTION_FLAG, NULL, AT(keys), .set = "yes", .help = "list all metadata as well"},
-    {{"--no-bos"}, FOR_TOKENIZE, OPTION_FLAG, NULL, AT(bos), .set = "no", .standard = "yes",
-     .help = "do not add BOS and EOS"},
+    {{"--no-bos"}, READS, OPTION_FLAG, NULL, AT(bos), .set = "no", .standard = "yes",
+     .help = "do not add BOS and EOS to the prompt"},
     {{"--parse-special"}, FOR_TOKENIZE, OPTION_FLAG, NULL, AT(parse_special), .set = "yes",
      .help = "read the text of a control token as that token"},
     {{"--ids"}, FOR_TOKENIZE, OPTION_FLAG, NULL, AT(list), .set = "yes",
@@ -511,6 +537,7 @@ static void set_defaults(int argc, Options *out) {
     out->stop = mem_new((size_t)argc + 1, sizeof *out->stop);
     out->breakers = mem_new((size_t)argc + 1, sizeof *out->breakers);
     out->bias = mem_new((size_t)argc + 1, sizeof *out->bias);
+    out->override = mem_new((size_t)argc + 1, sizeof *out->override);
     out->models = mem_new((size_t)argc + 1, sizeof *out->models);
     out->rest = mem_new((size_t)argc + 1, sizeof *out->rest);
     for (int i = 0; i < N_OPTIONS; i++) {
@@ -539,6 +566,7 @@ void options_free(Options *o) {
     free_strings(o->stop, o->n_stop);
     free_strings(o->breakers, o->n_breakers);
     free_strings(o->bias, o->n_bias);
+    free_strings(o->override, o->n_override);
     free_strings(o->models, o->n_models);
     free(o->rest);
     *o = (Options){0};

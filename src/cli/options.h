@@ -49,6 +49,13 @@ typedef struct BenchOptions {              // each list is one factor of a cross
     const char *format; // "md", "csv", "json", "jsonl"
 } BenchOptions;
 
+typedef struct RopeOptions { // 0, of YaRN -1: the model's
+    float freq_base, freq_scale, scale;
+    const char *scaling;
+    int yarn_orig_ctx;
+    float yarn_ext_factor, yarn_attn_factor, yarn_beta_slow, yarn_beta_fast;
+} RopeOptions;
+
 /* A whole number that may also be one of the option's choices: choice i is stored as -1 - i, llama.cpp's
  * numbers for these. */
 enum { GPU_LAYERS_AUTO = -1, GPU_LAYERS_ALL = -2, GPU_LAYERS_MANY = 99 };
@@ -56,9 +63,13 @@ enum { GPU_LAYERS_AUTO = -1, GPU_LAYERS_ALL = -2, GPU_LAYERS_MANY = 99 };
 typedef struct Options {
     const char *model;         // NULL: the demo model
     const char *prompt, *file; // NULL: not given
+    const char *binary_file;   // a file whose bytes are the text
     bool escape;               // escapes in prompt, system and stop are replaced
     bool echo, special;
-    const char *pre; // the pre-tokenizer that replaces the file's, or NULL
+    const char *pre;       // the pre-tokenizer that replaces the file's, or NULL
+    const char **override; // [n_override] of --override-kv
+    int n_override;
+    RopeOptions rope;
     bool chat, single_turn, print_prompt;
     bool continues;                                              // the last message
     const char *system, *system_file, *messages, *chat_template; // NULL: not given, and so below
@@ -69,6 +80,8 @@ typedef struct Options {
     int n_ctx;                                                   // -1: not given, 0: the trained length
     int n_threads;                                               // below 1: one for each CPU
     int gpu_layers;
+    bool mlock;
+    int prio;                    // -1 to 3
     const char *device;          // "auto", "cpu", "cuda", "cuda:N"
     const char *mem, *isa, *act; // one of the option's choices, and so below
     const char *weights, *kv, *cache_k, *cache_v;

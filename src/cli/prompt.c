@@ -72,12 +72,22 @@ static bool drop_mark(const char *name, const char *what, Buf *text, Err *e) {
     return true;
 }
 
-bool prompt_read_file(const char *path, const char *what, Buf *out, Err *e) {
-    bool is_stdin = strcmp(path, "-") == 0;
-    const char *name = is_stdin ? "standard input" : path;
+static bool is_stdin(const char *path) {
+    return strcmp(path, "-") == 0;
+}
+
+bool prompt_read_bytes(const char *path, const char *what, Buf *out, Err *e) {
     buf_clear(out);
-    bool ok = is_stdin ? read_stdin(what, out, e) : read_path(path, what, out, e);
-    return ok && drop_mark(name, what, out, e);
+    return is_stdin(path) ? read_stdin(what, out, e) : read_path(path, what, out, e);
+}
+
+bool prompt_read_file(const char *path, const char *what, Buf *out, Err *e) {
+    return prompt_read_bytes(path, what, out, e) &&
+           drop_mark(is_stdin(path) ? "standard input" : path, what, out, e);
+}
+
+bool prompt_given(const Options *o) {
+    return o->prompt || o->file || o->binary_file;
 }
 
 void prompt_unify_lines(Buf *text) {
@@ -98,11 +108,13 @@ void prompt_add(const char *text, bool escape, Buf *out) {
 }
 
 bool prompt_read(const Options *o, bool by_lines, Buf *out, Err *e) {
-    if (o->prompt && o->file) return err_set(e, ERR_USAGE, "-p and -f both give a prompt; use one of them");
+    if ((o->prompt != NULL) + (o->file != NULL) + (o->binary_file != NULL) > 1)
+        return err_set(e, ERR_USAGE, "-p, -f and -bf each give a prompt; use one of them");
     if (o->prompt && strcmp(o->prompt, "-") != 0) {
         prompt_add(o->prompt, o->escape, out);
         return true;
     }
+    if (o->binary_file) return prompt_read_bytes(o->binary_file, "the prompt", out, e);
     bool asked = o->prompt || o->file;
     if (!asked && isatty(STDIN_FILENO))
         return err_set(e, ERR_USAGE,

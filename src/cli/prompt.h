@@ -1,4 +1,4 @@
-/* prompt: reads the text for a model from -p, -f or standard input, byte by byte.
+/* prompt: reads the text for a model from -p, -f, -bf or standard input, byte by byte.
  *
  * A byte order mark of UTF-8 is not part of a text.  Refused are more than one source, no source, texts above
  * 2 GiB, and those that a mark says to be in UTF-16 or UTF-32. */
@@ -22,5 +22,11 @@ void prompt_unify_lines(Buf *text);
 /* Replaces *out by the bytes of the file at path; "-" is standard input.  what names the content in
  * messages ("the prompt").  Errors as above. */
 bool prompt_read_file(const char *path, const char *what, Buf *out, Err *e);
+
+/* The same with all bytes, a mark too. */
+bool prompt_read_bytes(const char *path, const char *what, Buf *out, Err *e);
+
+/* Whether an option names the prompt. */
+bool prompt_given(const Options *o);
 
 #endif

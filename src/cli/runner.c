@@ -1,8 +1,14 @@
 /* runner: see runner.h. */
 #include "runner.h"
+#include "changes.h"
 #include "setup.h"
 #include "stop.h"
 #include "../base/clock.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 bool runner_choose(Runner *r, Err *e) {
     double begun = clock_now();
@@ -13,7 +19,7 @@ bool runner_choose(Runner *r, Err *e) {
 
 bool runner_open(Runner *r, const char *path, Err *e) {
     r->opened = clock_now();
-    return model_open_as(path, r->options->pre, &r->model, e);
+    return changes_open(r->options, path, &r->model, e);
 }
 
 bool runner_prepare(Runner *r, Err *e) {
@@ -44,11 +50,27 @@ void runner_warn_untrained(const Runner *r, const char *what, int n, const char 
             what, n, trained, advice, trained);
 }
 
+/* Keeps the pages of the tensors in memory.  A GPU has copies, which need none of them. */
+static void lock_weights(const Runner *r) {
+    const Gguf *g = r->model.gguf;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    bool ok = true;
+    for (int64_t i = 0; ok && i < gguf_n_tensors(g); i++) {
+        const GgufTensor *t = gguf_tensor(g, i);
+        uintptr_t begin = (uintptr_t)t->data & ~(page - 1);
+        ok = mlock((const void *)begin, (uintptr_t)t->data + t->n_bytes - begin) == 0;
+    }
+    if (!ok)
+        err_warn("--mlock: the system does not allow it (%s); ulimit -l is the limit, in KiB",
+                 strerror(errno));
+}
+
 bool runner_start(Runner *r, Err *e) {
     if (!runner_prepare(r, e)) return false;
     report_memory(r);
     bool ok = engine_load(r->engine, e);
     if (!ok && stop_wanted()) stop_err(e);
+    if (ok && r->options->mlock && r->config.device == DEVICE_CPU) lock_weights(r);
     r->load_seconds = clock_now() - r->opened;
     return ok;
 }

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 
 enum { CONTEXT_DEFAULT = 4096 };
 enum { THREAD_BYTES = 32 << 10 }; // 2 to 3 us of a thread: several times what it takes to come and go
@@ -25,11 +26,16 @@ typedef struct DeviceChoice { // what --device names; neither: a GPU if there is
     int index; // of the GPU
 } DeviceChoice;
 
-/* auto, cpu, cuda, or cuda:N. */
+static bool begins(const char *text, const char *with) {
+    return strncmp(text, with, strlen(with)) == 0;
+}
+
+/* auto, cpu, cuda, or cuda:N; none and CUDAN are llama.cpp's names of cpu and cuda:N. */
 static bool parse_device(const char *text, DeviceChoice *out, Err *e) {
-    *out = (DeviceChoice){.cpu = is(text, "cpu"), .gpu = strncmp(text, "cuda", 4) == 0};
+    *out = (DeviceChoice){.cpu = is(text, "cpu") || is(text, "none"),
+                          .gpu = begins(text, "cuda") || begins(text, "CUDA")};
     if (is(text, "auto") || out->cpu || is(text, "cuda")) return true;
-    const char *number = strncmp(text, "cuda:", 5) == 0 ? text + 5 : "";
+    const char *number = begins(text, "cuda:") ? text + 5 : begins(text, "CUDA") ? text + 4 : "";
     size_t n = strlen(number);
     if (n == 0 || n > 4 || strspn(number, "0123456789") != n)
         return err_set(e, ERR_USAGE, "option --device: '%.100s' is not one of: auto cpu cuda cuda:N", text);
@@ -107,6 +113,14 @@ static int choose_threads(int n) {
     return most;
 }
 
+/* The values of --prio are llama.cpp's; threads that begin later have the priority, too. */
+static void set_priority(int prio) {
+    static const int nice[] = {5, 0, -5, -10, -20};
+    if (prio && setpriority(PRIO_PROCESS, 0, nice[prio + 1]) != 0)
+        err_warn("--prio %d: the system does not allow it (%s); the priority is unchanged", prio,
+                 strerror(errno));
+}
+
 /* The type of --kv, or of -ctk and -ctv; NULL where the given ones differ. */
 static const char *cache_type(const Options *o) {
     const char *standard = o->kv ? o->kv : "f16", *k = o->cache_k ? o->cache_k : standard,
@@ -129,6 +143,7 @@ bool setup_config(const Options *o, EngineConfig *config, Err *e) {
     config->stop = stop_wanted;
     config->n_threads = choose_threads(o->n_threads);
     config->thread_bytes = o->n_threads > 0 ? 0 : THREAD_BYTES;
+    set_priority(o->prio);
     return choose_device(o, config, e);
 }
 

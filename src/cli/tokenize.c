@@ -4,6 +4,7 @@
  * flags: BOS and EOS are removed unless --no-bos is given, and --parse-special prints control tokens.  Not
  * inverted is what a vocabulary does to a text before it cuts it: composing, and a unigram vocabulary's
  * normalisation. */
+#include "changes.h"
 #include "cli.h"
 #include "ids.h"
 #include "prompt.h"
@@ -16,7 +17,7 @@ static bool check(const Options *o, Err *e) {
     if (o->n_rest)
         return err_set(e, ERR_USAGE, "unexpected argument '%.100s'; the text is given with -p or -f",
                        o->rest[0]);
-    if (o->decode && (o->prompt || o->file))
+    if (o->decode && prompt_given(o))
         return err_set(e, ERR_USAGE,
                        "--decode makes text of ids, -p and -f give text to make ids of; use one of them");
     if (o->clean_spaces && !o->decode)
@@ -102,7 +103,7 @@ bool cmd_tokenize(const Options *o, Err *e) {
     Model model = {0};
     Buf text = {0};
     bool ok = check(o, e) && (o->decode || prompt_read(o, false, &text, e)) &&
-              model_open_as(o->model, o->pre, &model, e) && model_need_tok(&model, e) &&
+              changes_open(o, o->model, &model, e) && model_need_tok(&model, e) &&
               (o->decode ? decode(o, model.tok, e) : encode(o, model.tok, &text, e));
     model_close(&model);
     buf_free(&text);

@@ -38,6 +38,7 @@ typedef struct Key {
     int64_t *ints; // converted copies, made by the first call of a getter
     float *floats;
     GgufString *strings;
+    Buf own; // the value of gguf_set and, for a key that the file lacks, the name behind it
 } Key;
 
 typedef struct Part { // one file: the model, or a shard of it
@@ -100,12 +101,17 @@ static bool read_key(Part *p, Cursor *c) {
     return true;
 }
 
+static void sort_keys(Part *p) {
+    size_t n = (size_t)p->n_keys;
+    p->by_name = mem_resize(p->by_name, n * sizeof *p->by_name);
+    for (size_t i = 0; i < n; i++) p->by_name[i] = &p->keys[i];
+    qsort(p->by_name, n, sizeof *p->by_name, compare_keys);
+}
+
 static bool read_keys(Part *p, Cursor *c, uint64_t n) {
     for (uint64_t i = 0; i < n; i++)
         if (!read_key(p, c)) return false;
-    p->by_name = mem_new(n, sizeof *p->by_name);
-    for (uint64_t i = 0; i < n; i++) p->by_name[i] = &p->keys[i];
-    qsort(p->by_name, n, sizeof *p->by_name, compare_keys);
+    sort_keys(p);
     for (uint64_t i = 1; i < n; i++)
         if (compare_keys(&p->by_name[i - 1], &p->by_name[i]) == 0) {
             GgufString name = p->by_name[i]->name;
@@ -328,6 +334,7 @@ static void close_part(Part *p) {
         free(p->keys[i].ints);
         free(p->keys[i].floats);
         free(p->keys[i].strings);
+        buf_free(&p->keys[i].own);
     }
     free(p->keys);
     free(p->by_name);
@@ -584,6 +591,58 @@ bool gguf_get_bool(const Gguf *g, const char *key, bool *out, Err *e) {
     if (!k) return true;
     if (k->value.is_array || k->value.type != VALUE_BOOL) return refuse_type(p, key, &k->value, "a bool", e);
     *out = value_bool(&k->value, 0);
+    return true;
+}
+
+/* A value as a file has it: its type, and of a string the length. */
+static void encode_scalar(GgufScalar v, Buf *out) {
+    static const uint32_t types[] = {[GGUF_INT] = VALUE_I64,
+                                     [GGUF_FLOAT] = VALUE_F64,
+                                     [GGUF_BOOL] = VALUE_BOOL,
+                                     [GGUF_STRING] = VALUE_STRING};
+    buf_add(out, &types[v.kind], sizeof types[v.kind]);
+    uint64_t length = v.kind == GGUF_STRING ? strlen(v.text) : 0;
+    if (v.kind == GGUF_INT) buf_add(out, &v.integer, sizeof v.integer);
+    if (v.kind == GGUF_FLOAT) buf_add(out, &v.number, sizeof v.number);
+    if (v.kind == GGUF_BOOL) buf_add(out, &v.flag, sizeof v.flag);
+    if (v.kind == GGUF_STRING) buf_add(out, &length, sizeof length);
+    if (v.kind == GGUF_STRING) buf_add(out, v.text, length);
+}
+
+static bool is_of_kind(const Value *v, GgufScalar s) {
+    if (v->is_array) return false;
+    if (s.kind == GGUF_INT) return value_is_int(v);
+    if (s.kind == GGUF_FLOAT) return value_is_float(v);
+    return v->type == (s.kind == GGUF_BOOL ? VALUE_BOOL : VALUE_STRING);
+}
+
+bool gguf_set(Gguf *g, const char *key, GgufScalar value, Err *e) {
+    static const char *const kinds[] = {"an integer", "a float", "a bool", "a string"};
+    Part *p = &g->parts[0];
+    Key *k = (Key *)find_key(p, key);
+    char found[64];
+    assert(!k || (!k->ints && !k->floats && !k->strings));
+    if (k && !is_of_kind(&k->value, value))
+        return err_set(e, ERR_USAGE, "%.300s: metadata key '%.100s' is %s; %s cannot replace it", p->label,
+                       key, value_describe(&k->value, found, sizeof found), kinds[value.kind]);
+    Key added = {0};
+    encode_scalar(value, &added.own);
+    size_t n = added.own.n;
+    buf_add(&added.own, key, strlen(key));
+    Err ignored;
+    Cursor c = {.data = (const uint8_t *)added.own.data, .size = n, .label = p->label, .err = &ignored};
+    bool ok = value_read(&c, &added.value);
+    assert(ok);
+    (void)ok;
+    added.name = (GgufString){added.own.data + n, strlen(key)};
+    if (!k) {
+        p->keys = grow(p->keys, p->n_keys, sizeof *p->keys);
+        k = &p->keys[p->n_keys++];
+    } else {
+        buf_free(&k->own);
+    }
+    *k = added;
+    sort_keys(p);
     return true;
 }
 

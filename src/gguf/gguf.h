@@ -67,6 +67,21 @@ bool gguf_get_float(const Gguf *g, const char *key, float min, float max, float 
 bool gguf_get_bool(const Gguf *g, const char *key, bool *out, Err *e);
 bool gguf_get_string(const Gguf *g, const char *key, GgufString *out, Err *e);
 
+/* Replaces the scalar of a key, or adds the key, before the first getter reads it; the file stays as it is.
+ * false: ERR_USAGE, the key holds an array or a value of another kind, which is not the same for integers and
+ * floats. */
+typedef struct GgufScalar {
+    enum { GGUF_INT, GGUF_FLOAT, GGUF_BOOL, GGUF_STRING } kind;
+    union {
+        int64_t integer;
+        double number;
+        bool flag;
+        const char *text; // copied
+    };
+} GgufScalar;
+
+bool gguf_set(Gguf *g, const char *key, GgufScalar value, Err *e);
+
 /* Arrays.  Absent: *n = 0, true.  A scalar counts as an array of one.  The elements are converted and copied
  * once into memory that the Gguf owns; booleans are integers, too, and integers of an array are floats: some
  * writers store floats as integers where all are whole numbers. */

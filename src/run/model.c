@@ -1,5 +1,6 @@
 /* model: see model.h. */
 #include "model.h"
+#include "../base/buf.h"
 #include "../cpu/cpu.h"
 #include "../gguf/zeros.h"
 #include "../plan/file_kind.h"
@@ -12,13 +13,25 @@ static bool open_tok(Model *m, const char *pre) {
     return true;
 }
 
-bool model_open_as(const char *path, const char *pre, Model *out, Err *e) {
+static bool set_key(Gguf *g, const ModelKey *key, Err *e) {
+    GgufString arch = {"", 0};
+    Buf name = {0};
+    bool is_short = key->name[0] == '.';
+    if (is_short && !gguf_get_string(g, "general.architecture", &arch, e)) return false;
+    buf_printf(&name, "%.*s%s", (int)(arch.n < 64 ? arch.n : 64), arch.data, key->name);
+    bool ok = gguf_set(g, name.data, key->value, e);
+    buf_free(&name);
+    return ok;
+}
+
+bool model_open_as(const char *path, const ModelChanges *changes, Model *out, Err *e) {
     *out = (Model){0};
     bool ok = path ? gguf_open(path, &out->gguf, e)
                    : gguf_open_bytes(demo_model, (size_t)(demo_model_end - demo_model), "the demo model",
                                      &out->gguf, e);
     if (ok) zeros_warn(out->gguf);
-    return ok && open_tok(out, pre);
+    for (int i = 0; ok && i < changes->n_keys; i++) ok = set_key(out->gguf, &changes->keys[i], e);
+    return ok && open_tok(out, changes->pre);
 }
 
 bool model_open_bytes(const void *bytes, size_t n, const char *label, Model *out, Err *e) {
@@ -27,7 +40,7 @@ bool model_open_bytes(const void *bytes, size_t n, const char *label, Model *out
 }
 
 bool model_open(const char *path, Model *out, Err *e) {
-    return model_open_as(path, NULL, out, e);
+    return model_open_as(path, &(ModelChanges){0}, out, e);
 }
 
 void model_close(Model *m) {

@@ -15,9 +15,20 @@ typedef struct Model {
  * tokenizer is no failure here: commands that need one call model_need_tok or model_need_text. */
 bool model_open(const char *path, Model *out, Err *e);
 
-/* The same with the pre-tokenizer of that name; NULL: the file's.  An unknown name makes tok_err an
- * ERR_USAGE. */
-bool model_open_as(const char *path, const char *pre, Model *out, Err *e);
+typedef struct ModelKey { // a value that replaces the file's
+    char *name;           // .NAME is ARCHITECTURE.NAME
+    GgufScalar value;
+} ModelKey;
+
+typedef struct ModelChanges {
+    const char *pre; // the name of the pre-tokenizer; NULL: the file's
+    ModelKey *keys;  // [n_keys], set in this order
+    int n_keys;
+} ModelChanges;
+
+/* The same with changes.  An unknown pre-tokenizer makes tok_err an ERR_USAGE; a key whose value is of another
+ * kind is one, too. */
+bool model_open_as(const char *path, const ModelChanges *changes, Model *out, Err *e);
 
 /* The same for a file of n bytes in memory, which must outlive the model; messages show label as its path. */
 bool model_open_bytes(const void *bytes, size_t n, const char *label, Model *out, Err *e);

@@ -246,3 +246,94 @@ END
     zgen -p "--a_b" -n 0 --echo
     asserts "$output" = "--a_b"
 }
+
+# with_key KEY TYPE VALUE: makes $T/changed.gguf, the tiny model with another value of a 4-byte KEY; TYPE is struct's letter.
+with_key() {
+    python3 - "$tiny" "$T/changed.gguf" "$@" <<'EOF'
+import struct, sys
+data, key = bytearray(open(sys.argv[1], "rb").read()), sys.argv[3].encode()
+at = data.index(struct.pack("<Q", len(key)) + key) + 8 + len(key) + 4
+data[at:at + 4] = struct.pack("<" + sys.argv[4], eval(sys.argv[5]))
+open(sys.argv[2], "wb").write(data)
+EOF
+}
+
+# same_logits ARGUMENT...: whether the tiny model with these arguments computes what $T/changed.gguf does, and not what it
+# computes without them.
+same_logits() {
+    local ids
+    ids=$(seq -s, 1 60)
+    zgen logits -m "$T/changed.gguf" --ids "$ids" -o "$T/wanted"
+    zgen logits -m "$tiny" --ids "$ids" -o "$T/before"
+    zgen logits -m "$tiny" --ids "$ids" -o "$T/out" "$@"
+    asserts "$status/$stderr" = 0/
+    cmp "$T/out" "$T/wanted"
+    ! cmp -s "$T/out" "$T/before" || { echo "$*: no effect"; false; }
+}
+
+@test "--override-kv and options of rotation: the numbers of a file with these values" {
+    with_key llama.rope.freq_base f 500.0
+    same_logits --override-kv llama.rope.freq_base=float:500
+    same_logits --override-kv .rope.freq_base=float:500,llama.nothing=str:a,b
+    same_logits --override-kv llama.nothing=int:1 --override-kv llama.rope.freq_base=float:5e2
+    same_logits --rope-freq-base 500
+    cp "$T/changed.gguf" "$T/base.gguf"
+    tiny=$T/base.gguf with_key llama.rope.freq_base f 10000.0
+    zgen logits -m "$T/base.gguf" --ids 1,2,3 -o "$T/a" --rope-freq-base 0
+    zgen logits -m "$T/base.gguf" --ids 1,2,3 -o "$T/b"
+    cmp "$T/a" "$T/b"
+    plan() { zgen info --plan "$@" --device cpu && grep -m1 ROPE <<<"$output"; }
+    [[ $(plan --rope-scale 4) == *"base 10000, scale 0.25" ]]
+    [[ $(plan --rope-freq-scale 0.25) == *"base 10000, scale 0.25" ]]
+    [[ $(plan --rope-scale 4 --rope-scaling none) == *"base 10000, scale 1" ]]
+    [[ $(plan --rope-scale 4 --rope-scaling yarn --yarn-orig-ctx 128) == *"scale 0.25, magnitude 1.13863, yarn from 128, 32 to 1, mix 1" ]]
+    [[ $(plan --rope-scale 4 --rope-scaling yarn --yarn-ext-factor 0) == *"scale 0.25, yarn from 512, 32 to 1, mix 0" ]]
+    [[ $(plan --rope-scale 4 --rope-scaling yarn --yarn-attn-factor 2 --yarn-beta-fast 16 --yarn-beta-slow 2) == *"magnitude 2.27726, yarn from 512, 16 to 2, mix 1" ]]
+    fails 2 "drop one of them" -p x --rope-scale 2 --rope-freq-scale 2
+}
+
+@test "--override-kv: BOS on or off, and what it refuses" {
+    zgen -p "Once" -n 0 --json --override-kv tokenizer.ggml.add_bos_token=bool:false
+    asserts "$(field 'd["prompt_ids"][0] == 1')" = False
+    local without=$output
+    zgen -p "Once" -n 0 --json --no-bos
+    asserts "$(field 'd["prompt_ids"]')" = "$(output=$without field 'd["prompt_ids"]')"
+    zgen tokenize -p Once --ids --override-kv tokenizer.ggml.add_eos_token=bool:true
+    [[ "$output" == "[1, "*", 2]" ]]
+    fails 2 "the template's choice" -st -p x --no-bos
+    while IFS='|' read -r code text change; do fails "$code" "$text" -p x -n 1 --override-kv "$change"; done <<'EOF'
+2|is not KEY=TYPE:VALUE|x
+2|is not KEY=TYPE:VALUE|=int:1
+2|is not KEY=TYPE:VALUE|a=u8:1
+2|'1,' is not a value of type int|a=int:1,
+2|'1x' is not a value of type int|a=int:1x
+2|is not a value of type int|a=int:99999999999999999999
+2|'' is not a value of type float|a=float:
+2|'nan' is not a value of type float|a=float:nan
+2|'1e99' is not a value of type float|a=float:1e99
+2|'yes' is not a value of type bool|a=bool:yes
+2|'llama.block_count' is a u32; a float cannot replace it|llama.block_count=float:6
+2|'tokenizer.ggml.tokens' is an array of 2048 string; a string cannot replace it|tokenizer.ggml.tokens=str:x
+3|blk.6.attn_norm.weight' is missing|llama.block_count=int:7
+3|expected 0.001 to 1e+12|llama.rope.freq_base=float:-1
+3|expected 1 to|llama.embedding_length=int:9223372036854775807
+EOF
+}
+
+@test "-bf takes bytes as they are; --mlock and --prio change no text" {
+    printf '\xef\xbb\xbfab\r\n' >"$T/bytes"
+    "$ZGEN" -bf "$T/bytes" -n 0 --echo >"$T/out"
+    cmp "$T/bytes" "$T/out"
+    "$ZGEN" -f "$T/bytes" -n 0 --echo >"$T/out"
+    asserts "$(<"$T/out")" = ab
+    fails 2 "use one of them" -p x -bf "$T/bytes"
+    fails 2 "use one of them" -f x -bf "$T/bytes"
+    zgen -p "Once upon" -n 4 --temp 0
+    local text=$output
+    for flags in --mlock "--prio 0" "--prio -1" "--prio 3" "-dev none"; do
+        zgen -p "Once upon" -n 4 --temp 0 $flags
+        [[ "$status/$output" = "0/$text" && ( -z "$stderr" || "$stderr" == "zgen: warning: "*"the system does not allow it"* ) ]]
+    done
+    fails 2 "one of: auto cpu cuda" -p x -dev CUDA0,CUDA1
+    fails 2 "from -1 to 3" -p x --prio 4
+}

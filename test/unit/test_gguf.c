@@ -232,6 +232,39 @@ TEST(gguf_floats_bools_strings) {
     buf_free(&b);
 }
 
+TEST(gguf_set_replaces_and_adds_scalars) {
+    Buf b = {0};
+    Gguf *g = open_values(&b);
+    REQUIRE(g);
+    Err e = {0};
+    int64_t n_keys = gguf_n_keys(g);
+    int64_t n = 0;
+    float x = 0;
+    bool yes = false;
+    GgufString s = {0};
+    CHECK(gguf_set(g, "u8", (GgufScalar){.kind = GGUF_INT, .integer = -7}, &e));
+    CHECK(gguf_set(g, "u8", (GgufScalar){.kind = GGUF_INT, .integer = INT64_MIN}, &e)); // again
+    CHECK(gguf_set(g, "f32", (GgufScalar){.kind = GGUF_FLOAT, .number = 2.5}, &e));
+    CHECK(gguf_set(g, "text", (GgufScalar){.kind = GGUF_STRING, .text = ""}, &e));
+    CHECK(gguf_set(g, "a new one", (GgufScalar){.kind = GGUF_BOOL, .flag = true}, &e));
+    CHECK(gguf_set(g, "another", (GgufScalar){.kind = GGUF_STRING, .text = "words"}, &e));
+    CHECK(gguf_n_keys(g) == n_keys + 2);
+    CHECK(gguf_get_int(g, "u8", INT64_MIN, INT64_MAX, &n, &e) && n == INT64_MIN);
+    CHECK(gguf_get_float(g, "f32", 0, 9, &x, &e) && x == 2.5f);
+    CHECK(gguf_get_bool(g, "a new one", &yes, &e) && yes);
+    CHECK(gguf_get_string(g, "text", &s, &e) && s.n == 0);
+    CHECK(gguf_get_string(g, "another", &s, &e) && s.n == 5 && memcmp(s.data, "words", 5) == 0);
+    GgufString bytes = gguf_value_bytes(g, n_keys + 1);
+    CHECK(bytes.n == 4 + 8 + 5 && bytes.data[0] == STRING);
+    CHECK(!gguf_set(g, "u8", (GgufScalar){.kind = GGUF_FLOAT}, &e) && e.code == ERR_USAGE);
+    CHECK(strstr(e.text, "'u8' is an i64; a float cannot replace it"), "%s", e.text);
+    CHECK(!gguf_set(g, "f32", (GgufScalar){.kind = GGUF_INT}, &e) && e.code == ERR_USAGE);
+    CHECK(strstr(e.text, "'f32' is an f64; an integer cannot replace it"), "%s", e.text);
+    CHECK(!gguf_set(g, "text", (GgufScalar){.kind = GGUF_BOOL}, &e) && e.code == ERR_USAGE);
+    gguf_close(g);
+    buf_free(&b);
+}
+
 TEST(gguf_absent_keys_keep_the_default) {
     Buf b = {0};
     Gguf *g = open_values(&b);

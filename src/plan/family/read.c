@@ -108,6 +108,7 @@ static void read_yarn(PlanBuilder *b, RopeParams *rope) {
     rope->yarn_fast = keys_float(k, "rope.scaling.yarn_beta_fast", 1e-3f, 1e6f, 32);
     rope->yarn_slow = keys_float(k, "rope.scaling.yarn_beta_slow", 1e-3f, 1e6f, 1);
     float log_multiplier = read_factor(b, "rope.scaling.yarn_log_multiplier", 0);
+    if (rope->yarn_mix == 0) return; // linear scaling, of which the magnitude is the model's
     rope->magnitude *= yarn_magnitude(factor, 1);
     if (log_multiplier != 0) rope->magnitude /= yarn_magnitude(factor, log_multiplier);
 }
