@@ -188,7 +188,7 @@ static bool add_configs(Bench *b, Err *e) {
 static double measure_bandwidth(Bench *b) {
     b->peak_host_bytes = bench_peak_memory();
     b->peak_gpu_bytes = 0;
-    double bandwidth = engine_read_bandwidth(b->run.engine);
+    double bandwidth = engine_read_limit(b->run.engine);
     bench_reset_peak_memory();
     return bandwidth;
 }

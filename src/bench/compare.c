@@ -45,20 +45,21 @@ static void read_text(const json_t *row, const char *key, char *out, size_t size
     snprintf(out, size, "%s", text ? text : "");
 }
 
-/* The model as zgen bench names it: llama-bench prints "?B" for a size without a name, and either program may
- * have guessed the file type. */
+/* The model as zgen bench names it: llama-bench prints "?B" for a size without a name, or the name of another one, and
+ * either program may have guessed the file type. */
 static void read_model(const json_t *row, char *out, size_t size) {
-    static const char unnamed[] = " ?B ", guessed[] = "(guessed) ";
-    char model[80];
+    static const char guessed[] = "(guessed) ";
+    char model[80], arch[80], label[80];
     Buf name = {0};
+    int rest = 0;
+    double n_params = read_real(row, "model_n_params");
     read_text(row, "model_type", model, sizeof model);
     char *at = strstr(model, guessed);
     if (at) memmove(at, at + strlen(guessed), strlen(at + strlen(guessed)) + 1);
-    at = strstr(model, unnamed);
-    if (at) {
-        buf_printf(&name, "%.*s ", (int)(at - model), model);
-        bench_size_label(read_real(row, "model_n_params"), &name);
-        buf_printf(&name, " %s", at + strlen(unnamed));
+    if (n_params > 0 && sscanf(model, "%79s %79s%n", arch, label, &rest) == 2) {
+        buf_printf(&name, "%s ", arch);
+        bench_true_size(label, n_params, &name);
+        buf_printf(&name, "%s", model + rest);
     } else {
         buf_printf(&name, "%s", model);
     }

@@ -24,6 +24,7 @@ static void add_decoding(BenchMetrics *m, const Plan *p, KvType kv, const BenchT
     double bytes = bench_decode_bytes(p, kv, n_seq, n_past, t->n_gen);
     double bandwidth = read_bandwidth > 0 ? read_bandwidth : NAN;
     m->bytes_per_second = bytes / (stat_mean(r->gaps, r->n_gaps) * t->n_gen);
+    if (m->bytes_per_second > bandwidth) bandwidth = NAN; // another program slowed its measurement
     m->read_percent = 100 * m->bytes_per_second / bandwidth;
     m->limit = (double)t->n_gen * n_seq * bandwidth / bytes;
 }

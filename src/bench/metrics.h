@@ -3,7 +3,7 @@
  * Tokens per second are llama-bench's: n tokens divided by the time of each repetition; their mean and sample
  * standard deviation.  The others are zgen's own, from means over the repetitions.  NAN is a number
  * that does not exist: of decoding in a test without generated tokens, of a prompt in a test without one, a
- * share of an unknown bandwidth. */
+ * share of a bandwidth that is not known, or that is exceeded and so was measured too low. */
 #ifndef ZGEN_BENCH_METRICS_H
 #define ZGEN_BENCH_METRICS_H
 
@@ -24,7 +24,7 @@ typedef struct BenchMetrics {
     double gaps[3];          // inter-token latency in seconds: median, 90 %, 99 %
 } BenchMetrics;
 
-/* Of n_seq sequences (1 or more) in a test; read_bandwidth in bytes per second, 0: not known. */
+/* Of n_seq sequences (1 or more) in a test; read_bandwidth in bytes per second, 0: not known or no limit. */
 BenchMetrics bench_metrics(const Plan *p, KvType kv, const BenchTest *t, int n_seq, const BenchResult *r,
                            double read_bandwidth);
 

@@ -12,15 +12,29 @@ void bench_size_label(double n_params, Buf *out) {
     buf_printf(out, "%.*f%s", in_unit < 9.5 ? 1 : 0, in_unit, unit);
 }
 
+/* The parameters that a label names: 8x7B, 30B.A3B (without the part that is active), 410M; 0: it names none. */
+static double label_params(const char *label) {
+    double n = 0, each = 1;
+    char unit = 0;
+    if (sscanf(label, "%lfx%lf%c", &n, &each, &unit) != 3 && sscanf(label, "%lf%c", &n, &unit) != 2) return 0;
+    return n * each * (unit == 'B' ? 1e9 : unit == 'M' ? 1e6 : 0);
+}
+
+void bench_true_size(const char *label, double n_params, Buf *out) {
+    double n = label ? label_params(label) : 0;
+    bool is_named = label && label[0] != '?' && (n == 0 || (n < 1.5 * n_params && n_params < 1.5 * n));
+    if (is_named)
+        buf_printf(out, "%s", label);
+    else
+        bench_size_label(n_params, out);
+}
+
 void bench_model_type(const Gguf *g, const Plan *p, Buf *out) {
     const Hparams *h = &p->hparams;
     bool is_guess;
     const char *file_type = file_type_label(g, &is_guess), *size = family_size(h, plan_n_expert(p));
     buf_printf(out, "%s ", h->arch);
-    if (size)
-        buf_printf(out, "%s", size);
-    else
-        bench_size_label(bench_model_params(g), out);
+    bench_true_size(size, bench_model_params(g), out);
     buf_printf(out, " %s%s", is_guess ? "(guessed) " : "", file_type);
 }
 

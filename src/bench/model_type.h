@@ -8,11 +8,15 @@
 #include "../plan/plan.h"
 
 /* Appends "llama 8B Q4_K - Medium": family, size, file type.  Where llama.cpp has no name for the size and
- * prints "?B", the size is the parameter count.  A file type taken from the tensors is "(guessed)". */
+ * prints "?B", or a false one, the size is the parameter count.  A file type taken from the tensors is "(guessed)". */
 void bench_model_type(const Gguf *g, const Plan *p, Buf *out);
 
 /* Appends a count of parameters in two digits or more, like general.size_label: "260K", "5.2M", "70B". */
 void bench_size_label(double n_params, Buf *out);
+
+/* Appends the label of a size, as llama.cpp gives it by the number of layers; or the count of parameters where the label
+ * is NULL, "?B", or off by more than a factor of 1.5. */
+void bench_true_size(const char *label, double n_params, Buf *out);
 
 /* Over all tensors. */
 double bench_model_bytes(const Gguf *g);

@@ -5,7 +5,8 @@
  * test have the same keys.  The columns that zgen adds follow them:
  *
  *     GB/s      bytes that decoding must read at least, per second
- *     % read    the same as a share of the read bandwidth, measured in the same run
+ *     % read    the same as a share of the read bandwidth, measured in the same run; none where the model fits
+ *               into the last cache
  *     TFLOP/s   operations that a prompt needs at least, per second
  *     ttft      time to first token: of the prompt, with the sampling of the token after it
  *     itl       inter-token latency: from token to token as the caller receives them; median, 90 %, 99 % */

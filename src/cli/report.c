@@ -27,12 +27,13 @@ static double rate(double amount, double seconds) {
     return seconds > 0 ? amount / seconds : NAN;
 }
 
-/* bandwidth: of reading memory, in bytes per second; 0: not known. */
+/* bandwidth: of reading memory, in bytes per second; 0: not known or no limit.  It is none either where it is
+ * exceeded: then another program slowed its measurement. */
 static void print_timing(const Runner *run, const char *name, const Timing *t, double bandwidth) {
     if (t->n == 0) return;
     double bytes = rate(t->bytes, t->seconds);
     char share[120] = "";
-    if (bandwidth > 0)
+    if (bytes <= bandwidth)
         snprintf(share, sizeof share, ", %.0f %% of the %.1f GB/s read bandwidth of %s",
                  100 * bytes / bandwidth, bandwidth / 1e9, on_gpu(run) ? "the GPU" : "these threads");
     notice(&run->options->notices, "%s: %d tokens in %.3f s, %.1f tok/s, %.2f GB/s%s", name, t->n, t->seconds,
@@ -54,7 +55,7 @@ void report_end(const Report *r) {
         notice(n, "load: %.3f s", run->load_seconds);
     bool measures = n->verbose && s->decode.n;
     print_timing(run, "prompt", &s->prompt, 0);
-    print_timing(run, "decode", &s->decode, measures ? engine_read_bandwidth(run->engine) : 0);
+    print_timing(run, "decode", &s->decode, measures ? engine_read_limit(run->engine) : 0);
 }
 
 /* ---- JSON ---- */

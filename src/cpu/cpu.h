@@ -10,9 +10,12 @@ extern const ExecOps cpu_exec;
 /* The name of the kernels that `isa` ("auto" or a name) selects on this machine, or NULL. */
 const char *cpu_isa(const char *isa);
 
-/* Bytes per second at which the threads of the pool read memory, measured now for about a tenth of a second;
+/* Bytes per second at which the threads of the pool read memory, measured now for less than a second;
  * 0 when there is no room to measure in. */
 double cpu_read_bandwidth(Pool *pool);
+
+/* Bytes of the last caches of all CPUs together; 0: the system does not say. */
+double cpu_cache_bytes(void);
 
 /* The limits of n_threads of this machine; the boundary is that between two ops without work.  false:
  * ERR_MEMORY. */

@@ -44,6 +44,7 @@ static const struct FileType {
     {39, "NVFP4", "NVFP4", QUANT_NVFP4},
     {40, "Q1_0", "Q1_0", QUANT_Q1_0},
     {41, "Q2_0", "Q2_0", QUANT_Q2_0},
+    {-1, "FP8_E4M3", "FP8 E4M3", QUANT_FP8_E4M3}, // without a number: never stated
 };
 enum { N_ROWS = sizeof table / sizeof *table };
 
@@ -53,11 +54,21 @@ int file_type_number(const char *name) {
     return -1;
 }
 
+/* The type that most weights have; of FP8 weights the type in the file is I8. */
 static const char *guess(const Gguf *g) {
-    int count[N_ROWS] = {0}, best = 0;
-    for (int64_t t = 0; t < gguf_n_tensors(g); t++)
-        for (int i = 0; i < N_ROWS; i++)
-            if (table[i].most == (int)gguf_tensor(g, t)->type && ++count[i] > count[best]) best = i;
+    double weights[N_ROWS] = {0};
+    int best = 0;
+    for (int64_t t = 0; t < gguf_n_tensors(g); t++) {
+        const GgufTensor *tensor = gguf_tensor(g, t);
+        QuantType type =
+            tensor->type == QUANT_I8 && gguf_has(g, "zgen.fp8.format") ? QUANT_FP8_E4M3 : tensor->type;
+        for (int i = 0; i < N_ROWS; i++) {
+            if (table[i].most != (int)type) continue;
+            weights[i] +=
+                (double)tensor->ne[0] * (double)tensor->ne[1] * (double)tensor->ne[2] * (double)tensor->ne[3];
+            if (weights[i] > weights[best]) best = i;
+        }
+    }
     return table[best].label;
 }
 
@@ -67,7 +78,7 @@ const char *file_type_label(const Gguf *g, bool *is_guess) {
     gguf_get_int(g, "general.file_type", 0, INT32_MAX, &number, &ignored);
     *is_guess = false;
     for (int i = 0; i < N_ROWS; i++)
-        if (table[i].number == number) return table[i].label;
+        if (number >= 0 && table[i].number == number) return table[i].label;
     *is_guess = true;
     return guess(g);
 }

@@ -13,7 +13,7 @@
 int file_type_number(const char *name);
 
 /* llama-bench's name for the file type of g.  Where g states none, or one outside the table, the name follows
- * from the type that most tensors of g have, and *is_guess is true. */
+ * from the type that most weights of g have, and *is_guess is true. */
 const char *file_type_label(const Gguf *g, bool *is_guess);
 
 #endif

@@ -152,8 +152,11 @@ typedef struct Profile {
  * too. */
 bool engine_profile(Engine *g, int n_past, Profile *out, Err *e);
 
-/* The limit of decoding: see ExecOps.read_bandwidth. */
+/* See ExecOps.read_bandwidth. */
 double engine_read_bandwidth(Engine *g);
+
+/* The same where it limits decoding; 0 where the weights fit into the last cache of the CPU. */
+double engine_read_limit(Engine *g);
 
 /* Appends ids[n] to a sequence that has begun to answer and is not finished, as if they had been generated.
  * Its request has no log-probabilities.  false: ERR_RUN of the executor. */

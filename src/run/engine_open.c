@@ -156,3 +156,8 @@ ExecCounters engine_counters(const Engine *g) {
 double engine_read_bandwidth(Engine *g) {
     return g->exec_ops->read_bandwidth(g->exec);
 }
+
+double engine_read_limit(Engine *g) {
+    bool is_cached = g->config.device == DEVICE_CPU && (double)g->memory.weights <= cpu_cache_bytes();
+    return is_cached ? 0 : engine_read_bandwidth(g);
+}

@@ -2,6 +2,7 @@
 #include "check.h"
 #include "../../src/base/stat.h"
 #include "../../src/bench/metrics.h"
+#include "../../src/bench/model_type.h"
 #include "../../src/cpu/cpu.h"
 #include "../../src/run/bench.h"
 
@@ -88,12 +89,32 @@ TEST(bench_metrics_follow_from_the_times) {
     CHECK(m.gaps[0] == stat_quantile(r.gaps, 4, 0.5) && m.gaps[2] == stat_quantile(r.gaps, 4, 0.99));
     m = bench_metrics(p, KV_F16, &t, 3, &r, 0);
     CHECK(near(m.bytes_per_second, bytes / (0.75 * 2)) && isnan(m.limit) && isnan(m.read_percent));
+    m = bench_metrics(p, KV_F16, &t, 3, &r, 0.99 * bytes / (0.75 * 2)); // less than was reached: no limit
+    CHECK(near(m.bytes_per_second, bytes / (0.75 * 2)) && isnan(m.limit) && isnan(m.read_percent));
     m = bench_metrics(p, KV_F16, &(BenchTest){.n_gen = 2, .n_depth = 5}, 1, &r, 1e9);
     CHECK(isnan(m.first_seconds) && isnan(m.flops) && isfinite(m.limit));
     r.n_gaps = 0;
     m = bench_metrics(p, KV_F16, &(BenchTest){.n_prompt = 8}, 1, &r, 1e9);
     CHECK(isnan(m.bytes_per_second) && isnan(m.limit) && isnan(m.gaps[0]) && isfinite(m.flops));
     close_small(&s);
+}
+
+TEST(bench_labels_of_sizes_are_true) {
+    static const struct {
+        const char *label;
+        double n_params;
+        const char *shown;
+    } cases[] = {{"8x7B", 46.7e9, "8x7B"}, {"8x7B", 1.2e9, "1.2B"},   {"8x22B", 140.6e9, "8x22B"},
+                 {"8B", 8.03e9, "8B"},     {"13B", 23.6e9, "24B"},    {"30B.A3B", 30.5e9, "30B.A3B"},
+                 {"270M", 268e6, "270M"},  {"256M", 134.5e6, "134M"}, {"E4B", 7.5e9, "E4B"},
+                 {"?B", 5.2e6, "5.2M"},    {NULL, 5.2e6, "5.2M"},     {"7B", 8.5e9, "7B"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Buf out = {0};
+        bench_true_size(cases[i].label, cases[i].n_params, &out);
+        CHECK(strcmp(out.data, cases[i].shown) == 0, "%s of %g: %s", cases[i].label ? cases[i].label : "none",
+              cases[i].n_params, out.data);
+        buf_free(&out);
+    }
 }
 
 /* Depth and prompt are in the cache like one prompt; each repetition begins with the same cache. */
