@@ -22,6 +22,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 typedef struct BenchConfig { // of one engine
     Options options;         // the user's, with one value of each list
@@ -85,8 +86,26 @@ static bool samples_by_default(const Options *o) {
            p.presence_penalty == d.presence_penalty && p.frequency_penalty == d.frequency_penalty;
 }
 
+static bool is_off(const char *word) {
+    return strcmp(word, "0") == 0 || strcmp(word, "off") == 0;
+}
+
+/* What zgen does not have has no rows, where other values of the list have some. */
+static bool check_flash_attn(const WordList *list, Err *e) {
+    int n_off = 0;
+    for (int i = 0; i < list->n; i++) n_off += is_off(list->values[i]);
+    if (list->n && n_off == list->n)
+        return err_set(
+            e, ERR_USAGE,
+            "-fa %s: there is one attention, which never stores scores whole; use -fa 1, or drop it",
+            list->values[0]);
+    if (n_off) err_warn("-fa 0: there is one attention, that of -fa 1; only its rows are printed");
+    return true;
+}
+
 static bool check(const Options *o, Err *e) {
     const BenchOptions *b = &o->bench;
+    if (!check_flash_attn(&b->flash_attn, e)) return false;
     if (o->n_rest)
         return err_set(e, ERR_USAGE, "unexpected argument '%.100s'; the model is given with -m", o->rest[0]);
     if (b->shape && o->n_models)
@@ -167,14 +186,36 @@ static bool add_config(Bench *b, const Options *one, int n_batch, int n_ubatch, 
     return true;
 }
 
+static bool is_one_type(const Options *o) {
+    return strcmp(o->cache_k, o->cache_v) == 0;
+}
+
+/* Of the pairs of -ctk and -ctv those of one type have rows.  false: there are none. */
+static bool check_kv(const BenchOptions *o, Err *e) {
+    Options one = {0};
+    int n = 0, n_same = 0;
+    for (; choose_kv(o, n, &one); n++) n_same += is_one_type(&one);
+    if (n_same == 0)
+        return err_set(e, ERR_USAGE,
+                       "keys of type %s and values of type %s: both are kept in one type; -ctk and -ctv must "
+                       "name the same",
+                       one.cache_k, one.cache_v);
+    if (n_same < n)
+        err_warn("keys and values are kept in one type: %d of the %d pairs of -ctk and -ctv have rows",
+                 n_same, n);
+    return true;
+}
+
 static bool add_configs(Bench *b, Err *e) {
     const BenchOptions *o = &b->o->bench;
     Options one = *b->o;
+    if (!check_kv(o, e)) return false;
     for (int l = 0; l < o->gpu_layers.n; l++)
         for (int n = 0; n < o->batch.n; n++)
             for (int u = 0; u < o->ubatch.n; u++)
                 for (int k = 0; choose_kv(o, k, &one); k++)
                     for (int t = 0; t < o->n_threads.n; t++) {
+                        if (!is_one_type(&one)) continue;
                         one.gpu_layers = o->gpu_layers.values[l];
                         one.n_threads = o->n_threads.values[t];
                         if (!add_config(b, &one, o->batch.values[n], o->ubatch.values[u], e)) return false;
@@ -239,12 +280,20 @@ static bool print_row(Bench *b, const BenchConfig *c, int i, const BenchResult *
     return ok;
 }
 
+/* --delay: the machine cools before each test. */
+static void rest(int seconds) {
+    const struct timespec tenth = {.tv_nsec = 100000000};
+    for (int i = 0; i < 10 * seconds && !stop_wanted(); i++) nanosleep(&tenth, NULL);
+}
+
 static bool run_test(Bench *b, const BenchConfig *c, int i, Err *e) {
     const BenchTest *t = &b->tests[i];
     Engine *engine = b->run.engine;
     BenchResult result;
     CudaDevice now = c->gpu;
     json_t *verdict = NULL;
+    rest(b->o->bench.delay);
+    if (stop_wanted()) return stop_err(e);
     notice(&b->o->notices, "test %d of %d: %d prompt tokens, %d generated, depth %d", i + 1, b->n_tests,
            t->n_prompt, t->n_gen, t->n_depth);
     bool ok = b->layout->is_batched ? bench_run_batch(engine, &b->settings, t, b->n_seq[i], &result, e)
@@ -372,7 +421,10 @@ static bool measure(Bench *b, Err *e) {
         return err_set(e, ERR_USAGE, "there is nothing to measure; give -p or -n more than 0 tokens");
     if (!add_configs(b, e)) return false;
     b->settings = settings_of(o);
-    b->table = (BenchTable){.format = o->bench.format, .columns = b->columns, .is_batched = is_batched};
+    b->table = (BenchTable){.format = o->bench.format,
+                            .err_format = o->bench.err_format,
+                            .columns = b->columns,
+                            .is_batched = is_batched};
     b->table.n_columns = b->layout->columns(&o->bench, b->has_gpu, b->columns);
     const char *demo = NULL;
     const char **models = o->n_models ? o->models : &demo;

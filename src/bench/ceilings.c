@@ -61,7 +61,10 @@ bool bench_ceilings(const Options *o, Err *e) {
     one.gpu_layers = o->bench.gpu_layers.values[0];
     one.n_threads = o->bench.n_threads.values[0];
     if (!setup_config(&one, &config, e)) return false;
-    BenchTable t = {.format = o->bench.format, .columns = columns, .n_columns = N_COLUMNS};
+    BenchTable t = {.format = o->bench.format,
+                    .err_format = o->bench.err_format,
+                    .columns = columns,
+                    .n_columns = N_COLUMNS};
     bool ok = print_cpu(&t, config.n_threads, e) &&
               (config.device != DEVICE_CUDA || print_gpu(&t, config.device_index, e));
     return bench_table_end(&t, e) && ok;

@@ -189,8 +189,9 @@ static void warn_alone(const Results *r, const char *other) {
                      r->data[i].model[0] ? " " : "", r->data[i].test, other);
 }
 
-static bool compare(const char *format, Results *a, Results *b, Err *e) {
-    BenchTable t = {.format = format, .columns = columns, .n_columns = N_COLUMNS};
+static bool compare(const BenchOptions *o, Results *a, Results *b, Err *e) {
+    BenchTable t = {
+        .format = o->format, .err_format = o->err_format, .columns = columns, .n_columns = N_COLUMNS};
     bool ok = true;
     int n = 0;
     for (int i = 0; i < a->n; i++) n += find_partner(&a->data[i], b) != NULL;
@@ -211,8 +212,8 @@ bool bench_compare(const Options *o, Err *e) {
     if (o->n_rest != 2)
         return err_set(e, ERR_USAGE, "the arguments are two files: zgen bench --compare A.jsonl B.jsonl");
     Results a = {0}, b = {0};
-    bool ok = read_results(o->rest[0], &a, e) && read_results(o->rest[1], &b, e) &&
-              compare(o->bench.format, &a, &b, e);
+    bool ok =
+        read_results(o->rest[0], &a, e) && read_results(o->rest[1], &b, e) && compare(&o->bench, &a, &b, e);
     free(a.data);
     free(b.data);
     return ok;

@@ -54,7 +54,7 @@ static bool is_shown(Column column, const BenchOptions *o, bool has_gpu) {
     case TYPE_V:
         return !o->kv.is_standard || o->cache_k.n || o->cache_v.n;
     case FLASH:
-        return o->flash_attn != NULL;
+        return o->flash_attn.n > 0;
     default:
         return true;
     }

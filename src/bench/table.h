@@ -1,7 +1,8 @@
-/* table: rows of results in the four formats of llama-bench.
+/* table: rows of results in the formats of llama-bench, on stdout and in another format on stderr.
  *
  * A row is cells under the titles of columns (md), and one JSON object whose keys keep their order (csv,
- * json, jsonl).  CSV leaves out keys that hold lists or objects.  Each row is written when it is added; an
+ * json, jsonl, sql).  CSV leaves out keys that hold lists or objects.  SQL makes a table llama_bench with the
+ * keys up to the samples, those of llama-bench, so that one database holds rows of both.  Each row is written when it is added; an
  * array that was begun is ended even after an error, so that the output is valid JSON. */
 #ifndef ZGEN_BENCH_TABLE_H
 #define ZGEN_BENCH_TABLE_H
@@ -19,7 +20,8 @@ typedef struct BenchColumn {
 } BenchColumn;
 
 typedef struct BenchTable {
-    const char *format;         // "md", "csv", "json", "jsonl"
+    const char *format;         // "md", "csv", "json", "jsonl", "sql" or "none"
+    const char *err_format;     // of stderr; NULL: none
     const BenchColumn *columns; // [n_columns]
     int n_columns;
     bool is_batched; // in the style of llama-batched-bench: no space before the first column

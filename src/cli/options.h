@@ -42,11 +42,11 @@ typedef struct BenchOptions {              // each list is one factor of a cross
     IntList n_threads, gpu_layers;
     IntList n_seq; // empty: one sequence at a time
     WordList kv, cache_k, cache_v;
-    const char *flash_attn;
-    int n_repetitions;
+    WordList flash_attn;
+    int n_repetitions, delay; // delay: seconds
     bool warm_up, real, ceilings, compare, list_shapes;
     const char *shape, *mix;
-    const char *format; // "md", "csv", "json", "jsonl"
+    const char *format, *err_format; // one of the option's choices; err_format of stderr, or NULL
 } BenchOptions;
 
 typedef struct RopeOptions { // 0, of YaRN -1: the model's

@@ -221,8 +221,13 @@ END
     fails 2 "0-8*2' is not a list" bench -d '0-8*2'
     fails 2 "'512' is not two whole numbers" bench -pg 512
     fails 2 "nothing to measure" bench -p 0 -n 0
-    fails 2 "--kv, -ctk and -ctv must name the same" bench -ctk f32 -p 1
-    fails 2 "'0' is not one of: 1 on auto" bench -fa 0
+    fails 2 "keys of type f32 and values of type f16: both are kept in one type" bench -ctk f32 -p 1
+    fails 2 "keys of type f16 and values of type f32" bench -ctk q8_0,f16 -ctv f32 -p 1
+    fails 2 "'q4_0' is not a list of: f16 f32 q8_0 fp8" bench -ctk q8_0 -ctv q4_0 -p 1
+    fails 2 "one attention, which never stores scores whole; use -fa 1" bench -fa 0 -p 1
+    fails 2 "use -fa 1" bench -fa off,0 -p 1
+    fails 2 "one of: none md csv json jsonl sql" bench -oe xml -p 1
+    fails 2 "from 0 to 86400" bench --delay -1 -p 1
     fails 2 "drop -pg and -d" bench -npl 2 -d 4
     fails 2 "drop -p 0" bench -npl 2 -p 0
     fails 2 "drop one of them" bench --shape llama-3.1-8b -m x.gguf
@@ -245,4 +250,54 @@ END
     fails 1 "no model and test in common" bench --compare "$T/a" "$T/b"
     : >"$T/empty"
     fails 1 "there are no results" bench --compare "$T/a" "$T/empty"
+}
+
+@test "bench: the pairs of -ctk and -ctv of one type have rows, and so have the values of -fa that exist" {
+    bench -p 4 -n 0 -r 1 --no-warmup -ctk f16,q8_0 -ctv q8_0,f32,f16 -o jsonl
+    asserts "$status/$(rows '[(x["type_k"], x["type_v"]) for x in d]')" = "0/[('f16', 'f16'), ('q8_0', 'q8_0')]"
+    asserts "$stderr" = "zgen: warning: keys and values are kept in one type: 2 of the 6 pairs of -ctk and -ctv have rows"
+    bench -p 4 -n 0 -r 1 --no-warmup -ctk f16,q8_0 -ctv f16,q8_0 -fa 0,1 -o jsonl
+    asserts "$status/$(rows '[(x["type_k"], x["flash_attn"]) for x in d]')" = "0/[('f16', 1), ('q8_0', 1)]"
+    asserts "$(wc -l <<<"$stderr")/${stderr##*$'\n'}" = "2/zgen: warning: keys and values are kept in one type: 2 of the 4 pairs of -ctk and -ctv have rows"
+    [[ "$stderr" == *"-fa 0: there is one attention"* ]]
+    bench -p 4 -n 0 -r 1 --no-warmup -fa on,auto,1 -o jsonl
+    asserts "$status/$stderr/$(rows 'len(d)')" = "0//1"
+}
+
+@test "bench: SQL makes a database of llama-bench's keys, and stderr takes a format of its own" {
+    bench -p 4,8 -n 2 -o sql -oe jsonl
+    asserts "$status" = 0
+    printf '%s\n' "$output" >"$T/sql"
+    output=$stderr
+    asserts "$(rows 'len(d)')" = 3
+    printf '%s\n' "$stderr" >"$T/jsonl"
+    python3 - "$T/sql" "$T/jsonl" "$keys" <<'END'
+import json, sqlite3, sys
+base = sqlite3.connect(":memory:")
+base.executescript(open(sys.argv[1]).read())
+base.executescript(open(sys.argv[1]).read()) # a second run of the same script
+rows = base.execute("select * from llama_bench")
+names = [x[0] for x in rows.description]
+rows = rows.fetchall()
+assert names == sys.argv[3].split(), names
+assert len(rows) == 6
+for row, line in zip(rows, open(sys.argv[2])):
+    for name, value in zip(names, row):
+        wanted = json.loads(line)[name]
+        assert value == wanted or abs(value - wanted) < 1e-5 * wanted + 1e-6, (name, value, wanted)
+END
+    bench -p 4 -n 0 -o none -oe json
+    asserts "$status/$output" = "0/"
+    python3 -c 'import json, sys; assert len(json.loads(sys.argv[1])) == 1' "$stderr"
+    bench -p 4 -n 0 -oe none
+    [[ "$status" = 0 && -z "$stderr" && "$output" == "| model"* ]]
+}
+
+@test "bench: --delay rests before each test, and ends at a signal" {
+    local begun=$EPOCHREALTIME
+    bench -p 4,8 -n 0 -r 1 --no-warmup --delay 1
+    asserts "$status" = 0
+    python3 -c 'import sys; assert 2 < float(sys.argv[2]) - float(sys.argv[1])' "$begun" "$EPOCHREALTIME"
+    run timeout --preserve-status -s INT 0.5 "$ZGEN" bench -p 4 -n 0 -t 1 --device cpu --delay 1000
+    asserts "$status" = 130
 }
