@@ -218,7 +218,7 @@ TEST(cli_pairs_and_lists_of_words) {
     CHECK(parse2(FOR_BENCH, "--kv", "f32,f16") && options.bench.kv.n == 2);
     CHECK(strcmp(options.bench.kv.values[0], "f32") == 0 && strcmp(options.bench.kv.values[1], "f16") == 0);
     CHECK(refused(FOR_BENCH, "--kv", "f16,") && refused(FOR_BENCH, "--kv", "f16 f32"));
-    CHECK(refused(FOR_BENCH, "-fa", "0") && refused(FOR_BENCH, "-o", "sql"));
+    CHECK(refused(FOR_BENCH, "-fa", "2") && refused(FOR_BENCH, "-o", "xml"));
     CHECK(parse(FOR_BENCH, (const char *[]){"-m", "a", "-m", "b", NULL}) && options.n_models == 2);
 }
 
