@@ -18,6 +18,8 @@ bool cmd_tokenize(const Options *o, Err *e);
 bool cmd_logits(const Options *o, Err *e);
 bool cmd_perplexity(const Options *o, Err *e);
 bool cmd_quantize(const Options *o, Err *e);
+bool cmd_split(const Options *o, Err *e);
+bool cmd_merge(const Options *o, Err *e);
 bool cmd_synth(const Options *o, Err *e);
 
 /* Prints the options of one command (a FOR_ bit); with is_all, the list of commands before them.  false:

@@ -15,6 +15,8 @@ enum {
     FOR_BENCH = 1 << 6,
     FOR_QUANTIZE = 1 << 7,
     FOR_SYNTH = 1 << 8,
+    FOR_SPLIT = 1 << 9,
+    FOR_MERGE = 1 << 10,
 };
 
 typedef struct Command {

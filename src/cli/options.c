@@ -25,7 +25,8 @@ enum {
     PLANS = RUNS | FOR_INFO,                        // commands with one engine
     COMPUTES = PLANS | FOR_BENCH,                   // commands that choose a device
     ALL = RUNS | READS | FOR_INFO,                  // commands with one model
-    ANY = ALL | FOR_SYNTH | FOR_BENCH | FOR_QUANTIZE,
+    WRITES = FOR_QUANTIZE | FOR_SPLIT | FOR_MERGE, // commands that write a model of a model
+    ANY = ALL | FOR_SYNTH | FOR_BENCH | WRITES,
 };
 
 enum { MOST_VALUES = 1000 }; // in one list
@@ -50,7 +51,7 @@ static const Option TABLE[] = {
      .help = "print the prompt before the text"},
     {{"--pre"}, GENERATES | FOR_TOKENIZE | FOR_PERPLEXITY, OPTION_STRING, "NAME", AT(pre),
      .help = "use this pre-tokenizer instead of the model's"},
-    {{"--override-kv"}, ALL, OPTION_STRINGS, "KEY=TYPE:VALUE", AT(override),
+    {{"--override-kv"}, ALL | FOR_QUANTIZE, OPTION_STRINGS, "KEY=TYPE:VALUE", AT(override),
      .help = "replace metadata; types: int float bool str; may be repeated"},
     {{"--rope-freq-base"}, PLANS, OPTION_FLOAT, "X", AT(rope.freq_base), 0, 1e12, .standard = "0",
      .help = "base of the rotation; 0: the model's, as for all of these"},
@@ -101,7 +102,7 @@ static const Option TABLE[] = {
      .standard = "-1", .help = "limit of new tokens; -1, -2: until the context is full"},
     {{"-c", "--ctx-size"}, PLANS & ~FOR_PERPLEXITY, OPTION_INT, "N", AT(n_ctx), 0, INT_MAX,
      .help = "context in tokens; 0: as trained; default: 4096, more for a long prompt"},
-    {{"-t", "--threads"}, PLANS | FOR_SYNTH | FOR_QUANTIZE, OPTION_INT, "N", AT(n_threads), -1, 1024,
+    {{"-t", "--threads"}, PLANS | FOR_SYNTH | WRITES, OPTION_INT, "N", AT(n_threads), -1, 1024,
      .help = "threads; 0, -1, default: CPUs of the process, fewer for a small model"},
     {{"-ngl", "--gpu-layers", "--n-gpu-layers"}, PLANS, OPTION_INT, "N", AT(gpu_layers), GPU_LAYERS_ALL,
      INT_MAX, .choices = "auto all", .standard = "auto", .help = "layers on the GPU: 0 or all"},
@@ -272,8 +273,30 @@ static const Option TABLE[] = {
     {{"-s", "--seed"}, FOR_SYNTH | FOR_BENCH, OPTION_INT, "N", AT(fixed_seed), 0, INT_MAX, .standard = "1",
      .help = "seed of the random weights and tokens"},
 
-    {{"--requantize", "--allow-requantize"}, FOR_QUANTIZE, OPTION_FLAG, NULL, AT(requantize), .set = "yes",
-     .help = "accept weights that are quantised already"},
+    {{"--requantize", "--allow-requantize"}, FOR_QUANTIZE, OPTION_FLAG, NULL, AT(quantize.requantize),
+     .set = "yes", .help = "accept weights that are quantised already"},
+    {{"--imatrix"}, FOR_QUANTIZE, OPTION_STRING, "FILE", AT(quantize.imatrix),
+     .help = "weigh errors by this importance matrix, which zgen imatrix makes"},
+    {{"--pure"}, FOR_QUANTIZE, OPTION_FLAG, NULL, AT(quantize.pure), .set = "yes",
+     .help = "one type for all matrices, without the exceptions of the mix"},
+    {{"--leave-output-tensor"}, FOR_QUANTIZE, OPTION_FLAG, NULL, AT(quantize.keep_output), .set = "yes",
+     .help = "leave output.weight as it is"},
+    {{"--output-tensor-type"}, FOR_QUANTIZE, OPTION_STRING, "TYPE", AT(quantize.output_type),
+     .help = "the type of output.weight"},
+    {{"--token-embedding-type"}, FOR_QUANTIZE, OPTION_STRING, "TYPE", AT(quantize.embd_type),
+     .help = "the type of token_embd.weight"},
+    {{"--tensor-type"}, FOR_QUANTIZE, OPTION_STRINGS, "PATTERN=TYPE", AT(quantize.rules),
+     .help = "a type for tensors whose name has a match of this expression; repeatable"},
+    {{"--dry-run"}, FOR_QUANTIZE, OPTION_FLAG, NULL, AT(quantize.dry_run), .set = "yes",
+     .help = "print types and sizes, and write nothing; OUT may be left out"},
+    {{"--keep-split"}, FOR_QUANTIZE, OPTION_FLAG, NULL, AT(quantize.keep_split), .set = "yes",
+     .help = "as many files as IN has: OUT-00001-of-00003.gguf ..."},
+    {{"--split-max-size"}, WRITES & ~FOR_MERGE, OPTION_STRING, "N(M|G)", AT(quantize.split_max_size),
+     .help = "begin another file before one has more than N mega- or gigabytes"},
+    {{"--split-max-tensors"}, FOR_SPLIT, OPTION_INT, "N", AT(quantize.split_max_tensors), 1, INT_MAX,
+     .help = "begin another file after N tensors; default without a size: 128"},
+    {{"--no-tensor-first-split"}, FOR_SPLIT, OPTION_FLAG, NULL, AT(quantize.first_is_empty), .set = "yes",
+     .help = "the first file has the metadata and no tensor"},
 
     {{"--output-format"}, READS | FOR_INFO | FOR_PERPLEXITY | FOR_QUANTIZE,
      OPTION_CHOICE, NULL, AT(format), .choices = "text json",
@@ -542,6 +565,7 @@ static void set_defaults(int argc, Options *out) {
     out->breakers = mem_new((size_t)argc + 1, sizeof *out->breakers);
     out->bias = mem_new((size_t)argc + 1, sizeof *out->bias);
     out->override = mem_new((size_t)argc + 1, sizeof *out->override);
+    out->quantize.rules = mem_new((size_t)argc + 1, sizeof *out->quantize.rules);
     out->models = mem_new((size_t)argc + 1, sizeof *out->models);
     out->rest = mem_new((size_t)argc + 1, sizeof *out->rest);
     for (int i = 0; i < N_OPTIONS; i++) {
@@ -572,6 +596,7 @@ void options_free(Options *o) {
     free_strings(o->bias, o->n_bias);
     free_strings(o->override, o->n_override);
     free_strings(o->models, o->n_models);
+    free_strings(o->quantize.rules, o->quantize.n_rules);
     free(o->rest);
     *o = (Options){0};
 }

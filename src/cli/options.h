@@ -60,6 +60,16 @@ typedef struct RopeOptions { // 0, of YaRN -1: the model's
  * numbers for these. */
 enum { GPU_LAYERS_AUTO = -1, GPU_LAYERS_ALL = -2, GPU_LAYERS_MANY = 99 };
 
+typedef struct QuantizeOptions { // NULL, 0: not given
+    bool requantize, pure, keep_output, dry_run;
+    bool keep_split, first_is_empty;
+    const char *embd_type, *output_type;
+    const char *imatrix, *split_max_size;
+    int split_max_tensors;
+    const char **rules; // PATTERN=TYPE [n_rules]
+    int n_rules;
+} QuantizeOptions;
+
 typedef struct Options {
     const char *model;         // NULL: the demo model
     const char *prompt, *file; // NULL: not given
@@ -118,7 +128,7 @@ typedef struct Options {
     const char **models;              // bench [n_models]; none: the demo model
     int n_models;
     BenchOptions bench;
-    bool requantize; // quantize
+    QuantizeOptions quantize;
     bool help, version;
     union {
         bool flag;

@@ -1,5 +1,8 @@
 /* quantize: writes a model with weights of another type, and reports the size and the error.
  *
+ * TYPE is a mix; options choose types of single tensors, an importance matrix, and several files in place of
+ * one.  --dry-run reports what would be written.
+ *
  * stdout gets a line for each type, or with --json an object:
  *
  *     {"in", "out", "type", "bytes_in", "bytes_out", "bits_per_weight", "seconds",
@@ -7,31 +10,16 @@
  *      "tensors": [{"name", "shape", "from", "to", "bytes", "rmse", "relative"}]}
  *
  * rmse is the root of the mean squared error of a weight; relative is rmse divided by the root mean square of
- * the weights.  Both are null for tensors that were copied. */
-#include "atomic_file.h"
+ * the weights.  Both are null for tensors that were copied, and with --dry-run, where "out" may be null. */
 #include "cli.h"
-#include "progress.h"
+#include "convert.h"
 #include "show.h"
 #include "stop.h"
-#include "../base/clock.h"
-#include "../base/pool.h"
 #include "../gguf/file_type.h"
-#include "../gguf/zeros.h"
-#include "../run/quantize.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
-
-typedef struct Work {
-    const Options *options;
-    const char *in, *out;
-    const Mix *mix;
-    Gguf *gguf;
-    Quantize *quantize;
-    Progress progress;
-    double seconds;
-} Work;
 
 /* ---- the report ---------------------------------------------------------------------------------------- */
 
@@ -92,7 +80,7 @@ static bool next_type(const Quantize *q, uint32_t *id, Total *out) {
     return false;
 }
 
-static bool report_text(const Work *w, Err *e) {
+static bool report_text(const Convert *w, Err *e) {
     Buf text = {0};
     Total total;
     buf_printf(&text, "%-8s %7s %14s %12s %11s %11s %10s\n", "type", "tensors", "weights", "MB",
@@ -127,14 +115,15 @@ static json_t *types_json(const Quantize *q) {
     return types;
 }
 
-static bool report_json(const Work *w, Err *e) {
+static bool report_json(const Convert *w, Err *e) {
     json_t *tensors = json_array();
     for (int64_t i = 0; i < quantize_n_tensors(w->quantize); i++)
         json_array_append_new(tensors, tensor_json(quantize_tensor(w->quantize, i)));
     Total total = sum_of(w->quantize, NULL);
     return show_write(json_pack("{s:o,s:o,s:s,s:I,s:I,s:o,s:f,s:o,s:o}", "in",
-                                show_json(w->in, strlen(w->in)), "out", show_json(w->out, strlen(w->out)),
-                                "type", w->mix->name, "bytes_in", (json_int_t)gguf_n_bytes(w->gguf),
+                                show_json(w->in, strlen(w->in)), "out",
+                                w->out ? show_json(w->out, strlen(w->out)) : json_null(), "type",
+                                w->task.mix->name, "bytes_in", (json_int_t)gguf_n_bytes(w->model.gguf),
                                 "bytes_out", (json_int_t)quantize_bytes(w->quantize), "bits_per_weight",
                                 show_number(8 * (double)total.n_bytes / (double)total.n_weights), "seconds",
                                 w->seconds, "types", types_json(w->quantize), "tensors", tensors),
@@ -142,7 +131,7 @@ static bool report_json(const Work *w, Err *e) {
 }
 
 /* With -v: a line for each tensor. */
-static void report_tensors(const Work *w) {
+static void report_tensors(const Convert *w) {
     for (int64_t i = 0; w->options->notices.verbose && i < quantize_n_tensors(w->quantize); i++) {
         const Quantized *t = quantize_tensor(w->quantize, i);
         Buf line = {0};
@@ -151,71 +140,130 @@ static void report_tensors(const Work *w) {
         for (int k = 0; k < t->source->n_dims; k++)
             buf_printf(&line, "%s%" PRId64, k ? ", " : "", t->source->ne[k]);
         buf_printf(&line, "] %s", quant_traits(t->from)->name);
-        if (t->from != t->to) buf_printf(&line, " to %s, RMSE %.4g", quant_traits(t->to)->name, t->rmse);
+        if (t->from != t->to) buf_printf(&line, " to %s", quant_traits(t->to)->name);
+        if (t->is_weighed) buf_printf(&line, ", weighed");
+        if (!isnan(t->rmse)) buf_printf(&line, ", RMSE %.4g", t->rmse);
         if (t->from != t->to && t->rms > 0) buf_printf(&line, ", %.2f %%", 100 * t->rmse / t->rms);
         notice(&w->options->notices, "%s", line.data);
         buf_free(&line);
     }
 }
 
-static bool report(const Work *w, Err *e) {
-    report_tensors(w);
-    notice(&w->options->notices, "%s: %s, %.3f GB instead of %.3f GB, in %.1f s", w->out, w->mix->name,
-           (double)quantize_bytes(w->quantize) / 1e9, (double)gguf_n_bytes(w->gguf) / 1e9, w->seconds);
-    if (options_json(w->options)) return report_json(w, e);
-    return w->options->notices.quiet || report_text(w, e);
+/* What the name of a mix does not say: rows that are no multiple of its blocks. */
+static void warn_narrow(const Quantize *q) {
+    const Quantized *first = NULL;
+    int64_t n = 0, n_matrices = 0;
+    for (int64_t i = 0; i < quantize_n_tensors(q); i++) {
+        const Quantized *t = quantize_tensor(q, i);
+        n_matrices += t->source->ne[1] > 1;
+        n += t->wanted != t->to;
+        if (t->wanted != t->to && !first) first = t;
+    }
+    if (!first) return;
+    Total total = sum_of(q, NULL);
+    err_warn("%" PRId64 " of %" PRId64
+             " matrices have rows that are no multiple of the blocks of their type (%s: %" PRId64
+             " weights, %s needs %d) and get another one (%s); the model has %.2f bits per weight",
+             n, n_matrices, first->source->name, first->source->ne[0], quant_traits(first->wanted)->name,
+             quant_traits(first->wanted)->n_weights, quant_traits(first->to)->name,
+             8 * (double)total.n_bytes / (double)total.n_weights);
+}
+
+/* How much of the model the importance matrix is for. */
+static void report_importance(const Convert *c) {
+    int64_t n = 0, n_weighed = 0;
+    for (int64_t i = 0; i < quantize_n_tensors(c->quantize); i++) {
+        const Quantized *t = quantize_tensor(c->quantize, i);
+        n += t->from != t->to;
+        n_weighed += t->is_weighed;
+    }
+    if (c->task.importance)
+        notice(&c->options->notices, "%s: importance of %" PRId64 " of %" PRId64 " tensors",
+               c->task.importance_path, n_weighed, n);
+}
+
+static bool report(const Convert *c, Err *e) {
+    report_tensors(c);
+    report_importance(c);
+    notice(&c->options->notices, "%s: %s, %.3f GB instead of %.3f GB, in %.1f s",
+           c->options->quantize.dry_run ? "nothing is written" : c->names[0], c->task.mix->name,
+           (double)quantize_bytes(c->quantize) / 1e9, (double)gguf_n_bytes(c->model.gguf) / 1e9, c->seconds);
+    if (options_json(c->options)) return report_json(c, e);
+    return c->options->notices.quiet || report_text(c, e);
 }
 
 /* ---- the command --------------------------------------------------------------------------------------- */
 
-static bool check(Work *w, const Options *o, Err *e) {
+static bool find_mix(const char *name, const Mix **out, Err *e) {
     Buf known = {0};
+    *out = mix_find(name);
     mix_list(true, &known);
-    bool ok = o->n_rest == 3;
-    if (!ok) {
-        err_set(e, ERR_USAGE, "the arguments are two files and a type: zgen quantize IN OUT TYPE; types: %s",
-                known.data);
-    } else {
-        w->options = o;
-        w->in = o->rest[0];
-        w->out = o->rest[1];
-        w->mix = mix_find(o->rest[2]);
-        bool is_read = file_type_number(o->rest[2]) >= 0;
-        ok = (w->mix && mix_can_encode(w->mix)) ||
-             err_set(e, ERR_USAGE, "zgen %s the type '%.100s'; types: %s",
-                     is_read ? "reads, but does not write" : "cannot write", o->rest[2], known.data);
-    }
+    bool is_read = file_type_number(name) >= 0;
+    bool ok = *out || err_set(e, ERR_USAGE, "zgen %s the type '%.100s'; types: %s",
+                              is_read ? "reads, but does not write" : "cannot write", name, known.data);
     buf_free(&known);
     return ok;
 }
 
-static bool go_on(void *arg, double share) {
-    progress_show(arg, share);
-    return !stop_wanted();
+static bool read_arguments(Convert *c, Err *e) {
+    const Options *o = c->options;
+    bool no_out = o->quantize.dry_run && o->n_rest == 2;
+    if (o->n_rest != 3 && !no_out) {
+        Buf known = {0};
+        mix_list(true, &known);
+        err_set(e, ERR_USAGE, "the arguments are two files and a type: zgen quantize IN OUT TYPE; types: %s",
+                known.data);
+        buf_free(&known);
+        return false;
+    }
+    c->in = o->rest[0];
+    c->out = no_out ? NULL : o->rest[1];
+    return find_mix(o->rest[o->n_rest - 1], &c->task.mix, e);
 }
 
-static bool write_file(Work *w, Err *e) {
-    int n_threads = w->options->n_threads > 0 ? w->options->n_threads : pool_cpus();
-    double begun = clock_now();
-    AtomicFile file;
-    zeros_warn(w->gguf);
-    if (!atomic_file_open(&file, w->out, e)) return false;
-    progress_begin(&w->progress, &w->options->notices, "quantizing");
-    bool ok = quantize_run(w->quantize, file.fd, w->out, n_threads, go_on, &w->progress, e);
-    progress_end(&w->progress);
-    if (stop_wanted()) ok = stop_err(e);
-    ok = atomic_file_close(&file, ok, e);
-    w->seconds = clock_now() - begun;
-    return ok;
+static bool read_wishes(const QuantizeOptions *o, MixWishes *out, Err *e) {
+    QuantType type;
+    *out = mix_no_wishes();
+    out->pure = o->pure;
+    out->keep_output = o->keep_output;
+    if (o->embd_type) {
+        if (!mix_read_type("--token-embedding-type", o->embd_type, &type, e)) return false;
+        out->embd = (int)type;
+    }
+    if (o->output_type) {
+        if (!mix_read_type("--output-tensor-type", o->output_type, &type, e)) return false;
+        out->output = (int)type;
+    }
+    for (int i = 0; i < o->n_rules; i++)
+        if (!mix_add_rule(out, o->rules[i], e)) return false;
+    return true;
+}
+
+static bool read_task(Convert *c, Imatrix *importance, Err *e) {
+    const QuantizeOptions *o = &c->options->quantize;
+    QuantizeTask *t = &c->task;
+    if (!read_wishes(o, &t->wishes, e)) return false;
+    if (o->keep_split && o->split_max_size)
+        return err_set(e, ERR_USAGE, "--keep-split and --split-max-size exclude each other");
+    if (o->split_max_size && !convert_read_size(o->split_max_size, &t->split.max_bytes, e)) return false;
+    t->split.as_source = o->keep_split;
+    t->requantize = o->requantize;
+    if (!o->imatrix) return true;
+    t->importance = importance;
+    t->importance_path = o->imatrix;
+    return imatrix_open(o->imatrix, importance, e);
 }
 
 bool cmd_quantize(const Options *o, Err *e) {
-    Work w = {0};
+    Convert c = {.options = o, .what = "quantizing"};
+    Imatrix importance = {0};
     stop_install();
-    bool ok = check(&w, o, e) && gguf_open(w.in, &w.gguf, e) &&
-              quantize_open(w.gguf, w.mix, o->requantize, &w.quantize, e) && write_file(&w, e) &&
-              report(&w, e);
-    quantize_close(w.quantize);
-    gguf_close(w.gguf);
+    c.task.wishes = mix_no_wishes();
+    bool ok = read_arguments(&c, e) && read_task(&c, &importance, e) && convert_open(&c, e);
+    if (ok) warn_narrow(c.quantize);
+    ok = ok && (o->quantize.dry_run || convert_write(&c, e)) && report(&c, e);
+    convert_close(&c);
+    mix_wishes_free(&c.task.wishes);
+    imatrix_close(&importance);
     return ok;
 }

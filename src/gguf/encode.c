@@ -4,7 +4,9 @@
  * squared error.  Then the block as it is stored, with f16 factors and packed integers: each group in order
  * tries the packed neighbours of its line, then the factors are fitted to all groups by least squares, and
  * both repeat while the error falls.  A type with one scale per block is the case of one group whose packed
- * scale is 1.
+ * scale is 1.  A type whose scale is a power of two tries the powers near the largest value.
+ *
+ * Integers are every one of a range, or the values of a short table (Levels).
  *
  * The one trick: LANES candidates are tried on a group at once, weights in the outer loop and candidates in
  * the inner. So every error is summed in one fixed order, and the compiler can vectorise over the
@@ -12,19 +14,27 @@
 #include "encode.h"
 #include "../base/float.h"
 
-#include <assert.h>
 #include <math.h>
+#include <stdlib.h>
 
 enum {
-    LANES = 16,    // candidates tried at once
-    ROUNDS = 4,    // of a block's fit, at most
-    GROUP_MAX = 32 // weights
+    LANES = 16, // candidates tried at once
+    ROUNDS = 4, // of a block's fit, at most
 };
+
+typedef struct Levels { // the integers of a type whose codes are looked up in a table, ascending
+    int n;
+    float least, middle[15], step[15]; // the first one; between neighbours: their mean and their difference
+} Levels;
 
 /* The numbers that a type can store. */
 typedef struct Grid {
     int q_min, q_max;        // a weight's integer
     int s_min, s_max, m_max; // a group's packed scale and minimum; 1, 1 and 0 or 1: the block has no groups
+    bool is_power;           // the scale of the block is a power of two
+    const int8_t *table;     // [16] the integer of each code; NULL: all of q_min..q_max
+    Levels levels;           // of the table
+    float step;              // between the outermost integers and their neighbours
     int n_groups, group;     // groups in a block, weights in a group
 } Grid;
 
@@ -63,30 +73,46 @@ static float inverse(float scale) {
 }
 
 /* Types without a minimum are fitted by plain least squares.  With a minimum, large values weigh more, as in
- * llama.cpp's quantiser: the fit has two parameters, and small values outnumber large ones. */
-static void weigh(const Grid *g, const float *x, float *w) {
+ * llama.cpp's quantiser: the fit has two parameters, and small values outnumber large ones.  The importance of
+ * a value, where it is known, multiplies that. */
+static void weigh(const Grid *g, const float *x, const float *importance, float *w) {
     float sum = 0;
     for (int i = 0; i < g->group; i++) sum += x[i] * x[i];
     float rms = sqrtf(sum / (float)g->group);
     for (int i = 0; i < g->group; i++) w[i] = g->m_max && rms > 0 ? 0.35f + fabsf(x[i]) / rms : 1;
+    for (int i = 0; importance && i < g->group; i++) w[i] *= importance[i];
+}
+
+/* The integers nearest to LANES numbers. */
+static inline void round_lanes(const Grid *g, const float *x, float *q) {
+    const Levels *l = &g->levels;
+    float low = (float)g->q_min, high = (float)g->q_max;
+    if (!g->table) {
+        for (int k = 0; k < LANES; k++) q[k] = nearest(clamp(x[k], low, high));
+        return;
+    }
+    for (int k = 0; k < LANES; k++) q[k] = l->least;
+    for (int i = 0; i + 1 < l->n; i++)
+        for (int k = 0; k < LANES; k++) q[k] += x[k] > l->middle[i] ? l->step[i] : 0;
 }
 
 /* The squared error of a group under each line. */
 static void try_lines(const Grid *g, Weighed v, const Line *lines, float *out) {
-    float scale[LANES], min[LANES], inv[LANES], error[LANES];
-    float low = (float)g->q_min, high = (float)g->q_max;
+    float scale[LANES], min[LANES], inv[LANES], error[LANES], at[LANES], q[LANES];
     for (int k = 0; k < LANES; k++) {
         scale[k] = lines[k].scale;
         min[k] = lines[k].min;
         inv[k] = inverse(scale[k]);
         error[k] = 0;
     }
-    for (int i = 0; i < g->group; i++)
+    for (int i = 0; i < g->group; i++) {
+        for (int k = 0; k < LANES; k++) at[k] = (v.x[i] + min[k]) * inv[k];
+        round_lanes(g, at, q);
         for (int k = 0; k < LANES; k++) {
-            float q = nearest(clamp((v.x[i] + min[k]) * inv[k], low, high));
-            float e = scale[k] * q - min[k] - v.x[i];
+            float e = scale[k] * q[k] - min[k] - v.x[i];
             error[k] += v.w[i] * (e * e);
         }
+    }
     for (int k = 0; k < LANES; k++) out[k] = error[k];
 }
 
@@ -103,13 +129,17 @@ static int best_line(const Grid *g, Weighed v, const Line *lines, float *error) 
 
 static void round_to_line(const Grid *g, const float *x, Line line, int8_t *q) {
     float inv = inverse(line.scale);
-    for (int i = 0; i < g->group; i++)
-        q[i] = (int8_t)nearest(clamp((x[i] + line.min) * inv, (float)g->q_min, (float)g->q_max));
+    for (int i = 0; i < g->group; i += LANES) {
+        float at[LANES], out[LANES];
+        for (int k = 0; k < LANES; k++) at[k] = (x[i + k] + line.min) * inv;
+        round_lanes(g, at, out);
+        for (int k = 0; k < LANES; k++) q[i + k] = (int8_t)out[k];
+    }
 }
 
 /* The line through the integers that `line` gives, by least squares. */
 static Line refit_line(const Grid *g, Weighed v, Line line) {
-    int8_t q[GROUP_MAX];
+    int8_t q[QUANT_MAX_WEIGHTS];
     round_to_line(g, v.x, line, q);
     double n = 0, sq = 0, sqq = 0, sx = 0, sxq = 0;
     for (int i = 0; i < g->group; i++) {
@@ -136,7 +166,7 @@ static void first_scales(const Grid *g, const float *x, Line *lines) {
     for (int i = 0; i < g->group; i++)
         if (fabsf(x[i]) > fabsf(peak)) peak = x[i];
     for (int k = 0; k < LANES; k++) {
-        float beyond = 0.35f * (float)(k / 2) - 1.05f; // of the end, in steps
+        float beyond = g->step * (0.35f * (float)(k / 2) - 1.05f); // of the end
         float end = k % 2 ? (float)g->q_max + beyond : (float)g->q_min - beyond;
         lines[k] = (Line){peak / end, 0};
     }
@@ -162,7 +192,7 @@ static void nearby_lines(const Grid *g, Line line, Line *lines) {
     for (int k = 0; k < LANES; k++) {
         float x = g->m_max ? (float)(k % 4) / 2 - 0.75f : (float)k / 8 - 0.9375f,
               y = g->m_max ? (float)(k / 4) / 2 - 0.75f : 0; // symmetric
-        lines[k].scale = line.scale * (1 + 0.4f * x / (float)g->q_max);
+        lines[k].scale = line.scale * (1 + g->step * 0.4f * x / (float)g->q_max);
         lines[k].min = line.min + 0.4f * y * line.scale;
         if (!g->m_max || (lines[k].min < 0 && !is_flat(g))) lines[k].min = 0;
     }
@@ -250,15 +280,34 @@ static void refit_factors(const Grid *g, Weighed v, Parts *p) {
     }
 }
 
-static void fit_block(const Grid *g, const float *x, Parts *out) {
+/* The power of two of least error: the integers reach the largest value, or a part of it.  Values are scaled to
+ * 1..2 before their errors are squared, so that none overflows. */
+static void fit_power(const Grid *g, Weighed v, Parts *out) {
+    Line lines[LANES];
+    float x[QUANT_MAX_WEIGHTS], peak = 0, error;
+    for (int i = 0; i < g->group; i++) peak = fmaxf(peak, fabsf(v.x[i]));
+    int exponent = peak > 0 ? ilogbf(peak) : 0;
+    for (int i = 0; i < g->group; i++) x[i] = ldexpf(v.x[i], -exponent);
+    for (int k = 0; k < LANES; k++)
+        lines[k] = (Line){ldexpf(1, between(exponent + k - 10, -128, 126) - exponent), 0};
+    Line best = lines[best_line(g, (Weighed){x, v.w}, lines, &error)];
+    out->d = ldexpf(best.scale, exponent);
+    round_to_line(g, x, best, out->q);
+}
+
+static void fit_block(const Grid *g, const float *x, const float *importance, Parts *out) {
     Line lines[QUANT_MAX_GROUPS];
     Weighed groups[QUANT_MAX_GROUPS];
     float w[QUANT_MAX_WEIGHTS];
     Parts p = {0};
     for (int i = 0, at = 0; i < g->n_groups; i++, at += g->group) {
         groups[i] = (Weighed){x + at, w + at};
-        weigh(g, x + at, w + at);
-        lines[i] = fit_group(g, groups[i]);
+        weigh(g, x + at, importance ? importance + at : NULL, w + at);
+        if (!g->is_power) lines[i] = fit_group(g, groups[i]);
+    }
+    if (g->is_power) {
+        fit_power(g, groups[0], out);
+        return;
     }
     pack_lines(g, lines, &p);
     float least = INFINITY;
@@ -326,6 +375,34 @@ static void pack_Q8_0(const Parts *p, void *block) {
     memcpy(b->qs, p->q, sizeof b->qs);
 }
 
+/* The low two bits of 256 integers plus zero: of each 128 the four quarters share 32 bytes. */
+static void pack_pairs(const int8_t *q, int zero, uint8_t *qs) {
+    memset(qs, 0, 64);
+    for (int i = 0; i < 256; i++)
+        qs[i / 128 * 32 + i % 32] |= (uint8_t)(((q[i] + zero) & 3) << i % 128 / 32 * 2);
+}
+
+static void pack_Q2_K(const Parts *p, void *block) {
+    BlockQ2_K *b = block;
+    store_f16(b->d, p->d);
+    store_f16(b->dmin, p->dmin);
+    for (int g = 0; g < 16; g++) b->scales[g] = (uint8_t)(p->s[g] | p->m[g] << 4);
+    pack_pairs(p->q, 0, b->qs);
+}
+
+static void pack_Q3_K(const Parts *p, void *block) {
+    BlockQ3_K *b = block;
+    store_f16(b->d, p->d);
+    pack_pairs(p->q, 4, b->qs);
+    memset(b->hmask, 0, sizeof b->hmask);
+    for (int i = 0; i < 256; i++) b->hmask[i % 32] |= (uint8_t)((p->q[i] + 4) >> 2 << i / 32);
+    for (int g = 0; g < 8; g++) b->scales[g] = (uint8_t)((p->s[g] & 15) | (p->s[g + 8] & 15) << 4);
+    for (int g = 0; g < 4; g++) {
+        b->scales[8 + g] = 0;
+        for (int k = 0; k < 4; k++) b->scales[8 + g] |= (uint8_t)((p->s[g + 4 * k] + 32) >> 4 << 2 * k);
+    }
+}
+
 static void pack_k_scales(const Parts *p, uint8_t *out) {
     for (int g = 0; g < 4; g++) {
         out[g] = (uint8_t)(p->s[g] | p->s[g + 4] >> 4 << 6);
@@ -362,11 +439,66 @@ static void pack_Q6_K(const Parts *p, void *block) {
         b->qh[i / 128 * 32 + i % 32] |= (uint8_t)((p->q[i] + 32) >> 4 << i % 128 / 32 * 2);
 }
 
+/* The codes of 32 integers of a table, as pack_nibbles has them. */
+static void pack_codes(const int8_t *q, const int8_t *table, uint8_t *qs) {
+    int8_t code[32] = {0};
+    for (int i = 0; i < 32; i++)
+        while (table[code[i]] != q[i]) code[i]++;
+    pack_nibbles(code, 0, 16, qs);
+}
+
+static void pack_IQ4_NL(const Parts *p, void *block) {
+    BlockIQ4_NL *b = block;
+    store_f16(b->d, p->d);
+    pack_codes(p->q, quant_iq4, b->qs);
+}
+
+static void pack_IQ4_XS(const Parts *p, void *block) {
+    BlockIQ4_XS *b = block;
+    store_f16(b->d, p->d);
+    memset(b->scales_h, 0, sizeof b->scales_h);
+    memset(b->scales_l, 0, sizeof b->scales_l);
+    for (int g = 0; g < 8; g++) {
+        b->scales_l[g / 2] |= (uint8_t)(((p->s[g] + 32) & 15) << g % 2 * 4);
+        b->scales_h[g / 4] |= (uint8_t)((p->s[g] + 32) >> 4 << g % 4 * 2);
+        pack_codes(p->q + 32 * g, quant_iq4, b->qs + 16 * g);
+    }
+}
+
+static void pack_MXFP4(const Parts *p, void *block) {
+    BlockMXFP4 *b = block;
+    b->e = (uint8_t)(ilogbf(p->d) + 128); // d is of the doubled integers
+    pack_codes(p->q, quant_e2m1, b->qs);
+}
+
+/* n bytes of `digits` integers each, which lie n apart. */
+static void pack_ternary(const int8_t *q, int n, int digits, uint8_t *out) {
+    for (int i = 0; i < n; i++) {
+        int fraction = 0;
+        for (int k = 0; k < 5; k++) fraction = 3 * fraction + (k < digits ? q[i + k * n] + 1 : 0);
+        out[i] = (uint8_t)((256 * fraction + 242) / 243);
+    }
+}
+
+static void pack_TQ1_0(const Parts *p, void *block) {
+    BlockTQ1_0 *b = block;
+    store_f16(b->d, p->d);
+    pack_ternary(p->q, 32, 5, b->qs);
+    pack_ternary(p->q + 160, 16, 5, b->qs + 32);
+    pack_ternary(p->q + 240, 4, 4, b->qh);
+}
+
+static void pack_TQ2_0(const Parts *p, void *block) {
+    BlockTQ2_0 *b = block;
+    store_f16(b->d, p->d);
+    pack_pairs(p->q, 1, b->qs);
+}
+
 /* ---- all types ----------------------------------------------------------------------------------------- */
 
 static const struct Coder {
     QuantType type;
-    Grid grid; // without n_groups and group, which follow from the traits
+    Grid grid; // without what make_grid adds
     void (*pack)(const Parts *, void *block);
 } coders[] = {
     {QUANT_Q4_0, {.q_min = -8, .q_max = 7, .s_min = 1, .s_max = 1}, pack_Q4_0},
@@ -374,9 +506,16 @@ static const struct Coder {
     {QUANT_Q5_0, {.q_min = -16, .q_max = 15, .s_min = 1, .s_max = 1}, pack_Q5_0},
     {QUANT_Q5_1, {.q_max = 31, .s_min = 1, .s_max = 1, .m_max = 1}, pack_Q5_1},
     {QUANT_Q8_0, {.q_min = -127, .q_max = 127, .s_min = 1, .s_max = 1}, pack_Q8_0},
+    {QUANT_Q2_K, {.q_max = 3, .s_max = 15, .m_max = 15}, pack_Q2_K},
+    {QUANT_Q3_K, {.q_min = -4, .q_max = 3, .s_min = -32, .s_max = 31}, pack_Q3_K},
     {QUANT_Q4_K, {.q_max = 15, .s_max = 63, .m_max = 63}, pack_Q4_K},
     {QUANT_Q5_K, {.q_max = 31, .s_max = 63, .m_max = 63}, pack_Q5_K},
     {QUANT_Q6_K, {.q_min = -32, .q_max = 31, .s_min = -128, .s_max = 127}, pack_Q6_K},
+    {QUANT_IQ4_NL, {.s_min = 1, .s_max = 1, .table = quant_iq4}, pack_IQ4_NL},
+    {QUANT_IQ4_XS, {.s_min = -32, .s_max = 31, .table = quant_iq4}, pack_IQ4_XS},
+    {QUANT_MXFP4, {.s_min = 1, .s_max = 1, .is_power = true, .table = quant_e2m1}, pack_MXFP4},
+    {QUANT_TQ1_0, {.q_min = -1, .q_max = 1, .s_min = 1, .s_max = 1}, pack_TQ1_0},
+    {QUANT_TQ2_0, {.q_min = -1, .q_max = 1, .s_min = 1, .s_max = 1}, pack_TQ2_0},
 };
 
 static const struct Coder *find_coder(QuantType type) {
@@ -389,20 +528,52 @@ bool quant_can_encode(QuantType type) {
     return quant_traits(type)->act == QUANT_ACT_F32 || find_coder(type);
 }
 
-static void encode_blocks(const struct Coder *coder, const float *x, size_t n_blocks, uint8_t *out) {
+static int compare_integers(const void *a, const void *b) {
+    return *(const int8_t *)a - *(const int8_t *)b;
+}
+
+static Levels make_levels(const int8_t *table) {
+    int8_t sorted[16];
+    Levels out = {.n = 1};
+    memcpy(sorted, table, sizeof sorted);
+    qsort(sorted, 16, 1, compare_integers);
+    out.least = sorted[0];
+    for (int i = 1; i < 16; i++) {
+        if (sorted[i] == sorted[i - 1]) continue;
+        out.middle[out.n - 1] = (float)(sorted[i] + sorted[i - 1]) / 2;
+        out.step[out.n++ - 1] = (float)(sorted[i] - sorted[i - 1]);
+    }
+    return out;
+}
+
+/* A block without packed scales is one group. */
+static Grid make_grid(const struct Coder *coder) {
     const QuantTraits *t = quant_traits(coder->type);
     Grid grid = coder->grid;
-    grid.group = t->group;
-    grid.n_groups = t->n_weights / t->group;
-    assert(grid.group <= GROUP_MAX);
-    for (size_t b = 0; b < n_blocks; b++) {
+    grid.group = is_flat(&grid) ? t->n_weights : t->group;
+    grid.n_groups = t->n_weights / grid.group;
+    grid.step = 1;
+    if (grid.table) {
+        grid.levels = make_levels(grid.table);
+        grid.step = grid.levels.step[0];
+        grid.q_min = grid.q_max = (int)grid.levels.least;
+        for (int i = 0; i + 1 < grid.levels.n; i++) grid.q_max += (int)grid.levels.step[i];
+    }
+    return grid;
+}
+
+static void encode_blocks(const struct Coder *coder, const float *x, const float *importance, size_t n_blocks,
+                          uint8_t *out) {
+    const QuantTraits *t = quant_traits(coder->type);
+    Grid grid = make_grid(coder);
+    for (size_t b = 0, at = 0; b < n_blocks; b++, at += (size_t)t->n_weights) {
         Parts parts;
-        fit_block(&grid, x + b * (size_t)t->n_weights, &parts);
+        fit_block(&grid, x + at, importance ? importance + at : NULL, &parts);
         coder->pack(&parts, out + b * t->n_bytes);
     }
 }
 
-void quant_encode(QuantType type, const float *x, size_t n_blocks, void *blocks) {
+void quant_encode(QuantType type, const float *x, const float *importance, size_t n_blocks, void *blocks) {
     uint8_t *out = blocks;
     switch (type) {
     case QUANT_F32:
@@ -418,7 +589,7 @@ void quant_encode(QuantType type, const float *x, size_t n_blocks, void *blocks)
         for (size_t i = 0; i < n_blocks; i++) out[i] = f32_to_e4m3(x[i]);
         break;
     default:
-        encode_blocks(find_coder(type), x, n_blocks, out);
+        encode_blocks(find_coder(type), x, importance, n_blocks, out);
     }
 }
 

@@ -14,8 +14,9 @@
 bool quant_can_encode(QuantType type);
 
 /* Encodes x[n_weights * n_blocks] into blocks[n_bytes * n_blocks].  F16, BF16 and FP8 round half to even, FP8
- * saturates at 448; block types get the blocks of least squared error that the search of encode.c finds. */
-void quant_encode(QuantType type, const float *x, size_t n_blocks, void *blocks);
+ * saturates at 448; block types get the blocks of least squared error that the search of encode.c finds.
+ * importance: factors of the squared errors, [n_weights * n_blocks], finite and not negative; NULL: all 1. */
+void quant_encode(QuantType type, const float *x, const float *importance, size_t n_blocks, void *blocks);
 
 /* Encodes a row of n values as E4M3 and returns its scale (value = scale * code): the largest magnitude
  * becomes the largest code.  The scale is 0 for a row of magnitudes below 2^-100.  Values that are not finite

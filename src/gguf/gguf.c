@@ -432,10 +432,14 @@ static int compare_names(const void *a, const void *b) {
     return strcmp((*(const GgufTensor *const *)a)->name, (*(const GgufTensor *const *)b)->name);
 }
 
-static const char *label_of(const Gguf *g, const GgufTensor *t) {
+int gguf_tensor_shard(const Gguf *g, const GgufTensor *t) {
     int i = 0;
     while (t->data < g->parts[i].data || t->data >= g->parts[i].data + g->parts[i].size) i++;
-    return g->parts[i].label;
+    return i;
+}
+
+static const char *label_of(const Gguf *g, const GgufTensor *t) {
+    return g->parts[gguf_tensor_shard(g, t)].label;
 }
 
 static bool sort_tensors(Gguf *g, Err *e) {
@@ -594,16 +598,21 @@ bool gguf_get_bool(const Gguf *g, const char *key, bool *out, Err *e) {
     return true;
 }
 
-/* A value as a file has it: its type, and of a string the length. */
+/* A value as a file has it: its type, and of a string the length.  Numbers have the types that converters give
+ * them: other programs read no wider ones. */
 static void encode_scalar(GgufScalar v, Buf *out) {
-    static const uint32_t types[] = {[GGUF_INT] = VALUE_I64,
-                                     [GGUF_FLOAT] = VALUE_F64,
-                                     [GGUF_BOOL] = VALUE_BOOL,
-                                     [GGUF_STRING] = VALUE_STRING};
-    buf_add(out, &types[v.kind], sizeof types[v.kind]);
+    bool is_small = v.integer >= INT32_MIN && v.integer <= UINT32_MAX;
+    uint32_t type = v.kind == GGUF_FLOAT    ? VALUE_F32
+                    : v.kind == GGUF_BOOL   ? VALUE_BOOL
+                    : v.kind == GGUF_STRING ? VALUE_STRING
+                    : !is_small             ? VALUE_I64
+                    : v.integer < 0         ? VALUE_I32
+                                            : VALUE_U32;
     uint64_t length = v.kind == GGUF_STRING ? strlen(v.text) : 0;
-    if (v.kind == GGUF_INT) buf_add(out, &v.integer, sizeof v.integer);
-    if (v.kind == GGUF_FLOAT) buf_add(out, &v.number, sizeof v.number);
+    float number = v.kind == GGUF_FLOAT ? (float)v.number : 0;
+    buf_add(out, &type, sizeof type);
+    if (v.kind == GGUF_INT) buf_add(out, &v.integer, is_small ? 4 : 8); // little endian
+    if (v.kind == GGUF_FLOAT) buf_add(out, &number, sizeof number);
     if (v.kind == GGUF_BOOL) buf_add(out, &v.flag, sizeof v.flag);
     if (v.kind == GGUF_STRING) buf_add(out, &length, sizeof length);
     if (v.kind == GGUF_STRING) buf_add(out, v.text, length);

@@ -46,6 +46,7 @@ uint64_t gguf_n_bytes(const Gguf *g);         // size of all its files
 int64_t gguf_n_tensors(const Gguf *g);
 const GgufTensor *gguf_tensor(const Gguf *g, int64_t i);             // one array, in file order
 const GgufTensor *gguf_find_tensor(const Gguf *g, const char *name); // NULL if there is none
+int gguf_tensor_shard(const Gguf *g, const GgufTensor *t);           // the file of n_shards that it is in
 
 /* Metadata, for listing (`zgen info`). */
 int64_t gguf_n_keys(const Gguf *g);

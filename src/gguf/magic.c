@@ -39,8 +39,8 @@ static bool is_safetensors(const uint8_t *data, size_t n) {
     return length <= n - 8 || length < 100 << 20;
 }
 
-/* An importance matrix from before GGUF: the number of its entries, then the length of a name and the name. */
-static bool is_imatrix(const uint8_t *data, size_t n) {
+/* The number of its entries, then the length of a name and the name. */
+bool magic_is_imatrix(const uint8_t *data, size_t n) {
     int32_t length;
     if (n < 16) return false;
     memcpy(&length, data + 4, 4);
@@ -53,7 +53,7 @@ static const char *recognise(const uint8_t *data, size_t n) {
     if (is_pytorch_zip(data, n)) return "a PyTorch file; convert the model to GGUF";
     for (size_t i = 0; i < sizeof KINDS / sizeof *KINDS; i++)
         if (n >= KINDS[i].n && memcmp(data, KINDS[i].bytes, KINDS[i].n) == 0) return KINDS[i].what;
-    if (is_imatrix(data, n))
+    if (magic_is_imatrix(data, n))
         return "an importance matrix in its old form, for quantising a model; give the model";
     if (is_safetensors(data, n)) return "a safetensors file; convert the model to GGUF";
     size_t i = n >= 3 && memcmp(data, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;

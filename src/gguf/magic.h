@@ -13,6 +13,9 @@
 /* Checks magic and version of a file of n bytes.  false: ERR_MODEL with the format that the file has. */
 bool magic_check(const uint8_t *data, size_t n, const char *label, int *version, Err *e);
 
+/* Whether the bytes begin as an importance matrix from before GGUF. */
+bool magic_is_imatrix(const uint8_t *data, size_t n);
+
 /* What to do about a file that is not whole: `otherwise`, or another sentence where the name is that of a part
  * (model.gguf.part1of2, model.gguf-split-a), which some publishers cut large files into. */
 const char *magic_remedy(const char *label, const char *otherwise);

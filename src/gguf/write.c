@@ -27,6 +27,16 @@ void gguf_write_u32(GgufWriter *w, const char *key, uint32_t value) {
     put_u32(&w->keys, value);
 }
 
+void gguf_write_u16(GgufWriter *w, const char *key, uint16_t value) {
+    put_key(w, key, 2);
+    buf_add(&w->keys, &value, sizeof value);
+}
+
+void gguf_write_i32(GgufWriter *w, const char *key, int32_t value) {
+    put_key(w, key, 5);
+    buf_add(&w->keys, &value, sizeof value);
+}
+
 void gguf_write_f32(GgufWriter *w, const char *key, float value) {
     put_key(w, key, 6);
     buf_add(&w->keys, &value, sizeof value);

@@ -18,6 +18,8 @@ typedef struct GgufWriter { // starts as {0}
     uint64_t data_bytes; // of the tensors so far, padding included
 } GgufWriter;
 
+void gguf_write_u16(GgufWriter *w, const char *key, uint16_t value);
+void gguf_write_i32(GgufWriter *w, const char *key, int32_t value);
 void gguf_write_u32(GgufWriter *w, const char *key, uint32_t value);
 void gguf_write_f32(GgufWriter *w, const char *key, float value);
 void gguf_write_bool(GgufWriter *w, const char *key, bool value);

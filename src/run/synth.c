@@ -195,7 +195,9 @@ static void set_types(SynthPlan *m) {
     size_t n = (size_t)m->n_tensors;
     m->types = mem_new(2 * n, sizeof *m->types); // QUANT_F32 for scales
     m->offsets = mem_new(2 * n, sizeof *m->offsets);
-    mix_types(m->mix, &model, m->tensors, m->n_tensors, m->types);
+    model.n_shared = m->s->n_kv_head ? m->s->n_head / m->s->n_kv_head : 0;
+    MixWishes none = mix_no_wishes();
+    mix_types(m->mix, &none, &model, m->tensors, m->n_tensors, m->types, NULL);
     add_scales(m);
     for (int i = 0; i < m->n_tensors; i++) {
         const GgufTensor *t = &m->tensors[i];

@@ -20,10 +20,14 @@ static const struct {
     double rmse;
     uint64_t hash;
 } blocks[] = {
-    {QUANT_Q4_0, 0.081961, 0x45BE4CDD4833E956}, {QUANT_Q4_1, 0.075388, 0x82815A43BD432B7A},
-    {QUANT_Q5_0, 0.040485, 0x90FEC077DAE281BE}, {QUANT_Q5_1, 0.036813, 0xBBA04846B21D3D65},
-    {QUANT_Q8_0, 0.005101, 0x021A7986E2238DDA}, {QUANT_Q4_K, 0.068955, 0xDBFF09372B7FF095},
-    {QUANT_Q5_K, 0.034735, 0xBD660C7A377E8555}, {QUANT_Q6_K, 0.017140, 0x8700C2D2A788F075},
+    {QUANT_Q4_0, 0.081961, 0x45BE4CDD4833E956},   {QUANT_Q4_1, 0.075388, 0x82815A43BD432B7A},
+    {QUANT_Q5_0, 0.040485, 0x90FEC077DAE281BE},   {QUANT_Q5_1, 0.036813, 0xBBA04846B21D3D65},
+    {QUANT_Q8_0, 0.005101, 0x021A7986E2238DDA},   {QUANT_Q4_K, 0.068955, 0xDBFF09372B7FF095},
+    {QUANT_Q5_K, 0.034735, 0xBD660C7A377E8555},   {QUANT_Q6_K, 0.017140, 0x8700C2D2A788F075},
+    {QUANT_Q2_K, 0.283428, 0x965C7DC3C0A2C56B},   {QUANT_Q3_K, 0.145420, 0xD7FCFB1F9F2B2795},
+    {QUANT_IQ4_NL, 0.073810, 0x5FC303E324BE88A4}, {QUANT_IQ4_XS, 0.074273, 0x5F1E6FE7002A5155},
+    {QUANT_MXFP4, 0.113287, 0x8DC0B148C685D57A},  {QUANT_TQ1_0, 0.768024, 0xC00D19024501DCAF},
+    {QUANT_TQ2_0, 0.768024, 0x42B73328A3E1CDF4},
 };
 enum { N_BLOCKS = sizeof blocks / sizeof *blocks, N = 256 * 64 };
 
@@ -54,7 +58,7 @@ static void there_and_back(QuantType type, const float *x, size_t n, float *out)
     size_t n_blocks = n / (size_t)t->n_weights, n_bytes = n_blocks * t->n_bytes;
     uint8_t *bytes = malloc(n_bytes + 2); // one before, so that blocks lie at odd addresses, and one behind
     bytes[0] = bytes[n_bytes + 1] = 0xA5;
-    quant_encode(type, x, n_blocks, bytes + 1);
+    quant_encode(type, x, NULL, n_blocks, bytes + 1);
     CHECK(bytes[0] == 0xA5 && bytes[n_bytes + 1] == 0xA5, "%s writes beyond its blocks", t->name);
     t->decode(bytes + 1, n_blocks, out);
     free(bytes);
@@ -65,7 +69,7 @@ TEST(encode_knows_what_it_writes) {
     for (uint32_t id = 0; id <= 1000; id++) n += quant_traits(id) && quant_can_encode((QuantType)id);
     CHECK(n == N_BLOCKS + 4, "%d types", n); // and F32, F16, BF16, FP8
     for (int i = 0; i < N_BLOCKS; i++) CHECK(quant_can_encode(blocks[i].type));
-    CHECK(!quant_can_encode(QUANT_IQ4_XS) && !quant_can_encode(QUANT_I8) && !quant_can_encode(QUANT_Q8_K));
+    CHECK(!quant_can_encode(QUANT_IQ3_S) && !quant_can_encode(QUANT_I8) && !quant_can_encode(QUANT_Q8_K));
 }
 
 TEST(encode_floats) {
@@ -117,20 +121,26 @@ TEST(encode_makes_the_same_bytes_everywhere) {
     for (int i = 0; i < N_BLOCKS; i++) {
         const QuantTraits *t = quant_traits(blocks[i].type);
         size_t n_blocks = N / (size_t)t->n_weights;
-        quant_encode(blocks[i].type, x, n_blocks, bytes);
+        quant_encode(blocks[i].type, x, NULL, n_blocks, bytes);
         uint64_t hash = hash_of(bytes, n_blocks * t->n_bytes);
         CHECK(hash == blocks[i].hash, "%s: 0x%016" PRIx64, t->name, hash);
     }
 }
 
-/* A value that all weights of a block have, or one of them: nothing rounds but the f16 factors, of which
- * there are two in types with a minimum.  A small value's factor is subnormal: half a step of it, times the
+/* The error of a lone value, as a share of it: of the f16 factors, of which there are two in types with a
+ * minimum; of tables, which lack 0 or have only powers of two between large steps. */
+static float lone_error(QuantType type) {
+    if (type == QUANT_IQ4_NL || type == QUANT_IQ4_XS) return 0x1p-6f;
+    if (type == QUANT_MXFP4) return 0.2f;
+    return quant_traits(type)->has_min ? 0x1p-10f : 0x1p-11f;
+}
+
+/* A value that all weights of a block have, or one of them: nothing rounds but the factors.  A small value's factor is subnormal: half a step of it, times the
  * integers. */
 static void check_lone(QuantType type, float value, int at) {
     const QuantTraits *t = quant_traits(type);
     float x[256], out[256],
-        bound =
-            fabsf(value) * (t->has_min ? 0x1p-10f : 0x1p-11f) + (fabsf(value) < 1 ? 32 * 128 * 0x1p-25f : 0);
+        bound = fabsf(value) * lone_error(type) + (fabsf(value) < 1 ? 32 * 128 * 0x1p-25f : 0);
     for (int i = 0; i < 256; i++) x[i] = at < 0 || i == at ? value : 0;
     there_and_back(type, x, 256, out);
     for (int i = 0; i < 256; i++)
@@ -215,7 +225,8 @@ static void check_file(const char *source_path, const char *path) {
 }
 
 TEST(encode_beside_llama_cpp_on_random_weights) {
-    static const char *const types[] = {"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16"};
+    static const char *const types[] = {"Q4_0", "Q4_1", "Q5_0",   "Q5_1", "Q8_0",
+                                        "F16",  "BF16", "IQ4_NL", "MXFP4"};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         char path[80];
         snprintf(path, sizeof path, "test/data/models/llama-s-%s.gguf", types[i]);

@@ -30,6 +30,20 @@ static int64_t read_int(const Gguf *g, const char *name) {
     return value;
 }
 
+/* Query heads of a key/value head in the first layer. */
+static int n_shared(const Gguf *g) {
+    const int64_t *q, *kv;
+    size_t n, n_kv;
+    GgufString arch = {"", 0};
+    char heads[100], kv_heads[100];
+    Err e;
+    gguf_get_string(g, "general.architecture", &arch, &e);
+    snprintf(heads, sizeof heads, "%.*s.attention.head_count", (int)arch.n, arch.data);
+    snprintf(kv_heads, sizeof kv_heads, "%.*s.attention.head_count_kv", (int)arch.n, arch.data);
+    bool ok = gguf_get_ints(g, heads, &q, &n, &e) && gguf_get_ints(g, kv_heads, &kv, &n_kv, &e);
+    return ok && n && n_kv && kv[0] ? (int)(q[0] / kv[0]) : 1;
+}
+
 /* The tensors of the file have the types that its mix gives them; returns how many there are. */
 static int check_file(const char *path) {
     const Mix *mix = mix_of_file(path);
@@ -44,8 +58,10 @@ static int check_file(const char *path) {
     int n = (int)gguf_n_tensors(g);
     QuantType *types = calloc((size_t)n, sizeof *types);
     MixModel model = {.n_layer = (int)read_int(g, "block_count"),
-                      .n_expert = (int)read_int(g, "expert_count")};
-    mix_types(mix, &model, gguf_tensor(g, 0), n, types);
+                      .n_expert = (int)read_int(g, "expert_count"),
+                      .n_shared = n_shared(g)};
+    MixWishes none = mix_no_wishes();
+    mix_types(mix, &none, &model, gguf_tensor(g, 0), n, types, NULL);
     for (int i = 0; i < n; i++) {
         const GgufTensor *t = gguf_tensor(g, i);
         CHECK(types[i] == t->type, "%s: %s is %s, not %s", path, t->name, quant_traits(t->type)->name,
@@ -92,7 +108,8 @@ static QuantType type_in(const char *mix, MixModel model, const char *name, int6
                              {.name = "blk.99.attn_v.weight", .n_dims = 2, .ne = {256, 64, 1, 1}},
                              {.name = "output.weight", .n_dims = 2, .ne = {256, 64, 1, 1}}};
     QuantType types[3];
-    mix_types(mix_find(mix), &model, tensors, has_output ? 3 : 2, types);
+    MixWishes none = mix_no_wishes();
+    mix_types(mix_find(mix), &none, &model, tensors, has_output ? 3 : 2, types, NULL);
     return types[0];
 }
 
@@ -119,13 +136,46 @@ TEST(mix_eighty_layers) {
     CHECK(type_in("q5_k_s", large, "blk.5.attn_v.weight", 256, true) == QUANT_Q5_K);
 }
 
+TEST(mix_rules_of_low_bits) {
+    MixModel model = {.n_layer = 32, .n_shared = 1}, shared = {.n_layer = 32, .n_shared = 4},
+             weighed = {.n_layer = 32, .n_shared = 1, .has_importance = true},
+             eight = {.n_layer = 32, .n_expert = 8};
+    CHECK(type_in("q2_k", model, "blk.0.attn_v.weight", 256, true) == QUANT_Q3_K);
+    CHECK(type_in("q2_k", shared, "blk.0.attn_v.weight", 256, true) == QUANT_Q4_K);
+    CHECK(type_in("q2_k_s", model, "blk.0.attn_v.weight", 256, true) == QUANT_Q2_K);
+    CHECK(type_in("q2_k_s", shared, "blk.0.attn_v.weight", 256, true) == QUANT_Q4_K);
+    CHECK(type_in("q2_k_s", shared, "blk.0.ffn_down.weight", 256, true) == QUANT_Q4_K);
+    CHECK(type_in("q2_k", model, "blk.0.ffn_down.weight", 256, true) == QUANT_Q3_K);
+    CHECK(type_in("q2_k", model, "blk.0.attn_output.weight", 256, true) == QUANT_Q3_K);
+    CHECK(type_in("q2_k", eight, "blk.0.attn_output.weight", 256, true) == QUANT_Q5_K);
+    CHECK(type_in("q3_k_l", model, "blk.9.ffn_down.weight", 256, true) == QUANT_Q5_K);
+    CHECK(type_in("q3_k_l", model, "blk.9.attn_v.weight", 256, true) == QUANT_Q5_K);
+    CHECK(type_in("q3_k_l", model, "blk.9.attn_output.weight", 256, true) == QUANT_Q5_K);
+    CHECK(type_in("q3_k_l", eight, "blk.9.attn_output.weight", 256, true) == QUANT_Q3_K);
+    CHECK(type_in("q3_k_s", model, "blk.9.attn_v.weight", 256, true) == QUANT_Q3_K);
+    CHECK(type_in("iq4_nl", model, "blk.0.ffn_down.weight", 256, true) == QUANT_Q5_K);
+    CHECK(type_in("iq4_nl", weighed, "blk.0.ffn_down.weight", 256, true) == QUANT_IQ4_NL);
+    CHECK(type_in("iq4_xs", shared, "blk.0.attn_v.weight", 256, true) == QUANT_Q5_K);
+    CHECK(type_in("q4_0", weighed, "blk.0.ffn_down.weight", 256, true) == QUANT_Q4_1);
+    CHECK(type_in("q5_0", weighed, "blk.0.ffn_down.weight", 256, true) == QUANT_Q5_1);
+    CHECK(type_in("q5_0", model, "blk.0.ffn_down.weight", 256, true) == QUANT_Q5_0);
+    CHECK(type_in("tq1_0", model, "token_embd.weight", 256, true) == QUANT_Q4_K);
+    CHECK(type_in("tq2_0", model, "token_embd.weight", 256, false) == QUANT_Q6_K);
+    CHECK(type_in("tq2_0", model, "blk.0.ffn_up.weight", 256, true) == QUANT_TQ2_0);
+}
+
 /* Widths that are no multiple of 256, or of 32. */
 TEST(mix_odd_widths) {
     MixModel model = {.n_layer = 4};
     CHECK(type_in("q4_k_m", model, "blk.1.ffn_up.weight", 160, true) == QUANT_Q5_0);
     CHECK(type_in("q5_k_m", model, "blk.1.ffn_up.weight", 160, true) == QUANT_Q5_1);
     CHECK(type_in("q6_k", model, "blk.1.ffn_up.weight", 160, true) == QUANT_Q8_0);
-    CHECK(type_in("q4_k_m", model, "blk.2.ffn_down.weight", 160, true) == QUANT_Q8_0);
+    CHECK(type_in("q4_k_m", (MixModel){.n_layer = 4, .n_expert = 2}, "blk.2.ffn_down_exps.weight", 160,
+                  true) == QUANT_Q8_0);
+    CHECK(type_in("q2_k", model, "blk.1.ffn_up.weight", 160, true) == QUANT_Q4_0);
+    CHECK(type_in("q3_k_s", model, "blk.1.ffn_up.weight", 160, true) == QUANT_Q4_0);
+    CHECK(type_in("iq4_xs", model, "blk.1.ffn_up.weight", 160, true) == QUANT_IQ4_NL);
+    CHECK(type_in("tq1_0", model, "blk.1.ffn_up.weight", 160, true) == QUANT_Q4_0);
     CHECK(type_in("q4_k_m", model, "blk.1.ffn_up.weight", 100, true) == QUANT_F16);
     CHECK(type_in("q4_0", model, "blk.1.ffn_up.weight", 100, true) == QUANT_F16);
     CHECK(type_in("fp8", model, "blk.1.ffn_up.weight", 100, true) == QUANT_FP8_E4M3);
@@ -146,7 +196,9 @@ TEST(mix_counts_values_among_themselves) {
         snprintf(names[i], sizeof names[i], "blk.%d.attn_v.weight", N_LAYERS - 1 - 4 * i);
         tensors[i] = (GgufTensor){.name = names[i], .n_dims = 2, .ne = {256, 64, 1, 1}};
     }
-    mix_types(mix_find("q4_k_s"), &(MixModel){.n_layer = N_LAYERS}, tensors, N_LAYERS / 4, types);
+    MixWishes none = mix_no_wishes();
+    mix_types(mix_find("q4_k_s"), &none, &(MixModel){.n_layer = N_LAYERS}, tensors, N_LAYERS / 4, types,
+              NULL);
     for (int i = 0; i < N_LAYERS / 4; i++)
         CHECK(types[i] == (i >= 2 ? QUANT_Q5_K : QUANT_Q4_K), "%s", names[i]);
 }

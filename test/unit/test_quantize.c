@@ -30,8 +30,9 @@ static bool quantize(const Gguf *g, const char *mix, bool again, int n_threads, 
                      Buf *out, Err *e) {
     FILE *f = tmpfile();
     Quantize *q;
-    bool ok = quantize_open(g, mix_find(mix), again, &q, e) &&
-              quantize_run(q, fileno(f), "the file", n_threads, go_on, NULL, e);
+    QuantizeTask task = {.mix = mix_find(mix), .wishes = mix_no_wishes(), .requantize = again};
+    bool ok = quantize_open(g, &task, &q, e) &&
+              quantize_run(q, &(int){fileno(f)}, &(char *){"the file"}, n_threads, go_on, NULL, e);
     char piece[4096];
     rewind(f);
     for (size_t n; ok && (n = fread(piece, 1, sizeof piece, f)) > 0;) buf_add(out, piece, n);
@@ -95,7 +96,8 @@ static void check_tensors(const Gguf *source, const Gguf *g, const char *mix) {
         if (s->type == t->type)
             memcpy(wanted, s->data, t->n_bytes);
         else
-            quant_encode(t->type, (const float *)(const void *)s->data, t->n_bytes / traits->n_bytes, wanted);
+            quant_encode(t->type, (const float *)(const void *)s->data, NULL, t->n_bytes / traits->n_bytes,
+                         wanted);
         CHECK(memcmp(wanted, t->data, t->n_bytes) == 0, "%s of %s", s->name, mix);
         CHECK((s->n_dims == 1) == (s->type == t->type), "%s of %s", s->name, mix);
         free(wanted);
@@ -313,9 +315,10 @@ TEST(quantize_can_be_stopped) {
 TEST(quantize_reports_that_it_cannot_write) {
     Gguf *source;
     Quantize *q;
+    QuantizeTask task = {.mix = mix_find("q4_0"), .wishes = mix_no_wishes()};
     Err e = {0};
-    REQUIRE(gguf_open(TINY, &source, &e) && quantize_open(source, mix_find("q4_0"), false, &q, &e));
-    CHECK(!quantize_run(q, -1, "nowhere", 2, yes, NULL, &e) && e.code == ERR_OUTPUT &&
+    REQUIRE(gguf_open(TINY, &source, &e) && quantize_open(source, &task, &q, &e));
+    CHECK(!quantize_run(q, &(int){-1}, &(char *){"nowhere"}, 2, yes, NULL, &e) && e.code == ERR_OUTPUT &&
           strstr(e.text, "nowhere"));
     quantize_close(q);
     gguf_close(source);
