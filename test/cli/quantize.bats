@@ -65,6 +65,18 @@ for t in json.load(sys.stdin)["tensors"]:
     fails 2 "--token-embedding-type: 'fp8_e4m3' is no type" quantize "$tiny" "$T/m.gguf" q4_0 --token-embedding-type fp8_e4m3
 }
 
+@test "metadata is changed by --override-kv, in the types of converters" {
+    zgen quantize "$tiny" "$T/m.gguf" copy --override-kv general.name=str:other,llama.context_length=int:77
+    zgen info "$T/m.gguf" --keys
+    [[ "$status" = 0 && "$output" == *"general.name"*"other"* && "$output" == *"context_length"*77* ]] || { echo "$output"; false; }
+    zgen quantize "$tiny" "$T/n.gguf" copy --override-kv llama.rope.freq_base=float:12345 --override-kv new.key=int:-5
+    zgen info "$T/n.gguf" --keys
+    [[ "$output" == *"freq_base"*12345* && "$output" == *"new.key"*-5* ]] || { echo "$output"; false; }
+    zgen quantize "$tiny" "$T/same.gguf" copy
+    asserts "$(stat -c %s "$T/same.gguf")" -ge "$(stat -c %s "$T/m.gguf")" # no number became wider
+    fails 2 "cannot replace it" quantize "$tiny" "$T/m.gguf" copy --override-kv general.name=int:3
+}
+
 @test "a dry run has the sizes of the run, and writes nothing" {
     zgen quantize "$tiny" "$T/m.gguf" q4_0 --json
     size=$(field 'd["bytes_out"], d["types"]["Q4_0"]["bytes"]')

@@ -259,7 +259,7 @@ TEST(gguf_set_replaces_and_adds_scalars) {
     CHECK(!gguf_set(g, "u8", (GgufScalar){.kind = GGUF_FLOAT}, &e) && e.code == ERR_USAGE);
     CHECK(strstr(e.text, "'u8' is an i64; a float cannot replace it"), "%s", e.text);
     CHECK(!gguf_set(g, "f32", (GgufScalar){.kind = GGUF_INT}, &e) && e.code == ERR_USAGE);
-    CHECK(strstr(e.text, "'f32' is an f64; an integer cannot replace it"), "%s", e.text);
+    CHECK(strstr(e.text, "'f32' is an f32; an integer cannot replace it"), "%s", e.text);
     CHECK(!gguf_set(g, "text", (GgufScalar){.kind = GGUF_BOOL}, &e) && e.code == ERR_USAGE);
     gguf_close(g);
     buf_free(&b);
