@@ -78,7 +78,7 @@ run:
 test:
 	@scripts/setup.sh test
 	@$(MAKE) zgen $(BUILD)/test_unit $(WORKSHOP)
-	@test/run.sh $(BUILD) layers docs unit cli hostile aarch64
+	@test/run.sh $(BUILD) layers docs unit cli hostile mutations aarch64
 
 quick:
 	@scripts/setup.sh run
@@ -95,7 +95,7 @@ asan: FLAVOUR = BUILD=build/asan CFLAGS='$(SANITIZE) -fno-omit-frame-pointer -fs
 asan:
 	@scripts/setup.sh test
 	@$(MAKE) $(FLAVOUR) build/asan/zgen build/asan/test_unit
-	@test/run.sh build/asan unit cli hostile
+	@test/run.sh build/asan unit cli hostile mutations
 
 aarch64:
 	@scripts/setup.sh aarch64

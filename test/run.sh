@@ -16,6 +16,7 @@ part_docs() { scripts/check_docs.sh; }
 part_unit() { "$build/test_unit" -j "$(nproc)"; }
 part_cli() { ZGEN=$PWD/$build/zgen bats --tap test/cli; }
 part_hostile() { test/hostile/run.sh "$build/zgen"; }
+part_mutations() { test/hostile/mutate.py "$build/zgen" --seconds 60; }
 
 part_aarch64() {
     if [ "$(uname -m)" = aarch64 ]; then
@@ -42,7 +43,7 @@ count() {
 out=$(mktemp)
 all=$(mktemp)
 trap 'rm -f "$out" "$all"' EXIT
-export -f part_layers part_docs part_unit part_cli part_hostile part_aarch64
+export -f part_layers part_docs part_unit part_cli part_hostile part_mutations part_aarch64
 export build
 passed=0 failed=0 skipped=0
 for part in "$@"; do
