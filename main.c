@@ -18,8 +18,8 @@ static const struct {
 } RUNS[] = {
     {FOR_GENERATE, cmd_generate}, {FOR_CHAT, cmd_chat},         {FOR_INFO, cmd_info},
     {FOR_TOKENIZE, cmd_tokenize}, {FOR_LOGITS, cmd_logits},     {FOR_PERPLEXITY, cmd_perplexity},
-    {FOR_BENCH, cmd_bench},       {FOR_QUANTIZE, cmd_quantize}, {FOR_SPLIT, cmd_split},
-    {FOR_MERGE, cmd_merge},       {FOR_SYNTH, cmd_synth},
+    {FOR_BENCH, cmd_bench},       {FOR_QUANTIZE, cmd_quantize}, {FOR_IMATRIX, cmd_imatrix},
+    {FOR_SPLIT, cmd_split},       {FOR_MERGE, cmd_merge},       {FOR_SYNTH, cmd_synth},
 };
 enum { N_RUNS = sizeof RUNS / sizeof *RUNS };
 

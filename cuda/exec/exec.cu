@@ -125,7 +125,7 @@ bool take_tokens(const Exec *x, const Batch *b, Err *e) {
 }
 
 bool cuda_run(Exec *x, const Batch *b, int first_op, int last_op, Err *e) {
-    cudaError_t error = extend_cache(x, b->seq, b->position, b->T);
+    cudaError_t error = first_op == 0 ? extend_cache(x, b->seq, b->position, b->T) : cudaSuccess;
     for (int i = 0; i < x->n_ranks && error == cudaSuccess; i++) {
         Rank *rank = &x->rank[i];
         error = send_batch(x, rank, b);

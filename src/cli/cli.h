@@ -18,6 +18,7 @@ bool cmd_tokenize(const Options *o, Err *e);
 bool cmd_logits(const Options *o, Err *e);
 bool cmd_perplexity(const Options *o, Err *e);
 bool cmd_quantize(const Options *o, Err *e);
+bool cmd_imatrix(const Options *o, Err *e);
 bool cmd_split(const Options *o, Err *e);
 bool cmd_merge(const Options *o, Err *e);
 bool cmd_synth(const Options *o, Err *e);

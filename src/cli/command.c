@@ -20,6 +20,8 @@ static const Command TABLE[] = {
     {FOR_BENCH, "bench", "[-m MODEL | --shape SHAPE | --ceilings | --compare A B]",
      "speed on this machine, in the tables of llama-bench"},
     {FOR_QUANTIZE, "quantize", "IN OUT TYPE", "writes the model IN to OUT with weights of another type"},
+    {FOR_IMATRIX, "imatrix", "[-m MODEL] -f FILE [-o OUT]",
+     "makes an importance matrix of a model from a text, for quantize"},
     {FOR_SPLIT, "split", "IN OUT [--split-max-size N]", "writes a model as several files"},
     {FOR_MERGE, "merge", "IN OUT", "writes a model of several files as one"},
     {FOR_SYNTH, "synth", "SHAPE MIX OUT", "writes a model of random weights, for measuring"},

@@ -17,6 +17,7 @@ enum {
     FOR_SYNTH = 1 << 8,
     FOR_SPLIT = 1 << 9,
     FOR_MERGE = 1 << 10,
+    FOR_IMATRIX = 1 << 11,
 };
 
 typedef struct Command {

@@ -21,10 +21,11 @@ enum {
     GENERATES = FOR_GENERATE | FOR_CHAT, // commands that generate text
     SAMPLES = GENERATES | FOR_BENCH,
     RUNS = GENERATES | FOR_LOGITS | FOR_PERPLEXITY, // commands that run a model once
+    TEXTS = FOR_PERPLEXITY | FOR_IMATRIX,           // commands that run it over a text
     READS = FOR_GENERATE | FOR_TOKENIZE,            // commands that read a prompt
-    PLANS = RUNS | FOR_INFO,                        // commands with one engine
+    PLANS = RUNS | FOR_INFO | FOR_IMATRIX,          // commands with one engine
     COMPUTES = PLANS | FOR_BENCH,                   // commands that choose a device
-    ALL = RUNS | READS | FOR_INFO,                  // commands with one model
+    ALL = RUNS | READS | FOR_INFO | FOR_IMATRIX,    // commands with one model
     WRITES = FOR_QUANTIZE | FOR_SPLIT | FOR_MERGE, // commands that write a model of a model
     ANY = ALL | FOR_SYNTH | FOR_BENCH | WRITES,
 };
@@ -100,7 +101,7 @@ static const Option TABLE[] = {
 
     {{"-n", "--predict", "--n-predict"}, GENERATES, OPTION_INT, "N", AT(n_predict), -2, INT_MAX,
      .standard = "-1", .help = "limit of new tokens; -1, -2: until the context is full"},
-    {{"-c", "--ctx-size"}, PLANS & ~FOR_PERPLEXITY, OPTION_INT, "N", AT(n_ctx), 0, INT_MAX,
+    {{"-c", "--ctx-size"}, PLANS & ~TEXTS, OPTION_INT, "N", AT(n_ctx), 0, INT_MAX,
      .help = "context in tokens; 0: as trained; default: 4096, more for a long prompt"},
     {{"-t", "--threads"}, PLANS | FOR_SYNTH | WRITES, OPTION_INT, "N", AT(n_threads), -1, 1024,
      .help = "threads; 0, -1, default: CPUs of the process, fewer for a small model"},
@@ -204,11 +205,17 @@ static const Option TABLE[] = {
     {{"-o", "--output"}, FOR_LOGITS, OPTION_STRING, "OUT", AT(out),
      .help = "file for the logits, float32 [n_ids, n_vocab]; - is standard output"},
 
-    {{"-f", "--file"}, FOR_PERPLEXITY, OPTION_STRING, "FILE", AT(file),
+    {{"-f", "--file"}, TEXTS, OPTION_STRING, "FILE", AT(file),
      .help = "the text; - reads standard input"},
     {{"-c", "--ctx-size"}, FOR_PERPLEXITY, OPTION_INT, "N", AT(n_ctx), 0, 1 << 30,
      .help = "tokens per window, half of them evaluated; 0: as trained; default: 512"},
-    {{"--chunks"}, FOR_PERPLEXITY, OPTION_INT, "N", AT(n_windows), 1, INT_MAX,
+    {{"-c", "--ctx-size"}, FOR_IMATRIX, OPTION_INT, "N", AT(n_ctx), 0, 1 << 30,
+     .help = "tokens per window; 0: as trained; default: 512"},
+    {{"-o", "--output"}, FOR_IMATRIX, OPTION_STRING, "OUT", AT(out),
+     .help = "file for the matrix; default: imatrix.gguf"},
+    {{"--process-output"}, FOR_IMATRIX, OPTION_FLAG, NULL, AT(process_output), .set = "yes",
+     .help = "the output matrix, too"},
+    {{"--chunks"}, TEXTS, OPTION_INT, "N", AT(n_windows), 1, INT_MAX,
      .help = "limit of windows; default: all of the text"},
     {{"-b", "--batch-size"}, FOR_PERPLEXITY, OPTION_INT, "N", AT(n_batch), 1, 1 << 16,
      .help = "tokens of a window in one run; default: the executor's choice"},

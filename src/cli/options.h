@@ -129,6 +129,7 @@ typedef struct Options {
     int n_models;
     BenchOptions bench;
     QuantizeOptions quantize;
+    bool process_output; // imatrix
     bool help, version;
     union {
         bool flag;

@@ -326,7 +326,7 @@ static bool run_step(Exec *x, const Batch *b, int first_op, int last_op, Err *e)
 
 static bool cpu_run(Exec *x, const Batch *batch, int first_op, int last_op, Err *e) {
     x->counters.runs++;
-    extend_cache(x, batch);
+    if (first_op == 0) extend_cache(x, batch);
     return run_step(x, batch, first_op, last_op, e);
 }
 

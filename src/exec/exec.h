@@ -80,7 +80,7 @@ typedef struct ExecOps {
     bool (*open)(const Plan *p, const ExecConfig *config, Exec **out, Err *e);
 
     /* Runs ops first_op..last_op-1 of the tape over the batch, behind the steps that are enqueued; (0, n_ops)
-     * is all.  The rows belong to no occupied slot.  false: ERR_RUN; the logits of some row are not finite:
+     * is all.  From another op than 0 on it goes on with the run before, which ended there, of the same batch.  The rows belong to no occupied slot.  false: ERR_RUN; the logits of some row are not finite:
      * the sentence names position and, where it can be found, tensor; or code 0, ExecConfig.stop ended it. */
     bool (*run)(Exec *x, const Batch *batch, int first_op, int last_op, Err *e);
 

@@ -38,8 +38,8 @@ const ImatrixEntry *imatrix_find(const Imatrix *m, const char *name); // NULL if
 
 typedef struct ImatrixSums { // of one tensor, to be written
     const char *name;
-    const double *squares; // [n_mat][n_in]
-    const int64_t *counts; // [n_mat]
+    double *squares; // [n_mat][n_in]
+    int64_t *counts; // [n_mat]
     int n_in, n_mat;
 } ImatrixSums;
 

@@ -243,7 +243,7 @@ void plan_fuse(Plan *p) {
         }
         p->n_ops = n;
     }
-    fold_norms(p);
+    if (!p->config.keeps_inputs) fold_norms(p);
 }
 
 /* ---- forms --------------------------------------------------------------------------------------------- */
@@ -304,8 +304,9 @@ void plan_copy_views(Plan *p) {
     p->n_ops = n;
 }
 
-/* Marks the forms in which a product reads its input. */
+/* Marks the forms in which a product reads its input, and the floats where these are wanted anyway. */
 static void mark_input(const Plan *p, const Op *op, Reg *in) {
+    in->has[FORM_F32] |= p->config.keeps_inputs;
     for (int i = 0; i < op->n_w; i++) in->has[reads_q8(p, op, i) ? FORM_Q8 : FORM_F32] = true;
 }
 

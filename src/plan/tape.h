@@ -47,9 +47,10 @@ typedef struct KvLayer {
 
 /* The user's choices, and the capability of the executor that will run the plan. */
 typedef struct PlanConfig {
-    Capability can;   // decides which ops are fused
-    bool act_f32;     // all products on float activations: exact, for executors that can
-    bool weights_fp8; // products in FP8 where that is smaller; weights_load must follow
+    Capability can;    // decides which ops are fused
+    bool act_f32;      // all products on float activations: exact, for executors that can
+    bool keeps_inputs; // of products are registers of floats, too: no product normalises its input
+    bool weights_fp8;  // products in FP8 where that is smaller; weights_load must follow
 } PlanConfig;
 
 typedef struct Plan {

@@ -32,6 +32,7 @@ typedef struct EngineConfig {
     KvType kv_type;
     const char *isa;    // see ExecConfig
     bool act_f32;       // exact products on float activations
+    bool keeps_inputs;  // of products, for engine_inputs
     bool weights_fp8;   // converted at load
     int R_max;          // rows with logits per run: at least n_seq; more only for engine_logits
     int chunk;          // rows of a prompt in one run; 0: the executor's choice
@@ -183,5 +184,20 @@ typedef struct LogitRows { // of neighbouring positions
  * returned false or EngineConfig.stop ended it. */
 bool engine_logits(Engine *g, const int32_t *ids, int first, int n,
                    bool (*take)(void *arg, const LogitRows *rows), void *arg, Err *e);
+
+typedef struct OpInputs { // of the rows of one run
+    int op;               // a product, index in the tape
+    int n;                // rows
+    const float *data;    // row i: floats at data + i * stride
+    size_t stride;
+    const int32_t *ids; // EXPERT: [n][n_used] the experts of each row; NULL: slot s has expert s
+} OpInputs;
+
+/* The inputs of the products of ids[n], with EngineConfig.keeps_inputs, chunk by chunk: calls take(arg,
+ * inputs) for each product of the tape in order, the logits' only if that is wanted, and stops when it returns
+ * false. No sequence is unfinished; one cache is lost.  R_max is a chunk's rows.  false: as for
+ * engine_logits. */
+bool engine_inputs(Engine *g, const int32_t *ids, int n, bool with_logits,
+                   bool (*take)(void *arg, const OpInputs *inputs), void *arg, Err *e);
 
 #endif

@@ -6,6 +6,7 @@
  *     engine_step.c      one step: the decode loop, then a batch of prompt chunks
  *     engine_text.c      tokens become text, up to a stop string
  *     engine_logits.c    logits of given tokens
+ *     engine_inputs.c    the inputs of products over given tokens
  *     engine_profile.c   the time of each op
  *
  * A task is a request with the sequence that answers it.  A slot is one sequence of the executor's cache,

@@ -64,8 +64,10 @@ static const ExecOps *ops_of(const EngineConfig *config) {
 
 Plan *engine_build_plan(const Model *m, const EngineConfig *config, Err *e) {
     const Capability *const all[] = {cpu_exec.can, cuda_exec.can};
-    PlanConfig plan_config = {
-        .can = *ops_of(config)->can, .act_f32 = config->act_f32, .weights_fp8 = config->weights_fp8};
+    PlanConfig plan_config = {.can = *ops_of(config)->can,
+                              .act_f32 = config->act_f32,
+                              .keeps_inputs = config->keeps_inputs,
+                              .weights_fp8 = config->weights_fp8};
     Plan *p = plan_build(m->gguf, &plan_config, e);
     if (!p || plan_supported(p, all, 2, e)) return p;
     plan_free(p);

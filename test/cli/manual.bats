@@ -1,7 +1,7 @@
 # The man page and README.md agree with the help and the exit codes.
 
 @test "the man page has every option of zgen --help, and no other" {
-    help=$(for command in generate chat info tokenize logits perplexity bench quantize split merge synth; do "$ZGEN" $command --help; done)
+    help=$(for command in generate chat info tokenize logits perplexity bench quantize imatrix split merge synth; do "$ZGEN" $command --help; done)
     manual=$(sed -e 's/^\.\\".*//' -e 's/\\-/-/g' -e 's/^\.RE*B* *//' -e 's/\\f.//g' -e 's/"//g' src/cli/zgen.1)
     names() { grep -oE '(^|[ ,(])--?[a-z][a-z-]*' <<<"$1" | tr -d ' ,(' | sort -u; }
     diff <(names "$help") <(names "$manual")
