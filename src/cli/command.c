@@ -16,7 +16,7 @@ static const Command TABLE[] = {
     {FOR_LOGITS, "logits", "[-m MODEL] (--ids IDS | --ids-file FILE) -o OUT",
      "the logits after each token, as float32"},
     {FOR_PERPLEXITY, "perplexity", "[-m MODEL] -f FILE [--save-logits F] [--kl F]",
-     "how well a model predicts a text; KL divergence from another model"},
+     "how well a model predicts a text or answers; KL divergence"},
     {FOR_BENCH, "bench", "[-m MODEL | --shape SHAPE | --ceilings | --compare A B]",
      "speed on this machine, in the tables of llama-bench"},
     {FOR_QUANTIZE, "quantize", "IN OUT TYPE", "writes the model IN to OUT with weights of another type"},

@@ -51,11 +51,12 @@ static bool take_text(Work *w, Err *e) {
                        "the text has %zu tokens, less than a window of %d; use a longer text or a smaller -c",
                        w->ids.n, n_ctx);
     size_t n = w->ids.n / (size_t)n_ctx;
-    w->task = (ImportanceTask){.ids = w->ids.data,
-                               .n_ctx = n_ctx,
-                               .n_windows = o->n_windows && (size_t)o->n_windows < n ? o->n_windows : (int)n,
-                               .bos = tok_adds_bos(tok) ? tok_bos(tok) : -1,
-                               .with_output = o->process_output};
+    w->task =
+        (ImportanceTask){.ids = w->ids.data,
+                         .n_ctx = n_ctx,
+                         .n_windows = o->n_windows > 0 && (size_t)o->n_windows < n ? o->n_windows : (int)n,
+                         .bos = tok_adds_bos(tok) ? tok_bos(tok) : -1,
+                         .with_output = o->process_output};
     return true;
 }
 

@@ -26,7 +26,7 @@ enum {
     PLANS = RUNS | FOR_INFO | FOR_IMATRIX,          // commands with one engine
     COMPUTES = PLANS | FOR_BENCH,                   // commands that choose a device
     ALL = RUNS | READS | FOR_INFO | FOR_IMATRIX,    // commands with one model
-    WRITES = FOR_QUANTIZE | FOR_SPLIT | FOR_MERGE, // commands that write a model of a model
+    WRITES = FOR_QUANTIZE | FOR_SPLIT | FOR_MERGE,  // commands that write a model of a model
     ANY = ALL | FOR_SYNTH | FOR_BENCH | WRITES,
 };
 
@@ -42,7 +42,7 @@ static const Option TABLE[] = {
      .help = "the prompt; - reads standard input"},
     {{"-f", "--file"}, READS | FOR_CHAT | FOR_BENCH, OPTION_STRING, "FILE", AT(file),
      .help = "a file with the prompt; - reads standard input"},
-    {{"-bf", "--binary-file"}, READS | FOR_CHAT, OPTION_STRING, "FILE", AT(binary_file),
+    {{"-bf", "--binary-file"}, READS | FOR_CHAT | FOR_PERPLEXITY, OPTION_STRING, "FILE", AT(binary_file),
      .help = "the same for any bytes: no end of a line is changed"},
     {{"-e", "--escape"}, READS | FOR_CHAT, OPTION_FLAG, NULL, AT(escape), .set = "yes", .standard = "yes",
      .help = "replace escapes (\\n \\t \\xHH ...) in -p, -sys, --stop; the default"},
@@ -215,12 +215,24 @@ static const Option TABLE[] = {
      .help = "file for the matrix; default: imatrix.gguf"},
     {{"--process-output"}, FOR_IMATRIX, OPTION_FLAG, NULL, AT(process_output), .set = "yes",
      .help = "the output matrix, too"},
-    {{"--chunks"}, TEXTS, OPTION_INT, "N", AT(n_windows), 1, INT_MAX,
-     .help = "limit of windows; default: all of the text"},
+    {{"--chunks"}, TEXTS, OPTION_INT, "N", AT(n_windows), -1, INT_MAX,
+     .help = "limit of windows; 0, -1 and the default: all of the text"},
+    {{"--ppl-stride"}, FOR_PERPLEXITY, OPTION_INT, "N", AT(stride), 0, 1 << 28,
+     .help = "windows overlap: each begins N tokens after the one before; 0: they do not"},
     {{"-b", "--batch-size"}, FOR_PERPLEXITY, OPTION_INT, "N", AT(n_batch), 1, 1 << 16,
      .help = "tokens of a window in one run; default: the executor's choice"},
-    {{"--save-logits", "--save-all-logits"}, FOR_PERPLEXITY, OPTION_STRING, "F", AT(save),
+    {{"--save-logits", "--save-all-logits", "--kl-divergence-base"}, FOR_PERPLEXITY, OPTION_STRING, "F", AT(save),
      .help = "write the log-probabilities to F, for --kl and llama-perplexity"},
+    {{"--hellaswag"}, FOR_PERPLEXITY, OPTION_WORD, NULL, AT(questions), .set = "hellaswag",
+     .help = "answer the questions of -f: six lines each"},
+    {{"--winogrande"}, FOR_PERPLEXITY, OPTION_WORD, NULL, AT(questions), .set = "winogrande",
+     .help = "the same for lines of CSV with a gap"},
+    {{"--multiple-choice"}, FOR_PERPLEXITY, OPTION_WORD, NULL, AT(questions), .set = "multiple-choice",
+     .help = "the same for llama-perplexity's binary files"},
+    {{"--hellaswag-tasks", "--winogrande-tasks", "--multiple-choice-tasks"}, FOR_PERPLEXITY, OPTION_INT, "N",
+     AT(n_questions), 0, INT_MAX, .standard = "0", .help = "limit of questions; 0: all, of --hellaswag 400"},
+    {{"--kl-divergence"}, FOR_PERPLEXITY, OPTION_FLAG, NULL, AT(kl_divergence), .set = "yes",
+     .help = "compare with the file of --kl-divergence-base, as --kl"},
     {{"--kl"}, FOR_PERPLEXITY, OPTION_STRING, "F", AT(base),
      .help = "KL divergence from the model that wrote F; without -f, on the text of F"},
 

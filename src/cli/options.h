@@ -123,7 +123,11 @@ typedef struct Options {
     const char *decode;
     const char *ids, *ids_file, *out; // logits
     const char *base, *save;          // perplexity: the logits files to compare with and to write
-    int n_windows, n_batch;           // perplexity; 0: the whole text; the executor's choice
+    bool kl_divergence;               // save is the file to compare with
+    int n_windows, n_batch;           // perplexity; below 1: the whole text; the executor's choice
+    const char *questions;            // perplexity: their form; NULL: a text
+    int n_questions;                  // 0: as many as the form has by default
+    int stride;                       // perplexity: tokens from window to window; 0: windows do not overlap
     int n_layers, fixed_seed;         // synth, bench; 0 layers: all of the shape
     const char **models;              // bench [n_models]; none: the demo model
     int n_models;

@@ -18,6 +18,7 @@
 #include "profile.h"
 #include "progress.h"
 #include "prompt.h"
+#include "questions.h"
 #include "setup.h"
 #include "show.h"
 #include "stop.h"
@@ -50,12 +51,24 @@ typedef struct Work {
 
 /* ---- the task ------------------------------------------------------------------------------------------ */
 
+static bool has_text(const Options *o) {
+    return o->file || o->binary_file;
+}
+
 static bool check(const Options *o, Err *e) {
     if (o->n_rest)
         return err_set(e, ERR_USAGE, "unexpected argument '%.100s'; the text is given with -f", o->rest[0]);
-    if (!o->file && !o->base)
+    if (o->file && o->binary_file)
+        return err_set(e, ERR_USAGE, "-f and -bf each give the text; use one of them");
+    if (o->kl_divergence && !o->base)
+        return err_set(e, ERR_USAGE,
+                       "--kl-divergence compares with the file of --kl-divergence-base F; name it");
+    if (!has_text(o) && !o->base)
         return err_set(e, ERR_USAGE,
                        "no text: give -f FILE, -f - for standard input, or --kl F for the text of F");
+    if (o->stride && (o->base || o->save))
+        return err_set(e, ERR_USAGE,
+                       "windows of --ppl-stride overlap, which a file of logits does not; drop one of both");
     return true;
 }
 
@@ -63,11 +76,27 @@ static bool check(const Options *o, Err *e) {
 static bool read_text(Work *w, Err *e) {
     const Options *o = w->run.options;
     Buf text = {0};
-    bool ok = prompt_read_file(o->file, "the text", &text, e);
-    if (ok && text.n && text.data[text.n - 1] == '\n') text.n--;
+    bool ok = o->file ? prompt_read_file(o->file, "the text", &text, e)
+                      : prompt_read_bytes(o->binary_file, "the text", &text, e);
+    if (ok && o->file && text.n && text.data[text.n - 1] == '\n') text.n--;
     if (ok) tok_encode(w->run.model.tok, text.data, text.n, TOK_ADD_SPECIAL, &w->ids);
     buf_free(&text);
     return ok;
+}
+
+/* llama-perplexity's windows of --ppl-stride S: half of S longer, and S after each other. */
+static bool take_strides(Work *w, Err *e) {
+    PerplexityTask *t = &w->task;
+    int64_t n = (int64_t)w->ids.n, stride = w->run.options->stride, n_ctx = t->n_ctx + stride / 2;
+    if (stride >= n_ctx || n <= n_ctx)
+        return err_set(e, ERR_USAGE,
+                       "--ppl-stride %d: windows have %d tokens, which must be more than the stride and less "
+                       "than the %d of the text; use a smaller stride",
+                       (int)stride, (int)n_ctx, (int)n);
+    t->n_ctx = (int)n_ctx;
+    t->stride = (int)stride;
+    t->n_windows = (int)((n - n_ctx + stride - 1) / stride);
+    return true;
 }
 
 static bool take_text(Work *w, Err *e) {
@@ -84,7 +113,7 @@ static bool take_text(Work *w, Err *e) {
     w->task.ids = w->ids.data;
     w->task.n_ctx = n_ctx;
     w->task.n_windows = (int)(w->ids.n / (size_t)n_ctx);
-    return true;
+    return !o->stride || take_strides(w, e);
 }
 
 /* Text and windows come from the base; -f and -c, where given, must agree with it. */
@@ -96,7 +125,7 @@ static bool take_base(Work *w, Err *e) {
         return err_set(e, ERR_USAGE, "-c %d: the windows of %.300s have %d tokens; drop -c", o->n_ctx,
                        o->base, base->n_ctx);
     while (same < n && same < w->ids.n && w->ids.data[same] == base->ids[same]) same++;
-    if (o->file && same < n)
+    if (has_text(o) && same < n)
         return err_set(e, ERR_RUN,
                        "%.300s was made from another text or with another tokenizer: they differ from token "
                        "%zu on; drop -f to use its own text, or make it again with --save-logits",
@@ -110,11 +139,12 @@ static bool take_base(Work *w, Err *e) {
 
 static bool take_task(Work *w, Err *e) {
     const Options *o = w->run.options;
-    if (!model_need_text(&w->run.model, e) || (o->file && !read_text(w, e)) ||
+    if (!model_need_text(&w->run.model, e) || (has_text(o) && !read_text(w, e)) ||
         !(o->base ? take_base(w, e) : take_text(w, e)))
         return false;
-    if (o->n_windows && o->n_windows < w->task.n_windows) w->task.n_windows = o->n_windows;
-    w->task.bos = tok_adds_bos(w->run.model.tok) ? tok_bos(w->run.model.tok) : -1;
+    if (o->n_windows > 0 && o->n_windows < w->task.n_windows) w->task.n_windows = o->n_windows;
+    bool begins = tok_adds_bos(w->run.model.tok) && !w->task.stride; // a text has its own BOS
+    w->task.bos = begins ? tok_bos(w->run.model.tok) : -1;
     w->task.n_threads = w->run.config.n_threads;
     return true;
 }
@@ -155,7 +185,7 @@ static bool save(void *arg, const void *bytes, size_t n) {
 /* Shows the perplexity so far in the bar; with -v prints a line for each window. */
 static bool go_on(void *arg, const Perplexity *p) {
     Work *w = arg;
-    int n_rows = window_rows(w->task.n_ctx);
+    int n_rows = perplexity_rows(&w->task);
     bool is_new = p->n_rows % n_rows == 0;
     if (is_new) snprintf(w->label, sizeof w->label, "PPL %.4f", p->running[p->n_windows - 1]);
     if (is_new && w->run.options->notices.verbose) {
@@ -298,7 +328,19 @@ static bool report(const Work *w, Err *e) {
     return options_json(o) ? report_json(w, &s, e) : report_text(&s, w->task.base, e);
 }
 
-bool cmd_perplexity(const Options *o, Err *e) {
+/* llama-perplexity reads the file of --kl-divergence-base with --kl-divergence, and writes it without. */
+static Options with_base(const Options *o) {
+    Options own = *o;
+    if (!o->kl_divergence || !o->save || o->base) return own;
+    own.base = o->save;
+    own.save = NULL;
+    return own;
+}
+
+bool cmd_perplexity(const Options *options, Err *e) {
+    Options own = with_base(options);
+    const Options *o = &own;
+    if (o->questions) return questions_run(o, e);
     Work w = {.run = {.options = o}};
     stop_install();
     bool ok = check(o, e) && start(&w, e) && (o->save ? run_saving(&w, e) : run(&w, e)) && verify(&w, e) &&

@@ -5,6 +5,7 @@
 #include "../base/pool.h"
 #include "../base/stat.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -47,6 +48,10 @@ bool perplexity_compare(const uint8_t *row, const float *logits, int n_vocab, do
 }
 
 /* ---- the run ------------------------------------------------------------------------------------------ */
+
+int perplexity_rows(const PerplexityTask *t) {
+    return t->stride ? t->stride : window_rows(t->n_ctx);
+}
 
 typedef struct Evaluation {
     const PerplexityTask *task;
@@ -91,7 +96,7 @@ static void evaluate_share(void *arg, int thread) {
 static void add_up(Evaluation *r) {
     Perplexity *p = r->out;
     for (int i = 0; i < r->rows->n; i++) r->sum += p->nll[p->n_rows++];
-    if (p->n_rows % window_rows(r->task->n_ctx) == 0) p->running[p->n_windows++] = exp(r->sum / p->n_rows);
+    if (p->n_rows % perplexity_rows(r->task) == 0) p->running[p->n_windows++] = exp(r->sum / p->n_rows);
 }
 
 static bool take_rows(void *arg, const LogitRows *rows) {
@@ -110,15 +115,18 @@ static bool take_rows(void *arg, const LogitRows *rows) {
 static bool run_window(Evaluation *r, Engine *g, int window, Err *e) {
     const PerplexityTask *t = r->task;
     size_t n = (size_t)t->n_ctx;
-    memcpy(r->ids, t->ids + (size_t)window * n, n * sizeof *r->ids);
+    size_t step = t->stride ? (size_t)t->stride : n;
+    int first = t->stride ? t->n_ctx - 1 - t->stride : window_first(t->n_ctx);
+    memcpy(r->ids, t->ids + (size_t)window * step, n * sizeof *r->ids);
     if (t->bos >= 0) r->ids[0] = t->bos;
-    bool ok = engine_logits(g, r->ids, window_first(t->n_ctx), t->n_ctx - 1, take_rows, r, e);
+    bool ok = engine_logits(g, r->ids, first, t->n_ctx - 1, take_rows, r, e);
     if (r->failure.code) *e = r->failure;
     return ok;
 }
 
 bool perplexity_run(Engine *g, const PerplexityTask *t, Perplexity *out, Err *e) {
-    size_t n = (size_t)t->n_windows * (size_t)window_rows(t->n_ctx);
+    assert(t->stride >= 0 && t->stride < t->n_ctx && (!t->stride || (!t->save && !t->base)));
+    size_t n = (size_t)t->n_windows * (size_t)perplexity_rows(t);
     Evaluation r = {.task = t, .out = out, .n_vocab = engine_plan(g)->hparams.n_vocab};
     *out = (Perplexity){.nll = mem_new(n, sizeof *out->nll)};
     out->running = mem_new((size_t)t->n_windows, sizeof *out->running);

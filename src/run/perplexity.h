@@ -30,15 +30,20 @@ typedef struct Perplexity {
 } Perplexity;
 
 typedef struct PerplexityTask {
-    const int32_t *ids;     // the text, each below n_vocab [n_windows][n_ctx]
-    int n_ctx, n_windows;   // n_ctx >= WINDOW_MIN; n_windows * window_rows(n_ctx) is an int
-    int bos;                // replaces the first token of a window; -1: the text's own token stays
-    int n_threads;          // that evaluate
-    const LogitsFile *base; // of the same ids and vocabulary; NULL: none
+    const int32_t *ids;   // the text, each below n_vocab: windows of n_ctx, n_ctx or stride after each other
+    int n_ctx, n_windows; // n_ctx >= WINDOW_MIN; n_windows * perplexity_rows is an int
+    int stride;    // tokens from window to window, less than n_ctx: the last `stride` predictions of each
+                   // count; 0: windows do not overlap.  Not with base or save, whose format has no stride
+    int bos;       // replaces the first token of a window; -1: the text's own token stays
+    int n_threads; // that evaluate
+    const LogitsFile *base;                               // of the same ids and vocabulary; NULL: none
     bool (*save)(void *arg, const void *bytes, size_t n); // receives the rows of a LogitsFile, or NULL
     bool (*go_on)(void *arg, const Perplexity *so_far);   // called after each run; false ends it
     void *arg;                                            // of both
 } PerplexityTask;
+
+/* The predictions that count in a window of the task. */
+int perplexity_rows(const PerplexityTask *t);
 
 /* The engine has at least n_ctx positions; its R_max is the number of rows of logits in memory at once.
  * false: *e, or code 0 when save or go_on returned false.  perplexity_free releases *out in both cases. */

@@ -17,15 +17,25 @@ call() {
 answers() {
     local tool=$1 flag=$2 value=$3 answer=$4 words=$5 arguments code=0
     value=${value/MODEL/$tiny}
-    value=${value/TEXT/$T/TEXT}
+    value=${value/#TEXT/$T/TEXT}
     value=${value/OUT/$T/out}
     arguments=$(call "$tool")
     [[ "$tool" = quantize || "$flag" = *-gpu-layers || "$flag" = -ngl || "$flag" = *-dev* ]] || arguments+=" --device cpu"
     [[ "$flag" != -f && "$flag" != --file && "$flag" != -bf && "$flag" != --binary-file ]] || arguments=${arguments/-p x/}
+    case $value in # files in their place
+    BASE)
+        "$ZGEN" perplexity -m "$tiny" -f "$T/TEXT" -c 8 --chunks 1 --device cpu --save-logits "$T/base" >"$T/stdout"
+        value="--kl-divergence-base $T/base"
+        ;;
+    HELLASWAG) printf '%s\n' a 0 b c d e >"$T/TEXT.h" && value="-f $T/TEXT.h" ;;
+    WINOGRANDE) echo '0,the _ is,cat,dog,1' >"$T/TEXT.w" && value="-f $T/TEXT.w" ;;
+    CHOICES) printf '\1\0\0\0\10\0\0\0\1\0\0\0q\1\0\0\0\1\0\0\0a\1\0\0\0\0\0\0\0' >"$T/TEXT.c" && value="-f $T/TEXT.c" ;;
+    esac
+    [[ "$value" != *" "* && "$flag" != -bf && "$flag" != --binary-file ]] || arguments=${arguments/-f "$T/TEXT"/}
     [[ "$tool" != cli || "$flag" != -st && "$flag" != --single-turn ]] || arguments=${arguments/chat/}
     case "$value" in
     -) set -- "$flag" ;;
-    "-p x") set -- "$flag" -p x ;;
+    *" "*) set -- "$flag" $value ;;
     *) set -- "$flag" "$value" ;;
     esac
     # shellcheck disable=SC2086
