@@ -318,7 +318,8 @@ with open(folder + "/hellaswag", "w") as f:
 with open(folder + "/winogrande", "w") as f:
     for i in range(9):
         sentence = text(i, 4) + " _" + (" " + text(i + 3, 1 + i % 5 * 2) if i != 5 else ".")
-        f.write('%d,%s,%s,%s,%d\n' % (i, sentence if i % 2 else '"%s, yes"' % sentence, words[i], words[i + 5] + "s", 1 + i % 2))
+        pair = (words[i], words[i + 5] + "s") if i != 5 else ("x", "y")
+        f.write('%d,%s,%s,%s,%d\n' % (i, sentence if i % 2 else '"%s, yes"' % sentence, *pair, 1 + i % 2))
 def string(s):
     return struct.pack("<I", len(s)) + s.encode()
 def answers(texts, right):
