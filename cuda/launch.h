@@ -358,8 +358,9 @@ cudaError_t launch_recurrence(const Launch *l, const Recurrence *r);
 
 /* How the token of a row is chosen. */
 typedef struct DeviceSampler {
-    SampleParams params;    // but for its list of banned ids
     const uint32_t *banned; // a bit per id, device memory; NULL: none
+    bool chain;             // has_own_chain of sample_math.h
+    SampleParams params;    // but for its list of banned ids; its other pointers are to device memory
 } DeviceSampler;
 
 /* The rows of a batch, or of the decode loop, whose out_row is the identity. */
@@ -370,9 +371,11 @@ typedef struct DeviceRows {
 } DeviceRows;
 
 /* The tokens of all sequences by position: token p of sequence s is data[s * stride + p].  stride > n_ctx:
- * the token behind the last position has an element, too. */
+ * the token behind the last position has an element, too.  mu of mirostat, as the choice of the row at
+ * position p has left it, is mu[s * stride + p]. */
 typedef struct DeviceHistory {
     int32_t *data;
+    float *mu;
     int stride;
 } DeviceHistory;
 
@@ -406,7 +409,8 @@ typedef struct SampleStep {
     const float *logits; // [R][n_vocab]
     int n_vocab, R;
     DeviceRows rows;
-    bool loop; // the rows are those of the decode loop
+    bool loop;  // the rows are those of the decode loop
+    bool chain; // some row has a chain of its own
     DeviceHistory history;
     uint32_t *step;  // steps so far
     RingEntry *ring; // device address of pinned host memory

@@ -9,11 +9,48 @@
 #include "exec.cuh"
 #include "../../src/exec/sample_math.h"
 
+namespace {
+
+// Steps that are enqueued may read the memory that is given back, which waits for them.
+cudaError_t grow(SamplerTables *t, size_t bytes) {
+    if (bytes <= t->bytes) return cudaSuccess;
+    cudaError_t error = cudaFree(t->data);
+    *t = {};
+    if (error == cudaSuccess) error = cudaMalloc(&t->data, bytes);
+    if (error == cudaSuccess) t->bytes = bytes;
+    return error;
+}
+
+// Sends n values to the place at t->data + *used, whose address goes to *out.
+template <class T>
+cudaError_t send_table(Exec *x, Rank *rank, const SamplerTables *t, size_t *used, const T *values, size_t n,
+                       const T **out) {
+    if (!values || n == 0) return cudaSuccess;
+    uint8_t *to = t->data + *used;
+    *used += n * sizeof(T);
+    *out = (const T *)to;
+    x->counters.bytes_sent += n * sizeof(T);
+    return cudaMemcpyAsync(to, values, n * sizeof(T), cudaMemcpyHostToDevice, rank->launch.stream);
+}
+
+cudaError_t send_tables(Exec *x, Rank *rank, const SampleParams *p, SamplerTables *t, SampleParams *out) {
+    size_t n_words = p->breaks ? ban_words(rank) : 0, used = 0,
+           bytes =
+               p->n_bias * sizeof *p->bias + n_words * sizeof *p->breaks + p->n_phrases * sizeof *p->phrases;
+    cudaError_t error = grow(t, bytes);
+    if (error == cudaSuccess) error = send_table(x, rank, t, &used, p->bias, p->n_bias, &out->bias);
+    if (error == cudaSuccess) error = send_table(x, rank, t, &used, p->breaks, n_words, &out->breaks);
+    if (error == cudaSuccess) error = send_table(x, rank, t, &used, p->phrases, p->n_phrases, &out->phrases);
+    return error;
+}
+
+} // namespace
+
 cudaError_t make_sampler(Exec *x, Rank *rank, const SampleParams *params, uint32_t *banned,
-                         DeviceSampler *out) {
-    if (!is_usual(params) || params->n_bias) return cudaErrorNotSupported;
-    *out = {*params, params->n_banned ? banned : nullptr};
-    if (params->n_banned == 0) return cudaSuccess;
+                         SamplerTables *tables, DeviceSampler *out) {
+    *out = {params->n_banned ? banned : nullptr, has_own_chain(params), *params};
+    cudaError_t error = send_tables(x, rank, params, tables, &out->params);
+    if (error != cudaSuccess || params->n_banned == 0) return error;
     x->counters.bytes_sent += params->n_banned * sizeof(int32_t);
     return launch_ban(&rank->launch, banned, ban_words(rank), params->banned, params->n_banned);
 }
@@ -85,18 +122,28 @@ struct Sender {
     }
 };
 
-// The samplers of the wanted rows.  Rows that follow each other mostly ban the same ids, in the same array:
-// they share a set.
+bool same_tables(const SampleParams *a, const SampleParams *b) {
+    return a->banned == b->banned && a->n_banned == b->n_banned && a->bias == b->bias &&
+           a->n_bias == b->n_bias && a->breaks == b->breaks && a->phrases == b->phrases &&
+           a->n_phrases == b->n_phrases;
+}
+
+// The samplers of the wanted rows.  Rows that follow each other mostly point to the same arrays: they share the
+// device's.
 cudaError_t make_samplers(Exec *x, Rank *rank, const Batch *b, std::vector<DeviceSampler> *out) {
     out->resize(b->R);
     for (int r = 0; r < b->R; r++) {
         const SampleParams *p = b->sampling ? &b->sampling[r] : &BEST_TOKEN;
         DeviceSampler *s = &(*out)[r];
-        if (b->sampling && r > 0 && p->banned == p[-1].banned && p->n_banned == p[-1].n_banned) {
-            *s = {*p, s[-1].banned};
+        if (b->sampling && r > 0 && same_tables(p, p - 1)) {
+            *s = {s[-1].banned, has_own_chain(p), *p};
+            s->params.bias = s[-1].params.bias;
+            s->params.breaks = s[-1].params.breaks;
+            s->params.phrases = s[-1].params.phrases;
             continue;
         }
-        cudaError_t error = make_sampler(x, rank, p, rank->batch.banned + r * ban_words(rank), s);
+        cudaError_t error =
+            make_sampler(x, rank, p, rank->batch.banned + r * ban_words(rank), &rank->batch.tables[r], s);
         if (error != cudaSuccess) return error;
     }
     return cudaSuccess;
@@ -116,6 +163,12 @@ cudaError_t send_batch(Exec *x, Rank *rank, const Batch *b) {
     return to.error == cudaSuccess ? launch_history(&rank->launch, rows, b->T, rank->history) : to.error;
 }
 
+bool any_chain(const Batch *b) {
+    bool any = false;
+    for (int r = 0; b->sampling && r < b->R; r++) any |= has_own_chain(&b->sampling[r]);
+    return any;
+}
+
 bool take_tokens(const Exec *x, const Batch *b, Err *e) {
     for (int r = 0; r < b->R; r++) {
         b->sampled[r] = x->rank[0].batch.ring[r].token;
@@ -129,7 +182,8 @@ bool cuda_run(Exec *x, const Batch *b, int first_op, int last_op, Err *e) {
     for (int i = 0; i < x->n_ranks && error == cudaSuccess; i++) {
         Rank *rank = &x->rank[i];
         error = send_batch(x, rank, b);
-        if (error == cudaSuccess) error = run_ops(rank, {b->T, b->R, b, &rank->batch}, first_op, last_op);
+        if (error == cudaSuccess)
+            error = run_ops(rank, {b->T, b->R, b, &rank->batch, any_chain(b)}, first_op, last_op);
     }
     for (int i = 0; i < x->n_ranks && error == cudaSuccess; i++)
         error = cudaStreamSynchronize(x->rank[i].launch.stream); // nothing is enqueued behind the run
@@ -167,11 +221,11 @@ const float *cuda_read(Exec *x, int r, int first, int n, size_t *stride, Err *e)
 // ---- profile --------------------------------------------------------------------------------------------
 
 // A pass over the tape with an event behind each op; adds the seconds of each to `seconds`.
-cudaError_t time_ops(Rank *rank, int bucket, const std::vector<cudaEvent_t> &end, double *seconds) {
+cudaError_t time_ops(Rank *rank, const Step &step, const std::vector<cudaEvent_t> &end, double *seconds) {
     int n_ops = rank->plan->n_ops;
     cudaError_t error = cudaEventRecord(end[0], rank->launch.stream);
     for (int i = 0; i < n_ops && error == cudaSuccess; i++) {
-        error = run_ops(rank, step_of_loop(rank, bucket), i, i + 1);
+        error = run_ops(rank, step, i, i + 1);
         if (error == cudaSuccess) error = cudaEventRecord(end[i + 1], rank->launch.stream);
     }
     if (error == cudaSuccess) error = cudaStreamSynchronize(rank->launch.stream);
@@ -195,7 +249,8 @@ bool cuda_profile(Exec *x, int repeats, double *seconds, Err *e) {
     for (int n = -1; n < repeats && error == cudaSuccess; n++) { // the first is for warming up
         if (n <= 0) memset(seconds, 0, n_ops * sizeof *seconds);
         error = extend_loop(x);
-        if (error == cudaSuccess) error = time_ops(rank, bucket, end, seconds);
+        if (error == cudaSuccess)
+            error = time_ops(rank, step_of_loop(rank, bucket, loop_has_chain(loop)), end, seconds);
         for (int r = 0; r < loop->n; r++) loop->position[r]++;
     }
     for (int i = 0; i < n_ops; i++) seconds[i] /= repeats;

@@ -20,8 +20,9 @@ extern "C" {
 }
 
 constexpr int MAX_RANKS = 1;
-constexpr int AHEAD = 8;       // decode steps enqueued beyond the last one that was fetched
-constexpr int RING_STEPS = 64; // steps whose tokens the ring holds
+constexpr int AHEAD = 8;             // decode steps enqueued beyond the last one that was fetched
+constexpr int RING_STEPS = 64;       // steps whose tokens the ring holds
+constexpr int CHAIN_GRAPH = 1 << 30; // added to the bucket of a step in which some row has a chain of its own
 static_assert(AHEAD < RING_STEPS, "or entries would be overwritten before they are read");
 
 // The device memory of an op, beside registers and the cache.
@@ -36,14 +37,22 @@ struct DeviceOp {
     FlaggedOutput *flagged;
 };
 
+// Device memory of what a sampler points to beside its bans: biases and sequence breakers.  Grown when a
+// request needs more.
+struct SamplerTables {
+    uint8_t *data;
+    size_t bytes;
+};
+
 // Rows on the device, and the state of their SAMPLE.  A rank has one set for batches and one for the decode
 // loop.
 struct RowSet {
     DeviceRows rows;
     int32_t *run;     // of a batch: the first row of each run of rows of one sequence, and T [T_max + 1]
     uint32_t *banned; // sets of ban_words: [R_max] by row of the batch, [n_seq] by slot of the loop
-    uint32_t *step;   // counts the SAMPLEs
-    RingEntry *ring;  // pinned, written by the GPU [ring_steps][R_max]
+    std::vector<SamplerTables> tables; // as the sets
+    uint32_t *step;                    // counts the SAMPLEs
+    RingEntry *ring;                   // pinned, written by the GPU [ring_steps][R_max]
     int ring_steps;
 };
 
@@ -63,7 +72,7 @@ struct Rank { // one GPU
     void *attn_scratch, *sample_scratch, *product_scratch;
     std::vector<int32_t> run;                       // of the running batch, as batch.run
     uint8_t *staging;                               // pinned, of one run
-    std::unordered_map<int, cudaGraphExec_t> graph; // a captured step by its bucket
+    std::unordered_map<int, cudaGraphExec_t> graph; // a captured step by its bucket, + CHAIN_GRAPH
 };
 
 // A row of an enqueued step, recorded on the host.
@@ -76,6 +85,7 @@ struct StepRow {
 struct Loop {
     int n;
     std::vector<int32_t> slot, position, n_left; // position of the next step's input; steps left to enqueue
+    std::vector<bool> chain;                     // whether the row's filters are not the usual chain
     std::vector<StepRow> steps[RING_STEPS];      // of step s: steps[s % RING_STEPS]
     uint32_t enqueued, taken;                    // numbers of the latest steps
     bool ran;                                    // a batch since the last step was fetched
@@ -118,10 +128,11 @@ struct Step { // the rows that ops compute
     int T, R;
     const Batch *batch; // NULL: a step of the decode loop, of T = R rows, each of a sequence of its own
     const RowSet *set;
+    bool chain; // see SampleStep
 };
 
-inline Step step_of_loop(const Rank *x, int bucket) {
-    return {bucket, bucket, nullptr, &x->loop};
+inline Step step_of_loop(const Rank *x, int bucket, bool chain) {
+    return {bucket, bucket, nullptr, &x->loop, chain};
 }
 
 // The first row of each run of rows of a batch that follow each other in one sequence, and T behind the last.
@@ -149,9 +160,13 @@ int longest_fusion(const Rank *x, const Op *op, int n, const Step &step, Fusion 
 // Launches ops first_op..last_op-1 on the stream; inside a capture the launches are only recorded.
 cudaError_t run_ops(Rank *x, const Step &step, int first_op, int last_op);
 
-// The sampler of a row in the form of the device; its set of banned ids is written to `banned`.
+// The sampler of a row in the form of the device; its set of banned ids is written to `banned`, what else it
+// points to to `tables`.
 cudaError_t make_sampler(Exec *x, Rank *rank, const SampleParams *params, uint32_t *banned,
-                         DeviceSampler *out);
+                         SamplerTables *tables, DeviceSampler *out);
+
+// Whether some row of the decode loop has a chain of its own.
+bool loop_has_chain(const Loop *loop);
 
 // Give the rows of a step their pages: copies of pages and new page ids precede the step on the stream.
 // extend_loop is for the next step of the decode loop.

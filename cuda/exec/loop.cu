@@ -1,6 +1,7 @@
 // loop: the decode loop: steps that the GPU runs ahead of the host.
 //
-// A step is captured as a graph, once per bucket of rows.  Its last kernel writes the next token of each row
+// A step is captured as a graph, once per bucket of rows, and once more where a row has a chain of filters of
+// its own, for which SAMPLE has one more kernel.  Its last kernel writes the next token of each row
 // where its first kernel reads, so that steps are enqueued ahead of the host, which only polls a ring in
 // pinned memory.
 //
@@ -13,14 +14,15 @@
 #include <ctime>
 
 #include "exec.cuh"
+#include "../../src/exec/sample_math.h"
 
 namespace {
 
-bool capture(Exec *x, Rank *rank, int bucket, Err *e) {
+bool capture(Exec *x, Rank *rank, int bucket, bool chain, Err *e) {
     cudaGraph_t graph;
     cudaError_t error = cudaStreamBeginCapture(rank->launch.stream, cudaStreamCaptureModeThreadLocal);
     if (error != cudaSuccess) return fail(e, error, "beginning to capture a step");
-    cudaError_t launched = run_ops(rank, step_of_loop(rank, bucket), 0, rank->plan->n_ops);
+    cudaError_t launched = run_ops(rank, step_of_loop(rank, bucket, chain), 0, rank->plan->n_ops);
     error = cudaStreamEndCapture(rank->launch.stream, &graph);
     if (launched != cudaSuccess || error != cudaSuccess)
         return fail(e, launched != cudaSuccess ? launched : error, "capturing a step");
@@ -28,7 +30,7 @@ bool capture(Exec *x, Rank *rank, int bucket, Err *e) {
     error = cudaGraphInstantiate(&ready, graph, 0);
     cudaGraphDestroy(graph);
     if (error != cudaSuccess) return fail(e, error, "instantiating a step");
-    rank->graph[bucket] = ready;
+    rank->graph[bucket + chain * CHAIN_GRAPH] = ready;
     error = cudaGraphUpload(ready, rank->launch.stream);
     x->counters.captures++;
     return error == cudaSuccess || fail(e, error, "uploading a step");
@@ -52,6 +54,7 @@ cudaError_t drop_row(Exec *x, int r) {
     loop->slot[r] = loop->slot[last];
     loop->position[r] = loop->position[last];
     loop->n_left[r] = loop->n_left[last];
+    loop->chain[r] = loop->chain[last];
     return error;
 }
 
@@ -60,12 +63,14 @@ cudaError_t drop_row(Exec *x, int r) {
 bool enqueue_step(Exec *x, Err *e) {
     Loop *loop = &x->loop;
     int bucket = bucket_of(loop->n);
+    bool chain = loop_has_chain(loop);
     cudaError_t extended = extend_loop(x);
     if (extended != cudaSuccess) return fail(e, extended, "extending the cache");
     for (int i = 0; i < x->n_ranks; i++) {
         Rank *rank = &x->rank[i];
-        if (!rank->graph.count(bucket) && !capture(x, rank, bucket, e)) return false;
-        cudaError_t error = cudaGraphLaunch(rank->graph.at(bucket), rank->launch.stream);
+        int graph = bucket + chain * CHAIN_GRAPH;
+        if (!rank->graph.count(graph) && !capture(x, rank, bucket, chain, e)) return false;
+        cudaError_t error = cudaGraphLaunch(rank->graph.at(graph), rank->launch.stream);
         if (error != cudaSuccess) return fail(e, error, "launching a step");
     }
     std::vector<StepRow> *step = &loop->steps[++loop->enqueued % RING_STEPS];
@@ -155,6 +160,11 @@ void leave(Exec *x, int slot) {
 
 } // namespace
 
+bool loop_has_chain(const Loop *loop) {
+    return std::find(loop->chain.begin(), loop->chain.begin() + loop->n, true) !=
+           loop->chain.begin() + loop->n;
+}
+
 bool cuda_decode_join(Exec *x, int slot, const DecodeStart *start, Err *e) {
     Loop *loop = &x->loop;
     int row = loop->n;
@@ -163,7 +173,8 @@ bool cuda_decode_join(Exec *x, int slot, const DecodeStart *start, Err *e) {
     for (int i = 0; i < x->n_ranks && error == cudaSuccess; i++) {
         Rank *rank = &x->rank[i];
         DeviceSampler sampler;
-        error = make_sampler(x, rank, &start->params, rank->loop.banned + slot * ban_words(rank), &sampler);
+        error = make_sampler(x, rank, &start->params, rank->loop.banned + slot * ban_words(rank),
+                             &rank->loop.tables[slot], &sampler);
         if (error == cudaSuccess)
             error = launch_row_begin(&rank->launch, &rank->loop.rows, row, start->token, slot,
                                      start->position, &sampler, rank->history);
@@ -173,6 +184,7 @@ bool cuda_decode_join(Exec *x, int slot, const DecodeStart *start, Err *e) {
     loop->slot[row] = slot;
     loop->position[row] = start->position;
     loop->n_left[row] = start->n_steps;
+    loop->chain[row] = has_own_chain(&start->params);
     loop->n++;
     x->counters.joins++;
     return true;

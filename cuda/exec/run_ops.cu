@@ -269,6 +269,7 @@ cudaError_t run_sample(Rank *x, const Op *op, const Step &step) {
     s.R = step.R;
     s.rows = step.set->rows;
     s.loop = !step.batch;
+    s.chain = step.chain;
     s.history = x->history;
     s.step = step.set->step;
     s.ring = step.set->ring;

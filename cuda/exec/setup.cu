@@ -1,7 +1,7 @@
 // setup: memory and weights on the device; opening and closing the executor.
 //
 // Bytes are counted before they are allocated, by the same function that assigns the addresses.  After open
-// nothing is allocated and no module loaded.
+// nothing is allocated but what the samplers of some requests point to, and no module loaded.
 #include <algorithm>
 #include <cstring>
 #include <numeric>
@@ -56,7 +56,9 @@ void assign_small(Rank *x, Arena *c) {
     assign_row_set(&x->batch, c, T, R, R * ban_words(x));
     x->batch.run = c->array<int32_t>(T + 1);
     assign_row_set(&x->loop, c, R, R, n_seq * ban_words(x));
-    x->history = {c->array<int32_t>(n_seq * (n_ctx + 1)), (int)n_ctx + 1};
+    x->history.data = c->array<int32_t>(n_seq * (n_ctx + 1));
+    x->history.mu = c->array<float>(n_seq * (n_ctx + 1));
+    x->history.stride = (int)n_ctx + 1;
     CacheConfig cache = cache_config(x);
     x->tables = c->array<int32_t>(cache_need(x->plan->kv, x->plan->n_kv, &cache).n_entries);
     x->ops.resize(x->plan->n_ops);
@@ -167,6 +169,8 @@ bool open_loop_rows(Rank *x, Err *e) {
 }
 
 bool open_rows(Rank *x, Err *e) {
+    x->batch.tables.resize(x->config.R_max);
+    x->loop.tables.resize(x->config.n_seq);
     return open_ring(&x->batch, 1, x->config.R_max, e) &&
            open_ring(&x->loop, RING_STEPS, x->config.R_max, e) && open_loop_rows(x, e);
 }
@@ -358,6 +362,8 @@ static void close_rank(Rank *x) {
     if (x->launch.stream) cudaStreamSynchronize(x->launch.stream);
     for (auto &graph : x->graph) cudaGraphExecDestroy(graph.second);
     for (void *v : x->vectors) cudaFree(v);
+    for (const RowSet *set : {&x->batch, &x->loop})
+        for (const SamplerTables &t : set->tables) cudaFree(t.data);
     for (uint8_t *memory : {x->regs[0], x->regs[1], x->kv, x->small, x->scratch}) cudaFree(memory);
     for (void *pinned : {(void *)x->staging, (void *)x->batch.ring, (void *)x->loop.ring})
         cudaFreeHost(pinned);
@@ -411,6 +417,7 @@ bool cuda_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
     open_cache(x, p);
     for (std::vector<int32_t> *of_rows : {&x->loop.slot, &x->loop.position, &x->loop.n_left})
         of_rows->resize(config->n_seq);
+    x->loop.chain.resize(config->n_seq);
     *out = x;
     return true;
 }

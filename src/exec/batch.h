@@ -8,7 +8,8 @@
  * The executor keeps the tokens of each sequence beside its keys and values.  These tokens are the history
  * that penalties look at, so that no history is sent with a batch: a wanted row at position p sees tokens
  * 0..p of its sequence, and its random number is that of position p + 1.  Any number of wanted rows may
- * belong to one sequence. */
+ * belong to one sequence, but a single one with mirostat, whose mu is kept beside the tokens, too: a row at
+ * position p leaves it for that at p + 1. */
 #ifndef ZGEN_EXEC_BATCH_H
 #define ZGEN_EXEC_BATCH_H
 

@@ -59,6 +59,9 @@ SAMPLE_FN int32_t read_token(const int32_t *token) { // kernels before this one 
 SAMPLE_FN uint32_t read_bits(const uint32_t *word) {
     return __ldcg(word);
 }
+SAMPLE_FN float read_float(const float *value) {
+    return __ldcg(value);
+}
 #else
 #define SAMPLE_FN static inline
 #define SAMPLE_RULE static inline
@@ -103,6 +106,9 @@ SAMPLE_FN int32_t read_token(const int32_t *token) {
 }
 SAMPLE_FN uint32_t read_bits(const uint32_t *word) {
     return *word;
+}
+SAMPLE_FN float read_float(const float *value) {
+    return *value;
 }
 #endif
 
@@ -175,6 +181,10 @@ SAMPLE_RULE bool filter_changes_logits(int filter) {
 SAMPLE_RULE bool is_usual(const SampleParams *p) {
     return p->order[0] == 0 && !filter_is_on(p, FILTER_DRY) && !filter_is_on(p, FILTER_TOP_N_SIGMA) &&
            !filter_is_on(p, FILTER_TYPICAL) && !filter_is_on(p, FILTER_XTC) && !(p->temp_range > 0);
+}
+
+SAMPLE_RULE bool has_own_chain(const SampleParams *p) {
+    return !p->random_tokens && !is_usual(p);
 }
 
 /* ---- logits ---- */
@@ -352,7 +362,7 @@ SAMPLE_FN float mirostat_next(const SampleParams *p, float mu, float x, uint64_t
 
 /* mu for the choice of the token at a position. */
 SAMPLE_FN float mirostat_mu(const SampleParams *p, uint64_t position, const float *mu) {
-    return position == (uint64_t)p->first ? times(2, p->mirostat_tau) : mu[-1];
+    return position == (uint64_t)p->first ? times(2, p->mirostat_tau) : read_float(mu - 1);
 }
 
 /* ---- chance ---- */

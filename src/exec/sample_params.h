@@ -28,16 +28,20 @@ typedef struct SampleBias {
 } SampleBias;
 
 typedef struct SampleParams {
-    bool random_tokens;       // a random token, or the next one not banned, from seed and position only
+    bool random_tokens;      // a random token, or the next one not banned, from seed and position only
+    float temp;              // >= 0; 0 takes the best token
+    float top_p;             // 0..1; 1 is off
+    float min_p;             // 0..1; 0 is off
+    float repeat_penalty;    // > 0; 1 is off
+    float presence_penalty;  // 0 is off
+    float frequency_penalty; // 0 is off
+    int top_k;               // 0 is off
+    int repeat_last_n;       // length of the penalties' window: 0 is off, -1 the whole history
+    int n_banned, n_bias;
+    uint64_t seed;
+    const int32_t *banned;    // [n_banned] ids never chosen
+    const SampleBias *bias;   // [n_bias], each id once
     uint8_t order[N_FILTERS]; // SampleFilter, each once at most; {0} is the usual order
-    float temp;               // >= 0; 0 takes the best token
-    float top_p;              // 0..1; 1 is off
-    float min_p;              // 0..1; 0 is off
-    float repeat_penalty;     // > 0; 1 is off
-    float presence_penalty;   // 0 is off
-    float frequency_penalty;  // 0 is off
-    int top_k;                // 0 is off
-    int repeat_last_n;        // length of the penalties' window: 0 is off, -1 the whole history
     float top_n_sigma;        // 0 is off
     float typical_p;          // 0..1; 0 and 1 are off
     float xtc_probability;    // 0..1; 0 is off
@@ -51,12 +55,9 @@ typedef struct SampleParams {
     float mirostat_tau;       // bits
     float mirostat_eta;       // learning rate
     int first;                // position of the first token that is chosen: there mu is 2 tau
-    uint64_t seed;
-    const int32_t *banned;  // [n_banned] ids never chosen
-    const SampleBias *bias; // [n_bias], each id once
-    const uint32_t *breaks; // a bit per id: tokens that are sequence breakers of DRY; NULL: none
-    const int32_t *phrases; // [n_phrases] those of more tokens: n, id, ..., id, n, ...
-    int n_banned, n_bias, n_phrases;
+    const uint32_t *breaks;   // a bit per id: tokens that are sequence breakers of DRY; NULL: none
+    const int32_t *phrases;   // [n_phrases] those of more tokens: n, id, ..., id, n, ...
+    int n_phrases;
 } SampleParams;
 
 static const SampleParams sample_defaults = {

@@ -586,6 +586,7 @@ TEST(gpu_refuses_what_does_not_fit) {
 
 /* ---- The sampler ---- */
 
+static const SampleBias some_biases[] = {{3, 2}, {250, -INFINITY}};
 static const SampleParams all_params[] = {
     {.top_p = 1, .repeat_penalty = 1},
     {.temp = 1, .top_p = 1, .repeat_penalty = 1, .seed = 1},
@@ -607,6 +608,15 @@ static const SampleParams all_params[] = {
     {.temp = 1, .top_p = 1, .min_p = 0.3f, .repeat_penalty = 1, .seed = 5},
     {.repeat_penalty = 1.5f, .top_p = 1, .repeat_last_n = -1},
     {.random_tokens = true, .seed = 6},
+    {.temp = 1, .top_p = 1, .repeat_penalty = 1, .typical_p = 0.7f, .xtc_probability = 0.5f, .seed = 7},
+    {.temp = 1,
+     .top_p = 0.9f,
+     .repeat_penalty = 1.1f,
+     .repeat_last_n = -1,
+     .order = {FILTER_TEMPERATURE, FILTER_TOP_P, FILTER_PENALTIES},
+     .bias = some_biases,
+     .n_bias = 2,
+     .seed = 8},
 };
 enum { N_PARAMS = sizeof all_params / sizeof *all_params };
 

@@ -17,6 +17,15 @@ static const SampleParams greedy = {.top_p = 1, .repeat_penalty = 1};
 static const SampleParams lively = {
     .temp = 1.2f, .top_p = 0.98f, .repeat_penalty = 1.05f, .repeat_last_n = 64, .seed = 5};
 
+static const SampleParams stateful = { // the choice of a token depends on those before it
+    .temp = 1.2f,
+    .top_p = 1,
+    .repeat_penalty = 1,
+    .order = {FILTER_TEMPERATURE, FILTER_MIROSTAT},
+    .mirostat_tau = 3,
+    .mirostat_eta = 0.4f,
+    .seed = 6};
+
 typedef struct Talk {
     Model model;
     Engine *engine;
@@ -299,8 +308,8 @@ TEST(gpu_loop_gives_the_tokens_of_runs) {
     if (why) SKIP(why);
     Talk t;
     if (!talk_open(&t, 256, 1)) return;
-    for (uint64_t seed = 0; seed < 5; seed++) {
-        Request r = {.n_predict = 100, .params = lively};
+    for (uint64_t seed = 0; seed < 6; seed++) {
+        Request r = {.n_predict = 100, .params = seed % 2 ? stateful : lively};
         r.params.seed = seed;
         const Sequence *q = talk_ask(&t, STORY, r);
         int n = q->n_generated;
@@ -323,6 +332,7 @@ static bool never(void) {
 TEST(gpu_loop_is_verified) {
     enum { STEPS = 16 };
     if (gpu_missing()) SKIP(gpu_missing());
+    const SampleParams kinds[] = {lively, stateful};
     for (int type = 0; type < KV_N_TYPES; type++) {
         Talk t;
         Verify *verify = NULL;
@@ -335,8 +345,10 @@ TEST(gpu_loop_is_verified) {
             " there was a little fox named Ruby who lived in the woods with her mother and her father, "
             "and every day she went out to look for berries, and for someone to play with. One day"};
         for (int i = 0; i < 4; i++) {
-            Request r = {
-                .n_predict = 40, .params = i % 2 ? lively : greedy, .ignore_eos = true, .reuse = true};
+            Request r = {.n_predict = 40,
+                         .params = i % 2 ? kinds[type % 2] : greedy,
+                         .ignore_eos = true,
+                         .reuse = true};
             talk_ask(&t, prompts[i / 2], r);
             CHECK(verify_sequence(verify, t.engine, never, &e), "%s", e.text);
             Verdict d = verify_verdict(verify);
@@ -362,7 +374,8 @@ TEST(gpu_loop_of_many_is_that_of_each) {
     if (!talk_open(&t, 128, 24)) return;
     Request r[N];
     for (int i = 0; i < N; i++) { // a prompt of one token is computed alike alone and beside others
-        r[i] = (Request){.n_predict = 8 + i * 11 % 50, .params = lively, .ignore_eos = true};
+        r[i] =
+            (Request){.n_predict = 8 + i * 11 % 50, .params = i % 3 ? lively : stateful, .ignore_eos = true};
         r[i].params.seed = (uint64_t)i;
         tok_ids_add(&ids[i], 300 + i);
         r[i].ids = ids[i].data;

@@ -15,6 +15,30 @@ enum { SLOTS = 6, SLOTS_PROMPT = 9, SLOTS_STEPS = 40 };
 static const SampleParams slots_params = {
     .temp = 1, .top_p = 0.95f, .repeat_penalty = 1.1f, .repeat_last_n = -1, .seed = 11};
 
+/* Rows of several kinds beside each other: the usual chain, one with a state, and one with tables. */
+static inline SampleParams slots_params_of(int slot, int first) {
+    static const SampleBias bias[] = {{5, -1}, {40, 2}};
+    static const uint32_t breaks[1 << 15] = {1u << 3};
+    SampleParams p = slots_params;
+    if (slot % 3 == 1) {
+        p.order[0] = FILTER_TEMPERATURE;
+        p.order[1] = FILTER_MIROSTAT;
+        p.mirostat_tau = 4;
+        p.mirostat_eta = 0.3f;
+    }
+    if (slot % 3 == 2) {
+        p.typical_p = 0.9f;
+        p.dry_multiplier = p.dry_base = 1.5f;
+        p.dry_last_n = -1;
+        p.breaks = breaks;
+        p.bias = bias;
+        p.n_bias = 2;
+    }
+    p.seed += (uint64_t)slot;
+    p.first = first;
+    return p;
+}
+
 /* The prompt of a slot: all but its last token are computed. */
 static inline DecodeStart slots_prompt(Rig *rig, int slot, int n_steps) {
     int32_t ids[SLOTS_PROMPT];
@@ -23,9 +47,7 @@ static inline DecodeStart slots_prompt(Rig *rig, int slot, int n_steps) {
     Row rows[SLOTS_PROMPT];
     for (int i = 0; i < n - 1; i++) rows[i] = (Row){ids[i], slot, i, false};
     if (n > 1) rig_run(rig, rows, n - 1, NULL);
-    DecodeStart start = {ids[n - 1], n - 1, n_steps, slots_params};
-    start.params.seed += (uint64_t)slot;
-    return start;
+    return (DecodeStart){ids[n - 1], n - 1, n_steps, slots_params_of(slot, n)};
 }
 
 static inline bool slots_join(Rig *rig, int slot, int n_steps) {

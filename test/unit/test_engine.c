@@ -298,6 +298,13 @@ typedef struct Case {
     int at_step; // when it is added
 } Case;
 
+/* The choice of a token depends on those before it. */
+#define MIROSTAT                                                                                             \
+    {                                                                                                        \
+        .temp = 1.5f, .top_p = 1, .repeat_penalty = 1, .order = {FILTER_TEMPERATURE, FILTER_MIROSTAT},       \
+        .mirostat_tau = 3, .mirostat_eta = 0.5f, .seed = 9                                                   \
+    }
+
 static const Case cases[] = {
     {STORY, {.top_p = 1, .repeat_penalty = 1}, 40, 0, 0},
     {QUESTION, {.top_p = 1, .repeat_penalty = 1}, -1, 2, 0},
@@ -320,6 +327,8 @@ static const Case cases[] = {
      50,
      0,
      36},
+    {STORY, MIROSTAT, 40, 0, 37},
+    {STORY, MIROSTAT, 40, 2, 38}, // outside of the loop
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 
@@ -399,6 +408,7 @@ TEST(engine_sequences_are_computed_as_if_alone) {
         tok_ids_free(&ids[i]);
     }
     CHECK(memcmp(alone[3].ids, alone[5].ids, sizeof alone[3].ids) != 0, "another seed gives another text");
+    CHECK(memcmp(alone[7].ids, alone[8].ids, sizeof alone[7].ids) == 0, "mu does not depend on the loop");
     close_bench(&b);
 }
 
@@ -1032,8 +1042,8 @@ TEST(engine_knows_its_memory_before_loading) {
         REQUIRE(engine_prepare(&model, &c, &small, &e), "%s", e.text);
         ExecMemory near = engine_memory(small);
         near.free = m.free; // which changes as we look
-        CHECK(exec_keeps_weights(&near) == !more, "%d positions: %zu of %zu bytes", c.n_ctx, exec_needed(&near),
-              m.free);
+        CHECK(exec_keeps_weights(&near) == !more, "%d positions: %zu of %zu bytes", c.n_ctx,
+              exec_needed(&near), m.free);
         engine_close(small);
     }
     CHECK(!engine_load(large, &e) && e.code == ERR_MEMORY && strstr(e.text, " would fit"), "%s", e.text);
