@@ -62,7 +62,7 @@ static bool go_on(void *arg, double share) {
 }
 
 static bool run(Convert *c, const AtomicFile *files, Err *e) {
-    int n = quantize_n_files(c->quantize), n_threads = c->options->n_threads;
+    int n = quantize_n_files(c->quantize), n_threads = c->n_threads ? c->n_threads : c->options->n_threads;
     int *fds = mem_new((size_t)n, sizeof *fds);
     for (int i = 0; i < n; i++) fds[i] = files[i].fd;
     progress_begin(&c->progress, &c->options->notices, c->what);

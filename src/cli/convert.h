@@ -15,6 +15,7 @@ typedef struct Convert { // starts as {0} with the first four fields
     const Options *options;
     const char *in, *out, *what; // what: for the bar
     QuantizeTask task;
+    int n_threads; // 0: those of the options
     Model model;
     Quantize *quantize;
     char **names; // of the new files [n_files]

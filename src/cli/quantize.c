@@ -205,10 +205,21 @@ static bool find_mix(const char *name, const Mix **out, Err *e) {
     return ok;
 }
 
+/* A number of threads behind the type, as llama-quantize takes it; 0: the argument is none. */
+static int read_threads(const char *argument) {
+    enum { MOST = 1024 };
+    size_t n = strlen(argument);
+    bool is_number = n > 0 && n <= 4 && strspn(argument, "0123456789") == n;
+    return is_number && atoi(argument) <= MOST ? atoi(argument) : 0;
+}
+
 static bool read_arguments(Convert *c, Err *e) {
     const Options *o = c->options;
-    bool no_out = o->quantize.dry_run && o->n_rest == 2;
-    if (o->n_rest != 3 && !no_out) {
+    int n = o->n_rest;
+    c->n_threads = n > 2 ? read_threads(o->rest[n - 1]) : 0;
+    n -= c->n_threads > 0;
+    bool no_out = o->quantize.dry_run && n == 2;
+    if (n != 3 && !no_out) {
         Buf known = {0};
         mix_list(true, &known);
         err_set(e, ERR_USAGE, "the arguments are two files and a type: zgen quantize IN OUT TYPE; types: %s",
@@ -218,7 +229,7 @@ static bool read_arguments(Convert *c, Err *e) {
     }
     c->in = o->rest[0];
     c->out = no_out ? NULL : o->rest[1];
-    return find_mix(o->rest[o->n_rest - 1], &c->task.mix, e);
+    return find_mix(o->rest[n - 1], &c->task.mix, e);
 }
 
 static bool read_wishes(const QuantizeOptions *o, MixWishes *out, Err *e) {

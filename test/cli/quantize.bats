@@ -249,3 +249,14 @@ for t in json.load(sys.stdin)["tensors"]:
     fails 2 "belongs to zgen quantize" info "$tiny" --requantize
     [ ! -e "$T/m.gguf" ]
 }
+
+@test "quantize: a number of threads behind the type, as llama-quantize takes it" {
+    zgen quantize "$tiny" "$T/a.gguf" q8_0
+    zgen quantize "$tiny" "$T/b.gguf" q8_0 2
+    asserts "$status" = 0
+    cmp "$T/a.gguf" "$T/b.gguf"
+    zgen quantize "$tiny" q8_0 2 --dry-run
+    asserts "$status" = 0
+    for wrong in x 0 -1 1025 99999 2x; do fails 2 "zgen quantize IN OUT TYPE" quantize "$tiny" "$T/c.gguf" q8_0 -- $wrong; done
+    fails 2 "zgen quantize IN OUT TYPE" quantize "$tiny" "$T/c.gguf" 8
+}
