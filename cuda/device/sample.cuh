@@ -1,5 +1,5 @@
-// sample: what the kernels of the sampler share: the scratch of a row, and what a block of THREADS threads does
-// with all of its tokens.  See kernel/sample.cu for the whole.
+// sample: what the kernels of the sampler share: the scratch of a row, and what a block of THREADS threads
+// does with all of its tokens.  See kernel/sample.cu for the whole.
 #pragma once
 #include "device.cuh"
 #include <cstddef>
@@ -57,8 +57,8 @@ __device__ int row_among_all(const SampleStep &s, int r) {
     return s.loop ? r : __ldcg(s.rows.out_row + r);
 }
 
-// What the usual chain needs of a sampler; the fields behind are not read.  Through L2: rows change between two
-// replays of a captured step.
+// What the usual chain needs of a sampler; the fields behind are not read.  Through L2: rows change between
+// two replays of a captured step.
 __device__ DeviceSampler sampler_of(const SampleStep &s, int r) {
     constexpr int WORDS = offsetof(DeviceSampler, params.order) / 8;
     DeviceSampler d;
@@ -273,8 +273,8 @@ __device__ int gather(const RowScratch &row, uint32_t bound) {
 
 // ---- cuts -----------------------------------------------------------------------------------------------
 
-// The last token of the fewest whose amounts reach want(total) > 0, in the order of sort(rank), then of ids, out
-// of those within the limit.
+// The last token of the fewest whose amounts reach want(total) > 0, in the order of sort(rank), then of ids,
+// out of those within the limit.
 template <class Sort, class Weigh, class Want>
 __device__ Word cut(const RowScratch &row, Word limit, Sort sort, Weigh weigh, Want want) {
     uint32_t border = 0, known = 0;

@@ -128,8 +128,8 @@ bool same_tables(const SampleParams *a, const SampleParams *b) {
            a->n_phrases == b->n_phrases;
 }
 
-// The samplers of the wanted rows.  Rows that follow each other mostly point to the same arrays: they share the
-// device's.
+// The samplers of the wanted rows.  Rows that follow each other mostly point to the same arrays: they share
+// the device's.
 cudaError_t make_samplers(Exec *x, Rank *rank, const Batch *b, std::vector<DeviceSampler> *out) {
     out->resize(b->R);
     for (int r = 0; r < b->R; r++) {

@@ -1,13 +1,13 @@
-// chain: SAMPLE of rows whose chain of filters is not the usual one.  See src/exec/sample.h for what each filter
-// means; the functions here are those of src/exec/sample.c, by the same names, in the same order.
+// chain: SAMPLE of rows whose chain of filters is not the usual one.  See src/exec/sample.h for what each
+// filter means; the functions here are those of src/exec/sample.c, by the same names, in the same order.
 //
 // The trick: one block goes over all tokens of a row, whose ranks stand in device memory, once or a few times
 // per filter; a token that is dropped gets the rank NO_TOKEN.  As soon as no more than SHORT tokens are left,
 // they move together in the order of their ids: then a row is a single tile, a token per thread, and the same
 // code goes on in it.  A SLOT is the place of a token among the ranks; it is the id until the tokens move.
 //
-// k_rank has added biases and bans.  Numbers of the whole row are computed by every thread, from sums that all
-// threads have.
+// k_rank has added biases and bans.  Numbers of the whole row are computed by every thread, from sums that
+// all threads have.
 #include "../device/launch.cuh"
 #include "../device/sample.cuh"
 
@@ -130,8 +130,8 @@ __device__ void keep_first(Chain *c, Sort sort, Weigh weigh, Want want) {
 
 // ---- logits ---------------------------------------------------------------------------------------------
 
-// Applies change(logit, number) to each token among end[-1 .. -n] that has a number in row.note, which becomes
-// zero again.
+// Applies change(logit, number) to each token among end[-1 .. -n] that has a number in row.note, which
+// becomes zero again.
 template <class Change>
 __device__ void change_noted(const Chain &c, const int32_t *end, int n, Change change) {
     __threadfence_block();
@@ -310,7 +310,8 @@ __device__ void mirostat(Chain *c, float mu) {
 
 // ---- the choice -----------------------------------------------------------------------------------------
 
-// A filter of tokens, or the temperature; max is known.  Returns whether the best token may have been dropped.
+// A filter of tokens, or the temperature; max is known.  Returns whether the best token may have been
+// dropped.
 __device__ bool apply(Chain *c, int filter, uint64_t position, const float *mu) {
     switch (filter) {
     case FILTER_TOP_N_SIGMA:

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- numbers --------------------------------------------------------------------------------------------- */
+/* ---- numbers ------------------------------------------------------------------------------------------- */
 
 /* 0 is off in the parameters, and keeps the most typical token as an option. */
 static float typical_of(float p) {
@@ -39,7 +39,7 @@ SampleParams sampling_numbers(const Options *o, uint64_t seed) {
                           .seed = seed};
 }
 
-/* ---- the order ------------------------------------------------------------------------------------------- */
+/* ---- the order ----------------------------------------------------------------------------------------- */
 
 static const struct {
     char letter;
@@ -139,7 +139,7 @@ static bool open_order(const Options *o, SampleParams *p, Err *e) {
     return true;
 }
 
-/* ---- biases ---------------------------------------------------------------------------------------------- */
+/* ---- biases -------------------------------------------------------------------------------------------- */
 
 static const float BIAS_MAX = 10000;
 
@@ -217,7 +217,7 @@ static bool open_biases(const Options *o, const Tok *tok, Sampling *s, Err *e) {
     return true;
 }
 
-/* ---- sequence breakers ----------------------------------------------------------------------------------- */
+/* ---- sequence breakers --------------------------------------------------------------------------------- */
 
 enum { BREAKER_MOST = 40, TAIL_MOST = 20 }; // bytes; tokens
 
@@ -279,7 +279,7 @@ static bool open_breakers(const Options *o, const Tok *tok, Sampling *s, Err *e)
     return true;
 }
 
-/* ---- open ------------------------------------------------------------------------------------------------ */
+/* ---- open ---------------------------------------------------------------------------------------------- */
 
 bool sampling_open(const Options *o, const Tok *tok, Sampling *out, Err *e) {
     *out = (Sampling){.params = sampling_numbers(o, 0)};

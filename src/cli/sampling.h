@@ -1,8 +1,8 @@
 /* sampling: the options of the sampler become its parameters.
  *
- * Numbers are copied.  What needs the vocabulary is made here and lives as long as the Sampling: biases, whose
- * key is an id or a text, all tokens of which have the bias; and DRY's sequence breakers, texts that may begin
- * inside of a token.  Names and letters of filters are llama.cpp's. */
+ * Numbers are copied.  What needs the vocabulary is made here and lives as long as the Sampling: biases,
+ * whose key is an id or a text, all tokens of which have the bias; and DRY's sequence breakers, texts that
+ * may begin inside of a token.  Names and letters of filters are llama.cpp's. */
 #ifndef ZGEN_CLI_SAMPLING_H
 #define ZGEN_CLI_SAMPLING_H
 

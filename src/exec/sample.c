@@ -2,8 +2,8 @@
  *
  * The one trick: a logit becomes its RANK, an unsigned integer that is smaller where the logit is higher, and
  * top-k, top-p and typical become one question: how many of the first, counted or weighed, reach a given
- * amount?  A descent over three digits of what they are sorted by answers it in linear time, and what survives
- * stays in id order. */
+ * amount?  A descent over three digits of what they are sorted by answers it in linear time, and what
+ * survives stays in id order. */
 #include "sample.h"
 #include "sample_math.h"
 
@@ -42,7 +42,7 @@ size_t sample_scratch_bytes(int n_vocab) {
     return (size_t)n_vocab * (sizeof(uint64_t) + 2 * sizeof(uint32_t) + sizeof(int32_t));
 }
 
-/* ---- logits --------------------------------------------------------------------------------------------- */
+/* ---- logits -------------------------------------------------------------------------------------------- */
 
 static void rank_all(Candidates *c, const float *logits) {
     int i = 0;
@@ -160,7 +160,7 @@ static int best(const Candidates *c) {
     return i;
 }
 
-/* ---- filters -------------------------------------------------------------------------------------------- */
+/* ---- filters ------------------------------------------------------------------------------------------- */
 
 /* Weights of exp((logit - max) / temp); returns their sum. */
 static uint64_t weigh(Candidates *c) {
@@ -190,10 +190,10 @@ static void keep(Candidates *c, int to, int from) {
     if (c->key != c->rank) c->key[to] = c->key[from];
 }
 
-/* Keeps the fewest of the first, by key, then id, whose amount reaches `want` > 0: the amount of a token is its
- * weight, or 1 where `counted`.  The amounts of all candidates must reach it.  Each digit of the key is decided by a
- * histogram over the candidates that share the digits before it; what lies beyond the decided bin is dropped
- * immediately. */
+/* Keeps the fewest of the first, by key, then id, whose amount reaches `want` > 0: the amount of a token is
+ * its weight, or 1 where `counted`.  The amounts of all candidates must reach it.  Each digit of the key is
+ * decided by a histogram over the candidates that share the digits before it; what lies beyond the decided
+ * bin is dropped immediately. */
 static void cut(Candidates *c, bool counted, uint64_t want) {
     static const struct { int shift, bits; } digits[] = {{21, DIGIT_BITS}, {10, DIGIT_BITS}, {0, 10}};
     uint64_t before = 0; // amount of the candidates known to be better than the border
@@ -315,7 +315,7 @@ static void mirostat(Candidates *c, float mu) {
     c->n = n;
 }
 
-/* ---- the choice ----------------------------------------------------------------------------------------- */
+/* ---- the choice ---------------------------------------------------------------------------------------- */
 
 /* The index of the chosen candidate, whose weights sum to total. */
 static int draw(const Candidates *c, uint64_t total, uint64_t random) {
@@ -351,7 +351,8 @@ static void change_logits(Candidates *c, int filter, const SampleParams *p, cons
         dry(c, p, history, n);
 }
 
-/* A filter of tokens, or the temperature; max is known.  Returns whether the best token may have been dropped. */
+/* A filter of tokens, or the temperature; max is known.  Returns whether the best token may have been
+ * dropped. */
 static bool apply(Candidates *c, int filter, const SampleParams *p, uint64_t position, const float *mu) {
     switch (filter) {
     case FILTER_TOP_N_SIGMA:

@@ -5,17 +5,18 @@
  * rules allow it:
  *
  *   - floats are only added, multiplied, divided, compared and converted, each operation rounded once to
- *     nearest-even IEEE binary32, never contracted into a fused multiply-add, subnormals kept; no choice
- *     depends on libm;
+ *     nearest-even IEEE binary32 (binary64 for the few numbers of a whole row), never contracted into a fused
+ *     multiply-add, subnormals kept; no choice depends on libm;
  *   - probabilities are 64-bit integers (sample_weight), so that sums are exact and their order is free;
  *   - random numbers are Philox4x32-10 of (seed, position), never of a step, a slot or a thread.
  *
  * A chain of FILTERS makes one token of a row of logits.  A filter changes logits, drops tokens, or sets the
  * temperature, and sees what the filters before it have left.  Their order is a parameter; the usual one is
- * that of SampleFilter.  Before them biases are added and banned tokens get -Inf; behind them a token is drawn.
- * BETTER means higher logit, then lower id: a total order.  x of a token is (max - logit) / temperature, where
- * max is the best logit that is left and the temperature is 1 up to the filter of that name; its weight is
- * sample_weight(-x); total is the sum of the weights.  Each filter is defined so that no sort is needed:
+ * that of SampleFilter.  Before them biases are added and banned tokens get -Inf; behind them a token is
+ * drawn.  BETTER means higher logit, then lower id: a total order.  x of a token is (max - logit) /
+ * temperature, where max is the best logit that is left and the temperature is 1 up to the filter of that
+ * name; its weight is sample_weight(-x); total is the sum of the weights.  Each filter is defined so that no
+ * sort is needed:
  *
  *   penalties    each distinct token of the window changes its own logit: an element, no order.
  *   dry          a token that would make a repetition longer, of L tokens up to the end of the text, loses
@@ -32,8 +33,8 @@
  *   min-p        a token stays if its weight is at least ceil(min_p * 2^42): an element.
  *   xtc          by chance, a second random number of the position: of the tokens whose weight is at least
  *                ceil(threshold * total) only the worst stays.
- *   temperature  is set, 0 leaves the best token only; with a range it is temp - range (not below 0) to temp +
- *                range, by the entropy, as a share of that of equal probabilities, to a power.
+ *   temperature  is set, 0 leaves the best token only; with a range it lies between temp - range, at least 0,
+ *                and temp + range, by the entropy, as a share of that of equal probabilities, to a power.
  *   mirostat     in the end of a chain: a token stays if its surprise is at most mu bits, and the best does;
  *                behind the draw mu falls by eta times how much more surprise the token had than tau.
  *   draw         target = floor(r * total / 2^64) with r the 64 random bits; the first token in ascending id

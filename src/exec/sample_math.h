@@ -176,8 +176,8 @@ SAMPLE_RULE bool filter_changes_logits(int filter) {
     return filter == FILTER_PENALTIES || filter == FILTER_DRY;
 }
 
-/* Whether the chain is penalties, top-k, top-p, min-p and a fixed temperature, in this order.  At temperature 0
- * it takes the best token behind the penalties. */
+/* Whether the chain is penalties, top-k, top-p, min-p and a fixed temperature, in this order.  At temperature
+ * 0 it takes the best token behind the penalties. */
 SAMPLE_RULE bool is_usual(const SampleParams *p) {
     return p->order[0] == 0 && !filter_is_on(p, FILTER_DRY) && !filter_is_on(p, FILTER_TOP_N_SIGMA) &&
            !filter_is_on(p, FILTER_TYPICAL) && !filter_is_on(p, FILTER_XTC) && !(p->temp_range > 0);
@@ -189,8 +189,8 @@ SAMPLE_RULE bool has_own_chain(const SampleParams *p) {
 
 /* ---- logits ---- */
 
-/* The logit of a token that occurs count times in the window of the penalties.  They are meant for logits that
- * are divided by the temperature. */
+/* The logit of a token that occurs count times in the window of the penalties.  They are meant for logits
+ * that are divided by the temperature. */
 SAMPLE_FN float penalised(float logit, int32_t count, const SampleParams *p, float temp) {
     logit = logit <= 0 ? times(logit, p->repeat_penalty) : over(logit, p->repeat_penalty);
     float sum = plus(times((float)count, p->frequency_penalty), p->presence_penalty);

@@ -1,5 +1,5 @@
-/* sample_params: what a request says about the choice of its tokens; sample.h says what it means.  A field of 0
- * is off or neutral, but for those that say otherwise. */
+/* sample_params: what a request says about the choice of its tokens; sample.h says what it means.  A field of
+ * 0 is off or neutral, but for those that say otherwise. */
 #ifndef ZGEN_EXEC_SAMPLE_PARAMS_H
 #define ZGEN_EXEC_SAMPLE_PARAMS_H
 

@@ -1,7 +1,7 @@
 /* The filters of the sampler, beyond those of test_sample.c: each against its definition by probabilities, in
- * double precision with libm, sorted, in any order of the chain.  The token must be the one that chance pointed
- * at, within 1e-5; where a threshold is too near a token for double precision to decide, the trial does not
- * count. */
+ * double precision with libm, sorted, in any order of the chain.  The token must be the one that chance
+ * pointed at, within 1e-5; where a threshold is too near a token for double precision to decide, the trial
+ * does not count. */
 #include "check.h"
 
 #include "../../src/exec/sample.h"
@@ -46,7 +46,7 @@ static double chance(uint64_t seed, uint64_t position, uint32_t stream) {
     return (double)((uint64_t)out[1] << 32 | out[0]) * 0x1p-64;
 }
 
-/* ---- the definitions ------------------------------------------------------------------------------------- */
+/* ---- the definitions ----------------------------------------------------------------------------------- */
 
 enum { N_MOST = 300 };
 
@@ -265,7 +265,7 @@ static double surprise(const Row *r, int token) {
     return 0;
 }
 
-/* ---- chains ---------------------------------------------------------------------------------------------- */
+/* ---- chains -------------------------------------------------------------------------------------------- */
 
 static void run(Row *r, const float *logits, int n, const SampleParams *p, const int32_t *history,
                 int n_history, double mu) {
@@ -355,7 +355,7 @@ TEST(samplers_follow_their_definitions) {
     CHECK(n_unclear < N_TRIALS / 10, "%d of them unclear", n_unclear);
 }
 
-/* ---- one by one ------------------------------------------------------------------------------------------ */
+/* ---- one by one ---------------------------------------------------------------------------------------- */
 
 enum { DRAWS = 20000 };
 
@@ -521,7 +521,7 @@ TEST(samplers_in_their_order) {
     check_shares("penalties first", &p, SHARES(0.6, 0.4), SHARES(0, 1), 2, (const int32_t[]){0}, 1);
 }
 
-/* ---- mirostat -------------------------------------------------------------------------------------------- */
+/* ---- mirostat ------------------------------------------------------------------------------------------ */
 
 static const SampleParams mirostat_params = {.temp = 0.9f,
                                              .top_p = 1,
