@@ -79,6 +79,8 @@ static const Option TABLE[] = {
     {{"-lv", "--verbosity", "--log-verbosity"}, RUNS, OPTION_INT, .at = NOTHING, .min = -1, .max = INT_MAX},
     {{"--log-prefix", "--no-log-prefix", "--log-timestamps", "--no-log-timestamps"}, RUNS, OPTION_FLAG,
      .at = NOTHING},
+    {{"-s", "--seed"}, FOR_PERPLEXITY, OPTION_SEED, .at = AT(seed)}, // nothing is drawn
+    {{"--temp", "--temperature"}, FOR_PERPLEXITY, OPTION_FLOAT, .at = NOTHING, .min = 0, .max = 100},
     {{"-bs", "--backend-sampling"}, TEXT, OPTION_FLAG, .at = NOTHING},
     {{"--no-mmproj", "--no-mmproj-auto", "--mmproj-auto"}, TEXT, OPTION_FLAG, .at = NOTHING},
     {{"--mmproj-offload", "--no-mmproj-offload"}, TEXT, OPTION_FLAG, .at = NOTHING},
@@ -107,6 +109,7 @@ static const Option TABLE[] = {
      .help = "-v prints the perplexity after each window, and --json has all of them"},
 
     /* ---- refused ---- */
+    {{"-p", "--prompt"}, FOR_PERPLEXITY, OPTION_REFUSED, .help = "give the text with -f FILE, or -f -"},
     {{"-mu", "--model-url", "-dr", "--docker-repo"}, ALL, OPTION_REFUSED, .help = DOWNLOAD},
     {{"-hf", "-hfr", "--hf-repo"}, ALL, OPTION_REFUSED, .help = DOWNLOAD},
     {{"-hff", "--hf-file", "-hft", "--hf-token"}, ALL, OPTION_REFUSED, .help = DOWNLOAD},

@@ -10,7 +10,7 @@
 #include "../base/clock.h"
 #include "../base/mem.h"
 #include "../base/stat.h"
-#include "../run/question.h"
+#include "../run/score.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* questions: zgen perplexity --hellaswag, --winogrande and --multiple-choice.
  *
- * run/question.h has the files and the scores.  stdout gets the share of right answers with one standard
+ * text/question.h has the files, run/score.h the scores.  stdout gets the share of right answers with one standard
  * error, its interval of 95 % by Wilson's formula, and what answering by chance would give; with --json an
  * object:
  *

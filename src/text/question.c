@@ -1,11 +1,9 @@
 /* question: see question.h. */
 #include "question.h"
-#include "divergence.h"
 #include "../base/float.h"
 #include "../base/mem.h"
 #include "../base/mt19937.h"
 
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -310,33 +308,4 @@ int questions_longest(const Questions *q) {
         for (int k = 0; k < q->items[i].n; k++)
             if (q->items[i].choices[k].ids.n > most) most = q->items[i].choices[k].ids.n;
     return (int)most;
-}
-
-/* ---- scores ---- */
-
-typedef struct Sum {
-    const Choice *choice;
-    int n_vocab;
-    double log_p;
-} Sum;
-
-static bool add_rows(void *arg, const LogitRows *rows) {
-    Sum *s = arg;
-    for (int i = 0; i < rows->n; i++) {
-        const float *logits = rows->data + (size_t)i * rows->stride;
-        int32_t next = s->choice->ids.data[rows->position + i + 1];
-        s->log_p += (double)logits[next] - log_sum_exp(logits, s->n_vocab);
-    }
-    return true;
-}
-
-bool question_scores(Engine *g, const Question *q, double *scores, Err *e) {
-    for (int i = 0; i < q->n; i++) {
-        const Choice *c = &q->choices[i];
-        Sum sum = {.choice = c, .n_vocab = engine_plan(g)->hparams.n_vocab};
-        assert(1 <= c->begin && c->begin < c->end && (size_t)c->end <= c->ids.n);
-        if (!engine_logits(g, c->ids.data, c->begin - 1, c->end - 1, add_rows, &sum, e)) return false;
-        scores[i] = sum.log_p / (c->end - c->begin);
-    }
-    return true;
 }

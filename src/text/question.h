@@ -16,11 +16,10 @@
  * Refused are counts and lengths beyond the file's, questions without a right answer's number, and texts of
  * which no token is scored.  The one trick: of a file with more questions than wanted, those are chosen which
  * llama-perplexity would choose, by the same generator with the same seed. */
-#ifndef ZGEN_RUN_QUESTION_H
-#define ZGEN_RUN_QUESTION_H
+#ifndef ZGEN_TEXT_QUESTION_H
+#define ZGEN_TEXT_QUESTION_H
 
-#include "engine.h"
-#include "../text/tok.h"
+#include "tok.h"
 
 typedef struct Choice {
     TokIds ids;
@@ -53,9 +52,5 @@ void questions_free(Questions *q);
 
 /* The tokens of the longest text. */
 int questions_longest(const Questions *q);
-
-/* The scores [q->n] of the question's texts.  The engine has as many positions as the longest; its R_max is
- * the number of rows of logits in memory.  false: *e. */
-bool question_scores(Engine *g, const Question *q, double *scores, Err *e);
 
 #endif
