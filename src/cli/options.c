@@ -266,8 +266,9 @@ static const Option TABLE[] = {
      .standard = "0", .help = "the same"},
     {{"-t", "--threads"}, FOR_BENCH, OPTION_INTS, "LIST", AT(bench.n_threads), 0, 1024, .standard = "0",
      .help = "threads; 0: CPUs of the process, fewer for a small model"},
-    {{"-ngl", "--gpu-layers", "--n-gpu-layers"}, FOR_BENCH, OPTION_INTS, "LIST", AT(bench.gpu_layers), 0,
-     INT_MAX, .choices = "auto all", .standard = "auto", .help = "layers on the GPU: 0 or all"},
+    {{"-ngl", "--gpu-layers", "--n-gpu-layers"}, FOR_BENCH, OPTION_INTS, "LIST", AT(bench.gpu_layers),
+     GPU_LAYERS_ALL, INT_MAX, .choices = "auto all", .standard = "auto",
+     .help = "layers on the GPU: 0 or all"},
     {{"--kv"}, FOR_BENCH, OPTION_CHOICES, NULL, AT(bench.kv), .choices = KV_TYPES, .standard = "f16",
      .help = "types of the key and value cache, separated by commas"},
     {{"-ctk", "--cache-type-k"}, FOR_BENCH, OPTION_CHOICES, NULL, AT(bench.cache_k),
@@ -455,12 +456,15 @@ static void add_int(IntList *list, int value) {
     list->values[list->n++] = value;
 }
 
-/* Reads the digits at *p as a number in the option's range, and moves *p to their end. */
+/* Reads the digits at *p, behind a minus if the range has negative numbers, as a number in the option's range, and
+ * moves *p to their end. */
 static bool read_number(const Option *o, const char **p, int *out) {
     double value = 0;
-    const char *end = *p + strspn(*p, "0123456789");
-    for (const char *c = *p; c < end; c++) value = value * 10 + (*c - '0');
-    if (end == *p || value < o->min || value > o->max) return false;
+    bool is_negative = o->min < 0 && **p == '-';
+    const char *digits = *p + is_negative, *end = digits + strspn(digits, "0123456789");
+    for (const char *c = digits; c < end; c++) value = value * 10 + (*c - '0');
+    if (is_negative) value = -value;
+    if (end == digits || value < o->min || value > o->max) return false;
     *out = (int)value;
     *p = end;
     return true;
