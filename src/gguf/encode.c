@@ -6,7 +6,7 @@
  * both repeat while the error falls.  A type with one scale per block is the case of one group whose packed
  * scale is 1.  A type whose scale is a power of two tries the powers near the largest value.
  *
- * Integers are every one of a range, or the values of a short table (Levels).
+ * Integers are every one of a range, or the values of a short table.
  *
  * The one trick: LANES candidates are tried on a group at once, weights in the outer loop and candidates in
  * the inner. So every error is summed in one fixed order, and the compiler can vectorise over the
@@ -14,18 +14,14 @@
 #include "encode.h"
 #include "../base/float.h"
 
+#include <assert.h>
 #include <math.h>
-#include <stdlib.h>
 
 enum {
     LANES = 16, // candidates tried at once
     ROUNDS = 4, // of a block's fit, at most
+    HALVES = 512,
 };
-
-typedef struct Levels { // the integers of a type whose codes are looked up in a table, ascending
-    int n;
-    float least, middle[15], step[15]; // the first one; between neighbours: their mean and their difference
-} Levels;
 
 /* The numbers that a type can store. */
 typedef struct Grid {
@@ -34,7 +30,7 @@ typedef struct Grid {
     bool is_power;           // the scale of the block is a power of two
     bool favours_large;      // squared errors weigh by the squares of values
     const int8_t *table;     // [16] the integer of each code; NULL: all of q_min..q_max
-    Levels levels;           // of the table
+    float rounded[HALVES];   // the integer of the table that is nearest to q_min + i / 2 up to the next half
     float step;              // between the outermost integers and their neighbours
     int n_groups, group;     // groups in a block, weights in a group
 } Grid;
@@ -90,15 +86,11 @@ static void weigh(const Grid *g, const float *x, const float *importance, float 
 
 /* The integers nearest to LANES numbers. */
 static inline void round_lanes(const Grid *g, const float *x, float *q) {
-    const Levels *l = &g->levels;
     float low = (float)g->q_min, high = (float)g->q_max;
-    if (!g->table) {
+    if (g->table)
+        for (int k = 0; k < LANES; k++) q[k] = g->rounded[(int)(2 * (clamp(x[k], low, high) - low))];
+    else
         for (int k = 0; k < LANES; k++) q[k] = nearest(clamp(x[k], low, high));
-        return;
-    }
-    for (int k = 0; k < LANES; k++) q[k] = l->least;
-    for (int i = 0; i + 1 < l->n; i++)
-        for (int k = 0; k < LANES; k++) q[k] += x[k] > l->middle[i] ? l->step[i] : 0;
 }
 
 /* The squared error of a group under each line. */
@@ -533,22 +525,27 @@ bool quant_can_encode(QuantType type) {
     return quant_traits(type)->act == QUANT_ACT_F32 || find_coder(type);
 }
 
-static int compare_integers(const void *a, const void *b) {
-    return *(const int8_t *)a - *(const int8_t *)b;
+/* The number of the table that is nearest to x. */
+static float nearest_of(const int8_t *table, float x) {
+    int best = 0;
+    for (int i = 1; i < 16; i++)
+        if (fabsf((float)table[i] - x) < fabsf((float)table[best] - x)) best = i;
+    return table[best];
 }
 
-static Levels make_levels(const int8_t *table) {
-    int8_t sorted[16];
-    Levels out = {.n = 1};
-    memcpy(sorted, table, sizeof sorted);
-    qsort(sorted, 16, 1, compare_integers);
-    out.least = sorted[0];
-    for (int i = 1; i < 16; i++) {
-        if (sorted[i] == sorted[i - 1]) continue;
-        out.middle[out.n - 1] = (float)(sorted[i] + sorted[i - 1]) / 2;
-        out.step[out.n++ - 1] = (float)(sorted[i] - sorted[i - 1]);
+/* What follows from the table.  The mean of two neighbours is a multiple of 1/2, so that looking up halves is
+ * exact. */
+static void add_table(Grid *g) {
+    for (int i = 0; i < 16; i++) {
+        if (g->table[i] < g->q_min) g->q_min = g->table[i];
+        if (g->table[i] > g->q_max) g->q_max = g->table[i];
     }
-    return out;
+    assert(2 * (g->q_max - g->q_min) < HALVES);
+    for (int i = 0; i < HALVES; i++)
+        g->rounded[i] = nearest_of(g->table, (float)g->q_min + (float)i / 2 + 0.25f);
+    g->step = (float)(g->q_max - g->q_min);
+    for (int i = 0; i < 16; i++)
+        if (g->table[i] > g->q_min) g->step = fminf(g->step, (float)(g->table[i] - g->q_min));
 }
 
 /* A block without packed scales is one group. */
@@ -558,12 +555,7 @@ static Grid make_grid(const struct Coder *coder) {
     grid.group = is_flat(&grid) ? t->n_weights : t->group;
     grid.n_groups = t->n_weights / grid.group;
     grid.step = 1;
-    if (grid.table) {
-        grid.levels = make_levels(grid.table);
-        grid.step = grid.levels.step[0];
-        grid.q_min = grid.q_max = (int)grid.levels.least;
-        for (int i = 0; i + 1 < grid.levels.n; i++) grid.q_max += (int)grid.levels.step[i];
-    }
+    if (grid.table) add_table(&grid);
     return grid;
 }
 
