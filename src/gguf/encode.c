@@ -76,10 +76,13 @@ static void weigh(const Grid *g, const float *x, const float *importance, float 
     float sum = 0;
     for (int i = 0; i < g->group; i++) sum += x[i] * x[i];
     float square = sum / (float)g->group, rms = sqrtf(square);
+    float rest = g->favours_large ? 0.25f : g->m_max && importance ? 1.0f : 0; // 0: not by squares
     for (int i = 0; i < g->group; i++) {
         w[i] = 1;
-        if (g->m_max && rms > 0) w[i] = 0.35f + fabsf(x[i]) / rms;
-        if (g->favours_large && square > 0x1p-100f) w[i] = 0.25f + x[i] * x[i] / square;
+        if (rest > 0 && square > 0x1p-100f)
+            w[i] = rest + x[i] * x[i] / square;
+        else if (g->m_max && rms > 0)
+            w[i] = 0.35f + fabsf(x[i]) / rms;
         if (importance) w[i] *= importance[i];
     }
 }

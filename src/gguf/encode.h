@@ -15,7 +15,7 @@ bool quant_can_encode(QuantType type);
 
 /* Encodes x[n_weights * n_blocks] into blocks[n_bytes * n_blocks].  F16, BF16 and FP8 round half to even, FP8
  * saturates at 448; block types get the blocks of least squared error that the search of encode.c finds.
- * importance: factors of the squared errors, [n_weights * n_blocks], finite and not negative; NULL: all 1. */
+ * importance: factors of the squared errors, [n_weights * n_blocks], finite and not negative; NULL: none. */
 void quant_encode(QuantType type, const float *x, const float *importance, size_t n_blocks, void *blocks);
 
 /* Encodes a row of n values as E4M3 and returns its scale (value = scale * code): the largest magnitude

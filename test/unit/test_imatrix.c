@@ -178,7 +178,8 @@ TEST(imatrix_lowers_the_errors_that_it_weighs) {
                without = weighed_error(types[i], x, NULL, importance, N),
                same = weighed_error(types[i], x, ones, importance, N);
         CHECK(with < 0.99 * without, "%s: %g, without %g", quant_traits(types[i])->name, with, without);
-        CHECK(same == without, "%s: ones change it", quant_traits(types[i])->name);
+        CHECK(quant_traits(types[i])->has_min || same == without, "%s: ones change it",
+              quant_traits(types[i])->name);
     }
 }
 
