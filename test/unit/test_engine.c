@@ -412,6 +412,35 @@ TEST(engine_sequences_are_computed_as_if_alone) {
     close_bench(&b);
 }
 
+/* mirostat begins anew behind tokens that were put in: what follows is the answer to the prompt with all of
+ * them. */
+TEST(engine_mirostat_goes_on_behind_inserted_tokens) {
+    static const int32_t more[] = {300, 301, 302};
+    Bench b;
+    TokIds ids;
+    Err e = {0};
+    int32_t all[128];
+    if (!open_bench(&b, 256, 1)) return;
+    ids = ids_of(&b, STORY);
+    Request r = {
+        .ids = ids.data, .n_ids = (int)ids.n, .n_predict = 40, .params = MIROSTAT, .ignore_eos = true};
+    const Sequence *q = engine_sequence(b.engine, add(&b, &r));
+    while (q->n_generated < 9) REQUIRE(engine_step(b.engine, &e), "%s", e.text);
+    REQUIRE(engine_insert(b.engine, 0, more, 3, &e), "%s", e.text);
+    int n = q->n_prompt + q->n_generated;
+    run(&b);
+    REQUIRE(q->n_generated == 40 && n + 28 < 128);
+    memcpy(all, q->ids, (size_t)(q->n_prompt + 40) * sizeof *all);
+    r.ids = all;
+    r.n_ids = n;
+    r.n_predict = 28;
+    q = engine_sequence(b.engine, add(&b, &r));
+    run(&b);
+    CHECK(q->n_generated == 28 && memcmp(q->ids, all, (size_t)(n + 28) * sizeof *all) == 0);
+    tok_ids_free(&ids);
+    close_bench(&b);
+}
+
 /* Numbers are given from the lowest on, whatever waits; a sequence that waits for a slot has no token and no
  * text, and all come to their end as if alone. */
 TEST(engine_full_is_a_queue) {
