@@ -1,5 +1,7 @@
-/* pool: see pool.h.  The one trick: the number of the current stage and of the threads inside it are one word, so that
- * the thread that leaves an empty stage begins the next one, and none enters a stage that is over.
+/* pool: see pool.h.  The one trick: members.  The threads that are expected in the current stage, and those of them that
+ * have arrived at its end, are counted in one word with the number of the stage, so that a stage costs a barrier of
+ * its members.  A thread that waits at its end for some microseconds removes the members that have not begun it; one that
+ * goes to sleep removes itself.  A thread that is no member joins the current stage when it runs.
  *
  * Stages are counted through all runs, so that a thread that comes late can tell its stage from the current one.  A
  * stage below `end` is open; a run begins by raising `end`, and is over when the stage has reached it. */
@@ -19,28 +21,47 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { SPINS = 2000 }; // about 50 us: longer than the imbalance of a stage
-enum { INSIDE = 16 };  // low bits of Pool.word: threads inside the stage
-static const uint64_t STAGE = 1u << INSIDE;
+enum { SPINS = 2000 };   // about 50 us: longer than the imbalance of a stage
+enum { PATIENCE = 300 }; // spins after which members that have not begun the stage are removed
+enum { COUNT = 11 };     // bits of each of the two counts in Pool.word; the others count years of stages
+static const uint64_t ARRIVED = 1, MEMBER = 1 << COUNT, STAGE = 1 << 2 * COUNT;
+
+enum { OUT, IDLE, BUSY }; // a thread is no member; it is one and awaits a stage; or is inside it
+
+typedef struct Worker {
+    _Alignas(64) _Atomic uint64_t state; // one of these, and the stage: see state_of
+    Pool *pool;
+    int thread;
+} Worker;
 
 struct Pool {
     int n;
-    pthread_t *threads; // [n - 1]
-    struct Worker {
-        Pool *pool;
-        int thread;
-    } * workers;           // [n]
+    pthread_t *threads;    // [n - 1]
+    Worker *workers;       // [n]
     pthread_mutex_t start; // held until n is final
     PoolStage *fn;         // of the run, as the two below
     void *arg;
-    uint64_t first;          // its stage 0
-    _Atomic uint64_t end;    // the stage behind its last
-    atomic_int n_part;       // threads that take part in it
-    atomic_bool stop;        // for pool_close
-    atomic_int signal;       // changes for threads that sleep
-    atomic_bool is_sleeping; // a thread sleeps, or will
-    _Alignas(64) _Atomic uint64_t word;
+    uint64_t first;                     // its stage 0
+    _Atomic uint64_t end;               // the stage behind its last
+    atomic_int n_part;                  // threads that take part in it
+    atomic_bool stop;                   // for pool_close
+    atomic_int signal;                  // changes for threads that sleep
+    atomic_bool is_sleeping;            // a thread sleeps, or will
+    _Alignas(64) _Atomic uint64_t word; // stage, members, arrived
 };
+
+static uint64_t stage_of(uint64_t word) {
+    return word / STAGE;
+}
+static uint64_t members_of(uint64_t word) {
+    return word / MEMBER % MEMBER;
+}
+static uint64_t arrived_of(uint64_t word) {
+    return word % MEMBER;
+}
+static uint64_t state_of(uint64_t stage, int what) {
+    return 4 * stage + (uint64_t)what;
+}
 
 static void relax(void) {
 #if defined(__x86_64__)
@@ -65,90 +86,119 @@ static void wake(Pool *p) {
     wake_all(&p->signal);
 }
 
-static uint64_t stage_of(const Pool *p) {
-    return atomic_load(&p->word) >> INSIDE;
+/* Begins the next stage where all members of the current one have arrived. */
+static void advance(Pool *p, uint64_t word) {
+    while (arrived_of(word) > 0 && arrived_of(word) == members_of(word) &&
+           stage_of(word) < atomic_load(&p->end))
+        if (atomic_compare_exchange_weak(&p->word, &word, word + STAGE - arrived_of(word))) {
+            wake(p);
+            return;
+        }
 }
 
-/* Enters the current stage and returns true with its number; false: none is open. */
-static bool enter(Pool *p, uint64_t *stage) {
+/* A thread whose next stage is `next` is no longer a member.  Where the current stage is an earlier one the thread has
+ * arrived in it; if all have, that stage is ended first, so that it is not forgotten with its last member. */
+static void remove_member(Pool *p, uint64_t next) {
+    uint64_t word = atomic_load(&p->word), less;
+    do {
+        while (stage_of(word) < next && arrived_of(word) == members_of(word)) {
+            advance(p, word);
+            word = atomic_load(&p->word);
+        }
+        less = word - MEMBER - (stage_of(word) < next ? ARRIVED : 0);
+    } while (!atomic_compare_exchange_weak(&p->word, &word, less));
+    advance(p, less);
+}
+
+/* Removes a member that is not inside a stage; none where it is no member or has begun `next`. */
+static void take_out(Pool *p, Worker *w, uint64_t next) {
+    uint64_t idle = state_of(next, IDLE);
+    if (atomic_compare_exchange_strong(&w->state, &idle, OUT)) remove_member(p, next);
+}
+
+/* Makes the thread a member in the current stage and returns true with its number; false: none is open. */
+static bool join(Pool *p, Worker *w, uint64_t *stage) {
     uint64_t word = atomic_load(&p->word);
     do {
-        *stage = word >> INSIDE;
+        *stage = stage_of(word);
         if (*stage >= atomic_load(&p->end)) return false;
-    } while (!atomic_compare_exchange_weak(&p->word, &word, word + 1));
+    } while (!atomic_compare_exchange_weak(&p->word, &word, word + MEMBER));
+    atomic_store(&w->state, state_of(*stage, BUSY));
     return true;
 }
 
-/* Of those that leave an empty stage one begins the next; none does where another thread has come in between. */
-static void leave(Pool *p) {
-    uint64_t word = atomic_fetch_sub(&p->word, 1) - 1;
-    if (word % STAGE == 0 && atomic_compare_exchange_strong(&p->word, &word, word + STAGE)) wake(p);
+/* Takes part in the current stage, and returns the first that the thread has not been in. */
+static uint64_t take_part(Pool *p, Worker *w, uint64_t next) {
+    uint64_t stage = next, idle = state_of(next, IDLE);
+    bool is_member = atomic_compare_exchange_strong(&w->state, &idle, state_of(next, BUSY));
+    if (!is_member && !join(p, w, &stage)) return next;
+    p->fn(p->arg, (int)(stage - p->first), w->thread);
+    atomic_store(&w->state, state_of(stage + 1, IDLE));
+    advance(p, atomic_fetch_add(&p->word, ARRIVED) + ARRIVED);
+    return stage + 1;
 }
 
 /* Whether a stage is open that the thread has not been in, the first of which is `next`; or the caller's run is over; or
  * the pool is closed. */
 static bool is_due(const Pool *p, int thread, uint64_t next) {
-    uint64_t stage = stage_of(p);
+    uint64_t stage = stage_of(atomic_load(&p->word));
     return (stage >= next && (thread == 0 || stage < atomic_load(&p->end))) || atomic_load(&p->stop);
 }
 
-static void wait_for(Pool *p, int thread, uint64_t next) {
+static void wait_for(Pool *p, Worker *w, uint64_t next) {
     for (int i = 0; i < SPINS; i++) {
-        if (is_due(p, thread, next)) return;
+        if (is_due(p, w->thread, next)) return;
+        if (i == PATIENCE && next > 0)
+            for (int k = 0; k < atomic_load(&p->n_part); k++) take_out(p, &p->workers[k], next - 1);
         relax();
     }
+    take_out(p, w, next);
     for (;;) {
         int signal = atomic_load(&p->signal);
         atomic_store(&p->is_sleeping, true);
-        if (is_due(p, thread, next)) return;
+        if (is_due(p, w->thread, next)) return;
         sleep_while(&p->signal, signal);
     }
 }
 
-/* Takes part in the current stage, and returns the first that the thread has not been in. */
-static uint64_t take_part(Pool *p, int thread, uint64_t next) {
-    uint64_t stage;
-    if (!enter(p, &stage)) return next;
-    p->fn(p->arg, (int)(stage - p->first), thread);
-    leave(p);
-    return stage + 1;
-}
-
 static void *work(void *arg) {
-    const struct Worker *w = arg;
+    Worker *w = arg;
     Pool *p = w->pool;
     pthread_mutex_lock(&p->start);
     pthread_mutex_unlock(&p->start);
     for (uint64_t next = 0; !atomic_load(&p->stop);) {
         int n_part = atomic_load(&p->n_part);
         if (w->thread >= n_part) {
+            take_out(p, w, next);
             sleep_while(&p->n_part, n_part);
             continue;
         }
-        wait_for(p, w->thread, next);
-        if (!atomic_load(&p->stop)) next = take_part(p, w->thread, next);
+        wait_for(p, w, next);
+        if (!atomic_load(&p->stop)) next = take_part(p, w, next);
     }
     return NULL;
 }
 
+static void *new_lines(size_t bytes) {
+    void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    return p ? p : mem_new(1, SIZE_MAX); // prints the error and exits
+}
+
 Pool *pool_open(int n) {
-    assert(n >= 1 && n < 1 << INSIDE);
-    Pool *p = aligned_alloc(64, (sizeof *p + 63) / 64 * 64);
-    if (!p) p = mem_new(1, 0); // prints the error and exits
+    assert(n >= 1 && n < 1 << COUNT);
+    Pool *p = new_lines(sizeof *p);
     *p = (Pool){.n = n,
                 .threads = mem_new((size_t)n, sizeof(pthread_t)),
-                .workers = mem_new((size_t)n, sizeof(struct Worker))};
+                .workers = new_lines((size_t)n * sizeof(Worker))};
     int made = 1;
     pthread_mutex_init(&p->start, NULL);
     pthread_mutex_lock(&p->start);
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, 1 << 20);
-    while (made < n) {
-        p->workers[made] = (struct Worker){p, made};
-        if (pthread_create(&p->threads[made - 1], &attributes, work, &p->workers[made]) != 0) break;
+    for (int i = 0; i < n; i++) p->workers[i] = (Worker){.state = OUT, .pool = p, .thread = i};
+    while (made < n && pthread_create(&p->threads[made - 1], &attributes, work, &p->workers[made]) == 0)
         made++;
-    }
     pthread_attr_destroy(&attributes);
     p->n = made;
     pthread_mutex_unlock(&p->start);
@@ -163,14 +213,15 @@ void pool_stages(Pool *p, int n_threads, int n_stages, PoolStage *fn, void *arg)
     assert(n_threads >= 1);
     p->fn = fn;
     p->arg = arg;
-    p->first = stage_of(p);
+    p->first = stage_of(atomic_load(&p->word));
     uint64_t next = p->first, end = p->first + (uint64_t)n_stages;
     set_part(p, n_threads < p->n ? n_threads : p->n);
     atomic_store(&p->end, end);
     wake(p);
-    while (stage_of(p) < end) {
-        wait_for(p, 0, next);
-        next = take_part(p, 0, next);
+    wait_for(p, &p->workers[0], next);
+    while (stage_of(atomic_load(&p->word)) < end) {
+        next = take_part(p, &p->workers[0], next);
+        wait_for(p, &p->workers[0], next);
     }
 }
 

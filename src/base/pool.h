@@ -1,9 +1,9 @@
 /* pool: threads that compute the stages of a run one behind the other.
  *
  * A stage is work that any number of threads does together, each taking pieces from a counter of the caller's until
- * none is left.  It is over when the threads that came for it have left it.  No thread is waited for that did not come:
- * on a machine with other work one that the system does not run delays nothing but the piece that it has taken, and joins
- * the stage that is current when it runs again.
+ * none is left.  It is over when all that have begun it have ended it.  A thread that has not is waited for no longer than
+ * some microseconds: on a machine with other work one that the system does not run delays nothing but the piece that it
+ * has taken, and joins the stage that is current when it runs again.
  *
  * From one stage to the next takes a few hundred nanoseconds while all threads run: a waiting thread spins for about
  * 50 us, then sleeps, so that an idle pool takes no CPU time. */
