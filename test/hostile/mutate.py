@@ -39,7 +39,8 @@ ADDRESS_SPACE, SECONDS, LARGEST = 4 << 30, 20, 300_000
 TEXT = "Once upon a time, \u00fcber 12 h\u00e4user \U0001f600.\n"
 BEFORE = b"what was there before"
 
-# Of a command: its name in --help, its arguments (MODEL is the changed file, OUT an output, TEXT a text file), its input.
+# Of a command: its name in --help, its arguments (MODEL is the changed file, OUT an output, PARTS the begin of the names
+# of several or an output, TEXT a text file), its input.
 COMMANDS = [
     ("generate", ["-m", "MODEL", "-p", TEXT, "-n", "3", "--ignore-eos"], ""),
     ("generate", ["-m", "MODEL", "-p", TEXT, "-n", "3", "--json", "--logprobs", "2", "--temp", "0"], ""),
@@ -58,8 +59,12 @@ COMMANDS = [
     ("bench", ["bench", "-m", "MODEL", "-p", "4", "-n", "2", "-r", "1", "-o", "json"], ""),
     ("quantize", ["quantize", "MODEL", "OUT", "Q4_K_M", "--requantize", "--json"], ""),
     ("quantize", ["quantize", "MODEL", "OUT", "Q8_0", "--requantize"], ""),
+    ("imatrix", ["imatrix", "-m", "MODEL", "-f", "TEXT", "-c", "16", "--chunks", "1", "-o", "OUT"], ""),
+    ("split", ["split", "MODEL", "PARTS", "--split-max-tensors", "9"], ""),
+    ("merge", ["merge", "MODEL", "OUT"], ""),
 ]
 WITHOUT_MODEL = {"synth", "help"}
+COMPUTES = {"generate", "chat", "logits", "perplexity", "bench", "imatrix"}
 
 INTEGERS = [0, 1, 2, 3, 7, 31, 32, 33, 255, 256, 4095, 4096, 65535, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53,
             2**62, 2**63 - 1, 2**63, 2**64 - 1]
@@ -301,14 +306,14 @@ def wrong(arguments, folder, data, code, out, err):
     with open(os.path.join(folder, "model.gguf"), "rb") as file:
         if file.read() != data:
             return "the model was changed"
-    expected = {"model.gguf", "text", "out"}
-    if set(os.listdir(folder)) != expected:
+    parts = {f for f in os.listdir(folder) if re.fullmatch(r"out-\d{5}-of-\d{5}\.gguf", f)}
+    if set(os.listdir(folder)) - parts != {"model.gguf", "text", "out"} or parts and (code or "PARTS" not in arguments):
         return "files are left: %s" % " ".join(sorted(os.listdir(folder)))
     with open(os.path.join(folder, "out"), "rb") as file:
         now = file.read()
-    if ("OUT" not in arguments or code) and now != BEFORE:
+    if (not {"OUT", "PARTS"} & set(arguments) or code) and now != BEFORE:
         return "the output of a failed command was changed"
-    if "OUT" in arguments and code == 0 and now == BEFORE:
+    if {"OUT", "PARTS"} & set(arguments) and code == 0 and now == BEFORE and not parts:
         return "no output was written"
     return None
 
@@ -318,12 +323,12 @@ def try_seed(zgen, seed, show=False):
     data, done, which = make(seed)
     name, arguments, text = COMMANDS[which]
     folder = tempfile.mkdtemp(prefix="zgen-mutate-")
-    place = {"MODEL": "model.gguf", "OUT": "out", "TEXT": "text"}
+    place = {"MODEL": "model.gguf", "OUT": "out", "PARTS": "out", "TEXT": "text"}
     for path, content in (("model.gguf", data), ("text", (TEXT * 30).encode()), ("out", BEFORE)):
         with open(os.path.join(folder, path), "wb") as file:
             file.write(content)
     command = [zgen] + [os.path.join(folder, place[a]) if a in place else a for a in arguments]
-    command += ["--device", "cpu", "-t", "1"] if name not in ("info", "tokenize", "quantize") else []
+    command += ["--device", "cpu", "-t", "1"] if name in COMPUTES else []
     try:
         run = subprocess.run(command, input=text.encode(), capture_output=True, timeout=SECONDS)
         fault = wrong(arguments, folder, data, run.returncode, run.stdout, run.stderr)
