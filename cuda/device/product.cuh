@@ -82,7 +82,7 @@ struct NoChoice {};
 
 // Parameters of a kernel take time, so that it has no more of them than its products need.
 constexpr int MAX_PLAIN = 4; // products of a fusion without experts
-template <int N> struct Fused : LaunchShape, std::conditional_t<(N > MAX_PLAIN), ExpertChoice, NoChoice> {
+template <int N> struct alignas(16) Fused : LaunchShape, std::conditional_t<(N > MAX_PLAIN), ExpertChoice, NoChoice> {
     Product p[N];
     WorkSplit split[N];
 };

@@ -147,12 +147,28 @@ __device__ void find_experts(const F &fused, uint32_t epoch, float *scores, Chos
 
 template <bool EXPERTS> using Parameters = Fused<EXPERTS ? MAX_PRODUCTS : MAX_PLAIN>;
 
+// The kernel's parameters to shared memory.  A constant that no instruction has read before is fetched from
+// far away, line by line, each when it is needed; these loads fetch all at once.
+template <class P> __device__ void copy_parameters(const P &from, P *to) {
+    static_assert(sizeof(P) % 16 == 0);
+    for (unsigned at = threadIdx.x * 16; at < sizeof(P); at += THREADS * 16) {
+        uint4 v;
+        asm volatile("ld.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                     : "l"((const char *)&from + at));
+        *(uint4 *)((char *)to + at) = v;
+    }
+    __syncthreads();
+}
+
 // EXPERTS: products may have experts or gates.
 template <class Included, bool EXPERTS>
 __global__ void __launch_bounds__(threads_for(1) + ATTN_THREADS, 1)
-    k_fusion(const __grid_constant__ Parameters<EXPERTS> fused) {
+    k_fusion(const __grid_constant__ Parameters<EXPERTS> parameters) {
+    __shared__ Parameters<EXPERTS> fused;
     __shared__ uint32_t epochs[MAX_PRODUCTS];
     __shared__ Chosen chosen;
+    copy_parameters(parameters, &fused);
     SharedLayout<1> shared(fused);
     int partials = shared.partials;
     Ring ring(threadIdx.x / 32 * shared.ring_bytes, fused.slot_bytes, fused.n_stages);
@@ -241,7 +257,7 @@ template <class... Mixes> struct MixList {
 };
 using Mixes =
     MixList<Mix<QUANT_Q4_K, QUANT_Q6_K>, Mix<QUANT_Q5_K, QUANT_Q6_K>, Mix<QUANT_Q4_0>, Mix<QUANT_Q8_0>,
-            Mix<QUANT_Q8_0, QUANT_MXFP4>, Types<QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_FP8_E4M3>>;
+            Mix<QUANT_Q8_0, QUANT_MXFP4>, Mix<QUANT_Q4_K, QUANT_Q6_K, QUANT_Q5_0, QUANT_Q8_0>, Types<QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_FP8_E4M3>>;
 
 bool fuse(const Fusion *c, FusedProducts *fused) {
     *fused = {};

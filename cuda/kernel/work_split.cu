@@ -86,7 +86,8 @@ WorkSplit split_product(const Launch *l, const Product *p, int n_blocks, int T, 
 
 // Dynamic shared memory that a block of T input rows may take.
 size_t shared_for(const Launch *l, int T) {
-    constexpr size_t fixed = sizeof(Chosen) + 256; // static shared memory of the kernels
+    // Static shared memory of the kernels.
+    size_t fixed = sizeof(Chosen) + 256 + (T == 1 ? sizeof(FusedProducts) : 0);
     bool beside_attention = T == 1 && l->dependent && l->shared_max > 3 * ATTN_SHARED;
     return l->shared_max - fixed - (beside_attention ? ATTN_SHARED : 0);
 }
@@ -194,7 +195,8 @@ size_t split_all(const Launch *l, FusedProducts *fused, int n_blocks, int T, int
     };
     // Batches of one input row are short, because the next one begins while the last one is reduced; with
     // several rows all warps wait there, and a batch is as long as shared memory allows.
-    size_t rest = most - std::min(most, rings_and_input(MIN_STAGES)), batch_bytes = T == 1 ? most / 22 : rest;
+    size_t rest = most - std::min(most, rings_and_input(MIN_STAGES)),
+           batch_bytes = T == 1 ? std::min(most / 22, rest / partial_copies(T)) : rest;
     int longest =
         T == 1 ? THREADS / TILE_ROWS : 8; // a thread has one output; enough for all threads of a cluster
     for (int i = 0; i < fused->n; i++) {
