@@ -128,7 +128,8 @@ typedef struct Product {
     /* In a fusion: */
     bool summed; // out = residual + sum_scale * sum over slots of the slot's weight times what it gives
     float sum_scale;
-    int from;               // the product of the fusion whose first output is the input; -1: a register is
+    int from;               // the product of the fusion whose first output is the input, or -1
+    int kept;               // the kept row that is the input, or -1; both -1: a register is
     bool same_input;        // the input, normalised alike, is that of the product before
     int gate_from, gate_at; // the product whose outputs have the gate, and where; -1: a register
 } Product;
@@ -235,13 +236,32 @@ cudaError_t launch_moe_sum(const Launch *l, const MoeSum *m, int n);
 
 enum { MAX_PRODUCTS = 7 };
 enum { MAX_SUMMED = 16 }; // slots whose results a product can sum
+enum { MAX_KEPT = 2, MAX_KEPT_NORMS = 4 };
 
-/* The products of one row, each of which reads the first output of an earlier one, or the input of the one
- * before it; a gate may be another output of an earlier one.  Those of experts have the same ids, which are
- * in `route`. */
+/* NORM within a fusion.  Every block computes the row for itself and keeps it in shared memory:
+ * kept[to] = scale * (norm(source) + kept[add]). */
+typedef struct KeptNorm {
+    const float *weight;
+    float *out; // the row's register
+    float eps, scale;
+    int8_t before;     // the product before whose input it is computed
+    int8_t from, kept; // the source: the first output of an earlier product, or a kept row; the other is -1
+    int8_t add, to;    // kept rows; add may be -1
+} KeptNorm;
+
+typedef struct KeptRows {
+    RegRows first_kept; // kept[0] at first, or no data
+    KeptNorm norm[MAX_KEPT_NORMS];
+    int n_norms, n_kept, kept_width; // kept rows, of as many floats
+} KeptRows;
+
+/* The products of one row, each of which reads the first output of an earlier one, the input of the one
+ * before it, or a kept row; a gate may be another output of an earlier one.  Those of experts have the same
+ * ids, which are in `route`. */
 typedef struct Fusion {
     Product p[MAX_PRODUCTS];
     int n;
+    KeptRows kept;
     int router;  // the product whose first output ROUTE reads; -1: ids and weights are in registers
     Route route; // ROUTE, or these registers; ids without data: slot s has matrix s
 } Fusion;

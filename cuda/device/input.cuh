@@ -16,6 +16,12 @@ constexpr int WARPS = 16, THREADS = WARPS * 32; // of a block that loads rows
 constexpr int VECTORS = 4;                      // float4s of a row that a thread loads at once
 constexpr int LOADED = THREADS * VECTORS * 4;   // elements of a row that a block loads at once
 
+// Bytes of a kept row (launch.h) in shared memory.  A thread reads and writes the elements of it that it
+// loads of any row, and no others.
+__host__ __device__ constexpr int kept_stride(int n) {
+    return (n * (int)sizeof(float) + 127) / 128 * 128;
+}
+
 // The part of an input row with which one tile of blocks is multiplied.
 struct TileInput {
     uint2 words[32];            // of lane 4c + i: the bytes of chunk c for the weights 4i.. and 16+4i..
@@ -109,13 +115,15 @@ template <bool SLOTS> struct Place {
     }
 };
 
-// A row of the input, or one for each of several slots, in device memory; read through L2, because other
-// blocks wrote it, and without_flag.
+// A row of the input, or one for each of several slots; read through L2, because other blocks wrote it, and
+// without_flag.
 struct InputRow {
+    enum Where { REGISTER, FLAGGED, KEPT }; // FLAGGED: a FlaggedOutput's row; KEPT: in shared memory
+
     const float *in; // [n_slots][n]
     int n, n_slots;
-    bool flagged;   // in is a FlaggedOutput's row
-    uint32_t epoch; // the lowest bit of the floats of this epoch
+    Where where;
+    uint32_t epoch; // FLAGGED: the lowest bit of the floats of this epoch
 
     // Waits until 8 sampled float4s of a flagged row are of this epoch.  Only 8 threads poll, and load polls
     // the rest: polling by all threads from the start would delay the writes that they wait for.
@@ -136,7 +144,7 @@ struct InputRow {
             column[i] = at.column;
             v[i] = make_float4(0, 0, 0, 0);
         }
-        if (flagged) {
+        if (where != REGISTER) {
 #pragma unroll
             for (int i = 0; i < VECTORS; i++)
                 if (column[i] < n) v[i] = read_relaxed(from[i] + column[i]);
@@ -157,7 +165,7 @@ struct InputRow {
   private:
     static __device__ float4 read_relaxed(const float *from) { // four floats, none of them torn
         float4 v;
-        asm volatile("ld.relaxed.gpu.global.v4.f32 {%0, %1, %2, %3}, [%4];"
+        asm volatile("ld.relaxed.gpu.v4.f32 {%0, %1, %2, %3}, [%4];"
                      : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
                      : "l"(from)
                      : "memory");
@@ -165,9 +173,26 @@ struct InputRow {
     }
     __device__ bool stale(float4 v) const {
         auto differs = [&](float x) { return __float_as_uint(x) ^ epoch; };
-        return (differs(v.x) | differs(v.y) | differs(v.z) | differs(v.w)) & 1;
+        return (differs(v.x) | differs(v.y) | differs(v.z) | differs(v.w)) & (where == FLAGGED);
     }
 };
+
+// This thread's weights of a norm of n elements, in the order in which it loads a row; zeros without a norm.
+__device__ __forceinline__ void load_norm(const float *norm, int n, float4 w[VECTORS]) {
+#pragma unroll
+    for (int i = 0; i < VECTORS; i++)
+        w[i] =
+            norm && i / 2 * THREADS * 8 < n ? load4(norm, element_of<WARPS>(i), n) : make_float4(0, 0, 0, 0);
+}
+
+// v, normalised with the weights w, of a row of n elements.
+__device__ __forceinline__ void normalise(float4 v[VECTORS], const float4 w[VECTORS], int n, float eps) {
+    float scale = rms_scale<WARPS>(add_squares<VECTORS>(0, v), n, eps);
+#pragma unroll
+    for (int i = 0; i < VECTORS; i++)
+        v[i] = make_float4(normalised(v[i].x, scale, w[i].x), normalised(v[i].y, scale, w[i].y),
+                           normalised(v[i].z, scale, w[i].z), normalised(v[i].w, scale, w[i].w));
+}
 
 // Puts this thread's elements of those from `base` on into the rows of x, one for each slot of n_slots,
 // normalised before where p has a norm, whose weights for this thread are w; such a row has at most LOADED
@@ -175,13 +200,7 @@ struct InputRow {
 template <bool SLOTS>
 __device__ __forceinline__ void put_row(const Product &p, const Input &x, int base, int padded, int n_slots,
                                         float4 v[VECTORS], const float4 w[VECTORS]) {
-    if (p.norm) {
-        float scale = rms_scale<WARPS>(add_squares<VECTORS>(0, v), p.segment[0].w.n_in, p.norm_eps);
-#pragma unroll
-        for (int i = 0; i < VECTORS; i++)
-            v[i] = make_float4(normalised(v[i].x, scale, w[i].x), normalised(v[i].y, scale, w[i].y),
-                               normalised(v[i].z, scale, w[i].z), normalised(v[i].w, scale, w[i].w));
-    }
+    if (p.norm) normalise(v, w, p.segment[0].w.n_in, p.norm_eps);
 #pragma unroll
     for (int i = 0; i < VECTORS; i += 2) {
         if (base + i / 2 * THREADS * 8 >= padded * n_slots) break; // the same for the whole block
@@ -210,13 +229,4 @@ __device__ __forceinline__ void load_row(const Product &p, const Input &x, const
         row.load<SLOTS>(v, base, padded);
         put_row<SLOTS>(p, x, base, padded, n_slots, v, w);
     }
-}
-
-// This thread's weights of the norm, in the order in which it loads a row; zeros where p has no norm.
-__device__ __forceinline__ void load_norm(const Product &p, float4 w[VECTORS]) {
-    int n_in = p.segment[0].w.n_in;
-#pragma unroll
-    for (int i = 0; i < VECTORS; i++)
-        w[i] = p.norm && i / 2 * THREADS * 8 < n_in ? load4(p.norm, element_of<WARPS>(i), n_in)
-                                                    : make_float4(0, 0, 0, 0);
 }

@@ -274,15 +274,6 @@ __device__ __forceinline__ void multiply_batch(const WarpWork<T, EXPERTS> &work,
     }
 }
 
-// Byte offsets in shared memory: the warps' rings, the copies of the partial sums, the input.
-template <int T> struct SharedLayout {
-    int ring_bytes, partials, input;
-
-    __device__ SharedLayout(const LaunchShape &fused)
-        : ring_bytes(Ring::bytes(fused.slot_bytes, fused.n_stages)), partials(warps_for(T) * ring_bytes),
-          input(partials + partial_copies(T) * fused.partial_bytes) {}
-};
-
 // Whether a kernel for some types includes those of all products.
 template <class Included> bool includes(const FusedProducts &fused) {
     for (int i = 0; i < fused.n; i++)

@@ -33,7 +33,7 @@ template <int WARPS> __device__ inline float row_rms_scale(const float *row, int
     for (int base = 0; base < n; base += N * WARPS * 32 * 4) {
         float4 v[N];
 #pragma unroll
-        for (int i = 0; i < N; i++) v[i] = load4(row, base + element_of<WARPS>(i), n);
+        for (int i = 0; i < N; i++) v[i] = without_flag(load4(row, base + element_of<WARPS>(i), n));
         sum = add_squares<N>(sum, v);
     }
     return rms_scale<WARPS>(sum, n, eps);

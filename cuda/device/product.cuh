@@ -42,20 +42,20 @@ struct Chosen {
 
 // The work of one product, split by the host, because division is slow on the device.
 struct WorkSplit {
-    int n_tile_rows;                      // of the product
-    int n_slices;                         // K-slices of a tile row
-    int slot_slices;                      // of one slot, where slots are summed; otherwise n_slices
-    int block_slices;                     // K-slices of a tile row that a block computes
-    int n_groups;                         // groups of block_slices warps in a block
-    int cluster_tile_rows;                // tile rows of a cluster
-    int n_longer;                         // the first n_longer clusters have one tile row more
-    unsigned slice_inverse;               // n / block_slices = n * slice_inverse >> 16 for small n
-    unsigned group_inverse;               // n / n_groups
-    int slice_tiles[OP_MAX_SEGMENTS];     // tiles of a K-slice
-    int n_longer_slices[OP_MAX_SEGMENTS]; // the first n_longer_slices K-slices have one tile more
-    int batch;                            // tile rows of a tile batch
-    int group_batch;                      // tile rows of a tile batch that a group of warps computes
-    int n_tiles, n_floats;                // of an input row in a block's shared memory; 0: not in this form
+    int n_tile_rows;                           // of the product
+    int n_slices;                              // K-slices of a tile row
+    int slot_slices;                           // of one slot, where slots are summed; otherwise n_slices
+    int block_slices;                          // K-slices of a tile row that a block computes
+    int n_groups;                              // groups of block_slices warps in a block
+    int cluster_tile_rows;                     // tile rows of a cluster
+    int n_longer;                              // the first n_longer clusters have one tile row more
+    unsigned slice_inverse;                    // n / block_slices = n * slice_inverse >> 16 for small n
+    unsigned group_inverse;                    // n / n_groups
+    uint16_t slice_tiles[OP_MAX_SEGMENTS];     // tiles of a K-slice
+    uint16_t n_longer_slices[OP_MAX_SEGMENTS]; // the first n_longer_slices K-slices have one tile more
+    int batch;                                 // tile rows of a tile batch
+    int group_batch;                           // tile rows of a tile batch that a group of warps computes
+    int n_tiles, n_floats; // of an input row in a block's shared memory; 0: not in this form
 };
 
 // A launch: one product of several rows, or the products of a fusion, so that the prefetching of weights
@@ -68,9 +68,10 @@ struct LaunchShape {
     ExpertGroups groups;
     const uint8_t *inputs; // of several rows: what k_inputs wrote, input_stride bytes from row to row
     int input_stride;
-    int slot_bytes, n_stages; // of a warp's ring
-    int partial_bytes;        // of one copy of the partial sums
-    bool long_list;           // a warp may have more K-slices than its prefetch list has entries
+    int slot_bytes, n_stages;  // of a warp's ring
+    int partial_bytes;         // of one copy of the partial sums
+    int partials, kept, input; // where these begin in shared memory, behind the rings: bytes
+    bool long_list;            // a warp may have more K-slices than its prefetch list has entries
 };
 
 // How the experts of a fusion are found, as in Fusion.
@@ -78,20 +79,26 @@ struct ExpertChoice {
     Route route;
     int router, first_expert; // the first product of experts, or n
 };
-struct NoChoice {};
+template <int N> struct None {};
 
 // Parameters of a kernel take time, so that it has no more of them than its products need.
 constexpr int MAX_PLAIN = 4; // products of a fusion without experts
-template <int N> struct alignas(16) Fused : LaunchShape, std::conditional_t<(N > MAX_PLAIN), ExpertChoice, NoChoice> {
+template <int N>
+struct alignas(16) Fused : LaunchShape,
+                           std::conditional_t<(N > 1), KeptRows, None<0>>,
+                           std::conditional_t<(N > MAX_PLAIN), ExpertChoice, None<1>> {
     Product p[N];
     WorkSplit split[N];
 };
 using FusedProducts = Fused<MAX_PRODUCTS>;
+static_assert(sizeof(FusedProducts) <= 4096, "compilers before CUDA 12.1 allow no more parameters");
 
-// The same, with its first N products.
-template <int N> Fused<N> first_products(const FusedProducts &from) {
-    Fused<N> to;
+// The same, with as many products as F has room for.
+template <class F> F first_products(const FusedProducts &from) {
+    constexpr int N = sizeof(F::p) / sizeof(Product);
+    F to;
     (LaunchShape &)to = from;
+    if constexpr (N > 1) (KeptRows &)to = from;
     if constexpr (N > MAX_PLAIN) (ExpertChoice &)to = from;
     for (int i = 0; i < N; i++) {
         to.p[i] = from.p[i];

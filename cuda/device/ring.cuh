@@ -27,8 +27,10 @@ struct Ring {
         return LINE + n_stages * slot_bytes;
     }
 
-    __device__ Ring(int at_, int slot_bytes_, int n_stages_)
-        : at(at_), slot_bytes(slot_bytes_), n_stages(n_stages_), lane(threadIdx.x % 32) {
+    // Number `number` of rings that lie one behind the other from the beginning of shared memory on.
+    __device__ Ring(int number, int slot_bytes_, int n_stages_)
+        : at(number * bytes(slot_bytes_, n_stages_)), slot_bytes(slot_bytes_), n_stages(n_stages_),
+          lane(threadIdx.x % 32) {
 #if __CUDA_ARCH__ >= 900
         if (lane < n_stages) arrival_init(barrier(lane));
         __syncwarp();

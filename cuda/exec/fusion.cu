@@ -1,7 +1,7 @@
 // fusion: which ops of a single row one kernel runs.
 //
-// A fusion grows op by op as long as each reads what the fusion has: products, the choice of experts and
-// the sum of what these give.  Blocks do not wait for each other but for outputs that they read, so a fast
+// A fusion grows op by op as long as each reads what the fusion has: products, norms, the choice of experts
+// and the sum of what these give.  Blocks do not wait for each other but for outputs that they read, so a fast
 // block may be ahead by some products.  Therefore an op is no part of the fusion if it might write what a
 // slow block still has to read: a register whose memory was given away too early, which the plan avoids.
 #include <algorithm>
@@ -13,8 +13,17 @@ namespace {
 struct FusionOps {
     Fusion fusion;
     const Op *product[MAX_PRODUCTS], *sum[MAX_PRODUCTS]; // sum: behind the product, or NULL
-    int n_ops;                                           // that are part of it
+    const Op *norm[MAX_KEPT_NORMS];
+    int kept[MAX_KEPT]; // the registers of the kept rows
+    int n_ops;          // that are part of it
 };
+
+// The kept row that is the register; -1: none.
+int kept_with(const FusionOps *c, int reg) {
+    for (int i = 0; i < c->fusion.kept.n_kept; i++)
+        if (c->kept[i] == reg) return i;
+    return -1;
+}
 
 // The product of the fusion whose first output is the register; -1: none.
 int product_with(const FusionOps *c, int reg) {
@@ -34,6 +43,8 @@ bool writes(const Plan *plan, const Op *op, int reg) {
 bool writes(const Plan *plan, const FusionOps *c, int reg) {
     for (int i = 0; i < c->fusion.n; i++)
         if (writes(plan, c->product[i], reg) || (c->sum[i] && writes(plan, c->sum[i], reg))) return true;
+    for (int i = 0; i < c->fusion.kept.n_norms; i++)
+        if (writes(plan, c->norm[i], reg)) return true;
     return false;
 }
 
@@ -45,27 +56,39 @@ size_t n_out(const Product &p) {
     return (size_t)p.segment[0].w.n_out * (p.n_used && !p.summed ? p.n_used : 1);
 }
 
-// Whether the fusion's last product writes what other blocks may still have to read.  All blocks are behind
-// product k when they have read its output; of the products behind that one a block may still read its own
-// rows of a residual, the same ones as of an output of that length, or of a gate.
-bool overtakes(const FusionOps *c) {
-    const Fusion *fusion = &c->fusion;
-    int last = fusion->n - 1, waited = -1;
-    for (int i = 0; i <= last; i++) {
+// Whether other blocks may still have to read what is written to `to`, n values, by a block that has read the
+// outputs of all products up to `waited`.  All blocks are behind these; of the products behind them, up to
+// number `last`, a block may still read its own rows of a residual or of a gate.
+//  own_rows: every block writes the rows that it computes, so that it may write over its own residual.
+bool overtakes(const Fusion *fusion, int waited, int last, const float *to, size_t n, bool own_rows) {
+    for (int i = waited + 1; to && i <= last; i++) {
+        const Product &other = fusion->p[i];
+        bool same_rows = own_rows && to == other.residual.data && n == n_out(other);
+        if (i == 0) return true; // reads registers
+        if (overlap(other.gate.rows.data, other.gate.wide ? n_out(other) : 1, to, n)) return true;
+        if (!same_rows && overlap(other.residual.data, n_out(other), to, n)) return true;
+    }
+    return false;
+}
+
+// The last product whose whole output every block has read at the fusion's end; -1: none.
+int waited_for(const Fusion *fusion) {
+    int waited = -1;
+    for (int i = 0; i < fusion->n; i++) {
         waited = std::max(waited, fusion->p[i].from);
         if (fusion->p[i].n_used) waited = std::max(waited, fusion->router);
     }
+    for (int i = 0; i < fusion->kept.n_norms; i++) waited = std::max(waited, (int)fusion->kept.norm[i].from);
+    return waited;
+}
+
+// The same of what the fusion's last product writes.
+bool overtakes(const Fusion *fusion) {
+    int last = fusion->n - 1;
     const Product &p = fusion->p[last];
     for (int s = 0; s < p.n_segments; s++) {
-        const float *to = p.segment[s].out;
         size_t n = s ? (size_t)p.segment[s].w.n_out : n_out(p);
-        for (int i = waited + 1; to && i < last; i++) {
-            const Product &other = fusion->p[i];
-            bool same_rows = s == 0 && to == other.residual.data && n == n_out(other);
-            if (i == 0) return true; // reads registers
-            if (overlap(other.gate.rows.data, other.gate.wide ? n_out(other) : 1, to, n)) return true;
-            if (!same_rows && overlap(other.residual.data, n_out(other), to, n)) return true;
-        }
+        if (overtakes(fusion, waited_for(fusion), last - 1, p.segment[s].out, n, s == 0)) return true;
     }
     return false;
 }
@@ -104,9 +127,10 @@ bool add_product(const Rank *x, FusionOps *c, const Op *op, const Step &step) {
     Fusion *fusion = &c->fusion;
     if (fusion->n == MAX_PRODUCTS) return false;
     Product p = product_of(x, op, step);
-    p.from = product_with(c, op_in(op, 0));
+    p.kept = kept_with(c, op_in(op, 0));
+    p.from = p.kept < 0 ? product_with(c, op_in(op, 0)) : -1;
     p.same_input = !p.per_slot && has_same_input(c, op);
-    if (fusion->n > 0 && p.from < 0 && !p.same_input) return false;
+    if (fusion->n > 0 && p.from < 0 && p.kept < 0 && !p.same_input) return false;
     if (op->code == OP_EXPERT) {
         RegRows ids = rows_in(x, op, op_operand(op, ROLE_IDS, 0), step);
         bool first = true; // product of experts
@@ -121,7 +145,7 @@ bool add_product(const Rank *x, FusionOps *c, const Op *op, const Step &step) {
         return false; // no barrier of the block would be between the two
     c->product[fusion->n] = op;
     fusion->p[fusion->n++] = p;
-    return !overtakes(c);
+    return !overtakes(fusion);
 }
 
 bool add_route(const Rank *x, FusionOps *c, const Op *op, const Step &step) {
@@ -153,7 +177,37 @@ bool add_sum(const Rank *x, FusionOps *c, const Op *op, const Step &step) {
     p->residual = rows_in(x, op, op_operand(op, ROLE_RESIDUAL, 0), step);
     p->segment[0].out = reg(x, out);
     p->segment[0].out_stride = stride_of(x, out);
-    return !overtakes(c);
+    return !overtakes(fusion);
+}
+
+// A norm of a whole row, which the blocks keep.
+bool add_norm(const Rank *x, FusionOps *c, const Op *op, const Step &step) {
+    Fusion *fusion = &c->fusion;
+    KeptRows *kept = &fusion->kept;
+    const NormParams *p = &op->norm;
+    int in = op_in(op, 0), residual = op_operand(op, ROLE_RESIDUAL, 0), out = op_out(op, 0),
+        width = x->plan->regs[in].width;
+    bool plain = p->weight && !p->centred && !p->bias && !p->head_dim && !p->cut &&
+                 op_count(op, ROLE_READ) == 1 && !op_count(op, ROLE_GATE);
+    if (fusion->n == 0 || !plain || kept->n_norms == MAX_KEPT_NORMS) return false;
+    KeptNorm norm = {device_op(x, op)->vector, reg(x, out), p->eps, op->sum_scale};
+    norm.before = (int8_t)fusion->n;
+    norm.kept = (int8_t)kept_with(c, in);
+    norm.from = (int8_t)(norm.kept < 0 ? product_with(c, in) : -1);
+    if (norm.kept < 0 && norm.from < 0) return false;
+    norm.add = (int8_t)kept_with(c, residual);
+    if (norm.add < 0 && residual != NO_REG) { // a register before the fusion: the first kept row
+        if (kept->n_kept || writes(x->plan, c, residual)) return false;
+        kept->first_kept = rows_in(x, op, residual, step);
+        norm.add = (int8_t)kept->n_kept++;
+    }
+    norm.to = norm.add < 0 ? (int8_t)kept->n_kept++ : norm.add;
+    if (kept->n_kept > MAX_KEPT || (kept->kept_width && kept->kept_width != width)) return false;
+    kept->kept_width = width;
+    c->kept[norm.to] = out;
+    c->norm[kept->n_norms] = op;
+    kept->norm[kept->n_norms++] = norm;
+    return !overtakes(fusion, waited_for(fusion), fusion->n - 1, norm.out, (size_t)width, false);
 }
 
 // Adds an op of a single row; false, with the fusion as it was: it cannot be part of it.
@@ -165,6 +219,7 @@ bool add_op(const Rank *x, FusionOps *c, const Op *op, const Step &step) {
     if (op_is_product(op)) added = add_product(x, &more, op, step);
     if (op->code == OP_ROUTE) added = add_route(x, &more, op, step);
     if (op->code == OP_MOE_SUM) added = add_sum(x, &more, op, step);
+    if (op->code == OP_NORM) added = add_norm(x, &more, op, step);
     if (added) *c = more;
     return added;
 }

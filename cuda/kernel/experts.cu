@@ -278,9 +278,9 @@ template <QuantType F> struct TilePair {
     Operands<F> operands[2];
     int n_left; // tiles that are still to be fetched
 
-    __device__ TilePair(const Work &work, int at)
-        : ring{Ring(at, work.slot_bytes, work.n_stages),
-               Ring(at + Ring::bytes(work.slot_bytes, work.n_stages), work.slot_bytes, work.n_stages)} {}
+    __device__ TilePair(const Work &work, int warp)
+        : ring{Ring(2 * warp, work.slot_bytes, work.n_stages),
+               Ring(2 * warp + 1, work.slot_bytes, work.n_stages)} {}
 
     __device__ void fetch(int m, int stage, int bytes) {
         ring[m].fetch(stage, 0, from[m], n_left > 0 ? bytes : 0);
@@ -371,7 +371,7 @@ __global__ void __launch_bounds__(THREADS, 1) k_experts(const __grid_constant__ 
     const Product &p = work.p;
     const Layout &at = p.segment[0].w.layout;
     int warp = threadIdx.x / 32, ring_bytes = 2 * Ring::bytes(work.slot_bytes, work.n_stages);
-    TilePair<F> tiles(work, warp * ring_bytes);
+    TilePair<F> tiles(work, warp);
     InputSteps inputs = {work, in_rows, WARPS * ring_bytes, shared_address(arrived)};
 #if __CUDA_ARCH__ >= 900
     if (threadIdx.x < 2) arrival_init(shared_address(arrived + threadIdx.x));

@@ -10,6 +10,9 @@
 // weights are read is known when the router's logits are.  All blocks choose them, each for itself, which
 // takes less time than a kernel of its own or an exchange between blocks.
 //
+// Every block computes a norm between two products for itself, because it has to read the whole row anyway.
+// It keeps the row in its shared memory, where the next norm finds its residual; block 0 writes the register.
+//
 // The results of a row's slots may be summed: then all slots' K-slices of a tile row are computed by one
 // block, a few warps per slot, and its epilogue adds up what MOE_SUM would, in the same order.
 #include <algorithm>
@@ -121,6 +124,59 @@ template <bool EXPERTS> struct Epilogue {
     }
 };
 
+// ---- kept rows ------------------------------------------------------------------------------------------
+
+// The first output of product `from` of a fusion, which it waits for; n elements, of each of n_slots.
+template <class F>
+__device__ InputRow flagged_row(const F &fused, int from, int n, int n_slots, const uint32_t *epochs) {
+    InputRow row = {(const float *)fused.p[from].flagged->row, n, n_slots, InputRow::FLAGGED,
+                    epochs[from] & 1};
+    row.wait();
+    return row;
+}
+
+__device__ __forceinline__ float4 plus(float4 a, float4 b) { // never contracted with a product
+    return make_float4(__fadd_rn(a.x, b.x), __fadd_rn(a.y, b.y), __fadd_rn(a.z, b.z), __fadd_rn(a.w, b.w));
+}
+__device__ __forceinline__ float4 times(float s, float4 a) {
+    return make_float4(s * a.x, s * a.y, s * a.z, s * a.w);
+}
+
+// Kept rows, of which a thread has the elements that it loads of any row of their width.
+struct Kept {
+    int at, width; // bytes in shared memory
+
+    __device__ float *row(int i) const { return (float *)(shared_memory() + at + i * kept_stride(width)); }
+    __device__ InputRow input(int i) const { return {row(i), width, 1, InputRow::KEPT, 0}; }
+
+    __device__ void load_first(const RegRows &from) const {
+        const float *in = row_of(from, 0);
+        for (int i = 0; i < VECTORS; i++) {
+            int e = element_of<WARPS>(i);
+            if (e < width) *(float4 *)(row(0) + e) = load4(in, e, width);
+        }
+    }
+    // The same bytes as k_norm's.
+    template <class F>
+    __device__ void compute(const F &fused, const KeptNorm &norm, const uint32_t *epochs) const {
+        float4 v[VECTORS], w[VECTORS];
+        InputRow source = norm.from < 0 ? input(norm.kept) : flagged_row(fused, norm.from, width, 1, epochs);
+        source.load<false>(v, 0, width);
+        load_norm(norm.weight, width, w); // arrives while the sum is computed
+        normalise(v, w, width, norm.eps);
+#pragma unroll
+        for (int i = 0; i < VECTORS; i++) {
+            int e = element_of<WARPS>(i);
+            if (e >= width) break;
+            if (norm.add >= 0) v[i] = plus(v[i], *(const float4 *)(row(norm.add) + e));
+            v[i] = times(norm.scale, v[i]);
+            *(float4 *)(row(norm.to) + e) = v[i];
+            if (blockIdx.x == 0) *(float4 *)(norm.out + e) = v[i];
+        }
+        __syncthreads(); // before another sum over the block
+    }
+};
+
 // ---- the kernel -----------------------------------------------------------------------------------------
 
 // The row's experts, by all threads: chosen here, or as a kernel before has written them.  scores:
@@ -145,7 +201,12 @@ __device__ void find_experts(const F &fused, uint32_t epoch, float *scores, Chos
     __syncthreads();
 }
 
-template <bool EXPERTS> using Parameters = Fused<EXPERTS ? MAX_PRODUCTS : MAX_PLAIN>;
+// What a kernel can do beyond plain products.  Code that a fusion does not need would cost it time.
+//  EXPERTS: products of experts, and gates; KEPT: kept rows.
+template <bool EXPERTS_, bool KEPT_> struct Kind {
+    static constexpr bool EXPERTS = EXPERTS_, KEPT = KEPT_;
+    using Parameters = Fused<EXPERTS ? MAX_PRODUCTS : MAX_PLAIN>;
+};
 
 // The kernel's parameters to shared memory.  A constant that no instruction has read before is fetched from
 // far away, line by line, each when it is needed; these loads fetch all at once.
@@ -161,17 +222,16 @@ template <class P> __device__ void copy_parameters(const P &from, P *to) {
     __syncthreads();
 }
 
-// EXPERTS: products may have experts or gates.
-template <class Included, bool EXPERTS>
+template <class Included, class Kind>
 __global__ void __launch_bounds__(threads_for(1) + ATTN_THREADS, 1)
-    k_fusion(const __grid_constant__ Parameters<EXPERTS> parameters) {
-    __shared__ Parameters<EXPERTS> fused;
+    k_fusion(const __grid_constant__ typename Kind::Parameters parameters) {
+    constexpr bool EXPERTS = Kind::EXPERTS;
+    __shared__ typename Kind::Parameters fused;
     __shared__ uint32_t epochs[MAX_PRODUCTS];
     __shared__ Chosen chosen;
     copy_parameters(parameters, &fused);
-    SharedLayout<1> shared(fused);
-    int partials = shared.partials;
-    Ring ring(threadIdx.x / 32 * shared.ring_bytes, fused.slot_bytes, fused.n_stages);
+    int partials = fused.partials;
+    Ring ring(threadIdx.x / 32, fused.slot_bytes, fused.n_stages);
     PrefetchList<1, EXPERTS> list = {};
     int first_known = 0, n_known = fused.n; // products whose weights are known to be needed
     if constexpr (EXPERTS) n_known = fused.first_expert;
@@ -185,16 +245,18 @@ __global__ void __launch_bounds__(threads_for(1) + ATTN_THREADS, 1)
         const Product &p = fused.p[number];
         WarpWork<1, EXPERTS> work(p, fused.split[number], {}, &chosen);
         work.partials_at = partials;
-        work.x = input_at(shared.input, work.split.n_floats, work.split.n_tiles, 1);
+        work.x = input_at(fused.input, work.split.n_floats, work.split.n_tiles, 1);
         TileRowCursor<1, EXPERTS> cursor = cursor_at<1, EXPERTS>(work, work.group);
         Epilogue<EXPERTS> out(work, 0);
-        float4 norm[VECTORS];
-        load_norm(p, norm);
+        Kept kept = {fused.kept, fused.kept_width};
+        for (int i = 0; Kind::KEPT && i < fused.n_norms; i++)
+            if (fused.norm[i].before == number) kept.compute(fused, fused.norm[i], epochs);
         if (number == 0) {
             pdl_wait();
             pdl_launch();
+            if (Kind::KEPT && fused.first_kept.data) kept.load_first(fused.first_kept);
         }
-        int next = shared.partials + shared.input - fused.partial_bytes - partials; // the other copy
+        int next = 2 * fused.partials + fused.partial_bytes - partials; // the other copy
         if constexpr (EXPERTS)
             if (number == fused.first_expert) {
                 uint32_t epoch = fused.router < 0 ? 0 : epochs[fused.router];
@@ -203,19 +265,18 @@ __global__ void __launch_bounds__(threads_for(1) + ATTN_THREADS, 1)
                 n_known = fused.n;
                 list.resume(ring, fused, first_known, n_known, &chosen);
             }
-        int n_in = p.segment[0].w.n_in;
         if (!p.same_input) {
-            int n_slots = EXPERTS && p.per_slot ? p.n_used : 1;
-            InputRow row = {row_of(p.in, 0), n_in, n_slots, false, 0};
-            if (p.from >= 0) {
-                row = {(const float *)fused.p[p.from].flagged->row, n_in, n_slots, true, epochs[p.from] & 1};
-                row.wait();
-            }
+            int n_in = p.segment[0].w.n_in, n_slots = EXPERTS && p.per_slot ? p.n_used : 1;
+            float4 norm[VECTORS];
+            load_norm(p.norm, n_in, norm);
+            InputRow row = {row_of(p.in, 0), n_in, n_slots, InputRow::REGISTER, 0};
+            if (p.from >= 0) row = flagged_row(fused, p.from, n_in, n_slots, epochs);
+            if (Kind::KEPT && p.kept >= 0) row = kept.input(p.kept);
             load_row<EXPERTS>(p, work.x, row, norm);
         }
         int batch = 0;
         do { // once even by a block without tile rows: the barriers are for all threads
-            partials = shared.partials + shared.input - fused.partial_bytes - partials; // the other copy
+            partials = 2 * fused.partials + fused.partial_bytes - partials; // the other copy
             work.partials_at = partials;
             if (batch) out = Epilogue<EXPERTS>(work, batch);
             out.load(work, fused, epochs);
@@ -237,13 +298,12 @@ bool is_plain(const Fusion *c) {
 }
 
 // Launches the first of the kernels that includes the products' types.
-template <bool EXPERTS, class Included, class... Others>
+template <class Kind, class Included, class... Others>
 cudaError_t launch_types(const Launch *l, const FusedProducts &fused, const LaunchPlan &plan) {
     if constexpr (sizeof...(Others) > 0)
-        if (!includes<Included>(fused)) return launch_types<EXPERTS, Others...>(l, fused, plan);
-    constexpr int N = EXPERTS ? MAX_PRODUCTS : MAX_PLAIN;
-    return launch_kernel(l, k_fusion<Included, EXPERTS>, plan.n_clusters, threads_for(1), plan.shared_bytes,
-                         first_products<N>(fused));
+        if (!includes<Included>(fused)) return launch_types<Kind, Others...>(l, fused, plan);
+    return launch_kernel(l, k_fusion<Included, Kind>, plan.n_clusters, threads_for(1), plan.shared_bytes,
+                         first_products<typename Kind::Parameters>(fused));
 }
 
 // The combinations of types that most model files have, with F32, the type of routers.
@@ -252,16 +312,19 @@ template <class... Mixes> struct MixList {
     static bool includes_all(const FusedProducts &fused) { return (includes<Mixes>(fused) || ...); }
     template <bool EXPERTS>
     static cudaError_t launch(const Launch *l, const FusedProducts &fused, const LaunchPlan &plan) {
-        return launch_types<EXPERTS, Mixes..., AllTypes>(l, fused, plan);
+        return fused.n_kept ? launch_types<Kind<EXPERTS, true>, Mixes..., AllTypes>(l, fused, plan)
+                            : launch_types<Kind<EXPERTS, false>, Mixes..., AllTypes>(l, fused, plan);
     }
 };
 using Mixes =
     MixList<Mix<QUANT_Q4_K, QUANT_Q6_K>, Mix<QUANT_Q5_K, QUANT_Q6_K>, Mix<QUANT_Q4_0>, Mix<QUANT_Q8_0>,
-            Mix<QUANT_Q8_0, QUANT_MXFP4>, Mix<QUANT_Q4_K, QUANT_Q6_K, QUANT_Q5_0, QUANT_Q8_0>, Types<QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_FP8_E4M3>>;
+            Mix<QUANT_Q8_0, QUANT_MXFP4>, Mix<QUANT_Q4_K, QUANT_Q6_K, QUANT_Q5_0, QUANT_Q8_0>,
+            Types<QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_FP8_E4M3>>;
 
 bool fuse(const Fusion *c, FusedProducts *fused) {
     *fused = {};
     fused->n = fused->first_expert = c->n;
+    (KeptRows &)*fused = c->kept;
     fused->route = c->route;
     fused->router = c->router;
     for (int i = 0; i < c->n; i++) {
@@ -277,6 +340,7 @@ bool can_read(const Fusion *c, int i) {
     const Product &p = c->p[i];
     int n_in = p.segment[0].w.n_in;
     if (p.same_input) return i > 0;
+    if (p.kept >= 0) return n_in == c->kept.kept_width && !p.per_slot;
     if (p.from < 0) return i == 0;
     if (p.from >= i || !c->p[p.from].flagged) return false;
     const Product &before = c->p[p.from];
@@ -285,23 +349,37 @@ bool can_read(const Fusion *c, int i) {
            (!slots || before.n_used == p.n_used);
 }
 
+// Whether the kept rows can be computed.
+bool can_keep(const Fusion *c) {
+    const KeptRows *kept = &c->kept;
+    if (kept->kept_width % 4 || kept->kept_width > LOADED) return false;
+    for (int i = 0; i < kept->n_norms; i++) {
+        int from = kept->norm[i].from;
+        if (from >= 0 &&
+            (from >= c->n || !c->p[from].flagged || c->p[from].segment[0].w.n_out != kept->kept_width))
+            return false;
+    }
+    return true;
+}
+
 // Splits the work of a fusion; false where one kernel cannot run it.
 bool plan_fusion(const Launch *l, const Fusion *c, FusedProducts *fused, LaunchPlan *plan) {
     if (c->n > 1 && l->n_sm > MAX_FLAGGED_BLOCKS) return false;
     if (c->n > MAX_PLAIN && is_plain(c)) return false;
     for (int i = 0; i < c->n; i++)
         if (!can_read(c, i) || (i + 1 < c->n && !c->p[i].flagged)) return false;
-    if (!fuse(c, fused)) return false;
+    if (!can_keep(c) || !fuse(c, fused)) return false;
     // Code for all types and for experts is too long for the instruction cache: single kernels are faster.
     if (c->n > 1 && !is_plain(c) && !Mixes::includes_all(*fused)) return false;
-    return plan_launch(l, fused, 1, plan) && !fused->group_rows;
+    bool fits = plan_launch(l, fused, 1, plan) && !fused->group_rows;
+    return fits && (c->n == 1 || fused->n_stages >= MIN_STAGES);
 }
 
 } // namespace
 
 extern "C" Fusion fusion_of(const Product *p) {
     Fusion c = {.p = {*p}, .n = 1, .router = -1};
-    c.p[0].from = c.p[0].gate_from = -1;
+    c.p[0].from = c.p[0].kept = c.p[0].gate_from = -1;
     c.p[0].same_input = false;
     c.route.ids = {(float *)p->ids, p->ids_stride, nullptr};
     return c;

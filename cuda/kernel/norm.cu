@@ -22,10 +22,11 @@ __device__ void write_normalised(const Norm &p, int t, int from, int first, int 
     int weights = p.head_dim && !p.per_head ? 0 : from; // heads share theirs
     float *out = row_of(p.out, t) + from;
     for (int i = first; i < n; i += step) {
-        float x = normalised(__ldcg(in + i) - m.mean, m.scale, p.weight ? p.weight[weights + i] : 1);
+        float x =
+            normalised(without_flag(__ldcg(in + i)) - m.mean, m.scale, p.weight ? p.weight[weights + i] : 1);
         if (p.bias) x += p.bias[weights + i];
         if (p.gate.data) x *= activate(p.gate_act, __ldcg(row_of(p.gate, t) + from + i));
-        if (residual) x += __ldcg(residual + i);
+        if (residual) x = __fadd_rn(x, __ldcg(residual + i)); // not contracted: as in a fusion
         out[i] = x * p.sum_scale;
     }
 }
@@ -37,11 +38,11 @@ __global__ void __launch_bounds__(THREADS) k_norm(const __grid_constant__ Norm p
     Moments m = {0, 0};
     if (p.centred) {
         float sum = 0, squares = 0;
-        for (int i = threadIdx.x; i < p.width; i += THREADS) sum += __ldcg(row + i);
+        for (int i = threadIdx.x; i < p.width; i += THREADS) sum += without_flag(__ldcg(row + i));
         m.mean = block_sum<WARPS>(sum) / p.width;
         __syncthreads();
         for (int i = threadIdx.x; i < p.width; i += THREADS) {
-            float x = __ldcg(row + i) - m.mean;
+            float x = without_flag(__ldcg(row + i)) - m.mean;
             squares = fmaf(x, x, squares);
         }
         m.scale = rms_scale<WARPS>(squares, p.width, p.eps);
@@ -60,10 +61,10 @@ __global__ void __launch_bounds__(HEADS * 32) k_norm_heads(const __grid_constant
     const float *head = row_of(p.in, blockIdx.x) + from;
     float sum = 0, squares = 0;
     if (p.centred)
-        for (int i = lane; i < n; i += 32) sum += __ldcg(head + i);
+        for (int i = lane; i < n; i += 32) sum += without_flag(__ldcg(head + i));
     Moments m = {warp_sum(sum) / n, 0};
     for (int i = lane; i < n; i += 32) {
-        float x = __ldcg(head + i) - m.mean;
+        float x = without_flag(__ldcg(head + i)) - m.mean;
         squares = fmaf(x, x, squares);
     }
     m.scale = rsqrtf(warp_sum(squares) / n + p.eps);

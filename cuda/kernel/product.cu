@@ -40,12 +40,13 @@ namespace {
 __global__ void __launch_bounds__(THREADS) k_inputs(const __grid_constant__ Product p, Input x, uint8_t *to,
                                                     int n, const __grid_constant__ PairSort sort) {
     float4 norm[VECTORS];
-    load_norm(p, norm);
+    load_norm(p.norm, p.segment[0].w.n_in, norm);
     pdl_wait();
     pdl_launch();
     int t = blockIdx.x, n_in = p.segment[0].w.n_in, n_slots = p.per_slot ? p.n_used : 1, row = t / n_slots;
     if (t == n) return sort_pairs(sort, threadIdx.x, THREADS);
-    load_row<false>(p, x, {row_of(p.in, row) + (t - row * n_slots) * n_in, n_in, 1, false, 0}, norm);
+    load_row<false>(p, x, {row_of(p.in, row) + (t - row * n_slots) * n_in, n_in, 1, InputRow::REGISTER, 0},
+                    norm);
     __syncthreads();
     to += (size_t)t * x.stride;
     for (int i = threadIdx.x * 16; i < x.stride; i += THREADS * 16)
@@ -158,15 +159,14 @@ class RowLoader {
 template <int T, class Included>
 __global__ void __launch_bounds__(threads_for(T), 1)
     k_product_of_rows(const __grid_constant__ Fused<1> fused) {
-    SharedLayout<T> shared(fused);
-    Ring ring(threadIdx.x / 32 * shared.ring_bytes, fused.slot_bytes, fused.n_stages);
+    Ring ring(threadIdx.x / 32, fused.slot_bytes, fused.n_stages);
     PrefetchList<T, false> list = {};
     list.fill(fused, 0, 1, nullptr);
     for (int i = 0; i < fused.n_stages; i++) list.fetch(ring, i);
     const Product &p = fused.p[0];
     WarpWork<T, false> work(p, fused.split[0]);
-    work.partials_at = shared.partials;
-    work.x = input_at(shared.input, work.split.n_floats, work.split.n_tiles, T);
+    work.partials_at = fused.partials;
+    work.x = input_at(fused.input, work.split.n_floats, work.split.n_tiles, T);
     TileRowCursor<T, false> cursor = cursor_at<T, false>(work, work.group);
     RowLoader loader;
     pdl_wait();
@@ -189,9 +189,8 @@ template <int T, class Included>
 __global__ void __launch_bounds__(threads_for(T), 1)
     k_product_of_groups(const __grid_constant__ Fused<1> fused) {
     __shared__ int in_at[T], out_at[T]; // rows of fused.inputs; floats from the output's beginning
-    SharedLayout<T> shared(fused);
     RowLoader loader;
-    Ring ring(threadIdx.x / 32 * shared.ring_bytes, fused.slot_bytes, fused.n_stages);
+    Ring ring(threadIdx.x / 32, fused.slot_bytes, fused.n_stages);
     pdl_wait(); // k_inputs decides which weights to fetch
     pdl_launch();
     GroupShare share(fused);
@@ -203,8 +202,8 @@ __global__ void __launch_bounds__(threads_for(T), 1)
     for (int piece = 0, n_pieces = share.n_pieces(); piece < n_pieces; piece++) {
         ExpertGroup group = share.group(piece);
         WarpWork<T, true> work(p, fused.split[0], share.tile_rows(piece, group));
-        work.partials_at = shared.partials;
-        work.x = input_at(shared.input, work.split.n_floats, work.split.n_tiles, fused.group_rows);
+        work.partials_at = fused.partials;
+        work.x = input_at(fused.input, work.split.n_floats, work.split.n_tiles, fused.group_rows);
         if ((int)threadIdx.x < group.n) {
             int pair = __ldcg(fused.groups.pair + group.first + threadIdx.x), row = pair / p.n_used;
             in_at[threadIdx.x] = p.per_slot ? pair : row;
@@ -235,10 +234,10 @@ cudaError_t launch_types(const Launch *l, const FusedProducts &fused, const Laun
     if constexpr (T == MAX_GROUP_ROWS)
         if (fused.group_rows)
             return launch_kernel(l, k_product_of_groups<T, Included>, plan.n_clusters, threads_for(T),
-                                 plan.shared_bytes, first_products<1>(fused));
+                                 plan.shared_bytes, first_products<Fused<1>>(fused));
     return launch_clusters(l, k_product_of_rows<T, Included>, fused.cluster_size,
                            plan.n_clusters * fused.cluster_size, threads_for(T), plan.shared_bytes,
-                           first_products<1>(fused));
+                           first_products<Fused<1>>(fused));
 }
 
 // The combinations of types that most model files have.

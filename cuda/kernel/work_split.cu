@@ -70,7 +70,7 @@ WorkSplit split_product(const Launch *l, const Product *p, int n_blocks, int T, 
     split.block_slices = ceil_div(split.n_slices, cluster_size);
     if (cluster_size > 1) { // a block has the input of its K-slices alone; that of rank 0 is the longest
         int tiles = split.block_slices * split.slice_tiles[0] +
-                    std::min(split.block_slices, split.n_longer_slices[0]);
+                    std::min(split.block_slices, (int)split.n_longer_slices[0]);
         split.n_tiles = split.n_tiles ? tiles : 0;
         split.n_floats = split.n_floats ? tiles * p->segment[0].w.layout.tile_weights : 0;
     }
@@ -104,7 +104,7 @@ ListLength list_length(const Product *p, const WorkSplit *split) {
     for (int i = 0; i < p->n_segments; i++) {
         int most = split->slice_tiles[i] + (split->n_longer_slices[i] > 0);
         length.most = is_pair(*p) ? length.most + most : std::max(length.most, most);
-        length.least = std::min(length.least, split->slice_tiles[i]);
+        length.least = std::min(length.least, (int)split->slice_tiles[i]);
     }
     return length;
 }
@@ -190,13 +190,13 @@ size_t split_all(const Launch *l, FusedProducts *fused, int n_blocks, int T, int
         size_t row = input_at(0, split->n_floats, split->n_tiles, 1).stride;
         input = std::max(input, row * rows_in_block(fused, p, T));
     }
-    auto rings_and_input = [&](int n_stages) {
-        return input + warps_for(T) * Ring::bytes(fused->slot_bytes, n_stages);
-    };
+    size_t kept = T == 1 ? fused->n_kept * kept_stride(fused->kept_width) : 0;
+    auto rings = [&](int n_stages) { return warps_for(T) * Ring::bytes(fused->slot_bytes, n_stages); };
+    auto rings_and_input = [&](int n_stages) { return input + kept + rings(n_stages); };
     // Batches of one input row are short, because the next one begins while the last one is reduced; with
     // several rows all warps wait there, and a batch is as long as shared memory allows.
     size_t rest = most - std::min(most, rings_and_input(MIN_STAGES)),
-           batch_bytes = T == 1 ? std::min(most / 22, rest / partial_copies(T)) : rest;
+           batch_bytes = T == 1 ? std::clamp(rest / partial_copies(T), most / 88, most / 22) : rest;
     int longest =
         T == 1 ? THREADS / TILE_ROWS : 8; // a thread has one output; enough for all threads of a cluster
     for (int i = 0; i < fused->n; i++) {
@@ -216,7 +216,10 @@ size_t split_all(const Launch *l, FusedProducts *fused, int n_blocks, int T, int
     fused->n_stages = 1;
     while (fused->n_stages < MAX_STAGES && rings_and_input(fused->n_stages + 1) + partials <= most)
         fused->n_stages++;
-    return rings_and_input(fused->n_stages) + partials;
+    fused->partials = rings(fused->n_stages);
+    fused->kept = fused->partials + (int)partials;
+    fused->input = fused->kept + (int)kept;
+    return fused->input + input;
 }
 
 int fewer_rows(int n_rows) {

@@ -1,15 +1,18 @@
-/* fusion: a layer's products, its choice of experts and their sum in one kernel give the bytes of its ops
- * one by one, from epoch to epoch.
+/* fusion: a layer's products, its choice of experts and their sum, or its norms, in one kernel give the bytes
+ * of its ops one by one, from epoch to epoch.
  *
  *     x = o in;  logits, gate = router norm(x);  s = act(gate_s norm(x)) * up_s norm(x)
  *     e = the same of the chosen experts;  y = x + sigmoid(gate) * down_s s
- *     z = y + scale * sum of weight * down e;  last = last norm(z) */
+ *     z = y + scale * sum of weight * down e;  last = last norm(z)
+ *
+ *     x = residual + norm(o in);  y = norm(down act(gate norm(x)) * up norm(x))
+ *     z = scale * (x + y), or scale * (x + norm(y));  last = last norm(z) */
 #include "device.h"
 #include "gpu.h"
 #include "matrix.h"
 #include "tiny.h"
 
-enum { N_IN = 768, WIDTH = 576, N_SHARED = 192, N_LAST = 77, N_MOST_USED = 16, EPOCHS = 4 };
+enum { N_IN = 768, WIDTH = 576, N_SHARED = 192, N_FF = 320, N_LAST = 77, N_MOST_USED = 16, EPOCHS = 4 };
 #define EPS 1e-5f
 
 typedef struct Layer {
@@ -24,6 +27,7 @@ typedef struct Trial {
     Fusion c;
     Product alone[MAX_PRODUCTS]; // the same as ops of their own
     MoeSum sum;
+    Norm norm[MAX_KEPT_NORMS];
     Matrix m[2 * MAX_PRODUCTS];
     int n_m;
     uint64_t seed;
@@ -41,7 +45,8 @@ static ProductSegment segment(Trial *t, QuantType type, int n_in, int n_out, int
 
 static Product *add(Trial *t, RegRows in, int from, const float *norm) {
     Product *p = &t->c.p[t->c.n++];
-    *p = (Product){.in = in, .norm = norm, .norm_eps = EPS, .scale = 1, .from = from, .gate_from = -1};
+    *p = (Product){
+        .in = in, .norm = norm, .norm_eps = EPS, .scale = 1, .from = from, .kept = -1, .gate_from = -1};
     return p;
 }
 
@@ -117,9 +122,66 @@ static void trial_open(Trial *t, const Layer *l, RegRows in) {
     down->segment[0].out_stride = z.stride;
 }
 
+/* The norm of `in`, plus kept row `add`, whose register is `residual`, where that is not -1. */
+static RegRows add_norm(Trial *t, KeptNorm norm, RegRows in, RegRows residual) {
+    KeptRows *kept = &t->c.kept;
+    RegRows out = row_new(WIDTH);
+    norm.eps = EPS;
+    norm.before = (int8_t)t->c.n;
+    norm.out = out.data;
+    t->norm[kept->n_norms] = (Norm){
+        .in = in, .out = out, .weight = norm.weight, .eps = EPS, .sum_scale = norm.scale, .width = WIDTH};
+    if (norm.add >= 0) t->norm[kept->n_norms].residual = residual;
+    kept->norm[kept->n_norms++] = norm;
+    return out;
+}
+
+/* The products of a layer with norms behind its blocks: those of a pair, or of one matrix and a wide gate;
+ * the second norm in one step, or of a row that is kept, too. */
+static void norms_open(Trial *t, QuantType type, bool gated, bool two, RegRows in, RegRows residual) {
+    *t = (Trial){.seed = 21};
+    Fusion *c = &t->c;
+    c->router = -1;
+    float *host = floats_new(WIDTH, &t->seed);
+    const float *weight = device_new(host, WIDTH * sizeof(float));
+    free(host);
+    c->kept = (KeptRows){.first_kept = residual, .n_kept = 1 + two, .kept_width = WIDTH};
+    add_segment(add(t, in, -1, NULL), segment(t, type, N_IN, WIDTH, 1, 1));
+    RegRows x = add_norm(t, (KeptNorm){weight, .scale = 1, .from = 0, .kept = -1, .add = 0, .to = 0},
+                         out_of(&c->p[0], 0), residual);
+    Product *inner = add(t, x, -1, weight);
+    inner->kept = 0;
+    for (int i = 0; i < 2 - gated; i++) add_segment(inner, segment(t, type, WIDTH, N_FF, 1, 1));
+    *(gated ? &inner->act_alone : &inner->act) = ACT_GELU;
+    float *gates = floats_new(N_FF, &t->seed);
+    if (gated)
+        inner->gate = (Gate){{device_new(gates, N_FF * sizeof(float)), stride_of(N_FF), NULL}, true, false};
+    free(gates);
+    add_segment(add(t, out_of(&c->p[1], 0), 1, NULL), segment(t, type, N_FF, WIDTH, 1, 1));
+    RegRows z = out_of(&c->p[2], 0);
+    KeptNorm last = {weight, .scale = 0.75f, .from = 2, .kept = -1, .add = 0, .to = 0};
+    if (two) {
+        z = add_norm(t, (KeptNorm){weight, .scale = 1, .from = 2, .kept = -1, .add = -1, .to = 1}, z, x);
+        last.from = -1;
+        last.kept = 1;
+    }
+    z = add_norm(t, last, z, x);
+    Product *end = add(t, z, -1, weight);
+    end->kept = 0;
+    add_segment(end, segment(t, type, WIDTH, N_LAST, 1, 1));
+    for (int i = 0; i < c->n; i++) {
+        t->alone[i] = c->p[i];
+        if (i + 1 < c->n)
+            c->p[i].flagged =
+                device_zeros(sizeof(FlaggedOutput) + (size_t)c->p[i].segment[0].w.n_out * sizeof(uint32_t));
+    }
+}
+
 static void run_alone(const Trial *t) {
     const Launch *l = device_launch();
     for (int i = 0; i < t->c.n; i++) {
+        for (int k = 0; k < t->c.kept.n_norms; k++)
+            if (t->c.kept.norm[k].before == i) device_check(launch_norm(l, &t->norm[k], 1), "norm");
         device_check(launch_products(l, &t->alone[i], 1, device_scratch()), "one by one");
         if (i == t->c.router) device_check(launch_route(l, &t->c.route, 1), "route");
         if (t->c.p[i].summed) device_check(launch_moe_sum(l, &t->sum, 1), "sum");
@@ -161,6 +223,51 @@ static void check_layer(Layer l) {
     device_end(name);
     for (int i = 0; i < t.n_m; i++) matrix_free(&t.m[i]);
     free(bias);
+}
+
+static void check_norms(QuantType type, bool gated, bool two) {
+    Trial t;
+    uint64_t seed = 6;
+    float got[2][N_LAST], z[2][WIDTH];
+    RegRows in = row_new(N_IN), residual = row_new(WIDTH);
+    norms_open(&t, type, gated, two, in, residual);
+    const Product *last = &t.c.p[t.c.n - 1];
+    char name[120];
+    snprintf(name, sizeof name, "%s, norms%s%s", quant_traits(type)->name, gated ? ", a gate" : "",
+             two ? ", of a kept row" : "");
+    CHECK(fusion_fits(device_launch(), &t.c), "%s: no fusion", name);
+    for (int epoch = 0; epoch < EPOCHS; epoch++) {
+        float *x = floats_new(N_IN, &seed), *r = floats_new(WIDTH, &seed);
+        device_check(cudaMemcpy(in.data, x, N_IN * sizeof(float), cudaMemcpyHostToDevice), "input");
+        device_check(cudaMemcpy(residual.data, r, WIDTH * sizeof(float), cudaMemcpyHostToDevice), "residual");
+        for (int way = 0; way < 2; way++) {
+            device_check(cudaMemset(last->segment[0].out, 0xFF, sizeof got[0]), "clearing");
+            device_check(cudaMemset(last->in.data, 0xFF, sizeof z[0]), "clearing");
+            if (way)
+                device_check(launch_fusion(device_launch(), &t.c), "a fusion");
+            else
+                run_alone(&t);
+            device_read(got[way], last->segment[0].out, sizeof got[0]);
+            device_read(z[way], last->in.data, sizeof z[0]);
+        }
+        CHECK(memcmp(z[0], z[1], sizeof z[0]) == 0, "%s, epoch %d: another sum: %g for %g", name, epoch,
+              (double)z[1][0], (double)z[0][0]);
+        CHECK(memcmp(got[0], got[1], sizeof got[0]) == 0,
+              "%s, epoch %d: one kernel gives other bytes: %g for %g", name, epoch, (double)got[1][0],
+              (double)got[0][0]);
+        free(x);
+        free(r);
+    }
+    device_end(name);
+    for (int i = 0; i < t.n_m; i++) matrix_free(&t.m[i]);
+}
+
+TEST(gpu_fusion_of_norms) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    static const QuantType types[] = {QUANT_Q4_0, QUANT_Q8_0, QUANT_Q5_0, QUANT_F16};
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < 4; k++) check_norms(types[i], k % 2, k / 2);
 }
 
 TEST(gpu_fusion_of_experts) {

@@ -498,7 +498,7 @@ static void check_fused(const QuantType types[N_FUSED]) {
         p[i].segment[0] = (ProductSegment){.w = m[i].device, .out = out, .out_stride = stride_of(n_outs[i])};
         p[i].flagged = device_zeros(sizeof(FlaggedOutput) + (size_t)n_outs[i] * sizeof(uint32_t));
         p[i].from = i - 1;
-        p[i].gate_from = -1;
+        p[i].kept = p[i].gate_from = -1;
         if (i) p[i].in = (RegRows){p[i - 1].segment[0].out, stride_of(n_ins[i]), NULL};
     }
     matrix_upload(&up);
