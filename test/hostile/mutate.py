@@ -6,7 +6,8 @@ of every kind, tensors, lengths), and a command.  Seeds are tried from SEED (0) 
 processes as there are CPUs.  Of each run is demanded:
 
   - it ends by itself, in time and within the address space below, without a signal and a report of a sanitizer
-  - with an exit code that a model may cause: 0; or 1, 3 or 4 and one sentence on stderr, warnings aside
+  - with an exit code that a model may cause: 0; or 1, 3 or 4 and one sentence on stderr, warnings aside; or 2, where
+    that begins with an option of the command line
   - nothing that is no JSON on stdout, where JSON was asked for
   - the model is as it was, an output is whole or as it was before, and no other file is left
 
@@ -292,7 +293,8 @@ def wrong(arguments, folder, data, code, out, err):
     text = err.decode(errors="replace")
     if "Sanitizer" in text or "runtime error: " in text:
         return "a sanitizer reports"
-    if code not in (0, 1, 3, 4):
+    option = re.match(r"zgen: (--\S+) ", text)  # what the model does not allow
+    if code not in (0, 1, 3, 4) and not (code == 2 and option and option[1] in arguments):
         return "exit code %d" % code
     if "out of memory (asked for" in text:
         return "a small allocation was too large"
