@@ -1,7 +1,7 @@
 /* pool: see pool.h.  The one trick: members.  The threads that are expected in the current stage, and those of them that
  * have arrived at its end, are counted in one word with the number of the stage, so that a stage costs a barrier of
  * its members.  A thread that waits at its end for some microseconds removes the members that have not begun it; one that
- * goes to sleep removes itself.  A thread that is no member joins the current stage when it runs.
+ * goes to sleep, but for the caller's, removes itself.  A thread that is no member joins the current stage when it runs.
  *
  * Stages are counted through all runs, so that a thread that comes late can tell its stage from the current one.  A
  * stage below `end` is open; a run begins by raising `end`, and is over when the stage has reached it. */
@@ -145,14 +145,16 @@ static bool is_due(const Pool *p, int thread, uint64_t next) {
     return (stage >= next && (thread == 0 || stage < atomic_load(&p->end))) || atomic_load(&p->stop);
 }
 
+/* The caller's thread stays a member while it sleeps: then either it is one, or it has not been in the current stage and
+ * will join, so that no stage loses its last member and is forgotten. */
 static void wait_for(Pool *p, Worker *w, uint64_t next) {
     for (int i = 0; i < SPINS; i++) {
         if (is_due(p, w->thread, next)) return;
         if (i == PATIENCE && next > 0)
-            for (int k = 0; k < atomic_load(&p->n_part); k++) take_out(p, &p->workers[k], next - 1);
+            for (int k = 0; k < p->n; k++) take_out(p, &p->workers[k], next - 1);
         relax();
     }
-    take_out(p, w, next);
+    if (w->thread > 0) take_out(p, w, next);
     for (;;) {
         int signal = atomic_load(&p->signal);
         atomic_store(&p->is_sleeping, true);

@@ -18,8 +18,8 @@ void pool_close(Pool *p); // NULL is fine
 int pool_n(const Pool *p);
 
 /* Calls fn(arg, stage, thread) for the stages 0..n_stages-1 on the calling thread, which is thread 0, and on up to
- * n_threads - 1 others; each calls it at most once per stage.  A call returns when no pieces of the stage are left, and
- * when all have, the next stage begins: it sees what they wrote. */
+ * n_threads - 1 others, or one of the run before that is late; each calls it at most once per stage.  A call returns
+ * when no pieces of the stage are left, and when all have, the next stage begins: it sees what they wrote. */
 typedef void PoolStage(void *arg, int stage, int thread);
 void pool_stages(Pool *p, int n_threads, int n_stages, PoolStage *fn, void *arg);
 

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { MAX_TEAM = 40, PIECES = 5, MAX_STAGES = 400 };
 
@@ -59,6 +60,24 @@ TEST(pool_stages_come_one_behind_the_other) {
 
 TEST(pool_has_more_threads_than_processors) {
     check_team(MAX_TEAM, MAX_STAGES, 50);
+}
+
+/* About 10 us, and longer on other threads, so that these are often late for the next run. */
+static void spend_time(void *arg, int stage, int thread) {
+    (void)stage;
+    for (int i = 0; i < (thread ? 60000 : 20000); i++)
+        atomic_load_explicit((atomic_int *)arg, memory_order_relaxed);
+}
+
+/* A stage that a thread of the run before still belongs to is ended without it. */
+TEST(pool_runs_with_fewer_threads_than_before) {
+    enum { RUNS = 12000 };
+    Pool *pool = pool_open(4);
+    atomic_int any = 0;
+    alarm(120); // ends the test where a run does not end
+    for (int i = 0; i < RUNS; i++) pool_stages(pool, i % 4 ? 1 : 4, i % 4 ? 2 : 3, spend_time, &any);
+    alarm(0);
+    pool_close(pool);
 }
 
 TEST(pool_opens_and_closes) {
