@@ -129,7 +129,7 @@ typedef struct Product {
     bool summed; // out = residual + sum_scale * sum over slots of the slot's weight times what it gives
     float sum_scale;
     int from;               // the product of the fusion whose first output is the input, or -1
-    int kept;               // the kept row that is the input, or -1; both -1: a register is
+    int kept;               // the kept row that is the input, or -1; both -1: a register, or same_input
     bool same_input;        // the input, normalised alike, is that of the product before
     int gate_from, gate_at; // the product whose outputs have the gate, and where; -1: a register
 } Product;

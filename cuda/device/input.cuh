@@ -115,8 +115,8 @@ template <bool SLOTS> struct Place {
     }
 };
 
-// A row of the input, or one for each of several slots; read through L2, because other blocks wrote it, and
-// without_flag.
+// A row of the input, or one for each of several slots; read without_flag, and where other blocks wrote it
+// through L2.
 struct InputRow {
     enum Where { REGISTER, FLAGGED, KEPT }; // FLAGGED: a FlaggedOutput's row; KEPT: in shared memory
 

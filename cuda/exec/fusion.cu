@@ -56,12 +56,40 @@ size_t n_out(const Product &p) {
     return (size_t)p.segment[0].w.n_out * (p.n_used && !p.summed ? p.n_used : 1);
 }
 
-// Whether other blocks may still have to read what is written to `to`, n values, by a block that has read the
-// outputs of all products up to `waited`.  All blocks are behind these; of the products behind them, up to
-// number `last`, a block may still read its own rows of a residual or of a gate.
-//  own_rows: every block writes the rows that it computes, so that it may write over its own residual.
-bool overtakes(const Fusion *fusion, int waited, int last, const float *to, size_t n, bool own_rows) {
-    for (int i = waited + 1; to && i <= last; i++) {
+// Whether every block computes some of the product's outputs.
+bool is_for_all(const Product &p, int n_blocks) {
+    int n = p.segment[0].w.layout.n_tile_rows * (p.n_used && !p.summed ? p.n_used : 1);
+    for (int s = 1; s < p.n_segments && p.act == ACT_NONE; s++) n += p.segment[s].w.layout.n_tile_rows;
+    return n >= n_blocks;
+}
+
+// The products whose whole output every block has read before it writes what the fusion has last.
+struct Waited {
+    int last = -1;        // of them; -1: none
+    bool for_all = false; // whether one of them is by all blocks, so that no block is behind the beginning
+
+    Waited(const Fusion *fusion, int n_blocks) {
+        auto add = [&](int i) {
+            last = std::max(last, i);
+            for_all |= i >= 0 && is_for_all(fusion->p[i], n_blocks);
+        };
+        for (int i = 0; i < fusion->n; i++) {
+            add(fusion->p[i].from);
+            if (fusion->p[i].n_used) add(fusion->router);
+        }
+        for (int i = 0; i < fusion->kept.n_norms; i++) add(fusion->kept.norm[i].from);
+    }
+};
+
+// Whether a block that writes n values to `to` may be ahead of others that have yet to read there.  Blocks
+// with outputs of a product that was waited for are behind it; of the products behind that one, up to number
+// `last`, a block may still read its own rows of a residual or a gate.
+//  own_rows: every block writes the rows that it computes, so that it may write over its own.
+bool overtakes(const Fusion *fusion, const Waited &waited, int last, const float *to, size_t n,
+               bool own_rows) {
+    const KeptRows *kept = &fusion->kept;
+    if (!waited.for_all && overlap(kept->first_kept.data, kept->kept_width, to, n)) return true;
+    for (int i = waited.last + 1; to && i <= last; i++) {
         const Product &other = fusion->p[i];
         bool same_rows = own_rows && to == other.residual.data && n == n_out(other);
         if (i == 0) return true; // reads registers
@@ -71,26 +99,36 @@ bool overtakes(const Fusion *fusion, int waited, int last, const float *to, size
     return false;
 }
 
-// The last product whose whole output every block has read at the fusion's end; -1: none.
-int waited_for(const Fusion *fusion) {
-    int waited = -1;
-    for (int i = 0; i < fusion->n; i++) {
-        waited = std::max(waited, fusion->p[i].from);
-        if (fusion->p[i].n_used) waited = std::max(waited, fusion->router);
-    }
-    for (int i = 0; i < fusion->kept.n_norms; i++) waited = std::max(waited, (int)fusion->kept.norm[i].from);
-    return waited;
-}
-
 // The same of what the fusion's last product writes.
-bool overtakes(const Fusion *fusion) {
+bool overtakes(const Fusion *fusion, int n_blocks) {
     int last = fusion->n - 1;
     const Product &p = fusion->p[last];
+    Waited waited(fusion, n_blocks);
     for (int s = 0; s < p.n_segments; s++) {
         size_t n = s ? (size_t)p.segment[s].w.n_out : n_out(p);
-        if (overtakes(fusion, waited_for(fusion), last - 1, p.segment[s].out, n, s == 0)) return true;
+        if (overtakes(fusion, waited, last - 1, p.segment[s].out, n, s == 0)) return true;
     }
     return false;
+}
+
+// Where n values are written to `to`, norms and outputs of the first n_products that lie there are read by no
+// op any more: the plan has given their memory away.  What other blocks store there may arrive late, so they
+// store it elsewhere.
+void drop_written_over(const Rank *x, FusionOps *c, int n_products, const float *to, size_t n,
+                       bool own_rows) {
+    for (int i = 0; i < n_products; i++) {
+        Product *p = &c->fusion.p[i];
+        for (int s = 0; s < p->n_segments; s++) {
+            float **out = &p->segment[s].out;
+            size_t n_written = s ? (size_t)p->segment[s].w.n_out : n_out(*p);
+            bool same_rows = own_rows && s == 0 && to == *out && n == n_written;
+            if (!same_rows && overlap(*out, n_written, to, n)) *out = (float *)x->product_scratch;
+        }
+    }
+    KeptRows *kept = &c->fusion.kept;
+    for (int i = 0; i < kept->n_norms; i++)
+        if (overlap(kept->norm[i].out, (size_t)kept->kept_width, to, n))
+            kept->norm[i].out = (float *)x->product_scratch;
 }
 
 // Whether a residual of n values is in a register before the fusion, or is written by the block that reads it.
@@ -145,7 +183,10 @@ bool add_product(const Rank *x, FusionOps *c, const Op *op, const Step &step) {
         return false; // no barrier of the block would be between the two
     c->product[fusion->n] = op;
     fusion->p[fusion->n++] = p;
-    return !overtakes(fusion);
+    for (int s = 0; s < p.n_segments; s++)
+        drop_written_over(x, c, fusion->n - 1, p.segment[s].out, s ? (size_t)p.segment[s].w.n_out : n_out(p),
+                          s == 0);
+    return !overtakes(fusion, x->launch.n_sm);
 }
 
 bool add_route(const Rank *x, FusionOps *c, const Op *op, const Step &step) {
@@ -177,7 +218,8 @@ bool add_sum(const Rank *x, FusionOps *c, const Op *op, const Step &step) {
     p->residual = rows_in(x, op, op_operand(op, ROLE_RESIDUAL, 0), step);
     p->segment[0].out = reg(x, out);
     p->segment[0].out_stride = stride_of(x, out);
-    return !overtakes(fusion);
+    drop_written_over(x, c, fusion->n - 1, p->segment[0].out, n_out(*p), true);
+    return !overtakes(fusion, x->launch.n_sm);
 }
 
 // A norm of a whole row, which the blocks keep.
@@ -205,9 +247,10 @@ bool add_norm(const Rank *x, FusionOps *c, const Op *op, const Step &step) {
     if (kept->n_kept > MAX_KEPT || (kept->kept_width && kept->kept_width != width)) return false;
     kept->kept_width = width;
     c->kept[norm.to] = out;
+    drop_written_over(x, c, fusion->n, norm.out, (size_t)width, false);
     c->norm[kept->n_norms] = op;
     kept->norm[kept->n_norms++] = norm;
-    return !overtakes(fusion, waited_for(fusion), fusion->n - 1, norm.out, (size_t)width, false);
+    return !overtakes(fusion, Waited(fusion, x->launch.n_sm), fusion->n - 1, norm.out, (size_t)width, false);
 }
 
 // Adds an op of a single row; false, with the fusion as it was: it cannot be part of it.
