@@ -60,8 +60,8 @@ struct WorkSplit {
 
 // A launch: one product of several rows, or the products of a fusion, so that the prefetching of weights
 // continues from one product to the next.  There is no barrier over the grid: an output is passed on as a
-// FlaggedOutput, which the blocks of the next product poll.  When a block has read its whole input, every
-// block has finished the product that gives it.
+// FlaggedOutput, which the blocks of the next product poll.  When a block has read its whole input, all
+// blocks that compute a part of it have finished that product.
 struct LaunchShape {
     int n, n_rows, cluster_size; // n: products
     int group_rows;              // several rows of a product of experts: at most so many are a group; 0: none
@@ -81,7 +81,7 @@ struct ExpertChoice {
 };
 template <int N> struct None {};
 
-// Parameters of a kernel take time, so that it has no more of them than its products need.
+// Parameters of a kernel take time, so that one for products without experts has room for fewer.
 constexpr int MAX_PLAIN = 4; // products of a fusion without experts
 template <int N>
 struct alignas(16) Fused : LaunchShape,

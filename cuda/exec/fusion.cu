@@ -14,14 +14,14 @@ struct FusionOps {
     Fusion fusion;
     const Op *product[MAX_PRODUCTS], *sum[MAX_PRODUCTS]; // sum: behind the product, or NULL
     const Op *norm[MAX_KEPT_NORMS];
-    int kept[MAX_KEPT]; // the registers of the kept rows
-    int n_ops;          // that are part of it
+    int kept_reg[MAX_KEPT]; // the registers of the kept rows
+    int n_ops;              // that are part of it
 };
 
 // The kept row that is the register; -1: none.
 int kept_with(const FusionOps *c, int reg) {
     for (int i = 0; i < c->fusion.kept.n_kept; i++)
-        if (c->kept[i] == reg) return i;
+        if (c->kept_reg[i] == reg) return i;
     return -1;
 }
 
@@ -100,7 +100,7 @@ bool overtakes(const Fusion *fusion, const Waited &waited, int last, const float
 }
 
 // The same of what the fusion's last product writes.
-bool overtakes(const Fusion *fusion, int n_blocks) {
+bool last_overtakes(const Fusion *fusion, int n_blocks) {
     int last = fusion->n - 1;
     const Product &p = fusion->p[last];
     Waited waited(fusion, n_blocks);
@@ -186,7 +186,7 @@ bool add_product(const Rank *x, FusionOps *c, const Op *op, const Step &step) {
     for (int s = 0; s < p.n_segments; s++)
         drop_written_over(x, c, fusion->n - 1, p.segment[s].out, s ? (size_t)p.segment[s].w.n_out : n_out(p),
                           s == 0);
-    return !overtakes(fusion, x->launch.n_sm);
+    return !last_overtakes(fusion, x->launch.n_sm);
 }
 
 bool add_route(const Rank *x, FusionOps *c, const Op *op, const Step &step) {
@@ -219,7 +219,7 @@ bool add_sum(const Rank *x, FusionOps *c, const Op *op, const Step &step) {
     p->segment[0].out = reg(x, out);
     p->segment[0].out_stride = stride_of(x, out);
     drop_written_over(x, c, fusion->n - 1, p->segment[0].out, n_out(*p), true);
-    return !overtakes(fusion, x->launch.n_sm);
+    return !last_overtakes(fusion, x->launch.n_sm);
 }
 
 // A norm of a whole row, which the blocks keep.
@@ -246,7 +246,7 @@ bool add_norm(const Rank *x, FusionOps *c, const Op *op, const Step &step) {
     norm.to = norm.add < 0 ? (int8_t)kept->n_kept++ : norm.add;
     if (kept->n_kept > MAX_KEPT || (kept->kept_width && kept->kept_width != width)) return false;
     kept->kept_width = width;
-    c->kept[norm.to] = out;
+    c->kept_reg[norm.to] = out;
     drop_written_over(x, c, fusion->n, norm.out, (size_t)width, false);
     c->norm[kept->n_norms] = op;
     kept->norm[kept->n_norms++] = norm;

@@ -2,7 +2,7 @@
  *
  * --pre names the pre-tokenizer; --override-kv KEY=TYPE:VALUE replaces metadata, and the options of rotation
  * are short forms of that, in llama.cpp's meaning: 0, or -1 for YaRN, leaves the model's value.  A number must
- * be finite and followed by nothing; ranges are checked by whoever reads the key, as those of a file. */
+ * be finite and followed by nothing; ranges are checked by the reader of the key, as those of a file. */
 #ifndef ZGEN_CLI_CHANGES_H
 #define ZGEN_CLI_CHANGES_H
 

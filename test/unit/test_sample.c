@@ -2,6 +2,7 @@
  * references: one that sorts and sums the same integers in the plainest way (the token must be the same), and
  * one in double precision with libm (the token must be the one that chance pointed at, within 1e-5). */
 #include "check.h"
+#include "noise.h"
 
 #include "../../src/exec/sample.h"
 
@@ -9,24 +10,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static uint64_t noise_state;
-
-/* xorshift64*: the tests' own chance, apart from the sampler's. */
-static uint32_t noise(void) {
-    noise_state ^= noise_state >> 12;
-    noise_state ^= noise_state << 25;
-    noise_state ^= noise_state >> 27;
-    return (uint32_t)(noise_state * 0x2545F4914F6CDD1D >> 32);
-}
-
-static double noise_unit(void) {
-    return (noise() + 0.5) * 0x1p-32;
-}
-
-static float noise_normal(void) {
-    return (float)(sqrt(-2 * log(noise_unit())) * cos(6.283185307179586 * noise_unit()));
-}
 
 #define PICK(table) table[noise() % (sizeof table / sizeof table[0])]
 
@@ -194,7 +177,7 @@ enum {
 
 static void fill(float *logits, int n, int shape) {
     for (int i = 0; i < n; i++) {
-        float z = noise_normal();
+        float z = (float)noise_normal();
         switch (shape) {
         case NORMAL:
             logits[i] = 3 * z;

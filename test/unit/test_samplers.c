@@ -3,6 +3,7 @@
  * pointed at, within 1e-5; where a threshold is too near a token for double precision to decide, the trial
  * does not count. */
 #include "check.h"
+#include "noise.h"
 
 #include "../../src/exec/sample.h"
 
@@ -10,23 +11,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static uint64_t noise_state;
-
-static uint32_t noise(void) {
-    noise_state ^= noise_state >> 12;
-    noise_state ^= noise_state << 25;
-    noise_state ^= noise_state >> 27;
-    return (uint32_t)(noise_state * 0x2545F4914F6CDD1D >> 32);
-}
-
-static double noise_unit(void) {
-    return (noise() + 0.5) * 0x1p-32;
-}
-
-static double noise_normal(void) {
-    return sqrt(-2 * log(noise_unit())) * cos(6.283185307179586 * noise_unit());
-}
 
 static const SampleParams plain = {.temp = 1, .top_p = 1, .repeat_penalty = 1, .seed = 5}; // every filter off
 
