@@ -7,6 +7,7 @@
 #include "../plan/plan.h"
 
 #include <assert.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,12 +56,21 @@ static int pages_of(int n_positions) {
     return n_positions / CACHE_PAGE + (n_positions % CACHE_PAGE > 0);
 }
 
-/* Pages of a window at most: a step of n_step rows, what the first of them sees, and what n_ahead positions
- * before it saw.  n neighbouring positions lie in (n - 2) / CACHE_PAGE + 2 pages at most. */
+/* Pages of a window at most: a step of n_step rows or n_ahead steps, what the first of them sees, and what
+ * n_ahead positions before it saw.  n neighbouring positions lie in (n - 2) / CACHE_PAGE + 2 pages at most. */
 static int window_pages(const CacheConfig *c, int window) {
-    int64_t n = (int64_t)window - 1 + c->n_ahead + c->n_step;
+    int64_t n = (int64_t)window - 1 + c->n_ahead + (c->n_step > c->n_ahead ? c->n_step : c->n_ahead);
     int64_t pages = (n + CACHE_PAGE - 2) / CACHE_PAGE + 1, all = pages_of(c->n_ctx);
     return (int)(pages < all ? pages : all);
+}
+
+/* Pages of all sequences, of which one has `most`.  One that is alone finds its pages. */
+static size_t budget_pages(const CacheConfig *c, int most) {
+    size_t of_all = (size_t)most * (size_t)c->n_seq;
+    if (c->n_positions == 0) return of_all;
+    assert(c->n_positions >= c->n_ctx);
+    size_t budget = ((size_t)c->n_positions + CACHE_PAGE - 1) / CACHE_PAGE;
+    return of_all < budget ? of_all : budget;
 }
 
 static Group group_of(const KvLayer *l, const CacheConfig *c) {
@@ -69,9 +79,8 @@ static Group group_of(const KvLayer *l, const CacheConfig *c) {
                        .table_pages = c->n_ahead + 1,
                        .n_pages = ((size_t)c->n_ahead + 1) * (size_t)c->n_seq + 1};
     int pages = l->window ? window_pages(c, l->window) : pages_of(c->n_ctx);
-    return (Group){.window = l->window,
-                   .table_pages = pages_of(c->n_ctx),
-                   .n_pages = (size_t)pages * (size_t)c->n_seq + 1};
+    return (Group){
+        .window = l->window, .table_pages = pages_of(c->n_ctx), .n_pages = budget_pages(c, pages) + 1};
 }
 
 /* The group that such layers make, found or appended. */
@@ -105,12 +114,11 @@ static CacheLayer rows_of(const KvLayer *l, KvType type) {
 
 static void add_need(const KvLayer *l, const CacheConfig *c, const Group *g, size_t page_bytes,
                      CacheNeed *need) {
-    size_t of_sequence = (g->n_pages - 1) / (size_t)c->n_seq * page_bytes; // without the scrap page
     need->bytes += g->n_pages * page_bytes;
     if (l->kind == KV_STATE)
-        need->state_bytes += of_sequence;
+        need->state_bytes += (size_t)g->table_pages * page_bytes;
     else if (l->window)
-        need->window_bytes += of_sequence;
+        need->window_bytes += (size_t)window_pages(c, l->window) * page_bytes;
     else
         need->position_bytes += page_bytes / CACHE_PAGE;
 }
@@ -166,7 +174,7 @@ static void set_entry(Cache *c, Group *g, int seq, int page, int32_t id) {
 }
 
 static int32_t take_page(Group *g) {
-    assert(g->n_free > 0); // group_of counts what all sequences can have
+    assert(g->n_free > 0); // reserved, or there are enough for all sequences
     int32_t id = g->free[--g->n_free];
     g->n_users[id] = 1;
     return id;
@@ -235,6 +243,10 @@ const int32_t *cache_tables(const Cache *c) {
     return c->tables;
 }
 
+int cache_n_ahead(const Cache *c) {
+    return c->config.n_ahead;
+}
+
 int cache_length(const Cache *c, int seq) {
     return c->length[seq];
 }
@@ -278,16 +290,31 @@ static void own_page(Cache *c, Group *g, int seq, int page) {
     set_entry(c, g, seq, page, own);
 }
 
+/* Positions that are kept below `first`, where a row comes: as far as it and `earlier` rows before it see. */
+static void keep_seen(Cache *c, Group *g, int seq, int first, int earlier) {
+    Span *m = &g->mapped[seq];
+    drop_first(c, g, seq, lowest_seen(g, first > earlier ? first - earlier : 0) / CACHE_PAGE);
+    if (m->first == m->end) m->first = m->end = lowest_seen(g, first) / CACHE_PAGE;
+}
+
+static void add_pages(Cache *c, Group *g, int seq, int first, int end) {
+    Span *m = &g->mapped[seq];
+    if (first / CACHE_PAGE < m->end) own_page(c, g, seq, first / CACHE_PAGE);
+    for (; m->end < pages_of(end); m->end++) set_entry(c, g, seq, m->end, take_page(g));
+}
+
 /* Pages for positions first..end-1 of a step, and for what the first of them sees.  Pages behind are kept as
  * far as the sequence sees when n_ahead steps, of which this is the latest, are taken back. */
 static void extend_rows(Cache *c, Group *g, int seq, int first, int end) {
-    Span *m = &g->mapped[seq];
-    int earlier = c->config.n_ahead > 0 ? c->config.n_ahead - 1 : 0,
-        next = first > earlier ? first - earlier : 0;
-    drop_first(c, g, seq, lowest_seen(g, next) / CACHE_PAGE);
-    if (m->first == m->end) m->first = m->end = lowest_seen(g, first) / CACHE_PAGE;
-    if (first / CACHE_PAGE < m->end) own_page(c, g, seq, first / CACHE_PAGE);
-    for (; m->end < pages_of(end); m->end++) set_entry(c, g, seq, m->end, take_page(g));
+    keep_seen(c, g, seq, first, c->config.n_ahead > 0 ? c->config.n_ahead - 1 : 0);
+    add_pages(c, g, seq, first, end);
+}
+
+/* Pages that add_pages takes. */
+static int n_missing(const Cache *c, const Group *g, int seq, int first, int end) {
+    int page = first / CACHE_PAGE, mapped = g->mapped[seq].end, missing = pages_of(end) - mapped;
+    bool is_shared = page < mapped && g->n_users[c->tables[entry_of(g, seq, page)]] > 1;
+    return (missing > 0 ? missing : 0) + is_shared;
 }
 
 static void share_rows(Cache *c, Group *g, int from, int to, int n) {
@@ -333,6 +360,39 @@ static void extend(Cache *c, int seq, int first, int end) {
     c->length[seq] = end;
 }
 
+/* The step may never come: then n_ahead steps before it can still be taken back. */
+bool cache_reserve(Cache *c, int seq, int end) {
+    int first = c->length[seq];
+    bool enough = true;
+    if (end <= first) return true;
+    for (int i = 0; i < c->n_groups; i++) {
+        Group *g = &c->groups[i];
+        if (g->is_state) continue;
+        keep_seen(c, g, seq, first, c->config.n_ahead);
+        enough &= n_missing(c, g, seq, first, end) <= g->n_free;
+    }
+    for (int i = 0; enough && i < c->n_groups; i++)
+        if (!c->groups[i].is_state) add_pages(c, &c->groups[i], seq, first, end);
+    return enough;
+}
+
+/* The group of layers that keep all positions, or NULL. */
+static const Group *full_group(const Cache *c) {
+    for (int i = 0; i < c->n_groups; i++)
+        if (!c->groups[i].is_state && !c->groups[i].window) return &c->groups[i];
+    return NULL;
+}
+
+int cache_n_free(const Cache *c) {
+    const Group *g = full_group(c);
+    return g ? g->n_free : INT_MAX;
+}
+
+int cache_n_pages(const Cache *c, int seq) {
+    const Group *g = full_group(c);
+    return g ? g->mapped[seq].end - g->mapped[seq].first : 0;
+}
+
 void cache_step(Cache *c, const int32_t *seq, const int32_t *position, int n_rows) {
     for (int t = 0; t < n_rows; t++) {
         if (seq[t] < 0 || position[t] >= c->config.n_ctx) continue;
@@ -348,8 +408,7 @@ void cache_step(Cache *c, const int32_t *seq, const int32_t *position, int n_row
     }
 }
 
-/* Whether all groups can continue the sequence behind its first n positions. */
-static bool holds(const Cache *c, int seq, int n) {
+bool cache_holds(const Cache *c, int seq, int n) {
     assert(n >= 0 && n <= c->length[seq]);
     for (int i = 0; i < c->n_groups && n > 0; i++) {
         const Group *g = &c->groups[i];
@@ -361,7 +420,7 @@ static bool holds(const Cache *c, int seq, int n) {
 }
 
 bool cache_truncate(Cache *c, int seq, int n) {
-    if (!holds(c, seq, n)) return false;
+    if (!cache_holds(c, seq, n)) return false;
     for (int i = 0; i < c->n_groups; i++) {
         Group *g = &c->groups[i];
         if (g->is_state)
@@ -375,7 +434,7 @@ bool cache_truncate(Cache *c, int seq, int n) {
 
 bool cache_share(Cache *c, int from, int to, int n) {
     assert(from != to);
-    if (!holds(c, from, n)) return false;
+    if (!cache_holds(c, from, n)) return false;
     cache_truncate(c, to, 0);
     for (int i = 0; i < c->n_groups && n > 0; i++) {
         Group *g = &c->groups[i];

@@ -19,6 +19,9 @@
  * Sequences may share the pages of a common beginning; a page is counted, and copied when one of its
  * sequences is about to write it.
  *
+ * The pages may be fewer than all sequences could have at their full length: then cache_reserve, before a step,
+ * says whether a sequence gets those that it needs next, and whoever asks makes others give theirs back.
+ *
  * The object is bookkeeping on the host, the same for all executors, and moves no bytes.  An executor owns
  * the memory (cache_need) and perhaps a copy of the tables.  Before each step it calls cache_step, performs
  * the copies of pages that cache_next_copy names, and brings its copy of the tables up to date from
@@ -83,7 +86,8 @@ HOST_DEVICE static inline bool cache_v_in_k(const CacheLayer *l) {
 }
 
 typedef struct CacheConfig {
-    int n_ctx, n_seq; // positions of a sequence, sequences
+    int n_ctx, n_seq;    // positions of a sequence, sequences
+    int64_t n_positions; // that all sequences have at once, in pages: n_ctx at least; 0: n_ctx of each
     KvType type;
     int n_step;  // positions that a step adds to a sequence at most
     int n_ahead; // steps of one position that can always be taken back
@@ -103,16 +107,34 @@ CacheNeed cache_need(const KvLayer *layers, int n_layers, const CacheConfig *con
 Cache *cache_open(const KvLayer *layers, int n_layers, const CacheConfig *config);
 void cache_close(Cache *c); // NULL is fine
 
+int cache_n_ahead(const Cache *c); // the configuration's
 const CacheLayer *cache_layer(const Cache *c, int layer);
 const int32_t *cache_tables(const Cache *c); // [n_entries], for a CacheView
 
 /* Positions that a sequence has. */
 int cache_length(const Cache *c, int seq);
 
+/* Gives a sequence the pages for its positions up to `end`, at most n_ctx, n_step or n_ahead of them behind its
+ * length: the steps that compute these find their pages.  Going back gives up those that are not used.  false:
+ * some kind of layer has too few free pages, and the sequence has those it had.  A sequence that shares no
+ * page and is alone always gets its pages. */
+bool cache_reserve(Cache *c, int seq, int end);
+
+/* Pages that no sequence has, of the layers that keep all positions; INT_MAX where there are none such. */
+int cache_n_free(const Cache *c);
+
+/* Of the same layers: the pages of a sequence. */
+int cache_n_pages(const Cache *c, int seq);
+
 /* Prepares a step that computes these rows: position[t] of sequence seq[t], ascending within a sequence, none
- * below the sequence's length; rows of sequence -1 and positions from n_ctx on are left out.  Afterwards each
- * row has a page of its own sequence alone, and a length is its latest position + 1. */
+ * below the sequence's length; rows of sequence -1 and positions from n_ctx on are left out.  Pages that were
+ * not reserved are free.  Afterwards each row has a page of its own sequence alone, and a length is its latest
+ * position + 1. */
 void cache_step(Cache *c, const int32_t *seq, const int32_t *position, int n_rows);
+
+/* Whether a sequence can be continued behind its first n positions, n <= its length: what cache_truncate and
+ * cache_share answer. */
+bool cache_holds(const Cache *c, int seq, int n);
 
 /* Leaves a sequence with its first n positions, n <= its length.  false: these cannot be restored, and the
  * sequence is as it was; n = 0 is always granted. */

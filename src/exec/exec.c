@@ -68,8 +68,12 @@ bool exec_check_context(const Plan *p, int n_ctx, Err *e) {
 }
 
 CacheConfig exec_cache_config(const ExecConfig *c, int n_ahead) {
-    return (CacheConfig){
-        .n_ctx = c->n_ctx, .n_seq = c->n_seq, .type = c->kv_type, .n_step = c->T_max, .n_ahead = n_ahead};
+    return (CacheConfig){.n_ctx = c->n_ctx,
+                         .n_seq = c->n_seq,
+                         .n_positions = c->n_positions,
+                         .type = c->kv_type,
+                         .n_step = c->T_max,
+                         .n_ahead = n_ahead};
 }
 
 ExecMemory exec_memory(const Plan *p, const ExecConfig *c, int n_ahead) {

@@ -19,12 +19,13 @@
 #include "../plan/plan.h"
 
 typedef struct ExecConfig {
-    int n_ctx;      // positions per sequence
-    int n_seq;      // sequences
-    int T_max;      // rows of the largest batch
-    int R_max;      // rows with logits of the largest batch
-    KvType kv_type; // one that exec_check_kv allows
-    int n_threads;  // CPU; elsewhere for reading the file
+    int n_ctx;           // positions per sequence
+    int n_seq;           // sequences
+    int64_t n_positions; // of all sequences together, see CacheConfig
+    int T_max;           // rows of the largest batch
+    int R_max;           // rows with logits of the largest batch
+    KvType kv_type;      // one that exec_check_kv allows
+    int n_threads;       // CPU; elsewhere for reading the file
     int thread_bytes; // CPU: that each thread of a step must have to move per op, else fewer take part; 0: all do
     const char *isa; // CPU: "auto" or the name of a table in cpu/kernels.h
     int device;      // GPU: its number

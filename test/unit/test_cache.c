@@ -98,8 +98,14 @@ typedef struct Rig {
     uint64_t next;
 } Rig;
 
-static Rig *rig_new(int n_layers) {
-    CacheConfig config = {.n_ctx = N_CTX, .n_seq = N_SEQ, .type = KV_F32, .n_step = STEP, .n_ahead = AHEAD};
+/* n_positions: of all sequences, see CacheConfig. */
+static Rig *rig_with(int n_layers, int n_positions) {
+    CacheConfig config = {.n_ctx = N_CTX,
+                          .n_seq = N_SEQ,
+                          .n_positions = n_positions,
+                          .type = KV_F32,
+                          .n_step = STEP,
+                          .n_ahead = AHEAD};
     Rig *r = mem_new(1, sizeof *r);
     CacheNeed need = cache_need(layers, n_layers, &config);
     r->cache = cache_open(layers, n_layers, &config);
@@ -108,6 +114,10 @@ static Rig *rig_new(int n_layers) {
     r->tables = mem_new(need.n_entries, sizeof *r->tables);
     r->n_entries = need.n_entries;
     return r;
+}
+
+static Rig *rig_new(int n_layers) {
+    return rig_with(n_layers, 0);
 }
 
 static void rig_free(Rig *r) {
@@ -331,4 +341,92 @@ TEST(cache_keeps_what_it_is_given) {
     CHECK(n_granted > 200 && n_refused > 200 && r->n_copied > 200, "%d, %d, %zu", n_granted, n_refused,
           r->n_copied);
     rig_free(r);
+}
+
+/* ---- fewer pages than all sequences could have --------------------------------------------------------- */
+
+/* Pages of a layer that some sequence has. */
+static int n_used(const Rig *r, int layer) {
+    CacheView v = view(r, layer);
+    static bool used[N_SEQ * (N_CTX / CACHE_PAGE + 1) + 1];
+    int n = 0;
+    memset(used, 0, sizeof used);
+    for (int seq = 0; seq < N_SEQ; seq++)
+        for (int i = 0; i < v.layer.table_pages; i++) used[cache_pages(&v, seq)[i]] = true;
+    for (size_t page = 1; page < sizeof used; page++) n += used[page];
+    return n;
+}
+
+TEST(cache_reserves_what_is_free) {
+    Rig *r = rig_with(2, N_CTX); // 16 pages
+    CHECK(cache_n_free(r->cache) == 16);
+    for (int i = 0; i < 6; i++) {
+        CHECK(cache_reserve(r->cache, 0, i * STEP + STEP));
+        step(r, 0, STEP);
+    }
+    CHECK(cache_n_pages(r->cache, 0) == 13 && cache_n_free(r->cache) == 3 && n_used(r, FULL) == 13);
+    CHECK(cache_reserve(r->cache, 1, 3 * CACHE_PAGE) && cache_n_free(r->cache) == 0);
+    CHECK(cache_reserve(r->cache, 1, 3 * CACHE_PAGE) && cache_length(r->cache, 1) == 0);
+    CHECK(!cache_reserve(r->cache, 2, 1) && cache_n_pages(r->cache, 2) == 0);
+    CHECK(cache_reserve(r->cache, 0, 13 * CACHE_PAGE) && !cache_reserve(r->cache, 0, 13 * CACHE_PAGE + 1));
+    step(r, 1, 3);
+    CHECK(cache_n_free(r->cache) == 0 && is_whole(r, 0) && is_whole(r, 1));
+    CHECK(cache_truncate(r->cache, 1, 3) && cache_n_free(r->cache) == 2, "going back keeps what is reserved");
+    CHECK(share(r, 0, 2, 6 * STEP) && cache_n_free(r->cache) == 2 &&
+          cache_reserve(r->cache, 2, 6 * STEP + 1));
+    CHECK(cache_n_free(r->cache) == 1, "the shared page is not the sequence's alone");
+    perform(r);
+    step(r, 2, 1);
+    CHECK(is_whole(r, 0) && is_whole(r, 1) && is_whole(r, 2));
+    for (int seq = 1; seq < N_SEQ; seq++) cache_truncate(r->cache, seq, 0);
+    CHECK(cache_reserve(r->cache, 0, 6 * STEP + STEP));
+    step(r, 0, STEP);
+    CHECK(cache_reserve(r->cache, 0, N_CTX) && is_whole(r, 0), "a sequence that is alone lacks a page");
+    rig_free(r);
+}
+
+/* Reserves pages for n more positions; where there are none, other sequences give theirs back, and then there
+ * are enough. */
+static void make_room(Rig *r, int seq, int n, int *n_preempted) {
+    for (int victim = 0; !cache_reserve(r->cache, seq, cache_length(r->cache, seq) + n); victim++) {
+        REQUIRE(victim < N_SEQ, "a sequence that is alone lacks a page");
+        if (victim == seq) continue;
+        cache_truncate(r->cache, victim, 0);
+        ++*n_preempted;
+    }
+}
+
+/* Random joins, leaves, forks and preemptions: no page is lost, none is shared by mistake. */
+static void check_allocator(int n_layers, int n_positions, uint32_t random) {
+    Rig *r = rig_with(n_layers, n_positions);
+    int n_pages = cache_n_free(r->cache), n_preempted = 0, n_forked = 0;
+    for (int i = 0; i < 3000; i++) {
+        random = random * 1664525u + 1013904223u;
+        int what = random >> 8 & 15, seq = random >> 12 & 3, to = random >> 14 & 3,
+            n = cache_length(r->cache, seq), amount = (int)(random >> 16);
+        int rows = what < 10 ? 1 + amount % STEP : 1;
+        if (what < 12 && n + rows <= N_CTX) {
+            make_room(r, seq, rows, &n_preempted);
+            if (amount % 8 == 0 && seq != to) make_room(r, to, 1, &n_preempted); // and does not come
+            if (cache_length(r->cache, seq) == n && cache_reserve(r->cache, seq, n + rows))
+                step(r, seq, rows);
+        } else if (what < 14 && to != seq) {
+            n_forked += share(r, seq, to, amount % 2 ? n : n / CACHE_PAGE * CACHE_PAGE);
+        } else {
+            cache_truncate(r->cache, seq, amount % 3 ? 0 : n - n / 4);
+        }
+        perform(r);
+        CHECK(n_used(r, FULL) + cache_n_free(r->cache) == n_pages, "%d pages of %d", n_used(r, FULL),
+              n_pages);
+        for (int s = 0; s < N_SEQ; s++) CHECK(is_whole(r, s), "sequence %d after %d", s, i);
+    }
+    CHECK(n_preempted > 30 && n_forked > 100, "%d preempted, %d forked", n_preempted, n_forked);
+    for (int seq = 0; seq < N_SEQ; seq++) cache_truncate(r->cache, seq, 0);
+    CHECK(cache_n_free(r->cache) == n_pages);
+    rig_free(r);
+}
+
+TEST(cache_loses_no_page) {
+    for (int n_layers = 1; n_layers <= N_LAYERS; n_layers++) check_allocator(n_layers, N_CTX, 7);
+    check_allocator(N_LAYERS, N_CTX + 700, 8);
 }
