@@ -488,6 +488,7 @@ const ExecOps cpu_exec = {
     .name = "cpu",
     .can = &can,
     .prompt_chunk = 256, // enough to amortise reading the weights
+    .prompt_multiple = 1,
     .memory = cpu_memory,
     .open = cpu_open,
     .run = cpu_run,

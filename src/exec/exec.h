@@ -71,6 +71,8 @@ typedef struct ExecOps {
     const char *name;
     const Capability *can; // what it runs
     int prompt_chunk;      // rows of a prompt that are best computed in one run
+    int prompt_multiple; // a prompt cut at multiples of this gives the same bytes; 1: and rows of prompts are
+                         // the same arithmetic as those of decode steps
 
     /* The memory that open would allocate, and what is free now.  false: ERR_RUN, the device does not answer;
      * ERR_MODEL, this very device has no room for a row of some op. */

@@ -59,7 +59,7 @@ static int add(const Test *r, int seq, int n_ids, int n_predict, bool reuse, Err
                        .n_predict = n_predict,
                        .params = r->params,
                        .ignore_eos = true,
-                       .reuse = reuse};
+                       .reuse = reuse ? REUSE_ANY : REUSE_NONE};
     request.params.seed = seed_of(r, seq);
     return engine_add(r->engine, &request, e);
 }

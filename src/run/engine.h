@@ -10,10 +10,17 @@
  * every sequence that has begun to answer, and computes a chunk of the prompts of those that have not.
  * Sequences begin and end between steps without stopping the others.
  *
- * A finished sequence leaves its keys and values in the cache.  A later request whose prompt begins with the
- * same tokens is given that part of the cache and computes only the rest: a turn of a chat costs its new
- * tokens.  So does going back, unless the cache refuses it (cache_truncate): then the prompt is computed from
- * its beginning. */
+ * The cache may have fewer positions than all sequences together need (EngineConfig.n_positions).  A request
+ * begins when there are pages for it; when they run out, the sequence that came last gives its pages back and
+ * is computed again later, with the same tokens.  Its text and tokens stay as they are.
+ *
+ * A request whose prompt begins with tokens of another sequence, running or finished, is given that part of the
+ * cache and computes only the rest: a turn of a chat costs its new tokens, and a system prompt is computed
+ * once.  So does going back, unless the cache refuses it (cache_truncate): then the prompt is computed from its
+ * beginning.
+ *
+ * A sequence has the same tokens alone, beside any others, in any slot, computed again, with or without a
+ * beginning that it was given (REUSE_SAME). */
 #ifndef ZGEN_RUN_ENGINE_H
 #define ZGEN_RUN_ENGINE_H
 
@@ -28,6 +35,7 @@ typedef struct EngineConfig {
     bool managed;                // GPU: weights in managed memory
     int n_ctx;                   // positions per sequence
     int n_seq;                   // sequences computed at once
+    int64_t n_positions;         // of all sequences together: n_ctx at least; 0: n_ctx of each
     int n_threads, thread_bytes; // see ExecConfig
     KvType kv_type;
     const char *isa;    // see ExecConfig
@@ -49,6 +57,12 @@ typedef enum Finish {
 } Finish;
 const char *finish_name(Finish f); // "stop", "length", "interrupted", "none"
 
+typedef enum Reuse {
+    REUSE_NONE, // all tokens of the prompt are computed
+    REUSE_SAME, // what is reused gives the bytes that computing it gives
+    REUSE_ANY,  // of a conversation: its own answers, too, whose arithmetic may differ from that of a prompt
+} Reuse;
+
 typedef struct Request {
     const int32_t *ids; // the prompt, at least one token, each below n_vocab [n_ids]
     int n_ids;
@@ -61,7 +75,7 @@ typedef struct Request {
     int n_logprobs; // the n best log-probabilities of each token are wanted, 0 for none
     bool special;   // control tokens appear in the text
     bool tags;      // so do those that are tags of thinking (think.h)
-    bool reuse;     // the beginning of ids that the cache holds is not computed again
+    Reuse reuse;    // of the beginning of ids that the cache holds
 } Request;
 
 typedef struct TokenLogprobs { // of the raw logits, natural logarithms
@@ -79,11 +93,12 @@ typedef struct Timing {
 typedef struct Sequence {
     int32_t *ids; // prompt and generated tokens [n_prompt + n_generated], without an end-of-generation token
     int n_prompt, n_generated;
-    int n_reused;   // tokens of the prompt that the cache held; known when a slot is given, not in prompt.n
-    Buf text;       // of the generated tokens, whole characters, less the stop string
-    size_t n_final; // bytes of text that can no longer become part of a stop string: print up to here
-    Finish finish;  // when not NONE, all of text is final
-    int32_t end;    // the end-of-generation token that finished it, or -1
+    int n_reused;    // tokens of the prompt that the cache held; known when a slot is given, not in prompt.n
+    int n_preempted; // how often its pages went to an older sequence, so that it was computed again
+    Buf text;        // of the generated tokens, whole characters, less the stop string
+    size_t n_final;  // bytes of text that can no longer become part of a stop string: print up to here
+    Finish finish;   // when not NONE, all of text is final
+    int32_t end;     // the end-of-generation token that finished it, or -1
     TokenLogprobs *logprobs; // [n_generated], or NULL
     Timing prompt, decode;   // the first token counts to the prompt, its sampling too
 } Sequence;

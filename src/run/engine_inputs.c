@@ -59,6 +59,7 @@ bool engine_inputs(Engine *g, const int32_t *ids, int n, bool with_logits,
     assert(g->config.keeps_inputs && g->exec_config.R_max >= g->chunk && n <= g->config.n_ctx);
     assert(!engine_is_busy(g));
     engine_go_back(g, s, 0);
+    engine_take_pages(g, s);
     e->code = 0;
     bool ok = true;
     for (int done = 0; ok && done < n;) {

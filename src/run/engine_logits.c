@@ -19,6 +19,7 @@ bool engine_logits(Engine *g, const int32_t *ids, int first, int n, bool (*take)
     Slot *s = &g->slots[0];
     assert(!engine_is_busy(g));
     engine_go_back(g, s, 0); // these chunks are not those of a prompt
+    engine_take_pages(g, s);
     e->code = 0;
     if (n > g->config.n_ctx)
         return err_set(e, ERR_RUN, "%d tokens do not fit into a context of %d; use a larger -c", n,
@@ -42,6 +43,7 @@ const float *engine_feed(Engine *g, const int32_t *ids, int *at, int end, Err *e
     assert(!engine_is_busy(g));
     Slot *s = engine_find_slot(g, ids, *at, &n_common);
     engine_go_back(g, s, n_common);
+    engine_take_pages(g, s);
     int from = s->n_held, next = engine_chunk_end(g, from, end);
     Batch b = engine_batch(g);
     size_t stride;
@@ -51,5 +53,6 @@ const float *engine_feed(Engine *g, const int32_t *ids, int *at, int end, Err *e
     if (!g->exec_ops->run(g->exec, &b, 0, g->plan->n_ops, e)) return NULL;
     memcpy(s->held + from, ids + from, (size_t)(next - from) * sizeof *ids);
     s->n_held = *at = next;
+    s->used = ++g->n_used;
     return g->exec_ops->read(g->exec, g->logits, 0, 1, &stride, e);
 }

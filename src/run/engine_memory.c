@@ -13,6 +13,7 @@ ExecConfig engine_exec_config(const EngineConfig *c) {
     int T = engine_chunk_of(c) + c->n_seq, R = c->R_max > c->n_seq ? c->R_max : c->n_seq;
     return (ExecConfig){.n_ctx = c->n_ctx,
                         .n_seq = c->n_seq,
+                        .n_positions = c->n_positions,
                         .T_max = T > R ? T : R,
                         .R_max = R,
                         .kv_type = c->kv_type,

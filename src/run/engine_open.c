@@ -39,6 +39,7 @@ static void open_batch(Engine *g) {
 static void open_slots(Engine *g) {
     int n = g->config.n_seq;
     g->slots = mem_new((size_t)n, sizeof *g->slots);
+    g->order = mem_new((size_t)n, sizeof *g->order);
     g->tasks = mem_new((size_t)n, sizeof *g->tasks);
     for (int i = 0; i < n; i++) {
         g->slots[i].held = mem_new((size_t)g->config.n_ctx, sizeof *g->slots[i].held);
@@ -98,6 +99,7 @@ bool engine_load(Engine *g, Err *e) {
     if (!exec_fits(&g->memory)) return engine_too_large(g, e);
     if (!weights_load(g->plan->weights, g->config.n_threads, g->config.stop, e)) return false;
     if (!g->exec_ops->open(g->plan, &g->exec_config, &g->exec, e)) return false;
+    for (int i = 0; i < g->plan->n_kv; i++) g->has_state |= g->plan->kv[i].kind == KV_STATE;
     g->logits = op_in(&g->plan->ops[g->plan->n_ops - 1], 0);
     open_batch(g);
     open_slots(g);
@@ -124,6 +126,7 @@ void engine_close(Engine *g) {
     plan_free(g->plan);
     free(g->tasks);
     free(g->slots);
+    free(g->order);
     free(g->eog);
     free(g->token);
     free(g->seq);

@@ -8,6 +8,7 @@
 /* Slot 0 with any token behind n_past others. */
 static bool join(Engine *g, int n_past, int n_steps, Err *e) {
     engine_go_back(g, &g->slots[0], 0);
+    engine_take_pages(g, &g->slots[0]);
     DecodeStart start = {.position = n_past, .n_steps = n_steps, .params = sample_defaults};
     return g->exec_ops->decode_join(g->exec, 0, &start, e);
 }

@@ -1,8 +1,7 @@
-/* engine_request: requests, the queue, and which slot a request gets.
+/* engine_request: requests, their queue, and their end.
  *
- * A request is refused immediately or becomes a task of the queue, which is first come, first served.  A slot
- * keeps the cache of the task that had it last: a request is given the free slot whose cache begins like its
- * prompt, and computes only the tokens that this cache lacks. */
+ * A request is refused immediately or becomes a task of the queue, which is first come, first served; one that
+ * is preempted is served before all that came later. */
 #include "engine_impl.h"
 #include "../base/mem.h"
 
@@ -57,15 +56,15 @@ static void begin(Engine *g, Task *t, const Request *r) {
         t->seq.logprobs = mem_new((size_t)(t->n_limit - r->n_ids) + 1, sizeof *t->seq.logprobs);
 }
 
-static void append(Engine *g, Task *t) {
-    if (g->last)
-        g->last->next = t;
-    else
-        g->first = t;
-    g->last = t;
+void engine_wait(Engine *g, Task *t) {
+    Task **at = g->last && g->last->arrival < t->arrival ? &g->last->next : &g->first;
+    while (*at && (*at)->arrival < t->arrival) at = &(*at)->next;
+    t->next = *at;
+    *at = t;
+    if (!t->next) g->last = t;
 }
 
-static Task *take_first(Engine *g) {
+Task *engine_take_first(Engine *g) {
     Task *t = g->first;
     g->first = t->next;
     if (!g->first) g->last = NULL;
@@ -88,7 +87,7 @@ int engine_add(Engine *g, const Request *r, Err *e) {
     if (t->n_limit == r->n_ids)
         engine_finish(g, t, FINISH_LENGTH);
     else
-        append(g, t);
+        engine_wait(g, t);
     return number;
 }
 
@@ -98,53 +97,6 @@ const Sequence *engine_sequence(const Engine *g, int seq) {
 
 const SampleParams *engine_sampling(const Engine *g, int seq) {
     return &g->tasks[seq]->request.params;
-}
-
-/* ---- slots --------------------------------------------------------------------------------------------- */
-
-static int common(const Slot *s, const int32_t *ids, int n) {
-    int i = 0;
-    while (i < n && i < s->n_held && s->held[i] == ids[i]) i++;
-    return i;
-}
-
-Slot *engine_find_slot(Engine *g, const int32_t *ids, int n, int *n_common) {
-    Slot *best = NULL;
-    *n_common = 0;
-    for (int i = 0; i < g->config.n_seq; i++) {
-        Slot *s = &g->slots[i];
-        if (s->task) continue;
-        int here = common(s, ids, n);
-        if (best && (here < *n_common || (here == *n_common && s->n_held >= best->n_held))) continue;
-        best = s;
-        *n_common = here;
-    }
-    return best;
-}
-
-void engine_go_back(Engine *g, Slot *s, int n) {
-    Cache *cache = g->exec_ops->cache(g->exec);
-    int seq = (int)(s - g->slots);
-    if (!cache_truncate(cache, seq, n)) {
-        n = 0;
-        cache_truncate(cache, seq, n);
-    }
-    s->n_held = n;
-}
-
-/* At least one token of a prompt is left to be computed, for its logits. */
-void engine_admit(Engine *g) {
-    while (g->first) {
-        Task *t = g->first;
-        int n_wanted = t->request.reuse ? t->seq.n_prompt - 1 : 0, n_common;
-        Slot *s = engine_find_slot(g, t->seq.ids, n_wanted, &n_common);
-        if (!s) return;
-        take_first(g);
-        s->task = t;
-        t->slot = s;
-        engine_go_back(g, s, n_common);
-        t->seq.n_reused = s->n_held;
-    }
 }
 
 bool engine_is_busy(const Engine *g) {
@@ -159,34 +111,34 @@ void engine_finish(Engine *g, Task *t, Finish why) {
     Slot *s = t->slot;
     t->seq.finish = why;
     t->seq.n_final = t->seq.text.n;
-    if (!s) return;
-    if (s->in_loop) g->exec_ops->decode_leave(g->exec, (int)(s - g->slots));
-    s->in_loop = false;
-    s->task = NULL;
-    t->slot = NULL;
+    if (s) engine_free_slot(g, s);
 }
 
 /* The slot leaves the decode loop, which may be ahead of the sequence; the next batch computes the new
- * tokens. */
+ * tokens, and those that it would have chosen again. */
 bool engine_insert(Engine *g, int seq, const int32_t *ids, int n, Err *e) {
     Task *t = g->tasks[seq];
     Slot *s = t->slot;
-    assert(s && t->seq.n_generated > 0 && !t->seq.logprobs);
-    if (s->in_loop) g->exec_ops->decode_leave(g->exec, (int)(s - g->slots));
-    s->in_loop = false;
-    engine_go_back(g, s, s->n_held);
+    assert(t->seq.n_generated > 0 && t->seq.finish == FINISH_NONE && !t->seq.logprobs);
+    if (s && s->in_loop) g->exec_ops->decode_leave(g->exec, engine_seq(g, s));
+    if (s) {
+        s->in_loop = false;
+        engine_go_back(g, s, s->n_held);
+    }
+    t->n_chosen = t->seq.n_generated;
     for (int i = 0; i < n && t->seq.finish == FINISH_NONE; i++)
         if (!engine_add_token(g, t, -1, ids[i], e)) return false;
     t->request.params.first = n_tokens(t); // the inserted tokens were not chosen
     return true;
 }
 
+static void interrupt(Engine *g, Task *t) {
+    tok_stream_end(&t->stream, &t->seq.text);
+    engine_finish(g, t, FINISH_INTERRUPTED);
+}
+
 void engine_interrupt(Engine *g) {
-    while (g->first) engine_finish(g, take_first(g), FINISH_INTERRUPTED);
-    for (int i = 0; i < g->config.n_seq; i++) {
-        Task *t = g->slots[i].task;
-        if (!t) continue;
-        tok_stream_end(&t->stream, &t->seq.text);
-        engine_finish(g, t, FINISH_INTERRUPTED);
-    }
+    for (int i = 0; i < g->config.n_seq; i++)
+        if (g->slots[i].task) interrupt(g, g->slots[i].task);
+    while (g->first) interrupt(g, engine_take_first(g));
 }

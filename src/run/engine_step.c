@@ -1,6 +1,6 @@
 /* engine_step: one step of the engine.
  *
- * First the decode loop gives a token to each sequence that is in it; then one batch computes a chunk of the
+ * First tasks are admitted.  Then the decode loop gives a token to each sequence that is in it; then one batch computes a chunk of the
  * prompts that are being read.  So a prompt of many chunks delays the other sequences by a chunk per token,
  * and keeps their loop running.  A sequence joins the loop behind its first token.  Sequences with
  * log-probabilities are computed outside of the loop: their tokens come from batches, whose logits can be
@@ -31,21 +31,36 @@ Batch engine_batch(const Engine *g) {
 void engine_add_rows(Engine *g, const Slot *s, const int32_t *ids, int from, int end, Batch *b) {
     for (int i = from; i < end; i++, b->T++) {
         g->token[b->T] = ids[i];
-        g->seq[b->T] = (int32_t)(s - g->slots);
+        g->seq[b->T] = (int32_t)engine_seq(g, s);
         g->position[b->T] = i;
     }
 }
 
 /* ---- after tokens were computed ------------------------------------------------------------------------ */
 
+static double bytes_of(const Engine *g, int position, int n) {
+    Cost c = plan_cost_total(g->plan, kv_element_bytes(g->config.kv_type), position, n);
+    return c.bytes_fixed + c.bytes_rows;
+}
+
+/* Of a single row, in a step of many slots: the tape is added up twice per page, not for each row. */
+static double row_bytes(const Engine *g, Slot *s) {
+    int page = s->n_held / CACHE_PAGE, last = CACHE_PAGE - 1;
+    if (s->bytes.page != page + 1)
+        s->bytes =
+            (RowBytes){page + 1, bytes_of(g, page * CACHE_PAGE, 1), bytes_of(g, page * CACHE_PAGE + last, 1)};
+    return s->bytes.first + (s->bytes.last - s->bytes.first) * (s->n_held % CACHE_PAGE) / last;
+}
+
 /* n more tokens of the task are in the cache.  The seconds are counted at the end of the step. */
 static void count_rows(const Engine *g, Slot *s, int n) {
     Task *t = s->task;
-    Cost c = plan_cost_total(g->plan, kv_element_bytes(g->config.kv_type), s->n_held, n);
     s->timing = t->seq.n_generated == 0 ? &t->seq.prompt : &t->seq.decode;
     s->timing->n += n;
-    s->timing->bytes += c.bytes_fixed + c.bytes_rows;
+    s->timing->bytes += n == 1 ? row_bytes(g, s) : bytes_of(g, s->n_held, n);
     memcpy(s->held + s->n_held, t->seq.ids + s->n_held, (size_t)n * sizeof *s->held);
+    if (s->n_prompt_rows == s->n_held)
+        s->n_prompt_rows = s->n_held + n < t->seq.n_prompt ? s->n_held + n : t->seq.n_prompt;
     s->n_held += n;
 }
 
@@ -61,7 +76,7 @@ static void count_seconds(Engine *g, double seconds) {
 /* The latest token is all that is left to be computed, and no logits are wanted. */
 static bool is_ready(const Slot *s) {
     const Task *t = s->task;
-    return t && !s->in_loop && t->seq.n_generated > 0 && !t->seq.logprobs && s->n_held + 1 == n_tokens(t);
+    return t && !s->in_loop && t->n_chosen > 0 && !t->seq.logprobs && s->n_held + 1 == n_tokens(t);
 }
 
 static bool join(Engine *g, Slot *s, Err *e) {
@@ -70,11 +85,20 @@ static bool join(Engine *g, Slot *s, Err *e) {
                          .position = s->n_held,
                          .n_steps = t->n_limit - n_tokens(t),
                          .params = t->request.params};
-    return s->in_loop = g->exec_ops->decode_join(g->exec, (int)(s - g->slots), &start, e);
+    return s->in_loop = g->exec_ops->decode_join(g->exec, engine_seq(g, s), &start, e);
+}
+
+/* The positions that the executor computes until the next token is fetched have their pages.  The latest token
+ * of a full sequence is not computed. */
+static void reserve_ahead(Engine *g, Slot *s) {
+    int ahead = cache_n_ahead(g->exec_ops->cache(g->exec)), end = s->n_held + (ahead > 1 ? ahead : 1);
+    engine_reserve(g, s, end < s->task->n_limit ? end : s->task->n_limit - 1);
 }
 
 static bool step_loop(Engine *g, Err *e) {
     bool any = false;
+    for (int i = 0; i < g->config.n_seq; i++)
+        if (g->slots[i].in_loop || is_ready(&g->slots[i])) reserve_ahead(g, &g->slots[i]);
     for (int i = 0; i < g->config.n_seq; i++) {
         if (is_ready(&g->slots[i]) && !join(g, &g->slots[i], e)) return false;
         any |= g->slots[i].in_loop;
@@ -107,29 +131,47 @@ static void add_chunk(Engine *g, Slot *s, Batch *b) {
     g->sampling[b->R++] = t->request.params;
 }
 
-/* The slot outside of the loop whose task came first of those after `arrival`; those that have begun to
- * answer come before those that are being read. */
-static Slot *next_slot(Engine *g, bool has_begun, uint64_t arrival) {
-    Slot *next = NULL;
+/* Tasks that have begun to answer come before those that are being read, and then the order is that of
+ * arrival. */
+static bool comes_before(const Task *a, const Task *b) {
+    bool begun_a = a->n_chosen > 0, begun_b = b->n_chosen > 0;
+    return begun_a != begun_b ? begun_a : a->arrival < b->arrival;
+}
+
+/* The slots outside of the loop, in the order of their turns; how many. */
+static int order_slots(Engine *g) {
+    int n = 0;
     for (int i = 0; i < g->config.n_seq; i++) {
         Slot *s = &g->slots[i];
-        if (!s->task || s->in_loop || (s->task->seq.n_generated > 0) != has_begun) continue;
-        if (s->task->arrival >= arrival && (!next || s->task->arrival < next->task->arrival)) next = s;
+        if (!s->task || s->in_loop) continue;
+        int at = n++;
+        for (; at > 0 && comes_before(s->task, g->order[at - 1]->task); at--) g->order[at] = g->order[at - 1];
+        g->order[at] = s;
     }
-    return next;
+    return n;
+}
+
+/* Reserves pages for chunks of the first slots, until the batch has no more rows; of how many slots.  Some may
+ * lose their tasks for it. */
+static int reserve_chunks(Engine *g, int n_slots) {
+    int i = 0;
+    for (int T = 0; i < n_slots && T < g->exec_config.T_max; i++) {
+        Slot *s = g->order[i];
+        int end = s->task ? engine_chunk_end(g, s->n_held, n_tokens(s->task)) : 0;
+        if (s->task && engine_reserve(g, s, end)) T += end - s->n_held;
+    }
+    return i;
 }
 
 static Batch build_batch(Engine *g) {
     Batch b = engine_batch(g);
+    int n = reserve_chunks(g, order_slots(g));
     for (int i = 0; i < g->config.n_seq; i++) {
         g->slots[i].n_rows = 0;
         g->slots[i].r = -1;
     }
-    for (int has_begun = 1; has_begun >= 0; has_begun--) {
-        uint64_t arrival = 0;
-        for (Slot *s; (s = next_slot(g, has_begun, arrival)); arrival = s->task->arrival + 1)
-            add_chunk(g, s, &b);
-    }
+    for (int i = 0; i < n; i++)
+        if (g->order[i]->task) add_chunk(g, g->order[i], &b);
     return b;
 }
 

@@ -78,6 +78,10 @@ static bool is_eog(const Engine *g, int token) {
 }
 
 bool engine_add_token(Engine *g, Task *t, int r, int token, Err *e) {
+    if (t->n_chosen < t->seq.n_generated) { // the same token as before the task was preempted
+        t->n_chosen++;
+        return true;
+    }
     if (is_eog(g, token)) {
         t->seq.end = token;
         end_text(g, t, FINISH_STOP);
@@ -86,6 +90,7 @@ bool engine_add_token(Engine *g, Task *t, int r, int token, Err *e) {
     if (t->seq.logprobs && !add_logprobs(g, t, r, token, e)) return false;
     t->seq.ids[n_tokens(t)] = token;
     t->seq.n_generated++;
+    t->n_chosen++;
     add_text(g, t, token);
     if (t->seq.finish == FINISH_NONE && n_tokens(t) >= t->n_limit) end_text(g, t, FINISH_LENGTH);
     return true;

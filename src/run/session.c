@@ -99,7 +99,8 @@ bool session_ask(Session *s, const Request *settings, Err *e) {
     Request r = *settings;
     r.ids = s->ids.data;
     r.n_ids = (int)s->ids.n;
-    r.reuse = r.tags = true;
+    r.reuse = REUSE_ANY;
+    r.tags = true;
     int seq = engine_add(s->engine, &r, e);
     if (seq < 0) return false;
     s->seq = engine_sequence(s->engine, seq);

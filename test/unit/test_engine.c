@@ -828,31 +828,32 @@ TEST(engine_gives_logprobs_while_it_reads) {
     close_bench(&b);
 }
 
-/* Of the slots whose cache does not help a request, that with the fewest tokens loses them. */
-TEST(engine_overwrites_the_shortest_cache) {
-    enum { LONG = 20, SHORT = 4 };
+/* A request that no cache begins like takes the slot that was used longest ago. */
+TEST(engine_overwrites_the_oldest_cache) {
+    enum { N = 3, LENGTH = 20 };
+    static const int order[] = {1, 2, 0}, kept[] = {2, 0};
     Bench b;
-    if (!open_config(&b, TINY, (EngineConfig){.n_ctx = 64, .n_seq = 3})) return;
-    int32_t ids[3][LONG];
-    Request r = {.n_predict = 1, .params = greedy, .ignore_eos = true, .reuse = true};
-    for (int i = 0; i < 3; i++) {
-        for (int k = 0; k < LONG; k++) ids[i][k] = 3 + (i * 91 + k * 37) % 320;
+    if (!open_config(&b, TINY, (EngineConfig){.n_ctx = 64, .n_seq = N})) return;
+    int32_t ids[N][LENGTH], other[] = {300, 301, 302, 303};
+    Request r = {.n_ids = LENGTH, .n_predict = 1, .params = greedy, .ignore_eos = true, .reuse = REUSE_SAME};
+    for (int i = 0; i < N; i++) {
+        for (int k = 0; k < LENGTH; k++) ids[i][k] = 3 + (i * 91 + k * 37) % 320;
         r.ids = ids[i];
-        r.n_ids = i == 1 ? SHORT : LONG;
         add(&b, &r);
     }
     run(&b);
-    int32_t other[SHORT] = {300, 301, 302, 303};
-    r.ids = other;
-    r.n_ids = SHORT;
-    add(&b, &r);
+    for (int i = 0; i < N; i++) { // once more, in another order
+        r.ids = ids[order[i]];
+        add(&b, &r);
+        run(&b);
+    }
+    add(&b, &(Request){.ids = other, .n_ids = 4, .n_predict = 1, .params = greedy, .reuse = REUSE_SAME});
     run(&b);
-    for (int i = 0; i < 3; i += 2) {
-        r.ids = ids[i];
-        r.n_ids = LONG;
+    for (int i = 0; i < N - 1; i++) {
+        r.ids = ids[kept[i]];
         const Sequence *q = engine_sequence(b.engine, add(&b, &r));
         run(&b);
-        CHECK(q->n_reused == LONG - 1, "sequence %d: %d", i, q->n_reused);
+        CHECK(q->n_reused == LENGTH - 1, "sequence %d: %d", kept[i], q->n_reused);
     }
     close_bench(&b);
 }

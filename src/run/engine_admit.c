@@ -1,0 +1,175 @@
+/* engine_admit: which request begins, in which slot, and what of its prompt is in the cache already.
+ *
+ * A task begins when a slot is free and the pages of its prompt and of its first answers are, too, beside
+ * those that the running tasks will need that soon.  Nobody overtakes the first of the queue.
+ *
+ * Its prompt is compared with the tokens of all slots, running and free: what some slot holds of its beginning
+ * is not computed again.  A free slot is taken over where the task needs nearly all that it holds; otherwise
+ * the task shares the pages of the beginning and writes pages of its own behind them.  A beginning that a
+ * running prompt is about to compute is waited for, so that requests which come together compute it once.
+ *
+ * What is reused are the bytes that the task would have computed: a prompt may be cut at multiples of
+ * ExecOps.prompt_multiple without changing a byte, and where that is not 1, tokens that a decode step has
+ * computed are no part of it. */
+#include "engine_impl.h"
+
+#include <assert.h>
+#include <limits.h>
+#include <string.h>
+
+static int common(const int32_t *a, const int32_t *b, int n) {
+    int i = 0;
+    while (i < n && a[i] == b[i]) i++;
+    return i;
+}
+
+static int least(int a, int b) {
+    return a < b ? a : b;
+}
+
+Slot *engine_find_slot(Engine *g, const int32_t *ids, int n, int *n_common) {
+    Slot *best = NULL;
+    *n_common = 0;
+    for (int i = 0; i < g->config.n_seq; i++) {
+        Slot *s = &g->slots[i];
+        if (s->task) continue;
+        int here = common(s->held, ids, least(n, s->n_held));
+        if (best && (here < *n_common || (here == *n_common && s->used >= best->used))) continue;
+        best = s;
+        *n_common = here;
+    }
+    return best;
+}
+
+void engine_go_back(Engine *g, Slot *s, int n) {
+    Cache *cache = g->exec_ops->cache(g->exec);
+    if (!cache_truncate(cache, engine_seq(g, s), n)) {
+        n = 0;
+        cache_truncate(cache, engine_seq(g, s), n);
+    }
+    s->n_held = n;
+    s->n_prompt_rows = least(s->n_prompt_rows, n);
+}
+
+/* ---- the beginning of a prompt ------------------------------------------------------------------------- */
+
+typedef struct Beginning {
+    Slot *slot; // that holds it, or NULL
+    int n;      // tokens
+} Beginning;
+
+/* Where a prompt whose first n tokens are reused may be cut. */
+static int cut(const Engine *g, const Request *r, int n) {
+    return r->reuse == REUSE_ANY ? n : n / g->exec_ops->prompt_multiple * g->exec_ops->prompt_multiple;
+}
+
+/* Tokens of a task's prompt that a slot holds, and that can be continued there; at least one token of a prompt
+ * is left to be computed, for its logits. */
+static int n_reusable(const Engine *g, const Task *t, const Slot *s) {
+    bool same = t->request.reuse == REUSE_SAME && g->exec_ops->prompt_multiple > 1;
+    int held = same ? s->n_prompt_rows : s->n_held;
+    int n = cut(g, &t->request, common(s->held, t->seq.ids, least(held, t->seq.n_prompt - 1)));
+    return cache_holds(g->exec_ops->cache(g->exec), engine_seq(g, s), n) ? n : 0;
+}
+
+/* The longest beginning that a slot holds; of equal ones a free slot's. */
+static Beginning find_beginning(const Engine *g, const Task *t) {
+    Beginning best = {0};
+    for (int i = 0; t->request.reuse && i < g->config.n_seq; i++) {
+        Slot *s = &g->slots[i];
+        if (s->n_held < best.n) continue;
+        int n = n_reusable(g, t, s);
+        if (n > best.n || (n > 0 && n == best.n && best.slot->task && !s->task)) best = (Beginning){s, n};
+    }
+    return best;
+}
+
+/* Whether a prompt that is being computed will begin with more of the task's than the n tokens that are there,
+ * by a page at least.  States are not shared on the way. */
+static bool will_be_there(const Engine *g, const Task *t, int n) {
+    for (int i = 0; t->request.reuse && !g->has_state && i < g->config.n_seq; i++) {
+        const Slot *s = &g->slots[i];
+        if (!s->task || s->n_held >= s->task->seq.n_prompt) continue;
+        int most = least(s->task->seq.n_prompt, t->seq.n_prompt - 1);
+        int later = cut(g, &t->request, common(s->task->seq.ids, t->seq.ids, most));
+        if (later > s->n_held && later >= n + CACHE_PAGE) return true;
+    }
+    return false;
+}
+
+/* ---- admission ----------------------------------------------------------------------------------------- */
+
+static int pages_of(int n_positions) {
+    return (n_positions + CACHE_PAGE - 1) / CACHE_PAGE;
+}
+
+/* Pages of a task up to a page of new tokens. */
+static int pages_soon(const Task *t) {
+    return pages_of(least(t->seq.n_prompt + t->seq.n_generated + CACHE_PAGE, t->n_limit - 1));
+}
+
+/* Pages that the running tasks will take soon. */
+static int n_promised(const Engine *g) {
+    Cache *cache = g->exec_ops->cache(g->exec);
+    int n = 0;
+    for (int i = 0; i < g->config.n_seq; i++) {
+        const Task *t = g->slots[i].task;
+        int more = t ? pages_soon(t) - cache_n_pages(cache, i) : 0;
+        if (more > 0) n += more;
+    }
+    return n;
+}
+
+static bool any_runs(const Engine *g) {
+    for (int i = 0; i < g->config.n_seq; i++)
+        if (g->slots[i].task) return true;
+    return false;
+}
+
+/* The slot in which a task goes on behind a beginning. */
+static Slot *choose_slot(Engine *g, const Beginning *b) {
+    int ignored;
+    Slot *s = engine_find_slot(g, NULL, 0, &ignored);
+    bool is_free = b->slot && !b->slot->task;
+    return is_free && (b->slot->n_held - b->n < CACHE_PAGE || s == b->slot) ? b->slot : s;
+}
+
+/* Frees the pages that a task needs soon in slot s.  A task that is alone needs no more than there are. */
+static bool make_room(Engine *g, const Task *t, const Slot *s, const Beginning *b) {
+    bool is_copied = s != b->slot && b->n % CACHE_PAGE; // the page in which the beginning ends
+    int n = n_promised(g) + pages_soon(t) - pages_of(b->n) + is_copied;
+    return engine_evict(g, n, s, b->slot) || !any_runs(g);
+}
+
+static void begin(Engine *g, Task *t, Slot *s, const Beginning *b) {
+    if (b->slot && b->slot != s) {
+        bool shared = g->exec_ops->share(g->exec, engine_seq(g, b->slot), engine_seq(g, s), b->n);
+        assert(shared && "cache_holds");
+        (void)shared;
+        memcpy(s->held, b->slot->held, (size_t)b->n * sizeof *s->held);
+        s->n_held = b->n;
+        s->n_prompt_rows = least(b->slot->n_prompt_rows, b->n);
+        b->slot->used = ++g->n_used;
+    }
+    s->task = t;
+    t->slot = s;
+    t->seq.n_reused = b->n;
+}
+
+static bool admit_first(Engine *g) {
+    Task *t = g->first;
+    int ignored;
+    if (!engine_find_slot(g, NULL, 0, &ignored)) return false;
+    Beginning b = find_beginning(g, t);
+    if (will_be_there(g, t, b.n)) return false;
+    Slot *s = choose_slot(g, &b);
+    engine_go_back(g, s, s == b.slot ? b.n : 0);
+    if (!make_room(g, t, s, &b)) return false;
+    begin(g, engine_take_first(g), s, &b);
+    return true;
+}
+
+void engine_admit(Engine *g) {
+    while (g->first && admit_first(g)) {
+    }
+}
