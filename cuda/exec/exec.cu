@@ -294,6 +294,7 @@ extern "C" const ExecOps cuda_exec = {
     .name = "cuda",
     .can = &cuda_capability,
     .prompt_chunk = 2048,
+    .n_seq_best = 256,
     .prompt_multiple = CACHE_PAGE,
     .memory = cuda_memory,
     .open = cuda_open,

@@ -4,10 +4,10 @@
  *                        -> decode_join(slot) ... -> decode_next ... -> decode_leave(slot)
  *
  * Prompts are computed by runs.  Generated tokens come from the decode loop: n_seq slots, slot s for sequence
- * s, each free or occupied.  A step of the loop computes a token for each occupied slot, which is that slot's
- * input in the next step, without the caller in between; an executor may compute steps ahead of the one that
- * is fetched.  Slots are joined and left, and runs computed, between two steps: the other slots are not
- * affected.
+ * s, each free or occupied, R_max of them at once.  A step of the loop computes a token for each occupied slot,
+ * which is that slot's input in the next step, without the caller in between; an executor may compute steps
+ * ahead of the one that is fetched.  Slots are joined and left, and runs computed, between two steps: the other
+ * slots are not affected.
  *
  * An executor depends on ops, registers and the batch; never on the tokenizer, a family or the model's name.
  * The plan holds the weights it needs and must outlive it. */
@@ -71,6 +71,7 @@ typedef struct ExecOps {
     const char *name;
     const Capability *can; // what it runs
     int prompt_chunk;      // rows of a prompt that are best computed in one run
+    int n_seq_best;        // sequences that are best computed at once, where there is memory for them
     int prompt_multiple; // a prompt cut at multiples of this gives the same bytes; 1: and rows of prompts are
                          // the same arithmetic as those of decode steps
 

@@ -29,13 +29,17 @@
 
 typedef enum EngineDevice { DEVICE_CPU, DEVICE_CUDA } EngineDevice; // which of them is the caller's choice
 
+enum { FILL_MEMORY = -1 };
+
 typedef struct EngineConfig {
     EngineDevice device;
-    int device_index;            // which GPU
-    bool managed;                // GPU: weights in managed memory
-    int n_ctx;                   // positions per sequence
-    int n_seq;                   // sequences computed at once
-    int64_t n_positions;         // of all sequences together: n_ctx at least; 0: n_ctx of each
+    int device_index; // which GPU
+    bool managed;     // GPU: weights in managed memory
+    int n_ctx;        // positions per sequence
+    int n_seq;        // sequences computed at once; 0: as many as are worth while and fit
+    int n_kept; // finished ones whose keys and values are kept beside them, for requests that begin alike
+    int64_t n_positions;         // of all sequences together: n_ctx at least; 0: n_ctx of each of n_seq;
+                                 // FILL_MEMORY, or with n_seq 0: as many of these as fit
     int n_threads, thread_bytes; // see ExecConfig
     KvType kv_type;
     const char *isa;    // see ExecConfig
@@ -124,7 +128,11 @@ KvType engine_kv_type(const Engine *g);
 
 /* The memory of the engine, and what was free before it was allocated. */
 ExecMemory engine_memory(const Engine *g);
-int engine_chunk(const Engine *g); // EngineConfig's, or the executor's choice
+
+/* EngineConfig's, or the choice. */
+int engine_chunk(const Engine *g);
+int engine_n_seq(const Engine *g);
+int64_t engine_n_positions(const Engine *g);
 
 /* The longest context that would fit in it beside all weights; 0: not even one of a single position. */
 int engine_context_that_fits(const Engine *g);

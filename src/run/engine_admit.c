@@ -7,6 +7,8 @@
  * is not computed again.  A free slot is taken over where the task needs nearly all that it holds; otherwise
  * the task shares the pages of the beginning and writes pages of its own behind them.  A beginning that a
  * running prompt is about to compute is waited for, so that requests which come together compute it once.
+ * Layers with a window or a state do not go back to a beginning from far behind it: then the prompt is cut
+ * there, and a free slot keeps the beginning and nothing else.
  *
  * What is reused are the bytes that the task would have computed: a prompt may be cut at multiples of
  * ExecOps.prompt_multiple without changing a byte, and where that is not 1, tokens that a decode step has
@@ -30,7 +32,7 @@ static int least(int a, int b) {
 Slot *engine_find_slot(Engine *g, const int32_t *ids, int n, int *n_common) {
     Slot *best = NULL;
     *n_common = 0;
-    for (int i = 0; i < g->config.n_seq; i++) {
+    for (int i = 0; i < g->n_slots; i++) {
         Slot *s = &g->slots[i];
         if (s->task) continue;
         int here = common(s->held, ids, least(n, s->n_held));
@@ -49,6 +51,16 @@ void engine_go_back(Engine *g, Slot *s, int n) {
     }
     s->n_held = n;
     s->n_prompt_rows = least(s->n_prompt_rows, n);
+}
+
+/* The free slot, another one than `but`, that was used longest ago, or NULL. */
+static Slot *longest_unused(Engine *g, const Slot *but) {
+    Slot *oldest = NULL;
+    for (int i = 0; i < g->n_slots; i++) {
+        Slot *s = &g->slots[i];
+        if (!s->task && s != but && (!oldest || s->used < oldest->used)) oldest = s;
+    }
+    return oldest;
 }
 
 /* ---- the beginning of a prompt ------------------------------------------------------------------------- */
@@ -75,7 +87,7 @@ static int n_reusable(const Engine *g, const Task *t, const Slot *s) {
 /* The longest beginning that a slot holds; of equal ones a free slot's. */
 static Beginning find_beginning(const Engine *g, const Task *t) {
     Beginning best = {0};
-    for (int i = 0; t->request.reuse && i < g->config.n_seq; i++) {
+    for (int i = 0; t->request.reuse && i < g->n_slots; i++) {
         Slot *s = &g->slots[i];
         if (s->n_held < best.n) continue;
         int n = n_reusable(g, t, s);
@@ -84,17 +96,48 @@ static Beginning find_beginning(const Engine *g, const Task *t) {
     return best;
 }
 
+/* Tokens with which a task begins and which the prompt that a slot is computing has or will have; 0: the slot
+ * computes no prompt. */
+static int n_alike(const Engine *g, const Task *t, const Slot *s) {
+    if (!s->task || s->n_held >= s->task->seq.n_prompt) return 0;
+    int most = least(s->task->seq.n_prompt, t->seq.n_prompt - 1);
+    return cut(g, &t->request, common(s->task->seq.ids, t->seq.ids, most));
+}
+
 /* Whether a prompt that is being computed will begin with more of the task's than the n tokens that are there,
- * by a page at least.  States are not shared on the way. */
+ * by a page at least. */
 static bool will_be_there(const Engine *g, const Task *t, int n) {
-    for (int i = 0; t->request.reuse && !g->has_state && i < g->config.n_seq; i++) {
-        const Slot *s = &g->slots[i];
-        if (!s->task || s->n_held >= s->task->seq.n_prompt) continue;
-        int most = least(s->task->seq.n_prompt, t->seq.n_prompt - 1);
-        int later = cut(g, &t->request, common(s->task->seq.ids, t->seq.ids, most));
-        if (later > s->n_held && later >= n + CACHE_PAGE) return true;
+    for (int i = 0; t->request.reuse && i < g->n_slots; i++) {
+        int later = n_alike(g, t, &g->slots[i]);
+        if (later > g->slots[i].n_held && later >= n + CACHE_PAGE) return true;
     }
     return false;
+}
+
+/* Gives a free slot the first n tokens of another one. */
+static void share(Engine *g, Slot *from, Slot *to, int n) {
+    bool shared = g->exec_ops->share(g->exec, engine_seq(g, from), engine_seq(g, to), n);
+    assert(shared && "cache_holds");
+    (void)shared;
+    memcpy(to->held, from->held, (size_t)n * sizeof *to->held);
+    to->n_held = n;
+    to->n_prompt_rows = least(from->n_prompt_rows, n);
+    from->used = ++g->n_used;
+}
+
+/* Keeps the beginning of a task in a free slot while a running prompt is there; before, cuts that prompt. */
+static void keep_beginning(Engine *g, const Task *t) {
+    for (int i = 0; t->request.reuse && i < g->n_slots; i++) {
+        Slot *s = &g->slots[i], *to;
+        int n = n_alike(g, t, s);
+        if (n < CACHE_PAGE || n < s->n_held) continue;
+        s->stop = n;
+        if (n > s->n_held || !(to = longest_unused(g, NULL))) continue;
+        Beginning b = find_beginning(g, t);
+        if (b.n > n || (b.n == n && !b.slot->task)) continue;
+        share(g, s, to, n);
+        to->used = ++g->n_used;
+    }
 }
 
 /* ---- admission ----------------------------------------------------------------------------------------- */
@@ -112,7 +155,7 @@ static int pages_soon(const Task *t) {
 static int n_promised(const Engine *g) {
     Cache *cache = g->exec_ops->cache(g->exec);
     int n = 0;
-    for (int i = 0; i < g->config.n_seq; i++) {
+    for (int i = 0; i < g->n_slots; i++) {
         const Task *t = g->slots[i].task;
         int more = t ? pages_soon(t) - cache_n_pages(cache, i) : 0;
         if (more > 0) n += more;
@@ -120,37 +163,30 @@ static int n_promised(const Engine *g) {
     return n;
 }
 
-static bool any_runs(const Engine *g) {
-    for (int i = 0; i < g->config.n_seq; i++)
-        if (g->slots[i].task) return true;
-    return false;
+static int n_running(const Engine *g) {
+    int n = 0;
+    for (int i = 0; i < g->n_slots; i++) n += g->slots[i].task != NULL;
+    return n;
 }
 
-/* The slot in which a task goes on behind a beginning. */
+/* The slot in which a task goes on behind a beginning: the one that holds it where it loses little, and would be
+ * found again in the task's, or where no other is free; or the longest unused one. */
 static Slot *choose_slot(Engine *g, const Beginning *b) {
-    int ignored;
-    Slot *s = engine_find_slot(g, NULL, 0, &ignored);
-    bool is_free = b->slot && !b->slot->task;
-    return is_free && (b->slot->n_held - b->n < CACHE_PAGE || s == b->slot) ? b->slot : s;
+    bool is_taken = b->slot && !b->slot->task && b->slot->n_held - b->n < CACHE_PAGE && !g->forgets;
+    Slot *other = longest_unused(g, b->slot);
+    return is_taken || !other ? b->slot : other;
 }
 
 /* Frees the pages that a task needs soon in slot s.  A task that is alone needs no more than there are. */
 static bool make_room(Engine *g, const Task *t, const Slot *s, const Beginning *b) {
     bool is_copied = s != b->slot && b->n % CACHE_PAGE; // the page in which the beginning ends
     int n = n_promised(g) + pages_soon(t) - pages_of(b->n) + is_copied;
-    return engine_evict(g, n, s, b->slot) || !any_runs(g);
+    return engine_evict(g, n, s, b->slot) || n_running(g) == 0;
 }
 
 static void begin(Engine *g, Task *t, Slot *s, const Beginning *b) {
-    if (b->slot && b->slot != s) {
-        bool shared = g->exec_ops->share(g->exec, engine_seq(g, b->slot), engine_seq(g, s), b->n);
-        assert(shared && "cache_holds");
-        (void)shared;
-        memcpy(s->held, b->slot->held, (size_t)b->n * sizeof *s->held);
-        s->n_held = b->n;
-        s->n_prompt_rows = least(b->slot->n_prompt_rows, b->n);
-        b->slot->used = ++g->n_used;
-    }
+    if (b->slot && b->slot != s) share(g, b->slot, s, b->n);
+    s->stop = 0;
     s->task = t;
     t->slot = s;
     t->seq.n_reused = b->n;
@@ -158,8 +194,7 @@ static void begin(Engine *g, Task *t, Slot *s, const Beginning *b) {
 
 static bool admit_first(Engine *g) {
     Task *t = g->first;
-    int ignored;
-    if (!engine_find_slot(g, NULL, 0, &ignored)) return false;
+    if (n_running(g) == g->config.n_seq) return false;
     Beginning b = find_beginning(g, t);
     if (will_be_there(g, t, b.n)) return false;
     Slot *s = choose_slot(g, &b);
@@ -170,6 +205,7 @@ static bool admit_first(Engine *g) {
 }
 
 void engine_admit(Engine *g) {
+    if (g->first && g->forgets) keep_beginning(g, g->first);
     while (g->first && admit_first(g)) {
     }
 }

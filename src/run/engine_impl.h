@@ -45,10 +45,11 @@ struct Slot {
     int n_held;
     int n_prompt_rows; // the first of them, which were computed as rows of a prompt
     uint64_t used;     // when it was freed, or gave its beginning to another slot, ascending; 0: never
-    Task *task;        // NULL: free
-    bool in_loop;      // of the executor
-    int n_rows, r;     // of the batch that is being built: its rows, and its wanted row or -1
-    Timing *timing;    // of its task, to which the running step counts; NULL: it has no part in the step
+    int stop;      // a chunk of its prompt ends there, because another task begins with these tokens; 0: none
+    Task *task;    // NULL: free
+    bool in_loop;  // of the executor
+    int n_rows, r; // of the batch that is being built: its rows, and its wanted row or -1
+    Timing *timing; // of its task, to which the running step counts; NULL: it has no part in the step
     RowBytes bytes;
 };
 
@@ -60,20 +61,21 @@ struct Engine {
     ExecConfig exec_config; // T_max, R_max: rows of a run, wanted ones
     ExecMemory memory;      // before loading
     Exec *exec;
-    int logits;     // the register that SAMPLE reads
-    bool has_state; // some layer has one
-    int chunk;      // rows of a prompt in one run
-    Task **tasks;   // by number [n_tasks], n_seq of them at least
+    int logits;   // the register that SAMPLE reads
+    bool forgets; // some layer keeps a window or a state, not all positions
+    int chunk;    // rows of a prompt in one run
+    Task **tasks; // by number [n_tasks], n_seq of them at least
     int n_tasks;
     Task *first, *last;         // of the queue
+    int n_slots;                // EngineConfig's n_seq + n_kept
     uint64_t n_arrived, n_used; // requests, and the latest Slot.used
-    Slot *slots;                // [n_seq]
-    Slot **order;               // those whose rows a batch computes, in the order of their turns [n_seq]
+    Slot *slots;                // [n_slots]
+    Slot **order;               // those whose rows a batch computes, in the order of their turns [n_slots]
     int32_t *eog;               // end-of-generation tokens [n_eog]
     int n_eog;
     int32_t *token, *seq, *position, *out_row, *sampled; // of the batch that is being built
     SampleParams *sampling;
-    int32_t *loop_tokens; // of a step of the decode loop [n_seq]
+    int32_t *loop_tokens; // of a step of the decode loop [n_slots]
 };
 
 /* ---- engine_request ---- */
@@ -146,7 +148,10 @@ static inline int n_tokens(const Task *t) {
 /* ---- engine_memory ---- */
 
 int engine_chunk_of(const EngineConfig *c);
-ExecConfig engine_exec_config(const EngineConfig *c);
+
+/* Chooses what the configuration leaves open, and asks the executor for the memory of it.  false: see
+ * ExecOps.memory. */
+bool engine_configure(Engine *g, Err *e);
 bool engine_too_large(const Engine *g, Err *e); // ERR_MEMORY
 
 #endif

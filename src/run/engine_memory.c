@@ -1,4 +1,4 @@
-/* engine_memory: what an engine takes, what would fit, and the advice where it does not.
+/* engine_memory: what an engine takes, how many sequences fit, and the advice where one does not.
  *
  * All numbers are known before anything is loaded: the executor counts what it would allocate for a
  * configuration, and the longest context that fits is found by asking it again. */
@@ -9,11 +9,13 @@ int engine_chunk_of(const EngineConfig *c) {
 }
 
 /* A run has room for a chunk of a prompt and one row of each sequence. */
-ExecConfig engine_exec_config(const EngineConfig *c) {
+static ExecConfig exec_config_of(const EngineConfig *c) {
     int T = engine_chunk_of(c) + c->n_seq, R = c->R_max > c->n_seq ? c->R_max : c->n_seq;
+    int64_t of_each =
+        c->n_kept ? (int64_t)c->n_seq * c->n_ctx : 0; // kept sequences have no pages of their own
     return (ExecConfig){.n_ctx = c->n_ctx,
-                        .n_seq = c->n_seq,
-                        .n_positions = c->n_positions,
+                        .n_seq = c->n_seq + c->n_kept,
+                        .n_positions = c->n_positions ? c->n_positions : of_each,
                         .T_max = T > R ? T : R,
                         .R_max = R,
                         .kv_type = c->kv_type,
@@ -31,17 +33,23 @@ ExecMemory engine_memory(const Engine *g) {
 
 typedef bool Fits(const ExecMemory *m); // exec_keeps_weights or, where that is out of reach, exec_fits
 
+static bool fits_with(const Engine *g, const EngineConfig *c, size_t free, Fits *fits) {
+    ExecMemory m;
+    Err ignored;
+    ExecConfig config = exec_config_of(c);
+    if (!g->exec_ops->memory(g->plan, &config, &m, &ignored)) return false;
+    m.free = free;
+    return fits(&m);
+}
+
+/* A cache that all sequences share may have as little as one of them needs. */
 static bool would_fit(const Engine *g, int n_ctx, KvType kv_type, Fits *fits) {
     EngineConfig c = g->config;
-    ExecMemory m;
     Err ignored;
     c.n_ctx = n_ctx;
     c.kv_type = kv_type;
-    ExecConfig config = engine_exec_config(&c);
-    if (!exec_check_context(g->plan, n_ctx, &ignored) || !g->exec_ops->memory(g->plan, &config, &m, &ignored))
-        return false;
-    m.free = g->memory.free;
-    return fits(&m);
+    if (c.n_positions) c.n_positions = n_ctx;
+    return exec_check_context(g->plan, n_ctx, &ignored) && fits_with(g, &c, g->memory.free, fits);
 }
 
 static int longest_context(const Engine *g, Fits *fits) {
@@ -55,6 +63,49 @@ static int longest_context(const Engine *g, Fits *fits) {
     }
     return longest;
 }
+
+/* ---- what the configuration leaves open ---------------------------------------------------------------- */
+
+/* The most positions, up to the whole context of each sequence, that fit into 7/8 of what is free: the rest is
+ * for what comes later.  n_ctx where not even these do. */
+static int64_t most_positions(const Engine *g, EngineConfig c, size_t free) {
+    int64_t most = c.n_ctx, beyond = (int64_t)c.n_seq * c.n_ctx + 1;
+    while (most + 1 < beyond) {
+        c.n_positions = most + (beyond - most) / 2;
+        if (fits_with(g, &c, free - free / 8, exec_keeps_weights))
+            most = c.n_positions;
+        else
+            beyond = c.n_positions;
+    }
+    return most;
+}
+
+/* Sequences whose contexts are a quarter full on average find room: prompts and answers are mostly shorter than
+ * a context, and where they are not, the youngest are preempted. */
+static void choose_n_seq(EngineConfig *c, const Engine *g, size_t free) {
+    for (c->n_seq = g->exec_ops->n_seq_best; c->n_seq > 1; c->n_seq /= 2) {
+        c->n_positions = most_positions(g, *c, free);
+        if (c->n_positions * 4 >= (int64_t)c->n_seq * c->n_ctx) return;
+    }
+    c->n_positions = c->n_ctx;
+}
+
+bool engine_configure(Engine *g, Err *e) {
+    EngineConfig *c = &g->config, least = *c;
+    ExecMemory m;
+    if (c->n_seq == 0) least.n_seq = 1;
+    if (c->n_seq == 0 || c->n_positions == FILL_MEMORY) least.n_positions = c->n_ctx;
+    ExecConfig config = exec_config_of(&least);
+    if (!g->exec_ops->memory(g->plan, &config, &m, e)) return false;
+    if (c->n_seq == 0)
+        choose_n_seq(c, g, m.free);
+    else if (c->n_positions == FILL_MEMORY)
+        c->n_positions = most_positions(g, *c, m.free);
+    g->exec_config = exec_config_of(c);
+    return g->exec_ops->memory(g->plan, &g->exec_config, &g->memory, e);
+}
+
+/* ---- what is said of it -------------------------------------------------------------------------------- */
 
 int engine_context_that_fits(const Engine *g) {
     return longest_context(g, exec_keeps_weights);
@@ -71,8 +122,12 @@ void engine_print_memory(const Engine *g, Buf *out) {
     buf_printf(out, "%s, context of %d tokens: ", g->exec_ops->name, g->config.n_ctx);
     print_bytes("weights", (double)m->weights, out);
     print_bytes(m->is_mapped ? " in the file, keys and values" : ", keys and values", (double)m->kv, out);
-    buf_printf(out, " (%s, %zu bytes per position", kv_type_name(g->config.kv_type),
-               m->kv_position * (size_t)g->config.n_seq);
+    buf_printf(out, " (%s, ", kv_type_name(g->config.kv_type));
+    if (g->config.n_positions)
+        buf_printf(out, "%zu bytes for each of %lld positions", m->kv_position,
+                   (long long)g->config.n_positions);
+    else
+        buf_printf(out, "%zu bytes per position", m->kv_position * (size_t)g->config.n_seq);
     if (m->kv_window) print_bytes("; windows of a sequence", (double)m->kv_window, out);
     if (m->kv_state) print_bytes("; states of a sequence", (double)m->kv_state, out);
     buf_printf(out, ")");

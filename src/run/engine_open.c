@@ -33,11 +33,11 @@ static void open_batch(Engine *g) {
     g->out_row = mem_new(R, sizeof *g->out_row);
     g->sampled = mem_new(R, sizeof *g->sampled);
     g->sampling = mem_new(R, sizeof *g->sampling);
-    g->loop_tokens = mem_new((size_t)g->config.n_seq, sizeof *g->loop_tokens);
+    g->loop_tokens = mem_new((size_t)g->n_slots, sizeof *g->loop_tokens);
 }
 
 static void open_slots(Engine *g) {
-    int n = g->config.n_seq;
+    int n = g->n_slots;
     g->slots = mem_new((size_t)n, sizeof *g->slots);
     g->order = mem_new((size_t)n, sizeof *g->order);
     g->tasks = mem_new((size_t)n, sizeof *g->tasks);
@@ -75,6 +75,15 @@ Plan *engine_build_plan(const Model *m, const EngineConfig *config, Err *e) {
     return NULL;
 }
 
+/* Each slot has states of its own, whose memory is not that of pages: then one sequence is kept at most. */
+static void find_kinds(Engine *g) {
+    for (int i = 0; i < g->plan->n_kv; i++) {
+        const KvLayer *l = &g->plan->kv[i];
+        if (l->kind == KV_STATE && g->config.n_kept > 1) g->config.n_kept = 1;
+        g->forgets |= l->kind == KV_STATE || l->window;
+    }
+}
+
 bool engine_prepare(const Model *m, const EngineConfig *config, Engine **out, Err *e) {
     const ExecOps *ops = ops_of(config);
     Engine *g = mem_new(1, sizeof *g);
@@ -83,14 +92,14 @@ bool engine_prepare(const Model *m, const EngineConfig *config, Engine **out, Er
     g->exec_ops = ops;
     if (!config->chunk) g->config.chunk = ops->prompt_chunk;
     g->chunk = engine_chunk_of(&g->config);
-    g->exec_config = engine_exec_config(&g->config);
     bool ok = (g->plan = engine_build_plan(m, config, e)) && check_vocab(g, e) &&
-              exec_check_kv(g->plan, config->kv_type, e) && exec_check_context(g->plan, config->n_ctx, e) &&
-              ops->memory(g->plan, &g->exec_config, &g->memory, e);
-    if (!ok) {
+              exec_check_kv(g->plan, config->kv_type, e) && exec_check_context(g->plan, config->n_ctx, e);
+    if (ok) find_kinds(g);
+    if (!ok || !engine_configure(g, e)) {
         engine_close(g);
         return false;
     }
+    g->n_slots = g->exec_config.n_seq;
     *out = g;
     return true;
 }
@@ -99,7 +108,6 @@ bool engine_load(Engine *g, Err *e) {
     if (!exec_fits(&g->memory)) return engine_too_large(g, e);
     if (!weights_load(g->plan->weights, g->config.n_threads, g->config.stop, e)) return false;
     if (!g->exec_ops->open(g->plan, &g->exec_config, &g->exec, e)) return false;
-    for (int i = 0; i < g->plan->n_kv; i++) g->has_state |= g->plan->kv[i].kind == KV_STATE;
     g->logits = op_in(&g->plan->ops[g->plan->n_ops - 1], 0);
     open_batch(g);
     open_slots(g);
@@ -121,7 +129,7 @@ void engine_close(Engine *g) {
         engine_free_task(g->tasks[i]);
         free(g->tasks[i]);
     }
-    for (int i = 0; g->slots && i < g->config.n_seq; i++) free(g->slots[i].held);
+    for (int i = 0; g->slots && i < g->n_slots; i++) free(g->slots[i].held);
     if (g->exec) g->exec_ops->close(g->exec);
     plan_free(g->plan);
     free(g->tasks);
@@ -144,6 +152,15 @@ const Plan *engine_plan(const Engine *g) {
 
 const char *engine_executor(const Engine *g) {
     return g->exec_ops->name;
+}
+
+int engine_n_seq(const Engine *g) {
+    return g->config.n_seq;
+}
+
+int64_t engine_n_positions(const Engine *g) {
+    int64_t of_each = (int64_t)g->config.n_seq * g->config.n_ctx;
+    return g->config.n_positions ? g->config.n_positions : of_each;
 }
 
 int engine_chunk(const Engine *g) {

@@ -30,9 +30,9 @@ void engine_free_slot(Engine *g, Slot *s) {
     cache_truncate(cache, seq, cache_length(cache, seq));
 }
 
-static Slot *longest_unused(const Engine *g, const Slot *a, const Slot *b) {
+static Slot *longest_kept(const Engine *g, const Slot *a, const Slot *b) {
     Slot *oldest = NULL;
-    for (int i = 0; i < g->config.n_seq; i++) {
+    for (int i = 0; i < g->n_slots; i++) {
         Slot *s = &g->slots[i];
         bool has_cache = !s->task && s != a && s != b && cache_length(cache_of(g), i) > 0;
         if (has_cache && (!oldest || s->used < oldest->used)) oldest = s;
@@ -41,7 +41,7 @@ static Slot *longest_unused(const Engine *g, const Slot *a, const Slot *b) {
 }
 
 static bool evict_one(Engine *g, const Slot *a, const Slot *b) {
-    Slot *s = longest_unused(g, a, b);
+    Slot *s = longest_kept(g, a, b);
     if (s) engine_go_back(g, s, 0);
     return s != NULL;
 }
@@ -54,7 +54,7 @@ bool engine_evict(Engine *g, int n, const Slot *a, const Slot *b) {
 
 static Slot *youngest(const Engine *g) {
     Slot *last = NULL;
-    for (int i = 0; i < g->config.n_seq; i++) {
+    for (int i = 0; i < g->n_slots; i++) {
         Slot *s = &g->slots[i];
         if (s->task && (!last || s->task->arrival > last->task->arrival)) last = s;
     }

@@ -101,7 +101,7 @@ const SampleParams *engine_sampling(const Engine *g, int seq) {
 
 bool engine_is_busy(const Engine *g) {
     bool busy = g->first != NULL;
-    for (int i = 0; i < g->config.n_seq; i++) busy |= g->slots[i].task != NULL;
+    for (int i = 0; i < g->n_slots; i++) busy |= g->slots[i].task != NULL;
     return busy;
 }
 
@@ -138,7 +138,7 @@ static void interrupt(Engine *g, Task *t) {
 }
 
 void engine_interrupt(Engine *g) {
-    for (int i = 0; i < g->config.n_seq; i++)
+    for (int i = 0; i < g->n_slots; i++)
         if (g->slots[i].task) interrupt(g, g->slots[i].task);
     while (g->first) interrupt(g, engine_take_first(g));
 }

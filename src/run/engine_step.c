@@ -65,7 +65,7 @@ static void count_rows(const Engine *g, Slot *s, int n) {
 }
 
 static void count_seconds(Engine *g, double seconds) {
-    for (int i = 0; i < g->config.n_seq; i++) {
+    for (int i = 0; i < g->n_slots; i++) {
         if (g->slots[i].timing) g->slots[i].timing->seconds += seconds;
         g->slots[i].timing = NULL;
     }
@@ -97,17 +97,17 @@ static void reserve_ahead(Engine *g, Slot *s) {
 
 static bool step_loop(Engine *g, Err *e) {
     bool any = false;
-    for (int i = 0; i < g->config.n_seq; i++)
+    for (int i = 0; i < g->n_slots; i++)
         if (g->slots[i].in_loop || is_ready(&g->slots[i])) reserve_ahead(g, &g->slots[i]);
-    for (int i = 0; i < g->config.n_seq; i++) {
+    for (int i = 0; i < g->n_slots; i++) {
         if (is_ready(&g->slots[i]) && !join(g, &g->slots[i], e)) return false;
         any |= g->slots[i].in_loop;
     }
     if (any && !g->exec_ops->decode_next(g->exec, g->loop_tokens, e)) {
-        for (int i = 0; i < g->config.n_seq; i++) g->slots[i].in_loop = false; // as the executor has it
+        for (int i = 0; i < g->n_slots; i++) g->slots[i].in_loop = false; // as the executor has it
         return false;
     }
-    for (int i = 0; i < g->config.n_seq; i++) {
+    for (int i = 0; i < g->n_slots; i++) {
         Slot *s = &g->slots[i];
         if (!s->in_loop || g->loop_tokens[i] < 0) continue;
         count_rows(g, s, 1);
@@ -118,10 +118,15 @@ static bool step_loop(Engine *g, Err *e) {
 
 /* ---- the batch ----------------------------------------------------------------------------------------- */
 
+static int chunk_end(const Engine *g, const Slot *s) {
+    int end = engine_chunk_end(g, s->n_held, n_tokens(s->task));
+    return s->stop > s->n_held && s->stop < end ? s->stop : end;
+}
+
 /* Appends the next chunk of a slot's sequence, if it fits; the last chunk has a wanted row. */
 static void add_chunk(Engine *g, Slot *s, Batch *b) {
     const Task *t = s->task;
-    int end = engine_chunk_end(g, s->n_held, n_tokens(t));
+    int end = chunk_end(g, s);
     if (b->T + end - s->n_held > g->exec_config.T_max) return; // in a later step
     engine_add_rows(g, s, t->seq.ids, s->n_held, end, b);
     s->n_rows = end - s->n_held;
@@ -141,7 +146,7 @@ static bool comes_before(const Task *a, const Task *b) {
 /* The slots outside of the loop, in the order of their turns; how many. */
 static int order_slots(Engine *g) {
     int n = 0;
-    for (int i = 0; i < g->config.n_seq; i++) {
+    for (int i = 0; i < g->n_slots; i++) {
         Slot *s = &g->slots[i];
         if (!s->task || s->in_loop) continue;
         int at = n++;
@@ -157,7 +162,7 @@ static int reserve_chunks(Engine *g, int n_slots) {
     int i = 0;
     for (int T = 0; i < n_slots && T < g->exec_config.T_max; i++) {
         Slot *s = g->order[i];
-        int end = s->task ? engine_chunk_end(g, s->n_held, n_tokens(s->task)) : 0;
+        int end = s->task ? chunk_end(g, s) : 0;
         if (s->task && engine_reserve(g, s, end)) T += end - s->n_held;
     }
     return i;
@@ -166,7 +171,7 @@ static int reserve_chunks(Engine *g, int n_slots) {
 static Batch build_batch(Engine *g) {
     Batch b = engine_batch(g);
     int n = reserve_chunks(g, order_slots(g));
-    for (int i = 0; i < g->config.n_seq; i++) {
+    for (int i = 0; i < g->n_slots; i++) {
         g->slots[i].n_rows = 0;
         g->slots[i].r = -1;
     }
@@ -179,7 +184,7 @@ static bool step_batch(Engine *g, Err *e) {
     Batch b = build_batch(g);
     if (b.T == 0) return true;
     if (!g->exec_ops->run(g->exec, &b, 0, g->plan->n_ops, e)) return false;
-    for (int i = 0; i < g->config.n_seq; i++) {
+    for (int i = 0; i < g->n_slots; i++) {
         Slot *s = &g->slots[i];
         if (s->n_rows == 0) continue;
         count_rows(g, s, s->n_rows);
@@ -192,7 +197,7 @@ static bool step_batch(Engine *g, Err *e) {
 
 /* After an error: the cache has no tokens of the failed step, so that the step can be tried again. */
 static void undo_step(Engine *g) {
-    for (int i = 0; i < g->config.n_seq; i++) {
+    for (int i = 0; i < g->n_slots; i++) {
         Slot *s = &g->slots[i];
         if (s->task && !s->in_loop) engine_go_back(g, s, s->n_held);
     }

@@ -14,11 +14,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { AHEAD = 8, FIRST_TOKEN = 10, N_TOKENS = 250 };
+enum { MOST_TURN = 400, AHEAD = 8, FIRST_TOKEN = 10, N_TOKENS = 250 };
 
 static const KvLayer layers[] = {{.kind = KV_ROWS, .n_head = 1, .k_width = 2, .v_width = 2},
                                  {.kind = KV_ROWS, .n_head = 1, .k_width = 2, .v_width = 2, .window = 200}};
-enum { N_LAYERS = sizeof layers / sizeof *layers };
+static const double STEP_SECONDS = 1e-3, RUN_SECONDS = 1e-3, ROW_SECONDS = 20e-6;
+static int n_layers; // the first of them: without or with a window
 
 typedef struct Ahead { // a slot of the decode loop
     bool joined;
@@ -63,10 +64,10 @@ static uint64_t *cell(const Exec *x, int layer, int seq, int position) {
 /* Computes a row; the layer with a window must agree as far as it sees. */
 static uint64_t compute(Exec *x, int seq, int position, int32_t token, bool is_prompt, uint64_t poison) {
     uint64_t before = position ? *cell(x, 0, seq, position - 1) : 0;
-    if (position)
+    if (position && n_layers > 1)
         CHECK(*cell(x, 1, seq, position - 1) == before, "sequence %d at %d: the window", seq, position);
     uint64_t number = number_of(before, token, is_prompt) ^ poison;
-    for (int layer = 0; layer < N_LAYERS; layer++) *cell(x, layer, seq, position) = number;
+    for (int layer = 0; layer < n_layers; layer++) *cell(x, layer, seq, position) = number;
     x->n_rows++;
     return number;
 }
@@ -79,6 +80,18 @@ static void extend(Exec *x, const int32_t *seq, const int32_t *position, int n) 
     }
 }
 
+static size_t n_free_bytes; // of the memory
+
+static bool fake_memory(const Plan *p, const ExecConfig *config, ExecMemory *out, Err *e) {
+    CacheConfig cache = exec_cache_config(config, AHEAD);
+    (void)p;
+    (void)e;
+    *out = (ExecMemory){.kv = cache_need(layers, n_layers, &cache).bytes,
+                        .registers = (size_t)config->R_max * 1000,
+                        .free = n_free_bytes};
+    return true;
+}
+
 static bool fake_open(const Plan *p, const ExecConfig *config, Exec **out, Err *e) {
     (void)p;
     (void)e;
@@ -86,8 +99,8 @@ static bool fake_open(const Plan *p, const ExecConfig *config, Exec **out, Err *
     CacheConfig cache = exec_cache_config(config, AHEAD);
     cache.type = KV_F32;
     x->config = *config;
-    x->cache = cache_open(layers, N_LAYERS, &cache);
-    x->memory = mem_new(cache_need(layers, N_LAYERS, &cache).bytes, 1);
+    x->cache = cache_open(layers, n_layers, &cache);
+    x->memory = mem_new(cache_need(layers, n_layers, &cache).bytes, 1);
     x->slots = mem_new((size_t)config->n_seq, sizeof *x->slots);
     x->numbers = mem_new((size_t)config->n_seq, sizeof *x->numbers);
     for (int i = 0; i < config->n_seq; i++) x->numbers[i] = i;
@@ -120,7 +133,7 @@ static bool fake_run(Exec *x, const Batch *b, int first_op, int last_op, Err *e)
         }
     }
     x->n_runs++;
-    x->time += 1e-3 + 20e-6 * b->T;
+    x->time += RUN_SECONDS + ROW_SECONDS * b->T;
     return true;
 }
 
@@ -148,7 +161,7 @@ static void step_ahead(Exec *x, int slot, int32_t input) {
 static bool fake_next(Exec *x, int32_t *tokens, Err *e) {
     (void)e;
     x->n_steps++;
-    x->time += 1e-3;
+    x->time += STEP_SECONDS;
     if (x->time - x->last_step > x->longest_wait) x->longest_wait = x->time - x->last_step;
     x->last_step = x->time;
     for (int i = 0; i < x->config.n_seq; i++) {
@@ -181,7 +194,9 @@ static bool fake_share(Exec *x, int from, int to, int n) {
 
 static const ExecOps fake = {.name = "fake",
                              .prompt_chunk = 256,
+                             .n_seq_best = 256,
                              .prompt_multiple = CACHE_PAGE,
+                             .memory = fake_memory,
                              .open = fake_open,
                              .run = fake_run,
                              .decode_join = fake_join,
@@ -198,7 +213,7 @@ typedef struct Shop {
     Engine *engine;
 } Shop;
 
-static bool open_shop(Shop *s, EngineConfig c) {
+static bool open_shop(Shop *s, bool with_window, EngineConfig c) {
     Err e = {0};
     *s = (Shop){0};
     c.device = DEVICE_CPU;
@@ -207,6 +222,8 @@ static bool open_shop(Shop *s, EngineConfig c) {
     bool ok = model_open("test/data/models/llama-s-Q4_0.gguf", &s->model, &e) &&
               model_need_tok(&s->model, &e) && engine_prepare(&s->model, &c, &s->engine, &e);
     if (ok) s->engine->exec_ops = &fake;
+    if (ok) s->engine->forgets = with_window; // the plan has none
+    n_layers = 1 + with_window;
     ok = ok && engine_load(s->engine, &e);
     for (int id = FIRST_TOKEN; ok && id < FIRST_TOKEN + N_TOKENS; id++) CHECK(!tok_is_eog(s->model.tok, id));
     if (!ok) test_fail(__FILE__, __LINE__, "%s", e.text);
@@ -238,7 +255,7 @@ static bool is_as_alone(const Sequence *q, uint64_t seed) {
 static int progress_of_oldest(const Engine *g, uint64_t *arrival) {
     const Task *oldest = g->first;
     int n = 0;
-    for (int i = 0; i < g->config.n_seq; i++) {
+    for (int i = 0; i < g->n_slots; i++) {
         const Slot *s = &g->slots[i];
         if (!s->task || (oldest && s->task->arrival > oldest->arrival)) continue;
         oldest = s->task;
@@ -251,7 +268,9 @@ static int progress_of_oldest(const Engine *g, uint64_t *arrival) {
 typedef struct Load {
     int n_requests, n_outstanding; // in all, and at once: running and waiting
     int n_beginnings, n_beginning; // that prompts share, and how long they are
+    int alone;                     // one prompt in so many has none of them; 0: each has
     int n_prompt, n_predict;       // at most, behind a beginning
+    int turns;                     // one prompt in so many begins with all that another sequence had; 0: none
 } Load;
 
 typedef struct Client { // the requests of a load
@@ -259,18 +278,20 @@ typedef struct Client { // the requests of a load
     Shop *shop;
     uint64_t random;
     int n_asked, n_done, n_preempted;
-    uint64_t n_prompt_tokens, n_reused;
-    int *number;     // of those that are not done [n_outstanding], -1: none
-    uint64_t *seed;  // theirs
-    int32_t *ids;    // of a prompt
-    int32_t *shared; // [n_beginnings][n_beginning]
+    uint64_t n_prompt_tokens, n_reused, n_generated;
+    int *number;             // of those that are not done [n_outstanding], -1: none
+    uint64_t *seed;          // theirs
+    int32_t *ids;            // of a prompt
+    int32_t *shared;         // [n_beginnings][n_beginning]
+    int32_t turn[MOST_TURN]; // the first tokens of a finished sequence [n_turn]
+    int n_turn;
 } Client;
 
 static Client client_new(Shop *shop, const Load *l) {
     Client c = {.load = l, .shop = shop, .random = 1};
     c.number = mem_new((size_t)l->n_outstanding, sizeof *c.number);
     c.seed = mem_new((size_t)l->n_outstanding, sizeof *c.seed);
-    c.ids = mem_new((size_t)(l->n_beginning + l->n_prompt), sizeof *c.ids);
+    c.ids = mem_new((size_t)(MOST_TURN + l->n_beginning + l->n_prompt), sizeof *c.ids);
     c.shared = mem_new((size_t)(l->n_beginnings * l->n_beginning) + 1, sizeof *c.shared);
     for (int i = 0; i < l->n_outstanding; i++) c.number[i] = -1;
     for (int i = 0; i < l->n_beginnings * l->n_beginning; i++)
@@ -289,11 +310,13 @@ static void ask(Client *c, int i) {
     const Load *l = c->load;
     Err e = {0};
     int n = 0;
-    if (l->n_beginnings && draw(&c->random, 4)) {
+    if (!l->alone || draw(&c->random, (uint32_t)l->alone)) {
         n = l->n_beginning;
         memcpy(c->ids, c->shared + (int)draw(&c->random, (uint32_t)l->n_beginnings) * n,
                (size_t)n * sizeof *c->ids);
     }
+    if (l->turns && draw(&c->random, (uint32_t)l->turns) == 0)
+        memcpy(c->ids, c->turn, (size_t)(n = c->n_turn) * sizeof *c->ids);
     for (int end = n + 1 + (int)draw(&c->random, (uint32_t)l->n_prompt); n < end; n++)
         c->ids[n] = FIRST_TOKEN + (int32_t)draw(&c->random, N_TOKENS);
     Request r = {.ids = c->ids,
@@ -314,9 +337,13 @@ static void ask_and_take(Client *c) {
         if (q) {
             CHECK(is_as_alone(q, c->seed[i]), "request of %d + %d tokens, %d reused, preempted %d times",
                   q->n_prompt, q->n_generated, q->n_reused, q->n_preempted);
+            int n = q->n_prompt + q->n_generated;
+            c->n_turn = n < MOST_TURN ? n : MOST_TURN;
+            memcpy(c->turn, q->ids, (size_t)c->n_turn * sizeof *c->turn);
             c->n_done++;
             c->n_preempted += q->n_preempted;
             c->n_reused += (uint64_t)q->n_reused;
+            c->n_generated += (uint64_t)q->n_generated;
             c->number[i] = -1;
         }
         if (c->n_asked < c->load->n_requests) ask(c, i);
@@ -342,9 +369,9 @@ static Client serve(Shop *shop, const Load *load) {
 }
 
 TEST(engine_schedule_starves_nobody) {
-    static const Load load = {100000, 300, 20, 128, 100, 60};
+    static const Load load = {100000, 300, 20, 128, 4, 100, 60, 0};
     Shop s;
-    if (!open_shop(&s, (EngineConfig){.n_ctx = 512, .n_seq = 64, .n_positions = 8000})) return;
+    if (!open_shop(&s, true, (EngineConfig){.n_ctx = 512, .n_seq = 64, .n_positions = 8000})) return;
     Client c = serve(&s, &load);
     CHECK(c.n_done == load.n_requests && c.n_reused > c.n_prompt_tokens / 4,
           "%d done, %d of %d tokens reused", c.n_done, (int)c.n_reused, (int)c.n_prompt_tokens);
@@ -354,12 +381,91 @@ TEST(engine_schedule_starves_nobody) {
 
 /* Answers that are far longer than prompts: more sequences begin than can end beside each other. */
 TEST(engine_schedule_preempts_the_youngest) {
-    static const Load load = {3000, 100, 3, 128, 60, 300};
+    static const Load load = {3000, 100, 3, 128, 4, 60, 300, 0};
     Shop s;
-    if (!open_shop(&s, (EngineConfig){.n_ctx = 512, .n_seq = 32, .n_positions = 1500})) return;
+    if (!open_shop(&s, true, (EngineConfig){.n_ctx = 512, .n_seq = 32, .n_positions = 1500})) return;
     Client c = serve(&s, &load);
-    CHECK(c.n_done == load.n_requests && c.n_preempted > 100, "%d done, %d preempted", c.n_done,
+    CHECK(c.n_done == load.n_requests && c.n_preempted > 50, "%d done, %d preempted", c.n_done,
           c.n_preempted);
     client_free(&c);
+    close_shop(&s);
+}
+
+/* A beginning of 2000 tokens that 500 requests share costs less than a tenth of the work that is left. */
+TEST(engine_schedule_computes_a_beginning_once) {
+    static const Load load = {500, 500, 1, 2000, 0, 100, 200, 0};
+    for (int n_seq = 1, with_window = 0; n_seq <= 64; n_seq *= 4, with_window ^= 1) {
+        Shop s;
+        if (!open_shop(&s, with_window,
+                       (EngineConfig){
+                           .n_ctx = 4096, .n_seq = n_seq, .n_kept = 1, .n_positions = 4096 + n_seq * 400}))
+            return;
+        Client c = serve(&s, &load);
+        uint64_t once = c.n_prompt_tokens - 499 * 2000 + c.n_generated;
+        CHECK(s.engine->exec->n_rows * 10 < once * 11, "%d at once: %d rows, %d are needed", n_seq,
+              (int)s.engine->exec->n_rows, (int)once);
+        client_free(&c);
+        close_shop(&s);
+    }
+}
+
+/* More beginnings than sequences at once: they are found again where finished sequences are kept. */
+TEST(engine_schedule_keeps_beginnings) {
+    static const Load load = {600, 8, 12, 256, 0, 30, 80, 5};
+    for (int n_kept = 0; n_kept <= 20; n_kept += 20) {
+        Shop s;
+        if (!open_shop(&s, false,
+                       (EngineConfig){.n_ctx = 1024, .n_seq = 4, .n_kept = n_kept, .n_positions = 20000}))
+            return;
+        Client c = serve(&s, &load);
+        double share = (double)c.n_reused / (double)c.n_prompt_tokens;
+        CHECK(n_kept ? share > 0.7 : share < 0.5, "%d kept: %.2f of the prompts", n_kept, share);
+        client_free(&c);
+        close_shop(&s);
+    }
+}
+
+/* Decoding waits for no more than a batch of a chunk, whatever is asked. */
+TEST(engine_schedule_bounds_the_wait) {
+    enum { CHUNK = 128, N_SEQ = 16 };
+    static const Load load = {2000, 64, 1, 1, 0, 1500, 100, 0};
+    Shop s;
+    if (!open_shop(&s, true,
+                   (EngineConfig){.n_ctx = 2048, .n_seq = N_SEQ, .chunk = CHUNK, .n_positions = 20000}))
+        return;
+    Client c = serve(&s, &load);
+    double most = STEP_SECONDS + RUN_SECONDS + ROW_SECONDS * (CHUNK + N_SEQ);
+    CHECK(s.engine->exec->longest_wait <= most * 1.001, "%g s, not %g", s.engine->exec->longest_wait, most);
+    client_free(&c);
+    close_shop(&s);
+}
+
+/* The number of sequences and of positions follows from the memory, and what is chosen fits into it. */
+TEST(engine_schedule_fills_the_memory) {
+    Shop s;
+    Err e = {0};
+    int n_before = 0;
+    n_free_bytes = SIZE_MAX / 2;
+    if (!open_shop(&s, true, (EngineConfig){.n_ctx = 1000, .n_seq = 1})) return;
+    Engine *g = s.engine;
+    for (n_free_bytes = 100000; n_free_bytes < 200000000; n_free_bytes *= 2) {
+        g->config.n_seq = 0;
+        g->config.n_positions = 0;
+        REQUIRE(engine_configure(g, &e), "%s", e.text);
+        int n = engine_n_seq(g);
+        int64_t positions = engine_n_positions(g);
+        CHECK(n >= n_before && n <= 256 && positions >= 1000 && positions <= n * 1000, "%d, %d", n,
+              (int)positions);
+        CHECK(n == 1 || (exec_needed(&g->memory) <= n_free_bytes / 8 * 7 + 7 && positions >= n * 250),
+              "%d, %d", n, (int)positions);
+        CHECK(n == 256 || n == 1 || exec_needed(&g->memory) > n_free_bytes / 8 * 6, "half of it is left");
+        n_before = n;
+        g->config.n_seq = 3;
+        g->config.n_positions = FILL_MEMORY;
+        REQUIRE(engine_configure(g, &e), "%s", e.text);
+        CHECK(engine_n_seq(g) == 3 && engine_n_positions(g) >= 1000 && engine_n_positions(g) <= 3000);
+    }
+    CHECK(n_before == 256);
+    g->config.n_seq = 1;
     close_shop(&s);
 }
