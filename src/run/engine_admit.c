@@ -19,8 +19,10 @@
 #include <limits.h>
 #include <string.h>
 
+/* Tokens that two prompts begin with, page by page at first: hundreds of slots are compared. */
 static int common(const int32_t *a, const int32_t *b, int n) {
     int i = 0;
+    while (i + CACHE_PAGE <= n && memcmp(a + i, b + i, CACHE_PAGE * sizeof *a) == 0) i += CACHE_PAGE;
     while (i < n && a[i] == b[i]) i++;
     return i;
 }
@@ -70,9 +72,13 @@ typedef struct Beginning {
     int n;      // tokens
 } Beginning;
 
-/* Where a prompt whose first n tokens are reused may be cut. */
+/* What is reused of a request's prompt is a multiple of this. */
+static int multiple_of(const Engine *g, const Request *r) {
+    return r->reuse == REUSE_ANY ? 1 : g->exec_ops->prompt_multiple;
+}
+
 static int cut(const Engine *g, const Request *r, int n) {
-    return r->reuse == REUSE_ANY ? n : n / g->exec_ops->prompt_multiple * g->exec_ops->prompt_multiple;
+    return n / multiple_of(g, r) * multiple_of(g, r);
 }
 
 /* Tokens of a task's prompt that a slot holds, and that can be continued there; at least one token of a prompt
@@ -84,14 +90,22 @@ static int n_reusable(const Engine *g, const Task *t, const Slot *s) {
     return cache_holds(g->exec_ops->cache(g->exec), engine_seq(g, s), n) ? n : 0;
 }
 
+/* Whether a prompt may begin with the first n tokens of a sequence: looking at the last of them spares most
+ * comparisons. */
+static bool may_begin(const Task *t, const int32_t *ids, int n_ids, int n) {
+    return n <= n_ids && n < t->seq.n_prompt && ids[n - 1] == t->seq.ids[n - 1];
+}
+
 /* The longest beginning that a slot holds; of equal ones a free slot's. */
 static Beginning find_beginning(const Engine *g, const Task *t) {
     Beginning best = {0};
     for (int i = 0; t->request.reuse && i < g->n_slots; i++) {
         Slot *s = &g->slots[i];
-        if (s->n_held < best.n) continue;
+        bool is_preferred = best.slot && best.slot->task && !s->task;
+        int wanted = best.n + (is_preferred ? 0 : multiple_of(g, &t->request));
+        if (!may_begin(t, s->held, s->n_held, wanted)) continue;
         int n = n_reusable(g, t, s);
-        if (n > best.n || (n > 0 && n == best.n && best.slot->task && !s->task)) best = (Beginning){s, n};
+        if (n > best.n || (n > 0 && n == best.n && is_preferred)) best = (Beginning){s, n};
     }
     return best;
 }
@@ -108,8 +122,10 @@ static int n_alike(const Engine *g, const Task *t, const Slot *s) {
  * by a page at least. */
 static bool will_be_there(const Engine *g, const Task *t, int n) {
     for (int i = 0; t->request.reuse && i < g->n_slots; i++) {
-        int later = n_alike(g, t, &g->slots[i]);
-        if (later > g->slots[i].n_held && later >= n + CACHE_PAGE) return true;
+        const Slot *s = &g->slots[i];
+        if (!s->task || !may_begin(t, s->task->seq.ids, s->task->seq.n_prompt, n + CACHE_PAGE)) continue;
+        int later = n_alike(g, t, s);
+        if (later > s->n_held && later >= n + CACHE_PAGE) return true;
     }
     return false;
 }
