@@ -47,7 +47,7 @@ typedef struct EngineConfig {
     bool keeps_inputs;  // of products, for engine_inputs
     bool weights_fp8;   // converted at load
     int R_max;          // rows with logits per run: at least n_seq; more only for engine_logits
-    int chunk;          // rows of a prompt in one run; 0: the executor's choice
+    int chunk;          // rows of a prompt in one run, so what decoding waits for; 0: the executor's choice
     bool (*stop)(void); // see ExecConfig: whether to end a computation, which is then undone
 } EngineConfig;
 
@@ -141,6 +141,9 @@ int engine_context_that_fits(const Engine *g);
  * not fit. */
 void engine_print_memory(const Engine *g, Buf *out);
 void engine_print_advice(const Engine *g, Buf *out);
+
+/* Sequences that have a slot; all others that are not finished wait. */
+int engine_n_running(const Engine *g);
 
 /* Adds a request, which waits where n_seq sequences are unfinished; all that it points to but the ids must
  * outlive the sequence.  Returns the number of the sequence: the lowest that no unfinished sequence has, so

@@ -179,7 +179,7 @@ static int n_promised(const Engine *g) {
     return n;
 }
 
-static int n_running(const Engine *g) {
+int engine_n_running(const Engine *g) {
     int n = 0;
     for (int i = 0; i < g->n_slots; i++) n += g->slots[i].task != NULL;
     return n;
@@ -197,7 +197,7 @@ static Slot *choose_slot(Engine *g, const Beginning *b) {
 static bool make_room(Engine *g, const Task *t, const Slot *s, const Beginning *b) {
     bool is_copied = s != b->slot && b->n % CACHE_PAGE; // the page in which the beginning ends
     int n = n_promised(g) + pages_soon(t) - pages_of(b->n) + is_copied;
-    return engine_evict(g, n, s, b->slot) || n_running(g) == 0;
+    return engine_evict(g, n, s, b->slot) || engine_n_running(g) == 0;
 }
 
 static void begin(Engine *g, Task *t, Slot *s, const Beginning *b) {
@@ -210,7 +210,7 @@ static void begin(Engine *g, Task *t, Slot *s, const Beginning *b) {
 
 static bool admit_first(Engine *g) {
     Task *t = g->first;
-    if (n_running(g) == g->config.n_seq) return false;
+    if (engine_n_running(g) == g->config.n_seq) return false;
     Beginning b = find_beginning(g, t);
     if (will_be_there(g, t, b.n)) return false;
     Slot *s = choose_slot(g, &b);

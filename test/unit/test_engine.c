@@ -455,7 +455,7 @@ TEST(engine_full_is_a_queue) {
         Request r = request_of(&cases[i], &ids[i]);
         CHECK(engine_add(b.engine, &r, &e) == i);
     }
-    CHECK(engine_step(b.engine, &e));
+    CHECK(engine_step(b.engine, &e) && engine_n_running(b.engine) == 2);
     for (int i = 0; i < N_CASES; i++)
         CHECK(engine_sequence(b.engine, i)->n_generated == (i < 2), "sequence %d", i);
     while (engine_step(b.engine, &e)) {
