@@ -91,7 +91,6 @@ bool engine_prepare(const Model *m, const EngineConfig *config, Engine **out, Er
     g->config = *config;
     g->exec_ops = ops;
     if (!config->chunk) g->config.chunk = ops->prompt_chunk;
-    g->chunk = engine_chunk_of(&g->config);
     bool ok = (g->plan = engine_build_plan(m, config, e)) && check_vocab(g, e) &&
               exec_check_kv(g->plan, config->kv_type, e) && exec_check_context(g->plan, config->n_ctx, e);
     if (ok) find_kinds(g);
@@ -99,6 +98,7 @@ bool engine_prepare(const Model *m, const EngineConfig *config, Engine **out, Er
         engine_close(g);
         return false;
     }
+    g->chunk = engine_chunk_of(&g->config);
     g->n_slots = g->exec_config.n_seq;
     *out = g;
     return true;

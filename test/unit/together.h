@@ -95,11 +95,12 @@ static inline void together_keep(Asked *a, const Sequence *q) {
     buf_add(&a->text, q->text.data, q->text.n);
 }
 
-static inline void together_run_alone(Company *c) {
+/* One after the other, in an engine for n_seq of them. */
+static inline void together_run_alone(Company *c, int n_seq) {
     EngineConfig config = c->config;
     Engine *g;
     Err e = {0};
-    config.n_seq = 1;
+    config.n_seq = n_seq;
     REQUIRE(engine_open(&c->model, &config, &g, &e), "%s", e.text);
     for (int i = 0; i < TOGETHER; i++) {
         int number = engine_add(g, &c->asked[i].request, &e);
@@ -177,13 +178,14 @@ static inline void together_check(const char *path, EngineDevice device, int chu
     if (!ok) test_fail(__FILE__, __LINE__, "%s", e.text);
     if (ok) {
         together_make_requests(c, tok_n_vocab(c->model.tok));
-        together_run_alone(c);
+        together_run_alone(c, 1);
     }
     for (size_t i = 0; ok && i < sizeof at_once / sizeof *at_once; i++) {
+        if (device == DEVICE_CUDA) together_run_alone(c, at_once[i]); // which chooses the products
         together_run_at_once(c, at_once[i], i % 2, REUSE_NONE);
         together_run_at_once(c, at_once[i], true, REUSE_SAME);
+        if (at_once[i] == 16) together_run_at_once(c, 16, false, REUSE_SAME);
     }
-    if (ok) together_run_at_once(c, 16, false, REUSE_SAME);
     CHECK(!ok || c->n_preempted > 3, "%s: preempted %d times", path, c->n_preempted);
     CHECK(!ok || c->n_reused > 5000, "%s: %d tokens reused", path, c->n_reused);
     model_close(&c->model);
