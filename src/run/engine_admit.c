@@ -7,8 +7,9 @@
  * is not computed again.  A free slot is taken over where the task needs nearly all that it holds; otherwise
  * the task shares the pages of the beginning and writes pages of its own behind them.  A beginning that a
  * running prompt is about to compute is waited for, so that requests which come together compute it once.
- * Layers with a window or a state do not go back to a beginning from far behind it: then the prompt is cut
- * there, and a free slot keeps the beginning and nothing else.
+ * Layers with a window or a state do not go back to a beginning from far behind it.  So a prompt is cut there
+ * when it shows, by the next of the queue or by what a slot holds, that others begin alike; and a free slot keeps
+ * the beginning and nothing else.
  *
  * What is reused are the bytes that the task would have computed: a prompt may be cut at multiples of
  * ExecOps.prompt_multiple without changing a byte, and where that is not 1, tokens that a decode step has
@@ -141,17 +142,47 @@ static void share(Engine *g, Slot *from, Slot *to, int n) {
     from->used = ++g->n_used;
 }
 
-/* Keeps the beginning of a task in a free slot while a running prompt is there; before, cuts that prompt. */
-static void keep_beginning(Engine *g, const Task *t) {
+/* ---- beginnings that are kept, where layers cannot go back to them -------------------------------------- */
+
+/* The most tokens that a prompt and what some slot holds begin with, though the slot cannot go back there. */
+static int n_seen(const Engine *g, const Task *t) {
+    int most = 0;
     for (int i = 0; t->request.reuse && i < g->n_slots; i++) {
+        const Slot *s = &g->slots[i];
+        if (!may_begin(t, s->held, s->n_held, most + CACHE_PAGE)) continue;
+        int n = cut(g, &t->request, common(s->held, t->seq.ids, least(s->n_held, t->seq.n_prompt - 1)));
+        if (n > most) most = n;
+    }
+    return most;
+}
+
+/* Cuts the running prompts at the end of what a task has of them. */
+static void cut_prompts(Engine *g, const Task *t) {
+    for (int i = 0; t->request.reuse && i < g->n_slots; i++) {
+        int n = n_alike(g, t, &g->slots[i]);
+        if (n >= CACHE_PAGE && n >= g->slots[i].n_held) g->slots[i].stop = n;
+    }
+}
+
+/* Whether a free slot can go on behind all that slot s holds. */
+static bool is_kept(const Engine *g, const Slot *s) {
+    for (int i = 0; i < g->n_slots; i++) {
+        const Slot *free = &g->slots[i];
+        if (!free->task && free->n_held >= s->n_held && common(free->held, s->held, s->n_held) == s->n_held &&
+            cache_holds(g->exec_ops->cache(g->exec), i, s->n_held))
+            return true;
+    }
+    return false;
+}
+
+/* Gives free slots the beginnings at which prompts were cut. */
+static void keep_beginnings(Engine *g) {
+    for (int i = 0; i < g->n_slots; i++) {
         Slot *s = &g->slots[i], *to;
-        int n = n_alike(g, t, s);
-        if (n < CACHE_PAGE || n < s->n_held) continue;
-        s->stop = n;
-        if (n > s->n_held || !(to = longest_unused(g, NULL))) continue;
-        Beginning b = find_beginning(g, t);
-        if (b.n > n || (b.n == n && !b.slot->task)) continue;
-        share(g, s, to, n);
+        if (!s->task || s->stop == 0 || s->stop != s->n_held) continue;
+        s->stop = 0;
+        if (is_kept(g, s) || !(to = longest_unused(g, NULL))) continue;
+        share(g, s, to, s->n_held);
         to->used = ++g->n_used;
     }
 }
@@ -200,9 +231,9 @@ static bool make_room(Engine *g, const Task *t, const Slot *s, const Beginning *
     return engine_evict(g, n, s, b->slot) || engine_n_running(g) == 0;
 }
 
-static void begin(Engine *g, Task *t, Slot *s, const Beginning *b) {
+static void begin(Engine *g, Task *t, Slot *s, const Beginning *b, int stop) {
     if (b->slot && b->slot != s) share(g, b->slot, s, b->n);
-    s->stop = 0;
+    s->stop = stop;
     s->task = t;
     t->slot = s;
     t->seq.n_reused = b->n;
@@ -213,15 +244,17 @@ static bool admit_first(Engine *g) {
     if (engine_n_running(g) == g->config.n_seq) return false;
     Beginning b = find_beginning(g, t);
     if (will_be_there(g, t, b.n)) return false;
+    int stop = g->forgets ? n_seen(g, t) : 0;
     Slot *s = choose_slot(g, &b);
     engine_go_back(g, s, s == b.slot ? b.n : 0);
     if (!make_room(g, t, s, &b)) return false;
-    begin(g, engine_take_first(g), s, &b);
+    begin(g, engine_take_first(g), s, &b, stop);
     return true;
 }
 
 void engine_admit(Engine *g) {
-    if (g->first && g->forgets) keep_beginning(g, g->first);
+    if (g->first && g->forgets) cut_prompts(g, g->first);
+    keep_beginnings(g);
     while (g->first && admit_first(g)) {
     }
 }

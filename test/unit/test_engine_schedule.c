@@ -411,10 +411,11 @@ TEST(engine_schedule_computes_a_beginning_once) {
 
 /* More beginnings than sequences at once: they are found again where finished sequences are kept. */
 TEST(engine_schedule_keeps_beginnings) {
-    static const Load load = {600, 8, 12, 256, 0, 30, 80, 5};
-    for (int n_kept = 0; n_kept <= 20; n_kept += 20) {
+    static const Load load = {600, 8, 6, 256, 0, 30, 80, 5};
+    for (int i = 0; i < 4; i++) {
+        int n_kept = i / 2 ? 20 : 0, with_window = i % 2;
         Shop s;
-        if (!open_shop(&s, false,
+        if (!open_shop(&s, with_window,
                        (EngineConfig){.n_ctx = 1024, .n_seq = 4, .n_kept = n_kept, .n_positions = 20000}))
             return;
         Client c = serve(&s, &load);
