@@ -1,7 +1,7 @@
 /* engine_admit: which request begins, in which slot, and what of its prompt is in the cache already.
  *
  * A task begins when a slot is free and the pages of its prompt and of its first answers are, too, beside
- * those that the running tasks will need that soon.  Nobody overtakes the first of the queue.
+ * those that the running tasks will need that soon.  The queue is served in its order.
  *
  * Its prompt is compared with the tokens of all slots, running and free: what some slot holds of its beginning
  * is not computed again.  A free slot is taken over where the task needs nearly all that it holds; otherwise
@@ -17,7 +17,6 @@
 #include "engine_impl.h"
 
 #include <assert.h>
-#include <limits.h>
 #include <string.h>
 
 /* Tokens that two prompts begin with, page by page at first: hundreds of slots are compared. */

@@ -4,7 +4,7 @@
  *     engine_memory.c    the memory that it needs, the context that would fit, and the advice
  *     engine_request.c   requests, their queue, and their end
  *     engine_admit.c     which request begins, in which slot, and what of its prompt is in the cache already
- *     engine_pages.c     pages for the next step, and who gives some back
+ *     engine_pages.c     the pages of the next step, and where they are taken from
  *     engine_step.c      one step: the decode loop, then a batch of prompt chunks
  *     engine_text.c      tokens become text, up to a stop string
  *     engine_logits.c    logits of given tokens

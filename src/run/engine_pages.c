@@ -1,4 +1,4 @@
-/* engine_pages: pages for the next step, and who gives some back.
+/* engine_pages: the pages of the next step, and where they are taken from.
  *
  * The cache may have fewer pages than all sequences need at their full length, so that more of them run at
  * once: a step first reserves the pages that it, and the steps that an executor computes ahead, will write.

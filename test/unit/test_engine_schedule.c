@@ -208,14 +208,14 @@ static const ExecOps fake = {.name = "fake",
 
 /* ---- an engine with it --------------------------------------------------------------------------------- */
 
-typedef struct Shop {
+typedef struct Fixture {
     Model model;
     Engine *engine;
-} Shop;
+} Fixture;
 
-static bool open_shop(Shop *s, bool with_window, EngineConfig c) {
+static bool fixture_open(Fixture *s, bool with_window, EngineConfig c) {
     Err e = {0};
-    *s = (Shop){0};
+    *s = (Fixture){0};
     c.device = DEVICE_CPU;
     c.isa = "auto";
     c.n_threads = 1;
@@ -230,7 +230,7 @@ static bool open_shop(Shop *s, bool with_window, EngineConfig c) {
     return ok;
 }
 
-static void close_shop(Shop *s) {
+static void fixture_close(Fixture *s) {
     engine_close(s->engine);
     model_close(&s->model);
 }
@@ -273,9 +273,9 @@ typedef struct Load {
     int turns;                     // one prompt in so many begins with all that another sequence had; 0: none
 } Load;
 
-typedef struct Client { // the requests of a load
+typedef struct Progress { // the requests of a load
     const Load *load;
-    Shop *shop;
+    Fixture *fixture;
     uint64_t random;
     int n_asked, n_done, n_preempted;
     uint64_t n_prompt_tokens, n_reused, n_generated;
@@ -285,10 +285,10 @@ typedef struct Client { // the requests of a load
     int32_t *shared;         // [n_beginnings][n_beginning]
     int32_t turn[MOST_TURN]; // the first tokens of a finished sequence [n_turn]
     int n_turn;
-} Client;
+} Progress;
 
-static Client client_new(Shop *shop, const Load *l) {
-    Client c = {.load = l, .shop = shop, .random = 1};
+static Progress progress_new(Fixture *fixture, const Load *l) {
+    Progress c = {.load = l, .fixture = fixture, .random = 1};
     c.number = mem_new((size_t)l->n_outstanding, sizeof *c.number);
     c.seed = mem_new((size_t)l->n_outstanding, sizeof *c.seed);
     c.ids = mem_new((size_t)(MOST_TURN + l->n_beginning + l->n_prompt), sizeof *c.ids);
@@ -299,14 +299,14 @@ static Client client_new(Shop *shop, const Load *l) {
     return c;
 }
 
-static void client_free(Client *c) {
+static void progress_free(Progress *c) {
     free(c->number);
     free(c->seed);
     free(c->ids);
     free(c->shared);
 }
 
-static void ask(Client *c, int i) {
+static void ask(Progress *c, int i) {
     const Load *l = c->load;
     Err e = {0};
     int n = 0;
@@ -324,15 +324,15 @@ static void ask(Client *c, int i) {
                  .n_predict = 1 + (int)draw(&c->random, (uint32_t)l->n_predict),
                  .params = {.seed = c->seed[i] = draw(&c->random, 100)},
                  .reuse = REUSE_SAME};
-    c->number[i] = engine_add(c->shop->engine, &r, &e);
+    c->number[i] = engine_add(c->fixture->engine, &r, &e);
     CHECK(c->number[i] >= 0, "%s", e.text);
     c->n_asked++;
     c->n_prompt_tokens += (uint64_t)n;
 }
 
-static void ask_and_take(Client *c) {
+static void ask_and_take(Progress *c) {
     for (int i = 0; i < c->load->n_outstanding; i++) {
-        const Sequence *q = c->number[i] < 0 ? NULL : engine_sequence(c->shop->engine, c->number[i]);
+        const Sequence *q = c->number[i] < 0 ? NULL : engine_sequence(c->fixture->engine, c->number[i]);
         if (q && q->finish == FINISH_NONE) continue;
         if (q) {
             CHECK(is_as_alone(q, c->seed[i]), "request of %d + %d tokens, %d reused, preempted %d times",
@@ -351,9 +351,9 @@ static void ask_and_take(Client *c) {
 }
 
 /* Runs a load to its end: each step moves the oldest task on. */
-static Client serve(Shop *shop, const Load *load) {
-    Client c = client_new(shop, load);
-    Engine *g = shop->engine;
+static Progress serve(Fixture *fixture, const Load *load) {
+    Progress c = progress_new(fixture, load);
+    Engine *g = fixture->engine;
     Err e = {0};
     for (ask_and_take(&c); c.n_done < load->n_requests && e.code == 0; ask_and_take(&c)) {
         uint64_t oldest, now;
@@ -368,44 +368,44 @@ static Client serve(Shop *shop, const Load *load) {
     return c;
 }
 
-TEST(engine_schedule_starves_nobody) {
+TEST(engine_schedule_starves_no_request) {
     static const Load load = {100000, 300, 20, 128, 4, 100, 60, 0};
-    Shop s;
-    if (!open_shop(&s, true, (EngineConfig){.n_ctx = 512, .n_seq = 64, .n_positions = 8000})) return;
-    Client c = serve(&s, &load);
+    Fixture s;
+    if (!fixture_open(&s, true, (EngineConfig){.n_ctx = 512, .n_seq = 64, .n_positions = 8000})) return;
+    Progress c = serve(&s, &load);
     CHECK(c.n_done == load.n_requests && c.n_reused > c.n_prompt_tokens / 4,
           "%d done, %d of %d tokens reused", c.n_done, (int)c.n_reused, (int)c.n_prompt_tokens);
-    client_free(&c);
-    close_shop(&s);
+    progress_free(&c);
+    fixture_close(&s);
 }
 
 /* Answers that are far longer than prompts: more sequences begin than can end beside each other. */
 TEST(engine_schedule_preempts_the_youngest) {
     static const Load load = {3000, 100, 3, 128, 4, 60, 300, 0};
-    Shop s;
-    if (!open_shop(&s, true, (EngineConfig){.n_ctx = 512, .n_seq = 32, .n_positions = 1500})) return;
-    Client c = serve(&s, &load);
+    Fixture s;
+    if (!fixture_open(&s, true, (EngineConfig){.n_ctx = 512, .n_seq = 32, .n_positions = 1500})) return;
+    Progress c = serve(&s, &load);
     CHECK(c.n_done == load.n_requests && c.n_preempted > 50, "%d done, %d preempted", c.n_done,
           c.n_preempted);
-    client_free(&c);
-    close_shop(&s);
+    progress_free(&c);
+    fixture_close(&s);
 }
 
 /* A beginning of 2000 tokens that 500 requests share costs less than a tenth of the work that is left. */
 TEST(engine_schedule_computes_a_beginning_once) {
     static const Load load = {500, 500, 1, 2000, 0, 100, 200, 0};
     for (int n_seq = 1, with_window = 0; n_seq <= 64; n_seq *= 4, with_window ^= 1) {
-        Shop s;
-        if (!open_shop(&s, with_window,
-                       (EngineConfig){
-                           .n_ctx = 4096, .n_seq = n_seq, .n_kept = 1, .n_positions = 4096 + n_seq * 400}))
+        Fixture s;
+        if (!fixture_open(&s, with_window,
+                          (EngineConfig){
+                              .n_ctx = 4096, .n_seq = n_seq, .n_kept = 1, .n_positions = 4096 + n_seq * 400}))
             return;
-        Client c = serve(&s, &load);
+        Progress c = serve(&s, &load);
         uint64_t once = c.n_prompt_tokens - 499 * 2000 + c.n_generated;
         CHECK(s.engine->exec->n_rows * 10 < once * 11, "%d at once: %d rows, %d are needed", n_seq,
               (int)s.engine->exec->n_rows, (int)once);
-        client_free(&c);
-        close_shop(&s);
+        progress_free(&c);
+        fixture_close(&s);
     }
 }
 
@@ -414,15 +414,15 @@ TEST(engine_schedule_keeps_beginnings) {
     static const Load load = {600, 8, 6, 256, 0, 30, 80, 5};
     for (int i = 0; i < 4; i++) {
         int n_kept = i / 2 ? 20 : 0, with_window = i % 2;
-        Shop s;
-        if (!open_shop(&s, with_window,
-                       (EngineConfig){.n_ctx = 1024, .n_seq = 4, .n_kept = n_kept, .n_positions = 20000}))
+        Fixture s;
+        if (!fixture_open(&s, with_window,
+                          (EngineConfig){.n_ctx = 1024, .n_seq = 4, .n_kept = n_kept, .n_positions = 20000}))
             return;
-        Client c = serve(&s, &load);
+        Progress c = serve(&s, &load);
         double share = (double)c.n_reused / (double)c.n_prompt_tokens;
         CHECK(n_kept ? share > 0.7 : share < 0.5, "%d kept: %.2f of the prompts", n_kept, share);
-        client_free(&c);
-        close_shop(&s);
+        progress_free(&c);
+        fixture_close(&s);
     }
 }
 
@@ -430,24 +430,24 @@ TEST(engine_schedule_keeps_beginnings) {
 TEST(engine_schedule_bounds_the_wait) {
     enum { CHUNK = 128, N_SEQ = 16 };
     static const Load load = {2000, 64, 1, 1, 0, 1500, 100, 0};
-    Shop s;
-    if (!open_shop(&s, true,
-                   (EngineConfig){.n_ctx = 2048, .n_seq = N_SEQ, .chunk = CHUNK, .n_positions = 20000}))
+    Fixture s;
+    if (!fixture_open(&s, true,
+                      (EngineConfig){.n_ctx = 2048, .n_seq = N_SEQ, .chunk = CHUNK, .n_positions = 20000}))
         return;
-    Client c = serve(&s, &load);
+    Progress c = serve(&s, &load);
     double most = STEP_SECONDS + RUN_SECONDS + ROW_SECONDS * (CHUNK + N_SEQ);
     CHECK(s.engine->exec->longest_wait <= most * 1.001, "%g s, not %g", s.engine->exec->longest_wait, most);
-    client_free(&c);
-    close_shop(&s);
+    progress_free(&c);
+    fixture_close(&s);
 }
 
 /* The number of sequences and of positions follows from the memory, and what is chosen fits into it. */
 TEST(engine_schedule_fills_the_memory) {
-    Shop s;
+    Fixture s;
     Err e = {0};
     int n_before = 0;
     n_free_bytes = SIZE_MAX / 2;
-    if (!open_shop(&s, true, (EngineConfig){.n_ctx = 1000, .n_seq = 1})) return;
+    if (!fixture_open(&s, true, (EngineConfig){.n_ctx = 1000, .n_seq = 1})) return;
     Engine *g = s.engine;
     for (n_free_bytes = 100000; n_free_bytes < 200000000; n_free_bytes *= 2) {
         g->config.n_seq = 0;
@@ -467,6 +467,10 @@ TEST(engine_schedule_fills_the_memory) {
         CHECK(engine_n_seq(g) == 3 && engine_n_positions(g) >= 1000 && engine_n_positions(g) <= 3000);
     }
     CHECK(n_before == 256);
+    Buf text = {0};
+    engine_print_memory(g, &text);
+    CHECK(strstr(text.data, " bytes for each of 3000 positions"), "%s", text.data);
+    buf_free(&text);
     g->config.n_seq = 1;
-    close_shop(&s);
+    fixture_close(&s);
 }

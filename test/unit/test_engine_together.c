@@ -1,14 +1,14 @@
-/* engine_together: requests in company on the CPU; chunks of prompts end within pages. */
+/* engine_together: requests beside others on the CPU; chunks of prompts end within pages. */
 #include "together.h"
 
 #include <glob.h>
 
-TEST(engine_company_changes_no_token) {
+TEST(engine_tokens_do_not_depend_on_others) {
     together_check("test/data/models/llama-s-Q4_0.gguf", DEVICE_CPU, 48);
 }
 
 /* Windows, states, experts: the smallest golden model of a family. */
-TEST(engine_company_changes_no_token_of_families) {
+TEST(engine_tokens_of_families_do_not_depend_on_others) {
     static const char *const families[] = {"gemma3", "qwen35", "lfm2", "gpt-oss"};
     int n_found = 0;
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {

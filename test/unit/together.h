@@ -1,4 +1,4 @@
-/* together: a request gives the same tokens alone and in company, on any executor.
+/* together: a request gives the same tokens alone and beside others, on any executor.
  *
  * The same requests run alone, each computed whole, and then 1 to 64 at once, in other orders and slots, with all
  * pages and with so few that sequences are preempted, with and without the beginnings that others have
@@ -31,13 +31,13 @@ typedef struct Asked { // a request and what it gave alone
     Buf text;
 } Asked;
 
-typedef struct Company {
+typedef struct Comparison {
     Model model;
     EngineConfig config;
     Asked asked[TOGETHER];
     int n_finished;            // of a run
     int n_preempted, n_reused; // of all runs
-} Company;
+} Comparison;
 
 static const SampleParams together_kinds[] = {
     {.top_p = 1, .repeat_penalty = 1},
@@ -65,7 +65,7 @@ static inline int together_draw(uint32_t *random, int n) {
 }
 
 /* Half of the prompts have one of two beginnings; one in five requests wants log-probabilities. */
-static inline void together_make_requests(Company *c, int n_vocab) {
+static inline void together_make_requests(Comparison *c, int n_vocab) {
     uint32_t random = 3;
     int32_t shared[2][TOGETHER_SHARED];
     for (int i = 0; i < 2 * TOGETHER_SHARED; i++)
@@ -96,7 +96,7 @@ static inline void together_keep(Asked *a, const Sequence *q) {
 }
 
 /* One after the other, in an engine for n_seq of them. */
-static inline void together_run_alone(Company *c, int n_seq) {
+static inline void together_run_alone(Comparison *c, int n_seq) {
     EngineConfig config = c->config;
     Engine *g;
     Err e = {0};
@@ -122,7 +122,7 @@ static inline void together_compare(const Asked *a, int i, const Sequence *q, co
 }
 
 /* Compares those that are finished, whose numbers may be given again. */
-static inline void together_take_finished(Engine *g, Company *c, int number[TOGETHER], const char *how) {
+static inline void together_take_finished(Engine *g, Comparison *c, int number[TOGETHER], const char *how) {
     for (int i = 0; i < TOGETHER; i++) {
         const Sequence *q = number[i] < 0 ? NULL : engine_sequence(g, number[i]);
         if (!q || q->finish == FINISH_NONE) continue;
@@ -135,7 +135,7 @@ static inline void together_take_finished(Engine *g, Company *c, int number[TOGE
 }
 
 /* Adds all requests, beginning with number `first`, three in each step, and runs them. */
-static inline void together_run_all(Engine *g, Company *c, int first, Reuse reuse, const char *how) {
+static inline void together_run_all(Engine *g, Comparison *c, int first, Reuse reuse, const char *how) {
     Err e = {0};
     int number[TOGETHER];
     for (int i = 0; i < TOGETHER; i++) number[i] = -1;
@@ -152,7 +152,7 @@ static inline void together_run_all(Engine *g, Company *c, int first, Reuse reus
     CHECK(e.code == 0, "%s: %s", how, e.text);
 }
 
-static inline void together_run_at_once(Company *c, int n_seq, bool few_pages, Reuse reuse) {
+static inline void together_run_at_once(Comparison *c, int n_seq, bool few_pages, Reuse reuse) {
     EngineConfig config = c->config;
     Engine *g;
     Err e = {0};
@@ -171,7 +171,7 @@ static inline void together_run_at_once(Company *c, int n_seq, bool few_pages, R
 static inline void together_check(const char *path, EngineDevice device, int chunk) {
     static const int at_once[] = {1, 2, 3, 5, 8, 16, 33, 64};
     Err e = {0};
-    Company *c = mem_new(1, sizeof *c);
+    Comparison *c = mem_new(1, sizeof *c);
     c->config = (EngineConfig){
         .device = device, .isa = "auto", .n_ctx = TOGETHER_CTX, .n_threads = 1, .chunk = chunk};
     bool ok = model_open(path, &c->model, &e) && model_need_tok(&c->model, &e);
