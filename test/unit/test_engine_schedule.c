@@ -81,6 +81,13 @@ static void extend(Exec *x, const int32_t *seq, const int32_t *position, int n) 
 }
 
 static size_t n_free_bytes; // of the memory
+static uint32_t
+    stop_one_in; // runs and steps that are stopped and change nothing but pages: one in so many; 0: none
+
+static bool is_stopped(uint64_t n, Err *e) {
+    e->code = 0;
+    return stop_one_in && mix(n) % stop_one_in == 0;
+}
 
 static bool fake_memory(const Plan *p, const ExecConfig *config, ExecMemory *out, Err *e) {
     CacheConfig cache = exec_cache_config(config, AHEAD);
@@ -120,9 +127,10 @@ static void fake_close(Exec *x) {
 static bool fake_run(Exec *x, const Batch *b, int first_op, int last_op, Err *e) {
     (void)first_op;
     (void)last_op;
-    (void)e;
     CHECK(b->T <= x->config.T_max && b->R <= x->config.R_max);
     extend(x, b->seq, b->position, b->T);
+    x->n_runs++;
+    if (is_stopped(2 * x->n_runs, e)) return false;
     for (int t = 0, r = 0; t < b->T; t++) {
         bool begins = t == 0 || b->seq[t - 1] != b->seq[t];
         uint64_t poison = begins && b->position[t] % CACHE_PAGE;
@@ -132,7 +140,6 @@ static bool fake_run(Exec *x, const Batch *b, int first_op, int last_op, Err *e)
             r++;
         }
     }
-    x->n_runs++;
     x->time += RUN_SECONDS + ROW_SECONDS * b->T;
     return true;
 }
@@ -158,9 +165,18 @@ static void step_ahead(Exec *x, int slot, int32_t input) {
     s->n_left--;
 }
 
+static void fake_leave(Exec *x, int slot) {
+    Ahead *s = &x->slots[slot];
+    if (s->joined) CHECK(cache_truncate(x->cache, slot, s->position - s->n));
+    s->joined = false;
+}
+
 static bool fake_next(Exec *x, int32_t *tokens, Err *e) {
-    (void)e;
     x->n_steps++;
+    if (is_stopped(2 * x->n_steps + 1, e)) {
+        for (int i = 0; i < x->config.n_seq; i++) fake_leave(x, i);
+        return false;
+    }
     x->time += STEP_SECONDS;
     if (x->time - x->last_step > x->longest_wait) x->longest_wait = x->time - x->last_step;
     x->last_step = x->time;
@@ -176,12 +192,6 @@ static bool fake_next(Exec *x, int32_t *tokens, Err *e) {
         if (s->n == 0) s->token[0] = tokens[i];
     }
     return true;
-}
-
-static void fake_leave(Exec *x, int slot) {
-    Ahead *s = &x->slots[slot];
-    if (s->joined) CHECK(cache_truncate(x->cache, slot, s->position - s->n));
-    s->joined = false;
 }
 
 static Cache *fake_cache(Exec *x) {
@@ -358,7 +368,7 @@ static Progress serve(Fixture *fixture, const Load *load) {
     for (ask_and_take(&c); c.n_done < load->n_requests && e.code == 0; ask_and_take(&c)) {
         uint64_t oldest, now;
         int before = progress_of_oldest(g, &oldest);
-        engine_step(g, &e);
+        if (!engine_step(g, &e) && engine_is_busy(g)) continue; // stopped
         int after = progress_of_oldest(g, &now);
         bool moved = now != oldest || after > before;
         CHECK(moved, "request %d stands still at %d rows", (int)oldest, after);
@@ -473,4 +483,21 @@ TEST(engine_schedule_fills_the_memory) {
     buf_free(&text);
     g->config.n_seq = 1;
     fixture_close(&s);
+}
+
+/* A step that was stopped is tried again, whoever has the pages then. */
+TEST(engine_schedule_repeats_what_was_stopped) {
+    static const Load load = {2000, 100, 3, 128, 4, 60, 300, 8};
+    for (int with_window = 0; with_window < 2; with_window++) {
+        Fixture s;
+        if (!fixture_open(&s, with_window,
+                          (EngineConfig){.n_ctx = 1024, .n_seq = 32, .n_kept = 4, .n_positions = 3000}))
+            return;
+        stop_one_in = 7;
+        Progress c = serve(&s, &load);
+        stop_one_in = 0;
+        CHECK(c.n_done == load.n_requests, "%d done", c.n_done);
+        progress_free(&c);
+        fixture_close(&s);
+    }
 }
