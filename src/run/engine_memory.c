@@ -66,16 +66,22 @@ static int longest_context(const Engine *g, Fits *fits) {
 
 /* ---- what the configuration leaves open ---------------------------------------------------------------- */
 
+static bool fits_positions(const Engine *g, EngineConfig c, int64_t n, size_t free) {
+    c.n_positions = n;
+    return fits_with(g, &c, free - free / 8, exec_keeps_weights);
+}
+
 /* The most positions, up to the whole context of each sequence, that fit into 7/8 of what is free: the rest is
- * for what comes later.  n_ctx where not even these do. */
-static int64_t most_positions(const Engine *g, EngineConfig c, size_t free) {
-    int64_t most = c.n_ctx, beyond = (int64_t)c.n_seq * c.n_ctx + 1;
-    while (most + 1 < beyond) {
-        c.n_positions = most + (beyond - most) / 2;
-        if (fits_with(g, &c, free - free / 8, exec_keeps_weights))
-            most = c.n_positions;
+ * for what comes later.  In whole pages; n_ctx where not even these fit. */
+static int64_t most_positions(const Engine *g, const EngineConfig *c, size_t free) {
+    int64_t most = c->n_ctx, beyond = (int64_t)c->n_seq * c->n_ctx;
+    if (fits_positions(g, *c, beyond, free)) return beyond;
+    while (most + CACHE_PAGE < beyond) {
+        int64_t middle = most + (beyond - most) / 2;
+        if (fits_positions(g, *c, middle, free))
+            most = middle;
         else
-            beyond = c.n_positions;
+            beyond = middle;
     }
     return most;
 }
@@ -84,24 +90,31 @@ static int64_t most_positions(const Engine *g, EngineConfig c, size_t free) {
  * a context, and where they are not, the youngest are preempted. */
 static void choose_n_seq(EngineConfig *c, const Engine *g, size_t free) {
     for (c->n_seq = g->exec_ops->n_seq_best; c->n_seq > 1; c->n_seq /= 2) {
-        c->n_positions = most_positions(g, *c, free);
+        c->n_positions = most_positions(g, c, free);
         if (c->n_positions * 4 >= (int64_t)c->n_seq * c->n_ctx) return;
     }
     c->n_positions = c->n_ctx;
 }
 
-bool engine_configure(Engine *g, Err *e) {
+/* One sequence is what the memory is asked for at first. */
+static bool choose(Engine *g, Err *e) {
     EngineConfig *c = &g->config, least = *c;
     ExecMemory m;
-    if (c->n_seq == 0) least.n_seq = 1;
-    if (c->n_seq == 0 || c->n_positions == FILL_MEMORY) least.n_positions = c->n_ctx;
+    least.n_seq = 1;
+    least.n_positions = c->n_ctx;
     ExecConfig config = exec_config_of(&least);
     if (!g->exec_ops->memory(g->plan, &config, &m, e)) return false;
     if (c->n_seq == 0)
         choose_n_seq(c, g, m.free);
-    else if (c->n_positions == FILL_MEMORY)
-        c->n_positions = most_positions(g, *c, m.free);
-    g->exec_config = exec_config_of(c);
+    else
+        c->n_positions = most_positions(g, c, m.free);
+    return true;
+}
+
+bool engine_configure(Engine *g, Err *e) {
+    bool is_open = g->config.n_seq == 0 || g->config.n_positions == FILL_MEMORY;
+    if (is_open && !choose(g, e)) return false;
+    g->exec_config = exec_config_of(&g->config);
     return g->exec_ops->memory(g->plan, &g->exec_config, &g->memory, e);
 }
 
