@@ -47,7 +47,7 @@ endif
 # With a CUDA compiler the GPU executor is built: for the GPU of this machine, for CUDA_ARCH=90 or another, or for three
 # architectures.  CUDA=no leaves it out, as do sanitizers and cross compilers.
 CUDA      ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc) no)
-CUDA_ARCH ?= $(if $(shell nvidia-smi -L 2>/dev/null),native)
+CUDA_ARCH ?= $(subst .,,$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -u))
 ifneq ($(findstring -fsanitize,$(CFLAGS))$(filter-out $(shell uname -m)%,$(MACHINE)),)
 CUDA := no
 endif
@@ -57,8 +57,8 @@ CUDA_OBJECTS := $(BUILD)/cuda/capability.o $(BUILD)/cuda/none.o
 GPU_TESTS    := $(filter-out $(shell grep -l '"device.h"' $(GPU_TESTS) /dev/null),$(GPU_TESTS))
 else
 CUDA_OBJECTS := $(BUILD)/cuda/capability.o $(patsubst %.cu,$(BUILD)/%.o,$(wildcard cuda/*/*.cu))
-CUDA_CODE    := $(if $(CUDA_ARCH),-arch=$(if $(filter native,$(CUDA_ARCH)),native,sm_$(CUDA_ARCH)),\
-                $(foreach a,80 90 120,-gencode arch=compute_$a,code=sm_$a) -gencode arch=compute_120,code=compute_120)
+CUDA_CODE    := $(foreach a,$(or $(CUDA_ARCH),80 90 120),-gencode arch=compute_$(a:90=90a),code=sm_$(a:90=90a)) \
+                $(if $(CUDA_ARCH),,-gencode arch=compute_120,code=compute_120)
 CUDA_FLAGS   := -std=c++20 -O3 $(CUDA_CODE) -Werror all-warnings -Xcompiler -Wall,-Wno-missing-field-initializers
 LDLIBS       += -L$(dir $(realpath $(CUDA)))../lib64 -lcudart_static -ldl -lrt -l:libstdc++.a
 endif

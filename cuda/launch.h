@@ -57,6 +57,10 @@ static inline RegRows rows_from(RegRows r, int first) {
 
 /* ---- Weights ---- */
 
+/* Before the tiles of a matrix of blocks: the bits of a float at least 512 times as large as the finite scale
+ * of any block, and 2^-15 times as large as any minimum. */
+enum { WEIGHT_HEAD_BYTES = 256 };
+
 typedef struct DeviceWeight {
     QuantType type;
     int n_in, n_out, n_expert;
@@ -69,10 +73,6 @@ typedef struct DeviceWeight {
  * at multiples of 16 bytes. */
 cudaError_t launch_embed(const Launch *l, const DeviceWeight *w, const int32_t *row, float factor, int T,
                          RegRows out);
-
-/* The matrix of one expert as f16 [n_out][n_in] at a multiple of 16, without its rows' scales, saturated to
- * +-65504. */
-cudaError_t launch_dequant(const Launch *l, const DeviceWeight *w, int expert, void *out);
 
 /* ---- Products of few rows: 8-bit activations for block types, exact integer sums of each block ---- */
 
@@ -137,7 +137,7 @@ typedef struct Product {
 /* The product of its rows from `first` on. */
 Product product_rows(Product p, int first);
 
-/* A product of T rows (any T; beyond a few dozen launch_gemm is faster).  The bytes of a row do not depend on
+/* A product of T rows (any T; beyond a few dozen launch_wide is faster).  The bytes of a row do not depend on
  * T.  scratch: product_scratch_bytes, which reads no address. */
 cudaError_t launch_products(const Launch *l, const Product *p, int T, void *scratch);
 size_t product_scratch_bytes(const Product *p);
@@ -154,21 +154,17 @@ size_t experts_scratch_bytes(const Product *p, int T); // reads no address
 
 /* ---- Products of many rows: f16 weights and activations, f32 sums, on the tensor cores ---- */
 
-typedef struct Gemm Gemm; // cuBLASLt, found at run time, and scratch
+/* A product of T rows without experts.  The bytes of a row depend on its own input, the matrix and `sliced`
+ * alone.  sliced: the sums are cut, where that makes the work of few rows even. */
+cudaError_t launch_wide(const Launch *l, const Product *p, int T, bool sliced, void *scratch);
+size_t wide_scratch_bytes(const Launch *l, const Product *p, int T); // reads no address
 
-/* Scratch for weights of at most weight_elements, inputs of at most input_elements and outputs of
- * output_elements. Takes long, because the library's first answer does.  NULL where cuBLASLt is missing or
- * fails (launch_products then computes everything), or where memory is short. */
-Gemm *gemm_open(size_t weight_elements, size_t input_elements, size_t output_elements);
+/* The library's product, for comparison: out = b a^T, of [n][n] matrices of f16, out in f32.  gemm_open takes
+ * long, because cuBLASLt's first answer does; NULL where that is missing or fails. */
+typedef struct Gemm Gemm;
+Gemm *gemm_open(int n);
 void gemm_close(Gemm *g);
-size_t gemm_bytes(size_t weight_elements, size_t input_elements, size_t output_elements);
-
-/* A product without experts. */
-cudaError_t launch_gemm(Gemm *g, const Launch *l, const Product *p, int T);
-
-/* out[T][n_out] = input[T][n_in] w[n_out][n_in]^T, of f16, out in f32. */
-cudaError_t launch_gemm_f16(Gemm *g, const Launch *l, const void *w, const void *input, int n_out, int T,
-                            int n_in, float *out);
+cudaError_t launch_gemm(Gemm *g, const Launch *l, const void *a, const void *b, float *out);
 
 /* ---- Rows: NORM, ADD, GLU, SLICE, JOIN ---- */
 
@@ -286,6 +282,11 @@ typedef struct Rotation {
     float magnitude; // cosine and sine are multiplied by it
 } Rotation;
 
+/* Rows of a launch in consecutive positions of one sequence. */
+typedef struct AttnPiece {
+    int32_t first, n;
+} AttnPiece;
+
 /* ATTN of T rows, in full: heads of q and of the new keys are normalised, then rotated, those of the new
  * values normalised; new keys and values are put into the cache; out[t] = softmax(scale * q[t] K^T) V over
  * the positions that row t sees. */
@@ -299,6 +300,8 @@ typedef struct Attn {
     CacheView cache;
     const int32_t *seq, *position; // [T]
     int T;
+    const AttnPiece *piece; // prompt: [n_pieces], of T rows at most
+    int n_pieces;
     void *scratch; // decode: attn_scratch_bytes, zero before the first launch
 } Attn;
 
@@ -314,8 +317,8 @@ cudaError_t launch_rope(const Launch *l, RegRows x, int n_head, int head_dim, co
 
 /* ATTN.  decode: rows of any sequences, few of each; a sequence is split over blocks.  With new rows every
  * row is the newest of a sequence of its own, and the bits are those of launch_rope_kvput before; q stays
- * as it is.  prompt: rows of one sequence in ascending positions, in tiles on the tensor cores, all of whose
- * new rows are in the cache. */
+ * as it is.  prompt: the rows of some pieces, in tiles on the tensor cores, all of whose new rows are in the
+ * cache. */
 cudaError_t launch_attn_decode(const Launch *l, const Attn *a);
 cudaError_t launch_attn_prompt(const Launch *l, const Attn *a);
 size_t attn_scratch_bytes(int T, const AttnParams *params, bool v_in_k, int n_sm);

@@ -14,6 +14,8 @@ struct Attention {
     Rotation rotation;
     CacheView cache;
     const int32_t *seq, *position; // [T]
+    const AttnPiece *piece;        // [n_pieces]
+    int n_pieces;
     int T, n_head, n_kv_head, k_dim, v_dim;
     int n_ctx;          // positions of a page table
     int window, chunk;  // as in AttnParams

@@ -13,9 +13,10 @@ __device__ __forceinline__ uint32_t shared_address(const void *p) {
 // replace each other, and not the activations that blocks exchange.
 constexpr uint64_t READ_ONCE = 0x12F0000000000000, READ_OFTEN = 0x1000000000000000;
 
-// Initialises a barrier, by one thread; other threads may use it after a __syncthreads or __syncwarp.
-__device__ __forceinline__ void arrival_init(uint32_t barrier) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier) : "memory");
+// Initialises a barrier whose phases take n arrivals, by one thread; other threads may use it after a
+// __syncthreads or __syncwarp.
+__device__ __forceinline__ void arrival_init(uint32_t barrier, int n = 1) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(n) : "memory");
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
@@ -23,6 +24,11 @@ __device__ __forceinline__ void arrival_init(uint32_t barrier) {
 __device__ __forceinline__ void arrival_expect(uint32_t barrier, int bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
                  : "memory");
+}
+
+// This thread arrives.
+__device__ __forceinline__ void arrive(uint32_t barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
 // Starts a copy of a multiple of 16 bytes between addresses at multiples of 16.

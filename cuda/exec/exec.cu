@@ -158,8 +158,9 @@ cudaError_t send_batch(Exec *x, Rank *rank, const Batch *b) {
     to.send(rows->seq, b->seq, b->T);
     to.send(rows->position, b->position, b->T);
     to.send(rows->out_row, b->out_row, b->R);
-    find_runs(b, &rank->run);
+    find_runs(b, &rank->run, &rank->piece);
     to.send(rank->batch.run, rank->run.data(), rank->run.size());
+    to.send(rank->batch.piece, rank->piece.data(), rank->piece.size());
     return to.error == cudaSuccess ? launch_history(&rank->launch, rows, b->T, rank->history) : to.error;
 }
 

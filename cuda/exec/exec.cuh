@@ -49,6 +49,7 @@ struct SamplerTables {
 struct RowSet {
     DeviceRows rows;
     int32_t *run;     // of a batch: the first row of each run of rows of one sequence, and T [T_max + 1]
+    AttnPiece *piece; // of a batch: the runs of prompts [T_max]
     uint32_t *banned; // sets of ban_words: [R_max] by row of the batch, [n_seq] by slot of the loop
     std::vector<SamplerTables> tables; // as the sets
     uint32_t *step;                    // counts the SAMPLEs
@@ -66,11 +67,11 @@ struct Rank { // one GPU
     uint8_t *regs[2], *kv, *small, *scratch; // one allocation per purpose
     const Cache *cache;                      // the executor's, of which kv is the memory
     int32_t *tables;                         // its page tables, in small
-    Gemm *gemm;
     RowSet batch, loop;
     DeviceHistory history;
     void *attn_scratch, *sample_scratch, *product_scratch;
     std::vector<int32_t> run;                       // of the running batch, as batch.run
+    std::vector<AttnPiece> piece;                   // as batch.piece
     uint8_t *staging;                               // pinned, of one run
     std::unordered_map<int, cudaGraphExec_t> graph; // a captured step by its bucket, + CHAIN_GRAPH
 };
@@ -135,8 +136,9 @@ inline Step step_of_loop(const Rank *x, int bucket, bool chain) {
     return {bucket, bucket, nullptr, &x->loop, chain};
 }
 
-// The first row of each run of rows of a batch that follow each other in one sequence, and T behind the last.
-void find_runs(const Batch *b, std::vector<int32_t> *out);
+// The first row of each run of rows of a batch that follow each other in one sequence, and T behind the last;
+// the runs of rows of prompts.
+void find_runs(const Batch *b, std::vector<int32_t> *runs, std::vector<AttnPiece> *pieces);
 
 inline const DeviceOp *device_op(const Rank *x, const Op *op) {
     return &x->ops[op - x->plan->ops];

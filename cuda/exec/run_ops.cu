@@ -11,55 +11,59 @@
 
 namespace {
 
-constexpr int GEMM_ROWS = 33;   // from here on the tensor cores win over exact block sums
-constexpr int PROMPT_ROWS = 16; // of one sequence: from here on attention is tiled
-
 // The layer of the cache that an op reads or writes.
 CacheView cache_of(const Rank *x, const Op *op) {
     return {*cache_layer(x->cache, op_operand(op, ROLE_CACHE, 0)), x->kv, x->tables};
 }
 
-// Whether row t of the batch is the next position of the sequence of row `before`.
-bool follows(const Batch *b, int before, int t) {
-    return before >= 0 && t < b->T && b->seq[t] == b->seq[before] &&
-           b->position[t] == b->position[before] + 1;
+bool is_prompt(const Batch *b, int t) {
+    return !b->prompt || b->prompt[t];
+}
+
+// Whether row t of the batch is the next position of the sequence of row t - 1, and of a prompt as that is.
+bool follows(const Batch *b, int t) {
+    return t < b->T && b->seq[t] == b->seq[t - 1] && b->position[t] == b->position[t - 1] + 1 &&
+           is_prompt(b, t) == is_prompt(b, t - 1);
 }
 
 // Rows from t on that follow each other in one sequence.
-int piece_rows(const Batch *b, int t) {
+int run_rows(const Batch *b, int t) {
     int n = 1;
-    while (follows(b, t + n - 1, t + n)) n++;
+    while (follows(b, t + n)) n++;
     return n;
 }
 
-// Whether row i of the op is the only row of its sequence in the batch.
-bool is_single(const Batch *b, const Op *op, int i) {
-    int t = op->on_R ? b->out_row[i] : i;
-    return !follows(b, t - 1, t) && !follows(b, t, t + 1);
+// Row i of the op.
+bool is_prompt(const Batch *b, const Op *op, int i) {
+    return is_prompt(b, op->on_R ? b->out_row[i] : i);
 }
 
-// One op of many rows, not all of single sequences.
-cudaError_t run_gemm(Rank *x, const Op *op, const Product *p, int n) {
-    return op->code == OP_EXPERT ? launch_experts(&x->launch, p, n, x->product_scratch)
-                                 : launch_gemm(x->gemm, &x->launch, p, n);
+// Whether all rows are generated tokens of a run whose products are narrow.
+bool is_narrow(const Rank *x, const Step &step) {
+    bool narrow = !x->config.wide;
+    for (int t = 0; step.batch && t < step.T; t++) narrow &= !is_prompt(step.batch, t);
+    return narrow;
 }
 
-// Of many rows those of prompts are multiplied on the tensor cores in f16, but never a sequence's single
-// row: it gives the same bytes alone and among others.
+// n rows, all of prompts or none.
+cudaError_t run_products(Rank *x, const Op *op, const Product *p, int n, bool prompt) {
+    const Launch *l = &x->launch;
+    if (!prompt && !x->config.wide) return launch_products(l, p, n, x->product_scratch);
+    if (op->code == OP_EXPERT) return launch_experts(l, p, n, x->product_scratch);
+    return launch_wide(l, p, n, !prompt, x->product_scratch);
+}
+
+// Rows of prompts and the others go different ways, so that the bytes of a row do not depend on others.
 cudaError_t run_product(Rank *x, const Op *op, const Step &step) {
     Product p = product_of(x, op, step);
     int rows = rows_of(op, step);
-    bool can_gemm = op->code == OP_EXPERT || (op->code == OP_MATMUL && x->gemm);
-    if (!step.batch || rows < GEMM_ROWS || !can_gemm)
-        return launch_products(&x->launch, &p, rows, x->product_scratch);
+    if (!step.batch) return run_products(x, op, &p, rows, false);
     cudaError_t error = cudaSuccess;
     for (int first = 0, end = 0; first < rows && error == cudaSuccess; first = end) {
-        bool single = is_single(step.batch, op, first);
-        while (end < rows && is_single(step.batch, op, end) == single) end++;
+        bool prompt = is_prompt(step.batch, op, first);
+        while (end < rows && is_prompt(step.batch, op, end) == prompt) end++;
         Product some = product_rows(p, first);
-        error = single || end - first < GEMM_ROWS
-                    ? launch_products(&x->launch, &some, end - first, x->product_scratch)
-                    : run_gemm(x, op, &some, end - first);
+        error = run_products(x, op, &some, end - first, prompt);
     }
     return error;
 }
@@ -89,6 +93,8 @@ Attn attn_of(const Rank *x, const Op *op, const Step &step) {
             .seq = step.set->rows.seq,
             .position = step.set->rows.position,
             .T = step.T,
+            .piece = step.set->piece,
+            .n_pieces = (int)x->piece.size(),
             .scratch = x->attn_scratch};
 }
 
@@ -104,32 +110,22 @@ Attn attn_rows(Attn a, int first, int n) {
 }
 
 // Decoding is one launch: a row of each sequence.  In a batch new K and V rows are put first; then the chunks
-// of prompts are computed in tiles, one by one, and the rows between them, few of each sequence, in launches
-// of the decode kernel.
+// of prompts are computed in tiles, and the rows between them in launches of the decode kernel.
 cudaError_t run_attn(Rank *x, const Op *op, const Step &step) {
     const Launch *l = &x->launch;
     Attn a = attn_of(x, op, step);
     if (!step.batch) return launch_attn_decode(l, &a);
     cudaError_t error = launch_rope_kvput(l, &a);
-    if (error != cudaSuccess) return error;
+    Attn prompts = attn_rows(a, 0, step.T);
+    if (error == cudaSuccess && prompts.n_pieces > 0) error = launch_attn_prompt(l, &prompts);
     const Batch *b = step.batch;
-    int few = 0; // where the rows that wait for a common launch begin
-    auto launch_few = [&](int end) {
-        Attn some = attn_rows(a, few, end - few);
-        return few < end ? launch_attn_decode(l, &some) : cudaSuccess;
-    };
-    for (int t = 0; t < b->T;) {
-        int n = piece_rows(b, t);
-        if (n >= PROMPT_ROWS) {
-            Attn chunk = attn_rows(a, t, n);
-            error = launch_few(t);
-            if (error == cudaSuccess) error = launch_attn_prompt(l, &chunk);
-            if (error != cudaSuccess) return error;
-            few = t + n;
-        }
-        t += n;
+    for (int first = 0, end = 0; first < b->T && error == cudaSuccess; first = end) {
+        bool prompt = is_prompt(b, first);
+        while (end < b->T && is_prompt(b, end) == prompt) end++;
+        Attn some = attn_rows(a, first, end - first);
+        if (!prompt) error = launch_attn_decode(l, &some);
     }
-    return launch_few(b->T);
+    return error;
 }
 
 Conv conv_of(const Rank *x, const Op *op, const Step &step, const Runs &runs) {
@@ -339,19 +335,24 @@ cudaError_t run_op(Rank *x, const Op *op, const Step &step) {
 }
 
 // Runs the first of n ops and, in the same kernel, those behind it that can be fused; *together: how many.
-cudaError_t run_fused(Rank *x, const Op *op, int n, const Step &step, int *together) {
+cudaError_t run_fused(Rank *x, const Op *op, int n, const Step &step, bool narrow, int *together) {
     Fusion fusion;
-    int n_ops = longest_fusion(x, op, n, step, &fusion);
+    int n_ops = narrow ? longest_fusion(x, op, n, step, &fusion) : 0;
     *together = std::max(n_ops, 1);
     return n_ops > 1 ? launch_fusion(&x->launch, &fusion) : run_op(x, op, step);
 }
 
 } // namespace
 
-void find_runs(const Batch *b, std::vector<int32_t> *out) {
-    out->clear();
-    for (int t = 0; t < b->T; t += piece_rows(b, t)) out->push_back(t);
-    out->push_back(b->T);
+void find_runs(const Batch *b, std::vector<int32_t> *runs, std::vector<AttnPiece> *pieces) {
+    runs->clear();
+    pieces->clear();
+    for (int t = 0, n; t < b->T; t += n) {
+        n = run_rows(b, t);
+        runs->push_back(t);
+        if (is_prompt(b, t)) pieces->push_back({t, n});
+    }
+    runs->push_back(b->T);
 }
 
 RegRows rows_in(const Rank *x, const Op *op, int r, const Step &step) {
@@ -404,8 +405,9 @@ Product product_shape(const Plan *plan, const Op *op) {
 }
 
 cudaError_t run_ops(Rank *x, const Step &step, int first_op, int last_op) {
+    bool narrow = is_narrow(x, step);
     for (int i = first_op, n; i < last_op; i += n) {
-        cudaError_t error = run_fused(x, x->plan->ops + i, last_op - i, step, &n);
+        cudaError_t error = run_fused(x, x->plan->ops + i, last_op - i, step, narrow, &n);
         if (error != cudaSuccess) return error;
     }
     return cudaSuccess;

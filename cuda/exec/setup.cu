@@ -55,6 +55,7 @@ void assign_small(Rank *x, Arena *c) {
     size_t T = x->config.T_max, R = x->config.R_max, n_seq = x->config.n_seq, n_ctx = x->config.n_ctx;
     assign_row_set(&x->batch, c, T, R, R * ban_words(x));
     x->batch.run = c->array<int32_t>(T + 1);
+    x->batch.piece = c->array<AttnPiece>(T);
     assign_row_set(&x->loop, c, R, R, n_seq * ban_words(x));
     x->history.data = c->array<int32_t>(n_seq * (n_ctx + 1));
     x->history.mu = c->array<float>(n_seq * (n_ctx + 1));
@@ -68,7 +69,9 @@ void assign_small(Rank *x, Arena *c) {
         if (op_is_product(op)) {
             Product product = product_shape(x->plan, op);
             scratch = std::max(scratch, product_scratch_bytes(&product));
-            if (op->code == OP_EXPERT) scratch = std::max(scratch, experts_scratch_bytes(&product, (int)T));
+            scratch = std::max(scratch, op->code == OP_EXPERT
+                                            ? experts_scratch_bytes(&product, (int)T)
+                                            : wide_scratch_bytes(&x->launch, &product, (int)(op->on_R ? R : T)));
         }
         if (op->code == OP_MATMUL || op->code == OP_EXPERT) {
             size_t n = 0;
@@ -98,25 +101,11 @@ size_t attn_bytes(const Rank *x) {
 struct Need {
     ExecMemory all; // but for what is free
     size_t small, attn, sample;
-    struct {
-        size_t weight, input, output;
-    } gemm; // elements
 };
 
 Need need_of(Rank *x) {
     const Plan *p = x->plan;
     Need need = {};
-    for (int i = 0; i < p->n_ops; i++) {
-        const Op *op = &p->ops[i];
-        if (op->code != OP_MATMUL) continue;
-        size_t out = 0;
-        for (int k = 0; k < op->n_w; k++) {
-            need.gemm.weight = std::max(need.gemm.weight, (size_t)op->w[k]->n_in * op->w[k]->n_out);
-            need.gemm.input = std::max(need.gemm.input, (size_t)op->w[k]->n_in * x->config.T_max);
-            out += op->w[k]->n_out;
-        }
-        need.gemm.output = std::max(need.gemm.output, out * x->config.T_max);
-    }
     Arena count = {nullptr};
     assign_small(x, &count);
     need.small = count.used;
@@ -124,8 +113,7 @@ Need need_of(Rank *x) {
     need.sample = align(sample_device_scratch_bytes(x->config.R_max, p->hparams.n_vocab));
     need.all = exec_memory(p, &x->config, AHEAD);
     need.all.weights = upload_bytes(p);
-    need.all.scratch = need.small + need.attn + need.sample +
-                       gemm_bytes(need.gemm.weight, need.gemm.input, need.gemm.output) + RESERVE;
+    need.all.scratch = need.small + need.attn + need.sample + RESERVE;
     return need;
 }
 
@@ -142,7 +130,7 @@ bool open_memory(Rank *x, const Need &need, Err *e) {
     x->attn_scratch = x->scratch;
     x->sample_scratch = x->scratch + need.attn;
     size_t T = x->config.T_max, R = x->config.R_max;
-    error = cudaMallocHost(&x->staging, (4 * T + 1 + R) * sizeof(int32_t) + R * sizeof(DeviceSampler));
+    error = cudaMallocHost(&x->staging, (6 * T + 1 + R) * sizeof(int32_t) + R * sizeof(DeviceSampler));
     return error == cudaSuccess || fail(e, error, "pinned host memory");
 }
 
@@ -298,26 +286,9 @@ bool upload_weights(Rank *x, Err *e) {
     return upload_finish(x->upload, e);
 }
 
-// Opening cuBLASLt takes about as long as uploading the weights of a small model.  A thread opens it during
-// the upload, once the memory of the weights is allocated; where no thread can be started, after the upload.
-bool open_rest(Rank *x, const Need &need, Err *e) {
+bool open_weights(Rank *x, Err *e) {
     x->upload = upload_open(x->plan, x->config.managed, x->config.n_threads, e);
-    if (!x->upload) return false;
-    auto open_library = [&] {
-        if (cudaSetDevice(x->config.device) == cudaSuccess)
-            x->gemm = gemm_open(need.gemm.weight, need.gemm.input, need.gemm.output);
-    };
-    std::thread library;
-    try {
-        library = std::thread(open_library);
-    } catch (const std::system_error &) {
-    }
-    bool ok = upload_weights(x, e);
-    if (library.joinable())
-        library.join();
-    else
-        open_library();
-    return ok;
+    return x->upload && upload_weights(x, e);
 }
 
 // Whether the kernels of this GPU have shared memory for an input row of each product.
@@ -367,7 +338,6 @@ static void close_rank(Rank *x) {
     for (uint8_t *memory : {x->regs[0], x->regs[1], x->kv, x->small, x->scratch}) cudaFree(memory);
     for (void *pinned : {(void *)x->staging, (void *)x->batch.ring, (void *)x->loop.ring})
         cudaFreeHost(pinned);
-    gemm_close(x->gemm);
     upload_close(x->upload);
     if (x->launch.stream) cudaStreamDestroy(x->launch.stream);
 }
@@ -377,7 +347,7 @@ static bool open_rank(Rank *x, const Plan *p, const ExecConfig *config, Err *e) 
     if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&x->launch.stream, cudaStreamNonBlocking);
     if (error != cudaSuccess) return fail(e, error, "starting");
     Need need = need_of(x);
-    return open_memory(x, need, e) && open_rows(x, e) && open_rest(x, need, e);
+    return open_memory(x, need, e) && open_rows(x, e) && open_weights(x, e);
 }
 
 void cuda_close(Exec *x) {

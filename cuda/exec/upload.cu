@@ -5,7 +5,7 @@
 // are repacked on the device and the host fills a third.  A lane is filled again when its stream has
 // finished; there is no other ordering.
 #include "../device/launch.cuh"
-#include "../device/quant.cuh"
+#include "../device/operands.cuh"
 #include "upload.h"
 
 #include <algorithm>
@@ -39,7 +39,7 @@ size_t data_bytes(const Weight *w) {
 }
 
 size_t weight_bytes(const Weight *w) {
-    return aligned(data_bytes(w)) + (w->scale ? aligned(n_rows(w) * sizeof(float)) : 0);
+    return aligned(WEIGHT_HEAD_BYTES + data_bytes(w)) + (w->scale ? aligned(n_rows(w) * sizeof(float)) : 0);
 }
 
 struct Lane {
@@ -83,6 +83,20 @@ struct Transfer {
     }
 };
 
+// The bound of the scales of n blocks.
+template <QuantType T> __device__ float bound_of(const typename Format<T>::Block *b, int n) {
+    constexpr int N = Format<T>::WEIGHTS / Format<T>::GROUP;
+    float bound = 0;
+    for (int i = 0; i < n; i++) {
+        int8_t ignored[Format<T>::WEIGHTS];
+        float scale[N], min[N];
+        Format<T>::unpack(b + i, ignored, scale, min);
+        for (int k = 0; k < N; k++)
+            bound = fmaxf(bound, scale_bound(scale[k], Format<T>::HAS_MIN ? min[k] : 0));
+    }
+    return bound;
+}
+
 // Each thread repacks one row of one tile.
 template <QuantType T>
 __global__ void __launch_bounds__(THREADS) k_repack(const __grid_constant__ Transfer transfer) {
@@ -106,8 +120,13 @@ __global__ void __launch_bounds__(THREADS) k_repack(const __grid_constant__ Tran
     } else {
         using Block = typename Format<T>::Block;
         int chunks = min(transfer.n_in / CHUNK_WEIGHTS - (int)index * TILE_CHUNKS, (int)TILE_CHUNKS);
-        repack_row<T>((const Block *)from + (size_t)index * TILE_CHUNKS / Format<T>::BLOCK_CHUNKS, chunks,
-                      tile, g, h);
+        const Block *blocks = (const Block *)from + (size_t)index * TILE_CHUNKS / Format<T>::BLOCK_CHUNKS;
+        repack_row<T>(blocks, chunks, tile, g, h);
+        unsigned lanes = __activemask(),
+                 bound = __float_as_uint(bound_of<T>(blocks, chunks / Format<T>::BLOCK_CHUNKS));
+        bound = __reduce_max_sync(lanes, bound);
+        if ((int)threadIdx.x % 32 == __ffs(lanes) - 1)
+            atomicMax((uint32_t *)(transfer.out - WEIGHT_HEAD_BYTES), bound);
     }
 }
 
@@ -280,7 +299,7 @@ extern "C" Upload *upload_open(const Plan *p, bool managed, int n_threads, Err *
 
 extern "C" bool upload_tensor(Upload *u, const Weight *w, DeviceWeight *out, Err *e) {
     Layout at = layout_of(w->type, w->n_in, w->n_out);
-    uint8_t *data = tile_memory(u, data_bytes(w));
+    uint8_t *data = tile_memory(u, WEIGHT_HEAD_BYTES + data_bytes(w)) + WEIGHT_HEAD_BYTES;
     cudaError_t error = for_type(w->type, [&](auto type) { return send_weight<type>(u, w, at, data); });
     float *scale = w->scale ? (float *)tile_memory(u, n_rows(w) * sizeof(float)) : nullptr;
     if (error == cudaSuccess && scale) error = send_floats(u, w->scale, n_rows(w), scale);

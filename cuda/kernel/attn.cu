@@ -733,6 +733,8 @@ Attention attention_of(const Attn *attn) {
             .cache = attn->cache,
             .seq = attn->seq,
             .position = attn->position,
+            .piece = attn->piece,
+            .n_pieces = attn->n_pieces,
             .T = attn->T,
             .n_head = p->n_head,
             .n_kv_head = p->n_kv_head,

@@ -1,8 +1,8 @@
-// attn_prompt: attention of a prompt chunk: many rows of one sequence against its cache, causal.
+// attn_prompt: attention of chunks of prompts: of each many rows of one sequence against its cache, causal.
 //
 // The method is FlashAttention-2 (Dao, 2023) on the tensor cores of sm_80: a block keeps the queries of one
 // head and a range of rows, goes over the positions that they may see in tiles, and never writes a score to
-// memory.  The copy of a tile's values runs under its scores, that of the next tile's keys under its sum of
+// memory.  Blocks find their rows among the chunks of all prompts.  The copy of a tile's values runs under its scores, that of the next tile's keys under its sum of
 // values; a tile lies in one page of the cache, whose id is loaded a tile ahead.  Blocks with the most
 // tiles start first.
 //
@@ -98,17 +98,48 @@ __device__ void fetch_tile(uint32_t to_tile, const Source &source, int tile, int
     copy_commit();
 }
 
-// The block's queries, scaled; zeros behind row T.  Row 0 of the launch has position `begin`.
+// ---- which rows ------------------------------------------------------------------------------------------
+
+// Rows first..end - 1 of the launch, in consecutive positions of one sequence.
+struct BlockRows {
+    int first, end, seq, position; // of row `first`
+};
+
+// Tile number `number` of the pieces, each cut into tiles of n_rows; no rows where there are fewer tiles.  By
+// whole warps, 32 pieces at a time.
+__device__ inline BlockRows rows_of_tile(const Attention &a, int number, int n_rows) {
+    int lane = threadIdx.x % 32;
+    for (int base = 0; base < a.n_pieces; base += 32) {
+        int2 piece = base + lane < a.n_pieces ? __ldcg((const int2 *)a.piece + base + lane) : int2{0, 0};
+        int mine = (piece.y + n_rows - 1) / n_rows, to = mine; // tiles; those up to and with this lane's
+#pragma unroll
+        for (int offset = 1; offset < 32; offset *= 2) {
+            int before = __shfl_up_sync(0xffffffffu, to, offset);
+            if (lane >= offset) to += before;
+        }
+        unsigned behind = __ballot_sync(0xffffffffu, number < to);
+        if (behind) {
+            int owner = __ffs(behind) - 1, first = piece.x + (number - to + mine) * n_rows;
+            first = __shfl_sync(0xffffffffu, first, owner);
+            int end = min(first + n_rows, __shfl_sync(0xffffffffu, piece.x + piece.y, owner));
+            return {first, end, __ldcg(a.seq + first), __ldcg(a.position + first)};
+        }
+        number -= __shfl_sync(0xffffffffu, to, 31);
+    }
+    return {0, 0, -1, 0};
+}
+
+// The block's queries, scaled; zeros behind its rows.
 template <int HD>
-__device__ void load_queries(uint8_t *tile, const Attention &a, int head, int first_row, int begin) {
+__device__ void load_queries(uint8_t *tile, const Attention &a, int head, const BlockRows &block) {
     using S = Shape<HD>;
 #pragma unroll 4
     for (int i = threadIdx.x; i < S::ROWS * HD / 4; i += S::THREADS) {
         int row = i / (HD / 4), column = i % (HD / 4) * 4;
         float4 x = make_float4(0, 0, 0, 0);
-        if (first_row + row < a.T && column < a.k_dim)
-            x = __ldcg((const float4 *)(head_of(a.q, first_row + row, head, a.k_dim) + column));
-        float scale = query_scale(a, begin + first_row + row);
+        if (block.first + row < block.end && column < a.k_dim)
+            x = __ldcg((const float4 *)(head_of(a.q, block.first + row, head, a.k_dim) + column));
+        float scale = query_scale(a, block.position + row);
         *(uint2 *)(tile + row * S::PITCH + column * 2) =
             make_uint2(pack_half(x.x * scale, x.y * scale), pack_half(x.z * scale, x.w * scale));
     }
@@ -241,8 +272,8 @@ template <int HD> struct Rows {
         }
     }
 
-    // The dimensions from `begin` on.
-    __device__ void write(const Attention &a, int head, int first_row, int begin) {
+    // The dimensions from `begin` on, of rows before `end`.
+    __device__ void write(const Attention &a, int head, int first_row, int end, int begin) {
         int lane = threadIdx.x % 32;
 #pragma unroll
         for (int b = 0; b < S::BANDS; b++)
@@ -253,7 +284,7 @@ template <int HD> struct Rows {
                 total += __shfl_xor_sync(0xffffffffu, total, 2);
                 float scale = inverse_sum(a, head, top[b][h], total);
                 int row = first_row + b * 16 + lane / 4 + h * 8;
-                if (row >= a.T) continue;
+                if (row >= end) continue;
                 float *out = head_of(a.out, row, head, a.v_dim) + begin;
 #pragma unroll
                 for (int n = 0; n < S::VD / 8; n++)
@@ -266,7 +297,7 @@ template <int HD> struct Rows {
 
 // ---- kernel and launcher --------------------------------------------------------------------------------
 
-// grid (heads, rows / ROWS, dimensions of V / VD)
+// grid (heads, tiles of rows, dimensions of V / VD)
 template <KvType KV, int HD>
 __global__ void __launch_bounds__(Shape<HD>::THREADS, 2) k_attn_prompt(const __grid_constant__ Attention a) {
     using S = Shape<HD>;
@@ -275,12 +306,11 @@ __global__ void __launch_bounds__(Shape<HD>::THREADS, 2) k_attn_prompt(const __g
              values = keys + S::SPAN * S::PITCH;
     pdl_wait();
     pdl_launch();
-    int head = blockIdx.x, block_row = (int)(gridDim.y - 1 - blockIdx.y) * S::ROWS,
-        v_begin = blockIdx.z * S::VD;
-    int seq = __ldcg(a.seq), begin = __ldcg(a.position);
-    if (seq < 0) return;
-    int kv_head = head / (a.n_head / a.n_kv_head), first = first_seen(a, begin + block_row),
-        end = min(begin + min(block_row + S::ROWS, a.T), a.n_ctx); // positions that the block's rows see
+    BlockRows block = rows_of_tile(a, (int)(gridDim.y - 1 - blockIdx.y), S::ROWS);
+    if (block.seq < 0) return;
+    int head = blockIdx.x, v_begin = blockIdx.z * S::VD;
+    int kv_head = head / (a.n_head / a.n_kv_head), first = first_seen(a, block.position),
+        end = min(block.position + block.end - block.first, a.n_ctx); // positions that the block's rows see
     auto fetch_keys = [&](int32_t page, int tile) {
         fetch_tile<KV, HD, HD, S::PITCH>(keys, source_of<KV>(a, page, CACHE_K, kv_head, 0), tile, first, end);
     };
@@ -288,20 +318,20 @@ __global__ void __launch_bounds__(Shape<HD>::THREADS, 2) k_attn_prompt(const __g
         fetch_tile<KV, HD, S::VD, S::V_PITCH>(values, source_of<KV>(a, page, CACHE_V, kv_head, v_begin), tile,
                                               first, end);
     };
-    const int32_t *pages = cache_pages(&a.cache, seq);
+    const int32_t *pages = cache_pages(&a.cache, block.seq);
     int tile = first / S::SPAN * S::SPAN;
     int32_t page = __ldcg(pages + tile / CACHE_PAGE);
 
     int warp_row = threadIdx.x / 32 * S::BANDS * 16;
-    int first_row = block_row + warp_row, first_position = begin + first_row,
+    int first_row = block.first + warp_row, first_position = block.position + warp_row,
         last_position = first_position + S::BANDS * 16 - 1;
     int all_see = first_seen(a, last_position); // from here on all rows of the warp see what they may
     Rows<HD> rows;
     fetch_keys(page, tile);
-    load_queries<HD>(shared, a, head, block_row, begin);
+    load_queries<HD>(shared, a, head, block);
     for (; tile < end; tile += S::SPAN) {
         int next = tile + S::SPAN;
-        bool sees = first_row < a.T && tile <= last_position && next > first_seen(a, first_position);
+        bool sees = first_row < block.end && tile <= last_position && next > first_seen(a, first_position);
         copy_wait<0>();
         __syncthreads(); // keys are here, and no warp reads the values of the tile before
         fetch_values(page, tile);
@@ -316,12 +346,12 @@ __global__ void __launch_bounds__(Shape<HD>::THREADS, 2) k_attn_prompt(const __g
         rows.weigh();
         rows.add_values(values);
     }
-    rows.write(a, head, first_row, v_begin);
+    rows.write(a, head, first_row, block.end, v_begin);
 }
 
 template <KvType KV, int HD> cudaError_t launch_tiles(const Launch *l, const Attention &a) {
     using S = Shape<HD>;
-    dim3 grid((unsigned)a.n_head, (unsigned)((a.T + S::ROWS - 1) / S::ROWS),
+    dim3 grid((unsigned)a.n_head, (unsigned)(a.T / S::ROWS + a.n_pieces), // a tile of each piece is not full
               (unsigned)((a.v_dim + S::VD - 1) / S::VD));
     return launch_kernel(l, k_attn_prompt<KV, HD>, grid, dim3(S::THREADS), S::SHARED, a);
 }

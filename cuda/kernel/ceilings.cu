@@ -148,13 +148,12 @@ cudaError_t measure_boundary(Rig *rig, const Launch *l, double *out) {
 
 cudaError_t measure_product(Rig *rig, const Launch *l, double *out) {
     constexpr size_t MATRIX = (size_t)SIDE * SIDE * 2;
-    Gemm *g = gemm_open(0, 0, 0);
+    Gemm *g = gemm_open(SIDE);
     if (!g) return cudaSuccess; // without the library the figure stays 0
     double seconds;
     cudaError_t error = rig->median(
         [&] {
-            return launch_gemm_f16(g, l, rig->data, rig->data + MATRIX, SIDE, SIDE, SIDE,
-                                   (float *)(rig->data + 2 * MATRIX));
+            return launch_gemm(g, l, rig->data, rig->data + MATRIX, (float *)(rig->data + 2 * MATRIX));
         },
         &seconds);
     cudaStreamSynchronize(l->stream);

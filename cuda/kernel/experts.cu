@@ -12,13 +12,9 @@
 // expert's weights come from memory once.  The sort (experts.cuh) writes the groups: how many items there are
 // is known on the device only.
 //
-// The one trick: weights go from their tiles to the operands of the instructions in registers, because lane
-// 4g + i has weights 4i..4i + 3 and 16 + 4i.. of each chunk of two rows (layout.h).  They are not the columns
-// that the instruction gives to its lanes, but the order of columns within a sum is free: the input rows are
-// written in the order of the weights, so that a lane's eight activations of a chunk are 16 contiguous bytes.
-//
-// A number and its scale are multiplied as f16, with the scale 64 times as large, so that small ones keep all
-// their bits; the sums are f32 and 64 times too large until the end.  Weights beyond 500 are saturated.
+// The one trick: weights go from their tiles to the operands of the instructions in registers (operands.cuh),
+// and the input rows are written in the order of the weights, so that a lane's eight activations of a chunk are
+// 16 contiguous bytes.
 #include <algorithm>
 
 #include "../device/epilogue.cuh"
@@ -26,7 +22,7 @@
 #include "../device/half.cuh"
 #include "../device/mma.cuh"
 #include "../device/norm.cuh"
-#include "../device/quant.cuh"
+#include "../device/operands.cuh"
 #include "../device/ring.cuh"
 
 namespace {
@@ -79,8 +75,8 @@ __global__ void __launch_bounds__(INPUT_THREADS)
     for (int i = threadIdx.x % n_threads; i < pitch / 8; i += n_threads) {
         int column = i / 4 * CHUNK_WEIGHTS + i % 4 * 4;
         float4 a = four(column), b = four(column + 16);
-        uint4 v = {saturated_pair(a.x, a.y), saturated_pair(a.z, a.w), saturated_pair(b.x, b.y),
-                   saturated_pair(b.z, b.w)};
+        uint4 v = {saturated_pair(a.x, a.z), saturated_pair(a.y, a.w), saturated_pair(b.x, b.z),
+                   saturated_pair(b.y, b.w)};
         *(uint4 *)(out + (size_t)t * pitch + i * 8) = v;
     }
 }
@@ -124,120 +120,6 @@ struct InputSteps {
     }
 };
 
-// ---- weights --------------------------------------------------------------------------------------------
-
-template <QuantType F> constexpr int CHUNKS_OF_TILE = 8;
-template <> constexpr int CHUNKS_OF_TILE<QUANT_F32> = TILE_FLOATS<QUANT_F32> / CHUNK_WEIGHTS;
-template <> constexpr int CHUNKS_OF_TILE<QUANT_F16> = TILE_FLOATS<QUANT_F16> / CHUNK_WEIGHTS;
-template <> constexpr int CHUNKS_OF_TILE<QUANT_BF16> = TILE_FLOATS<QUANT_BF16> / CHUNK_WEIGHTS;
-
-template <QuantType F> constexpr float FACTOR = Format<F>::FLOAT ? 1 : 64; // of the operands
-
-// The operands of one tile, chunk by chunk: a[0] for the first 16 columns, a[1] for the second.
-template <QuantType F, bool FLOAT = Format<F>::FLOAT> class Operands;
-
-template <QuantType F> class Operands<F, true> {
-    const uint8_t *tile;
-
-  public:
-    __device__ __forceinline__ void begin(const uint8_t *tile_, int) { tile = tile_; }
-    __device__ __forceinline__ void load(int, int) {}
-    __device__ __forceinline__ void chunk(int lane, int chunk, int, uint32_t a[2][4]) const {
-        using Element = typename Format<F>::Element;
-        constexpr int N = VECTOR_FLOATS<F>;
-#pragma unroll
-        for (int half = 0; half < 2; half++)
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                int column = chunk * CHUNK_WEIGHTS + 16 * half + lane % 4 * 4, vector = column / N;
-                const uint8_t *from = tile + ((4 * h + vector / 4) * 32 + lane / 4 * 4 + vector % 4) * 16 +
-                                      column % N * (int)sizeof(Element);
-                a[half][h] = two<Element>(from);
-                a[half][2 + h] = two<Element>(from + 2 * sizeof(Element));
-            }
-    }
-
-  private:
-    template <class Element> static __device__ __forceinline__ uint32_t two(const uint8_t *from) {
-        if constexpr (F == QUANT_F16) {
-            return *(const uint32_t *)from;
-        } else if constexpr (F == QUANT_F32) {
-            float2 v = *(const float2 *)from;
-            return limited_pair(v.x, v.y, 65504);
-        } else if constexpr (F == QUANT_BF16) {
-            uint32_t word = *(const uint32_t *)from;
-            return limited_pair(__uint_as_float(word << 16), __uint_as_float(word & 0xffff0000), 65504);
-        } else {
-            static_assert(F == QUANT_FP8_E4M3, "a float type of its own");
-            __half2_raw v = __nv_cvt_fp8x2_to_halfraw2(*(const __nv_fp8x2_storage_t *)from, __NV_E4M3);
-            return (uint32_t)v.x | (uint32_t)v.y << 16;
-        }
-    }
-};
-
-template <QuantType F> class Operands<F, false> {
-    static constexpr int HALVES = Format<F>::GROUP == 16 ? 2 : 1; // of a chunk, with scales of their own
-    const uint8_t *tile;
-    uint32_t scale[2][HALVES], less[2][HALVES]; // of chunks 2i + j and rows g, 8 + g; less: to be added
-    uint32_t first[2][4], second[2][4];         // [h][chunk]: of four chunks, the numbers
-
-  public:
-    __device__ __forceinline__ void begin(const uint8_t *tile_, int lane) {
-        constexpr int BITS = Format<F>::BITS;                                        // 0: not in planes
-        constexpr int MOST = Format<F>::SIGNED || BITS == 0 ? 128 : (1 << BITS) - 1; // of a number
-        float s[2][2][2], m[2][2][2];
-        tile = tile_;
-        tile_scales<F>(tile, lane, s, m);
-#pragma unroll
-        for (int j = 0; j < 2; j++)
-#pragma unroll
-            for (int k = 0; k < HALVES; k++) {
-                constexpr float HALF_RANGE = 32752; // a weight is a product and a minimum
-                scale[j][k] = limited_pair(s[0][j][k] * FACTOR<F>, s[1][j][k] * FACTOR<F>,
-                                           HALF_RANGE / (MOST * (j ? Format<F>::ODD_TIMES : 1)));
-                if constexpr (Format<F>::HAS_MIN)
-                    less[j][k] = limited_pair(-m[0][j][k] * FACTOR<F>, -m[1][j][k] * FACTOR<F>, HALF_RANGE);
-            }
-    }
-    // Chunks 4k..4k + 3 come next.
-    __device__ __forceinline__ void load(int lane, int k) {
-#pragma unroll
-        for (int h = 0; h < 2; h++) tile_words<F>(tile, lane, h, k, first[h], second[h]);
-    }
-    // Chunk 4k + c; c is known at compile time.
-    __device__ __forceinline__ void chunk(int lane, int chunk, int c, uint32_t a[2][4]) const {
-        int owner = lane / 4 * 4 + chunk / 2; // the lane with this chunk's scales
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            uint32_t s = __shfl_sync(0xffffffffu, scale[c % 2][half % HALVES], owner), l = 0;
-            if constexpr (Format<F>::HAS_MIN) l = __shfl_sync(0xffffffffu, less[c % 2][half % HALVES], owner);
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                uint32_t word = half ? second[h][c] : first[h][c];
-                a[half][h] = two(word, 0x4140, c, twice(s, h), twice(l, h));
-                a[half][2 + h] = two(word, 0x4342, c, twice(s, h), twice(l, h));
-            }
-        }
-    }
-
-  private:
-    static __device__ __forceinline__ __half2 as_halves(uint32_t word) {
-        return *(__half2 *)&word;
-    }
-    static __device__ __forceinline__ __half2 twice(uint32_t word, int h) { // of two halves, the one of h
-        return as_halves(__byte_perm(word, 0, h ? 0x3232 : 0x1010));
-    }
-    // Two numbers of the word, scaled: a byte behind 0x64 is 1024 and the byte, as f16.
-    static __device__ __forceinline__ uint32_t two(uint32_t word, uint32_t bytes, int c, __half2 s,
-                                                   __half2 l) {
-        if constexpr (Format<F>::SIGNED) word ^= 0x80808080;
-        float zero = 1024 + (Format<F>::SIGNED ? 128 : Format<F>::zero_of(c));
-        __half2 number = __hsub2(as_halves(__byte_perm(word, 0x64646464, bytes)), __float2half2_rn(zero));
-        __half2 w = Format<F>::HAS_MIN ? __hfma2(number, s, l) : __hmul2(number, s);
-        return *(uint32_t *)&w;
-    }
-};
-
 // ---- the product ----------------------------------------------------------------------------------------
 
 // The sums of two tiles' rows: of [tile][column / 8] as mma.cuh has them.
@@ -276,11 +158,14 @@ template <QuantType F> struct TilePair {
     Ring ring[2];
     const uint8_t *from[2];
     Operands<F> operands[2];
-    int n_left; // tiles that are still to be fetched
+    float factor[2]; // of the operands
+    int n_left;      // tiles that are still to be fetched
 
     __device__ TilePair(const Work &work, int warp)
         : ring{Ring(2 * warp, work.slot_bytes, work.n_stages),
-               Ring(2 * warp + 1, work.slot_bytes, work.n_stages)} {}
+               Ring(2 * warp + 1, work.slot_bytes, work.n_stages)} {
+        for (int m = 0; m < 2; m++) factor[m] = weight_factor<F>(work.p.segment[is_pair(work.p) ? m : 0].w);
+    }
 
     __device__ void fetch(int m, int stage, int bytes) {
         ring[m].fetch(stage, 0, from[m], n_left > 0 ? bytes : 0);
@@ -309,7 +194,7 @@ template <QuantType F> struct TilePair {
             if (chunk >= n_chunks) break;
             if (c % OF_TILE == 0 && in_tile == 0)
 #pragma unroll
-                for (int m = 0; m < 2; m++) operands[m].begin(ring[m].wait(), lane);
+                for (int m = 0; m < 2; m++) operands[m].begin(ring[m].wait(), lane, factor[m]);
             if (c == 0)
 #pragma unroll
                 for (int m = 0; m < 2; m++) operands[m].load(lane, in_tile / STEP_CHUNKS);
@@ -337,8 +222,8 @@ constexpr int STAGED = GROUP_ROWS / 2, STAGED_PITCH = 2 * TILE_ROWS + 4; // no b
 static_assert(WARPS * STAGED * STAGED_PITCH * sizeof(float) <= 2 * BUFFER_BYTES, "in place of the inputs");
 
 template <QuantType F>
-__device__ __forceinline__ void store(const Product &p, const Sums &sums, float *staging, int expert,
-                                      int first_row, float *const *out, int n) {
+__device__ __forceinline__ void store(const Product &p, const Sums &sums, const float factor[2],
+                                      float *staging, int expert, int first_row, float *const *out, int n) {
     const ProductSegment &s = p.segment[0];
     int lane = threadIdx.x % 32, width = is_pair(p) ? TILE_ROWS : 2 * TILE_ROWS; // outputs of a pair
     int row = first_row * TILE_ROWS + lane % width;
@@ -351,7 +236,7 @@ __device__ __forceinline__ void store(const Product &p, const Sums &sums, float 
             for (int k = 0; k < 8; k++) { // of tile m, register r
                 int m = k / 4, r = k % 4, t = 8 * i + lane % 4 * 2 + r % 2;
                 staging[t * STAGED_PITCH + m * TILE_ROWS + r / 2 * 8 + lane / 4] =
-                    sums.of[m][half * STAGED / 8 + i][r] * (1 / FACTOR<F>);
+                    sums.of[m][half * STAGED / 8 + i][r] / factor[m];
             }
         __syncwarp();
         for (int t = lane / width; t < end && row < s.w.n_out; t += 32 / width) {
@@ -405,7 +290,7 @@ __global__ void __launch_bounds__(THREADS, 1) k_experts(const __grid_constant__ 
         }
         __syncthreads(); // all warps have read the inputs
         float *staging = (float *)(shared_memory() + inputs.at) + warp * STAGED * STAGED_PITCH;
-        if (active) store<F>(p, sums, staging, group.expert, first_row, out_rows, group.n);
+        if (active) store<F>(p, sums, tiles.factor, staging, group.expert, first_row, out_rows, group.n);
         before_bulk_writes();
     }
 }

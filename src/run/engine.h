@@ -192,12 +192,12 @@ bool engine_insert(Engine *g, int seq, const int32_t *ids, int n, Err *e);
 /* Ends all unfinished sequences as interrupted; the text that there is stays. */
 void engine_interrupt(Engine *g);
 
-/* Computes ids[*at..end) behind the first *at of them, in the cache that holds most of these, up to the end
- * of the chunk in which a prompt is computed, and moves *at there; where no cache holds all of the *at
- * tokens, the missing ones are computed first.  Returns the logits behind the last token [n_vocab], valid
+/* Computes ids[*at..end), of which those from n_prompt on are generated tokens, behind the first *at of them,
+ * in the cache that holds most of these, up to the end of the chunk in which a prompt is computed, and moves
+ * *at there; where no cache holds all of the *at tokens, the missing ones are computed first.  Returns the logits behind the last token [n_vocab], valid
  * until the engine runs again; NULL: *e, or code 0 when stopped.  No sequence is unfinished.  That cache
  * then holds the first *at tokens. */
-const float *engine_feed(Engine *g, const int32_t *ids, int *at, int end, Err *e);
+const float *engine_feed(Engine *g, const int32_t *ids, int n_prompt, int *at, int end, Err *e);
 
 typedef struct LogitRows { // of neighbouring positions
     int position, n;       // the first one, and how many: R_max at most

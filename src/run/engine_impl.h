@@ -74,6 +74,7 @@ struct Engine {
     int32_t *eog;               // end-of-generation tokens [n_eog]
     int n_eog;
     int32_t *token, *seq, *position, *out_row, *sampled; // of the batch that is being built
+    bool *prompt;
     SampleParams *sampling;
     int32_t *loop_tokens; // of a step of the decode loop [n_slots]
 };
@@ -131,8 +132,8 @@ Batch engine_batch(const Engine *g); // without rows
 /* The end of the chunk of ids[n] that begins at `from`: the next multiple of the chunk size, at most n. */
 int engine_chunk_end(const Engine *g, int from, int n);
 
-/* Appends ids[from..end) as rows of a slot. */
-void engine_add_rows(Engine *g, const Slot *s, const int32_t *ids, int from, int end, Batch *b);
+/* Appends ids[from..end) as rows of a slot, of a prompt of n_prompt tokens and the generated ones behind it. */
+void engine_add_rows(Engine *g, const Slot *s, const int32_t *ids, int from, int end, int n_prompt, Batch *b);
 
 /* ---- engine_text ---- */
 

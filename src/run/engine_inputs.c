@@ -66,7 +66,7 @@ bool engine_inputs(Engine *g, const int32_t *ids, int n, bool with_logits,
         Batch b = engine_batch(g);
         b.sampling = NULL;
         int end = n - done < g->chunk ? n : done + g->chunk;
-        engine_add_rows(g, s, ids, done, end, &b);
+        engine_add_rows(g, s, ids, done, end, n, &b);
         for (int t = 0; t < b.T; t++) g->out_row[b.R++] = t;
         ok = run_chunk(&r, &b, e);
         done = end;

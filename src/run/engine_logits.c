@@ -9,7 +9,7 @@ static void add_positions(Engine *g, Slot *s, const int32_t *ids, int at, int fi
     for (; at < n && b->T < g->chunk; at++) {
         bool wanted = at >= first;
         if (wanted && b->R == g->exec_config.R_max) return;
-        engine_add_rows(g, s, ids, at, at + 1, b);
+        engine_add_rows(g, s, ids, at, at + 1, n, b);
         if (wanted) g->out_row[b->R++] = b->T - 1;
     }
 }
@@ -38,7 +38,7 @@ bool engine_logits(Engine *g, const int32_t *ids, int first, int n, bool (*take)
     return true;
 }
 
-const float *engine_feed(Engine *g, const int32_t *ids, int *at, int end, Err *e) {
+const float *engine_feed(Engine *g, const int32_t *ids, int n_prompt, int *at, int end, Err *e) {
     int n_common;
     assert(!engine_is_busy(g));
     Slot *s = engine_find_slot(g, ids, *at, &n_common);
@@ -48,7 +48,7 @@ const float *engine_feed(Engine *g, const int32_t *ids, int *at, int end, Err *e
     Batch b = engine_batch(g);
     size_t stride;
     b.sampling = NULL;
-    engine_add_rows(g, s, ids, from, next, &b);
+    engine_add_rows(g, s, ids, from, next, n_prompt, &b);
     g->out_row[b.R++] = b.T - 1;
     if (!g->exec_ops->run(g->exec, &b, 0, g->plan->n_ops, e)) return NULL;
     memcpy(s->held + from, ids + from, (size_t)(next - from) * sizeof *ids);

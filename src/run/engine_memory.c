@@ -5,8 +5,12 @@
 #include "engine_impl.h"
 
 int engine_chunk_of(const EngineConfig *c) {
-    return c->chunk < c->n_ctx ? c->chunk : c->n_ctx;
+    int64_t all = (int64_t)c->n_ctx * c->n_seq;
+    return c->chunk < all ? c->chunk : (int)all;
 }
+
+/* Products of generated tokens: from so many sequences on they are those of prompts. */
+enum { WIDE_SEQUENCES = 17 };
 
 /* A run has room for a chunk of a prompt and one row of each sequence. */
 static ExecConfig exec_config_of(const EngineConfig *c) {
@@ -24,6 +28,7 @@ static ExecConfig exec_config_of(const EngineConfig *c) {
                         .isa = c->isa,
                         .device = c->device_index,
                         .managed = c->managed,
+                        .wide = c->n_seq >= WIDE_SEQUENCES,
                         .stop = c->stop};
 }
 

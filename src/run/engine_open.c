@@ -30,6 +30,7 @@ static void open_batch(Engine *g) {
     g->token = mem_new(T, sizeof *g->token);
     g->seq = mem_new(T, sizeof *g->seq);
     g->position = mem_new(T, sizeof *g->position);
+    g->prompt = mem_new(T, sizeof *g->prompt);
     g->out_row = mem_new(R, sizeof *g->out_row);
     g->sampled = mem_new(R, sizeof *g->sampled);
     g->sampling = mem_new(R, sizeof *g->sampling);
@@ -139,6 +140,7 @@ void engine_close(Engine *g) {
     free(g->token);
     free(g->seq);
     free(g->position);
+    free(g->prompt);
     free(g->out_row);
     free(g->sampled);
     free(g->sampling);

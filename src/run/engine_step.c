@@ -23,16 +23,19 @@ Batch engine_batch(const Engine *g) {
     return (Batch){.token = g->token,
                    .seq = g->seq,
                    .position = g->position,
+                   .prompt = g->prompt,
                    .out_row = g->out_row,
                    .sampling = g->sampling,
                    .sampled = g->sampled};
 }
 
-void engine_add_rows(Engine *g, const Slot *s, const int32_t *ids, int from, int end, Batch *b) {
+void engine_add_rows(Engine *g, const Slot *s, const int32_t *ids, int from, int end, int n_prompt,
+                     Batch *b) {
     for (int i = from; i < end; i++, b->T++) {
         g->token[b->T] = ids[i];
         g->seq[b->T] = (int32_t)engine_seq(g, s);
         g->position[b->T] = i;
+        g->prompt[b->T] = i < n_prompt;
     }
 }
 
@@ -128,7 +131,7 @@ static void add_chunk(Engine *g, Slot *s, Batch *b) {
     const Task *t = s->task;
     int end = chunk_end(g, s);
     if (b->T + end - s->n_held > g->exec_config.T_max) return; // in a later step
-    engine_add_rows(g, s, t->seq.ids, s->n_held, end, b);
+    engine_add_rows(g, s, t->seq.ids, s->n_held, end, t->seq.n_prompt, b);
     s->n_rows = end - s->n_held;
     if (end < n_tokens(t)) return;
     s->r = b->R;

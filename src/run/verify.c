@@ -140,13 +140,14 @@ static void check_choice(Verify *v, const Engine *g, const float *run, int n_ids
 
 /* ---- a run --------------------------------------------------------------------------------------------- */
 
-/* Computes the logits behind ids[end - 1]; the first *at tokens are in the cache.  NULL: *e, or code 0 when
+/* Computes the logits behind ids[end - 1], as engine_feed; the first *at tokens are in the cache.  NULL: *e, or code 0 when
  * stopped. */
-static const float *reach(Engine *g, const int32_t *ids, int *at, int end, bool (*stopped)(void), Err *e) {
+static const float *reach(Engine *g, const int32_t *ids, int n_prompt, int *at, int end,
+                          bool (*stopped)(void), Err *e) {
     const float *logits = NULL;
     while (*at < end) {
         e->code = 0;
-        if (stopped() || !(logits = engine_feed(g, ids, at, end, e))) return NULL;
+        if (stopped() || !(logits = engine_feed(g, ids, n_prompt, at, end, e))) return NULL;
     }
     return logits;
 }
@@ -164,8 +165,8 @@ static bool compare_step(Verify *v, const int32_t *ids, int end, const float *ru
                          Err *e) {
     int at = held(v, ids, end), exact_at = at;
     v->held.n = (size_t)at;
-    const float *oracle = reach(v->oracle, ids, &at, end, stopped, e),
-                *exact = oracle && v->exact ? reach(v->exact, ids, &exact_at, end, stopped, e) : oracle;
+    const float *oracle = reach(v->oracle, ids, end, &at, end, stopped, e),
+                *exact = oracle && v->exact ? reach(v->exact, ids, end, &exact_at, end, stopped, e) : oracle;
     if (!exact) return false;
     while ((int)v->held.n < end) tok_ids_add(&v->held, ids[v->held.n]);
     add_step(v, exact, oracle, run);
@@ -178,7 +179,7 @@ bool verify_sequence(Verify *v, Engine *g, bool (*stopped)(void), Err *e) {
     begin(v);
     for (int k = 0; k < n_generated && k < v->n_wanted; k++) {
         int n_ids = q->n_prompt + k;
-        const float *run = reach(g, q->ids, &at, n_ids, stopped, e);
+        const float *run = reach(g, q->ids, q->n_prompt, &at, n_ids, stopped, e);
         if (!run || !compare_step(v, q->ids, n_ids, run, stopped, e)) return e->code == 0;
         check_choice(v, g, run, n_ids, k < q->n_generated ? q->ids[n_ids] : q->end);
     }

@@ -485,6 +485,14 @@ typedef struct Rows {
 static Attn attn_of(const Paged *c, const AttnParams *p, const Rows *rows, const float *q) {
     const Launch *l = device_launch();
     size_t scratch = attn_scratch_bytes(rows->T, p, c->heads.v_in_k, l->n_sm);
+    AttnPiece pieces[80];
+    int n_pieces = 0;
+    for (int t = 0; t < rows->T; t++) {
+        bool follows =
+            t > 0 && rows->seq[t] == rows->seq[t - 1] && rows->position[t] == rows->position[t - 1] + 1;
+        if (!follows) pieces[n_pieces++] = (AttnPiece){t, 0};
+        pieces[n_pieces - 1].n++;
+    }
     return (Attn){.q = register_of(q, rows->T, p->n_head * p->head_dim),
                   .out = register_of(NULL, rows->T, p->n_head * p->v_dim),
                   .params = p,
@@ -493,6 +501,8 @@ static Attn attn_of(const Paged *c, const AttnParams *p, const Rows *rows, const
                   .seq = device_new(rows->seq, sizeof rows->seq),
                   .position = device_new(rows->position, sizeof rows->position),
                   .T = rows->T,
+                  .piece = device_new(pieces, sizeof pieces),
+                  .n_pieces = n_pieces,
                   .scratch = device_zeros(scratch)};
 }
 
@@ -767,6 +777,22 @@ TEST(gpu_ops_attention_of_prompts) {
     for (int i = 0; i < N_HEADS; i++)
         for (int k = 0; k < 7; k++) {
             Rows rows = prompt_rows(sizes[k], befores[k % 3]);
+            check_types(heads[i], params_of(heads[i]), &rows, 4, 182, false, 1e-5);
+        }
+}
+
+/* Pieces of several sequences in one launch, more than a warp has lanes. */
+TEST(gpu_ops_attention_of_many_prompts) {
+    const char *why = gpu_missing();
+    if (why) SKIP(why);
+    for (int i = 0; i < N_HEADS; i++)
+        for (int n = 1; n <= 40; n += 13) { // rows of a piece
+            Rows rows = {.T = 80};
+            for (int t = 0; t < rows.T; t++) {
+                int piece = t / n;
+                rows.seq[t] = piece % 3;
+                rows.position[t] = (piece * 37) % 100 + t % n;
+            }
             check_types(heads[i], params_of(heads[i]), &rows, 4, 182, false, 1e-5);
         }
 }

@@ -3,7 +3,8 @@
  * With 8-bit activations every executor forms the same integers (exec/act.h); the order of the f32 sums is
  * the kernel's own, so that a result may differ by the rounding of a few additions: NMSE 1e-10, which one
  * wrong integer in a row exceeds.  A norm before the product is rounded before the activations are, and may
- * change one of them by a step: 1e-6.  The tensor cores take f16: 1e-6. */
+ * change one of them by a step: 1e-6.  Wide products take f16: 1e-6; the bytes of a row are the same for any
+ * number of rows. */
 #include "device.h"
 #include "gpu.h"
 #include "matrix.h"
@@ -14,8 +15,11 @@ enum { MAX_T = 513 };
 
 static const int few[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11,  12,
                           13, 14, 15, 16, 17, 31, 32, 33, 64, 65, 512, 513};
-static const int many[] = {33, 64, 65, 512, 513};
-enum { N_FEW = sizeof few / sizeof *few, N_MANY = sizeof many / sizeof *many };
+enum { N_FEW = sizeof few / sizeof *few };
+
+/* Which products: those of few rows, or of many, whose sums are cut or not. */
+typedef enum Way { NARROW, WIDE, SLICED } Way;
+static const char *const way_names[] = {"narrow", "wide", "wide, sliced"};
 
 static void normalise(const float *x, const float *weight, float eps, int n, float *out) {
     double sum = 0;
@@ -154,26 +158,33 @@ static void trial_rows(const Trial *t, int s, int T, float *got, float *expected
     free(rows);
 }
 
-/* Launches for T rows and compares; `whole`, if not NULL, is what a launch of all rows gave: the same bytes
- * are wanted. */
-static void trial_check(Trial *t, Gemm *gemm, int T, float *whole[OP_MAX_SEGMENTS]) {
+static void launch(const Trial *t, Way way, int T) {
+    const Launch *l = device_launch();
+    device_check(way == NARROW ? launch_products(l, &t->p, T, device_scratch())
+                               : launch_wide(l, &t->p, T, way == SLICED,
+                                             device_new(NULL, wide_scratch_bytes(l, &t->p, T))),
+                 t->name);
+}
+
+/* Launches for T rows and compares; `whole` is what a launch of all rows gave, which is filled by the first:
+ * the same bytes are wanted. */
+static void trial_check(Trial *t, Way way, int T, float *whole[OP_MAX_SEGMENTS]) {
     int rows = t->T;
     t->T = T;
     trial_send(t);
     t->T = rows;
-    const Launch *l = device_launch();
-    device_check(gemm ? launch_gemm(gemm, l, &t->p, T) : launch_products(l, &t->p, T, device_scratch()),
-                 t->name);
+    launch(t, way, T);
     for (int s = 0; s < (t->act ? 1 : t->n_segments); s++) {
         size_t n = (size_t)T * (size_t)t->m[s].w.n_out;
         float *got = mem_new(n, sizeof *got), *expected = mem_new(n, sizeof *expected);
         trial_rows(t, s, T, got, expected);
         double nmse = gpu_nmse(got, expected, n);
-        CHECK(nmse <= t->limit, "%s, segment %d, %d rows: NMSE %.3g of %.3g", t->name, s, T, nmse, t->limit);
-        if (whole && whole[s])
-            CHECK(memcmp(got, whole[s], n * sizeof *got) == 0, "%s, segment %d: %d rows change a bit",
-                  t->name, s, T);
-        if (whole && !whole[s])
+        CHECK(nmse <= t->limit, "%s, %s, segment %d, %d rows: NMSE %.3g of %.3g", t->name, way_names[way], s,
+              T, nmse, t->limit);
+        if (whole[s])
+            CHECK(memcmp(got, whole[s], n * sizeof *got) == 0, "%s, %s, segment %d: %d rows change a bit",
+                  t->name, way_names[way], s, T);
+        if (!whole[s])
             whole[s] = got;
         else
             free(got);
@@ -183,12 +194,18 @@ static void trial_check(Trial *t, Gemm *gemm, int T, float *whole[OP_MAX_SEGMENT
 }
 
 /* All numbers of rows, the largest first. */
+static void trial_ways(Trial *t, Way first, Way last) {
+    trial_expect(t, first != NARROW);
+    for (Way way = first; way <= last; way++) {
+        float *whole[OP_MAX_SEGMENTS] = {NULL};
+        for (int i = N_FEW - 1; i >= 0; i--)
+            if (few[i] <= t->T) trial_check(t, way, few[i], whole);
+        for (int s = 0; s < OP_MAX_SEGMENTS; s++) free(whole[s]);
+    }
+}
+
 static void trial_few(Trial *t) {
-    float *whole[OP_MAX_SEGMENTS] = {NULL};
-    trial_expect(t, false);
-    for (int i = N_FEW - 1; i >= 0; i--)
-        if (few[i] <= t->T) trial_check(t, NULL, few[i], whole);
-    for (int s = 0; s < OP_MAX_SEGMENTS; s++) free(whole[s]);
+    trial_ways(t, NARROW, NARROW);
 }
 
 /* ---- Few rows ---- */
@@ -303,7 +320,7 @@ static void gather(float *rows, const int *map, int width) {
 }
 
 /* Maps of the input and of the residual change no bit: the product of rows gathered before is the same. */
-static void check_maps(QuantType type, int n_in, bool norm, bool bias, Gemm *gemm, int T) {
+static void check_maps(QuantType type, int n_in, bool norm, bool bias, Way way, int T) {
     static const int n_out = 331;
     Trial *t = trial_new(&type, &n_out, 1, n_in, 10);
     t->T = T;
@@ -316,16 +333,14 @@ static void check_maps(QuantType type, int n_in, bool norm, bool bias, Gemm *gem
         t->permuted = mapped;
         if (mapped) trial_map(t);
         trial_send(t);
-        const Launch *l = device_launch();
-        device_check(gemm ? launch_gemm(gemm, l, &t->p, T) : launch_products(l, &t->p, T, device_scratch()),
-                     t->name);
+        launch(t, way, T);
         trial_rows(t, 0, T, got[mapped] = mem_new(n, sizeof(float)), ignored);
         device_end(t->name);
         gather(t->in, t->rows, n_in);
         gather(t->residual_rows, t->residual_map, n_out);
     }
-    CHECK(memcmp(got[0], got[1], n * sizeof(float)) == 0, "%s, %d rows%s: maps change a bit", t->name, T,
-          gemm ? " on the tensor cores" : "");
+    CHECK(memcmp(got[0], got[1], n * sizeof(float)) == 0, "%s, %s, %d rows: maps change a bit", t->name,
+          way_names[way], T);
     free(got[0]);
     free(got[1]);
     free(ignored);
@@ -337,74 +352,63 @@ TEST(gpu_ops_product_of_mapped_rows) {
     if (why) SKIP(why);
     static const int sizes[] = {1, 2, 5, 16, 33, 65, 129};
     for (int i = 0; i < 7; i++)
-        for (int bias = 0; bias < 2; bias++) {
-            check_maps(QUANT_Q4_K, 512, true, bias, NULL, sizes[i]);
-            check_maps(QUANT_Q8_0, 8448, false, bias, NULL, sizes[i]);
-            check_maps(QUANT_F16, 512, false, bias, NULL, sizes[i]);
-        }
+        for (int bias = 0; bias < 2; bias++)
+            for (Way way = NARROW; way <= SLICED; way++) {
+                check_maps(QUANT_Q4_K, 512, true, bias, way, sizes[i]);
+                check_maps(QUANT_Q8_0, 8448, false, bias, way, sizes[i]);
+                check_maps(QUANT_F16, 512, false, bias, way, sizes[i]);
+            }
 }
 
 /* ---- Many rows ---- */
 
-static void check_gemm(Trial *t) {
-    int n_out = 0;
-    for (int s = 0; s < t->n_segments; s++) n_out += t->m[s].w.n_out;
-    Gemm *g = gemm_open((size_t)t->n_in * (size_t)n_out, (size_t)t->n_in * MAX_T, (size_t)n_out * MAX_T);
+static void check_wide(Trial *t) {
     t->limit = 1e-6;
-    trial_expect(t, true);
-    for (int i = 0; g && i < N_MANY; i++)
-        if (many[i] <= t->T) trial_check(t, g, many[i], NULL);
-    gemm_close(g);
+    trial_ways(t, WIDE, SLICED);
     trial_free(t);
 }
 
-static bool has_library(void) {
-    Gemm *g = gemm_open(64, 64, 64);
-    gemm_close(g);
-    return g != NULL;
-}
-
-TEST(gpu_ops_gemm_of_every_type) {
+/* Rows of a tile and less, of many, whose sums are cut. */
+TEST(gpu_ops_wide_product_of_every_type) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
-    if (!has_library()) SKIP("there is no cuBLASLt on this machine");
-    static const int n_out = 331;
-    for (int i = 0; i < tiny_n_types; i++) {
-        Trial *t = trial_new(&tiny_types[i], &n_out, 1, 256, 5);
-        t->bias = i % 2;
-        t->residual = i % 3 != 0;
-        t->norm = i % 4 == 1;
-        check_gemm(t);
-    }
+    static const int shapes[][2] = {{256, 331}, {4096, 37}, {14336, 19}}; // n_in, n_out
+    for (int i = 0; i < tiny_n_types; i++)
+        for (int k = 0; k < 3; k++) {
+            Trial *t = trial_new(&tiny_types[i], &shapes[k][1], 1, shapes[k][0], 5);
+            t->T = k ? 65 : MAX_T;
+            t->bias = (i + k) % 2;
+            t->residual = (i + k) % 3 != 0;
+            t->norm = i % 4 == 1 && k < 2;
+            t->factor = k == 1 ? 0.25f : 1;
+            t->softcap = k == 2 ? 1.5f : 0;
+            check_wide(t);
+        }
 }
 
-TEST(gpu_ops_gemm_of_several) {
+/* Rows that end within a tile and within 64 columns; of one type, and of types whose tiles are of other
+ * lengths; gate and up of one type, and of two. */
+TEST(gpu_ops_wide_product_of_several) {
     const char *why = gpu_missing();
     if (why) SKIP(why);
-    if (!has_library()) SKIP("there is no cuBLASLt on this machine");
-    static const QuantType types[] = {QUANT_Q4_K, QUANT_Q6_K, QUANT_F16};
-    static const int apart[] = {192, 64, 33}, equal[] = {203, 203};
-    for (int act = ACT_NONE; act < ACT_CLAMPED; act++) { // the others have numbers
-        Trial *t = trial_new(types, act ? equal : apart, act ? 2 : 3, 512, 6);
-        t->norm = t->permuted = t->residual = true;
-        t->act = (Activation)act;
-        t->bias = act != ACT_NONE;
-        t->factor = act == ACT_GELU || act == ACT_NONE ? 0.3f : 1;
-        check_gemm(t);
-    }
-}
-
-TEST(gpu_ops_gemm_of_mapped_rows) {
-    const char *why = gpu_missing();
-    if (why) SKIP(why);
-    if (!has_library()) SKIP("there is no cuBLASLt on this machine");
-    Gemm *g = gemm_open(512 * 331, 512 * MAX_T, 331 * MAX_T);
-    for (int i = 0; i < N_MANY && many[i] < MAX_T; i++) {
-        check_maps(QUANT_Q4_K, 512, true, false, g, many[i]);
-        check_maps(QUANT_F16, 512, false, true, g, many[i]);
-        check_maps(QUANT_FP8_E4M3, 512, false, false, g, many[i]);
-    }
-    gemm_close(g);
+    static const QuantType types[][3] = {{QUANT_Q4_K, QUANT_Q6_K, QUANT_F16},
+                                         {QUANT_Q8_0, QUANT_Q8_0, QUANT_F32},
+                                         {QUANT_F16, QUANT_F16, QUANT_F16}};
+    static const int apart[] = {592, 64, 33}, equal[] = {203, 203};
+    for (int i = 0; i < 3; i++)
+        for (int act = ACT_NONE; act < ACT_CLAMPED; act++) { // the others have numbers
+            Trial *t = trial_new(types[i], act ? equal : apart, act ? 2 : 3,
+                                 i == 0   ? 2560
+                                 : i == 1 ? 1056
+                                          : 1283,
+                                 6);
+            t->T = 131;
+            t->norm = t->permuted = t->residual = true;
+            t->act = (Activation)act;
+            t->bias = act != ACT_NONE;
+            t->factor = act == ACT_GELU || act == ACT_NONE ? 0.3f : 1;
+            check_wide(t);
+        }
 }
 
 /* ---- Decoded weights ---- */
@@ -423,13 +427,11 @@ static void check_decoding(QuantType type, int n_in, int skip) {
     int32_t token[T];
     float factor = skip ? 3 : 1;
     for (int i = 0; i < T; i++) token[i] = i * 13 % N_OUT;
-    size_t n = (size_t)N_OUT * (size_t)n_in, stride = (size_t)stride_of(n_in), row = (size_t)(skip + n_in);
+    size_t stride = (size_t)stride_of(n_in), row = (size_t)(skip + n_in);
     float *rows = mem_new(T * stride, sizeof *rows);
-    uint16_t *halves = mem_new(n, sizeof *halves);
     DeviceWeight first = m.device; // EMBED refuses experts
     first.n_expert = 1;
     float *out = device_new(NULL, T * stride * sizeof *rows);
-    void *plain = device_new(NULL, n * sizeof *halves);
     device_check(launch_embed(device_launch(), &first, device_new(token, sizeof token), factor, T,
                               (RegRows){out, (int)stride, NULL}),
                  "embed");
@@ -442,20 +444,8 @@ static void check_decoding(QuantType type, int n_in, int skip) {
             n_wrong += rows[(size_t)i * stride + (size_t)k] != w * by;
         }
     CHECK(n_wrong == 0, "%s, rows of %d: %d embedded values differ", traits->name, n_in, n_wrong);
-    for (int expert = 0; expert < 2; expert++) {
-        device_check(launch_dequant(device_launch(), &m.device, expert, plain), "dequant");
-        device_read(halves, plain, n * sizeof *halves);
-        n_wrong = 0;
-        for (size_t i = 0; i < n; i++) {
-            size_t r = (size_t)(expert * N_OUT) + i / (size_t)n_in, k = (size_t)skip + i % (size_t)n_in;
-            uint16_t h = f32_to_f16(fminf(fmaxf(m.decoded[r * row + k], -65504), 65504));
-            n_wrong += h != halves[i] && f16_to_f32(h) != f16_to_f32(halves[i]); // -0 is 0
-        }
-        CHECK(n_wrong == 0, "%s, rows of %d: %d halves differ", traits->name, n_in, n_wrong);
-    }
     device_end("decoding");
     free(rows);
-    free(halves);
     matrix_free(&m);
 }
 

@@ -21,7 +21,7 @@ typedef struct RigConfig {   // {0}: scalar kernels, 8-bit activations, f16 cach
     int n_ctx, n_seq, n_threads;
     int n_rows; // per run, at most RIG_MAX_ROWS; 0: RIG_ROWS
     KvType kv_type;
-    bool act_f32, no_segments, no_residual, managed, weights_fp8;
+    bool act_f32, no_segments, no_residual, managed, weights_fp8, wide;
     void (*change)(Plan *p); // of the plan before the executor sees it, or NULL
 } RigConfig;
 
@@ -32,6 +32,7 @@ typedef struct Rig {
     Exec *exec;
     int n_vocab, logits; // the register
     int n_rows;
+    bool generated; // the rows that are run are of generated tokens, not of prompts
 } Rig;
 
 typedef struct Row {
@@ -61,7 +62,8 @@ static inline bool rig_build(Rig *rig, Gguf *gguf, RigConfig c, Err *e) {
                        .kv_type = c.kv_type,
                        .n_threads = c.n_threads ? c.n_threads : 1,
                        .isa = c.isa ? c.isa : "scalar",
-                       .managed = c.managed};
+                       .managed = c.managed,
+                       .wide = c.wide};
     rig->plan = plan_build(gguf, &plan, e);
     if (rig->plan && c.change) c.change(rig->plan);
     if (!rig->plan || !weights_load(rig->plan->weights, exec.n_threads, NULL, e) ||
@@ -95,8 +97,14 @@ static inline bool rig_run_ops(Rig *rig, const Row *rows, int T, int first, int 
     int32_t token[RIG_MAX_ROWS], seq[RIG_MAX_ROWS], position[RIG_MAX_ROWS], out_row[RIG_MAX_ROWS];
     int32_t chosen[RIG_MAX_ROWS];
     SampleParams sampling[RIG_MAX_ROWS];
-    Batch b = {
-        .T = T, .token = token, .seq = seq, .position = position, .out_row = out_row, .sampled = chosen};
+    static const bool none[RIG_MAX_ROWS];
+    Batch b = {.T = T,
+               .token = token,
+               .seq = seq,
+               .position = position,
+               .prompt = rig->generated ? none : NULL,
+               .out_row = out_row,
+               .sampled = chosen};
     for (int t = 0; t < T; t++) {
         token[t] = rows[t].token;
         seq[t] = rows[t].seq;

@@ -153,7 +153,14 @@ static inline void slots_check_sharing(Rig *rig) {
     for (int i = 0; i <= SHARED; i++) ids[i] = 3 + i;
     for (int i = 0; i < SHARED; i++) rows[i] = (Row){ids[i], 0, i, false};
     token[0] = token[1] = ids[SHARED];
-    Batch both = {2, 2, token, seq, position, out_row, sampling, sampled};
+    Batch both = {.T = 2,
+                  .R = 2,
+                  .token = token,
+                  .seq = seq,
+                  .position = position,
+                  .out_row = out_row,
+                  .sampling = sampling,
+                  .sampled = sampled};
     if (!rig_run(rig, rows, SHARED / 2, NULL) || !rig_run(rig, rows + SHARED / 2, SHARED / 2, NULL)) return;
     CHECK(rig->ops->share(rig->exec, 0, 1, SHARED));
     bool ok = rig->ops->run(rig->exec, &both, 0, rig->plan->n_ops, &e);

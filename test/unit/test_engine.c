@@ -579,7 +579,7 @@ TEST(engine_samples_many_rows_of_a_sequence) {
         position[i] = out_row[i] = i;
         sampling[i] = kinds[i % 4];
     }
-    Batch all = {N, N, ids, seq, position, out_row, sampling, sampled};
+    Batch all = {N, N, ids, seq, position, NULL, out_row, sampling, sampled};
     bool ok = rig.ops->run(rig.exec, &all, 0, rig.plan->n_ops, &e);
     size_t stride;
     const float *logits = ok ? rig.ops->read(rig.exec, rig.logits, 0, N, &stride, &e) : NULL;

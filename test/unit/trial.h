@@ -95,7 +95,8 @@ static inline bool run_trial(Trial *t, const ExecOps *ops, void (*emit)(PlanBuil
                          .n_threads = 2,
                          .isa = "scalar"};
     for (int i = 0; i < N_ROWS; i++) position[i] = FIRST_POSITION + i;
-    Batch batch = {.T = N_ROWS, .token = row, .seq = seq, .position = position};
+    static const bool prompt[N_ROWS]; // 8-bit products on all executors
+    Batch batch = {.T = N_ROWS, .token = row, .seq = seq, .position = position, .prompt = prompt};
     const Capability *others[] = {ops->can};
     ok = ok && plan_supported(p, others, 1, &e) && ops->open(p, &config, &t->exec, &e) &&
          ops->run(t->exec, &batch, 0, p->n_ops, &e);
