@@ -41,7 +41,7 @@ endif
 ifeq ($(findstring $(shell uname -m),$(MACHINE)),)
 FLAGS  += -idirafter /usr/include
 LDLIBS := -lm -pthread
-TESTS  := $(filter-out $(shell grep -lE '^.include (<jansson.h>|"golden.h"|"[./]*/src/(base/json.h|jinja/|text/|run/|cli/|bench/))' $(TESTS) /dev/null),$(TESTS))
+TESTS  := $(filter-out $(shell grep -lE '^.include (<jansson.h>|"(golden|together).h"|"[./]*/src/(base/json.h|jinja/|text/|run/|cli/|bench/))' $(TESTS) /dev/null),$(TESTS))
 endif
 
 # With a CUDA compiler the GPU executor is built: for the GPU of this machine, for CUDA_ARCH=90 or another, or for three

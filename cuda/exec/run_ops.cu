@@ -48,8 +48,10 @@ bool is_narrow(const Rank *x, const Step &step) {
 // n rows, all of prompts or none.
 cudaError_t run_products(Rank *x, const Op *op, const Product *p, int n, bool prompt) {
     const Launch *l = &x->launch;
-    if (!prompt && !x->config.wide) return launch_products(l, p, n, x->product_scratch);
-    if (op->code == OP_EXPERT) return launch_experts(l, p, n, x->product_scratch);
+    bool experts =
+        op->code == OP_EXPERT; // of generated tokens each has few rows, whose weights are not expanded
+    if (!prompt && (experts || !x->config.wide)) return launch_products(l, p, n, x->product_scratch);
+    if (experts) return launch_experts(l, p, n, x->product_scratch);
     return launch_wide(l, p, n, !prompt, x->product_scratch);
 }
 

@@ -40,7 +40,7 @@ constexpr int INPUT_WARPS = 16, INPUT_THREADS = INPUT_WARPS * 32;
 // warpgroup more, of which two warps copy.  Where there is setmaxnreg, these give registers away.
 template <int N> struct Shape {
     static constexpr int TILES = N == LARGEST_N ? 2 : 1, WARPS = GROUP_TILE_ROWS / TILES;
-    static constexpr int THREADS = WARPS * 32 + 128, REGISTERS = TILES == 2 ? 240 : 112;
+    static constexpr int THREADS = WARPS * 32 + 128;
 };
 
 // Outputs in parts: those of a group of tile rows beside each other, group after group of all segments.
@@ -138,17 +138,6 @@ struct TileRow {
     __device__ const uint8_t *tiles(const Work &work) const {
         const DeviceWeight &w = work.p.segment[segment].w;
         return w.data + (size_t)min(row, w.layout.n_tile_rows - 1) * work.n_tiles * work.tile_bytes;
-    }
-};
-
-// The place of a stage in a ring, and how often the ring has been gone through.
-struct Stage {
-    int n, index = 0, phase = 0;
-    __device__ void advance() {
-        if (++index == n) {
-            index = 0;
-            phase ^= 1;
-        }
     }
 };
 
@@ -293,6 +282,17 @@ __global__ void k_finish(const __grid_constant__ Work work) {
 // ---- the product ----------------------------------------------------------------------------------------
 
 #if __CUDA_ARCH__ >= 900
+// The place of a stage in a ring, and how often the ring has been gone through.
+struct Stage {
+    int n, index = 0, phase = 0;
+    __device__ void advance() {
+        if (++index == n) {
+            index = 0;
+            phase ^= 1;
+        }
+    }
+};
+
 // The barriers of the rings: of each stage, when it is full and when all warps have read it.
 struct Barriers {
     uint32_t weights_full, weights_read, inputs_full, inputs_read;
@@ -429,7 +429,7 @@ __global__ void __launch_bounds__(Shape<N>::THREADS, 1) k_wide(const __grid_cons
         if (lane == 0) copy_inputs(work, barriers, shared.inputs, N, n_items, BLOCKS);
     } else {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Shape<N>::REGISTERS));
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(TILES == 2 ? 240 : 112));
 #endif
         pdl_wait();
         pdl_launch();
@@ -587,9 +587,11 @@ template <int N> cudaError_t launch_type(const Launch *l, Work work, QuantType t
     });
 }
 
-// How long the blocks take with items of n rows, in units of one item of 128.
-double cost_of(const Launch *l, const Work *work, int n, double item_cost) {
-    return (items_of(work, n) + l->n_sm - 1) / l->n_sm * item_cost;
+// How long the blocks take with items of n rows, in units of one item of 128; without end where a block has no
+// memory for them.
+double cost_of(const Launch *l, Work work, int n, double item_cost) {
+    if (!share_memory(l, &work, n)) return INFINITY;
+    return (items_of(&work, n) + l->n_sm - 1) / l->n_sm * item_cost;
 }
 
 // Multiplies the segments of one type from segment s on; the others have been, or will be.
@@ -605,9 +607,8 @@ cudaError_t launch_segments(const Launch *l, Work work, int s) {
         }
     work.n_tiles = w.layout.n_tiles;
     work.tile_bytes = w.layout.tile_bytes;
-    Work trial = work;
-    double few = cost_of(l, &work, 32, 0.35), some = cost_of(l, &work, 64, 0.5),
-           many = share_memory(l, &trial, LARGEST_N) ? cost_of(l, &work, LARGEST_N, 1) : INFINITY;
+    double few = cost_of(l, work, 32, 0.35), some = cost_of(l, work, 64, 0.5),
+           many = cost_of(l, work, LARGEST_N, 1);
     if (few < std::min(some, many)) return launch_type<32>(l, work, w.type);
     return some < many ? launch_type<64>(l, work, w.type) : launch_type<LARGEST_N>(l, work, w.type);
 }

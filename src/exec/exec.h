@@ -30,11 +30,11 @@ typedef struct ExecConfig {
     const char *isa; // CPU: "auto" or the name of a table in cpu/kernels.h
     int device;      // GPU: its number
     bool managed;    // GPU: weights in managed memory
-    bool
-        wide; // GPU: generated tokens, too, are multiplied as rows of prompts are, which pays for many sequences
+    /* GPU: generated tokens, too, are multiplied as rows of prompts are, but by experts: it pays for many
+     * sequences. */
+    bool wide;
     /* Whether a run or a step shall end; once true it stays so until that has returned.  CPU: asked by all
-     * threads
-     * for each work item; GPU: only while it is opened, for each op whose weights are uploaded.  NULL: never. */
+     * threads for each work item; GPU: only while it is opened, for each op whose weights are uploaded.  NULL: never. */
     bool (*stop)(void);
 } ExecConfig;
 
