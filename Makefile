@@ -47,7 +47,7 @@ endif
 # With a CUDA compiler the GPU executor is built: for the GPU of this machine, for CUDA_ARCH=90 or another, or for three
 # architectures.  CUDA=no leaves it out, as do sanitizers and cross compilers.
 CUDA      ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc) no)
-CUDA_ARCH ?= $(subst .,,$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -u))
+CUDA_ARCH ?= $(subst .,,$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -xE '[0-9]+\.[0-9]+' | sort -u))
 ifneq ($(findstring -fsanitize,$(CFLAGS))$(filter-out $(shell uname -m)%,$(MACHINE)),)
 CUDA := no
 endif
